@@ -1,0 +1,48 @@
+"""The DataFrame is the job: rows become LLM batch requests, answers become columns.
+
+Importing it registers ``df.llmbatch`` and costs nothing beyond pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from frameenrich import accessor as _accessor  # noqa: F401 - registers df.llmbatch
+
+if TYPE_CHECKING:
+    from frameenrich.errors import FrameEnrichError, FrameMismatchError, InputError, ProviderError
+    from frameenrich.job import Job, jobs, open_job
+    from frameenrich.model import RowStatus
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FrameEnrichError",
+    "FrameMismatchError",
+    "InputError",
+    "Job",
+    "ProviderError",
+    "RowStatus",
+    "__version__",
+    "jobs",
+    "open_job",
+]
+
+_HOMES = {
+    "FrameEnrichError": "errors",
+    "FrameMismatchError": "errors",
+    "InputError": "errors",
+    "Job": "job",
+    "ProviderError": "errors",
+    "RowStatus": "model",
+    "jobs": "job",
+    "open_job": "job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'frameenrich' has no attribute {name!r}")
+    return getattr(import_module(f"frameenrich.{_HOMES[name]}"), name)

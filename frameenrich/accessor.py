@@ -1,0 +1,264 @@
+"""``df.llmbatch``: translates frames to and from `Job`; keeps nothing itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from frameenrich.job import Job, JobStatus, Preview
+    from frameenrich.output import Parser
+    from frameenrich.plan import Template
+    from frameenrich.providers.base import Provider
+
+    StoreLike = str | os.PathLike[str] | None
+
+
+@pd.api.extensions.register_dataframe_accessor("llmbatch")
+class LLMBatch:
+    """Batch LLM requests from a DataFrame's rows, and their answers as its columns.
+
+    Stateless: pandas makes a new one on every access, and all state is in the job's folder.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def submit(
+        self,
+        template: Template,
+        model: str,
+        *,
+        system: str | None = None,
+        name: str = "llmbatch",
+        response_model: Any = None,
+        labels: Any = None,
+        parser: Parser | None = None,
+        key: str | Sequence[str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        endpoint: str = "/v1/chat/completions",
+        provider: str | Provider = "openai",
+        client: Any = None,
+        store: StoreLike = None,
+        on_null: str = "raise",
+        prefix: str = "",
+        fresh: bool = False,
+    ) -> Job:
+        """Render each row to a request and send them as a batch job.
+
+        The same submit again returns the same job and sends nothing.
+
+        Parameters
+        ----------
+        template : str, Path or list of dict
+            Jinja2 source of the user message over the row's columns (``{{ title }}``, and
+            ``{{ row["Product name"] }}`` for names with spaces), a file with it, or messages
+            ``{"role": ..., "content": ...}`` whose contents are templates.
+        model : str
+            The model's name, an Azure deployment, or ``"smollm2-135m"`` with
+            ``provider="local"``.
+        system : str, optional
+            Template of a system message.
+        name : str
+            Names the enrichment: the output column of single-valued outputs, the prefix of the
+            status columns, the start of the job's id.
+        response_model : pydantic model class, JSON Schema dict or dict of types, optional
+            Asks for JSON; one column per field.
+        labels : list of str or Enum class, optional
+            Asks for one of them; a Categorical column called `name`.
+        parser : callable, optional
+            ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
+        key : str or list of str, optional
+            The column(s) that name a row, where the index does not.
+        params : mapping, optional
+            Request parameters (``temperature``, ``max_tokens``, ...); those that only your server
+            knows go under ``"extra_body"``.
+        endpoint : str
+            ``/v1/chat/completions``, ``/v1/responses`` or ``/v1/completions``.
+        provider : str or Provider
+            ``"openai"`` (Batch API), ``"local"`` (the embedded model) or ``"file"``.
+        client : openai.OpenAI or openai.AzureOpenAI, optional
+            By default built from the environment, as the SDK does.
+        store : str or PathLike, optional
+            By default ``$FRAMEENRICH_STORE``, else ``.frameenrich`` in the working directory.
+        on_null : {"raise", "empty", "skip"}
+            What happens to a row where a null would be printed.
+        prefix : str
+            Put before every output field's column name.
+        fresh : bool
+            Make a new job even where the same one exists.
+
+        Returns
+        -------
+        Job
+
+        Raises
+        ------
+        InputError
+            Something cannot be used; nothing was sent.
+        ProviderError
+            The provider refused or broke; submit again to go on where it stopped.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]}, index=["A1", "A2"])
+        >>> job = frame.llmbatch.submit(
+        ...     "Which department sells {{ title }}?",
+        ...     model="gpt-4o-mini",
+        ...     labels=["Kitchen", "Garden"],
+        ...     provider="file",
+        ...     store=tempfile.mkdtemp(),
+        ... )
+        >>> job.id.startswith("llmbatch-"), len(job.requests)
+        (True, 1)
+        """
+        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+
+        return story.submit(
+            self._frame,
+            template,
+            model,
+            system=system,
+            name=name,
+            response_model=response_model,
+            labels=labels,
+            parser=parser,
+            key=key,
+            params=params,
+            endpoint=endpoint,
+            provider=provider,
+            client=client,
+            store=store,
+            on_null=on_null,
+            prefix=prefix,
+            fresh=fresh,
+        )
+
+    def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
+        """The first `n` requests as they would be sent; sends and writes nothing.
+
+        Parameters
+        ----------
+        template, model, **options
+            As `submit` takes them, but for provider, client, store and fresh.
+        n : int
+            How many rows.
+
+        Examples
+        --------
+        >>> frame = pd.DataFrame({"title": ["Red mug"]})
+        >>> print(frame.llmbatch.preview("Colour of {{ title }}?", "gpt-4o-mini"))
+        row 0
+        [user] Colour of Red mug?
+        <BLANKLINE>
+        -> columns: llmbatch, llmbatch_status, llmbatch_error
+        """
+        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+
+        return story.preview(self._frame, template, model, n=n, **options)
+
+    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
+        """The job that was given, or named, or the newest that was made for this frame."""
+        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+
+        if isinstance(job, story.Job):
+            return job
+        if job is not None:
+            return story.open_job(job, store, client=client)
+        return story.find_job(self._frame, store, client=client)
+
+    def collect(
+        self,
+        job: Job | str | None = None,
+        *,
+        wait: bool = False,
+        timeout: float | None = None,
+        poll_seconds: float | None = None,
+        usage: bool = False,
+        client: Any = None,
+        store: StoreLike = None,
+        **reading: Any,
+    ) -> pd.DataFrame:
+        """The frame with the answers as new columns.
+
+        Parameters
+        ----------
+        job : Job or str, optional
+            By default the newest job of the store that was made for this frame, in any session.
+        wait : bool
+            Whether to wait until every row has its answer or its reason.
+        timeout, poll_seconds : float, optional
+            How long to wait, and between looks; seconds.
+        usage : bool
+            Whether to add the columns on model, attempt, tokens, custom_id and raw answer.
+        client, store : optional
+            As `submit` takes them.
+        **reading
+            ``response_model``, ``labels`` or ``parser``, to read stored answers in another way.
+
+        Returns
+        -------
+        DataFrame
+            New: same rows, order and index; the output columns, ``<name>_status`` and
+            ``<name>_error``. Rows that the job never saw have ``<NA>`` there.
+
+        Raises
+        ------
+        FrameMismatchError
+            Rows changed under their keys since they were submitted.
+        WaitTimeoutError
+            Still running when `timeout` ran out.
+        """
+        found = self._job(job, store, client)
+        return found.collect(
+            self._frame,
+            wait=wait,
+            timeout=timeout,
+            poll_seconds=poll_seconds,
+            usage=usage,
+            **reading,
+        )
+
+    def flagged(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> pd.DataFrame:
+        """The frame's flagged rows: key, status, error, raw answer, attempt; under its index."""
+        return self._job(job, store, client).flagged(self._frame)
+
+    def regenerate(
+        self,
+        job: Job | str | None = None,
+        *,
+        statuses: Iterable[str] | None = None,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        feedback: bool = True,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Job:
+        """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
+        return self._job(job, store, client).regenerate(
+            statuses=statuses, model=model, params=params, feedback=feedback
+        )
+
+    def status(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> JobStatus:
+        """How far the job is; sends and downloads nothing."""
+        return self._job(job, store, client).status()
+
+    def cancel(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> Job:
+        """Stop the job; what was answered by then is kept."""
+        return self._job(job, store, client).cancel()
+
+    def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
+        """The jobs of the store, the newest first."""
+        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+
+        return story.jobs(store)

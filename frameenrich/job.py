@@ -1,0 +1,622 @@
+"""The story: what `submit`, `collect`, `regenerate` and the rest do, from a frame to a frame.
+
+A `Job` is a thin handle on a folder; all its state is on disk.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from frameenrich import advance as steps
+from frameenrich.errors import (
+    FrameMismatchError,
+    JobNotFoundError,
+    OutputError,
+    ParameterError,
+    ResponsesError,
+    WaitTimeoutError,
+)
+from frameenrich.gather import Gathered, gather, match_frame, refuse_mismatch, row_slots
+from frameenrich.merge import Positions, answer_columns, output_columns, with_columns
+from frameenrich.model import FLAGGED, BatchStatus, JobSpec, Json, RowStatus
+from frameenrich.output import Output, Parser, choose_output
+from frameenrich.parse import read_response, split_lines
+from frameenrich.plan import Template, check_params, make_plan
+from frameenrich.progress import progress_bar
+from frameenrich.providers.base import Provider, connect, request_ids
+from frameenrich.shard import reworked_line
+from frameenrich.store import JobFolder, ShardFolder, Store, open_store
+from frameenrich.write import check_frame, preview_bodies, write_job, write_round
+
+StoreLike = Store | str | os.PathLike[str] | None
+_FIRST_POLL_SECONDS = 0.5
+_LONGEST_POLL_SECONDS = 60.0
+_POLL_GROWTH = 1.5
+# A refusal is an answer; asking the same again is for the user to decide.
+_REGENERATED = FLAGGED - {RowStatus.REFUSED}
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How far a job is, by what its batches say; counts are for orientation only.
+
+    ``shards`` pairs each batch's status with its age in seconds (None where it is not sent yet).
+    """
+
+    id: str
+    ended: bool
+    requests: int
+    completed: int
+    failed: int
+    shards: tuple[tuple[str, float | None], ...]
+
+    def __str__(self) -> str:
+        words = ", ".join(sorted({status for status, _ in self.shards}))
+        done = self.completed + self.failed
+        return f"{self.id}: {words}; {done:,} of {self.requests:,} requests done"
+
+
+class Job:
+    """A handle on one job's folder.
+
+    Parameters
+    ----------
+    folder : JobFolder
+        Where everything is.
+    output : Output, optional
+        How answers are read; by default as the folder says.
+    provider : Provider, optional
+        Where requests go; by default connected from the folder's spec when it is needed.
+    client : openai.OpenAI, optional
+        For connecting the provider.
+    """
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        *,
+        output: Output | None = None,
+        provider: Provider | None = None,
+        client: Any = None,
+    ) -> None:
+        self._folder = folder
+        self._output = output
+        self._provider = provider
+        self._client = client
+
+    @property
+    def id(self) -> str:
+        """The job's name in its store."""
+        return self._folder.id
+
+    @property
+    def path(self) -> str:
+        """The job's folder."""
+        return self._folder.path
+
+    @property
+    def spec(self) -> JobSpec:
+        """What was asked for."""
+        return self._folder.spec
+
+    @property
+    def requests(self) -> list[str]:
+        """The paths of the job's request files (JSONL), in order."""
+        return [shard.requests_path for shard in self._folder.all_shards()]
+
+    def __repr__(self) -> str:
+        statuses = ", ".join(sorted({shard.batch.status for shard in self._folder.all_shards()}))
+        return f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}>"
+
+    def _repr_html_(self) -> str:
+        cells = {
+            "job": self.id,
+            "model": f"{self.spec.model} through {self.spec.provider}",
+            "batches": ", ".join(shard.batch.status for shard in self._folder.all_shards()),
+            "folder": self.path,
+            "next": "df.llmbatch.collect()",
+        }
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in cells.items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _connected(self) -> Provider:
+        if self._provider is None:
+            self._provider = connect(self.spec.provider, self._client, self.spec.model)
+        return self._provider
+
+    def _reading(self, **wishes: Any) -> Output:
+        """How to read answers: as wished for now, as this session has it, or as the folder says."""
+        if any(wish is not None for wish in wishes.values()):
+            return choose_output(**wishes)
+        if self._output is not None:
+            return self._output
+        if self.spec.output.kind == "parser":
+            raise OutputError(
+                f"The job {self.id} reads its answers with a parser that this session lacks.",
+                "Pass it again: collect(parser=...); nothing is sent for that.",
+            )
+        return Output(self.spec.output)
+
+    # --- going on ---------------------------------------------------------------------------
+
+    def status(self) -> JobStatus:
+        """Look at the job's batches; sends and downloads nothing.
+
+        Raises
+        ------
+        ProviderError
+            The provider cannot be asked.
+        """
+        if not all(shard.batch.ended for shard in self._folder.all_shards()):
+            steps.refresh(self._folder, self._connected())
+        batches = [shard.batch for shard in self._folder.all_shards()]
+        now = time.time()
+        return JobStatus(
+            id=self.id,
+            ended=all(batch.ended for batch in batches),
+            requests=sum(b.total or 0 for b in batches) or len(self._request_ids()),
+            completed=sum(b.completed or 0 for b in batches),
+            failed=sum(b.failed or 0 for b in batches),
+            shards=tuple((b.status, now - b.created_at if b.created_at else None) for b in batches),
+        )
+
+    def _request_ids(self) -> list[str]:
+        return [i for shard in self._folder.all_shards() for i in _ids_of(shard)]
+
+    def wait(self, timeout: float | None = None, poll_seconds: float | None = None) -> Job:
+        """Go on until every batch has ended and its answers are on disk.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds after which to give up; for ever by default.
+        poll_seconds : float, optional
+            Seconds between looks; by default half a second at first, growing to a minute.
+
+        Raises
+        ------
+        WaitTimeoutError
+            The time was up; the job goes on at the provider.
+        """
+        if steps.settled(self._folder):
+            return self
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
+        with self._bar() as bar:
+            while not self._step(bar):
+                left = np.inf if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise self._timed_out(timeout)
+                time.sleep(min(pause, left))
+                if poll_seconds is None:
+                    pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
+        return self
+
+    def _bar(self) -> Any:
+        return progress_bar(len(self._request_ids()), self.spec.name)
+
+    def _step(self, bar: Any = None, *, send: bool = True) -> bool:
+        tick = None if bar is None else bar.update
+        done = steps.advance(self._folder, self._connected(), send=send, progress=tick)
+        if bar is not None and not self._connected().blocking:
+            batches = [shard.batch for shard in self._folder.all_shards()]
+            bar.update(sum((b.completed or 0) + (b.failed or 0) for b in batches) - bar.n)
+        return done
+
+    def _timed_out(self, timeout: float | None) -> WaitTimeoutError:
+        statuses = sorted({shard.batch.status for shard in self._folder.all_shards()})
+        return WaitTimeoutError(
+            f"The job {self.id} was still {', '.join(statuses)} after {timeout} seconds.",
+            "It goes on at the provider: collect() later, also in another session.",
+            job_id=self.id,
+        )
+
+    def send(self) -> Job:
+        """Send what is not sent yet; a provider that answers in this process answers all."""
+        if not steps.settled(self._folder):
+            with self._bar() as bar:
+                self._step(bar if self._connected().blocking else None)
+        return self
+
+    def cancel(self) -> Job:
+        """Ask the provider to stop; what it has answered by then is kept and merged."""
+        if not steps.settled(self._folder):
+            steps.cancel(self._folder, self._connected())
+        return self
+
+    # --- answers ----------------------------------------------------------------------------
+
+    def collect(
+        self,
+        frame: pd.DataFrame | None = None,
+        *,
+        wait: bool = False,
+        timeout: float | None = None,
+        poll_seconds: float | None = None,
+        usage: bool = False,
+        labels: Any = None,
+        response_model: Any = None,
+        parser: Parser | None = None,
+    ) -> pd.DataFrame:
+        """Answers as columns.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            The frame that was submitted, or a part, a re-ordering or a re-read of it. Without it
+            the result has the key and the output columns.
+        wait : bool
+            Whether to wait until all batches have ended.
+        timeout, poll_seconds : float, optional
+            As `wait` takes them.
+        usage : bool
+            Whether to add model, attempt, tokens, finish reason, custom_id and raw answer.
+        labels, response_model, parser
+            Read the stored answers anew, in another way; costs nothing.
+
+        Returns
+        -------
+        DataFrame
+            A new frame: same rows, order and index, and the output columns.
+
+        Raises
+        ------
+        FrameMismatchError
+            The frame's rows are not those the answers were made for.
+        """
+        output = self._reading(labels=labels, response_model=response_model, parser=parser)
+        self._bring_up_to_date(wait, timeout, poll_seconds)
+        sidecar = self._folder.sidecar()
+        if frame is None:
+            frame = self._key_frame(sidecar)
+            positions = np.arange(len(frame), dtype=np.int64)
+        else:
+            found = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
+            positions = found.positions
+        tally = gather(self._folder, output).tally
+        slots = row_slots(sidecar, tally, positions)
+        columns = answer_columns(tally, slots, positions >= 0, self.spec, usage=usage)
+        return with_columns(frame, columns)
+
+    def _bring_up_to_date(
+        self, wait: bool, timeout: float | None, poll_seconds: float | None
+    ) -> None:
+        if wait:
+            self.wait(timeout, poll_seconds)
+        elif not steps.settled(self._folder):
+            self._step(send=not self._connected().blocking)
+
+    def _key_frame(self, sidecar: Any) -> pd.DataFrame:
+        parts = [name for name in sidecar.column_names if name.startswith("key_")]
+        keys: pd.DataFrame = sidecar.select(parts).to_pandas()
+        return keys.set_axis(self._folder.key_names, axis=1)
+
+    def flagged(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+        """The rows whose status is terminal and not ``ok``: key, status, error, raw, attempt."""
+        sidecar = self._folder.sidecar()
+        tally = self._gathered().tally
+        keys = self._key_frame(sidecar)
+        positions: Positions = np.arange(len(keys), dtype=np.int64)
+        if frame is not None:
+            found = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
+            positions = found.positions
+        slots = row_slots(sidecar, tally, positions)
+        rows = [i for i, s in enumerate(slots) if s >= 0 and tally.status(s).flagged]
+        results = [tally.results[slots[i]] for i in rows]
+        table = keys.iloc[positions[rows]].reset_index(drop=True)
+        table["status"] = pd.Series([str(tally.status(slots[i])) for i in rows], dtype="string")
+        table["error"] = pd.Series([r and r.error for r in results], dtype="string")
+        table["raw"] = pd.Series([r and r.raw for r in results], dtype="string")
+        table["attempt"] = pd.Series([int(tally.rounds[slots[i]]) + 1 for i in rows], dtype="Int64")
+        return table if frame is None else table.set_axis(frame.index[rows])
+
+    def _gathered(self) -> Gathered:
+        return gather(self._folder, self._reading())
+
+    def regenerate(
+        self,
+        *,
+        statuses: Iterable[str] | None = None,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        feedback: bool = True,
+    ) -> Job:
+        """Send flagged rows again, as a new round of this job.
+
+        Parameters
+        ----------
+        statuses : iterable of str, optional
+            Which rows; by default all that are flagged but ``refused``.
+        model : str, optional
+            Another model for them.
+        params : mapping, optional
+            Request parameters to change for them.
+        feedback : bool
+            Whether a malformed row is shown its answer and what was wrong with it.
+        """
+        self._bring_up_to_date(wait=False, timeout=None, poll_seconds=None)
+        wanted = _wanted_statuses(statuses)
+        changed = check_params(params or {}, self.spec.endpoint, self.spec.output)
+        changes = {**({"model": model} if model else {}), **changed}
+        with self._folder.lock():
+            tally = self._gathered().tally
+            chosen = {
+                custom_id: slot
+                for custom_id, slot in tally.slots.items()
+                if tally.status(slot) in wanted
+            }
+            if not chosen:
+                return self
+            round_ = self._folder.rounds()
+            lines = []
+            for custom_id, line in self._first_lines(chosen):
+                result = tally.results[chosen[custom_id]]
+                said = _feedback(line, result) if feedback else {}
+                own = f"r{round_}-{custom_id}"
+                reworked, request_hash = reworked_line(line, own, {**said, **changes})
+                lines.append((custom_id, own, reworked, request_hash))
+            write_round(self._folder, round_, lines, self._connected().limits)
+        return self.send()
+
+    def _first_lines(self, wanted: Mapping[str, int]) -> Iterable[tuple[str, bytes]]:
+        """The request lines of round 0 for some custom_ids."""
+        for shard in self._folder.shards(0):
+            with shard.open_requests() as lines:
+                for custom_id, line in request_ids(lines):
+                    if custom_id in wanted:
+                        yield custom_id, line
+
+    def import_responses(self, path: str | os.PathLike[str]) -> Job:
+        """Take response lines that came by other means (a web page, ``vllm run-batch``).
+
+        Parameters
+        ----------
+        path : str or PathLike
+            A JSONL file in the Batch API's output format; an error file too. Importing again adds.
+
+        Raises
+        ------
+        ResponsesError
+            The file cannot be read, or no line of it answers a request of this job.
+        """
+        owners = {i: s for s in self._folder.all_shards() for i in _ids_of(s)}
+        found: dict[ShardFolder, list[bytes]] = {}
+        for line in _lines_of(path):
+            response = read_response(line)
+            if response is not None and response.custom_id in owners:
+                found.setdefault(owners[response.custom_id], []).append(line)
+        if not found:
+            raise ResponsesError(
+                f"No line of {os.fspath(path)} answers a request of the job {self.id}.",
+                "Give the output file of the requests in job.requests.",
+                path=os.fspath(path),
+            )
+        with self._folder.lock():
+            for shard, lines in found.items():
+                known = set(split_lines(shard.read_responses()))
+                shard.add_responses(line for line in lines if line not in known)
+                shard.save(shard.batch.but(status=BatchStatus.COMPLETED, fetched=True))
+        return self
+
+
+def _ids_of(shard: ShardFolder) -> list[str]:
+    with shard.open_requests() as lines:
+        return [custom_id for custom_id, _ in request_ids(lines)]
+
+
+def _lines_of(path: str | os.PathLike[str]) -> list[bytes]:
+    try:
+        return list(split_lines([Path(path).read_bytes()]))
+    except OSError as error:
+        raise ResponsesError(
+            f"The responses file {os.fspath(path)} cannot be read: {error.strerror}.",
+            "Check the path.",
+            path=os.fspath(path),
+        ) from None
+
+
+def _wanted_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus]:
+    if statuses is None:
+        return _REGENERATED
+    names = {statuses} if isinstance(statuses, str) else set(statuses)
+    unknown = names - {str(status) for status in FLAGGED}
+    if unknown:
+        raise ParameterError(
+            f"statuses= holds {min(unknown)!r}, which is not a flagged status.",
+            f"Use some of: {', '.join(sorted(FLAGGED))}.",
+        )
+    return frozenset(RowStatus(name) for name in names)
+
+
+def _feedback(line: bytes, result: Any) -> dict[str, Json]:
+    """The conversation with the bad answer and what was wrong with it, for chat requests."""
+    import orjson  # noqa: PLC0415 - used by this one function
+
+    body = orjson.loads(line)["body"]
+    if result.status is not RowStatus.MALFORMED or "messages" not in body or not result.raw:
+        return {}
+    said = (
+        f"That answer could not be used: {result.error}. Answer again, in the form asked for and "
+        "nothing else."
+    )
+    turn = [{"role": "assistant", "content": result.raw}, {"role": "user", "content": said}]
+    return {"messages": [*body["messages"], *turn]}
+
+
+# --- doors call these ---------------------------------------------------------------------------
+
+
+def submit(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    fresh: bool = False,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Job:
+    """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
+    output = choose_output(labels, response_model, parser)
+    route = connect(provider, client, model)
+    plan = make_plan(
+        template,
+        model,
+        output,
+        url=route.url(endpoint),
+        provider=route.name,
+        endpoint=endpoint,
+        **wishes,
+    )
+    nonce = secrets.token_hex(8) if fresh else ""
+    folder = write_job(frame, plan, open_store(store), route.limits, nonce)
+    return Job(folder, output=output, provider=route).send()
+
+
+def preview(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    n: int = 3,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Preview:
+    """The first requests as they would be sent; see ``df.llmbatch.preview``."""
+    output = choose_output(labels, response_model, parser)
+    plan = make_plan(
+        template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
+    )
+    check_frame(frame, plan)
+    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(output_columns(plan.spec, output)))
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Rendered requests: (key, body) pairs, and the columns that `collect` will add."""
+
+    requests: tuple[tuple[str, dict[str, Any]], ...]
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        blocks = []
+        for key, body in self.requests:
+            messages = body.get("messages", body.get("input")) or [
+                {"role": "prompt", "content": body.get("prompt")}
+            ]
+            texts = "\n".join(f"[{m['role']}] {m['content']}" for m in messages)
+            blocks.append(f"row {key}\n{texts}")
+        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
+
+
+def open_job(
+    id: str,  # noqa: A002 - the public face's own name
+    store: StoreLike = None,
+    *,
+    client: Any = None,
+    provider: Provider | None = None,
+) -> Job:
+    """A handle on a job that was submitted earlier.
+
+    Parameters
+    ----------
+    id : str
+        As ``job.id`` gave it, or `frameenrich.jobs` lists it.
+    store : str, PathLike or Store, optional
+        Where to look; ``$FRAMEENRICH_STORE`` or ``.frameenrich`` by default.
+    client, provider : optional
+        How to reach the provider, where the environment does not say.
+
+    Raises
+    ------
+    JobNotFoundError
+        The store holds no such job.
+    """
+    return Job(open_store(store).job(id), provider=provider, client=client)
+
+
+def jobs(store: StoreLike = None) -> pd.DataFrame:
+    """The jobs of a store, the newest first, one a row; asks no provider.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``job``, ``name``, ``model``, ``provider``, ``created`` (UTC), ``rounds``,
+        ``batches`` (their statuses) and ``settled``.
+    """
+    folders = open_store(store).jobs()
+    shards = [folder.all_shards() for folder in folders]
+    return pd.DataFrame(
+        {
+            "job": pd.Series([f.id for f in folders], dtype="string"),
+            "name": pd.Series([f.spec.name for f in folders], dtype="string"),
+            "model": pd.Series([f.spec.model for f in folders], dtype="string"),
+            "provider": pd.Series([f.spec.provider for f in folders], dtype="string"),
+            "created": pd.to_datetime([f.created_at for f in folders], unit="s", utc=True),
+            "rounds": pd.Series([f.rounds() for f in folders], dtype="Int64"),
+            "batches": pd.Series(
+                [", ".join(s.batch.status for s in own) for own in shards], dtype="string"
+            ),
+            "settled": pd.Series([steps.settled(f) for f in folders], dtype="boolean"),
+        }
+    )
+
+
+def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
+    """The newest job that was made for this frame.
+
+    Raises
+    ------
+    JobNotFoundError
+        No job of the store has any of this frame's keys.
+    FrameMismatchError
+        Jobs have its keys, but its rows changed under them since.
+    """
+    where = open_store(store)
+    mismatch: FrameMismatchError | None = None
+    for folder in where.jobs():
+        match = match_frame(frame, folder, folder.sidecar())
+        if match is None or not match.seen.any():
+            continue
+        try:
+            refuse_mismatch(match, frame, folder)
+        except FrameMismatchError as error:
+            mismatch = mismatch or error
+        else:
+            return Job(folder, **handles)
+    if mismatch is not None:
+        raise mismatch
+    raise JobNotFoundError(
+        f"The store {where.root} holds no job for this frame.",
+        "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
+    )
+
+
+__all__ = ["Job", "JobStatus", "Preview", "find_job", "jobs", "open_job", "preview", "submit"]

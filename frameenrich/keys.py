@@ -1,0 +1,216 @@
+"""What names a row: reading keys from a frame, checking them, and finding them again.
+
+A key is kept in Arrow's types, so that it survives Parquet; a frame that was re-read with other
+dtypes (dates as text, numbers as strings) is cast to the types of the sidecar before matching.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from frameenrich.errors import RowKeyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_SEPARATOR = "\x1f"
+_PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,52}$"
+_SLUG_LENGTH = 22
+
+
+def key_names(frame: pd.DataFrame, key: Sequence[str] | None) -> list[str]:
+    """The names that a person knows the key by: columns, or index levels.
+
+    Examples
+    --------
+    >>> key_names(pd.DataFrame({"sku": ["a"]}), ["sku"]), key_names(pd.DataFrame(), None)
+    (['sku'], ['index'])
+    """
+    if key is not None:
+        return [str(name) for name in key]
+    levels = frame.index.names
+    if len(levels) == 1:
+        return [str(levels[0]) if levels[0] is not None else "index"]
+    return [str(n) if n is not None else f"level_{i}" for i, n in enumerate(levels)]
+
+
+def read_keys(frame: pd.DataFrame, key: Sequence[str] | None) -> pa.Table:
+    """Read each row's key: one Arrow column a part, named ``key_0``, ``key_1``, ...
+
+    Raises
+    ------
+    RowKeyError
+        A column of `key` is not in the frame.
+    """
+    parts = _key_parts(frame, key)
+    return pa.table({f"key_{i}": _to_arrow(part) for i, part in enumerate(parts)})
+
+
+def _key_parts(frame: pd.DataFrame, key: Sequence[str] | None) -> list[pd.Series | pd.Index]:
+    if key is None:
+        index = frame.index
+        return [index.get_level_values(i) for i in range(index.nlevels)]
+    absent = [name for name in key if name not in frame.columns]
+    if absent:
+        raise RowKeyError(
+            f"The key column {absent[0]!r} is not in the frame.",
+            f"Give key= one or more of its columns: {', '.join(map(str, frame.columns))}.",
+            columns=absent,
+        )
+    return [frame[name] for name in key]
+
+
+def _to_arrow(part: pd.Series | pd.Index) -> pa.Array:
+    if isinstance(part.dtype, pd.CategoricalDtype):
+        part = part.astype(part.dtype.categories.dtype)
+    if isinstance(part.dtype, (pd.PeriodDtype, pd.IntervalDtype)):
+        part = part.map(str, na_action="ignore")
+    try:
+        array = pa.array(part, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        array = pa.array([None if _is_null(v) else str(v) for v in part], pa.string())
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if pa.types.is_nested(array.type) or pa.types.is_dictionary(array.type):
+        array = pa.array([None if _is_null(v) else str(v) for v in part], pa.string())
+    return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
+def check_keys(keys: pa.Table, names: Sequence[str]) -> None:
+    """Refuse keys that do not name each row exactly once.
+
+    Raises
+    ------
+    RowKeyError
+        Some key is null, or two rows have the same one; the message gives an example and the fix.
+    """
+    what = f"key {tuple(names)}" if len(names) > 1 else f"key {names[0]!r}"
+    fix = "Pass key= with the column(s) that name a row, or call reset_index(drop=True) first."
+    for column in keys.columns:
+        if column.null_count:
+            position = pc.index(column.is_null(), True).as_py()
+            raise RowKeyError(
+                f"The {what} is null in {column.null_count} row(s), first at position {position}.",
+                fix,
+                count=column.null_count,
+                position=position,
+            )
+    _check_unique(key_texts(keys), what, fix)
+
+
+def _check_unique(texts: pa.Array, what: str, fix: str) -> None:
+    if len(texts) == pc.count_distinct(texts).as_py():
+        return
+    counts = pc.value_counts(texts)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    example = repeated[0].as_py()["values"].replace(_SEPARATOR, ", ")
+    raise RowKeyError(
+        f"The {what} repeats: {len(repeated)} value(s) name more than one row, such as {example}.",
+        fix,
+        count=len(repeated),
+        example=example,
+    )
+
+
+def key_texts(keys: pa.Table) -> pa.Array:
+    """One text a row that says its key; the parts are joined by U+001F."""
+    texts = [_as_text(column) for column in keys.columns]
+    joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, _SEPARATOR)
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_string(column.type):
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.chunked_array([pa.array([str(v) for v in column.to_pylist()], pa.string())])
+
+
+def show_key(keys: pa.Table, position: int) -> str:
+    """The key of one row as a person would write it, for messages."""
+    shown = [_show(column[position].as_py()) for column in keys.columns]
+    return shown[0] if len(shown) == 1 else f"({', '.join(shown)})"
+
+
+def _show(value: object) -> str:
+    return repr(value) if isinstance(value, (str, int, float)) else str(value)
+
+
+def custom_ids(keys: pa.Table) -> pa.Array:
+    """Name each row's request: ``row-<label>`` where the label allows, else a slug and a hash.
+
+    At most 59 characters of ``[A-Za-z0-9_-]``, unique where the keys are; a later round puts
+    ``r1-`` before them and stays within the 64 that every provider takes (BATCH_API.md).
+
+    Examples
+    --------
+    >>> custom_ids(pa.table({"key_0": [42, -1]})).to_pylist()
+    ['row-42', 'row--1']
+    >>> custom_ids(pa.table({"key_0": ["B0CJHKVG6P", "a/b"]})).to_pylist()[1]
+    'key-a-b-354b81d0032a270248f71e9475860604'
+    """
+    texts = key_texts(keys)
+    single = keys.column(0).type if keys.num_columns == 1 else None
+    if single is not None and pa.types.is_integer(single):
+        return pc.binary_join_element_wise("row", texts, "-")
+    if single is None or not pa.types.is_string(single):
+        return pa.array([_hashed_id(text) for text in texts.to_pylist()], pa.string())
+    plain = pc.match_substring_regex(texts, _PLAIN_LABEL)
+    if pc.all(plain).as_py():
+        return pc.binary_join_element_wise("row", texts, "-")
+    return pa.array(
+        [
+            f"row-{text}" if is_plain else _hashed_id(text)
+            for text, is_plain in zip(texts.to_pylist(), plain.to_pylist(), strict=True)
+        ],
+        pa.string(),
+    )
+
+
+def _hashed_id(text: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:_SLUG_LENGTH].rstrip("-")
+    digest = xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+    return f"key-{slug}-{digest}" if slug else f"key-{digest}"
+
+
+def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:
+    """For each key of `wanted` its position in `known`, or -1.
+
+    Parts are cast to the types of `known` first; keys that cannot be cast are compared as text.
+    """
+    columns = [_cast_like(w, k.type) for w, k in zip(wanted.columns, known.columns, strict=True)]
+    if all(c.type == k.type for c, k in zip(columns, known.columns, strict=True)):
+        wanted = pa.table(dict(zip(known.column_names, columns, strict=True)))
+    found = pc.index_in(key_texts(wanted), value_set=key_texts(known))
+    positions: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False)
+    return positions.astype("int64")
+
+
+def _cast_like(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    if column.type == target:
+        return column
+    if pa.types.is_timestamp(target) and pa.types.is_string(column.type):
+        return _parse_times(column, target)
+    try:
+        return column.cast(target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return column
+
+
+def _parse_times(column: pa.ChunkedArray, target: Any) -> pa.ChunkedArray:
+    times = pd.to_datetime(column.to_pandas(), errors="coerce", utc=target.tz is not None)
+    return pa.chunked_array([pa.array(times, from_pandas=True).cast(target)])

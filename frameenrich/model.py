@@ -1,0 +1,260 @@
+"""The words of DESIGN.md §1 as frozen values: no I/O, no pandas, no provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+Json = Any
+"""A value that ``json.loads`` could have returned."""
+
+OnNull = Literal["raise", "empty", "skip"]
+OutputKind = Literal["text", "labels", "schema", "parser", "embedding"]
+
+
+class RowStatus(StrEnum):
+    """What became of a row; every row always has exactly one."""
+
+    OK = "ok"
+    PENDING = "pending"
+    MALFORMED = "malformed"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    EMPTY = "empty"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    MISSING = "missing"
+    SKIPPED = "skipped"
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the status is terminal and not ``ok``.
+
+        Examples
+        --------
+        >>> RowStatus.EXPIRED.flagged, RowStatus.SKIPPED.flagged
+        (True, False)
+        """
+        return self in FLAGGED
+
+
+FLAGGED = frozenset(RowStatus) - {RowStatus.OK, RowStatus.PENDING, RowStatus.SKIPPED}
+
+
+class BatchStatus(StrEnum):
+    """The words a batch's status can be; a provider may send others.
+
+    ``planned`` is ours: the intent is on disk and the provider has given no batch yet.
+    The rest are the Batch API's.
+    """
+
+    PLANNED = "planned"
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset(
+    {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchError:
+    """One entry of a batch's ``errors.data``; ``line`` counts from 1."""
+
+    code: str | None = None
+    message: str | None = None
+    line: int | None = None
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A request that the provider's validation refused; it is not sent again as it is."""
+
+    custom_id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The provider's object for a shard, as last heard.
+
+    ``tag`` is the name we gave it (in the batch's ``metadata`` and the uploaded file's name), on
+    disk before any paid call: what a later process looks for. ``status`` is the provider's own
+    word, so it may be one that `BatchStatus` does not know: not finished yet. Counts are for
+    progress bars only. Times are Unix seconds.
+    """
+
+    tag: str
+    attempt: int = 0
+    id: str | None = None
+    status: str = BatchStatus.PLANNED
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    total: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    errors: tuple[BatchError, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    created_at: float | None = None
+    ended_at: float | None = None
+    uploading: bool = False
+    creating: bool = False
+    fetched: bool = False
+    note: str | None = None
+    previous: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the provider will do nothing more for it."""
+        return self.status in TERMINAL
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has ended and all its lines are on disk."""
+        return self.ended and self.fetched
+
+    def to_json(self) -> str:
+        """The text of ``batch.json``.
+
+        Examples
+        --------
+        >>> Batch.from_json(Batch("llmbatch-1f", id="batch_7").to_json()).id
+        'batch_7'
+        """
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Batch:
+        """Read back what `to_json` wrote; fields a later version added are passed over."""
+        known = {name: value for name, value in json.loads(text).items() if name in _BATCH_FIELDS}
+        return cls(
+            **{
+                **known,
+                "errors": tuple(BatchError(**each) for each in known.get("errors", ())),
+                "rejected": tuple(Rejection(**each) for each in known.get("rejected", ())),
+                "previous": tuple(known.get("previous", ())),
+            }
+        )
+
+    def but(self, **changes: Any) -> Batch:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+_BATCH_FIELDS = frozenset(Batch.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the prompt: its role and the Jinja2 source of its content."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What an answer has to be, in a form that can be stored.
+
+    ``schema`` is the JSON Schema that was asked for (``None`` for plain text, a parser and
+    embeddings); its properties are the output columns.
+    """
+
+    kind: OutputKind = "text"
+    schema: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything that decides what a job sends and how its answers are read."""
+
+    name: str
+    model: str
+    messages: tuple[Message, ...]
+    endpoint: str = "/v1/chat/completions"
+    url: str = "/v1/chat/completions"
+    provider: str = "openai"
+    params: Mapping[str, Json] = field(default_factory=dict)
+    output: OutputSpec = OutputSpec()
+    key: tuple[str, ...] | None = None
+    prefix: str = ""
+    on_null: OnNull = "raise"
+    sources: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+
+    def to_json(self) -> str:
+        """The text kept in the sidecar's metadata."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> JobSpec:
+        """Read back what `to_json` wrote."""
+        loaded = json.loads(text)
+        return cls(
+            **{
+                **{name: value for name, value in loaded.items() if name in _SPEC_FIELDS},
+                "messages": tuple(Message(**each) for each in loaded["messages"]),
+                "output": OutputSpec(**loaded["output"]),
+                "key": None if loaded["key"] is None else tuple(loaded["key"]),
+            }
+        )
+
+
+_SPEC_FIELDS = frozenset(JobSpec.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back for one custom_id: the envelope opened, the answer not yet judged."""
+
+    custom_id: str
+    status_code: int | None
+    body: Json
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the provider says an answer took; tokens."""
+
+    model: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A response after parsing: a status, and values or the reason why not.
+
+    ``values`` holds one value per output column, in their order; ``raw`` is the answer's text.
+    """
+
+    custom_id: str
+    status: RowStatus
+    values: tuple[Any, ...] | None = None
+    error: str | None = None
+    raw: str | None = None
+    usage: Usage = Usage()
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one batch file may hold; `max_bytes` counts the file's bytes."""
+
+    max_requests: int = 50_000
+    max_bytes: int = 200_000_000

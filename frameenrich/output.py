@@ -1,0 +1,484 @@
+"""What an answer has to be: the user's wish made a JSON Schema, columns and a validator.
+
+The schema is stored with the job, so a later session without the pydantic class still knows the
+columns and the constraints. Validation is pydantic's: of the class where it is at hand, else of
+one built from the stored schema, whose constraints `jsonschema-rs` then checks.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from frameenrich.errors import OutputError
+from frameenrich.model import Json, OutputSpec
+
+FieldKind = Literal["string", "integer", "number", "boolean", "category", "object", "any"]
+Parser = Callable[[str], Any]
+
+LABEL = "label"
+"""The one property of the object that a labels answer is."""
+
+
+class MalformedError(ValueError):
+    """An answer that does not parse or validate; becomes a row status, never reaches the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One output column: the property it comes from and the type it has."""
+
+    name: str
+    kind: FieldKind
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """How answers are read: the stored wish, and what this session has at hand of it.
+
+    Parameters
+    ----------
+    spec : OutputSpec
+        What is stored with the job.
+    model : type or None
+        The pydantic class, where the user gave one in this session.
+    parser : callable or None
+        ``str -> dict | value``; a `ValueError` from it flags the row ``malformed``.
+    """
+
+    spec: OutputSpec
+    model: Any = None
+    parser: Parser | None = None
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The output columns; a text or parser answer has one, called after the job."""
+        if self.spec.kind == "text":
+            return (Field("", "string"),)
+        if self.spec.schema is None:
+            return (Field("", "any"),)
+        schema = self.spec.schema
+        fields = tuple(_field(name, p, schema) for name, p in schema["properties"].items())
+        return (Field("", "category", fields[0].categories),) if self._labels else fields
+
+    @property
+    def _labels(self) -> bool:
+        return self.spec.kind == "labels"
+
+    def read(self, text: str) -> tuple[tuple[Any, ...], bool]:
+        """Parse and validate one answer.
+
+        Returns
+        -------
+        (tuple, bool)
+            One value a field, and whether the JSON had to be repaired first.
+
+        Raises
+        ------
+        MalformedError
+            It does not parse or validate; the text says where (``$.specs[2].width: ...``).
+        """
+        if self.spec.kind == "text":
+            return (text,), False
+        if self.parser is not None:
+            return (_parsed(self.parser, text),), False
+        if self._labels:
+            return (self._read_label(text),), False
+        return self._read_object(text)
+
+    def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:
+        try:
+            return self._validated(text), False
+        except MalformedError as error:
+            value = loads_leniently(text)
+            if value is None:
+                raise
+            if not isinstance(value, dict):
+                raise MalformedError("$: the answer is not a JSON object") from error
+        repaired = _is_not_json(text)
+        return self._validated(json.dumps(self._with_exact_labels(value))), repaired
+
+    def _validated(self, text: str) -> tuple[Any, ...]:
+        from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import
+
+        try:
+            answer = self._adapter.validate_json(text)
+        except ValidationError as error:
+            raise MalformedError(_where_and_why(error)) from None
+        values = self._adapter.dump_python(answer, mode="json", by_alias=True)
+        self._check_constraints(values)
+        return tuple(values.get(field.name) for field in self.fields)
+
+    def _check_constraints(self, values: Json) -> None:
+        if self._constraints is None:
+            return
+        error = next(iter(self._constraints.iter_errors(values)), None)
+        if error is not None:
+            raise MalformedError(f"{json_path(error.instance_path)}: {error.message}")
+
+    @cached_property
+    def _adapter(self) -> Any:
+        from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and not needed at import
+
+        return TypeAdapter(self.model or _python_type(self.spec.schema, self.spec.schema or {}))
+
+    @cached_property
+    def _constraints(self) -> Any:
+        if self.model is not None or self.spec.schema is None:
+            return None
+        import jsonschema_rs  # noqa: PLC0415 - needed only where the class is not at hand
+
+        return jsonschema_rs.validator_for(_nullable_defaults(self.spec.schema))
+
+    @cached_property
+    def _known_labels(self) -> dict[str, dict[str, str]]:
+        schema = self.spec.schema or {}
+        fields = [_field(name, p, schema) for name, p in schema.get("properties", {}).items()]
+        return {f.name: {_folded(c): c for c in f.categories} for f in fields if f.categories}
+
+    def _with_exact_labels(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Labels that differ in case and spacing only, as they were asked for."""
+        return {
+            name: self._known_labels.get(name, {}).get(_folded(v), v) if isinstance(v, str) else v
+            for name, v in value.items()
+        }
+
+    def _read_label(self, text: str) -> str:
+        value = loads_leniently(text)
+        answer = value.get(LABEL) if isinstance(value, dict) else text
+        known = self._known_labels[LABEL]
+        label = known.get(_folded(answer)) if isinstance(answer, str) else None
+        if label is None:
+            shown = answer if isinstance(answer, str) else json.dumps(answer)
+            raise MalformedError(
+                f"$.{LABEL}: {_short(shown)!r} is not one of the {len(known)} labels"
+            )
+        return label
+
+
+def _parsed(parser: Parser, text: str) -> Any:
+    try:
+        return parser(text)
+    except ValueError as error:
+        raise MalformedError(str(error) or "the parser refused the answer") from None
+    except Exception as error:  # noqa: BLE001 - a user's parser may raise anything; rows must live
+        raise MalformedError(f"the parser failed: {type(error).__name__}: {error}") from None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.strip().strip("\"'.").casefold().split())
+
+
+def _short(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def loads_leniently(text: str) -> Json | None:
+    r"""JSON, also inside Markdown fences, after chatter or with small faults; None where none is.
+
+    Examples
+    --------
+    >>> loads_leniently('Sure! Here is:\n```json\n{"a": 1,}\n```')
+    {'a': 1}
+    >>> loads_leniently("no JSON at all") is None
+    True
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    start = text.find("{")
+    if start < 0:
+        return None
+    from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
+
+    end = text.rfind("}") + 1
+    candidate = text[start : end if end > start else len(text)]
+    try:
+        value = repair_json(candidate, return_objects=True, skip_json_loads=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and value else None
+
+
+def _is_not_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return True
+    return False
+
+
+def _where_and_why(error: Any) -> str:
+    first = error.errors(include_url=False)[0]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{json_path(first['loc'])}: {first['msg']}{more}"
+
+
+def json_path(parts: Sequence[str | int]) -> str:
+    """A place in a JSON value, as people write it.
+
+    Examples
+    --------
+    >>> json_path(["specs", 2, "width"])
+    '$.specs[2].width'
+    """
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+# --- from the user's wish to a spec -------------------------------------------------------------
+
+
+def choose_output(
+    labels: Any = None, response_model: Any = None, parser: Parser | None = None
+) -> Output:
+    """The output that the user asked for; plain text where nothing was.
+
+    Raises
+    ------
+    OutputError
+        More than one was given, or the one given cannot be used.
+    """
+    given = [
+        name
+        for name, value in (
+            ("labels", labels),
+            ("response_model", response_model),
+            ("parser", parser),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise OutputError(
+            f"Both {given[0]} and {given[1]} were given.",
+            "Give one of them: an answer has one form.",
+        )
+    if labels is not None:
+        return Output(labels_spec(labels))
+    if response_model is not None:
+        return _model_output(response_model)
+    if parser is not None:
+        if not callable(parser):
+            raise OutputError(
+                "The parser is not callable.", "Give a function str -> dict or value."
+            )
+        return Output(OutputSpec("parser"), parser=parser)
+    return Output(OutputSpec())
+
+
+def labels_spec(labels: Any) -> OutputSpec:
+    """The spec of an answer that is one of `labels` (a list, or an Enum class)."""
+    if isinstance(labels, type) and issubclass(labels, enum.Enum):
+        labels = [member.value for member in labels]
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise OutputError(
+            f"labels= is a {type(labels).__name__}.", "Give a list of texts, or an Enum class."
+        )
+    texts = [str(label) for label in labels]
+    _check_labels(texts)
+    return OutputSpec(
+        "labels",
+        {
+            "type": "object",
+            "properties": {LABEL: {"type": "string", "enum": texts}},
+            "required": [LABEL],
+            "additionalProperties": False,
+        },
+    )
+
+
+def _check_labels(texts: Sequence[str]) -> None:
+    if len(texts) < 2:  # noqa: PLR2004 - a choice has two sides
+        raise OutputError(
+            f"labels= holds {len(texts)} label(s).", "Give at least two to choose from."
+        )
+    if any(not text.strip() for text in texts):
+        raise OutputError("labels= holds an empty label.", "Remove it or give it a name.")
+    if len({_folded(text) for text in texts}) < len(texts):
+        repeated = next(t for i, t in enumerate(texts) if _folded(t) in map(_folded, texts[:i]))
+        raise OutputError(
+            f"The label {repeated!r} stands twice in labels= (case and spacing do not count).",
+            "Keep one of them.",
+        )
+
+
+def _model_output(wish: Any) -> Output:
+    from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
+
+    if isinstance(wish, type) and issubclass(wish, BaseModel):
+        model: Any = wish
+    elif isinstance(wish, Mapping) and _is_json_schema(wish):
+        return Output(OutputSpec("schema", _checked_schema(dict(wish))))
+    elif isinstance(wish, Mapping) and wish:
+        try:
+            members: dict[str, Any] = {str(k): (v, ...) for k, v in wish.items()}
+            model = create_model("Answer", **members)
+        except (TypeError, PydanticUserError) as error:
+            raise _unusable(error) from error
+    else:
+        raise OutputError(
+            f"response_model= is {_short(repr(wish))}.",
+            "Give a pydantic model class, a JSON Schema, or a dict of field names and types.",
+        )
+    try:
+        schema = model.model_json_schema()
+    except (PydanticUserError, ValueError) as error:
+        raise _unusable(error) from error
+    return Output(OutputSpec("schema", _checked_schema(schema)), model=model)
+
+
+def _unusable(error: Exception) -> OutputError:
+    first_line = str(error).partition("\n")[0]
+    return OutputError(
+        f"response_model= cannot be made a JSON Schema: {first_line}.",
+        "Use field types that JSON can carry.",
+    )
+
+
+def _is_json_schema(wish: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(wish.get("properties"), Mapping)
+        or isinstance(wish.get("type"), str)
+        or "$schema" in wish
+        or "$ref" in wish
+    )
+
+
+def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
+    import jsonschema_rs  # noqa: PLC0415 - only where a schema is given
+
+    schema = _resolved(schema, schema) | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
+    if schema.get("type") != "object" or not schema.get("properties"):
+        raise OutputError(
+            "The JSON Schema of response_model= is not an object with properties.",
+            'Give {"type": "object", "properties": {...}}: each property becomes a column.',
+        )
+    try:
+        jsonschema_rs.validator_for(schema)
+    except (ValueError, jsonschema_rs.ValidationError) as error:
+        raise OutputError(
+            f"response_model= is not a valid JSON Schema: {str(error).partition(chr(10))[0]}.",
+            "Mend the schema; nothing was sent.",
+        ) from error
+    return schema
+
+
+def _nullable_defaults(schema: Mapping[str, Json]) -> dict[str, Json]:
+    """The schema for values that were dumped: an absent optional property is null there."""
+    required = schema.get("required", ())
+    properties = {
+        name: value
+        if name in required or "default" in value
+        else {"anyOf": [value, {"type": "null"}]}
+        for name, value in schema["properties"].items()
+    }
+    return {**schema, "properties": properties}
+
+
+# --- from a JSON Schema to columns and types ----------------------------------------------------
+
+_KINDS: Mapping[str, FieldKind] = {
+    "string": "string",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
+
+
+def _resolved(node: Mapping[str, Json], root: Mapping[str, Json]) -> dict[str, Json]:
+    """The node with a leading ``$ref`` followed."""
+    seen: set[str] = set()
+    while "$ref" in node and node["$ref"] not in seen:
+        seen.add(node["$ref"])
+        target: Any = root
+        for part in re.split("/", node["$ref"].lstrip("#/")):
+            target = target.get(part, {})
+        node = target
+    return dict(node)
+
+
+def _without_null(node: Mapping[str, Json], root: Mapping[str, Json]) -> dict[str, Json]:
+    node = _resolved(node, root)
+    alternatives: Json = node.get("anyOf", node.get("oneOf", ()))
+    choices = [c for c in alternatives if isinstance(c, Mapping) and c.get("type") != "null"]
+    if len(choices) == 1:
+        return _without_null(choices[0], root)
+    if isinstance(node.get("type"), list):
+        types = [each for each in node["type"] if each != "null"]
+        return {**node, "type": types[0]} if len(types) == 1 else node
+    return node
+
+
+def _field(name: str, node: Mapping[str, Json], root: Mapping[str, Json]) -> Field:
+    node = _without_null(node, root)
+    choices = node.get("enum", [node["const"]] if "const" in node else [])
+    texts = [choice for choice in choices if choice is not None]
+    if texts and all(isinstance(choice, str) for choice in texts):
+        return Field(name, "category", tuple(texts))
+    return Field(name, _KINDS.get(node.get("type", ""), "object"))
+
+
+def _python_type(node: Mapping[str, Json] | None, root: Mapping[str, Json]) -> Any:
+    """A type for pydantic that coerces as the schema's types say; constraints are not in it."""
+    node = _resolved({} if node is None else node, root)
+    choices = node.get("anyOf", node.get("oneOf"))
+    if isinstance(choices, list):
+        return typing.Union[tuple(_python_type(choice, root) for choice in choices)]  # noqa: UP007
+    kind = node.get("type")
+    if isinstance(kind, list):
+        return typing.Union[tuple(_python_type({**node, "type": k}, root) for k in kind)]  # noqa: UP007
+    if "enum" in node or "const" in node:
+        return Literal[tuple(node.get("enum", [node.get("const")]))]
+    simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
+    if kind in simple:
+        return simple[kind]
+    if kind == "array":
+        return list[_python_type(node["items"], root)] if "items" in node else list[Any]  # type: ignore[misc]
+    return _object_type(node, root) if kind == "object" and "properties" in node else Any
+
+
+def _object_type(node: Mapping[str, Json], root: Mapping[str, Json]) -> Any:
+    from pydantic import Field as PydanticField  # noqa: PLC0415 - heavy, and not needed at import
+    from pydantic import create_model  # noqa: PLC0415
+
+    required = node.get("required", ())
+    members: dict[str, Any] = {}
+    for i, (name, value) in enumerate(node["properties"].items()):
+        kind = Any if _refers_back(value, node, root) else _python_type(value, root)
+        if name in required:
+            members[f"field_{i}"] = (kind, PydanticField(alias=name))
+        else:
+            default = value.get("default")
+            members[f"field_{i}"] = (kind | None, PydanticField(default, alias=name))
+    return create_model("Answer", **members)
+
+
+def _refers_back(
+    value: Mapping[str, Json], node: Mapping[str, Json], root: Mapping[str, Json]
+) -> bool:
+    """Whether a property leads back to its own object: such a one is checked by the schema only."""
+    seen: set[str] = set()
+    waiting: list[Json] = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, Mapping):
+            if "$ref" in item:
+                if item["$ref"] in seen:
+                    return True
+                seen.add(item["$ref"])
+                target = _resolved(item, root)
+                if target == node:
+                    return True
+                waiting.append(target)
+            else:
+                waiting += item.values()
+    return False

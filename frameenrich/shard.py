@@ -1,0 +1,223 @@
+"""Rendered rows to request lines, and request lines to shards: the exact bytes of batch files.
+
+The JSON around the varying strings is the same for every row, so it is serialised once and a
+line is a join of constant and varying pieces (SPEED.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import xxhash
+
+from frameenrich.errors import RequestTooLargeError
+from frameenrich.model import JobSpec, Json, Limits
+
+HASH_BYTES = 16
+
+
+def encode(value: Json) -> bytes:
+    r"""Compact UTF-8 JSON; a lone surrogate is escaped, where orjson would refuse it.
+
+    Examples
+    --------
+    >>> encode({"a": "é"}), encode("\ud83d")
+    (b'{"a":"\xc3\xa9"}', b'"\\ud83d"')
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+class RequestWriter:
+    """Turns rendered rows into request bodies and lines.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        Decides everything in a request but the row's own text.
+    """
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._url = spec.url
+        marks = _unused_marks(spec)
+        body = encode(request_body(spec, marks))
+        self._pieces = _split(body, [encode(mark) for mark in marks])
+        self._head = b'{"custom_id":'
+        self._mid = b',"method":"POST","url":' + encode(spec.url) + b',"body":'
+
+    def body(self, rendered: Sequence[str]) -> bytes:
+        """The request's JSON body for one row's rendered messages."""
+        pieces = [self._pieces[0]]
+        for text, piece in zip(rendered, self._pieces[1:], strict=True):
+            pieces += (encode(text), piece)
+        return b"".join(pieces)
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """One line of a batch file, with its line end."""
+        return self._head + encode(custom_id) + self._mid + body + b"}\n"
+
+    def request_hash(self, body: bytes) -> bytes:
+        """What makes two requests the same: 16 bytes over url and body."""
+        return xxhash.xxh3_128_digest(self._url.encode() + b"\n" + body)
+
+
+def input_hash(rendered: Sequence[str]) -> bytes:
+    """16 bytes over what a row rendered to; lengths keep the messages apart.
+
+    Examples
+    --------
+    >>> input_hash(("ab", "c")) == input_hash(("a", "bc"))
+    False
+    """
+    texts = [text.encode("utf-8", "surrogatepass") for text in rendered]
+    digest = xxhash.xxh3_128(b"".join(b"%d:" % len(text) for text in texts))
+    for text in texts:
+        digest.update(text)
+    return digest.digest()
+
+
+def request_body(spec: JobSpec, texts: Sequence[str]) -> dict[str, Json]:
+    """The body of a request whose messages have these contents."""
+    messages = [
+        {"role": m.role, "content": text} for m, text in zip(spec.messages, texts, strict=True)
+    ]
+    return {"model": spec.model, **_content(spec, messages), **_answer_format(spec), **spec.params}
+
+
+def _content(spec: JobSpec, messages: list[dict[str, str]]) -> dict[str, Json]:
+    if spec.endpoint == "/v1/chat/completions":
+        return {"messages": messages}
+    if spec.endpoint == "/v1/responses":
+        return {"input": messages}
+    return {"prompt": messages[0]["content"]}  # plan.py sees to it that there is just one
+
+
+def _answer_format(spec: JobSpec) -> dict[str, Json]:
+    if spec.output.schema is None:
+        return {}
+    schema, strict = strict_schema(spec.output.schema)
+    described = {"name": "answer", "schema": schema, "strict": strict}
+    if spec.endpoint == "/v1/responses":
+        return {"text": {"format": {"type": "json_schema", **described}}}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
+def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
+    """Rewrite a JSON Schema as strict structured output wants it.
+
+    Every property is required and none may be added (BATCH_API.md, "Answers that are not
+    answers"). A schema with a free-form object cannot be strict; it is returned as it was.
+
+    Returns
+    -------
+    (dict, bool)
+        The schema to send, and whether it is strict.
+
+    Examples
+    --------
+    >>> strict_schema({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
+    ({'type': 'object', 'properties': {'n': {'type': 'integer'}}, \
+'required': ['n'], 'additionalProperties': False}, True)
+    """
+    if _free_form(schema):
+        return dict(schema), False
+    rewritten: dict[str, Json] = _strict(schema)
+    return rewritten, True
+
+
+def _free_form(node: Json) -> bool:
+    if isinstance(node, list):
+        return any(_free_form(item) for item in node)
+    if not isinstance(node, Mapping):
+        return False
+    if node.get("type") == "object" and (
+        "properties" not in node or node.get("additionalProperties") not in (None, False)
+    ):
+        return True
+    return any(_free_form(value) for value in node.values())
+
+
+def _strict(node: Json) -> Json:
+    if isinstance(node, list):
+        return [_strict(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "$ref" in node:
+        return {"$ref": node["$ref"]}
+    rewritten = {k: _strict(v) for k, v in node.items() if k not in {"default", "properties"}}
+    if isinstance(node.get("properties"), Mapping):
+        properties = {name: _strict(value) for name, value in node["properties"].items()}
+        rewritten["properties"] = properties
+        rewritten["required"] = list(properties)
+        rewritten["additionalProperties"] = False
+    return rewritten
+
+
+def _unused_marks(spec: JobSpec) -> list[str]:
+    """One placeholder a message that nothing else in the request can contain."""
+    text = encode(request_body(spec, [""] * len(spec.messages))).decode()
+    stem = "text"
+    while stem in text:
+        stem += "-"
+    return [f"<{stem}:{i}>" for i in range(len(spec.messages))]
+
+
+def _split(body: bytes, marks: Sequence[bytes]) -> list[bytes]:
+    pieces, rest = [], body
+    for mark in marks:
+        before, _, rest = rest.partition(mark)
+        pieces.append(before)
+    return [*pieces, rest]
+
+
+class ShardCutter:
+    """Decides which shard a line goes to, in order, within the limits of one batch file."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._shard = 0
+        self._requests = 0
+        self._bytes = 0
+
+    def place(self, line_bytes: int, position: int) -> int:
+        """The shard number for a line of so many bytes.
+
+        Raises
+        ------
+        RequestTooLargeError
+            The line alone is larger than a file may be.
+        """
+        if line_bytes > self._limits.max_bytes:
+            raise RequestTooLargeError(
+                f"The request of the row at position {position} has {line_bytes:,} bytes; a batch "
+                f"file may have {self._limits.max_bytes:,}.",
+                "Shorten that row's text, or leave the row out.",
+                position=position,
+            )
+        full = self._requests == self._limits.max_requests
+        if full or self._bytes + line_bytes > self._limits.max_bytes:
+            self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
+        self._requests += 1
+        self._bytes += line_bytes
+        return self._shard
+
+
+def reworked_line(line: bytes, custom_id: str, changes: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """A request line under a new custom_id, with some keys of its body changed.
+
+    Returns
+    -------
+    (bytes, bytes)
+        The line, and its request hash.
+    """
+    request = orjson.loads(line)
+    body = encode({**request["body"], **changes})
+    request_hash = xxhash.xxh3_128_digest(request["url"].encode() + b"\n" + body)
+    return encode({**request, "custom_id": custom_id, "body": orjson.Fragment(body)}) + b"\n", (
+        request_hash
+    )

@@ -1,0 +1,263 @@
+"""From a frame and a plan to a job folder: render, hash, cut, write. Nothing is sent."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import xxhash
+
+from frameenrich.errors import ColumnCollisionError, FrameEnrichError, InputError
+from frameenrich.keys import check_keys, custom_ids, key_names, key_texts, read_keys, show_key
+from frameenrich.merge import output_columns
+from frameenrich.model import Batch, JobSpec, Limits
+from frameenrich.plan import Plan, prompt_of
+from frameenrich.render import Rendered
+from frameenrich.shard import HASH_BYTES, RequestWriter, ShardCutter, input_hash, request_body
+from frameenrich.store import Draft, JobFolder, Store, shard_name
+
+SKIPPED = -1
+"""Shard number of a row that was left out by the null policy."""
+
+_HASH_MASK = (1 << 128) - 1
+
+
+def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
+    """Check a frame against a plan and read its keys.
+
+    Raises
+    ------
+    InputError
+        It is empty, its keys repeat or are null, or the template needs a column it lacks.
+    """
+    if len(frame) == 0:
+        raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    plan.prompt.columns_used(list(frame.columns))
+    keys = read_keys(frame, plan.spec.key)
+    check_keys(keys, key_names(frame, plan.spec.key))
+    return keys
+
+
+def check_collisions(frame: pd.DataFrame, plan: Plan) -> None:
+    """Refuse output columns that the frame has already.
+
+    Raises
+    ------
+    ColumnCollisionError
+        Names them.
+    """
+    taken = [name for name in output_columns(plan.spec, plan.output) if name in frame.columns]
+    if taken:
+        raise ColumnCollisionError(
+            f"The frame has a column {taken[0]!r} already, which the answers would go to.",
+            "Pass another name=, or prefix= for the fields, or drop that column.",
+            columns=taken,
+        )
+
+
+class _JobHash:
+    """Names a job by what it sends; the order of the rows does not count."""
+
+    def __init__(self, spec: JobSpec, nonce: str) -> None:
+        self._start = f"{spec.to_json()}\n{nonce}".encode("utf-8", "surrogatepass")
+        self._sum = 0
+
+    def add(self, key: str, hashes: bytes) -> None:
+        row = xxhash.xxh3_128_intdigest(key.encode("utf-8", "surrogatepass") + b"\0" + hashes)
+        self._sum = (self._sum + row) & _HASH_MASK
+
+    def hexdigest(self) -> str:
+        return xxhash.xxh3_128_hexdigest(self._start + self._sum.to_bytes(16, "big"))
+
+
+@dataclass
+class _Written:
+    """What the rows became, gathered while they are written."""
+
+    ids: list[str | None]
+    request_hashes: bytearray
+    input_hashes: bytearray
+    shards: list[int]
+
+
+def write_job(
+    frame: pd.DataFrame, plan: Plan, store: Store, limits: Limits, nonce: str = ""
+) -> JobFolder:
+    """Render a frame into a new job folder, or find the one that is there already.
+
+    Nothing is sent. Every row renders before the job exists: an error in the last row leaves
+    nothing behind.
+    """
+    keys = check_frame(frame, plan)
+    job_hash = _JobHash(plan.spec, nonce)
+    with store.draft() as draft:
+        written = _write_requests(frame, keys, plan, draft, limits, job_hash)
+        if all(number == SKIPPED for number in written.shards):
+            raise InputError(
+                f"All {len(frame)} rows would be skipped: each would print a null.",
+                "Check the columns that the template uses, or pass on_null='empty'.",
+            )
+        job_id = f"{_slug(plan.spec.name)}-{job_hash.hexdigest()[:16]}"
+        if not store.has(job_id):
+            check_collisions(frame, plan)
+            names = key_names(frame, plan.spec.key)
+            draft.write_sidecar(_sidecar(keys, written, plan.spec, names))
+            _write_intents(draft, job_id, 0, max(written.shards) + 1, "round-0/")
+            draft.commit(job_id)
+    return store.job(job_id)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "job"
+
+
+def _write_requests(
+    frame: pd.DataFrame,
+    keys: pa.Table,
+    plan: Plan,
+    draft: Draft,
+    limits: Limits,
+    job_hash: _JobHash,
+) -> _Written:
+    writer, cutter = RequestWriter(plan.spec), ShardCutter(limits)
+    names: list[str] = custom_ids(keys).to_pylist()
+    texts: list[str] = key_texts(keys).to_pylist()
+    written = _Written([], bytearray(), bytearray(), [])
+    sent: dict[bytes, tuple[str, int]] = {}
+    for position, rendered in enumerate(_rendered(frame, keys, plan)):
+        if rendered is None:
+            _note(written, None, bytes(HASH_BYTES), bytes(HASH_BYTES), SKIPPED)
+            job_hash.add(texts[position], b"")
+        else:
+            body = writer.body(rendered)
+            request_hash, shown = writer.request_hash(body), input_hash(rendered)
+            if request_hash not in sent:
+                line = writer.line(names[position], body)
+                number = cutter.place(len(line), position)
+                draft.file(f"round-0/{shard_name(number)}.requests.jsonl").write(line)
+                sent[request_hash] = (names[position], number)
+            _note(written, sent[request_hash][0], request_hash, shown, sent[request_hash][1])
+            job_hash.add(texts[position], request_hash + shown)
+    return written
+
+
+def _rendered(frame: pd.DataFrame, keys: pa.Table, plan: Plan) -> Iterator[Rendered | None]:
+    """Each row's rendered messages; an error names the row by its key."""
+    try:
+        for chunk in plan.prompt.render(frame):
+            yield from chunk
+    except FrameEnrichError as error:
+        position = getattr(error, "position", None)
+        if position is not None:
+            shown = show_key(keys, position)
+            error.problem = error.problem.replace(
+                f"the row at position {position}", f"row {shown}"
+            ).replace(f"The row at position {position}", f"Row {shown}")
+            error.args = (error.problem, error.fix)
+        raise
+
+
+def _note(
+    written: _Written, custom_id: str | None, request_hash: bytes, shown: bytes, shard: int
+) -> None:
+    written.ids.append(custom_id)
+    written.request_hashes += request_hash
+    written.input_hashes += shown
+    written.shards.append(shard)
+
+
+def hash_column(hashes: bytes | bytearray) -> pa.Array:
+    """Concatenated 16-byte hashes as an Arrow column."""
+    count = len(hashes) // HASH_BYTES
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(HASH_BYTES), count, [None, pa.py_buffer(bytes(hashes))]
+    )
+
+
+def _sidecar(keys: pa.Table, written: _Written, spec: JobSpec, names: Sequence[str]) -> pa.Table:
+    table = keys
+    for name, column in (
+        ("custom_id", pa.array(written.ids, pa.string())),
+        ("request_hash", hash_column(written.request_hashes)),
+        ("input_hash", hash_column(written.input_hashes)),
+        ("shard", pa.array(np.asarray(written.shards, dtype="int32"))),
+    ):
+        table = table.append_column(name, column)
+    return table.replace_schema_metadata(
+        {
+            "frameenrich.spec": spec.to_json(),
+            "frameenrich.created_at": repr(time.time()),
+            "frameenrich.key_names": "\x1f".join(names),
+            "frameenrich.version": str(spec.version),
+        }
+    )
+
+
+def tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
+    """What a batch is called at the provider.
+
+    Examples
+    --------
+    >>> tag("labels-9a41", 1, 3)
+    'labels-9a41-r1-s00003-a0'
+    """
+    return f"{job_id}-r{round_}-s{number:05d}-a{attempt}"
+
+
+def _write_intents(draft: Draft, job_id: str, round_: int, shards: int, folder: str) -> None:
+    for number in range(shards):
+        intent = Batch(tag(job_id, round_, number))
+        draft.write(f"{folder}{shard_name(number)}.batch.json", intent.to_json().encode())
+
+
+def write_round(
+    folder: JobFolder,
+    round_: int,
+    lines: Sequence[tuple[str, str, bytes, bytes]],
+    limits: Limits,
+) -> bool:
+    """Write a later round; a line is (round 0's custom_id, its own, request line, its hash)."""
+    cutter = ShardCutter(limits)
+    numbers: list[int] = []
+    with folder.store.draft() as draft:
+        for position, (_, _, line, _) in enumerate(lines):
+            number = cutter.place(len(line), position)
+            draft.file(f"{shard_name(number)}.requests.jsonl").write(line)
+            numbers.append(number)
+        _write_intents(draft, folder.id, round_, max(numbers) + 1, "")
+        draft.write_sidecar(
+            pa.table(
+                {
+                    "answers": pa.array([of for of, *_ in lines], pa.string()),
+                    "custom_id": pa.array([own for _, own, *_ in lines], pa.string()),
+                    "request_hash": hash_column(b"".join(h for *_, h in lines)),
+                    "shard": pa.array(numbers, pa.int32()),
+                }
+            )
+        )
+        return draft.commit(f"{folder.id}/round-{round_}")
+
+
+def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
+    """The input hash of each row of a frame under a job's templates; null where none."""
+    hashes: list[bytes | None] = []
+    for chunk in prompt_of(spec).render(frame, lenient=True):
+        hashes += [None if rendered is None else input_hash(rendered) for rendered in chunk]
+    return pa.array(hashes, pa.binary(HASH_BYTES))
+
+
+def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, dict[str, Any]]]:
+    """The first `n` requests as (key, body), with nothing written or sent."""
+    keys = check_frame(frame, plan)
+    shown = []
+    head = frame.iloc[:n]
+    for position, rendered in enumerate(_rendered(head, keys, plan)):
+        if rendered is not None:
+            shown.append((show_key(keys, position), request_body(plan.spec, rendered)))
+    return shown

@@ -1,0 +1,71 @@
+"""Fixtures: a real loopback server, a client for it, a store, and frames to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pandas as pd
+import pytest
+from batch_server import BatchServer
+
+import frameenrich  # noqa: F401 - registers df.llmbatch
+from frameenrich.providers.openai_batch import OpenAIBatch
+
+DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key, no store and no proxy from outside; the working folder is empty."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "FRAMEENRICH_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[BatchServer]:
+    """A server without faults; tests add theirs."""
+    with BatchServer() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: BatchServer) -> Iterator[openai.OpenAI]:
+    """The SDK's client, pointed at the server."""
+    with openai.OpenAI(api_key="sk-test", base_url=server.base_url) as made:
+        yield made
+
+
+@pytest.fixture
+def provider(client: openai.OpenAI) -> OpenAIBatch:
+    """The Batch API provider with waits short enough for tests."""
+    return OpenAIBatch(client, attempts=4, wait_seconds=0.01)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store's folder."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def products() -> pd.DataFrame:
+    """The sample catalogue."""
+    return pd.read_csv(ROOT / "sample_data" / "products.csv", dtype={"sku": str})
+
+
+@pytest.fixture
+def mugs() -> pd.DataFrame:
+    """Four plain rows, named by an index of texts."""
+    titles = ["Red mug", "Blue hose", "Green sock", "Grey phone"]
+    return pd.DataFrame({"title": titles}, index=pd.Index(["A1", "A2", "A3", "A4"], name="sku"))
+
+
+def status_counts(frame: pd.DataFrame, name: str = "llmbatch") -> dict[str, int]:
+    """How many rows have each status."""
+    counts: Any = frame[f"{name}_status"].value_counts().to_dict()
+    return {str(status): int(n) for status, n in counts.items()}
