@@ -320,7 +320,7 @@ def _model_output(wish: Any) -> Output:
         try:
             members: dict[str, Any] = {str(k): (v, ...) for k, v in wish.items()}
             model = create_model("Answer", **members)
-        except (TypeError, PydanticUserError) as error:
+        except (TypeError, NameError, SyntaxError, PydanticUserError) as error:
             raise _unusable(error) from error
     else:
         raise OutputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ def write_job(
     """
     keys = check_frame(frame, plan)
     job_hash = _JobHash(plan.spec, nonce)
-    with store.draft() as draft:
+    with store.draft() as draft, _rows_named(keys):
         written = _write_requests(frame, keys, plan, draft, limits, job_hash)
         if all(number == SKIPPED for number in written.shards):
             raise InputError(
@@ -130,7 +131,7 @@ def _write_requests(
     texts: list[str] = key_texts(keys).to_pylist()
     written = _Written([], bytearray(), bytearray(), [])
     sent: dict[bytes, tuple[str, int]] = {}
-    for position, rendered in enumerate(_rendered(frame, keys, plan)):
+    for position, rendered in enumerate(_rendered(frame, plan)):
         if rendered is None:
             _note(written, None, bytes(HASH_BYTES), bytes(HASH_BYTES), SKIPPED)
             job_hash.add(texts[position], b"")
@@ -147,11 +148,16 @@ def _write_requests(
     return written
 
 
-def _rendered(frame: pd.DataFrame, keys: pa.Table, plan: Plan) -> Iterator[Rendered | None]:
-    """Each row's rendered messages; an error names the row by its key."""
+def _rendered(frame: pd.DataFrame, plan: Plan) -> Iterator[Rendered | None]:
+    for chunk in plan.prompt.render(frame):
+        yield from chunk
+
+
+@contextlib.contextmanager
+def _rows_named(keys: pa.Table) -> Iterator[None]:
+    """Have errors that know a row's position call the row by its key."""
     try:
-        for chunk in plan.prompt.render(frame):
-            yield from chunk
+        yield
     except FrameEnrichError as error:
         position = getattr(error, "position", None)
         if position is not None:
@@ -256,8 +262,8 @@ def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, d
     """The first `n` requests as (key, body), with nothing written or sent."""
     keys = check_frame(frame, plan)
     shown = []
-    head = frame.iloc[:n]
-    for position, rendered in enumerate(_rendered(head, keys, plan)):
-        if rendered is not None:
-            shown.append((show_key(keys, position), request_body(plan.spec, rendered)))
+    with _rows_named(keys):
+        for position, rendered in enumerate(_rendered(frame.iloc[:n], plan)):
+            if rendered is not None:
+                shown.append((show_key(keys, position), request_body(plan.spec, rendered)))
     return shown
