@@ -45,11 +45,13 @@ class LLMBatch:
         store: StoreLike = None,
         on_null: str = "raise",
         prefix: str = "",
+        max_enqueued_tokens: int | None = None,
         fresh: bool = False,
     ) -> Job:
         """Render each row to a request and send them as a batch job.
 
-        The same submit again returns the same job and sends nothing.
+        The same submit again returns the same job and sends nothing. A request that this store
+        has a good answer to already, from any of its jobs, is not sent either.
 
         Parameters
         ----------
@@ -88,8 +90,11 @@ class LLMBatch:
             What happens to a row where a null would be printed.
         prefix : str
             Put before every output field's column name.
+        max_enqueued_tokens : int, optional
+            How many prompt tokens may wait at the provider at once (its queue limit for the
+            model): batches are made smaller and sent as room comes; `Job.wait` drives that.
         fresh : bool
-            Make a new job even where the same one exists.
+            Make a new job even where the same one exists, and reuse no answers.
 
         Returns
         -------
@@ -135,6 +140,7 @@ class LLMBatch:
             store=store,
             on_null=on_null,
             prefix=prefix,
+            max_enqueued_tokens=max_enqueued_tokens,
             fresh=fresh,
         )
 

@@ -7,20 +7,31 @@ process that dies anywhere is continued by the next one.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
-from frameenrich.model import Batch, BatchStatus, JobSpec
+from frameenrich.errors import ProviderError
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection
 from frameenrich.parse import read_response, split_lines
 from frameenrich.providers.base import Provider, Shard, request_ids
 from frameenrich.store import JobFolder, ShardFolder, sync
+from frameenrich.write import tag
 
 Progress = Callable[[], None]
 
+_QUEUE_FULL = "token_limit_exceeded"
+_LONGEST_QUEUE_WAIT = 16
+"""In multiples of the provider's `queue_wait_seconds`."""
+
 
 def advance(
-    folder: JobFolder, provider: Provider, *, send: bool = True, progress: Progress | None = None
+    folder: JobFolder,
+    provider: Provider,
+    *,
+    max_enqueued_tokens: int | None = None,
+    progress: Progress | None = None,
 ) -> bool:
     """Do what can be done for a job now; True when all its batches are settled.
 
@@ -30,15 +41,25 @@ def advance(
         The job.
     provider : Provider
         Where its requests go.
-    send : bool
-        Whether shards that the provider does not have yet may be sent.
+    max_enqueued_tokens : int, optional
+        How many prompt tokens of this job may wait at the provider at once.
     progress : callable, optional
         Called after each answered request of a provider that answers in this process.
+
+    Raises
+    ------
+    ProviderError
+        A call failed for good; every other shard was still advanced.
     """
     with folder.lock():
-        for shard in folder.all_shards():
-            _step(shard, shard.batch, provider, send=send, progress=progress)
-        return settled(folder)
+        round_trip = _Pass(provider, max_enqueued_tokens, progress)
+        shards = folder.all_shards()
+        for shard in shards:
+            round_trip.look(shard)
+        round_trip.send_waiting(shards)
+        if round_trip.failure is not None:
+            raise round_trip.failure
+        return all(shard.batch.settled for shard in shards)
 
 
 def settled(folder: JobFolder) -> bool:
@@ -46,34 +67,120 @@ def settled(folder: JobFolder) -> bool:
     return all(shard.batch.settled for shard in folder.all_shards())
 
 
-def _step(
-    shard: ShardFolder,
-    batch: Batch,
-    provider: Provider,
-    *,
-    send: bool,
-    progress: Progress | None,
-) -> None:
-    if batch.settled:
-        return
-    if batch.id is None and not batch.ended:
-        if not send:
+@dataclass
+class _Pass:
+    """One look at all shards of a job; remembers what the next shard's turn depends on."""
+
+    provider: Provider
+    max_enqueued_tokens: int | None
+    progress: Progress | None
+    failure: ProviderError | None = None
+    ended: bool = False
+
+    def look(self, shard: ShardFolder) -> None:
+        """Poll a batch that runs; bring home one that has ended."""
+        batch = shard.batch
+        if batch.settled or (batch.id is None and not batch.ended):
             return
-        with _StoreDesk(shard, progress) as desk:
-            batch = provider.send(_sight(shard, batch), batch, desk)
-    elif not batch.ended:
-        batch = provider.poll(batch)
-        shard.save(batch)
-    if batch.ended and not batch.fetched:
-        _bring_home(shard, batch, provider)
+        try:
+            if not batch.ended:
+                batch = self.provider.poll(batch)
+                shard.save(batch)
+            if batch.ended:
+                self.ended = True
+                _end(shard, batch, self.provider)
+        except ProviderError as error:
+            self.failure = self.failure or error
+
+    def send_waiting(self, shards: Iterable[ShardFolder]) -> None:
+        """Send what is not sent, as far as the provider's queue has room."""
+        shards = list(shards)
+        for shard in shards:
+            batch = shard.batch
+            if batch.id is not None or batch.ended or not self._may_send(shard, batch, shards):
+                continue
+            try:
+                self._send(shard, batch)
+            except ProviderError as error:
+                if not getattr(error, "queue_full", False):
+                    self.failure = self.failure or error
+                    return  # what refuses one shard refuses the next
+                shard.save(_waiting(shard.batch, self.provider))
+
+    def _may_send(self, shard: ShardFolder, batch: Batch, shards: Iterable[ShardFolder]) -> bool:
+        if batch.retry_at is not None and time.time() < batch.retry_at and not self.ended:
+            return False
+        if batch.retry_at is not None:
+            self.ended = False  # the room that an ended batch left is for one shard
+        if self.max_enqueued_tokens is None:
+            return True
+        running = sum(s.request_bytes for s in shards if s.batch.id and not s.batch.ended)
+        waiting = (running + shard.request_bytes) // BYTES_PER_TOKEN
+        return running == 0 or waiting <= self.max_enqueued_tokens
+
+    def _send(self, shard: ShardFolder, batch: Batch) -> None:
+        with _StoreDesk(shard, self.progress) as desk:
+            batch = self.provider.send(_sight(shard, batch), batch, desk)
+        if batch.ended and not batch.fetched:
+            _end(shard, batch, self.provider)
 
 
-def _bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
-    """Download what an ended batch has, whole, then note that it is here."""
+def _end(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
+    """What an ended batch leaves: lines to bring home, or requests to send once more."""
     if batch.output_file_id or batch.error_file_id:
         with shard.write_responses() as sink:
             provider.fetch(batch, sink)
+    elif batch.status == BatchStatus.FAILED:
+        # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.
+        again = _again_later(shard, batch, provider) or _again_without(shard, batch)
+        if again is not None:
+            shard.save(again)
+            return
     shard.save(batch.but(fetched=True))
+
+
+def _again_later(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
+    """The same shard anew, where the provider's queue was full."""
+    if not any(error.code == _QUEUE_FULL for error in batch.errors):
+        return None
+    return _waiting(_next_attempt(shard, batch), provider)
+
+
+def _waiting(batch: Batch, provider: Provider) -> Batch:
+    patience = min(2 ** max(batch.attempt - 1, 0), _LONGEST_QUEUE_WAIT)
+    return batch.but(retry_at=time.time() + provider.limits.queue_wait_seconds * patience)
+
+
+def _again_without(shard: ShardFolder, batch: Batch) -> Batch | None:
+    """The shard without the requests that validation named, once."""
+    if batch.rejected or not any(error.line for error in batch.errors):
+        return None
+    ids = _ids(shard)
+    named = {
+        ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
+        for e in reversed(batch.errors)
+        if e.line and e.line <= len(ids)
+    }
+    if not named:
+        return None
+    rejected = tuple(Rejection(custom_id, message) for custom_id, message in named.items())
+    if len(named) == len(ids):
+        return batch.but(rejected=rejected, fetched=True)
+    spent = (*batch.spent_file_ids, batch.input_file_id or "")
+    return _next_attempt(shard, batch).but(
+        rejected=rejected, input_file_id=None, spent_file_ids=tuple(filter(None, spent))
+    )
+
+
+def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
+    attempt = batch.attempt + 1
+    return Batch(
+        tag(shard.job.id, shard.round, shard.number, attempt),
+        attempt,
+        input_file_id=batch.input_file_id,
+        rejected=batch.rejected,
+        spent_file_ids=batch.spent_file_ids,
+    )
 
 
 def cancel(folder: JobFolder, provider: Provider) -> None:
@@ -83,19 +190,38 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
             batch = shard.batch
             if batch.ended:
                 continue
-            if batch.id is None and not (batch.creating or batch.uploading):
+            if batch.id is None and not batch.creating:
                 shard.save(batch.but(status=BatchStatus.CANCELLED, fetched=True))
-            elif batch.id is not None:
+            else:
+                if batch.id is None:  # perhaps it was made: find out before it can be cancelled
+                    with _StoreDesk(shard) as desk:
+                        batch = provider.send(_sight(shard, batch), batch, desk)
                 shard.save(provider.cancel(batch))
 
 
 def refresh(folder: JobFolder, provider: Provider) -> None:
     """Look at what runs, and change nothing else."""
+    running = [s for s in folder.all_shards() if s.batch.id is not None and not s.batch.ended]
+    if not running:
+        return
     with folder.lock():
-        for shard in folder.all_shards():
+        for shard in running:
             batch = shard.batch
             if batch.id is not None and not batch.ended:
                 shard.save(provider.poll(batch))
+
+
+def cleanup(folder: JobFolder, provider: Provider) -> int:
+    """Delete the provider's files of settled batches; how many batches that were."""
+    done = 0
+    with folder.lock():
+        for shard in folder.all_shards():
+            batch = shard.batch
+            if batch.settled and batch.id is not None and not batch.deleted:
+                provider.delete_files(batch)
+                shard.save(batch.but(deleted=True))
+                done += 1
+    return done
 
 
 def _sight(shard: ShardFolder, batch: Batch) -> Shard:
@@ -107,7 +233,7 @@ def _sight(shard: ShardFolder, batch: Batch) -> Shard:
         endpoint=spec.endpoint,
         url=spec.url,
         model=spec.model,
-        requests=_count_lines(shard) - len(left_out),
+        requests=len(_ids(shard)) - len(left_out),
         open=lambda: _open_without(shard, left_out),
         metadata=_metadata(shard, spec),
     )
@@ -121,16 +247,16 @@ def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
     }
 
 
-def _count_lines(shard: ShardFolder) -> int:
-    with shard.open_requests() as file:
-        return sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
+def _ids(shard: ShardFolder) -> list[str]:
+    with shard.open_requests() as lines:
+        return [custom_id for custom_id, _ in request_ids(lines)]
 
 
 def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
     """The requests file, or a temporary one without the requests that were refused."""
     if not left_out:
         return shard.open_requests()
-    kept: Any = tempfile.SpooledTemporaryFile(max_size=1 << 24)  # noqa: SIM115 - the caller closes it
+    kept: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with shard.open_requests() as lines:
         kept.writelines(line for custom_id, line in request_ids(lines) if custom_id not in left_out)
     kept.seek(0)

@@ -28,12 +28,13 @@ from frameenrich.errors import (
 )
 from frameenrich.gather import Gathered, gather, match_frame, refuse_mismatch, row_slots
 from frameenrich.merge import Positions, answer_columns, output_columns, with_columns
-from frameenrich.model import FLAGGED, BatchStatus, JobSpec, Json, RowStatus
+from frameenrich.model import FLAGGED, TERMINAL, BatchStatus, JobSpec, Json, RowStatus
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import Template, check_params, make_plan
 from frameenrich.progress import progress_bar
 from frameenrich.providers.base import Provider, connect, request_ids
+from frameenrich.reuse import find_answers
 from frameenrich.shard import reworked_line
 from frameenrich.store import JobFolder, ShardFolder, Store, open_store
 from frameenrich.write import check_frame, preview_bodies, write_job, write_round
@@ -61,9 +62,17 @@ class JobStatus:
     shards: tuple[tuple[str, float | None], ...]
 
     def __str__(self) -> str:
-        words = ", ".join(sorted({status for status, _ in self.shards}))
+        words = ", ".join(sorted({_aged(*shard) for shard in self.shards}))
         done = self.completed + self.failed
         return f"{self.id}: {words}; {done:,} of {self.requests:,} requests done"
+
+
+def _aged(status: str, age: float | None) -> str:
+    """A status that is not the last one with how long ago its batch was made."""
+    if status in TERMINAL or age is None:
+        return status
+    hours, minutes = divmod(int(age) // 60, 60)
+    return f"{status} for {hours} h {minutes:02d} min"
 
 
 class Job:
@@ -116,13 +125,17 @@ class Job:
 
     def __repr__(self) -> str:
         statuses = ", ".join(sorted({shard.batch.status for shard in self._folder.all_shards()}))
-        return f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}>"
+        reused = f", {self.reused:,} answers reused" if self.reused else ""
+        return (
+            f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}{reused}>"
+        )
 
     def _repr_html_(self) -> str:
         cells = {
             "job": self.id,
             "model": f"{self.spec.model} through {self.spec.provider}",
             "batches": ", ".join(shard.batch.status for shard in self._folder.all_shards()),
+            "reused": f"{self.reused:,} answers that this store had already",
             "folder": self.path,
             "next": "df.llmbatch.collect()",
         }
@@ -209,9 +222,14 @@ class Job:
     def _bar(self) -> Any:
         return progress_bar(len(self._request_ids()), self.spec.name)
 
-    def _step(self, bar: Any = None, *, send: bool = True) -> bool:
+    def _step(self, bar: Any = None) -> bool:
         tick = None if bar is None else bar.update
-        done = steps.advance(self._folder, self._connected(), send=send, progress=tick)
+        done = steps.advance(
+            self._folder,
+            self._connected(),
+            max_enqueued_tokens=self.spec.max_enqueued_tokens,
+            progress=tick,
+        )
         if bar is not None and not self._connected().blocking:
             batches = [shard.batch for shard in self._folder.all_shards()]
             bar.update(sum((b.completed or 0) + (b.failed or 0) for b in batches) - bar.n)
@@ -231,6 +249,24 @@ class Job:
             with self._bar() as bar:
                 self._step(bar if self._connected().blocking else None)
         return self
+
+    @property
+    def reused(self) -> int:
+        """How many requests were not sent, since the store had a good answer to them."""
+        batches = [shard.batch for shard in self._folder.shards(0)]
+        return sum(batch.total or 0 for batch in batches if batch.reused_from)
+
+    def cleanup(self) -> int:
+        """Delete the provider's copies of input, output and error files.
+
+        Only of batches whose answers are on disk here; nothing of the job is lost by it.
+
+        Returns
+        -------
+        int
+            How many batches were cleaned up.
+        """
+        return steps.cleanup(self._folder, self._connected())
 
     def cancel(self) -> Job:
         """Ask the provider to stop; what it has answered by then is kept and merged."""
@@ -297,8 +333,8 @@ class Job:
     ) -> None:
         if wait:
             self.wait(timeout, poll_seconds)
-        elif not steps.settled(self._folder):
-            self._step(send=not self._connected().blocking)
+        elif not steps.settled(self._folder) and not self._connected().blocking:
+            self._step()
 
     def _key_frame(self, sidecar: Any) -> pd.DataFrame:
         parts = [name for name in sidecar.column_names if name.startswith("key_")]
@@ -488,7 +524,17 @@ def submit(
         **wishes,
     )
     nonce = secrets.token_hex(8) if fresh else ""
-    folder = write_job(frame, plan, open_store(store), route.limits, nonce)
+    where = open_store(store)
+    folder = write_job(
+        frame,
+        plan,
+        where,
+        route.limits.within_tokens(plan.spec.max_enqueued_tokens),
+        nonce=nonce,
+        find_answers=None
+        if fresh
+        else lambda hashes: find_answers(where, plan.spec, output, hashes),
+    )
     return Job(folder, output=output, provider=route).send()
 
 

@@ -7,6 +7,7 @@ dtypes (dates as text, numbers as strings) is cast to the types of the sidecar b
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,16 @@ def read_keys(frame: pd.DataFrame, key: Sequence[str] | None) -> pa.Table:
     Raises
     ------
     RowKeyError
-        A column of `key` is not in the frame.
+        A column of `key` is not in the frame, is there twice, or holds text that is not Unicode.
     """
     parts = _key_parts(frame, key)
-    return pa.table({f"key_{i}": _to_arrow(part) for i, part in enumerate(parts)})
+    try:
+        return pa.table({f"key_{i}": _to_arrow(part) for i, part in enumerate(parts)})
+    except UnicodeEncodeError as error:
+        raise RowKeyError(
+            f"A key holds text that cannot be stored: {error.object!r} is not valid Unicode.",
+            "Mend that key, or pass key= with other column(s).",
+        ) from None
 
 
 def _key_parts(frame: pd.DataFrame, key: Sequence[str] | None) -> list[pd.Series | pd.Index]:
@@ -65,12 +72,19 @@ def _key_parts(frame: pd.DataFrame, key: Sequence[str] | None) -> list[pd.Series
             f"Give key= one or more of its columns: {', '.join(map(str, frame.columns))}.",
             columns=absent,
         )
+    repeated = [name for name in key if isinstance(frame[name], pd.DataFrame)]
+    if repeated:
+        raise RowKeyError(
+            f"The frame has more than one column called {repeated[0]!r}, which is the key.",
+            "Rename one of them.",
+            columns=repeated,
+        )
     return [frame[name] for name in key]
 
 
 def _to_arrow(part: pd.Series | pd.Index) -> pa.Array:
     if isinstance(part.dtype, pd.CategoricalDtype):
-        part = part.astype(part.dtype.categories.dtype)
+        part = part.astype(object if part.hasnans else part.dtype.categories.dtype)
     if isinstance(part.dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         part = part.map(str, na_action="ignore")
     try:
@@ -203,14 +217,19 @@ def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:
 def _cast_like(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     if column.type == target:
         return column
-    if pa.types.is_timestamp(target) and pa.types.is_string(column.type):
-        return _parse_times(column, target)
     try:
+        if pa.types.is_timestamp(target) and pa.types.is_string(column.type):
+            return _parse_times(column, target)
         return column.cast(target)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (ValueError, pa.ArrowNotImplementedError):  # ArrowInvalid is a ValueError
         return column
 
 
 def _parse_times(column: pa.ChunkedArray, target: Any) -> pa.ChunkedArray:
-    times = pd.to_datetime(column.to_pandas(), errors="coerce", utc=target.tz is not None)
+    texts, utc = column.to_pandas(), target.tz is not None
+    times = pd.to_datetime(texts, errors="coerce", utc=utc, format="ISO8601")
+    if times.isna().all():
+        with warnings.catch_warnings():  # pandas warns where a text is no time at all
+            warnings.simplefilter("ignore", UserWarning)
+            times = pd.to_datetime(texts, errors="coerce", utc=utc)
     return pa.chunked_array([pa.array(times, from_pandas=True).cast(target)])

@@ -198,9 +198,12 @@ def _usage_columns(
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
     """A new frame with the columns after the others, or in place of an earlier collect's."""
     added = {name: column.set_axis(frame.index) for name, column in columns.items()}
-    kept = [name for name in frame.columns if name not in added]
-    whole = pd.concat([frame[kept], pd.DataFrame(added, index=frame.index)], axis=1)
-    if len(kept) == len(frame.columns):
+    own = frame.loc[:, [name not in added for name in frame.columns]]
+    whole = pd.concat([own, pd.DataFrame(added, index=frame.index)], axis=1)
+    if own.shape[1] == frame.shape[1]:
         return whole
     before = list(frame.columns)
-    return whole[before + [name for name in added if name not in before]]
+    order = before + [name for name in added if name not in before]
+    places = {name: i for i, name in enumerate(added, own.shape[1])}
+    others = iter(range(own.shape[1]))
+    return whole.iloc[:, [places[name] if name in places else next(others) for name in order]]

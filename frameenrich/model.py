@@ -12,6 +12,9 @@ Json = Any
 """A value that ``json.loads`` could have returned."""
 
 OnNull = Literal["raise", "empty", "skip"]
+BYTES_PER_TOKEN = 4
+"""For pacing only: request bytes hold JSON too, so this counts rather too many tokens."""
+
 OutputKind = Literal["text", "labels", "schema", "parser", "embedding"]
 
 
@@ -94,6 +97,12 @@ class Batch:
     disk before any paid call: what a later process looks for. ``status`` is the provider's own
     word, so it may be one that `BatchStatus` does not know: not finished yet. Counts are for
     progress bars only. Times are Unix seconds.
+
+    ``uploading`` and ``creating`` are set before the call and unset after its answer is on disk:
+    found set, the call may have been made. ``rejected`` requests were refused by validation and
+    are left out of later attempts. ``retry_at`` is when a full queue is tried again;
+    ``reused_from`` names the jobs whose answers a shard that was never sent was filled from;
+    ``spent_file_ids`` are uploads of earlier attempts.
     """
 
     tag: str
@@ -113,8 +122,10 @@ class Batch:
     uploading: bool = False
     creating: bool = False
     fetched: bool = False
-    note: str | None = None
-    previous: tuple[str, ...] = ()
+    retry_at: float | None = None
+    reused_from: tuple[str, ...] = ()
+    spent_file_ids: tuple[str, ...] = ()
+    deleted: bool = False
 
     @property
     def ended(self) -> bool:
@@ -134,7 +145,7 @@ class Batch:
         >>> Batch.from_json(Batch("llmbatch-1f", id="batch_7").to_json()).id
         'batch_7'
         """
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Batch:
@@ -145,7 +156,8 @@ class Batch:
                 **known,
                 "errors": tuple(BatchError(**each) for each in known.get("errors", ())),
                 "rejected": tuple(Rejection(**each) for each in known.get("rejected", ())),
-                "previous": tuple(known.get("previous", ())),
+                "reused_from": tuple(known.get("reused_from", ())),
+                "spent_file_ids": tuple(known.get("spent_file_ids", ())),
             }
         )
 
@@ -193,11 +205,12 @@ class JobSpec:
     prefix: str = ""
     on_null: OnNull = "raise"
     sources: Mapping[str, str] = field(default_factory=dict)
+    max_enqueued_tokens: int | None = None
     version: int = 1
 
     def to_json(self) -> str:
         """The text kept in the sidecar's metadata."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:
@@ -254,7 +267,23 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one batch file may hold; `max_bytes` counts the file's bytes."""
+    """What one batch file may hold, and how long a full queue is left alone.
+
+    ``max_bytes`` counts the file's bytes.
+    """
 
     max_requests: int = 50_000
     max_bytes: int = 200_000_000
+    queue_wait_seconds: float = 60.0
+
+    def within_tokens(self, max_tokens: int | None) -> Limits:
+        """Smaller files, so that one alone fits a queue of so many prompt tokens.
+
+        Examples
+        --------
+        >>> Limits().within_tokens(1_000).max_bytes
+        4000
+        """
+        if max_tokens is None:
+            return self
+        return replace(self, max_bytes=min(self.max_bytes, max_tokens * BYTES_PER_TOKEN))

@@ -113,13 +113,15 @@ class Output:
         except ValidationError as error:
             raise MalformedError(_where_and_why(error)) from None
         values = self._adapter.dump_python(answer, mode="json", by_alias=True)
-        self._check_constraints(values)
-        return tuple(values.get(field.name) for field in self.fields)
+        self._check_constraints(answer)
+        return tuple(_fitting(values.get(field.name), field) for field in self.fields)
 
-    def _check_constraints(self, values: Json) -> None:
+    def _check_constraints(self, answer: Any) -> None:
         if self._constraints is None:
             return
-        error = next(iter(self._constraints.iter_errors(values)), None)
+        # Only what the answer holds: an optional property that is absent was filled with None.
+        given = self._adapter.dump_python(answer, mode="json", by_alias=True, exclude_unset=True)
+        error = next(iter(self._constraints.iter_errors(given)), None)
         if error is not None:
             raise MalformedError(f"{json_path(error.instance_path)}: {error.message}")
 
@@ -135,7 +137,7 @@ class Output:
             return None
         import jsonschema_rs  # noqa: PLC0415 - needed only where the class is not at hand
 
-        return jsonschema_rs.validator_for(_nullable_defaults(self.spec.schema))
+        return jsonschema_rs.validator_for(dict(self.spec.schema))
 
     @cached_property
     def _known_labels(self) -> dict[str, dict[str, str]]:
@@ -153,6 +155,8 @@ class Output:
     def _read_label(self, text: str) -> str:
         value = loads_leniently(text)
         answer = value.get(LABEL) if isinstance(value, dict) else text
+        if isinstance(answer, int) and not isinstance(answer, bool):
+            answer = str(answer)
         known = self._known_labels[LABEL]
         label = known.get(_folded(answer)) if isinstance(answer, str) else None
         if label is None:
@@ -161,6 +165,13 @@ class Output:
                 f"$.{LABEL}: {_short(shown)!r} is not one of the {len(known)} labels"
             )
         return label
+
+
+def _fitting(value: Any, field: Field) -> Any:
+    """The value, where its column can hold it: pandas' Int64 has 64 bits."""
+    if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
+        raise MalformedError(f"{json_path([field.name])}: the integer does not fit in 64 bits")
+    return value
 
 
 def _parsed(parser: Parser, text: str) -> Any:
@@ -192,7 +203,7 @@ def loads_leniently(text: str) -> Json | None:
     """
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     start = text.find("{")
     if start < 0:
@@ -211,7 +222,7 @@ def loads_leniently(text: str) -> Json | None:
 def _is_not_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return False
 
@@ -281,6 +292,8 @@ def labels_spec(labels: Any) -> OutputSpec:
         raise OutputError(
             f"labels= is a {type(labels).__name__}.", "Give a list of texts, or an Enum class."
         )
+    if any(label is None or label != label for label in labels):  # noqa: PLR0124 - NaN
+        raise OutputError("labels= holds a null.", "Remove it or give it a name.")
     texts = [str(label) for label in labels]
     _check_labels(texts)
     return OutputSpec(
@@ -311,14 +324,18 @@ def _check_labels(texts: Sequence[str]) -> None:
 
 def _model_output(wish: Any) -> Output:
     from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
+    from pydantic import Field as PydanticField  # noqa: PLC0415
 
-    if isinstance(wish, type) and issubclass(wish, BaseModel):
+    if isinstance(wish, type) and issubclass(wish, BaseModel) and wish is not BaseModel:
         model: Any = wish
     elif isinstance(wish, Mapping) and _is_json_schema(wish):
         return Output(OutputSpec("schema", _checked_schema(dict(wish))))
     elif isinstance(wish, Mapping) and wish:
         try:
-            members: dict[str, Any] = {str(k): (v, ...) for k, v in wish.items()}
+            members: dict[str, Any] = {  # by alias: a column may be called as no attribute can
+                f"field_{i}": (v, PydanticField(alias=str(k)))
+                for i, (k, v) in enumerate(wish.items())
+            }
             model = create_model("Answer", **members)
         except (TypeError, NameError, SyntaxError, PydanticUserError) as error:
             raise _unusable(error) from error
@@ -329,8 +346,15 @@ def _model_output(wish: Any) -> Output:
         )
     try:
         schema = model.model_json_schema()
+        written = model.model_json_schema(mode="serialization")
     except (PydanticUserError, ValueError) as error:
         raise _unusable(error) from error
+    lost = sorted(set(schema.get("properties", ())) - set(written.get("properties", ())))
+    if lost and "properties" in written:
+        raise OutputError(
+            f"response_model= reads {lost[0]!r} under one name and writes it under another.",
+            "Use alias= instead of validation_alias= or serialization_alias=.",
+        )
     return Output(OutputSpec("schema", _checked_schema(schema)), model=model)
 
 
@@ -370,18 +394,6 @@ def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
     return schema
 
 
-def _nullable_defaults(schema: Mapping[str, Json]) -> dict[str, Json]:
-    """The schema for values that were dumped: an absent optional property is null there."""
-    required = schema.get("required", ())
-    properties = {
-        name: value
-        if name in required or "default" in value
-        else {"anyOf": [value, {"type": "null"}]}
-        for name, value in schema["properties"].items()
-    }
-    return {**schema, "properties": properties}
-
-
 # --- from a JSON Schema to columns and types ----------------------------------------------------
 
 _KINDS: Mapping[str, FieldKind] = {
@@ -392,20 +404,20 @@ _KINDS: Mapping[str, FieldKind] = {
 }
 
 
-def _resolved(node: Mapping[str, Json], root: Mapping[str, Json]) -> dict[str, Json]:
-    """The node with a leading ``$ref`` followed."""
+def _resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
+    """The node with a leading ``$ref`` followed; ``true``, the schema of anything, is ``{}``."""
     seen: set[str] = set()
-    while "$ref" in node and node["$ref"] not in seen:
+    while isinstance(node, Mapping) and "$ref" in node and node["$ref"] not in seen:
         seen.add(node["$ref"])
         target: Any = root
         for part in re.split("/", node["$ref"].lstrip("#/")):
-            target = target.get(part, {})
+            target = target.get(part, {}) if isinstance(target, Mapping) else {}
         node = target
-    return dict(node)
+    return dict(node) if isinstance(node, Mapping) else {}
 
 
-def _without_null(node: Mapping[str, Json], root: Mapping[str, Json]) -> dict[str, Json]:
-    node = _resolved(node, root)
+def _without_null(wanted: Json, root: Mapping[str, Json]) -> dict[str, Json]:
+    node = _resolved(wanted, root)
     alternatives: Json = node.get("anyOf", node.get("oneOf", ()))
     choices = [c for c in alternatives if isinstance(c, Mapping) and c.get("type") != "null"]
     if len(choices) == 1:
@@ -416,18 +428,18 @@ def _without_null(node: Mapping[str, Json], root: Mapping[str, Json]) -> dict[st
     return node
 
 
-def _field(name: str, node: Mapping[str, Json], root: Mapping[str, Json]) -> Field:
+def _field(name: str, node: Json, root: Mapping[str, Json]) -> Field:
     node = _without_null(node, root)
     choices = node.get("enum", [node["const"]] if "const" in node else [])
     texts = [choice for choice in choices if choice is not None]
     if texts and all(isinstance(choice, str) for choice in texts):
         return Field(name, "category", tuple(texts))
-    return Field(name, _KINDS.get(node.get("type", ""), "object"))
+    return Field(name, _KINDS.get(str(node.get("type")), "object"))
 
 
-def _python_type(node: Mapping[str, Json] | None, root: Mapping[str, Json]) -> Any:
+def _python_type(node: Json, root: Mapping[str, Json]) -> Any:
     """A type for pydantic that coerces as the schema's types say; constraints are not in it."""
-    node = _resolved({} if node is None else node, root)
+    node = _resolved(node, root)
     choices = node.get("anyOf", node.get("oneOf"))
     if isinstance(choices, list):
         return typing.Union[tuple(_python_type(choice, root) for choice in choices)]  # noqa: UP007
@@ -435,7 +447,9 @@ def _python_type(node: Mapping[str, Json] | None, root: Mapping[str, Json]) -> A
     if isinstance(kind, list):
         return typing.Union[tuple(_python_type({**node, "type": k}, root) for k in kind)]  # noqa: UP007
     if "enum" in node or "const" in node:
-        return Literal[tuple(node.get("enum", [node.get("const")]))]
+        allowed = node.get("enum", [node.get("const")])
+        scalars = all(isinstance(value, (str, int, bool, type(None))) for value in allowed)
+        return Literal[tuple(allowed)] if allowed and scalars else Any
     simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
     if kind in simple:
         return simple[kind]
@@ -455,14 +469,12 @@ def _object_type(node: Mapping[str, Json], root: Mapping[str, Json]) -> Any:
         if name in required:
             members[f"field_{i}"] = (kind, PydanticField(alias=name))
         else:
-            default = value.get("default")
+            default = value.get("default") if isinstance(value, Mapping) else None
             members[f"field_{i}"] = (kind | None, PydanticField(default, alias=name))
     return create_model("Answer", **members)
 
 
-def _refers_back(
-    value: Mapping[str, Json], node: Mapping[str, Json], root: Mapping[str, Json]
-) -> bool:
+def _refers_back(value: Json, node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:
     """Whether a property leads back to its own object: such a one is checked by the schema only."""
     seen: set[str] = set()
     waiting: list[Json] = [value]

@@ -71,7 +71,7 @@ def read_response(line: bytes) -> Response | None:
 def _open_leniently(line: bytes) -> _Line | None:
     """The envelope of a line whose members have other types than they should."""
     try:
-        loaded = json.loads(line)
+        loaded = _loads_whole(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(loaded, dict) or not isinstance(loaded.get("custom_id"), str):
@@ -89,9 +89,21 @@ def _open_leniently(line: bytes) -> _Line | None:
 
 def _as_int(value: Json) -> int | None:
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def _loads_whole(text: str | bytes) -> Json:
+    """JSON, with U+FFFD for lone surrogates: no column and no file can hold those."""
+    loaded = json.loads(text)
+    try:
+        plain = json.dumps(loaded, ensure_ascii=False)
+        plain.encode()
+    except UnicodeEncodeError:
+        return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return loaded
 
 
 def _loads(raw: msgspec.Raw | None) -> Json:
@@ -101,7 +113,7 @@ def _loads(raw: msgspec.Raw | None) -> Json:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
-            return json.loads(bytes(raw))
+            return _loads_whole(bytes(raw))
         except (ValueError, RecursionError):
             return None
 
@@ -111,7 +123,7 @@ def _unwrap(body: Json) -> Json:
     if not isinstance(body, str):
         return body
     try:
-        return json.loads(body)
+        return _loads_whole(body)
     except (ValueError, RecursionError):
         return body
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ def make_plan(
     endpoint: str = "/v1/chat/completions",
     on_null: str = "raise",
     prefix: str = "",
+    max_enqueued_tokens: int | None = None,
 ) -> Plan:
     """Check every wish that needs no frame, and put them together.
 
@@ -69,6 +71,11 @@ def make_plan(
     _check_name(name)
     if not isinstance(model, str) or not model.strip():
         raise ParameterError("model= is empty.", "Name a model, such as 'gpt-4o-mini'.")
+    if max_enqueued_tokens is not None and max_enqueued_tokens < 1:
+        raise ParameterError(
+            f"max_enqueued_tokens={max_enqueued_tokens} lets nothing through.",
+            "Give the model's limit of enqueued prompt tokens, or leave it out.",
+        )
     if on_null not in get_args(OnNull):
         raise ParameterError(
             f"on_null={on_null!r} is not known.", "Use 'raise', 'empty' or 'skip'."
@@ -88,10 +95,11 @@ def make_plan(
         provider=provider,
         params=check_params(params or {}, endpoint, output.spec),
         output=output.spec,
-        key=(key,) if isinstance(key, str) else None if key is None else tuple(key),
+        key=_key_columns(key),
         prefix=prefix,
         on_null=cast("OnNull", on_null),
         sources=sources,
+        max_enqueued_tokens=max_enqueued_tokens,
     )
     if endpoint == "/v1/completions" and (len(messages) > 1 or output.spec.schema):
         raise ParameterError(
@@ -99,6 +107,16 @@ def make_plan(
             "Leave out system=, labels= and response_model=, or use '/v1/chat/completions'.",
         )
     return Plan(spec, output)
+
+
+def _key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if key is None or isinstance(key, str):
+        return None if key is None else (key,)
+    if not key:
+        raise ParameterError(
+            "key= names no column.", "Name one or more, or leave key= out to use the index."
+        )
+    return tuple(key)
 
 
 def _check_name(name: str) -> None:
@@ -129,10 +147,15 @@ def read_template(
         messages = [Message("user", text)]
     elif isinstance(template, str):
         messages = [Message("user", template)]
-    else:
+    elif isinstance(template, Sequence):
         messages = [_message(item) for item in template]
+    else:
+        raise TemplateError(
+            f"The template is a {type(template).__name__}.",
+            "Give Jinja2 text, a Path to a template file, or a list of messages.",
+        )
     if system is not None:
-        messages.insert(0, Message("system", system))
+        messages.insert(0, _message({"role": "system", "content": system}))
     if not messages or not any(message.content.strip() for message in messages):
         raise TemplateError("The template is empty.", "Write what each row should ask.")
     return tuple(messages), sources
@@ -197,16 +220,22 @@ def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -
         One is unknown, or is ours to set.
     """
     extra = params.get("extra_body") or {}
+    if not isinstance(extra, Mapping):
+        raise ParameterError(
+            f"params= holds an extra_body of type {type(extra).__name__}.",
+            'Write params={"extra_body": {"name": value}}.',
+            name="extra_body",
+        )
     given = {name: _plain(value) for name, value in params.items() if name != "extra_body"}
     known = _known_parameters(endpoint)
-    for name in given:
+    for name in [*extra, *given]:
         if name in _OURS:
             raise ParameterError(
                 f"params= sets {name!r}, which submit() sets itself.",
                 "Use model=, template= and system= instead.",
                 name=name,
             )
-        if name not in known:
+        if name in given and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise ParameterError(
                 f"params= holds {name!r}, which {endpoint} does not know.",
@@ -220,6 +249,15 @@ def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -
 
 
 def _check_values(params: Mapping[str, Any], output: OutputSpec) -> None:
+    for name, value in params.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(
+                f"params= sets {name!r} to {value!r}, which JSON cannot carry ({error}).",
+                "Give plain numbers, texts, booleans, lists and dicts.",
+                name=name,
+            ) from None
     if params.get("stream"):
         raise ParameterError("params= asks for a stream.", "Leave out 'stream': batches have none.")
     if params.get("n", 1) != 1:

@@ -35,6 +35,9 @@ _TEXT_FILTERS = (
     "wordcount", "wordwrap",
 )  # fmt: skip
 
+# Those of them that print their arguments, too.
+_ALL_PRINTED = frozenset({"format", "replace"})
+
 Rendered = tuple[str, ...]
 """One row's messages, in the order of the templates."""
 
@@ -58,7 +61,7 @@ def is_null(value: object) -> bool:
 
 def _environment(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment:
     shown = _show_null_as_empty if on_null == "empty" else _refuse_null
-    environment = SandboxedEnvironment(
+    environment = _Sandbox(
         undefined=jinja2.StrictUndefined,
         finalize=shown,
         autoescape=False,
@@ -66,7 +69,9 @@ def _environment(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnviro
         keep_trailing_newline=False,
     )
     for name in _TEXT_FILTERS:
-        environment.filters[name] = _guard(environment.filters[name], shown)
+        environment.filters[name] = _guard(
+            environment.filters[name], shown, whole=name in _ALL_PRINTED
+        )
     environment.filters["join"] = _guard_items(environment.filters["join"], shown)
     environment.filters[_SHOWN] = shown
     # What differs from run to run would make every re-read frame look changed.
@@ -91,10 +96,15 @@ def _pass_mark(function: Callable[..., Any], wrapper: Callable[..., Any]) -> Cal
     return wrapper
 
 
-def _guard(function: Callable[..., Any], shown: Callable[[Any], Any]) -> Callable[..., Any]:
+def _guard(
+    function: Callable[..., Any], shown: Callable[[Any], Any], *, whole: bool
+) -> Callable[..., Any]:
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if whole:
+            printed = map(shown, args[first:])
+            return function(*args[:first], *printed, **{k: shown(v) for k, v in kwargs.items()})
         return function(*args[:first], shown(args[first]), *args[first + 1 :], **kwargs)
 
     return _pass_mark(function, guarded)
@@ -103,10 +113,42 @@ def _guard(function: Callable[..., Any], shown: Callable[[Any], Any]) -> Callabl
 def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> Callable[..., Any]:
     def guarded(context: Any, items: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attribute") is None and len(args) < 2:  # noqa: PLR2004 - join(d, attribute)
-            items = [shown(item) for item in items]
-        return function(context, items, *args, **kwargs)
+            items = [shown(item) for item in shown(items)]
+        return function(context, items, *map(shown, args[:1]), *args[1:], **kwargs)
 
     return _pass_mark(function, guarded)
+
+
+class _Sandbox(SandboxedEnvironment):
+    """Jinja's sandbox, with the null policy where operators and methods print."""
+
+    intercepted_binops = frozenset({"%"})
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = _ShowInConcat().visit(super()._parse(source, name, filename))
+        return tree
+
+    def _shown(self, value: Any) -> Any:
+        return self.filters[_SHOWN](value)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, str):  # "%s" % value
+            right = (
+                tuple(map(self._shown, right)) if isinstance(right, tuple) else self._shown(right)
+            )
+        return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None or value.__name__ != "format":
+            return wrapped
+
+        def formatted(*args: Any, **kwargs: Any) -> str:
+            return wrapped(
+                *map(self._shown, args), **{k: self._shown(v) for k, v in kwargs.items()}
+            )
+
+        return formatted
 
 
 class _ShowInConcat(NodeTransformer):
@@ -154,7 +196,7 @@ class Prompt:
 
     def _parse(self, source: str, name: str) -> nodes.Template:
         try:
-            self._env.compile(source)  # as it stands, for Jinja's own errors
+            self._env.compile(source)  # for the errors that only the compiler finds
             return self._env.parse(source)
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error, source, name) from None
@@ -168,13 +210,19 @@ class Prompt:
 
     def _compile(self, tree: nodes.Template, message: Message) -> jinja2.Template:
         environment = self._env
-        code = environment.compile(_ShowInConcat().visit(tree), name=f"{message.role} template")
+        code = environment.compile(tree, name=f"{message.role} template")
         return jinja2.Template.from_code(environment, code, environment.make_globals(None))
 
     @cached_property
     def names(self) -> frozenset[str]:
         """Every variable name that the templates mention."""
         return frozenset(n.name for tree in self._trees for n in tree.find_all(nodes.Name))
+
+    @cached_property
+    def _names_set(self) -> frozenset[str]:
+        """Every name that some template gives a value: loops, ``set``, macros' arguments."""
+        found = (n for tree in self._trees for n in tree.find_all(nodes.Name))
+        return frozenset(n.name for n in found if n.ctx != "load")
 
     @cached_property
     def _row_items(self) -> frozenset[Any] | None:
@@ -210,8 +258,10 @@ class Prompt:
 
     def _check_names(self, columns: Sequence[Any]) -> None:
         known = {*columns, _ROW}
-        for tree in self._trees:
+        for i, tree in enumerate(self._trees):
             unknown = meta.find_undeclared_variables(tree) - known - _names_tested(tree)
+            if i >= len(self.messages):  # an included template sees what its includer has set
+                unknown -= self._names_set
             if unknown:
                 raise _missing_column(sorted(unknown), columns)
         absent = (self._row_items or frozenset()) - set(columns)

@@ -200,6 +200,14 @@ def _unwritable(path: str, error: OSError) -> StoreError:
     )
 
 
+def _unreadable(path: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
+        "Restore it from a backup, or move its job's folder out of the store.",
+        path=path,
+    )
+
+
 def shard_name(number: int) -> str:
     """The stem of a shard's files."""
     return f"shard-{number:05d}"
@@ -239,6 +247,17 @@ class Draft:
             pq.write_table(table, file, compression="zstd", compression_level=1)
             sync(file)
         del self._files[relative]
+
+    def rename(self, relative: str, other: str) -> None:
+        """Give a finished file of the draft its last name."""
+        self.close_file(relative)
+        os.rename(f"{self._path}/{relative}", f"{self._path}/{other}")
+
+    def clear(self) -> None:
+        """Empty the draft, to begin again."""
+        self.close()
+        for entry in Path(self._path).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def close(self) -> None:
         """Let go of files that were not finished."""
@@ -287,9 +306,13 @@ class JobFolder:
         return f"{self.store.root}/{self.id}"
 
     def _metadata(self, name: str) -> bytes:
-        with self.store.fs.open(f"{self.path}/{_SIDECAR}", "rb") as file:
-            metadata = pq.read_schema(file).metadata
-        value: bytes = metadata[_META + name.encode()]
+        path = f"{self.path}/{_SIDECAR}"
+        try:
+            with self.store.fs.open(path, "rb") as file:
+                metadata = pq.read_schema(file).metadata or {}
+            value: bytes = metadata[_META + name.encode()]
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise _unreadable(path, error) from error
         return value
 
     @cached_property
@@ -310,8 +333,11 @@ class JobFolder:
     def sidecar(self, round_: int = 0) -> pa.Table:
         """The sidecar of a round: all rows for round 0, else those sent again."""
         path = f"{self.path}/{_SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{_SIDECAR}"
-        with self.store.fs.open(path, "rb") as file:
-            return pq.read_table(file)
+        try:
+            with self.store.fs.open(path, "rb") as file:
+                return pq.read_table(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _unreadable(path, error) from error
 
     def round_path(self, round_: int) -> str:
         """The folder of a round."""
@@ -392,8 +418,12 @@ class ShardFolder:
     @property
     def batch(self) -> Batch:
         """The provider's last word, or the intent where there is none yet."""
-        with self.job.store.fs.open(self._path("batch.json"), "rb") as file:
-            return Batch.from_json(file.read())
+        path = self._path("batch.json")
+        try:
+            with self.job.store.fs.open(path, "rb") as file:
+                return Batch.from_json(file.read())
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise _unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:
         """Write ``batch.json``, the only file of a job that changes."""

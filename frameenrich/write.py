@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import xxhash
 from frameenrich.errors import ColumnCollisionError, FrameEnrichError, InputError
 from frameenrich.keys import check_keys, custom_ids, key_names, key_texts, read_keys, show_key
 from frameenrich.merge import output_columns
-from frameenrich.model import Batch, JobSpec, Limits
+from frameenrich.model import Batch, BatchStatus, JobSpec, Limits
 from frameenrich.plan import Plan, prompt_of
 from frameenrich.render import Rendered
 from frameenrich.shard import HASH_BYTES, RequestWriter, ShardCutter, input_hash, request_body
@@ -26,6 +26,7 @@ from frameenrich.store import Draft, JobFolder, Store, shard_name
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
 
+_REUSED = -2
 _HASH_MASK = (1 << 128) - 1
 
 
@@ -65,57 +66,101 @@ def check_collisions(frame: pd.DataFrame, plan: Plan) -> None:
 class _JobHash:
     """Names a job by what it sends; the order of the rows does not count."""
 
-    def __init__(self, spec: JobSpec, nonce: str) -> None:
-        self._start = f"{spec.to_json()}\n{nonce}".encode("utf-8", "surrogatepass")
+    def __init__(self) -> None:
         self._sum = 0
 
     def add(self, key: str, hashes: bytes) -> None:
         row = xxhash.xxh3_128_intdigest(key.encode("utf-8", "surrogatepass") + b"\0" + hashes)
         self._sum = (self._sum + row) & _HASH_MASK
 
-    def hexdigest(self) -> str:
-        return xxhash.xxh3_128_hexdigest(self._start + self._sum.to_bytes(16, "big"))
+    def hexdigest(self, spec: JobSpec, nonce: str) -> str:
+        what = replace(spec, max_enqueued_tokens=None).to_json()  # pace is not identity
+        start = f"{what}\n{nonce}".encode("utf-8", "surrogatepass")
+        return xxhash.xxh3_128_hexdigest(start + self._sum.to_bytes(16, "big"))
+
+
+class Answers(Protocol):
+    """Requests that need not be sent: their answers are at hand (see `frameenrich.reuse`)."""
+
+    @property
+    def origins(self) -> Mapping[bytes, object]:
+        """The request hashes."""
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Which jobs they come from."""
+
+    def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
+        """Response lines for some request hashes, each under the custom_id given."""
+
+
+FindAnswers = Callable[[pa.Array], Answers | None]
 
 
 @dataclass
 class _Written:
     """What the rows became, gathered while they are written."""
 
-    ids: list[str | None]
-    request_hashes: bytearray
-    input_hashes: bytearray
-    shards: list[int]
+    ids: list[str | None] = field(default_factory=list)
+    request_hashes: bytearray = field(default_factory=bytearray)
+    input_hashes: bytearray = field(default_factory=bytearray)
+    shards: list[int] = field(default_factory=list)
+    reused: dict[bytes, str] = field(default_factory=dict)
+
+    def add(self, custom_id: str | None, request_hash: bytes, shown: bytes, shard: int) -> None:
+        self.ids.append(custom_id)
+        self.request_hashes += request_hash
+        self.input_hashes += shown
+        self.shards.append(shard)
 
 
 def write_job(
-    frame: pd.DataFrame, plan: Plan, store: Store, limits: Limits, nonce: str = ""
+    frame: pd.DataFrame,
+    plan: Plan,
+    store: Store,
+    limits: Limits,
+    *,
+    nonce: str = "",
+    find_answers: FindAnswers | None = None,
 ) -> JobFolder:
     """Render a frame into a new job folder, or find the one that is there already.
 
     Nothing is sent. Every row renders before the job exists: an error in the last row leaves
     nothing behind.
+
+    Parameters
+    ----------
+    frame, plan : DataFrame, Plan
+        What to render, and how.
+    store : Store
+        Where the folder goes.
+    limits : Limits
+        Of one batch file.
+    nonce : str
+        Makes the job another one than the same submit without it.
+    find_answers : callable, optional
+        Looks for requests that are answered already, given the hashes of all.
     """
     keys = check_frame(frame, plan)
-    job_hash = _JobHash(plan.spec, nonce)
     with store.draft() as draft, _rows_named(keys):
-        written = _write_requests(frame, keys, plan, draft, limits, job_hash)
+        written, job_hash = _write_requests(frame, keys, plan, draft, limits)
         if all(number == SKIPPED for number in written.shards):
             raise InputError(
                 f"All {len(frame)} rows would be skipped: each would print a null.",
                 "Check the columns that the template uses, or pass on_null='empty'.",
             )
-        job_id = f"{_slug(plan.spec.name)}-{job_hash.hexdigest()[:16]}"
+        job_id = f"{_slug(plan.spec.name)}-{job_hash.hexdigest(plan.spec, nonce)[:16]}"
         if not store.has(job_id):
             check_collisions(frame, plan)
-            names = key_names(frame, plan.spec.key)
-            draft.write_sidecar(_sidecar(keys, written, plan.spec, names))
-            _write_intents(draft, job_id, 0, max(written.shards) + 1, "round-0/")
+            answers = find_answers(hash_column(written.request_hashes)) if find_answers else None
+            if answers is not None:
+                draft.clear()
+                written, _ = _write_requests(frame, keys, plan, draft, limits, answers)
+            _finish(
+                draft, job_id, keys, written, plan.spec, key_names(frame, plan.spec.key), answers
+            )
             draft.commit(job_id)
     return store.job(job_id)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "job"
 
 
 def _write_requests(
@@ -124,28 +169,77 @@ def _write_requests(
     plan: Plan,
     draft: Draft,
     limits: Limits,
-    job_hash: _JobHash,
-) -> _Written:
+    answers: Answers | None = None,
+) -> tuple[_Written, _JobHash]:
     writer, cutter = RequestWriter(plan.spec), ShardCutter(limits)
     names: list[str] = custom_ids(keys).to_pylist()
     texts: list[str] = key_texts(keys).to_pylist()
-    written = _Written([], bytearray(), bytearray(), [])
+    written, job_hash = _Written(), _JobHash()
     sent: dict[bytes, tuple[str, int]] = {}
     for position, rendered in enumerate(_rendered(frame, plan)):
         if rendered is None:
-            _note(written, None, bytes(HASH_BYTES), bytes(HASH_BYTES), SKIPPED)
+            written.add(None, bytes(HASH_BYTES), bytes(HASH_BYTES), SKIPPED)
             job_hash.add(texts[position], b"")
-        else:
-            body = writer.body(rendered)
-            request_hash, shown = writer.request_hash(body), input_hash(rendered)
-            if request_hash not in sent:
-                line = writer.line(names[position], body)
+            continue
+        body = writer.body(rendered)
+        request_hash, shown = writer.request_hash(body), input_hash(rendered)
+        if request_hash not in sent:
+            line, number = writer.line(names[position], body), _REUSED
+            if answers is not None and request_hash in answers.origins:
+                written.reused[request_hash] = names[position]
+            else:
                 number = cutter.place(len(line), position)
-                draft.file(f"round-0/{shard_name(number)}.requests.jsonl").write(line)
-                sent[request_hash] = (names[position], number)
-            _note(written, sent[request_hash][0], request_hash, shown, sent[request_hash][1])
-            job_hash.add(texts[position], request_hash + shown)
-    return written
+            draft.file(_requests_name(number)).write(line)
+            sent[request_hash] = (names[position], number)
+        written.add(sent[request_hash][0], request_hash, shown, sent[request_hash][1])
+        job_hash.add(texts[position], request_hash + shown)
+    return written, job_hash
+
+
+def _requests_name(number: int) -> str:
+    stem = "reused" if number == _REUSED else shard_name(number)
+    return f"round-0/{stem}.requests.jsonl"
+
+
+def _finish(
+    draft: Draft,
+    job_id: str,
+    keys: pa.Table,
+    written: _Written,
+    spec: JobSpec,
+    names: Sequence[str],
+    answers: Answers | None,
+) -> None:
+    """Complete a draft: intents, what is reused, the sidecar."""
+    count = max(written.shards) + 1 if max(written.shards) > SKIPPED else 0
+    _write_intents(draft, job_id, 0, count, "round-0/")
+    if answers is not None and written.reused:
+        _write_reused(draft, job_id, count, written, answers)
+    draft.write_sidecar(_sidecar(keys, written, spec, names))
+
+
+def _write_reused(
+    draft: Draft, job_id: str, number: int, written: _Written, answers: Answers
+) -> None:
+    """The shard of requests that are answered already: complete, and never sent."""
+    written.shards = [number if shard == _REUSED else shard for shard in written.shards]
+    stem, total = f"round-0/{shard_name(number)}", len(written.reused)
+    draft.rename(_requests_name(_REUSED), f"{stem}.requests.jsonl")
+    for line in answers.lines(written.reused):
+        draft.file(f"{stem}.responses.jsonl").write(line + b"\n")
+    batch = Batch(
+        tag(job_id, 0, number),
+        status=BatchStatus.COMPLETED,
+        total=total,
+        completed=total,
+        fetched=True,
+        reused_from=answers.jobs,
+    )
+    draft.write(f"{stem}.batch.json", batch.to_json().encode())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "job"
 
 
 def _rendered(frame: pd.DataFrame, plan: Plan) -> Iterator[Rendered | None]:
@@ -167,15 +261,6 @@ def _rows_named(keys: pa.Table) -> Iterator[None]:
             ).replace(f"The row at position {position}", f"Row {shown}")
             error.args = (error.problem, error.fix)
         raise
-
-
-def _note(
-    written: _Written, custom_id: str | None, request_hash: bytes, shown: bytes, shard: int
-) -> None:
-    written.ids.append(custom_id)
-    written.request_hashes += request_hash
-    written.input_hashes += shown
-    written.shards.append(shard)
 
 
 def hash_column(hashes: bytes | bytearray) -> pa.Array:

@@ -1,4 +1,4 @@
-"""The seam between what to send and how it travels: four verbs."""
+"""The seam between what to send and how it travels: five verbs."""
 
 from __future__ import annotations
 
@@ -71,6 +71,9 @@ class Provider(Protocol):
     def cancel(self, batch: Batch) -> Batch:
         """Ask for an end; what has been answered stays."""
 
+    def delete_files(self, batch: Batch) -> None:
+        """Delete what the provider still keeps of an ended batch; what is gone already is fine."""
+
 
 def provider_names() -> list[str]:
     """The names that ``provider=`` takes here.
@@ -110,7 +113,7 @@ def _checked(provider: Any) -> Provider:
         return provider
     raise ParameterError(
         f"provider= is a {type(provider).__name__}, which lacks verbs of the Provider protocol.",
-        "Give a name, or an object with send, poll, fetch and cancel.",
+        "Give a name, or an object with send, poll, fetch, cancel and delete_files.",
     )
 
 

@@ -36,6 +36,9 @@ class FileProvider:
         """No answers are awaited any more."""
         return batch.but(status=BatchStatus.CANCELLED)
 
+    def delete_files(self, batch: Batch) -> None:
+        """Nothing is kept anywhere else."""
+
 
 def connect(client: Any = None, model: str | None = None) -> FileProvider:
     """The provider; it needs no client."""

@@ -151,6 +151,9 @@ class LocalProvider:
         """What was not answered will not be."""
         return batch.but(status=BatchStatus.CANCELLED, fetched=True)
 
+    def delete_files(self, batch: Batch) -> None:
+        """Nothing is kept anywhere else."""
+
 
 @contextlib.contextmanager
 def _server(path: Path) -> Iterator[Any]:

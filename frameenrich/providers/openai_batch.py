@@ -40,6 +40,9 @@ class OpenAIBatch:
         How often a call that failed for a passing reason is made in all.
     wait_seconds : float
         The first wait between attempts; it doubles, with jitter, up to a minute.
+    keep_days : int, optional
+        How long the provider is asked to keep the files (``expires_after``), where it can be
+        asked; None leaves it to the provider.
     """
 
     name = "openai"
@@ -47,15 +50,21 @@ class OpenAIBatch:
     limits = Limits()
 
     def __init__(
-        self, client: openai.OpenAI, *, attempts: int = 6, wait_seconds: float = 0.5
+        self,
+        client: openai.OpenAI,
+        *,
+        attempts: int = 6,
+        wait_seconds: float = 0.5,
+        keep_days: int | None = 30,
     ) -> None:
         # One policy of retries, ours: the SDK's own would make a batch twice.
         self._client = client.with_options(max_retries=0)
         self._attempts = attempts
         self._wait_seconds = wait_seconds
+        self._keep_days = keep_days
 
     def __repr__(self) -> str:
-        return f"OpenAIBatch({str(self._client.base_url)!r})"
+        return f"OpenAIBatch({self._client.base_url.host!r})"
 
     def url(self, endpoint: str) -> str:
         """The endpoint; on Azure's classic API without its version (BATCH_API.md)."""
@@ -82,7 +91,13 @@ class OpenAIBatch:
             if found:
                 return found
             with shard.open() as lines:
-                return self._client.files.create(file=(name, lines), purpose="batch").id
+                made = self._keeping(
+                    lambda keep: self._client.files.create(
+                        file=(name, _from_start(lines)), purpose="batch", **keep
+                    ),
+                    "expires_after",
+                )
+            return made.id
 
         file_id = self._patiently(upload, f"upload {name}")
         return desk.record(batch.but(input_file_id=file_id, uploading=False))
@@ -95,11 +110,15 @@ class OpenAIBatch:
             nonlocal in_doubt
             found = self._find_batch(shard.tag) if in_doubt else None
             in_doubt = True
-            return found or self._client.batches.create(
-                input_file_id=batch.input_file_id or "",
-                endpoint=cast("Any", shard.url),
-                completion_window="24h",
-                metadata={**shard.metadata, TAG_KEY: shard.tag},
+            return found or self._keeping(
+                lambda keep: self._client.batches.create(
+                    input_file_id=batch.input_file_id or "",
+                    endpoint=cast("Any", shard.url),
+                    completion_window="24h",
+                    metadata={**shard.metadata, TAG_KEY: shard.tag},
+                    **keep,
+                ),
+                "output_expires_after",
             )
 
         try:
@@ -111,6 +130,21 @@ class OpenAIBatch:
                 desk.record(batch.but(input_file_id=None, creating=False))
             raise
         return desk.record(_heard(batch.but(creating=False), made))
+
+    def _keeping(self, call: Callable[[dict[str, Any]], T], option: str) -> T:
+        """Make a call with a limit on how long files are kept, where the server knows that."""
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        if self._keep_days is None:
+            return call({})
+        limit = {"anchor": "created_at", "seconds": self._keep_days * 86_400}
+        try:
+            return call({option: limit})
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if "expires_after" not in str(error):
+                raise
+            self._keep_days = None  # refused before anything was made
+            return call({})
 
     def _find_file(self, name: str) -> str | None:
         files = self._client.files.list(purpose="batch", limit=100)
@@ -163,6 +197,19 @@ class OpenAIBatch:
         )
         return _heard(batch, made)
 
+    def delete_files(self, batch: Batch) -> None:
+        """Delete input, output and error files; one that is gone already is fine."""
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        kept = (batch.input_file_id, batch.output_file_id, batch.error_file_id)
+        for file_id in filter(None, (*kept, *batch.spent_file_ids)):
+
+            def delete(file_id: str = file_id) -> None:
+                with contextlib.suppress(openai.NotFoundError):
+                    self._client.files.delete(file_id)
+
+            self._patiently(delete, f"delete the file {file_id}")
+
     # --- failures -------------------------------------------------------------------------------
 
     def _patiently(self, call: Callable[[], T], doing: str) -> T:
@@ -196,7 +243,11 @@ class OpenAIBatch:
             status = getattr(error, "status_code", None)
             # Without its cause, whose request holds the key in its headers.
             raise ProviderError(
-                problem, _advice(status), status_code=status, lost_file=_lost_file(error)
+                problem,
+                _advice(status),
+                status_code=status,
+                lost_file=_lost_file(error),
+                queue_full=status == 429 and _passing(error),  # noqa: PLR2004 - HTTP's own number
             ) from None
 
 
@@ -205,6 +256,11 @@ class _ShortDownloadError(Exception):
 
     def __init__(self, file_id: str, received: int, expected: int) -> None:
         super().__init__(f"{file_id} was cut short, {received:,} of {expected:,} bytes")
+
+
+def _from_start(lines: IO[bytes]) -> IO[bytes]:
+    lines.seek(0)  # a second try uploads the whole file too
+    return lines
 
 
 def _lost_file(error: BaseException | None) -> bool:
@@ -260,7 +316,7 @@ def _advice(status: int | None) -> str:
 
 
 def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
-    """The text without API keys.
+    """The text without API keys and control characters.
 
     Examples
     --------
@@ -270,6 +326,7 @@ def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
+    text = "".join(c if c.isprintable() else " " for c in text)
     return _KEY_SHAPE.sub("***", text)
 
 
@@ -287,7 +344,9 @@ def _heard(batch: Batch, made: Any) -> Batch:
         total=getattr(counts, "total", None),
         completed=getattr(counts, "completed", None),
         failed=getattr(counts, "failed", None),
-        errors=tuple(BatchError(e.code, e.message, e.line, e.param) for e in listed),
+        errors=tuple(
+            BatchError(e.code, e.message and scrub(e.message), e.line, e.param) for e in listed
+        ),
         created_at=made.created_at,
         ended_at=next((end for end in ends if end), None),
     )

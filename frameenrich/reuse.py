@@ -1,0 +1,114 @@
+"""Answers that this store paid for already: found by request hash, copied into the new job.
+
+A copied answer stands in a shard of its own that is never sent, so the new job has all its state
+in its own folder and `collect` has one path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.gather import gather
+from frameenrich.merge import Tally
+from frameenrich.model import JobSpec, RowStatus
+from frameenrich.output import Output
+from frameenrich.parse import judge, read_response, split_lines
+from frameenrich.store import JobFolder, Store
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which requests have an answer, and where it is.
+
+    ``origins`` maps a request hash to a job's folder and the custom_id of the answer there.
+    """
+
+    origins: Mapping[bytes, tuple[JobFolder, str]]
+    output: Output
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The ids of the jobs that were paid for these answers."""
+        return tuple(sorted({folder.id for folder, _ in self.origins.values()}))
+
+    def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
+        """The response lines for some request hashes, each under its new custom_id."""
+        wanted = sorted((self.origins[h][0].id, self.origins[h][1], own) for h, own in ids.items())
+        folders = {folder.id: folder for folder, _ in self.origins.values()}
+        for job_id, group in groupby(wanted, key=lambda item: item[0]):
+            yield from self._lines_of(folders[job_id], {old: own for _, old, own in group})
+
+    def _lines_of(self, folder: JobFolder, renamed: dict[str, str]) -> Iterator[bytes]:
+        for shard in folder.all_shards():
+            for line in split_lines(shard.read_responses()):
+                response = read_response(line)
+                if response is None or response.custom_id not in renamed:
+                    continue
+                if judge(response, self.output).status is RowStatus.OK:
+                    yield under_id(line, renamed.pop(response.custom_id))
+
+
+def under_id(line: bytes, custom_id: str) -> bytes:
+    """A response line under another custom_id, everything else as it came.
+
+    Examples
+    --------
+    >>> under_id(b'{"custom_id": "row-1", "response": {"body":  "as it came"}}', "row-9")
+    b'{"custom_id":"row-9","response":{"body":  "as it came"}}'
+    """
+    members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    members["custom_id"] = msgspec.Raw(msgspec.json.encode(custom_id))
+    return msgspec.json.encode(members)
+
+
+def find_answers(store: Store, spec: JobSpec, output: Output, hashes: pa.Array) -> Answers | None:
+    """What the store's other jobs have answered ``ok`` of these requests.
+
+    Parameters
+    ----------
+    store : Store
+        Where to look.
+    spec, output : JobSpec, Output
+        The new job: the same provider has to have answered, and the answer has to be ``ok`` by
+        the new job's reading.
+    hashes : Array of 16-byte binary
+        The new job's request hashes.
+    """
+    origins: dict[bytes, tuple[JobFolder, str]] = {}
+    for folder in store.jobs():
+        if _same_route(folder.spec, spec):
+            origins = {**_answered(folder, output, hashes), **origins}
+    return Answers(origins, output) if origins else None
+
+
+def _same_route(other: JobSpec, spec: JobSpec) -> bool:
+    ours = (spec.provider, spec.model, spec.url)
+    return (other.provider, other.model, other.url) == ours
+
+
+def _answered(
+    folder: JobFolder, output: Output, hashes: pa.Array
+) -> dict[bytes, tuple[JobFolder, str]]:
+    sidecar = folder.sidecar().select(["custom_id", "request_hash"])
+    shared = sidecar.filter(pc.is_in(sidecar["request_hash"], value_set=hashes))
+    shared = shared.filter(pc.is_valid(shared["custom_id"]))
+    if len(shared) == 0:
+        return {}
+    tally = gather(folder, output).tally
+    pairs = zip(shared["request_hash"].to_pylist(), shared["custom_id"].to_pylist(), strict=True)
+    found = {request_hash: _good_id(tally, custom_id) for request_hash, custom_id in pairs}
+    return {request_hash: (folder, own) for request_hash, own in found.items() if own}
+
+
+def _good_id(tally: Tally, custom_id: str) -> str | None:
+    """The custom_id, of whichever round, under which the good answer came."""
+    slot = tally.slots[custom_id]
+    result = tally.results[slot]
+    good = tally.status(slot) is RowStatus.OK and result is not None
+    return result.custom_id if good and result is not None else None
