@@ -233,11 +233,12 @@ class OpenAIBatch:
 
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
+        import httpx2  # noqa: PLC0415 - what the SDK lets through while a body is read
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
         try:
             yield
-        except (openai.OpenAIError, ValueError, _ShortDownloadError) as error:
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, _ShortDownloadError) as error:
             secrets = (getattr(self._client, "api_key", None), self._client.organization)
             problem = f"The provider did not {doing}: {scrub(_says(error), secrets)}."
             status = getattr(error, "status_code", None)
@@ -271,6 +272,7 @@ def _lost_file(error: BaseException | None) -> bool:
 
 def _passing(error: BaseException) -> bool:
     """Whether the same call may well succeed a little later."""
+    import httpx2  # noqa: PLC0415 - what the SDK lets through while a body is read
     import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
     if isinstance(error, openai.APIStatusError):
@@ -279,8 +281,15 @@ def _passing(error: BaseException) -> bool:
         broken = isinstance(error, openai.InternalServerError)
         return broken or error.status_code in {408, 409} or _lost_file(error)
     # Not a status: a broken connection, a time-out, a 200 whose body is not JSON, a short file.
-    kinds = (openai.APIError, json.JSONDecodeError, UnicodeDecodeError, _ShortDownloadError)
-    return isinstance(error, kinds)
+    passing = (
+        openai.APIError,
+        httpx2.TransportError,
+        httpx2.DecodingError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        _ShortDownloadError,
+    )
+    return isinstance(error, passing)
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -1,0 +1,262 @@
+"""Kill a job with SIGKILL at every step, run it again, and count what was lost or paid twice.
+
+    uv run python tests/kill_matrix.py [--faults none,accepted_then_500,...] [--random 100]
+
+A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server; the process is
+killed before and after each. The job is real: two shards, one malformed row that is regenerated,
+submit, wait, collect. The server is a process of its own and survives. Each killed run is followed
+by one clean run in a new process, which has to find every row answered, with every request
+executed once and one batch a shard at the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pandas as pd
+from crash import KillPoint, control, forked, ledger, server_process, start, watch
+
+import frameenrich.job  # noqa: F401 - loaded here once, so that forks need not
+from frameenrich.model import Limits
+from frameenrich.providers.openai_batch import OpenAIBatch
+
+ROWS = 6
+ROWS_A_SHARD = 3
+RANDOM_KILLS = 100
+
+FAULTS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "create made; answered 500": {"name": "accepted_then_500"},
+    "create made; connection closed": {"name": "accepted_then_closed"},
+    "upload made; answered 500": {"name": "accepted_then_500", "where": "POST /v1/files"},
+    "503 anywhere": {"name": "http_503", "times": 2},
+    "429 at create": {"name": "rate_limited", "where": "POST /v1/batches", "retry_after": 0},
+    "502 page while polling": {"name": "html_502", "times": 2},
+    "200 that is no JSON": {"name": "not_json"},
+    "download cut short": {"name": "truncated_download"},
+    "cannot find file": {"name": "cannot_find_file"},
+    "queue full": {"name": "token_limit_exceeded"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job of its own: its rows are called after its number."""
+
+    number: int
+    base_url: str
+    folder: Path
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Rows whose answers name them."""
+        keys = [f"c{self.number}r{i}" for i in range(ROWS)]
+        return pd.DataFrame({"text": [f"item {key}" for key in keys]}, index=keys)
+
+    @property
+    def result(self) -> Path:
+        """Where a run that gets to its end leaves the answers."""
+        return self.folder / "result.json"
+
+    def run(self) -> None:
+        """Submit, wait, regenerate what is flagged, collect."""
+        plain = httpx2.Client(verify=False)  # loopback: spares each fork the certificates
+        client = openai.OpenAI(api_key="sk-test", base_url=self.base_url, http_client=plain)
+        provider = OpenAIBatch(client, attempts=8, wait_seconds=0.002)
+        provider.limits = Limits(max_requests=ROWS_A_SHARD, queue_wait_seconds=0.01)
+        job = self.frame.llmbatch.submit(
+            "{{ text }}", "m", response_model={"text": str}, prefix="out_",
+            provider=provider, store=self.folder / "store",
+        )  # fmt: skip
+        job.wait(poll_seconds=0.001)
+        job.regenerate(feedback=False).wait(poll_seconds=0.001)
+        out = job.collect(self.frame)
+        answers = out[["out_text", "llmbatch_status"]].astype(object).to_dict("index")
+        self.result.write_text(json.dumps(answers))
+
+
+@dataclass
+class Tally:
+    """What a row of the matrix found."""
+
+    name: str
+    steps: int = 0
+    kills: int = 0
+    rows: int = 0
+    lost: int = 0
+    twice: int = 0
+    extra_batches: int = 0
+    orphan_files: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was lost and nothing was paid twice."""
+        bad = self.lost or self.twice or self.extra_batches or self.orphan_files or self.problems
+        return not bad
+
+
+class Matrix:
+    """Runs cases against one server and adds up what they did."""
+
+    def __init__(self, name: str, fault: dict[str, Any] | None, base_url: str, root: Path) -> None:
+        self.tally = Tally(name)
+        self._fault = fault
+        self._url = base_url
+        self._root = root
+        self._number = 0
+
+    def _new_case(self) -> Case:
+        self._number += 1
+        folder = self._root / f"case-{self._number}"
+        folder.mkdir()
+        control(self._url, "clear")
+        control(self._url, "add", name="malformed", where=f"row-c{self._number}r0")
+        if self._fault is not None:
+            control(self._url, "add", **self._fault)
+        return Case(self._number, self._url, folder)
+
+    def warm_up(self) -> None:
+        """Run once in this process, so that what is imported late is there in every fork."""
+        case = self._new_case()
+        case.run()
+        self._audit(case)
+
+    def count_steps(self) -> int:
+        """Run once without a kill, to learn how many steps there are."""
+        case, report = self._new_case(), self._root / "steps"
+
+        def work() -> None:
+            point = KillPoint(at=0)
+            watch(point)
+            case.run()
+            report.write_text(str(point.count))
+
+        if forked(work) != 0:
+            raise RuntimeError(f"{self.tally.name}: the job fails even without a kill")
+        self._audit(case)
+        self.tally.steps = int(report.read_text())
+        return self.tally.steps
+
+    def kill_at(self, step: int) -> None:
+        """Kill a run at one step, run again, audit."""
+        case = self._new_case()
+
+        def work() -> None:
+            watch(KillPoint(step))
+            case.run()
+
+        status = forked(work)
+        self.tally.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        self._again(case)
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill a run at some moment, run again, audit."""
+        case = self._new_case()
+        child = start(case.run)
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        self.tally.kills += os.WIFSIGNALED(status)
+        self._again(case)
+
+    def _again(self, case: Case) -> None:
+        case.result.unlink(missing_ok=True)
+        if forked(case.run) != 0:
+            self.tally.problems.append(f"case {case.number}: the second run failed")
+        self._audit(case)
+
+    def _audit(self, case: Case) -> None:
+        answers = json.loads(case.result.read_text()) if case.result.exists() else {}
+        self.tally.rows += ROWS
+        for key, text in case.frame["text"].items():
+            answer = answers.get(key, {})
+            good = answer.get("llmbatch_status") == "ok" and text in str(answer.get("out_text"))
+            self.tally.lost += not good
+        shutil.rmtree(case.folder)
+
+    def close_books(self) -> Tally:
+        """Compare with what the server says it did."""
+        books = ledger(self._url)
+        runs = sum(ROWS + 1 for _ in range(self._number))
+        self.tally.twice = sum(count - 1 for count in books["executed"].values() if count > 1)
+        if sum(books["executed"].values()) != runs:
+            self.tally.problems.append(f"{sum(books['executed'].values())} of {runs} requests ran")
+        ran = [batch for batch in books["batches"].values() if batch["status"] == "completed"]
+        tags = Counter(batch["metadata"]["frameenrich_tag"] for batch in ran)
+        self.tally.extra_batches = sum(count - 1 for count in tags.values())
+        used = {batch["input_file_id"] for batch in books["batches"].values()}
+        inputs = [f for f in books["files"].values() if f["purpose"] == "batch"]
+        self.tally.orphan_files = sum(f["id"] not in used for f in inputs)
+        return self.tally
+
+
+def run_matrix(
+    name: str, fault: dict[str, Any] | None, *, every: int = 1, randoms: int = 0, seed: int = 0
+) -> Tally:
+    """One row: kill at every step (or every so many), and at random moments."""
+    with server_process() as base_url, tempfile.TemporaryDirectory() as root:
+        matrix = Matrix(name, fault, base_url, Path(root))
+        matrix.warm_up()
+        started = time.monotonic()
+        steps = matrix.count_steps()
+        seconds = time.monotonic() - started
+        for step in range(1, steps + 1, every):
+            matrix.kill_at(step)
+        chance = random.Random(seed)
+        for _ in range(randoms):
+            matrix.kill_after(chance.uniform(0, seconds))
+        return matrix.close_books()
+
+
+def show(tallies: list[Tally]) -> str:
+    """The table, with its sums."""
+    head = ("service fault on top", "steps", "kills", "rows", "rows lost", "executed twice",
+            "extra batches", "orphan files")  # fmt: skip
+    lines = [
+        (t.name, t.steps, t.kills, t.rows, t.lost, t.twice, t.extra_batches, t.orphan_files)
+        for t in tallies
+    ]
+    sums = ("sum", *(sum(int(line[i]) for line in lines) for i in range(1, len(head))))
+    table = [head, *lines, sums]
+    widths = [max(len(str(line[i])) for line in table) for i in range(len(head))]
+    text = "\n".join(
+        "  ".join(str(cell).ljust(w) for cell, w in zip(line, widths, strict=True))
+        for line in table
+    )
+    problems = [f"{t.name}: {problem}" for t in tallies for problem in t.problems]
+    return "\n".join([text, *problems])
+
+
+def main() -> int:
+    """Print the matrix; 0 where nothing was lost or paid twice."""
+    parser = argparse.ArgumentParser(description="Kill a job everywhere and count the losses.")
+    parser.add_argument("--every", type=int, default=1, help="kill at every so many steps")
+    parser.add_argument("--random", type=int, default=RANDOM_KILLS, help="kills at random moments")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="which rows, by name")
+    wishes = parser.parse_args()
+    tallies = []
+    for name in wishes.faults.split(","):
+        randoms = wishes.random if name == "none" else 0
+        tallies.append(run_matrix(name, FAULTS[name], every=wishes.every, randoms=randoms))
+        print(show(tallies[-1:]).splitlines()[1], flush=True)
+    print(f"\n{show(tallies)}")
+    return 0 if all(tally.clean for tally in tallies) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
