@@ -136,7 +136,7 @@ class Job:
             "model": f"{self.spec.model} through {self.spec.provider}",
             "batches": ", ".join(shard.batch.status for shard in self._folder.all_shards()),
             "reused": f"{self.reused:,} answers that this store had already",
-            "folder": self.path,
+            "folder": os.path.relpath(self.path) if self._folder.store.local else self.path,
             "next": "df.llmbatch.collect()",
         }
         rows = "".join(
@@ -220,10 +220,14 @@ class Job:
         return self
 
     def _bar(self) -> Any:
-        return progress_bar(len(self._request_ids()), self.spec.name)
+        shards = [shard for shard in self._folder.all_shards() if not shard.batch.settled]
+        bar = progress_bar(sum(len(_ids_of(shard)) for shard in shards), self.spec.name)
+        bar.update(sum(_answered(shard) for shard in shards))
+        return bar
 
     def _step(self, bar: Any = None) -> bool:
         tick = None if bar is None else bar.update
+        before = _counted(self._folder)
         done = steps.advance(
             self._folder,
             self._connected(),
@@ -231,8 +235,7 @@ class Job:
             progress=tick,
         )
         if bar is not None and not self._connected().blocking:
-            batches = [shard.batch for shard in self._folder.all_shards()]
-            bar.update(sum((b.completed or 0) + (b.failed or 0) for b in batches) - bar.n)
+            bar.update(_counted(self._folder) - before)
         return done
 
     def _timed_out(self, timeout: float | None) -> WaitTimeoutError:
@@ -447,6 +450,17 @@ class Job:
                 shard.add_responses(line for line in lines if line not in known)
                 shard.save(shard.batch.but(status=BatchStatus.COMPLETED, fetched=True))
         return self
+
+
+def _counted(folder: JobFolder) -> int:
+    """How many requests the provider counts as done; for a bar only."""
+    batches = [shard.batch for shard in folder.all_shards()]
+    return sum((batch.completed or 0) + (batch.failed or 0) for batch in batches)
+
+
+def _answered(shard: ShardFolder) -> int:
+    """How many lines a shard has that is still being answered here."""
+    return sum(1 for _ in split_lines(shard.read_responses()))
 
 
 def _ids_of(shard: ShardFolder) -> list[str]:

@@ -93,7 +93,8 @@ def _to_arrow(part: pd.Series | pd.Index) -> pa.Array:
         array = pa.array([None if _is_null(v) else str(v) for v in part], pa.string())
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    if pa.types.is_nested(array.type) or pa.types.is_dictionary(array.type):
+    foreign = isinstance(array.type, pa.BaseExtensionType)  # such as UUIDs
+    if foreign or pa.types.is_nested(array.type) or pa.types.is_dictionary(array.type):
         array = pa.array([None if _is_null(v) else str(v) for v in part], pa.string())
     return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
 

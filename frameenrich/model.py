@@ -209,8 +209,8 @@ class JobSpec:
     version: int = 1
 
     def to_json(self) -> str:
-        """The text kept in the sidecar's metadata."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The text kept in the sidecar's metadata; the order of a schema's properties stays."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:

@@ -11,9 +11,10 @@ import enum
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Number
 from typing import Any, Literal
 
 from frameenrich.errors import OutputError
@@ -287,14 +288,15 @@ def choose_output(
 def labels_spec(labels: Any) -> OutputSpec:
     """The spec of an answer that is one of `labels` (a list, or an Enum class)."""
     if isinstance(labels, type) and issubclass(labels, enum.Enum):
-        labels = [member.value for member in labels]
+        labels = list(labels)
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise OutputError(
             f"labels= is a {type(labels).__name__}.", "Give a list of texts, or an Enum class."
         )
-    if any(label is None or label != label for label in labels):  # noqa: PLR0124 - NaN
-        raise OutputError("labels= holds a null.", "Remove it or give it a name.")
-    texts = [str(label) for label in labels]
+    values = [label.value if isinstance(label, enum.Enum) else label for label in labels]
+    texts = [str(value) for value in values if isinstance(value, (str, Number)) and value == value]  # noqa: PLR0124 - NaN
+    if len(texts) < len(values):
+        raise OutputError("labels= holds a null or what is no text.", "Give a list of texts.")
     _check_labels(texts)
     return OutputSpec(
         "labels",
@@ -384,14 +386,54 @@ def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
             "The JSON Schema of response_model= is not an object with properties.",
             'Give {"type": "object", "properties": {...}}: each property becomes a column.',
         )
+    faults = list(_schema_faults(schema))
     try:
-        jsonschema_rs.validator_for(schema)
-    except (ValueError, jsonschema_rs.ValidationError) as error:
+        if not faults:
+            jsonschema_rs.validator_for(schema)
+    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        faults.append(str(error).partition("\n")[0])
+    if faults:
         raise OutputError(
-            f"response_model= is not a valid JSON Schema: {str(error).partition(chr(10))[0]}.",
+            f"response_model= is not a valid JSON Schema: {faults[0].rstrip('.')}.",
             "Mend the schema; nothing was sent.",
-        ) from error
+        )
     return schema
+
+
+_BOUNDS = (
+    ("minLength", "maxLength"),
+    ("minItems", "maxItems"),
+    ("minimum", "maximum"),
+    ("minProperties", "maxProperties"),
+)
+
+
+def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
+    """What is legal JSON Schema and still cannot be used.
+
+    A reference to elsewhere would be fetched; bounds that cross make llama.cpp eat all memory.
+    """
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            yield from _schema_faults(item, f"{path}[{i}]")
+    elif isinstance(node, Mapping):
+        yield from _own_faults(node, path)
+        for name, value in node.items():
+            if name not in {"enum", "const", "default", "examples"}:
+                yield from _schema_faults(value, f"{path}.{name}")
+
+
+def _own_faults(node: Mapping[str, Json], path: str) -> Iterator[str]:
+    reference, properties = node.get("$ref"), node.get("properties")
+    if isinstance(reference, str) and not reference.startswith("#"):
+        yield f"{path} refers to {reference!r}, outside of the schema"
+    for low, high in _BOUNDS:
+        least, most = node.get(low), node.get(high)
+        if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
+            yield f"{path} has {low} {least} over {high} {most}"
+    for name, value in properties.items() if isinstance(properties, Mapping) else ():
+        if not isinstance(value, Mapping):
+            yield f"{path}.{name} is {value!r} and not an object"
 
 
 # --- from a JSON Schema to columns and types ----------------------------------------------------

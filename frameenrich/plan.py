@@ -245,7 +245,7 @@ def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -
             )
     merged = {**given, **{name: _plain(value) for name, value in extra.items()}}
     _check_values(merged, output)
-    return merged
+    return dict(sorted(merged.items()))  # their order makes no other request
 
 
 def _check_values(params: Mapping[str, Any], output: OutputSpec) -> None:

@@ -298,9 +298,10 @@ class Prompt:
     def _rows(self, chunk: pd.DataFrame, used: Sequence[Any]) -> Iterator[dict[str, Any]]:
         cells = [cell_values(chunk[column]) for column in used]
         whole_row = _ROW in self.names and _ROW not in used
+        named = [column for column in used if isinstance(column, str)]
         for values in zip(*cells, strict=True) if used else ((),) * len(chunk):
             row = dict(zip(used, values, strict=True))
-            yield {**row, _ROW: row} if whole_row else row
+            yield {**{name: row[name] for name in named}, _ROW: row} if whole_row else row
 
     def _render_row(
         self,
@@ -379,8 +380,12 @@ def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateErr
 
 
 def _printed_null(values: Mapping[str, Any], position: int) -> NullValueError:
-    empty = [name for name, value in values.items() if value is None]
+    row = values.get(_ROW)
+    cells = row if isinstance(row, Mapping) else values
+    empty = [name for name, value in cells.items() if value is None]
     where = f"column {empty[0]!r}" if len(empty) == 1 else f"one of the columns {empty}"
+    if not empty:
+        where = "something that the template makes of it"
     return NullValueError(
         f"The row at position {position} would print a null: {where} is empty there.",
         "Write {{ column or 'unknown' }} in the template, or pass on_null='empty' or 'skip'.",

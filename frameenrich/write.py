@@ -189,6 +189,8 @@ def _write_requests(
                 written.reused[request_hash] = names[position]
             else:
                 number = cutter.place(len(line), position)
+            if number > 0:  # one shard's file at a time is open, however many there are
+                draft.close_file(_requests_name(number - 1))
             draft.file(_requests_name(number)).write(line)
             sent[request_hash] = (names[position], number)
         written.add(sent[request_hash][0], request_hash, shown, sent[request_hash][1])
@@ -319,6 +321,8 @@ def write_round(
     with folder.store.draft() as draft:
         for position, (_, _, line, _) in enumerate(lines):
             number = cutter.place(len(line), position)
+            if number:
+                draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
             draft.file(f"{shard_name(number)}.requests.jsonl").write(line)
             numbers.append(number)
         _write_intents(draft, folder.id, round_, max(numbers) + 1, "")

@@ -66,7 +66,7 @@ class Steps:
         """Send what is flagged now."""
         self._found().regenerate(feedback=False)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> dict[Any, Any]:
         """Go on until every row is ok."""
         job = self._submit()
         for _ in range(8):
@@ -76,7 +76,7 @@ class Steps:
             job.regenerate(feedback=False)
         out = job.collect(self.frame.sample(frac=1, random_state=1))
         found = out[["text", "out_text", "llmbatch_status"]].astype(object)
-        answers: dict[str, Any] = found.to_dict("index")
+        answers: dict[Any, Any] = found.to_dict("index")
         return answers
 
 

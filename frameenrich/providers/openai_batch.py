@@ -228,7 +228,8 @@ class OpenAIBatch:
         asked = _retry_after(error)
         if asked is not None:
             return min(asked, _MAX_RETRY_AFTER_SECONDS)
-        backoff = tenacity.wait_exponential_jitter(self._wait_seconds, 60, 2, self._wait_seconds)
+        first = self._wait_seconds
+        backoff = tenacity.wait_exponential(first, max=60) + tenacity.wait_random(0, first)
         return backoff(state)
 
     @contextlib.contextmanager
@@ -277,7 +278,7 @@ def _passing(error: BaseException) -> bool:
 
     if isinstance(error, openai.APIStatusError):
         if isinstance(error, openai.RateLimitError):
-            return error.code != "insufficient_quota"
+            return "quota" not in str(error.code)  # no waiting makes money or room for files
         broken = isinstance(error, openai.InternalServerError)
         return broken or error.status_code in {408, 409} or _lost_file(error)
     # Not a status: a broken connection, a time-out, a 200 whose body is not JSON, a short file.
