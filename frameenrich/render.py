@@ -1,8 +1,7 @@
 """Rows to text: compile templates once, render them over a frame a chunk at a time.
 
-Templates come from the user, row data does not become code: a sandbox, strict about undefined
-names. A null reaches the template as ``None``; what happens when it would be *printed* is the
-null policy (``on_null``).
+Templates come from the user, row data does not become code (`frameenrich.sandbox`). A template
+without inheritance and includes is one compiled loop over rows (`frameenrich.rowloop`).
 """
 
 from __future__ import annotations
@@ -11,155 +10,26 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import repeat
+from typing import Any, Protocol
 
 import jinja2
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
-from jinja2.visitor import NodeTransformer
 
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import Message, OnNull
+from frameenrich.rowloop import ROW, RowLoop, why_slow
+from frameenrich.sandbox import PrintedNullError, sandbox
 
 CHUNK_ROWS = 256
 """Rows rendered at a time: they stay in the processor's second-level cache (SPEED.md)."""
 
-_ROW = "row"
-_SHOWN = "__shown"
-
-# Filters that turn their input into text, and so would print a null as the word "None".
-_TEXT_FILTERS = (
-    "capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace",
-    "safe", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode", "urlize",
-    "wordcount", "wordwrap",
-)  # fmt: skip
-
-# Those of them that print their arguments, too.
-_ALL_PRINTED = frozenset({"format", "replace"})
-
 Rendered = tuple[str, ...]
 """One row's messages, in the order of the templates."""
-
-
-class _PrintedNullError(Exception):
-    """A null was about to be printed."""
-
-
-def is_null(value: object) -> bool:
-    """Whether a cell holds no value: ``None``, ``NaN``, ``NA`` or ``NaT``.
-
-    Examples
-    --------
-    >>> [is_null(value) for value in (None, float("nan"), pd.NA, pd.NaT, "", 0, [None])]
-    [True, True, True, True, False, False, False]
-    """
-    if value is None or value is pd.NA or value is pd.NaT:
-        return True
-    return isinstance(value, float) and value != value  # noqa: PLR0124 - the test for NaN
-
-
-def _environment(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment:
-    shown = _show_null_as_empty if on_null == "empty" else _refuse_null
-    environment = _Sandbox(
-        undefined=jinja2.StrictUndefined,
-        finalize=shown,
-        autoescape=False,
-        loader=jinja2.DictLoader(dict(sources)),
-        keep_trailing_newline=False,
-    )
-    for name in _TEXT_FILTERS:
-        environment.filters[name] = _guard(
-            environment.filters[name], shown, whole=name in _ALL_PRINTED
-        )
-    environment.filters["join"] = _guard_items(environment.filters["join"], shown)
-    environment.filters[_SHOWN] = shown
-    # What differs from run to run would make every re-read frame look changed.
-    del environment.filters["random"], environment.globals["lipsum"]
-    return environment
-
-
-def _refuse_null(value: Any) -> Any:
-    if is_null(value):
-        raise _PrintedNullError
-    return value
-
-
-def _show_null_as_empty(value: Any) -> Any:
-    return "" if is_null(value) else value
-
-
-def _pass_mark(function: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    mark = getattr(function, "jinja_pass_arg", None)
-    if mark is not None:
-        wrapper.jinja_pass_arg = mark  # type: ignore[attr-defined]  # Jinja's own protocol
-    return wrapper
-
-
-def _guard(
-    function: Callable[..., Any], shown: Callable[[Any], Any], *, whole: bool
-) -> Callable[..., Any]:
-    first = 1 if hasattr(function, "jinja_pass_arg") else 0
-
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        if whole:
-            printed = map(shown, args[first:])
-            return function(*args[:first], *printed, **{k: shown(v) for k, v in kwargs.items()})
-        return function(*args[:first], shown(args[first]), *args[first + 1 :], **kwargs)
-
-    return _pass_mark(function, guarded)
-
-
-def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> Callable[..., Any]:
-    def guarded(context: Any, items: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("attribute") is None and len(args) < 2:  # noqa: PLR2004 - join(d, attribute)
-            items = [shown(item) for item in shown(items)]
-        return function(context, items, *map(shown, args[:1]), *args[1:], **kwargs)
-
-    return _pass_mark(function, guarded)
-
-
-class _Sandbox(SandboxedEnvironment):
-    """Jinja's sandbox, with the null policy where operators and methods print."""
-
-    intercepted_binops = frozenset({"%"})
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree: nodes.Template = _ShowInConcat().visit(super()._parse(source, name, filename))
-        return tree
-
-    def _shown(self, value: Any) -> Any:
-        return self.filters[_SHOWN](value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if isinstance(left, str):  # "%s" % value
-            right = (
-                tuple(map(self._shown, right)) if isinstance(right, tuple) else self._shown(right)
-            )
-        return super().call_binop(context, operator, left, right)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        wrapped = super().wrap_str_format(value)
-        if wrapped is None or value.__name__ != "format":
-            return wrapped
-
-        def formatted(*args: Any, **kwargs: Any) -> str:
-            return wrapped(
-                *map(self._shown, args), **{k: self._shown(v) for k, v in kwargs.items()}
-            )
-
-        return formatted
-
-
-class _ShowInConcat(NodeTransformer):
-    """``a ~ b`` prints its operands, so the null policy has to see them."""
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's naming
-        self.generic_visit(node)
-        node.nodes = [
-            nodes.Filter(n, _SHOWN, [], [], None, None, lineno=n.lineno) for n in node.nodes
-        ]
-        return node
 
 
 @dataclass(frozen=True)
@@ -187,7 +57,7 @@ class Prompt:
 
     @cached_property
     def _env(self) -> SandboxedEnvironment:
-        return _environment(self.on_null, self.sources or {})
+        return sandbox(self.on_null, self.sources or {})
 
     @cached_property
     def _trees(self) -> list[nodes.Template]:
@@ -201,17 +71,18 @@ class Prompt:
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error, source, name) from None
 
-    @cached_property
-    def _compiled(self) -> list[jinja2.Template]:
-        return [
-            self._compile(tree, message)
-            for tree, message in zip(self._trees, self.messages, strict=False)
-        ]
+    def _compile(self, message: Message, used: Sequence[Any]) -> _Template:
+        environment, name = self._env, f"{message.role} template"
+        tree = environment.parse(message.content)  # each takes its own apart
+        if self.why_slow(message, used) is None:
+            return RowLoop(environment, tree, used, name)
+        code = environment.compile(tree, name=name)
+        template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
+        return _RowByRow(template, list(used), ROW in self.names and ROW not in used)
 
-    def _compile(self, tree: nodes.Template, message: Message) -> jinja2.Template:
-        environment = self._env
-        code = environment.compile(tree, name=f"{message.role} template")
-        return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+    def why_slow(self, message: Message, columns: Sequence[Any]) -> str | None:
+        """What makes a message render row by row, some five times slower; None where nothing."""
+        return why_slow(self._env.parse(message.content), columns)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -230,9 +101,9 @@ class Prompt:
         items: set[Any] = set()
         uses = 0
         for tree in self._trees:
-            uses += sum(n.name == _ROW for n in tree.find_all(nodes.Name))
+            uses += sum(n.name == ROW for n in tree.find_all(nodes.Name))
             for node in tree.find_all(nodes.Getitem):
-                if isinstance(node.node, nodes.Name) and node.node.name == _ROW:
+                if isinstance(node.node, nodes.Name) and node.node.name == ROW:
                     if not isinstance(node.arg, nodes.Const):
                         return None
                     items.add(node.arg.value)
@@ -248,7 +119,7 @@ class Prompt:
             The templates name something that is neither a column nor known to Jinja.
         """
         self._check_names(columns)
-        if _ROW in self.names and _ROW not in columns:
+        if ROW in self.names and ROW not in columns:
             if self._row_items is None:
                 return list(columns)
             wanted = self.names | self._row_items
@@ -257,15 +128,15 @@ class Prompt:
         return [column for column in columns if column in wanted]
 
     def _check_names(self, columns: Sequence[Any]) -> None:
-        known = {*columns, _ROW}
-        for i, tree in enumerate(self._trees):
-            unknown = meta.find_undeclared_variables(tree) - known - _names_tested(tree)
-            if i >= len(self.messages):  # an included template sees what its includer has set
-                unknown -= self._names_set
+        known = {*columns, ROW}
+        for tree in self._trees:
+            # What is set somewhere, in a branch or by an includer, shows itself on the rows.
+            known_here = known | self._names_set | _names_tested(tree)
+            unknown = meta.find_undeclared_variables(tree) - known_here
             if unknown:
                 raise _missing_column(sorted(unknown), columns)
         absent = (self._row_items or frozenset()) - set(columns)
-        if _ROW not in columns and absent:
+        if ROW not in columns and absent:
             raise _missing_column(sorted(absent, key=str), columns)
 
     def render(
@@ -287,39 +158,85 @@ class Prompt:
         """
         used = self.columns_used(list(frame.columns))
         _check_distinct(frame, used)
-        compiled = self._compiled
+        templates = [self._compile(message, used) for message in self.messages]
+        readers = {column: _reader(frame[column]) for column in used}
         for start in range(0, len(frame), CHUNK_ROWS):
-            chunk = frame.iloc[start : start + CHUNK_ROWS]
-            yield [
-                self._render_row(compiled, values, start + offset, lenient)
-                for offset, values in enumerate(self._rows(chunk, used))
-            ]
+            stop = min(start + CHUNK_ROWS, len(frame))
+            cells = {column: read(start, stop) for column, read in readers.items()}
+            chunk = _Chunk(cells, start, stop - start, self.on_null, lenient)
+            texts = [chunk.render(template) for template in templates]
+            yield [None if None in row else row for row in zip(*texts, strict=True)]
 
-    def _rows(self, chunk: pd.DataFrame, used: Sequence[Any]) -> Iterator[dict[str, Any]]:
-        cells = [cell_values(chunk[column]) for column in used]
-        whole_row = _ROW in self.names and _ROW not in used
-        named = [column for column in used if isinstance(column, str)]
-        for values in zip(*cells, strict=True) if used else ((),) * len(chunk):
-            row = dict(zip(used, values, strict=True))
-            yield {**{name: row[name] for name in named}, _ROW: row} if whole_row else row
 
-    def _render_row(
-        self,
-        compiled: Sequence[jinja2.Template],
-        values: dict[str, Any],
-        position: int,
-        lenient: bool,
-    ) -> Rendered | None:
-        try:
-            return tuple(template.render(values) for template in compiled)
-        except _PrintedNullError:
-            if lenient or self.on_null == "skip":
-                return None
-            raise _printed_null(values, position) from None
-        except Exception as error:
-            if lenient:
-                return None
-            raise _row_error(error, position) from error
+class _Template(Protocol):
+    """A message's template, compiled in one of two ways."""
+
+    @property
+    def columns(self) -> list[Any]:
+        """What a row's tuple has to hold."""
+
+    def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
+        """One string a row; an exception is about the row after the last string."""
+
+
+@dataclass(frozen=True)
+class _RowByRow:
+    """A template that wants a context of its own for every row."""
+
+    template: jinja2.Template
+    columns: list[Any]
+    whole_row: bool
+
+    def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
+        for values in rows:
+            row = dict(zip(self.columns, values, strict=True))
+            if self.whole_row:
+                row = {**{k: v for k, v in row.items() if isinstance(k, str)}, ROW: row}
+            yield self.template.render(row)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some rows' cells, and what becomes of a row that does not render."""
+
+    cells: Mapping[Any, list[Any]]
+    start: int
+    count: int
+    on_null: OnNull
+    lenient: bool
+
+    def render(self, template: _Template) -> list[str | None]:
+        """Each row's text; None for a row that is left out."""
+        used = [self.cells[column] for column in template.columns]
+        rows = zip(*used, strict=True) if used else repeat((), self.count)
+        texts: list[str | None] = []
+        while len(texts) < self.count:
+            try:
+                texts.extend(template.render(rows))
+            except PrintedNullError:
+                if not self.lenient and self.on_null != "skip":
+                    raise self._printed_null(len(texts)) from None
+                texts.append(None)  # the row is taken from `rows`; the next call goes on after it
+            except Exception as error:
+                if not self.lenient:
+                    raise _row_error(error, self.start + len(texts)) from error
+                texts.append(None)
+        return texts
+
+    def _printed_null(self, offset: int) -> NullValueError:
+        empty = [name for name, values in self.cells.items() if values[offset] is None]
+        return _printed_null(empty, self.start + offset)
+
+
+def _reader(column: pd.Series) -> Callable[[int, int], list[Any]]:
+    """Gives a column's cells from one position to another, without a copy of the rest."""
+    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
+        texts = pa.chunked_array(pa.array(column.array))
+        return lambda start, stop: texts.slice(start, stop - start).to_pylist()
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
+        numbers = column.to_numpy()
+        return lambda start, stop: numbers[start:stop].tolist()
+    return lambda start, stop: cell_values(column.iloc[start:stop])
 
 
 def cell_values(column: pd.Series) -> list[Any]:
@@ -379,10 +296,7 @@ def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateErr
     )
 
 
-def _printed_null(values: Mapping[str, Any], position: int) -> NullValueError:
-    row = values.get(_ROW)
-    cells = row if isinstance(row, Mapping) else values
-    empty = [name for name, value in cells.items() if value is None]
+def _printed_null(empty: Sequence[Any], position: int) -> NullValueError:
     where = f"column {empty[0]!r}" if len(empty) == 1 else f"one of the columns {empty}"
     if not empty:
         where = "something that the template makes of it"
