@@ -10,6 +10,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from frameenrich.job import Job, JobStatus, Preview
+    from frameenrich.model import ImageDetail
     from frameenrich.output import Parser
     from frameenrich.plan import Template
     from frameenrich.providers.base import Provider
@@ -37,6 +38,12 @@ class LLMBatch:
         response_model: Any = None,
         labels: Any = None,
         parser: Parser | None = None,
+        logprobs: bool = False,
+        image: str | Sequence[str] | None = None,
+        image_root: str | os.PathLike[str] = ".",
+        image_detail: ImageDetail | None = None,
+        image_max_pixels: int | None = None,
+        image_max_bytes: int = 20_000_000,
         key: str | Sequence[str] | None = None,
         params: Mapping[str, Any] | None = None,
         endpoint: str = "/v1/chat/completions",
@@ -73,13 +80,33 @@ class LLMBatch:
             Asks for one of them; a Categorical column called `name`.
         parser : callable, optional
             ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
+        logprobs : bool
+            With `labels`: add a column ``<name>_confidence``, from 0 to 1, which is the product
+            of the probabilities of the tokens that spell the label; ``<NA>`` where the endpoint
+            does not tell.
+        image : str or list of str, optional
+            Column(s) with a row's images, which go after the text of the last user message. A cell
+            is an ``https:`` or ``data:`` URL, a path under `image_root`, bytes or a PIL image;
+            PNG, JPEG, WebP or GIF. `on_null` says what a cell without an image means (``"empty"``:
+            a request without it).
+        image_root : str or PathLike
+            The folder that local paths are relative to and have to stay in, also through links.
+        image_detail : {"low", "high", "auto"}, optional
+            How closely the model looks; decides the price of an image.
+        image_max_pixels : int, optional
+            Make images whose longest side has more pixels smaller before they are sent; takes
+            Pillow (``frameenrich[images]``), as PIL images do. URLs are passed on as they are.
+        image_max_bytes : int
+            The most that one image may have.
         key : str or list of str, optional
             The column(s) that name a row, where the index does not.
         params : mapping, optional
             Request parameters (``temperature``, ``max_tokens``, ...); those that only your server
             knows go under ``"extra_body"``.
         endpoint : str
-            ``/v1/chat/completions``, ``/v1/responses`` or ``/v1/completions``.
+            ``/v1/chat/completions``, ``/v1/responses``, ``/v1/completions``, ``/v1/embeddings``
+            (see `embed`) or ``/v1/moderations``, which adds the columns `name` (whether the text
+            was flagged) and ``<name>_categories`` (for what).
         provider : str or Provider
             ``"openai"`` (Batch API), ``"local"`` (the embedded model) or ``"file"``.
         client : openai.OpenAI or openai.AzureOpenAI, optional
@@ -132,6 +159,12 @@ class LLMBatch:
             response_model=response_model,
             labels=labels,
             parser=parser,
+            logprobs=logprobs,
+            image=image,
+            image_root=image_root,
+            image_detail=image_detail,
+            image_max_pixels=image_max_pixels,
+            image_max_bytes=image_max_bytes,
             key=key,
             params=params,
             endpoint=endpoint,
@@ -142,6 +175,63 @@ class LLMBatch:
             prefix=prefix,
             max_enqueued_tokens=max_enqueued_tokens,
             fresh=fresh,
+        )
+
+    def embed(
+        self,
+        template: Template,
+        model: str,
+        *,
+        dimensions: int | None = None,
+        name: str = "embedding",
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Job:
+        """Ask for an embedding vector of each row's text; a `submit` to ``/v1/embeddings``.
+
+        `collect` adds a column called `name` with one float32 NumPy vector a row (``None`` where
+        there is none): ``np.stack(out["embedding"])`` is a matrix, and it survives Parquet. Its
+        dtype is ``object``, since pandas cannot read Arrow's list types back from Parquet; for
+        those, ``out["embedding"].astype(pd.ArrowDtype(pa.list_(pa.float32(), 256)))``.
+
+        Parameters
+        ----------
+        template : str or Path
+            Jinja2 source of the text over the row's columns.
+        model : str
+            Such as ``"text-embedding-3-small"``, or ``"wordllama-256"`` with
+            ``provider="local"`` (the extra ``frameenrich[embed]``).
+        dimensions : int, optional
+            How long the vectors have to be; another length flags the row ``malformed``.
+        name : str
+            Names the enrichment, and its column.
+        params : mapping, optional
+            Other request parameters, such as ``{"encoding_format": "base64"}``.
+        **options
+            As `submit` takes them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+        >>> job = frame.llmbatch.embed(
+        ...     "{{ title }}",
+        ...     "text-embedding-3-small",
+        ...     dimensions=256,
+        ...     provider="file",
+        ...     store=tempfile.mkdtemp(),
+        ... )
+        >>> job.collect()["embedding_status"].tolist()
+        ['pending', 'pending']
+        """
+        asked = {} if dimensions is None else {"dimensions": dimensions}
+        return self.submit(
+            template,
+            model,
+            name=name,
+            params={**(params or {}), **asked},
+            endpoint="/v1/embeddings",
+            **options,
         )
 
     def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
@@ -184,7 +274,9 @@ class LLMBatch:
         wait: bool = False,
         timeout: float | None = None,
         poll_seconds: float | None = None,
+        max_rounds: int = 0,
         usage: bool = False,
+        flatten: bool = False,
         client: Any = None,
         store: StoreLike = None,
         **reading: Any,
@@ -199,8 +291,14 @@ class LLMBatch:
             Whether to wait until every row has its answer or its reason.
         timeout, poll_seconds : float, optional
             How long to wait, and between looks; seconds.
+        max_rounds : int
+            With ``wait=True``, how often to `regenerate` by itself what can be mended: until
+            nothing is left, a round changed nothing, or the job has had this many rounds after
+            its first.
         usage : bool
             Whether to add the columns on model, attempt, tokens, custom_id and raw answer.
+        flatten : bool
+            Whether nested objects become columns, ``field.sub``; lists stay lists.
         client, store : optional
             As `submit` takes them.
         **reading
@@ -225,15 +323,25 @@ class LLMBatch:
             wait=wait,
             timeout=timeout,
             poll_seconds=poll_seconds,
+            max_rounds=max_rounds,
             usage=usage,
+            flatten=flatten,
             **reading,
         )
 
     def flagged(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+        self,
+        job: Job | str | None = None,
+        *,
+        store: StoreLike = None,
+        client: Any = None,
+        **reading: Any,
     ) -> pd.DataFrame:
-        """The frame's flagged rows: key, status, error, raw answer, attempt; under its index."""
-        return self._job(job, store, client).flagged(self._frame)
+        """The frame's flagged rows under its index; see `Job.flagged`.
+
+        Key, status, error, raw answer, attempt, and the history of earlier attempts.
+        """
+        return self._job(job, store, client).flagged(self._frame, **reading)
 
     def regenerate(
         self,
@@ -245,10 +353,11 @@ class LLMBatch:
         feedback: bool = True,
         store: StoreLike = None,
         client: Any = None,
+        **reading: Any,
     ) -> Job:
         """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
         return self._job(job, store, client).regenerate(
-            statuses=statuses, model=model, params=params, feedback=feedback
+            statuses=statuses, model=model, params=params, feedback=feedback, **reading
         )
 
     def status(

@@ -6,6 +6,7 @@ process that dies anywhere is continued by the next one.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +25,8 @@ Progress = Callable[[], None]
 _QUEUE_FULL = "token_limit_exceeded"
 _LONGEST_QUEUE_WAIT = 16
 """In multiples of the provider's `queue_wait_seconds`."""
+_MOST_REJECTIONS = 20
+"""How often a shard is sent again without what validation refused; nothing of it was billed."""
 
 
 def advance(
@@ -87,7 +90,7 @@ class _Pass:
                 batch = self.provider.poll(batch)
                 shard.save(batch)
             if batch.ended:
-                self.ended = True
+                self.ended |= batch.status != BatchStatus.FAILED  # that one had no room to leave
                 _end(shard, batch, self.provider)
         except ProviderError as error:
             self.failure = self.failure or error
@@ -152,18 +155,19 @@ def _waiting(batch: Batch, provider: Provider) -> Batch:
 
 
 def _again_without(shard: ShardFolder, batch: Batch) -> Batch | None:
-    """The shard without the requests that validation named, once."""
-    if batch.rejected or not any(error.line for error in batch.errors):
+    """The shard without the requests that validation named; some servers name one at a time."""
+    if len(batch.spent_file_ids) >= _MOST_REJECTIONS:
         return None
-    ids = _ids(shard)
+    before = {rejection.custom_id for rejection in batch.rejected}
+    ids = [custom_id for custom_id in _ids(shard) if custom_id not in before]
     named = {
         ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
         for e in reversed(batch.errors)
-        if e.line and e.line <= len(ids)
+        if e.line and 0 < e.line <= len(ids)
     }
     if not named:
         return None
-    rejected = tuple(Rejection(custom_id, message) for custom_id, message in named.items())
+    rejected = (*batch.rejected, *(Rejection(*each) for each in named.items()))
     if len(named) == len(ids):
         return batch.but(rejected=rejected, fetched=True)
     spent = (*batch.spent_file_ids, batch.input_file_id or "")
@@ -232,11 +236,20 @@ def _sight(shard: ShardFolder, batch: Batch) -> Shard:
         tag=batch.tag,
         endpoint=spec.endpoint,
         url=spec.url,
-        model=spec.model,
+        model=_model_of(shard),
         requests=len(_ids(shard)) - len(left_out),
         open=lambda: _open_without(shard, left_out),
         metadata=_metadata(shard, spec),
     )
+
+
+def _model_of(shard: ShardFolder) -> str:
+    """The model that a shard's requests are for; a later round's may be another than the job's."""
+    if shard.round:
+        with shard.open_requests() as lines:
+            for line in lines:
+                return str(json.loads(line)["body"]["model"])
+    return shard.job.spec.model
 
 
 def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
@@ -286,10 +299,11 @@ class _StoreDesk:
         lines = map(read_response, split_lines(self.shard.read_responses()))
         return {response.custom_id for response in lines if response is not None}
 
-    def append(self, line: bytes) -> None:
+    def append(self, *lines: bytes) -> None:
         if self._file is None:
             self._file = self.shard.open_appending()
-        self._file.write(line.rstrip(b"\n") + b"\n")
+        self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
         sync(self._file)
         if self.progress is not None:
-            self.progress()
+            for _ in lines:
+                self.progress()

@@ -6,6 +6,7 @@
     ├── InputError                  nothing was sent; the caller's input has to change
     │   ├── TemplateError           syntax, a missing column, a row that does not render
     │   ├── NullValueError          a null would be printed (``on_null="raise"``)
+    │   ├── ImageError              an image that is none, cannot be read, or lies elsewhere
     │   ├── RowKeyError             duplicate or null keys, no such key column
     │   ├── ColumnCollisionError    an output column exists already
     │   ├── ParameterError          an option or request parameter that is unknown or unusable
@@ -64,6 +65,10 @@ class NullValueError(InputError):
     """A null value would have been printed into a request."""
 
 
+class ImageError(InputError):
+    """An image that is none, cannot be read, or lies outside of ``image_root``."""
+
+
 class RowKeyError(InputError):
     """The keys do not name each row exactly once."""
 
@@ -109,7 +114,13 @@ class ResponsesError(FrameEnrichError):
 
 
 class ProviderError(FrameEnrichError):
-    """The provider refused a call, broke, or cannot be reached."""
+    """The provider refused a call, broke, or cannot be reached.
+
+    ``impatient`` says that it was not tried as often as it could have been: the call would not
+    have succeeded at another try, or the caller's time was up.
+    """
+
+    impatient: bool = False
 
 
 class WaitTimeoutError(FrameEnrichError):

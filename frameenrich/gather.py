@@ -14,12 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from frameenrich.errors import FrameMismatchError, TemplateError
+from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
+from frameenrich.images import image_cells
 from frameenrich.keys import find_keys, key_names, read_keys, show_key
 from frameenrich.merge import Positions, Tally
-from frameenrich.model import Batch, BatchStatus, JobSpec, Result, RowStatus
+from frameenrich.model import Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
-from frameenrich.parse import judge, read_response, split_lines
+from frameenrich.parse import read_result, split_lines
 from frameenrich.store import JobFolder, ShardFolder
 from frameenrich.write import input_hashes
 
@@ -29,6 +30,8 @@ _SETTLED = {
     BatchStatus.CANCELLED: (RowStatus.CANCELLED, "the batch was cancelled before this request ran"),
     BatchStatus.FAILED: (RowStatus.FAILED, "the provider refused the whole batch"),
 }
+_REFUSED_BY_VALIDATION = 400
+"""What the endpoint itself would answer to a request that a batch's validation refuses."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Gathered:
     unreadable: int
 
 
-def gather(folder: JobFolder, output: Output) -> Gathered:
-    """Read every response of a job into a tally of its requests.
+def gather(folder: JobFolder, output: Output, only_round: int | None = None) -> Gathered:
+    """Read every response of a job, or of one of its rounds, into a tally of its requests.
 
     Notes
     -----
@@ -50,8 +53,10 @@ def gather(folder: JobFolder, output: Output) -> Gathered:
     sidecar = folder.sidecar()
     tally = Tally(request_ids(sidecar), output.fields)
     strangers = unreadable = 0
-    for round_ in range(folder.rounds()):
+    for round_ in range(folder.rounds()) if only_round is None else (only_round,):
         slots = _round_slots(folder, round_, tally, sidecar)
+        if round_:
+            tally.ask_again(slot for own in slots.values() for slot in own.values())
         for shard in folder.shards(round_):
             own = slots.get(shard.number, {})
             strange, broken = _gather_shard(shard, own, tally, output)
@@ -87,16 +92,16 @@ def _gather_shard(
     waiting = dict(own)
     strangers = unreadable = 0
     for line in split_lines(shard.read_responses()):
-        response = read_response(line)
-        if response is None:
+        result = read_result(line, output)
+        if result is None:
             unreadable += 1
             continue
-        slot = own.get(response.custom_id)
+        slot = own.get(result.custom_id)
         if slot is None:
             strangers += 1
             continue
-        waiting.pop(response.custom_id, None)
-        tally.put(slot, judge(response, output), shard.round)
+        waiting.pop(result.custom_id, None)
+        tally.put(slot, result, shard.round)
     if waiting:
         _settle_rest(shard, waiting, tally, unreadable)
     return strangers, unreadable
@@ -110,13 +115,17 @@ def _settle_rest(
     for rejection in batch.rejected:
         slot = waiting.pop(rejection.custom_id, None)
         if slot is not None:
-            result = Result(rejection.custom_id, RowStatus.FAILED, None, rejection.message)
-            tally.put(slot, result, shard.round)
+            tally.put(slot, _rejected(rejection), shard.round)
     if not batch.settled:
         tally.settle(waiting.values(), RowStatus.PENDING, None, shard.round)
         return
     status, reason = _SETTLED[BatchStatus(batch.status)]
     tally.settle(waiting.values(), status, reason + _more(batch, unreadable), shard.round)
+
+
+def _rejected(rejection: Rejection) -> Result:
+    code = _REFUSED_BY_VALIDATION
+    return Result(rejection.custom_id, RowStatus.FAILED, None, rejection.message, status_code=code)
 
 
 def _more(batch: Batch, unreadable: int) -> str:
@@ -140,12 +149,12 @@ class Match:
 
 
 def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Match | None:
-    """Find a frame's rows in a job and compare what they render to now.
+    """Find a frame's rows in a job and compare what they render to, and show, now.
 
     Returns
     -------
     Match or None
-        None where the frame lacks the job's key or template columns.
+        None where the frame lacks the job's key, template or image columns.
     """
     spec = folder.spec
     keys = _frame_keys(frame, spec, sidecar)
@@ -176,7 +185,7 @@ def _frame_keys(frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table) -> pa.Tab
 def _hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array | None:
     try:
         return input_hashes(frame, spec)
-    except TemplateError:
+    except (TemplateError, ImageError):
         return None
 
 
@@ -204,15 +213,27 @@ def refuse_mismatch(match: Match | None, frame: pd.DataFrame, folder: JobFolder)
         )
     if len(match.changed):
         example = show_key(match.keys, int(match.changed[0]))
+        lost = _lost_image(frame, int(match.changed[0]), folder.spec)
         raise FrameMismatchError(
             f"{len(match.changed)} of the frame's rows changed under their keys since the job "
-            f"{folder.id} was submitted, such as row {example}.",
-            "Restore the old index or inputs, or submit the frame as it is now.",
+            f"{folder.id} was submitted, such as row {example}{lost}.",
+            f"Restore the old index or inputs{' (the images too)' if lost else ''}, or submit the "
+            "frame as it is now.",
             job_id=folder.id,
             count=len(match.changed),
             example=example,
         )
     return match
+
+
+def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
+    """What is wrong with a row's image now, as the end of a sentence; empty where nothing is."""
+    cells = image_cells(frame.iloc[[position]], spec)
+    problem = cells.problem(0) if cells is not None else None
+    if problem is None:
+        return ""
+    reason = problem.removeprefix("The row at position 0 ").rstrip(".")
+    return f", which {reason}"
 
 
 def row_slots(sidecar: pa.Table, tally: Tally, positions: Iterable[int]) -> Positions:

@@ -5,6 +5,7 @@ A `Job` is a thin handle on a folder; all its state is on disk.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import secrets
@@ -18,33 +19,34 @@ import numpy as np
 import pandas as pd
 
 from frameenrich import advance as steps
+from frameenrich import regenerate as again
+from frameenrich.data_answers import READERS
 from frameenrich.errors import (
+    CredentialsError,
     FrameMismatchError,
     JobNotFoundError,
     OutputError,
     ParameterError,
+    ProviderError,
     ResponsesError,
     WaitTimeoutError,
 )
-from frameenrich.gather import Gathered, gather, match_frame, refuse_mismatch, row_slots
+from frameenrich.gather import gather, match_frame, refuse_mismatch, row_slots
 from frameenrich.merge import Positions, answer_columns, output_columns, with_columns
-from frameenrich.model import FLAGGED, TERMINAL, BatchStatus, JobSpec, Json, RowStatus
+from frameenrich.model import TERMINAL, Batch, BatchStatus, JobSpec, Json
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import Template, check_params, make_plan
 from frameenrich.progress import progress_bar
-from frameenrich.providers.base import Provider, connect, request_ids
+from frameenrich.providers.base import Provider, connect, patience, provider_names, request_ids
 from frameenrich.reuse import find_answers
-from frameenrich.shard import reworked_line
 from frameenrich.store import JobFolder, ShardFolder, Store, open_store
-from frameenrich.write import check_frame, preview_bodies, write_job, write_round
+from frameenrich.write import check_frame, preview_bodies, write_job
 
 StoreLike = Store | str | os.PathLike[str] | None
 _FIRST_POLL_SECONDS = 0.5
 _LONGEST_POLL_SECONDS = 60.0
 _POLL_GROWTH = 1.5
-# A refusal is an answer; asking the same again is for the user to decide.
-_REGENERATED = FLAGGED - {RowStatus.REFUSED}
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,26 @@ def _aged(status: str, age: float | None) -> str:
         return status
     hours, minutes = divmod(int(age) // 60, 60)
     return f"{status} for {hours} h {minutes:02d} min"
+
+
+def _aged_now(batch: Batch) -> str:
+    return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    """When to give up waiting; never, as it stands here."""
+
+    seconds: float = np.inf
+    at: float = np.inf
+
+    @classmethod
+    def after(cls, seconds: float | None) -> _Deadline:
+        return cls() if seconds is None else cls(seconds, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        return self.at - time.monotonic()
 
 
 class Job:
@@ -123,19 +145,38 @@ class Job:
         """The paths of the job's request files (JSONL), in order."""
         return [shard.requests_path for shard in self._folder.all_shards()]
 
+    def rounds(self) -> pd.DataFrame:
+        """What was asked again, why, and what was changed for it.
+
+        Returns
+        -------
+        DataFrame
+            A row for each round, status and change: ``round``, ``status`` (what the rows were
+            flagged with), ``change`` (``unchanged``, ``feedback``, ``max_tokens 28 -> 56``, ...)
+            and ``requests``. Empty before the first `regenerate`.
+        """
+        table = pd.DataFrame(
+            again.changes(self._folder), columns=["round", "status", "change", "requests"]
+        )
+        return table.astype(
+            {"round": "Int64", "status": "string", "change": "string", "requests": "Int64"}
+        )
+
     def __repr__(self) -> str:
         statuses = ", ".join(sorted({shard.batch.status for shard in self._folder.all_shards()}))
         reused = f", {self.reused:,} answers reused" if self.reused else ""
         return (
-            f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}{reused}>"
+            f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}{reused}"
+            f"{''.join(f'; {line}' for line in again.told(self._folder))}>"
         )
 
     def _repr_html_(self) -> str:
         cells = {
             "job": self.id,
             "model": f"{self.spec.model} through {self.spec.provider}",
-            "batches": ", ".join(shard.batch.status for shard in self._folder.all_shards()),
+            "batches": ", ".join(_aged_now(shard.batch) for shard in self._folder.all_shards()),
             "reused": f"{self.reused:,} answers that this store had already",
+            **({"asked again": "; ".join(told)} if (told := again.told(self._folder)) else {}),
             "folder": os.path.relpath(self.path) if self._folder.store.local else self.path,
             "next": "df.llmbatch.collect()",
         }
@@ -154,6 +195,11 @@ class Job:
     def _reading(self, **wishes: Any) -> Output:
         """How to read answers: as wished for now, as this session has it, or as the folder says."""
         if any(wish is not None for wish in wishes.values()):
+            if self.spec.output.kind in READERS:
+                raise OutputError(
+                    f"The answers of the job {self.id} are data of {self.spec.endpoint}, no text.",
+                    "Collect without labels=, response_model= and parser=.",
+                )
             return choose_output(**wishes)
         if self._output is not None:
             return self._output
@@ -205,19 +251,30 @@ class Job:
         WaitTimeoutError
             The time was up; the job goes on at the provider.
         """
+        self._wait(_Deadline.after(timeout), poll_seconds)
+        return self
+
+    def _wait(self, deadline: _Deadline, poll_seconds: float | None) -> None:
         if steps.settled(self._folder):
-            return self
-        deadline = None if timeout is None else time.monotonic() + timeout
+            return
         pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
         with self._bar() as bar:
-            while not self._step(bar):
-                left = np.inf if deadline is None else deadline - time.monotonic()
-                if left <= 0:
-                    raise self._timed_out(timeout)
-                time.sleep(min(pause, left))
+            while not self._patient_step(bar, deadline):
+                if deadline.left <= 0:
+                    raise self._timed_out(deadline.seconds)
+                time.sleep(min(pause, deadline.left))
                 if poll_seconds is None:
                     pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
-        return self
+
+    def _patient_step(self, bar: Any, deadline: _Deadline) -> bool:
+        """A step in which the provider tries again no longer than the deadline lets it."""
+        with patience(deadline.left):
+            try:
+                return self._step(bar)
+            except ProviderError as error:
+                if not (error.impatient and getattr(error, "passing", False)):
+                    raise
+                raise self._timed_out(deadline.seconds) from error
 
     def _bar(self) -> Any:
         shards = [shard for shard in self._folder.all_shards() if not shard.batch.settled]
@@ -238,10 +295,10 @@ class Job:
             bar.update(_counted(self._folder) - before)
         return done
 
-    def _timed_out(self, timeout: float | None) -> WaitTimeoutError:
+    def _timed_out(self, seconds: float) -> WaitTimeoutError:
         statuses = sorted({shard.batch.status for shard in self._folder.all_shards()})
         return WaitTimeoutError(
-            f"The job {self.id} was still {', '.join(statuses)} after {timeout} seconds.",
+            f"The job {self.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
             "It goes on at the provider: collect() later, also in another session.",
             job_id=self.id,
         )
@@ -286,7 +343,9 @@ class Job:
         wait: bool = False,
         timeout: float | None = None,
         poll_seconds: float | None = None,
+        max_rounds: int = 0,
         usage: bool = False,
+        flatten: bool = False,
         labels: Any = None,
         response_model: Any = None,
         parser: Parser | None = None,
@@ -301,9 +360,15 @@ class Job:
         wait : bool
             Whether to wait until all batches have ended.
         timeout, poll_seconds : float, optional
-            As `wait` takes them.
+            As `wait` takes them; the timeout is for all rounds together.
+        max_rounds : int
+            With ``wait=True``, how often to `regenerate` what can be mended, unattended: until
+            nothing is left, a round changed nothing, or the job has had this many rounds after
+            its first. Rounds of earlier calls count, so that a cell run twice pays once.
         usage : bool
             Whether to add model, attempt, tokens, finish reason, custom_id and raw answer.
+        flatten : bool
+            Whether nested objects become columns, ``field.sub``; lists stay lists.
         labels, response_model, parser
             Read the stored answers anew, in another way; costs nothing.
 
@@ -316,9 +381,23 @@ class Job:
         ------
         FrameMismatchError
             The frame's rows are not those the answers were made for.
+        ParameterError
+            ``max_rounds`` without ``wait=True``.
         """
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
-        self._bring_up_to_date(wait, timeout, poll_seconds)
+        if max_rounds and not wait:
+            raise ParameterError(
+                f"max_rounds={max_rounds} without wait=True.",
+                "Add wait=True: a round can only follow when the one before it has ended.",
+            )
+        if frame is not None and max_rounds:  # refused before anything is paid for it
+            refuse_mismatch(
+                match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
+            )
+        deadline = _Deadline.after(timeout)
+        self._bring_up_to_date(wait, deadline, poll_seconds)
+        if max_rounds:
+            self._mend(output, max_rounds, deadline, poll_seconds)
         sidecar = self._folder.sidecar()
         if frame is None:
             frame = self._key_frame(sidecar)
@@ -328,26 +407,57 @@ class Job:
             positions = found.positions
         tally = gather(self._folder, output).tally
         slots = row_slots(sidecar, tally, positions)
-        columns = answer_columns(tally, slots, positions >= 0, self.spec, usage=usage)
+        columns = answer_columns(
+            tally, slots, positions >= 0, self.spec, usage=usage, flatten=flatten
+        )
         return with_columns(frame, columns)
 
     def _bring_up_to_date(
-        self, wait: bool, timeout: float | None, poll_seconds: float | None
+        self, wait: bool, deadline: _Deadline, poll_seconds: float | None
     ) -> None:
         if wait:
-            self.wait(timeout, poll_seconds)
+            self._wait(deadline, poll_seconds)
         elif not steps.settled(self._folder) and not self._connected().blocking:
             self._step()
+
+    def _mend(
+        self, output: Output, max_rounds: int, deadline: _Deadline, poll_seconds: float | None
+    ) -> None:
+        """Regenerate and wait, until nothing is left to mend or a round changed nothing."""
+        left = again.repairable(gather(self._folder, output).tally)
+        while left and self._folder.rounds() <= max_rounds:
+            before = left
+            self._regenerate(again.Wish(), output)
+            self._wait(deadline, poll_seconds)
+            left = again.repairable(gather(self._folder, output).tally)
+            if left == before:
+                break
 
     def _key_frame(self, sidecar: Any) -> pd.DataFrame:
         parts = [name for name in sidecar.column_names if name.startswith("key_")]
         keys: pd.DataFrame = sidecar.select(parts).to_pandas()
         return keys.set_axis(self._folder.key_names, axis=1)
 
-    def flagged(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
-        """The rows whose status is terminal and not ``ok``: key, status, error, raw, attempt."""
+    def flagged(self, frame: pd.DataFrame | None = None, **reading: Any) -> pd.DataFrame:
+        """The rows whose status is terminal and not ``ok``.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            Whose rows; by default all of the job.
+        **reading
+            ``labels``, ``response_model`` or ``parser``, as `collect` takes them.
+
+        Returns
+        -------
+        DataFrame
+            The key, ``status``, ``error``, ``raw``, ``attempt`` (how often the row was asked) and
+            ``history``: a list with a dict for each earlier attempt (``attempt``, ``status``,
+            ``error``, and ``then``, which is what was changed for the next one).
+        """
+        output = self._reading(**reading)
         sidecar = self._folder.sidecar()
-        tally = self._gathered().tally
+        tally = gather(self._folder, output).tally
         keys = self._key_frame(sidecar)
         positions: Positions = np.arange(len(keys), dtype=np.int64)
         if frame is not None:
@@ -360,11 +470,10 @@ class Job:
         table["status"] = pd.Series([str(tally.status(slots[i])) for i in rows], dtype="string")
         table["error"] = pd.Series([r and r.error for r in results], dtype="string")
         table["raw"] = pd.Series([r and r.raw for r in results], dtype="string")
-        table["attempt"] = pd.Series([int(tally.rounds[slots[i]]) + 1 for i in rows], dtype="Int64")
+        table["attempt"] = pd.Series([int(tally.attempts[slots[i]]) for i in rows], dtype="Int64")
+        earlier = again.history(self._folder, output, [int(slots[i]) for i in rows])
+        table["history"] = pd.Series(earlier, dtype=object)
         return table if frame is None else table.set_axis(frame.index[rows])
-
-    def _gathered(self) -> Gathered:
-        return gather(self._folder, self._reading())
 
     def regenerate(
         self,
@@ -373,51 +482,65 @@ class Job:
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
         feedback: bool = True,
+        labels: Any = None,
+        response_model: Any = None,
+        parser: Parser | None = None,
     ) -> Job:
-        """Send flagged rows again, as a new round of this job.
+        """Send flagged rows again, as a new round of this job; good answers stay as they are.
+
+        Each row goes as it was last sent, but for what its status asks for: ``malformed`` rows
+        are shown their answer and what was wrong with it, ``truncated`` ones get twice the cap on
+        the answer's tokens. `rounds` and the job's card tell what was changed.
 
         Parameters
         ----------
         statuses : iterable of str, optional
-            Which rows; by default all that are flagged but ``refused``.
+            Which rows. By default all that are flagged but those that were refused: ``refused``
+            rows, and rows that ``failed`` with a 4xx other than 408, 409 and 429.
         model : str, optional
-            Another model for them.
+            Another model for them, in this round and those after it.
         params : mapping, optional
-            Request parameters to change for them.
+            Request parameters to change for them, likewise; they win over a doubled cap.
         feedback : bool
             Whether a malformed row is shown its answer and what was wrong with it.
-        """
-        self._bring_up_to_date(wait=False, timeout=None, poll_seconds=None)
-        wanted = _wanted_statuses(statuses)
-        changed = check_params(params or {}, self.spec.endpoint, self.spec.output)
-        changes = {**({"model": model} if model else {}), **changed}
-        with self._folder.lock():
-            tally = self._gathered().tally
-            chosen = {
-                custom_id: slot
-                for custom_id, slot in tally.slots.items()
-                if tally.status(slot) in wanted
-            }
-            if not chosen:
-                return self
-            round_ = self._folder.rounds()
-            lines = []
-            for custom_id, line in self._first_lines(chosen):
-                result = tally.results[chosen[custom_id]]
-                said = _feedback(line, result) if feedback else {}
-                own = f"r{round_}-{custom_id}"
-                reworked, request_hash = reworked_line(line, own, {**said, **changes})
-                lines.append((custom_id, own, reworked, request_hash))
-            write_round(self._folder, round_, lines, self._connected().limits)
-        return self.send()
+        labels, response_model, parser
+            Another reading, as `collect` takes it: the rows that it flags are sent.
 
-    def _first_lines(self, wanted: Mapping[str, int]) -> Iterable[tuple[str, bytes]]:
-        """The request lines of round 0 for some custom_ids."""
-        for shard in self._folder.shards(0):
-            with shard.open_requests() as lines:
-                for custom_id, line in request_ids(lines):
-                    if custom_id in wanted:
-                        yield custom_id, line
+        Returns
+        -------
+        Job
+            This job; with nothing to send it is left as it is.
+
+        Raises
+        ------
+        ParameterError
+            A status or request parameter that is unknown.
+        OutputError
+            The job's parser is of another session: pass it again.
+        """
+        self._bring_up_to_date(wait=False, deadline=_Deadline(), poll_seconds=None)
+        output = self._reading(labels=labels, response_model=response_model, parser=parser)
+        wish = again.Wish(
+            again.check_statuses(statuses),
+            model,
+            check_params(params or {}, self.spec.endpoint, self.spec.output),
+            feedback,
+        )
+        if model is not None and self._connected().blocking:
+            self._check_model(model)
+        return self._regenerate(wish, output)
+
+    def _check_model(self, model: str) -> None:
+        """Have a provider that runs models itself refuse what it does not have, before a round."""
+        if self.spec.provider in provider_names():
+            with contextlib.suppress(CredentialsError):  # a key is not the question
+                connect(self.spec.provider, self._client, model)
+
+    def _regenerate(self, wish: again.Wish, output: Output) -> Job:
+        limits = self._connected().limits.within_tokens(self.spec.max_enqueued_tokens)
+        with self._folder.lock():
+            again.add_round(self._folder, gather(self._folder, output).tally, wish, limits)
+        return self.send()
 
     def import_responses(self, path: str | os.PathLike[str]) -> Job:
         """Take response lines that came by other means (a web page, ``vllm run-batch``).
@@ -479,34 +602,6 @@ def _lines_of(path: str | os.PathLike[str]) -> list[bytes]:
         ) from None
 
 
-def _wanted_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus]:
-    if statuses is None:
-        return _REGENERATED
-    names = {statuses} if isinstance(statuses, str) else set(statuses)
-    unknown = names - {str(status) for status in FLAGGED}
-    if unknown:
-        raise ParameterError(
-            f"statuses= holds {min(unknown)!r}, which is not a flagged status.",
-            f"Use some of: {', '.join(sorted(FLAGGED))}.",
-        )
-    return frozenset(RowStatus(name) for name in names)
-
-
-def _feedback(line: bytes, result: Any) -> dict[str, Json]:
-    """The conversation with the bad answer and what was wrong with it, for chat requests."""
-    import orjson  # noqa: PLC0415 - used by this one function
-
-    body = orjson.loads(line)["body"]
-    if result.status is not RowStatus.MALFORMED or "messages" not in body or not result.raw:
-        return {}
-    said = (
-        f"That answer could not be used: {result.error}. Answer again, in the form asked for and "
-        "nothing else."
-    )
-    turn = [{"role": "assistant", "content": result.raw}, {"role": "user", "content": said}]
-    return {"messages": [*body["messages"], *turn]}
-
-
 # --- doors call these ---------------------------------------------------------------------------
 
 
@@ -547,9 +642,9 @@ def submit(
         nonce=nonce,
         find_answers=None
         if fresh
-        else lambda hashes: find_answers(where, plan.spec, output, hashes),
+        else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
     )
-    return Job(folder, output=output, provider=route).send()
+    return Job(folder, output=plan.output, provider=route).send()
 
 
 def preview(
@@ -570,7 +665,8 @@ def preview(
         template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
     )
     check_frame(frame, plan)
-    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(output_columns(plan.spec, output)))
+    columns = output_columns(plan.spec, plan.output)
+    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -583,10 +679,11 @@ class Preview:
     def __str__(self) -> str:
         blocks = []
         for key, body in self.requests:
-            messages = body.get("messages", body.get("input")) or [
-                {"role": "prompt", "content": body.get("prompt")}
-            ]
-            texts = "\n".join(f"[{m['role']}] {m['content']}" for m in messages)
+            asked = body.get("messages", body.get("input", body.get("prompt", ())))
+            if isinstance(asked, str):
+                name = "prompt" if "prompt" in body else "input"
+                asked = [{"role": name, "content": asked}]
+            texts = "\n".join(f"[{m['role']}] {_shown_content(m['content'])}" for m in asked)
             blocks.append(f"row {key}\n{texts}")
         return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}"
 
@@ -594,6 +691,21 @@ class Preview:
 
     def _repr_html_(self) -> str:
         return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
+
+
+def _shown_content(content: Json) -> str:
+    """A message's content as a person reads it: texts, and what is known of images."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
+
+
+def _shown_image(image: Json) -> str:
+    url = image["url"] if isinstance(image, dict) else image
+    if not url.startswith("data:"):
+        return f"[image] {url}"
+    kind, _, content = url.removeprefix("data:").partition(";base64,")
+    return f"[image] {kind}, {len(content) * 3 // 4 - content.count('='):,} bytes"
 
 
 def open_job(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from frameenrich.confidence import asks_confidence
 from frameenrich.model import JobSpec, Result, RowStatus
-from frameenrich.output import Field, Output
+from frameenrich.output import Field, Output, flattened
 
 Positions = npt.NDArray[np.int64]
 
@@ -20,15 +24,40 @@ _OK = _CODES[RowStatus.OK]
 _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
 
+# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def output_columns(spec: JobSpec, output: Output) -> list[str]:
     """The columns that `collect` adds, but for those of ``usage=True``."""
     fields = [column_name(spec, field) for field in output.fields]
+    if _has_confidence(spec, output.fields):
+        fields.append(f"{spec.name}_confidence")
     return [*fields, f"{spec.name}_status", f"{spec.name}_error"]
+
+
+def flat_columns(spec: JobSpec, output: Output) -> list[str]:
+    """The columns that ``flatten=True`` makes of nested fields."""
+    nested = [field for field in output.fields if field.inner]
+    return [column_name(spec, leaf) for field in nested for leaf, _ in flattened(field, ())]
+
+
+def _has_confidence(spec: JobSpec, fields: Sequence[Field]) -> bool:
+    labels = [field for field in fields if not field.name and field.kind == "category"]
+    return bool(labels) and asks_confidence(spec)
 
 
 def column_name(spec: JobSpec, field: Field) -> str:
     """The column of an output field; a single-valued output is called after the job."""
-    return f"{spec.prefix}{field.name or spec.name}"
+    return f"{spec.prefix}{field.name or spec.name}{field.suffix}"
+
+
+def _shown(result: Result) -> Result:
+    """The result with a reason that can be printed: models and servers speak in it."""
+    if result.error is None or not _CONTROL.search(result.error):
+        return result
+    plain = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], result.error)
+    return msgspec.structs.replace(result, error=plain)
 
 
 class Tally:
@@ -49,7 +78,13 @@ class Tally:
         self.fields = tuple(fields)
         self.codes = np.full(count, _CODES[RowStatus.PENDING], dtype=np.uint8)
         self.rounds = np.zeros(count, dtype=np.int32)
+        self.attempts = np.ones(count, dtype=np.int32)
         self.results: list[Result | None] = [None] * count
+
+    def ask_again(self, slots: Iterable[int]) -> None:
+        """Count a later round's requests, before its results; good answers keep their count."""
+        asked = np.fromiter(slots, dtype=np.int64)
+        self.attempts[asked[self.codes[asked] != _OK]] += 1
 
     def put(self, slot: int, result: Result, round_: int) -> None:
         """Take a result; a good answer is never overwritten, a later round beats an earlier one."""
@@ -60,7 +95,7 @@ class Tally:
             return  # the same line twice: the first stands, unless the second is an answer
         self.codes[slot] = _CODES[result.status]
         self.rounds[slot] = round_
-        self.results[slot] = result
+        self.results[slot] = _shown(result)
 
     def settle(
         self, slots: Iterable[int], status: RowStatus, reason: str | None, round_: int
@@ -84,7 +119,13 @@ class Tally:
 
 
 def answer_columns(
-    tally: Tally, slots: Positions, seen: npt.NDArray[np.bool_], spec: JobSpec, *, usage: bool
+    tally: Tally,
+    slots: Positions,
+    seen: npt.NDArray[np.bool_],
+    spec: JobSpec,
+    *,
+    usage: bool,
+    flatten: bool = False,
 ) -> dict[str, pd.Series]:
     """The output columns of a frame's rows.
 
@@ -99,6 +140,8 @@ def answer_columns(
         no slot was skipped.
     usage : bool
         Whether to add the columns of ``usage=True``.
+    flatten : bool
+        Whether nested objects become columns of their own.
 
     Returns
     -------
@@ -107,7 +150,10 @@ def answer_columns(
     """
     results = [tally.results[slot] if slot >= 0 else None for slot in slots]
     ok = [r if r is not None and r.status is RowStatus.OK else None for r in results]
-    columns = _value_columns(ok, tally.fields, spec)
+    columns = _value_columns(ok, tally.fields, spec, flatten)
+    if _has_confidence(spec, tally.fields):
+        sure = [r and r.confidence for r in ok]
+        columns[f"{spec.name}_confidence"] = pd.Series(sure, dtype="Float64")
     statuses = [
         str(tally.status(slot)) if slot >= 0 else (str(RowStatus.SKIPPED) if known else None)
         for slot, known in zip(slots, seen, strict=True)
@@ -115,14 +161,14 @@ def answer_columns(
     columns[f"{spec.name}_status"] = pd.Series(statuses, dtype="string")
     columns[f"{spec.name}_error"] = pd.Series([r and r.error for r in results], dtype="string")
     if usage:
-        attempts = [int(tally.rounds[slot]) + 1 if slot >= 0 else None for slot in slots]
+        attempts = [int(tally.attempts[slot]) if slot >= 0 else None for slot in slots]
         ids = [tally.custom_ids[slot] if slot >= 0 else None for slot in slots]
         columns |= _usage_columns(results, attempts, ids, spec.name)
     return columns
 
 
 def _value_columns(
-    results: Sequence[Result | None], fields: Sequence[Field], spec: JobSpec
+    results: Sequence[Result | None], fields: Sequence[Field], spec: JobSpec, flatten: bool
 ) -> dict[str, pd.Series]:
     columns: dict[str, pd.Series] = {}
     for i, field in enumerate(fields):
@@ -130,7 +176,8 @@ def _value_columns(
         if field.kind == "any":
             columns |= _parsed_columns(values, spec)
         else:
-            columns[column_name(spec, field)] = typed(values, field)
+            for leaf, cells in flattened(field, values) if flatten else ((field, values),):
+                columns[column_name(spec, leaf)] = typed(cells, leaf)
     return columns
 
 
@@ -150,10 +197,27 @@ def typed(values: Sequence[Any], field: Field) -> pd.Series:
     dtype = _DTYPES.get(field.kind)
     if dtype is not None:
         return pd.Series(values, dtype=dtype)
+    if field.kind in {"date", "datetime"}:
+        return _times(values, field.kind)
     cells = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):  # one by one: numpy would unpack lists of equal length
         cells[i] = value
     return pd.Series(cells, dtype=object)
+
+
+def _times(values: Sequence[str | None], kind: str) -> pd.Series:
+    """Dates, or moments in UTC, in microseconds: what every year of the calendar fits into.
+
+    A moment without an offset is taken for UTC, as JSON Schema's ``date-time`` leaves no other.
+    """
+    times = np.full(len(values), "NaT", dtype="datetime64[us]")
+    for i, text in enumerate(values):
+        if text is not None:
+            moment = datetime.fromisoformat(text)
+            offset = np.timedelta64(moment.utcoffset() or timedelta(0), "us")
+            times[i] = np.datetime64(moment.replace(tzinfo=None), "us") - offset
+    column = pd.Series(times)
+    return column if kind == "date" else column.dt.tz_localize("UTC")
 
 
 def _parsed_columns(values: Sequence[Any], spec: JobSpec) -> dict[str, pd.Series]:

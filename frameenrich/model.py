@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+import msgspec
+
 Json = Any
 """A value that ``json.loads`` could have returned."""
 
@@ -15,7 +17,11 @@ OnNull = Literal["raise", "empty", "skip"]
 BYTES_PER_TOKEN = 4
 """For pacing only: request bytes hold JSON too, so this counts rather too many tokens."""
 
-OutputKind = Literal["text", "labels", "schema", "parser", "embedding"]
+ImageDetail = Literal["low", "high", "auto"]
+MAX_IMAGE_BYTES = 20_000_000
+"""How large an image may be where nothing else is said."""
+
+OutputKind = Literal["text", "labels", "schema", "parser", "embedding", "moderation"]
 
 
 class RowStatus(StrEnum):
@@ -149,24 +155,18 @@ class Batch:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Batch:
-        """Read back what `to_json` wrote; fields a later version added are passed over."""
-        known = {name: value for name, value in json.loads(text).items() if name in _BATCH_FIELDS}
-        return cls(
-            **{
-                **known,
-                "errors": tuple(BatchError(**each) for each in known.get("errors", ())),
-                "rejected": tuple(Rejection(**each) for each in known.get("rejected", ())),
-                "reused_from": tuple(known.get("reused_from", ())),
-                "spent_file_ids": tuple(known.get("spent_file_ids", ())),
-            }
-        )
+        """Read back what `to_json` wrote; fields a later version added are passed over.
+
+        Raises
+        ------
+        ValueError
+            It is no JSON, or some field has another type.
+        """
+        return msgspec.convert(json.loads(text), cls, strict=False)
 
     def but(self, **changes: Any) -> Batch:
         """A copy with some fields changed."""
         return replace(self, **changes)
-
-
-_BATCH_FIELDS = frozenset(Batch.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +182,13 @@ class OutputSpec:
     """What an answer has to be, in a form that can be stored.
 
     ``schema`` is the JSON Schema that was asked for (``None`` for plain text, a parser and
-    embeddings); its properties are the output columns.
+    embeddings); its properties are the output columns. ``dimensions`` is how long a vector has to
+    be, where that was asked for.
     """
 
     kind: OutputKind = "text"
     schema: Mapping[str, Json] | None = None
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,11 @@ class JobSpec:
     on_null: OnNull = "raise"
     sources: Mapping[str, str] = field(default_factory=dict)
     max_enqueued_tokens: int | None = None
+    image: tuple[str, ...] = ()
+    image_root: str = "."
+    image_detail: ImageDetail | None = None
+    image_max_pixels: int | None = None
+    image_max_bytes: int = MAX_IMAGE_BYTES
     version: int = 1
 
     def to_json(self) -> str:
@@ -222,6 +229,7 @@ class JobSpec:
                 "messages": tuple(Message(**each) for each in loaded["messages"]),
                 "output": OutputSpec(**loaded["output"]),
                 "key": None if loaded["key"] is None else tuple(loaded["key"]),
+                "image": tuple(loaded.get("image", ())),
             }
         )
 
@@ -229,8 +237,7 @@ class JobSpec:
 _SPEC_FIELDS = frozenset(JobSpec.__dataclass_fields__)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, gc=False):
     """What came back for one custom_id: the envelope opened, the answer not yet judged."""
 
     custom_id: str
@@ -239,8 +246,7 @@ class Response:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What the provider says an answer took; tokens."""
 
     model: str | None = None
@@ -249,11 +255,12 @@ class Usage:
     finish_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, gc=False):
     """A response after parsing: a status, and values or the reason why not.
 
     ``values`` holds one value per output column, in their order; ``raw`` is the answer's text.
+    ``status_code`` is the HTTP status of a ``failed`` request, where there was one; ``confidence``
+    is how sure the model was of a label (`frameenrich.confidence`).
     """
 
     custom_id: str
@@ -263,6 +270,28 @@ class Result:
     raw: str | None = None
     usage: Usage = Usage()
     repaired: bool = False
+    status_code: int | None = None
+    confidence: float | None = None
+
+    @property
+    def repairable(self) -> bool:
+        """Whether asking again may mend it: not what was refused, as content or as a request.
+
+        Examples
+        --------
+        >>> Result("row-1", RowStatus.FAILED, status_code=429).repairable
+        True
+        >>> Result("row-1", RowStatus.FAILED, status_code=400).repairable
+        False
+        """
+        if self.status is RowStatus.FAILED:
+            code = self.status_code
+            return code is None or code not in range(400, 500) or code in _PASSING_CODES
+        return self.status.flagged and self.status is not RowStatus.REFUSED
+
+
+_PASSING_CODES = frozenset({408, 409, 429})
+"""Of the 4xx, those that are about the moment and not about the request; the SDK retries them."""
 
 
 @dataclass(frozen=True, slots=True)

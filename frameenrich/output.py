@@ -7,20 +7,25 @@ one built from the stored schema, whose constraints `jsonschema-rs` then checks.
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import enum
 import json
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from numbers import Number
 from typing import Any, Literal
 
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
 
-FieldKind = Literal["string", "integer", "number", "boolean", "category", "object", "any"]
+FieldKind = Literal[
+    "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
+    "any",
+]  # fmt: skip
 Parser = Callable[[str], Any]
 
 LABEL = "label"
@@ -33,11 +38,17 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One output column: the property it comes from and the type it has."""
+    """One output column: the property it comes from and the type it has.
+
+    ``suffix`` ends the column's name, where a single-valued output has a second column. ``inner``
+    are the fields of a nested object, for ``flatten=True``.
+    """
 
     name: str
     kind: FieldKind
     categories: tuple[str, ...] = ()
+    suffix: str = ""
+    inner: tuple[Field, ...] = dataclasses.field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,10 +74,15 @@ class Output:
         """The output columns; a text or parser answer has one, called after the job."""
         if self.spec.kind == "text":
             return (Field("", "string"),)
+        if self.spec.kind == "embedding":
+            return (Field("", "vector"),)
+        if self.spec.kind == "moderation":
+            return (Field("", "boolean"), Field("", "object", suffix="_categories"))
         if self.spec.schema is None:
             return (Field("", "any"),)
         schema = self.spec.schema
-        fields = tuple(_field(name, p, schema) for name, p in schema["properties"].items())
+        top = {name: value for name, value in schema.items() if name != "$defs"}
+        fields = tuple(_field(name, p, schema, top) for name, p in schema["properties"].items())
         return (Field("", "category", fields[0].categories),) if self._labels else fields
 
     @property
@@ -90,9 +106,7 @@ class Output:
             return (text,), False
         if self.parser is not None:
             return (_parsed(self.parser, text),), False
-        if self._labels:
-            return (self._read_label(text),), False
-        return self._read_object(text)
+        return self._read_label(text) if self._labels else self._read_object(text)
 
     def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:
         try:
@@ -104,7 +118,12 @@ class Output:
             if not isinstance(value, dict):
                 raise MalformedError("$: the answer is not a JSON object") from error
         repaired = _is_not_json(text)
-        return self._validated(json.dumps(self._with_exact_labels(value))), repaired
+        schema = self.spec.schema or {}
+        try:
+            value = _with_exact_choices(value, schema, schema)
+        except RecursionError:
+            raise MalformedError("$: the answer is nested too deeply") from None
+        return self._validated(json.dumps(value)), repaired
 
     def _validated(self, text: str) -> tuple[Any, ...]:
         from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import
@@ -141,38 +160,69 @@ class Output:
         return jsonschema_rs.validator_for(dict(self.spec.schema))
 
     @cached_property
-    def _known_labels(self) -> dict[str, dict[str, str]]:
-        schema = self.spec.schema or {}
-        fields = [_field(name, p, schema) for name, p in schema.get("properties", {}).items()]
-        return {f.name: {_folded(c): c for c in f.categories} for f in fields if f.categories}
+    def _known_labels(self) -> dict[str, str]:
+        return {_folded(label): label for label in self.fields[0].categories}
 
-    def _with_exact_labels(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Labels that differ in case and spacing only, as they were asked for."""
-        return {
-            name: self._known_labels.get(name, {}).get(_folded(v), v) if isinstance(v, str) else v
-            for name, v in value.items()
-        }
-
-    def _read_label(self, text: str) -> str:
+    def _read_label(self, text: str) -> tuple[tuple[str], bool]:
         value = loads_leniently(text)
+        repaired = isinstance(value, dict) and _is_not_json(text)
         answer = value.get(LABEL) if isinstance(value, dict) else text
         if isinstance(answer, int) and not isinstance(answer, bool):
             answer = str(answer)
-        known = self._known_labels[LABEL]
+        known = self._known_labels
         label = known.get(_folded(answer)) if isinstance(answer, str) else None
+        if label is None and answer is text:  # the label alone, as a sentence or a quotation
+            label = known.get(_folded(text.strip().strip("\"'.")))
         if label is None:
             shown = answer if isinstance(answer, str) else json.dumps(answer)
             raise MalformedError(
                 f"$.{LABEL}: {_short(shown)!r} is not one of the {len(known)} labels"
             )
-        return label
+        return (label,), repaired
 
 
-def _fitting(value: Any, field: Field) -> Any:
+def _fitting(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
     """The value, where its column can hold it: pandas' Int64 has 64 bits."""
+    here = (*path, field.name)
     if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
-        raise MalformedError(f"{json_path([field.name])}: the integer does not fit in 64 bits")
+        raise MalformedError(f"{json_path(here)}: the integer does not fit in 64 bits")
+    for inner in field.inner if isinstance(value, dict) else ():
+        _fitting(value.get(inner.name), inner, here)
+    return as_cell(value, field)
+
+
+def as_cell(value: Any, field: Field) -> Any:
+    """A value of an answer as its column holds it.
+
+    A Decimal comes as text and is made a number; what is one of several plain types is text.
+
+    Examples
+    --------
+    >>> as_cell("12.30", Field("price", "number")), as_cell(3, Field("size", "string"))
+    (12.3, '3')
+    """
+    if field.kind == "number" and isinstance(value, str):
+        return float(value)
+    if field.kind == "string" and value is not None and not isinstance(value, str):
+        return json.dumps(value)
     return value
+
+
+def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequence[Any]]]:
+    """A field's columns with nested objects as columns of their own, ``field.sub``.
+
+    Examples
+    --------
+    >>> size = Field("size", "object", inner=(Field("w", "integer"), Field("h", "integer")))
+    >>> [(f.name, cells) for f, cells in flattened(size, [{"w": 1, "h": 2}, None])]
+    [('size.w', [1, None]), ('size.h', [2, None])]
+    """
+    if not field.inner:
+        yield field, values
+    for inner in field.inner:
+        cells = [v.get(inner.name) if isinstance(v, Mapping) else None for v in values]
+        named = dataclasses.replace(inner, name=f"{field.name}.{inner.name}")
+        yield from flattened(named, [as_cell(cell, inner) for cell in cells])
 
 
 def _parsed(parser: Parser, text: str) -> Any:
@@ -185,7 +235,30 @@ def _parsed(parser: Parser, text: str) -> Any:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.strip().strip("\"'.").casefold().split())
+    """What counts of a label: neither case nor spacing."""
+    return " ".join(text.casefold().split())
+
+
+def _with_exact_choices(value: Json, wanted: Json, root: Mapping[str, Json]) -> Json:
+    """An answer whose choices, however deep, are written as they were asked for."""
+    node = _without_null(wanted, root)
+    if not node:
+        return value
+    if isinstance(value, str):
+        choices = {_folded(c): c for c in _choices(node, root) if isinstance(c, str)}
+        return choices.get(_folded(value), value)
+    if isinstance(value, list):
+        return [_with_exact_choices(item, node.get("items"), root) for item in value]
+    if isinstance(value, dict):
+        inner = node.get("properties", {})
+        return {name: _with_exact_choices(v, inner.get(name), root) for name, v in value.items()}
+    return value
+
+
+def _choices(node: Mapping[str, Json], root: Mapping[str, Json]) -> Iterator[Json]:
+    yield from node.get("enum", [node["const"]] if "const" in node else ())
+    for alternative in node.get("anyOf", node.get("oneOf", ())):
+        yield from _choices(_resolved(alternative, root), root)
 
 
 def _short(text: str, length: int = 60) -> str:
@@ -231,7 +304,8 @@ def _is_not_json(text: str) -> bool:
 def _where_and_why(error: Any) -> str:
     first = error.errors(include_url=False)[0]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{json_path(first['loc'])}: {first['msg']}{more}"
+    reason = first["msg"].removeprefix("Value error, ")  # what a user's own validator raised
+    return f"{json_path(first['loc'])}: {reason}{more}"
 
 
 def json_path(parts: Sequence[str | int]) -> str:
@@ -347,7 +421,7 @@ def _model_output(wish: Any) -> Output:
             "Give a pydantic model class, a JSON Schema, or a dict of field names and types.",
         )
     try:
-        schema = model.model_json_schema()
+        schema = model.model_json_schema(schema_generator=_schema_generator())
         written = model.model_json_schema(mode="serialization")
     except (PydanticUserError, ValueError) as error:
         raise _unusable(error) from error
@@ -358,6 +432,22 @@ def _model_output(wish: Any) -> Output:
             "Use alias= instead of validation_alias= or serialization_alias=.",
         )
     return Output(OutputSpec("schema", _checked_schema(schema)), model=model)
+
+
+@cache
+def _schema_generator() -> Any:
+    from decimal import Decimal  # noqa: PLC0415 - as pydantic, only where a class is given
+
+    from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415
+
+    class Numbers(GenerateJsonSchema):
+        """Asks for a Decimal as a number; pydantic's own pattern for texts is refused by APIs."""
+
+        def decimal_schema(self, schema: Any) -> dict[str, Any]:
+            plain = {k: float(v) if isinstance(v, Decimal) else v for k, v in schema.items()}
+            return self.float_schema(typing.cast("Any", plain))
+
+    return Numbers
 
 
 def _unusable(error: Exception) -> OutputError:
@@ -419,7 +509,10 @@ def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
     elif isinstance(node, Mapping):
         yield from _own_faults(node, path)
         for name, value in node.items():
-            if name not in {"enum", "const", "default", "examples"}:
+            if name == "properties" and isinstance(value, Mapping):  # its names are no keywords
+                for field, schema in value.items():
+                    yield from _schema_faults(schema, f"{path}.{field}")
+            elif name not in {"enum", "const", "default", "examples"}:
                 yield from _schema_faults(value, f"{path}.{name}")
 
 
@@ -444,6 +537,7 @@ _KINDS: Mapping[str, FieldKind] = {
     "number": "number",
     "boolean": "boolean",
 }
+_FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
 
 
 def _resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
@@ -470,13 +564,52 @@ def _without_null(wanted: Json, root: Mapping[str, Json]) -> dict[str, Json]:
     return node
 
 
-def _field(name: str, node: Json, root: Mapping[str, Json]) -> Field:
+def _field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Field:
+    """The column of a property; `above` are the objects it is in, which may hold it again."""
     node = _without_null(node, root)
     choices = node.get("enum", [node["const"]] if "const" in node else [])
     texts = [choice for choice in choices if choice is not None]
     if texts and all(isinstance(choice, str) for choice in texts):
         return Field(name, "category", tuple(texts))
-    return Field(name, _KINDS.get(str(node.get("type")), "object"))
+    kind = _kind(node, root) if "type" in node or not texts else _kind_of_all(texts)
+    members = node.get("properties", {})
+    if kind != "object" or node.get("additionalProperties") or node in above:
+        return Field(name, kind)
+    inner = (_field(sub, value, root, *above, node) for sub, value in members.items())
+    return Field(name, kind, inner=tuple(inner))
+
+
+def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
+    alternatives = node.get("anyOf", node.get("oneOf"))
+    if isinstance(node.get("type"), list):
+        alternatives = [{**node, "type": each} for each in node["type"]]
+    if alternatives is not None:
+        resolved = [_resolved(each, root) for each in alternatives]
+        return _common_kind([each for each in resolved if each.get("type") != "null"], root)
+    if node.get("type") == "string" and node.get("format") in _FORMATS:
+        return _FORMATS[node["format"]]
+    return _KINDS.get(str(node.get("type")), "object")
+
+
+def _kind_of_all(values: Sequence[Json]) -> FieldKind:
+    """The type of choices that are not all texts."""
+    types = {type(value) for value in values}
+    if types <= {int, float}:
+        return "integer" if types == {int} else "number"
+    if types == {bool}:
+        return "boolean"
+    return "string" if types <= {str, int, float, bool} else "object"
+
+
+def _common_kind(nodes: Sequence[Mapping[str, Json]], root: Mapping[str, Json]) -> FieldKind:
+    """One type for values of several: numbers stay numbers, other plain values are text."""
+    kinds = {_kind(node, root) for node in nodes}
+    if not kinds or "object" in kinds:
+        return "object"
+    return "number" if kinds <= {"integer", "number"} else "string"
+
+
+_TIMES = {"date": dt.date, "date-time": dt.datetime}
 
 
 def _python_type(node: Json, root: Mapping[str, Json]) -> Any:
@@ -492,6 +625,8 @@ def _python_type(node: Json, root: Mapping[str, Json]) -> Any:
         allowed = node.get("enum", [node.get("const")])
         scalars = all(isinstance(value, (str, int, bool, type(None))) for value in allowed)
         return Literal[tuple(allowed)] if allowed and scalars else Any
+    if kind == "string" and node.get("format") in _TIMES:
+        return _TIMES[node["format"]]
     simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
     if kind in simple:
         return simple[kind]

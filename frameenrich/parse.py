@@ -7,28 +7,103 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from frameenrich.confidence import label_confidence
+from frameenrich.data_answers import READERS
 from frameenrich.model import Json, Response, Result, RowStatus, Usage
 from frameenrich.output import MalformedError, Output
 
 _OK_CODES = range(200, 300)
 
 
+_NULL = msgspec.Raw(b"null")  # Raw cannot be in a union: what is absent is this
+
+
 class _Inner(msgspec.Struct, gc=False):
     status_code: int | None = None
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = _NULL
 
 
 class _Line(msgspec.Struct, gc=False):
     custom_id: str | None = None
     response: _Inner | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NULL
+
+
+class _ChatMessage(msgspec.Struct, gc=False):
+    content: str
+    refusal: str | None = None
+
+
+class _ChatChoice(msgspec.Struct, gc=False):
+    message: _ChatMessage
+    finish_reason: Literal["stop"]
+    logprobs: None = None
+
+
+class _ChatTokens(msgspec.Struct, gc=False):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _ChatBody(msgspec.Struct, gc=False):
+    choices: tuple[_ChatChoice]
+    model: str
+    usage: _ChatTokens
+    error: None = None
+
+
+class _ChatInner(msgspec.Struct, gc=False):
+    status_code: Literal[200]
+    body: _ChatBody
+
+
+class _ChatLine(msgspec.Struct, gc=False):
+    """The line that comes nearly always: one chat answer, stopped by itself."""
+
+    custom_id: str
+    response: _ChatInner
+    error: None = None
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
+_decode_chat_line = msgspec.json.Decoder(_ChatLine).decode
+
+
+def read_result(line: bytes, output: Output) -> Result | None:
+    """Open and judge one line; None where no row can be told from it.
+
+    What fits the type of an ordinary chat answer takes a short way; everything else, and what
+    does not validate, is judged in full. Both ways give the same result.
+    """
+    chat = None if output.spec.kind in READERS else _ordinary_answer(line)
+    if chat is None:
+        response = read_response(line)
+        return None if response is None else judge(response, output)
+    body, tokens = chat.response.body, chat.response.body.usage
+    usage = Usage(body.model, tokens.prompt_tokens, tokens.completion_tokens, "stop")
+    return _read(chat.custom_id, body.choices[0].message.content, output, usage)
+
+
+def _ordinary_answer(line: bytes) -> _ChatLine | None:
+    try:
+        chat = _decode_chat_line(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    message = chat.response.body.choices[0].message
+    plain = chat.custom_id and not message.refusal and message.content.strip()
+    return chat if plain else None
+
+
+def _read(custom_id: str, text: str, output: Output, usage: Usage) -> Result:
+    try:
+        values, repaired = output.read(text)
+    except MalformedError as error:
+        return Result(custom_id, RowStatus.MALFORMED, None, str(error), text, usage)
+    return Result(custom_id, RowStatus.OK, values, None, text, usage, repaired)
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -106,9 +181,7 @@ def _loads_whole(text: str | bytes) -> Json:
     return loaded
 
 
-def _loads(raw: msgspec.Raw | None) -> Json:
-    if raw is None:
-        return None
+def _loads(raw: msgspec.Raw) -> Json:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -136,7 +209,7 @@ def _error_text(error: Json) -> str | None:
     code, message = error.get("code") or error.get("type"), error.get("message")
     if code and message:
         return f"{code}: {message}"
-    return str(code or message or json.dumps(error))
+    return str(code or message or _as_text(error))
 
 
 def judge(response: Response, output: Output) -> Result:
@@ -144,18 +217,32 @@ def judge(response: Response, output: Output) -> Result:
     failure = _failure(response)
     if failure is not None:
         return failure
+    if output.spec.kind in READERS:
+        return _judge_data(response, output)
     answer = _answer(response.body)
     usage = _usage(response.body, answer.finish_reason)
     done = _not_an_answer(response, answer, usage)
     if done is not None:
         return done
-    text = answer.text or ""
+    result = _read(response.custom_id, answer.text or "", output, usage)
+    if output.spec.kind != "labels" or result.status is not RowStatus.OK:
+        return result
+    sure = label_confidence(response.body, result.raw or "")
+    return msgspec.structs.replace(result, confidence=sure)
+
+
+def _judge_data(response: Response, output: Output) -> Result:
+    """Judge an answer that is no text: a vector, a verdict."""
+    usage = _usage(response.body, None)
     try:
-        values, repaired = output.read(text)
+        reading = READERS[output.spec.kind](response.body, output.spec)
     except MalformedError as error:
-        status = RowStatus.MALFORMED
-        return Result(response.custom_id, status, None, str(error), text, usage)
-    return Result(response.custom_id, RowStatus.OK, values, None, text, usage, repaired)
+        raw = json.dumps(response.body, ensure_ascii=False)
+        return Result(response.custom_id, RowStatus.MALFORMED, None, str(error), raw, usage)
+    if reading is None:
+        reason = "the answer holds no result"
+        return Result(response.custom_id, RowStatus.EMPTY, None, reason, None, usage)
+    return Result(response.custom_id, RowStatus.OK, reading[0], None, reading[1], usage)
 
 
 def _failure(response: Response) -> Result | None:
@@ -169,8 +256,16 @@ def _failure(response: Response) -> Result | None:
         status = RowStatus.EXPIRED
     elif error is not None and error.startswith("batch_cancelled"):
         status = RowStatus.CANCELLED
-    raw = None if body in (None, {}) else json.dumps(body, ensure_ascii=False)
-    return Result(response.custom_id, status, None, error or _why_failed(code, body), raw)
+    raw = None if body in (None, {}) else _as_text(body)
+    reason = error or _why_failed(code, body)
+    return Result(response.custom_id, status, None, reason, raw, status_code=code)
+
+
+def _as_text(value: Json) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to show)"
 
 
 def _has_answer(body: dict[str, Json]) -> bool:
@@ -247,7 +342,7 @@ def _not_an_answer(response: Response, answer: _Answer, usage: Usage) -> Result 
         return flagged(RowStatus.REFUSED, "stopped by the provider's content filter")
     if answer.finish_reason == "length":
         return flagged(
-            RowStatus.TRUNCATED, "cut at the token limit; raise max_tokens in params and regenerate"
+            RowStatus.TRUNCATED, "cut at the token limit; regenerate asks with twice the limit"
         )
     if not (answer.text or "").strip():
         return flagged(RowStatus.EMPTY, "the answer holds no text")

@@ -5,25 +5,49 @@ from __future__ import annotations
 import difflib
 import enum
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from frameenrich.errors import ParameterError, TemplateError
-from frameenrich.model import JobSpec, Message, OnNull, OutputSpec
+from frameenrich.confidence import confidence_params
+from frameenrich.errors import OutputError, ParameterError, TemplateError
+from frameenrich.model import (
+    MAX_IMAGE_BYTES,
+    ImageDetail,
+    JobSpec,
+    Message,
+    OnNull,
+    OutputKind,
+    OutputSpec,
+)
 from frameenrich.output import Output
 from frameenrich.render import Prompt
 
 Template = str | Path | Sequence[Mapping[str, str]]
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions")
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+)
+_WITH_IMAGES = ENDPOINTS[:2]
+_ONE_TEXT = ENDPOINTS[2:]
+_DATA_KINDS: Mapping[str, OutputKind] = {
+    "/v1/embeddings": "embedding",
+    "/v1/moderations": "moderation",
+}
 _MAX_NAME = 80
 _OURS = frozenset({"model", "messages", "input", "prompt"})
 _PARAMETER_TYPES = {
     "/v1/chat/completions": "openai.types.chat.completion_create_params",
     "/v1/responses": "openai.types.responses.response_create_params",
     "/v1/completions": "openai.types.completion_create_params",
+    "/v1/embeddings": "openai.types.embedding_create_params",
+    "/v1/moderations": "openai.types.moderation_create_params",
 }
 
 
@@ -60,6 +84,12 @@ def make_plan(
     on_null: str = "raise",
     prefix: str = "",
     max_enqueued_tokens: int | None = None,
+    logprobs: bool = False,
+    image: str | Sequence[str] | None = None,
+    image_root: str | os.PathLike[str] = ".",
+    image_detail: ImageDetail | None = None,
+    image_max_pixels: int | None = None,
+    image_max_bytes: int = MAX_IMAGE_BYTES,
 ) -> Plan:
     """Check every wish that needs no frame, and put them together.
 
@@ -85,7 +115,16 @@ def make_plan(
             f"endpoint={endpoint!r} is not one this version answers for.",
             f"Use one of: {', '.join(ENDPOINTS)}.",
         )
+    output = _endpoint_output(endpoint, output, params or {})
+    if logprobs:
+        if output.spec.kind != "labels":
+            raise ParameterError(
+                "logprobs=True tells how sure a label is, and there are no labels=.",
+                "Give labels=, or ask for logprobs in params=.",
+            )
+        params = confidence_params(endpoint, params or {})
     messages, sources = read_template(template, system)
+    columns = _image_columns(image, image_detail, image_max_pixels, image_max_bytes)
     spec = JobSpec(
         name=name,
         model=model,
@@ -100,13 +139,82 @@ def make_plan(
         on_null=cast("OnNull", on_null),
         sources=sources,
         max_enqueued_tokens=max_enqueued_tokens,
+        image=columns,
+        image_root=os.fspath(image_root),
+        image_detail=image_detail,
+        image_max_pixels=image_max_pixels,
+        image_max_bytes=image_max_bytes,
     )
-    if endpoint == "/v1/completions" and (len(messages) > 1 or output.spec.schema):
+    _check_messages(spec)
+    return Plan(spec, output)
+
+
+def _endpoint_output(endpoint: str, output: Output, params: Mapping[str, Any]) -> Output:
+    """What an endpoint that answers with data gives; the others as they were."""
+    kind = _DATA_KINDS.get(endpoint)
+    if kind is None:
+        return output
+    if output.spec.kind != "text":
+        given = "a vector" if kind == "embedding" else "a verdict"
+        raise OutputError(
+            f"endpoint={endpoint!r} answers with {given}, which has one form.",
+            "Leave out labels=, response_model= and parser=, or use '/v1/chat/completions'.",
+        )
+    return Output(OutputSpec(kind, dimensions=_dimensions(params) if kind == "embedding" else None))
+
+
+def _dimensions(params: Mapping[str, Any]) -> int | None:
+    dimensions = params.get("dimensions")
+    if dimensions is None:
+        return None
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
         raise ParameterError(
-            "endpoint='/v1/completions' takes one text and gives plain text.",
+            f"dimensions={dimensions!r} is no length of a vector.", "Give a whole number above 0."
+        )
+    return dimensions
+
+
+def _image_columns(
+    image: str | Sequence[str] | None, detail: str | None, max_pixels: int | None, max_bytes: int
+) -> tuple[str, ...]:
+    columns = () if image is None else (image,) if isinstance(image, str) else tuple(image)
+    if image is not None and (not columns or not all(isinstance(c, str) for c in columns)):
+        raise ParameterError(
+            f"image={image!r} names no column.", "Give the name of a column, or a list of names."
+        )
+    if detail is not None and detail not in get_args(ImageDetail):
+        raise ParameterError(
+            f"image_detail={detail!r} is not known.", "Use 'low', 'high' or 'auto'."
+        )
+    for name, limit in (("image_max_pixels", max_pixels), ("image_max_bytes", max_bytes)):
+        if limit is not None and limit < 1:
+            raise ParameterError(f"{name}={limit} lets no image through.", "Give 1 or more.")
+    if not columns and (detail is not None or max_pixels is not None):
+        raise ParameterError(
+            "image_detail= or image_max_pixels= is given, and image= is not.",
+            "Name the column with the images: image='photo'.",
+        )
+    return columns
+
+
+def _check_messages(spec: JobSpec) -> None:
+    """Refuse messages that the endpoint has no room for."""
+    endpoint = spec.endpoint
+    if endpoint in _ONE_TEXT and (len(spec.messages) > 1 or spec.output.schema):
+        raise ParameterError(
+            f"endpoint={endpoint!r} takes one text"
+            + (" and gives plain text." if endpoint == "/v1/completions" else "."),
             "Leave out system=, labels= and response_model=, or use '/v1/chat/completions'.",
         )
-    return Plan(spec, output)
+    if spec.image and endpoint not in _WITH_IMAGES:
+        raise ParameterError(
+            f"endpoint={endpoint!r} takes no images.", f"Use one of: {', '.join(_WITH_IMAGES)}."
+        )
+    if spec.image and not any(message.role == "user" for message in spec.messages):
+        raise ParameterError(
+            "image= needs a message of the role 'user' to put the images in.",
+            'Add {"role": "user", "content": "..."} to the template.',
+        )
 
 
 def _key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
@@ -280,7 +388,7 @@ def _known_parameters(endpoint: str) -> frozenset[str]:
     module = import_module(_PARAMETER_TYPES[endpoint])
     names: set[str] = set()
     for item in vars(module).values():
-        if isinstance(item, type) and item.__name__.endswith("CreateParamsBase"):
+        if isinstance(item, type) and item.__name__.endswith(("CreateParams", "CreateParamsBase")):
             names |= set(item.__annotations__)
     return frozenset(names | {"stream"})
 

@@ -7,8 +7,7 @@ line is a join of constant and varying pieces (SPEED.md).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 import xxhash
@@ -43,6 +42,8 @@ class RequestWriter:
     """
 
     def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
+        self._slot = image_slot(spec)
         self._url = spec.url
         marks = _unused_marks(spec)
         body = encode(request_body(spec, marks))
@@ -50,11 +51,14 @@ class RequestWriter:
         self._head = b'{"custom_id":'
         self._mid = b',"method":"POST","url":' + encode(spec.url) + b',"body":'
 
-    def body(self, rendered: Sequence[str]) -> bytes:
-        """The request's JSON body for one row's rendered messages."""
+    def body(self, rendered: Sequence[str], image_urls: Sequence[str] = ()) -> bytes:
+        """The request's JSON body for one row's rendered messages and images."""
+        contents: list[Json] = list(rendered)
+        if image_urls:
+            contents[self._slot] = _with_images(self._spec, rendered[self._slot], image_urls)
         pieces = [self._pieces[0]]
-        for text, piece in zip(rendered, self._pieces[1:], strict=True):
-            pieces += (encode(text), piece)
+        for content, piece in zip(contents, self._pieces[1:], strict=True):
+            pieces += (encode(content), piece)
         return b"".join(pieces)
 
     def line(self, custom_id: str, body: bytes) -> bytes:
@@ -81,20 +85,48 @@ def input_hash(rendered: Sequence[str]) -> bytes:
     return digest.digest()
 
 
-def request_body(spec: JobSpec, texts: Sequence[str]) -> dict[str, Json]:
+def request_body(
+    spec: JobSpec, texts: Sequence[str], image_urls: Sequence[str] = ()
+) -> dict[str, Json]:
     """The body of a request whose messages have these contents."""
-    messages = [
+    messages: list[dict[str, Json]] = [
         {"role": m.role, "content": text} for m, text in zip(spec.messages, texts, strict=True)
     ]
+    if image_urls:
+        slot = image_slot(spec)
+        messages[slot]["content"] = _with_images(spec, texts[slot], image_urls)
     return {"model": spec.model, **_content(spec, messages), **_answer_format(spec), **spec.params}
 
 
-def _content(spec: JobSpec, messages: list[dict[str, str]]) -> dict[str, Json]:
+def _content(spec: JobSpec, messages: list[dict[str, Json]]) -> dict[str, Json]:
     if spec.endpoint == "/v1/chat/completions":
         return {"messages": messages}
     if spec.endpoint == "/v1/responses":
         return {"input": messages}
-    return {"prompt": messages[0]["content"]}  # plan.py sees to it that there is just one
+    name = "prompt" if spec.endpoint == "/v1/completions" else "input"
+    return {name: messages[0]["content"]}  # plan.py sees to it that there is just one
+
+
+def image_slot(spec: JobSpec) -> int:
+    """Which message carries the images: the last of the user's, counted from the end."""
+    roles = [message.role for message in reversed(spec.messages)]
+    return -1 - roles.index("user") if "user" in roles else -1
+
+
+def _with_images(spec: JobSpec, text: str, image_urls: Sequence[str]) -> list[Json]:
+    """A message's content as parts, as the endpoint wants them: the text, then the images."""
+    detail = spec.image_detail
+    if spec.endpoint == "/v1/responses":  # which wants a detail with every image
+        images: list[Json] = [
+            {"type": "input_image", "image_url": url, "detail": detail or "auto"}
+            for url in image_urls
+        ]
+        return [{"type": "input_text", "text": text}, *images]
+    images = [
+        {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
+        for url in image_urls
+    ]
+    return [{"type": "text", "text": text}, *images]
 
 
 def _answer_format(spec: JobSpec) -> dict[str, Json]:
@@ -184,6 +216,11 @@ class ShardCutter:
         self._requests = 0
         self._bytes = 0
 
+    def cut(self) -> None:
+        """Have the next line begin another shard, unless this one is empty."""
+        if self._requests:
+            self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
+
     def place(self, line_bytes: int, position: int) -> int:
         """The shard number for a line of so many bytes.
 
@@ -201,14 +238,16 @@ class ShardCutter:
             )
         full = self._requests == self._limits.max_requests
         if full or self._bytes + line_bytes > self._limits.max_bytes:
-            self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
+            self.cut()
         self._requests += 1
         self._bytes += line_bytes
         return self._shard
 
 
-def reworked_line(line: bytes, custom_id: str, changes: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """A request line under a new custom_id, with some keys of its body changed.
+def reworked_line(
+    line: bytes, custom_id: str, rework: Callable[[dict[str, Json]], dict[str, Json]]
+) -> tuple[bytes, bytes]:
+    """A request line under a new custom_id, with its body reworked.
 
     Returns
     -------
@@ -216,7 +255,7 @@ def reworked_line(line: bytes, custom_id: str, changes: Mapping[str, Any]) -> tu
         The line, and its request hash.
     """
     request = json.loads(line)  # not orjson, which refuses a lone surrogate
-    body = encode({**request["body"], **changes})
+    body = encode(rework(request["body"]))
     request_hash = xxhash.xxh3_128_digest(request["url"].encode() + b"\n" + body)
     head = {"custom_id": custom_id, "method": request["method"], "url": request["url"]}
     return encode(head)[:-1] + b',"body":' + body + b"}\n", request_hash

@@ -15,11 +15,11 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,12 +30,17 @@ from frameenrich.model import Batch, JobSpec
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+T = TypeVar("T")
+
 DEFAULT_FOLDER = ".frameenrich"
 READ_BYTES = 512 * 1024
 _SIDECAR = "sidecar.parquet"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
 _STALE_DRAFT_SECONDS = 24 * 3600
 _META = b"frameenrich."
+_DRAFT = ".frameenrich-draft-"
+# What reading a damaged file can raise, from Arrow, JSON or what is made of them.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
 
 
 def open_store(store: Store | str | os.PathLike[str] | None = None) -> Store:
@@ -133,7 +138,7 @@ class Store:
         self.check_writable()
         parent = self.root if self.local else tempfile.gettempdir()
         _sweep(parent)
-        path = f"{parent}/.draft-{os.getpid()}-{secrets.token_hex(4)}"
+        path = f"{parent}/{_DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
         os.mkdir(path, mode=0o700)
         draft = Draft(self, path)
         try:
@@ -186,7 +191,7 @@ def _sync_folder(path: str) -> None:
 
 def _sweep(parent: str) -> None:
     """Remove drafts that a killed process left behind long ago."""
-    for entry in Path(parent).glob(".draft-*"):
+    for entry in Path(parent).glob(f"{_DRAFT}*"):
         with contextlib.suppress(OSError):
             if time.time() - entry.stat().st_mtime > _STALE_DRAFT_SECONDS:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -244,7 +249,9 @@ class Draft:
     def write_sidecar(self, table: pa.Table, relative: str = _SIDECAR) -> None:
         """The Parquet file that says which row became which request."""
         with self.file(relative) as file:
-            pq.write_table(table, file, compression="zstd", compression_level=1)
+            pq.write_table(
+                table, file, compression="zstd", compression_level=1, write_page_checksum=True
+            )
             sync(file)
         del self._files[relative]
 
@@ -273,12 +280,12 @@ class Draft:
             return self._put_objects(target)
         destination = f"{self._store.root}/{target}"
         if os.path.isdir(destination):
-            return False
+            return _complete(destination)
         try:
             os.rename(self._path, destination)
         except OSError:
             if os.path.isdir(destination):  # another process was faster
-                return False
+                return _complete(destination)
             raise
         _sync_folder(os.path.dirname(destination))
         return True
@@ -293,6 +300,17 @@ class Draft:
         return True
 
 
+def _complete(path: str) -> bool:
+    """False, that is not committed, where the folder is whole; an error where it is not."""
+    if os.path.exists(f"{path}/{_SIDECAR}"):
+        return False
+    raise StoreError(
+        f"The job's folder {path} is there already, but its sidecar is not.",
+        "Move that folder away, then submit again.",
+        path=path,
+    )
+
+
 @dataclass(frozen=True)
 class JobFolder:
     """One job's folder."""
@@ -305,38 +323,37 @@ class JobFolder:
         """Where the job is."""
         return f"{self.store.root}/{self.id}"
 
-    def _metadata(self, name: str) -> bytes:
+    def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
         path = f"{self.path}/{_SIDECAR}"
         try:
             with self.store.fs.open(path, "rb") as file:
                 metadata = pq.read_schema(file).metadata or {}
-            value: bytes = metadata[_META + name.encode()]
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            return read(metadata[_META + name.encode()])
+        except _DAMAGE as error:
             raise _unreadable(path, error) from error
-        return value
 
     @cached_property
     def spec(self) -> JobSpec:
         """What the job sends and how its answers are read."""
-        return JobSpec.from_json(self._metadata("spec"))
+        return self._metadata("spec", JobSpec.from_json)
 
     @cached_property
     def created_at(self) -> float:
         """When it was submitted; Unix seconds."""
-        return float(self._metadata("created_at"))
+        return self._metadata("created_at", float)
 
     @property
     def key_names(self) -> list[str]:
         """What a person calls the parts of the key."""
-        return self._metadata("key_names").decode().split("\x1f")
+        return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
 
     def sidecar(self, round_: int = 0) -> pa.Table:
         """The sidecar of a round: all rows for round 0, else those sent again."""
         path = f"{self.path}/{_SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{_SIDECAR}"
         try:
             with self.store.fs.open(path, "rb") as file:
-                return pq.read_table(file)
-        except (OSError, pa.ArrowInvalid) as error:
+                return pq.read_table(file, page_checksum_verification=True)
+        except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
     def round_path(self, round_: int) -> str:
@@ -422,7 +439,7 @@ class ShardFolder:
         try:
             with self.job.store.fs.open(path, "rb") as file:
                 return Batch.from_json(file.read())
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,9 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import xxhash
 
-from frameenrich.errors import ColumnCollisionError, FrameEnrichError, InputError
+from frameenrich.errors import (
+    ColumnCollisionError,
+    FrameEnrichError,
+    ImageError,
+    InputError,
+    NullValueError,
+)
+from frameenrich.images import NO_IMAGES, ImageCells, RowImages, image_cells
 from frameenrich.keys import check_keys, custom_ids, key_names, key_texts, read_keys, show_key
-from frameenrich.merge import output_columns
+from frameenrich.merge import flat_columns, output_columns
 from frameenrich.model import Batch, BatchStatus, JobSpec, Limits
 from frameenrich.plan import Plan, prompt_of
 from frameenrich.render import Rendered
@@ -41,6 +49,7 @@ def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
     plan.prompt.columns_used(list(frame.columns))
+    image_cells(frame, plan.spec)
     keys = read_keys(frame, plan.spec.key)
     check_keys(keys, key_names(frame, plan.spec.key))
     return keys
@@ -54,7 +63,8 @@ def check_collisions(frame: pd.DataFrame, plan: Plan) -> None:
     ColumnCollisionError
         Names them.
     """
-    taken = [name for name in output_columns(plan.spec, plan.output) if name in frame.columns]
+    names = [*output_columns(plan.spec, plan.output), *flat_columns(plan.spec, plan.output)]
+    taken = [name for name in names if name in frame.columns]
     if taken:
         raise ColumnCollisionError(
             f"The frame has a column {taken[0]!r} already, which the answers would go to.",
@@ -176,13 +186,14 @@ def _write_requests(
     texts: list[str] = key_texts(keys).to_pylist()
     written, job_hash = _Written(), _JobHash()
     sent: dict[bytes, tuple[str, int]] = {}
-    for position, rendered in enumerate(_rendered(frame, plan)):
-        if rendered is None:
+    for position, (rendered, images) in enumerate(_rendered(frame, plan)):
+        if rendered is None or images is None:
             written.add(None, bytes(HASH_BYTES), bytes(HASH_BYTES), SKIPPED)
             job_hash.add(texts[position], b"")
             continue
-        body = writer.body(rendered)
-        request_hash, shown = writer.request_hash(body), input_hash(rendered)
+        body = writer.body(rendered, images.urls)
+        shown = input_hash((*rendered, *images.digests))
+        request_hash = writer.request_hash(body)
         if request_hash not in sent:
             line, number = writer.line(names[position], body), _REUSED
             if answers is not None and request_hash in answers.origins:
@@ -244,9 +255,17 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "job"
 
 
-def _rendered(frame: pd.DataFrame, plan: Plan) -> Iterator[Rendered | None]:
-    for chunk in plan.prompt.render(frame):
-        yield from chunk
+def _rendered(
+    frame: pd.DataFrame, plan: Plan
+) -> Iterator[tuple[Rendered | None, RowImages | None]]:
+    """Each row's texts and images; None for what the null policy leaves out."""
+    cells = image_cells(frame, plan.spec)
+    rows = itertools.chain.from_iterable(plan.prompt.render(frame))
+    if cells is None:
+        yield from zip(rows, itertools.repeat(NO_IMAGES))
+        return
+    for position, rendered in enumerate(rows):
+        yield rendered, None if rendered is None else cells.images(position)
 
 
 @contextlib.contextmanager
@@ -309,42 +328,74 @@ def _write_intents(draft: Draft, job_id: str, round_: int, shards: int, folder: 
         draft.write(f"{folder}{shard_name(number)}.batch.json", intent.to_json().encode())
 
 
-def write_round(
-    folder: JobFolder,
-    round_: int,
-    lines: Sequence[tuple[str, str, bytes, bytes]],
-    limits: Limits,
-) -> bool:
-    """Write a later round; a line is (round 0's custom_id, its own, request line, its hash)."""
-    cutter = ShardCutter(limits)
-    numbers: list[int] = []
+@dataclass(frozen=True, slots=True)
+class Again:
+    """One request of a later round: whose it is, its line, and why and how it was changed.
+
+    ``answers`` is the row's custom_id in round 0, ``status`` what the row was flagged with.
+    """
+
+    answers: str
+    custom_id: str
+    line: bytes
+    request_hash: bytes
+    model: str
+    status: str
+    change: str
+
+
+_ROUND = pa.schema(
+    {
+        "answers": pa.string(),
+        "custom_id": pa.string(),
+        "request_hash": pa.binary(HASH_BYTES),
+        "shard": pa.int32(),
+        "status": pa.string(),
+        "change": pa.string(),
+    }
+)
+
+
+def write_round(folder: JobFolder, round_: int, requests: Iterable[Again], limits: Limits) -> bool:
+    """Write a later round, a request at a time; a file holds requests to one model."""
+    cutter, model = ShardCutter(limits), None
+    rows: list[dict[str, Any]] = []
     with folder.store.draft() as draft:
-        for position, (_, _, line, _) in enumerate(lines):
-            number = cutter.place(len(line), position)
+        for position, own in enumerate(requests):
+            if model is not None and own.model != model:
+                cutter.cut()
+            model, number = own.model, cutter.place(len(own.line), position)
             if number:
                 draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
-            draft.file(f"{shard_name(number)}.requests.jsonl").write(line)
-            numbers.append(number)
-        _write_intents(draft, folder.id, round_, max(numbers) + 1, "")
-        draft.write_sidecar(
-            pa.table(
-                {
-                    "answers": pa.array([of for of, *_ in lines], pa.string()),
-                    "custom_id": pa.array([own for _, own, *_ in lines], pa.string()),
-                    "request_hash": hash_column(b"".join(h for *_, h in lines)),
-                    "shard": pa.array(numbers, pa.int32()),
-                }
-            )
-        )
+            draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
+            rows.append({name: getattr(own, name, number) for name in _ROUND.names})
+        _write_intents(draft, folder.id, round_, rows[-1]["shard"] + 1, "")
+        draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))
         return draft.commit(f"{folder.id}/round-{round_}")
 
 
 def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
     """The input hash of each row of a frame under a job's templates; null where none."""
+    cells = image_cells(frame, spec)
     hashes: list[bytes | None] = []
     for chunk in prompt_of(spec).render(frame, lenient=True):
-        hashes += [None if rendered is None else input_hash(rendered) for rendered in chunk]
+        if cells is None:
+            hashes += [None if rendered is None else input_hash(rendered) for rendered in chunk]
+            continue
+        for rendered in chunk:
+            hashes.append(_hash_with_images(rendered, cells, len(hashes)))
     return pa.array(hashes, pa.binary(HASH_BYTES))
+
+
+def _hash_with_images(rendered: Rendered | None, cells: ImageCells, position: int) -> bytes | None:
+    """A row's input hash; None where its text or its images cannot be had any more."""
+    try:
+        digests = None if rendered is None else cells.digests(position)
+    except (ImageError, NullValueError):
+        return None
+    if rendered is None or digests is None:
+        return None
+    return input_hash((*rendered, *digests))
 
 
 def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, dict[str, Any]]]:
@@ -352,7 +403,8 @@ def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, d
     keys = check_frame(frame, plan)
     shown = []
     with _rows_named(keys):
-        for position, rendered in enumerate(_rendered(frame.iloc[:n], plan)):
-            if rendered is not None:
-                shown.append((show_key(keys, position), request_body(plan.spec, rendered)))
+        for position, (rendered, images) in enumerate(_rendered(frame.iloc[:n], plan)):
+            if rendered is not None and images is not None:
+                body = request_body(plan.spec, rendered, images.urls)
+                shown.append((show_key(keys, position), body))
     return shown

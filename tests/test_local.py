@@ -157,6 +157,28 @@ def test_schema_that_cannot_be_met_is_a_failed_row(store: Path) -> None:
     assert "grammar" in out["llmbatch_error"].iloc[0]
 
 
+def test_another_model_answers_a_later_round(store: Path) -> None:
+    """``regenerate(model=)`` loads the weights it names; a name that is none sends nothing."""
+    job = ask(TITLES[:1], store, params={"max_tokens": 2})
+    other = str(model_path(EMBEDDED_MODEL))
+
+    with pytest.raises(ParameterError, match="has no model 'gpt-5'"):
+        job.regenerate(model="gpt-5")
+    out = job.regenerate(model=other, params={"max_tokens": 90}).collect(usage=True)
+
+    assert out["llmbatch_model"].tolist() == [other]
+    assert out["llmbatch_attempt"].tolist() == [2]
+    assert len(job.requests) == 2
+
+
+def test_labels_have_a_confidence(store: Path) -> None:
+    """The model tells log probabilities, and leaves a fence of its own out of the text."""
+    out = ask(TITLES[:2], store, labels=["Kitchen", "Garden"], logprobs=True).collect()
+
+    assert out["llmbatch_confidence"].notna().all()
+    assert out["llmbatch_confidence"].between(0, 1).all()
+
+
 def test_cut_answer_is_truncated(store: Path) -> None:
     """An answer that hits the cap is flagged, not passed off as whole."""
     out = ask(TITLES[:1], store, response_model=SCHEMA, params={"max_tokens": 3}).collect()

@@ -8,6 +8,7 @@ As a script this file runs them too, and keeps what they put out::
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
-from batch_server import BatchServer, pick
+from batch_server import BatchServer, Reply, pick
 from conftest import DEPARTMENTS, ROOT
 from nbclient import NotebookClient
 
@@ -26,6 +27,9 @@ from frameenrich.model import RowStatus
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 CLASSIFY = FOLDER / "01_classify_products.ipynb"
+CAPTION = FOLDER / "02_caption_images.ipynb"
+QUESTIONS = FOLDER / "03_question_answers.ipynb"
+PAIRS = FOLDER / "04_translation_pairs.ipynb"
 SLOWEST_CELL_SECONDS = 180
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:])/(?:app|builds|data|etc|home|mnt|opt|private|root|srv|tmp|Users|usr|var|work)/"
@@ -114,7 +118,45 @@ def check_classified_locally(folder: Path, catalogue: pd.DataFrame) -> None:
     assert out["facts_model"].str.contains("smollm2-135m", case=False).all()
 
 
-CHECKS: dict[str, Callable[[Path, pd.DataFrame], None]] = {CLASSIFY.stem: check_classified_locally}
+def check_captions_asked(folder: Path, catalogue: pd.DataFrame) -> None:
+    """24 rows, each with its own picture in a request file, but for two without one."""
+    out = written_csv(folder)
+
+    pd.testing.assert_frame_equal(out[catalogue.columns], catalogue.head(24))
+    assert out["caption_status"].value_counts().to_dict() == {"pending": 22, "skipped": 2}
+    (requests,) = (folder / "TMPDIR").rglob("*.requests.jsonl")
+    asked = [json.loads(line)["body"] for line in requests.read_bytes().splitlines()]
+    assert len({body["messages"][1]["content"][1]["image_url"]["url"] for body in asked}) == 22
+
+
+def check_questions(folder: Path, _: pd.DataFrame) -> None:
+    """A row a question, each with an answer, of texts that were asked about."""
+    out = written_csv(folder)
+
+    assert list(out.columns) == ["place", "question", "answer"]
+    assert set(out["place"]) <= {"lighthouse", "bakery", "observatory", "ferry"}
+    assert len(out) > 0
+    assert out.notna().all().all()
+
+
+def check_pairs(folder: Path, _: pd.DataFrame) -> None:
+    """Seven words; two parts that differ wherever the status says so, and a reason elsewhere."""
+    out = written_csv(folder)
+
+    ok = out["pair_status"] == "ok"
+    assert len(out) == 7
+    assert set(out["pair_status"]) <= set(RowStatus)
+    assert out["english"].notna().tolist() == out["french"].notna().tolist() == ok.tolist()
+    assert out["pair_error"].isna().tolist() == ok.tolist()
+    assert (out["english"][ok].str.casefold() != out["french"][ok].str.casefold()).all()
+
+
+CHECKS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
+    CLASSIFY.stem: check_classified_locally,
+    CAPTION.stem: check_captions_asked,
+    QUESTIONS.stem: check_questions,
+    PAIRS.stem: check_pairs,
+}
 """What has to be true of the files that a notebook wrote, by its name."""
 
 
@@ -154,6 +196,49 @@ def test_classify_products_through_the_batch_api(
     assert answers["ai_slogan"].tolist() == products["title"].tolist()
     assert server.count("POST", "/v1/batches") == 2
     assert set(server.executed_bodies.values()) == {1}
+
+
+def test_caption_images_through_the_batch_api(
+    server: BatchServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, products: pd.DataFrame
+) -> None:
+    """With a key each picture is shown once, beside its own title, and answered on its own row."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+
+    notebook = run(CAPTION)
+
+    assert faults(notebook) == []
+    out = written_csv(tmp_path)
+    assert out["caption_status"].value_counts().to_dict() == {"ok": 22, "skipped": 2}
+    shown = out[out["caption_status"] == "ok"]
+    assert shown["caption"].nunique() == 22
+    for title, caption in zip(shown["title"], shown["caption"], strict=True):
+        assert caption.startswith(f"echo: The title of this product is: {title}\n")
+        assert "\n[image " in caption
+    assert set(server.executed_bodies.values()) == {1}
+
+
+def test_translation_pairs_are_mended_through_the_batch_api(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a key: three of seven answers have no bar; told so, the model writes one."""
+
+    def answer(body: dict[str, Any], custom_id: str) -> Reply:
+        word = body["messages"][5]["content"]
+        barless = len(body["messages"]) == 6 and word in {"water", "bread", "train"}
+        return Reply(content=word if barless else f"A {word}. | Un {word}.")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with BatchServer(answer=answer) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        notebook = run(PAIRS)
+
+    assert faults(notebook) == []
+    out = written_csv(tmp_path)
+    assert set(out["pair_status"]) == {"ok"}
+    assert out["english"].tolist() == [f"A {word}." for word in out["word"]]
+    assert server.count("POST", "/v1/batches") == 2
+    assert len(server.executed) == 10
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

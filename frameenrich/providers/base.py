@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
-from frameenrich.errors import ParameterError
+from frameenrich.errors import ParameterError, StoreError
 from frameenrich.model import Batch, Limits
 
 _GROUP = "frameenrich.providers"
@@ -40,8 +44,8 @@ class Desk(Protocol):
     def answered(self) -> set[str]:
         """The custom_ids that have a response line already."""
 
-    def append(self, line: bytes) -> None:
-        """Add one response line, in the Batch format."""
+    def append(self, *lines: bytes) -> None:
+        """Add response lines, in the Batch format."""
 
 
 @runtime_checkable
@@ -73,6 +77,30 @@ class Provider(Protocol):
 
     def delete_files(self, batch: Batch) -> None:
         """Delete what the provider still keeps of an ended batch; what is gone already is fine."""
+
+
+_give_up_at: ContextVar[float] = ContextVar("give_up_at", default=math.inf)
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """For how long the caller wants providers to try again, whatever a server asks for."""
+    token = _give_up_at.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _give_up_at.reset(token)
+
+
+def patience_left() -> float:
+    """Seconds that a provider may still spend on trying again; infinite where nobody said.
+
+    Examples
+    --------
+    >>> patience_left()
+    inf
+    """
+    return _give_up_at.get() - time.monotonic()
 
 
 def provider_names() -> list[str]:
@@ -118,6 +146,18 @@ def _checked(provider: Any) -> Provider:
 
 
 def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Each request line with its custom_id, which our own lines begin with."""
+    """Each request line with its custom_id, which our own lines begin with.
+
+    Raises
+    ------
+    StoreError
+        The file is damaged.
+    """
     for line in lines:
-        yield line[14 : line.index(b'"', 14)].decode(), line
+        end = line.find(b'"', 14)
+        if not line.startswith(b'{"custom_id":"') or end < 0:
+            raise StoreError(
+                f"The store's file {getattr(lines, 'name', '')} is damaged: {line[:40]!r}.",
+                "Restore it from a backup, or move its job's folder out of the store.",
+            )
+        yield line[14:end].decode("ascii", "replace"), line

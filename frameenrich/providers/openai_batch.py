@@ -16,7 +16,7 @@ import tenacity
 
 from frameenrich.errors import CredentialsError, ProviderError
 from frameenrich.model import Batch, BatchError, Limits
-from frameenrich.providers.base import Desk, Shard
+from frameenrich.providers.base import Desk, Shard, patience_left
 
 if TYPE_CHECKING:
     import openai
@@ -26,6 +26,8 @@ T = TypeVar("T")
 TAG_KEY = "frameenrich_tag"
 _PIECE_BYTES = 1 << 16
 _MAX_RETRY_AFTER_SECONDS = 300.0
+_SHORTEST_SECRET = 8
+"""What is shorter ("EMPTY", "ollama") keeps nobody out, and would spoil other words."""
 _KEY_SHAPE = re.compile(r"\b(sk|sess|key)-[A-Za-z0-9_*-]{6,}|(?i:bearer)\s+\S+")
 
 
@@ -65,6 +67,10 @@ class OpenAIBatch:
 
     def __repr__(self) -> str:
         return f"OpenAIBatch({self._client.base_url.host!r})"
+
+    @property
+    def _secrets(self) -> tuple[str | None, ...]:
+        return self._client.api_key, self._client.organization
 
     def url(self, endpoint: str) -> str:
         """The endpoint; on Azure's classic API without its version (BATCH_API.md)."""
@@ -129,7 +135,7 @@ class OpenAIBatch:
             ):  # the file went away since: upload it anew next time
                 desk.record(batch.but(input_file_id=None, creating=False))
             raise
-        return desk.record(_heard(batch.but(creating=False), made))
+        return desk.record(_heard(batch.but(creating=False), made, self._secrets))
 
     def _keeping(self, call: Callable[[dict[str, Any]], T], option: str) -> T:
         """Make a call with a limit on how long files are kept, where the server knows that."""
@@ -159,7 +165,7 @@ class OpenAIBatch:
         made = self._patiently(
             lambda: self._client.batches.retrieve(batch.id or ""), f"look at the batch {batch.id}"
         )
-        return _heard(batch, made)
+        return _heard(batch, made, self._secrets)
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
         """Download output file and error file; either may be missing, ``""`` or empty."""
@@ -195,7 +201,7 @@ class OpenAIBatch:
         made = self._patiently(
             lambda: self._client.batches.cancel(batch.id or ""), f"cancel the batch {batch.id}"
         )
-        return _heard(batch, made)
+        return _heard(batch, made, self._secrets)
 
     def delete_files(self, batch: Batch) -> None:
         """Delete input, output and error files; one that is gone already is fine."""
@@ -217,11 +223,16 @@ class OpenAIBatch:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_passing),
             wait=self._wait,
-            stop=tenacity.stop_after_attempt(self._attempts),
+            stop=tenacity.stop_after_attempt(self._attempts)
+            | tenacity.stop_before_delay(max(patience_left(), 0)),
             reraise=True,
         )
-        with self._translated(doing):
-            return retrying(call)
+        try:
+            with self._translated(doing):
+                return retrying(call)
+        except ProviderError as error:
+            error.impatient = retrying.statistics["attempt_number"] < self._attempts
+            raise
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -240,8 +251,7 @@ class OpenAIBatch:
         try:
             yield
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, _ShortDownloadError) as error:
-            secrets = (getattr(self._client, "api_key", None), self._client.organization)
-            problem = f"The provider did not {doing}: {scrub(_says(error), secrets)}."
+            problem = f"The provider did not {doing}: {scrub(_says(error), self._secrets)}."
             status = getattr(error, "status_code", None)
             # Without its cause, whose request holds the key in its headers.
             raise ProviderError(
@@ -249,6 +259,7 @@ class OpenAIBatch:
                 _advice(status),
                 status_code=status,
                 lost_file=_lost_file(error),
+                passing=_passing(error),
                 queue_full=status == 429 and _passing(error),  # noqa: PLR2004 - HTTP's own number
             ) from None
 
@@ -334,32 +345,50 @@ def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     'Incorrect API key provided: ***'
     """
     for secret in secrets:
-        if secret:
+        if secret and len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return _KEY_SHAPE.sub("***", text)
+    return _KEY_SHAPE.sub("***", _printable(text))
 
 
-def _heard(batch: Batch, made: Any) -> Batch:
-    """Our batch with what the provider's object says."""
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch:
+    """Our batch with what the provider's object says; other servers' types are not trusted."""
+
+    def word(value: Any) -> str | None:
+        return str(value) if value else None
+
+    def said(value: Any) -> str | None:
+        return scrub(str(value), secrets) if value else None
+
     counts = made.request_counts
-    listed = (made.errors.data if made.errors else None) or ()
+    listed = getattr(made.errors, "data", None) or ()
     ends = (made.completed_at, made.failed_at, made.expired_at, made.cancelled_at)
     return batch.but(
-        id=made.id,
-        status=str(made.status),
-        input_file_id=made.input_file_id or batch.input_file_id,
-        output_file_id=made.output_file_id or None,
-        error_file_id=made.error_file_id or None,
-        total=getattr(counts, "total", None),
-        completed=getattr(counts, "completed", None),
-        failed=getattr(counts, "failed", None),
+        id=word(made.id),
+        status=_printable(str(made.status)) if made.status else batch.status,
+        input_file_id=word(made.input_file_id) or batch.input_file_id,
+        output_file_id=word(made.output_file_id),
+        error_file_id=word(made.error_file_id),
+        total=_number(getattr(counts, "total", None)),
+        completed=_number(getattr(counts, "completed", None)),
+        failed=_number(getattr(counts, "failed", None)),
         errors=tuple(
-            BatchError(e.code, e.message and scrub(e.message), e.line, e.param) for e in listed
+            BatchError(said(e.code), said(e.message), _number(e.line), said(e.param))
+            for e in listed
         ),
-        created_at=made.created_at,
-        ended_at=next((end for end in ends if end), None),
+        created_at=_number(made.created_at),
+        ended_at=next((_number(end) for end in ends if end), None),
     )
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def connect(client: Any = None, model: str | None = None) -> OpenAIBatch:

@@ -1,0 +1,624 @@
+"""What an answer has to be: wishes, columns, and answers as models really write them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import time
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+from annotated_types import Ge, Le
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, RootModel
+from pydantic import Field as PydanticField
+
+from frameenrich.errors import OutputError
+from frameenrich.model import JobSpec, Message, OutputSpec
+from frameenrich.output import (
+    Field,
+    MalformedError,
+    Output,
+    choose_output,
+    json_path,
+    labels_spec,
+    loads_leniently,
+)
+
+FEW = settings(max_examples=80, deadline=None)
+
+
+class Colour(enum.Enum):
+    """A field that is one of a few texts."""
+
+    RED = "red"
+    DARK_BLUE = "dark blue"
+
+
+class Size(enum.IntEnum):
+    """A field that is one of a few numbers."""
+
+    SMALL = 1
+    LARGE = 2
+
+
+class Dimension(BaseModel):
+    """A part of a product."""
+
+    name: str
+    width: float = PydanticField(gt=0)
+
+
+class Product(BaseModel):
+    """Every kind of field that an answer has in practice."""
+
+    title: str = PydanticField(min_length=2)
+    department: Literal["Kitchen", "Garden"]
+    colour: Colour | None = None
+    size: Size = Size.SMALL
+    price: Annotated[float, Ge(0), Le(1000)]
+    count: int = 1
+    fragile: bool = False
+    tags: list[str] = []
+    specs: list[Dimension] = PydanticField(default=[], max_length=2)
+    released: dt.date | None = None
+    maker: Dimension | None = None
+    barcode: str | None = PydanticField(default=None, pattern="^[0-9]{4}$")
+
+
+class Node(BaseModel):
+    """A schema that leads back to itself."""
+
+    name: str
+    children: list[Node] = []
+
+
+LABELS = choose_output(labels=["Kitchen", "Garden & Patio", "Öl", "2"])
+SIMPLE = {"title": str, "count": int, "colour": Literal["red", "dark blue"]}
+
+
+def reopened(output: Output) -> Output:
+    """Return an output as another session reads it from the sidecar."""
+    spec = JobSpec("n", "m", (Message("user", "x"),), output=output.spec)
+    return Output(JobSpec.from_json(spec.to_json()).output)
+
+
+def read(output: Output, text: str) -> tuple[Any, ...] | str:
+    """Return an answer's values, or why it is malformed."""
+    try:
+        return output.read(text)[0]
+    except MalformedError as error:
+        return f"malformed: {error}"
+
+
+def object_schema(**properties: Any) -> dict[str, Any]:
+    """Return the JSON Schema of an object that needs all of its properties."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Kitchen", "Kitchen"),
+        ("kitchen", "Kitchen"),
+        ("  KITCHEN.\n", "Kitchen"),
+        ('"Kitchen"', "Kitchen"),
+        ("'Kitchen'", "Kitchen"),
+        ("garden  &\tPATIO", "Garden & Patio"),
+        ("ÖL", "Öl"),
+        ("2", "2"),
+        ('{"label": "Kitchen"}', "Kitchen"),
+        ('{"label": "kitchen "}', "Kitchen"),
+        ('{"label": 2}', "2"),
+        ('{"label": "Kitchen", "why": "pots"}', "Kitchen"),
+        ('```json\n{"label": "Kitchen"}\n```', "Kitchen"),
+        ('Sure! Here is the label: {"label": "Kitchen"} Hope it helps.', "Kitchen"),
+        ("{'label': 'Kitchen',}", "Kitchen"),
+        ('{"label": "Kitchen"', "Kitchen"),
+        ('<think>pots?</think>{"label": "Kitchen"}', "Kitchen"),
+    ],
+)
+def test_a_label_is_found_however_it_is_written(text: str, label: str) -> None:
+    """Case, blanks, quotes, fences and chatter do not cost a label."""
+    assert (label,) == read(LABELS, text) == read(reopened(LABELS), text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Kitchenware", "'Kitchenware'"),
+        ("Kitchen or Garden & Patio", "'Kitchen or Garden & Patio'"),
+        ('{"label": "Sports"}', "'Sports'"),
+        ('{"label": null}', "'null'"),
+        ('{"label": true}', "'true'"),
+        ('{"label": ["Kitchen"]}', "'[\"Kitchen\"]'"),
+        ('{"category": "Kitchen"}', "'null'"),
+        ("[]", "'[]'"),
+        ("3", "'3'"),
+        ("x" * 100, "'" + "x" * 57 + "...'"),
+        ("[" * 100_000, "'" + "[" * 57 + "...'"),
+    ],
+)
+def test_a_label_nobody_asked_for_is_malformed(text: str, shown: str) -> None:
+    """It is flagged, shown shortened, and never guessed at."""
+    assert f"malformed: $.label: {shown} is not one of the 4 labels" == read(LABELS, text)
+
+
+def test_labels_are_one_categorical_column_called_after_the_job() -> None:
+    """The categories are the labels in their order, whatever was answered."""
+    expected = (Field("", "category", ("Kitchen", "Garden & Patio", "Öl", "2")),)
+
+    assert expected == LABELS.fields == reopened(LABELS).fields
+
+
+def test_labels_may_be_an_enum() -> None:
+    """The members' values are the labels."""
+    assert labels_spec(["red", "dark blue"]) == labels_spec(Colour)
+    assert labels_spec(["1", "2"]) == labels_spec(Size)
+    assert labels_spec(["red", "2"]) == labels_spec([Colour.RED, np.int64(2)])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "holds 0 label"),
+        (["one"], "at least two"),
+        ("ab", "labels= is a str. Give a list of texts, or an Enum class"),
+        (7, "labels= is a int"),
+        ({"a", "b"}, "labels= is a set"),
+        (iter("ab"), "Give a list of texts"),
+        (["a", "b", "A "], "'A ' stands twice"),
+        (["a", " "], "an empty label"),
+        (["a", None], "holds a null or what is no text"),
+        (["a", np.nan], "holds a null or what is no text"),
+        (["a", pd.NA], "holds a null or what is no text"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(labels: Any, message: str) -> None:
+    """The error says what is wrong with them before anything is sent."""
+    with pytest.raises(OutputError, match=message) as caught:
+        choose_output(labels=labels)
+
+    assert caught.value.fix.endswith(".")
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+GOOD = {"title": "mug", "department": "Kitchen", "price": 9.5}
+DEFAULTS: tuple[Any, ...] = (None, 1, 9.5, 1, False, [], [], None, None, None)
+
+
+def product(**changes: Any) -> str:
+    """Return an answer for `Product`."""
+    return json.dumps({**GOOD, **changes})
+
+
+def values(**changes: Any) -> tuple[Any, ...]:
+    """Return the values of a good answer."""
+    names = list(Product.model_fields)
+    whole = {**dict(zip(names, ["mug", "Kitchen", *DEFAULTS], strict=True)), **changes}
+    return tuple(whole[name] for name in names)
+
+
+ANSWERS: dict[str, tuple[str, tuple[Any, ...] | str]] = {
+    "as asked": (product(), values()),
+    "whitespace": (f"\n  {product()}\n\n", values()),
+    "fence": (f"```json\n{product()}\n```", values()),
+    "fence without a word": (f"```\n{product()}\n```", values()),
+    "chatter": (f"Sure! Here is your JSON:\n{product()}\nAnything else?", values()),
+    "trailing comma": (product()[:-1] + ",}", values()),
+    "single quotes": (product().replace('"', "'"), values()),
+    "comments": (product()[:-1] + ", // that is all\n}", values()),
+    "unquoted names": (product().replace('"title"', "title"), values()),
+    "cut off": (product(tags=["a", "b"])[:-2], values(tags=["a", "b"])),
+    "python words": (product()[:-1] + ', "fragile": True}', values(fragile=True)),
+    "numbers as text": (product(price="9.5", count="3"), values(count=3)),
+    "whole float": (product(count=3.0), values(count=3)),
+    "number for a float": (product(price=9), values(price=9.0)),
+    "bool as text": (product(fragile="yes"), values(fragile=True)),
+    "label case": (product(department="  kitchen"), values()),
+    "enum case": (product(colour="Dark  Blue"), values(colour="dark blue")),
+    "enum": (product(colour="red", size=2), values(colour="red", size=2)),
+    "null where allowed": (product(colour=None, released=None, maker=None), values()),
+    "list": (product(tags=["a", "b"]), values(tags=["a", "b"])),
+    "nested": (
+        product(specs=[{"name": "rim", "width": 2}], maker={"name": "b", "width": 1}),
+        values(specs=[{"name": "rim", "width": 2.0}], maker={"name": "b", "width": 1.0}),
+    ),
+    "date": (product(released="2024-05-01"), values(released="2024-05-01")),
+    "unicode": (product(title="Müsli \u2028 日本 😀"), values(title="Müsli \u2028 日本 😀")),
+    "other names beside": (product(comment="hi"), values()),
+    "name twice": ('{"title": "xx", ' + product()[1:], values()),
+    "no JSON": ("I cannot tell.", "malformed: $: Invalid JSON"),
+    "empty object": ("{}", "malformed: $"),
+    "a list": (f"[{product()}]", "malformed: $"),
+    "a number": ("7", "malformed: $: the answer is not a JSON object"),
+    "null": ("null", "malformed: $"),
+    "missing": ('{"title": "mug"}', "malformed: $.department: Field required (and 1 more)"),
+    "null where not": (product(title=None), "malformed: $.title: Input should be a valid string"),
+    "wrong type": (product(count="many"), "malformed: $.count: Input should be a valid integer"),
+    "fraction": (product(count=1.5), "malformed: $.count: Input should be a valid integer"),
+    "label unknown": (product(department="Toys"), "malformed: $.department: Input should be"),
+    "enum unknown": (product(size=9), "malformed: $.size"),
+    "too short": (product(title="m"), "malformed: $.title: "),
+    "too small": (product(price=-1), "malformed: $.price: "),
+    "too large": (product(price=1e6), "malformed: $.price: "),
+    "too many": (product(specs=[{"name": "a", "width": 1}] * 3), "malformed: $.specs: "),
+    "pattern": (product(barcode="12"), "malformed: $.barcode: "),
+    "deep inside": (
+        product(specs=[{"name": "a", "width": 1}, {"name": "b", "width": "wide"}]),
+        "malformed: $.specs[1].width: Input should be a valid number",
+    ),
+    "deep constraint": (
+        product(specs=[{"name": "a", "width": 1}, {"name": "b", "width": 0}]),
+        "malformed: $.specs[1].width: ",
+    ),
+    "beyond Int64": (product(count=10**30), "malformed: $.count: the integer does not fit"),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_an_answer_is_read_or_flagged(case: str) -> None:
+    """Small faults are mended, real ones are flagged with the place and the reason."""
+    text, expected = ANSWERS[case]
+    actual = read(choose_output(response_model=Product), text)
+
+    if isinstance(expected, str):
+        assert isinstance(actual, str)
+        assert actual.startswith(expected)
+    else:
+        assert expected == actual
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_a_later_session_reads_answers_alike(case: str) -> None:
+    """Without the class, from the stored schema: the same values, the same rows flagged."""
+    text, _ = ANSWERS[case]
+    output = choose_output(response_model=Product)
+    now, later = read(output, text), read(reopened(output), text)
+
+    assert (now == later) or (isinstance(now, str) and isinstance(later, str))
+    assert output.fields == reopened(output).fields
+    if isinstance(now, str):
+        assert now.split(": ")[1].split(".")[0] == str(later).split(": ")[1].split(".")[0]
+
+
+def test_repaired_answers_say_so() -> None:
+    """A person can look at the rows whose JSON was mended; a label's case is no repair."""
+    output = choose_output(response_model=Product)
+    answers = [product(), f"```json\n{product()}\n```", product(department="KITCHEN")]
+
+    assert [output.read(text)[1] for text in answers] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (
+            Product,
+            (
+                Field("title", "string"),
+                Field("department", "category", ("Kitchen", "Garden")),
+                Field("colour", "category", ("red", "dark blue")),
+                Field("size", "integer"),
+                Field("price", "number"),
+                Field("count", "integer"),
+                Field("fragile", "boolean"),
+                Field("tags", "object"),
+                Field("specs", "object"),
+                Field("released", "date"),
+                Field("maker", "object"),
+                Field("barcode", "string"),
+            ),
+        ),
+        (
+            SIMPLE,
+            (
+                Field("title", "string"),
+                Field("count", "integer"),
+                Field("colour", "category", ("red", "dark blue")),
+            ),
+        ),
+        (
+            {"a": str | None, "b": list[int], "c": Literal["x"], "d": int | str, "e": Any},
+            (
+                Field("a", "string"),
+                Field("b", "object"),
+                Field("c", "category", ("x",)),
+                Field("d", "string"),
+                Field("e", "object"),
+            ),
+        ),
+        (Node, (Field("name", "string"), Field("children", "object"))),
+        (
+            object_schema(
+                a={"type": ["integer", "null"]},
+                b={"enum": ["x", None]},
+                c={"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+                d={"oneOf": [{"const": "x"}, {"type": "null"}]},
+                e={"type": ["integer", "string"]},
+                f={},
+                g={"allOf": [{"type": "string"}]},
+                h={"enum": [1, 2]},
+            ),
+            (
+                Field("a", "integer"),
+                Field("b", "category", ("x",)),
+                Field("c", "boolean"),
+                Field("d", "category", ("x",)),
+                Field("e", "string"),
+                Field("f", "object"),
+                Field("g", "object"),
+                Field("h", "integer"),
+            ),
+        ),
+    ],
+)
+def test_each_property_is_a_column_of_its_type(wish: Any, expected: tuple[Field, ...]) -> None:
+    """The columns are known before any answer comes, and the same in a later session."""
+    output = choose_output(response_model=wish)
+
+    assert expected == output.fields == reopened(output).fields
+
+
+@pytest.mark.parametrize(
+    ("wish", "text", "expected"),
+    [
+        (SIMPLE, '{"title": "a", "count": 2, "colour": "RED"}', ("a", 2, "red")),
+        ({"a b": str, "class": int, "_x": bool, "schema": str, "copy": str, "é": str},
+         '{"a b": "1", "class": 2, "_x": true, "schema": "s", "copy": "c", "é": "e"}',
+         ("1", 2, True, "s", "c", "e")),
+        ({"properties": str, "type": int, "items": str, "enum": str, "default": str},
+         '{"properties": "p", "type": 1, "items": "i", "enum": "e", "default": "d"}',
+         ("p", 1, "i", "e", "d")),
+        (Node, '{"name": "a", "children": [{"name": "b", "children": []}]}',
+         ("a", [{"name": "b", "children": []}])),
+        (Node, '{"name": "a", "children": [{"name": "b", "children": [{}]}]}',
+         "malformed: $.children[0].children[0]"),
+        (object_schema(a={"type": "integer", "minimum": 3}), '{"a": 3}', (3,)),
+        (object_schema(a={"type": "integer", "minimum": 3}), '{"a": "2"}', "malformed: $.a: 2 is"),
+        (object_schema(a={"type": "integer"}), '{"a": 1, "b": 2}', (1,)),
+        (object_schema(a={"type": "string", "format": "date"}), '{"a": "2024-01-01"}',
+         ("2024-01-01",)),
+        (object_schema(a={}, b={}, c={"type": "array", "items": True}),
+         '{"a": [1], "b": {"x": null}, "c": [1, "x"]}', ([1], {"x": None}, [1, "x"])),
+        (object_schema(a={"enum": [["x"], {"y": 1}]}), '{"a": {"y": 1}}', ({"y": 1},)),
+        (object_schema(a={"enum": [["x"], {"y": 1}]}), '{"a": {"y": 2}}', "malformed: $.a"),
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, "{ }", (None,)),
+        ({"type": "object", "properties": {"a": {"type": "integer", "default": 4}}}, "{ }", (4,)),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"a": 1}', (1,)),
+        (object_schema(d={"type": "object", "properties": {"w": {"type": "number"}}}),
+         '{"d": {}}', ({"w": None},)),
+        ({"$ref": "#/$defs/A", "$defs": {"A": object_schema(n={"$ref": "#/$defs/B"}),
+                                         "B": {"type": "integer", "maximum": 9}}},
+         '{"n": 9}', (9,)),
+        ({"$ref": "#/$defs/A", "$defs": {"A": object_schema(n={"$ref": "#/$defs/B"}),
+                                         "B": {"type": "integer", "maximum": 9}}},
+         '{"n": 10}', "malformed: $.n"),
+        (object_schema(a={"type": "string"}) | {"$schema": "http://json-schema.org/draft-07/schema#"},
+         '{"a": "x"}', ("x",)),
+    ],
+)  # fmt: skip
+def test_types_and_schemas_read_like_classes(
+    wish: Any, text: str, expected: tuple[Any, ...] | str
+) -> None:
+    """A dict of types and a JSON Schema give values of the right type, now and later."""
+    output = choose_output(response_model=wish)
+    for actual in (read(output, text), read(reopened(output), text)):
+        if isinstance(expected, str):
+            assert str(actual).startswith(expected)
+        else:
+            assert expected == actual
+
+
+class Other(BaseModel):
+    """Read under one name, written under another."""
+
+    title: str = PydanticField(validation_alias="product_title")
+
+
+class Aliased(BaseModel):
+    """Called otherwise in JSON than in Python."""
+
+    title: str = PydanticField(alias="product title")
+
+
+class Callback(BaseModel):
+    """No JSON can carry it."""
+
+    model_config = {"arbitrary_types_allowed": True}
+    frame: pd.DataFrame
+
+
+def test_an_alias_is_the_columns_name() -> None:
+    """The name that the model answers under is the one that the user sees."""
+    output = choose_output(response_model=Aliased)
+
+    assert (output.fields, read(output, '{"product title": "mug"}')) == (
+        (Field("product title", "string"),),
+        ("mug",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (7, "response_model= is 7. Give a pydantic model class"),
+        ({}, "response_model= is {}"),
+        (str, "response_model= is <class 'str'>"),
+        (BaseModel, "response_model= is"),
+        (Product(**GOOD), "Give a pydantic model class"),  # type: ignore[arg-type]
+        ({"a": 5}, "cannot be made a JSON Schema"),
+        ({"a": "no such type"}, "cannot be made a JSON Schema"),
+        ({"a": pd.DataFrame}, "cannot be made a JSON Schema"),
+        (Callback, "cannot be made a JSON Schema"),
+        (RootModel[list[int]], "not an object with properties"),
+        (type("Nothing", (BaseModel,), {}), "not an object with properties"),
+        ({"type": "array", "items": {}}, "not an object with properties"),
+        ({"type": "object", "properties": {}}, "not an object with properties"),
+        ({"$ref": "#/$defs/A"}, "not an object with properties"),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, "not an object"),
+        (object_schema(a={"type": "strange"}), "not a valid JSON Schema"),
+        (object_schema(a={"$ref": "#/$defs/No"}), "not a valid JSON Schema"),
+        (object_schema(a={"pattern": "("}), "not a valid JSON Schema"),
+        (object_schema(a=True), "a is True and not an object"),
+        (Other, "reads 'product_title' under one name and writes it under another"),
+    ],
+)
+def test_a_response_model_that_cannot_be_used_is_refused(wish: Any, message: str) -> None:
+    """The error says what is wrong with it before anything is sent."""
+    with pytest.raises(OutputError) as caught:
+        choose_output(response_model=wish)
+
+    assert message in str(caught.value)
+    assert caught.value.fix.endswith(".")
+
+
+# --- text and parsers -----------------------------------------------------------------------------
+
+
+@FEW
+@given(st.text())
+def test_plain_text_is_kept_as_it_is(text: str) -> None:
+    """No trimming, no fences taken off: the answer is the value."""
+    assert ((text,), False) == choose_output().read(text)
+
+
+def refuse(text: str) -> Any:
+    """Refuse what has no number."""
+    if not text.isdigit():
+        raise ValueError("no number in it")
+    return {"n": 10 // int(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5", ({"n": 2},)),
+        ("five", "malformed: no number in it"),
+        (
+            "0",
+            "malformed: the parser failed: ZeroDivisionError: integer division or modulo by zero",
+        ),
+    ],
+)
+def test_a_parser_gives_a_value_or_a_reason(text: str, expected: tuple[Any, ...] | str) -> None:
+    """A ValueError flags the row with its message; any other failure loses only that row."""
+    assert expected == read(choose_output(parser=refuse), text)
+
+
+def refuse_silently(_: str) -> Any:
+    """Refuse without a word."""
+    raise ValueError
+
+
+def test_a_parser_without_words_is_explained() -> None:
+    """An empty ValueError still says what happened."""
+    output = choose_output(parser=refuse_silently)
+
+    assert read(output, "x") == "malformed: the parser refused the answer"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"labels": ["a", "b"], "parser": str}, "Both labels and parser were given"),
+        ({"labels": ["a", "b"], "response_model": SIMPLE}, "Both labels and response_model"),
+        ({"parser": "json"}, "The parser is not callable"),
+    ],
+)
+def test_an_answer_has_one_form(wishes: dict[str, Any], message: str) -> None:
+    """Two wishes at once are refused."""
+    with pytest.raises(OutputError, match=message):
+        choose_output(**wishes)
+
+
+def test_the_field_of_text_and_parsers_is_called_after_the_job() -> None:
+    """Single-valued outputs have no name of their own."""
+    assert choose_output().fields == (Field("", "string"),)
+    assert choose_output(parser=str).fields == (Field("", "any"),)
+    assert choose_output().spec == OutputSpec("text")
+
+
+# --- anything at all ------------------------------------------------------------------------------
+
+PIECES = [
+    *'{}[],:"\\\'a \n\x00',
+    '{"label":', '"Kitchen"', "NaN", "1e999", "\\ud83d", "null", "```json\n",
+    "//", "9" * 30,
+]  # fmt: skip
+NEARLY_JSON = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
+
+READERS = {
+    "labels": LABELS,
+    "class": choose_output(response_model=Product),
+    "later": reopened(choose_output(response_model=Product)),
+    "recursive": reopened(choose_output(response_model=Node)),
+    "loose": choose_output(response_model=object_schema(label={}, b={"type": "number"})),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@FEW
+@given(st.text() | NEARLY_JSON)
+def test_no_answer_can_raise(reader: str, text: str) -> None:
+    """Whatever a model writes is values or a reason, never an exception."""
+    actual = read(READERS[reader], text)
+
+    assert isinstance(actual, (tuple, str))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"label":' + "[" * 900 + "]" * 900 + "}",
+        '{"name": "a", "children": ' + "[" * 150 + "]" * 150 + "}",
+        '{"title": "' + "x" * 100_000,
+        '{"count": ' + "9" * 5000 + "}",
+        "{ " + "a, " * 5000,
+    ],
+)
+def test_a_model_in_a_loop_cannot_raise(reader: str, text: str) -> None:
+    """Endless nesting, text or digits are flagged, soon."""
+    start = time.perf_counter()
+    actual = read(READERS[reader], text)
+
+    assert isinstance(actual, (tuple, str))
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ("[1]", [1]),
+        ("7", 7),
+        ('x {"a": {"b": [1, 2,]}} y', {"a": {"b": [1, 2]}}),
+        ('{"a": "b" "c": 1}', {"a": "b", "c": 1}),
+        ("no JSON", None),
+        ("{", None),
+        ("{}{", None),
+    ],
+)
+def test_json_is_found_where_there_is_some(text: str, expected: Any) -> None:
+    """Objects are taken out of what stands around them; nothing is made up."""
+    assert expected == loads_leniently(text)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [([], "$"), (["a", 0, "b"], "$.a[0].b"), ([2], "$[2]")],
+)
+def test_places_are_written_as_people_do(parts: list[str | int], expected: str) -> None:
+    """Errors say where in the answer."""
+    assert expected == json_path(parts)

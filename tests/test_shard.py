@@ -1,0 +1,305 @@
+"""Request lines and shards: the exact bytes of batch files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from frameenrich.errors import RequestTooLargeError
+from frameenrich.model import JobSpec, Limits, Message, OutputSpec
+from frameenrich.output import labels_spec
+from frameenrich.parse import split_lines
+from frameenrich.shard import (
+    RequestWriter,
+    ShardCutter,
+    _unused_marks,
+    input_hash,
+    request_body,
+    reworked_line,
+    strict_schema,
+)
+
+FEW = settings(max_examples=100, deadline=None)
+
+# Whatever a cell may hold: quotes, control characters, line separators, halves of emoji.
+ANY_TEXT = st.text(
+    st.characters(exclude_categories=())
+    | st.sampled_from('"\\\n\r\u2028\u2029\x85\x00\ud83d\ude00'),
+    max_size=20,
+)
+CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
+
+
+def make_spec(
+    endpoint: str = CHAT,
+    messages: int = 1,
+    params: dict[str, Any] | None = None,
+    output: OutputSpec | None = None,
+    model: str = "gpt-4o-mini",
+) -> JobSpec:
+    """Return a spec with so many messages."""
+    roles = ["user"] if messages == 1 else ["system", *["user"] * (messages - 1)]
+    return JobSpec(
+        name="llmbatch",
+        model=model,
+        messages=tuple(Message(role, "{{ x }}") for role in roles),
+        endpoint=endpoint,
+        url=endpoint,
+        params=params or {},
+        output=output or OutputSpec(),
+    )
+
+
+def as_json_reads(value: Any) -> Any:
+    """Return a value as JSON gives it back: two halves of an emoji become one character."""
+    return json.loads(json.dumps(value))
+
+
+@st.composite
+def specs_and_texts(draw: st.DrawFn) -> tuple[JobSpec, list[str]]:
+    """Draw a spec and one rendered row; texts may look like the spec's own parts."""
+    endpoint = draw(st.sampled_from([CHAT, RESPONSES, COMPLETIONS]))
+    count = 1 if endpoint == COMPLETIONS else draw(st.integers(1, 4))
+    params = draw(st.dictionaries(ANY_TEXT.map("p{}".format), ANY_TEXT | st.integers(), max_size=2))
+    labelled = endpoint != COMPLETIONS and draw(st.booleans())
+    output = labels_spec(["text", "text-", "<text:0>"]) if labelled else OutputSpec()
+    spec = make_spec(endpoint, count, params, output, model=draw(ANY_TEXT))
+    special = st.sampled_from([*_unused_marks(spec), "text", "<text:0>", '"<text:1>"'])
+    return spec, draw(st.lists(ANY_TEXT | special, min_size=count, max_size=count))
+
+
+@FEW
+@given(specs_and_texts(), ANY_TEXT)
+def test_a_line_is_read_back_to_its_request(drawn: tuple[JobSpec, list[str]], own: str) -> None:
+    """Whatever the text, a line is one line of JSON and holds exactly the request's body."""
+    spec, texts = drawn
+    writer = RequestWriter(spec)
+    expected = {
+        "custom_id": own,
+        "method": "POST",
+        "url": spec.url,
+        "body": request_body(spec, texts),
+    }
+
+    line = writer.line(own, writer.body(texts))
+
+    assert as_json_reads(expected) == json.loads(line)
+    assert [line[:-1]] == list(split_lines([line]))
+
+
+@FEW
+@given(specs_and_texts(), ANY_TEXT)
+def test_a_reworked_line_changes_what_was_asked_for_only(
+    drawn: tuple[JobSpec, list[str]], own: str
+) -> None:
+    """A later round's line has its own id, the changed keys, and the rest as it was."""
+    spec, texts = drawn
+    writer = RequestWriter(spec)
+    before = writer.line("row-1", writer.body(texts))
+    expected = json.loads(before)
+    expected |= {"custom_id": own, "body": {**expected["body"], "model": "gpt-5"}}
+
+    line, _ = reworked_line(before, own, lambda body: {**body, "model": "gpt-5"})
+
+    assert as_json_reads(expected) == json.loads(line)
+    assert [line[:-1]] == list(split_lines([line]))
+
+
+@FEW
+@given(ANY_TEXT.map(as_json_reads))
+def test_the_same_request_has_the_same_hash_in_every_round(text: str) -> None:
+    """A request is known again by its hash, so that it is not paid twice."""
+    writer = RequestWriter(make_spec(params={"temperature": 0.1, "max_tokens": 300}))
+    body = writer.body([text])
+
+    line, request_hash = reworked_line(writer.line("row-1", body), "r1-row-1", dict)
+
+    assert writer.line("r1-row-1", body) == line
+    assert writer.request_hash(body) == request_hash
+
+
+def test_the_hash_covers_url_and_body() -> None:
+    """Two endpoints never share an answer, nor do two bodies."""
+    chat, responses = RequestWriter(make_spec(CHAT)), RequestWriter(make_spec(RESPONSES))
+
+    hashes = {chat.request_hash(b"{}"), chat.request_hash(b"[]"), responses.request_hash(b"{}")}
+
+    assert len(hashes) == 3
+
+
+@FEW
+@given(st.lists(ANY_TEXT, max_size=4), st.lists(ANY_TEXT, max_size=4))
+@example(["ab", "c"], ["a", "bc"])
+@example(["1:a"], ["1", "a"])
+def test_input_hashes_tell_rows_apart(one: list[str], other: list[str]) -> None:
+    """Rows have the same input hash only where they rendered to the same messages."""
+    assert (one == other) == (input_hash(one) == input_hash(other))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "messages", "expected"),
+    [
+        (
+            CHAT,
+            2,
+            {
+                "model": "gpt-4o-mini",
+                "messages": [
+                    {"role": "system", "content": "a"},
+                    {"role": "user", "content": "b"},
+                ],
+                "max_tokens": 5,
+            },
+        ),
+        (
+            RESPONSES,
+            1,
+            {"model": "gpt-4o-mini", "input": [{"role": "user", "content": "a"}], "max_tokens": 5},
+        ),
+        (COMPLETIONS, 1, {"model": "gpt-4o-mini", "prompt": "a", "max_tokens": 5}),
+    ],
+)
+def test_each_endpoint_has_its_own_body(
+    endpoint: str, messages: int, expected: dict[str, Any]
+) -> None:
+    """Messages go where the endpoint wants them, parameters beside them."""
+    spec = make_spec(endpoint, messages, {"max_tokens": 5})
+
+    actual = request_body(spec, ["a", "b"][:messages])
+
+    assert expected == actual
+
+
+def test_labels_become_a_strict_schema() -> None:
+    """Chat and Responses ask for structured output, each in its own words."""
+    schema = {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": ["a", "b"]}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    described = {"name": "answer", "schema": schema, "strict": True}
+    wanted = labels_spec(["a", "b"])
+
+    chat = request_body(make_spec(CHAT, output=wanted), ["x"])
+    responses = request_body(make_spec(RESPONSES, output=wanted), ["x"])
+
+    assert {"type": "json_schema", "json_schema": described} == chat["response_format"]
+    assert {"format": {"type": "json_schema", **described}} == responses["text"]
+
+
+# --- strict schemas -------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["title", "type", "default", "properties", "required", "$ref", "a b", "é"])
+LEAVES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {"type": "string"},
+        {"type": "integer", "minimum": 0, "default": 1},
+        {"type": ["number", "null"], "default": None},
+        {"enum": ["a", "default"]},
+        {"const": "properties"},
+        {"$ref": "#/$defs/Part", "description": "a part"},
+    ]
+)
+
+
+def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return JSON Schemas of objects."""
+    properties = st.dictionaries(NAMES, inner, min_size=1, max_size=3)
+    return properties.map(lambda p: {"type": "object", "properties": p, "required": list(p)[:1]})
+
+
+SCHEMAS = objects(
+    st.recursive(
+        LEAVES,
+        lambda inner: (
+            objects(inner)
+            | inner.map(lambda item: {"type": "array", "items": item, "default": []})
+            | st.lists(inner, min_size=1, max_size=2).map(lambda each: {"anyOf": each})
+        ),
+        max_leaves=6,
+    )
+).map(lambda schema: {**schema, "$defs": {"Part": {"type": "object", "properties": {"n": {}}}}})
+
+
+def loose_objects(node: Any, path: str = "$") -> list[str]:
+    """Return where a schema has objects that strict structured output would refuse."""
+    if isinstance(node, list):
+        return [p for i, item in enumerate(node) for p in loose_objects(item, f"{path}[{i}]")]
+    if not isinstance(node, dict):
+        return []
+    properties = node.get("properties", {})
+    strict = node.get("required", []) == list(properties) and "default" not in node
+    bad = [] if strict and (not properties or node["additionalProperties"] is False) else [path]
+    inner = [*properties.items(), *node.get("$defs", {}).items()]
+    inner += [(k, node[k]) for k in ("items", "anyOf") if k in node]
+    return bad + [p for name, value in inner for p in loose_objects(value, f"{path}.{name}")]
+
+
+@FEW
+@given(SCHEMAS)
+def test_a_strict_schema_is_valid_strict_and_final(schema: dict[str, Any]) -> None:
+    """Rewriting gives a valid schema that is strict all the way down, and does so once."""
+    rewritten, strict = strict_schema(schema)
+    jsonschema_rs.meta.validate(rewritten)
+
+    assert (loose_objects(rewritten), strict) == ([], True)
+    assert (rewritten, True) == strict_schema(rewritten)
+    assert list(schema["properties"]) == list(rewritten["properties"])
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        {"type": "object"},
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "properties": {"a": {}}, "additionalProperties": True},
+    ],
+)
+def test_a_free_form_object_cannot_be_strict(free: dict[str, Any]) -> None:
+    """Such a schema is sent as it is, and not called strict."""
+    schema = {"type": "object", "properties": {"specs": {"type": "array", "items": free}}}
+
+    assert (schema, False) == strict_schema(schema)
+
+
+# --- cutting --------------------------------------------------------------------------------------
+
+
+@FEW
+@given(
+    st.lists(st.integers(1, 50), max_size=60),
+    st.builds(Limits, st.integers(1, 10), st.integers(50, 200)),
+)
+def test_shards_keep_every_line_order_and_limit(sizes: list[int], limits: Limits) -> None:
+    """Read one after the other, the shards are the lines; each is within both limits, and full."""
+    cutter = ShardCutter(limits)
+    numbers = [cutter.place(size, i) for i, size in enumerate(sizes)]
+    shards: dict[int, list[int]] = {}
+    for number, size in zip(numbers, sizes, strict=True):
+        shards.setdefault(number, []).append(size)
+
+    assert sizes == [size for number in sorted(shards) for size in shards[number]]
+    assert list(range(len(shards))) == list(shards)
+    for number, shard in shards.items():
+        assert len(shard) <= limits.max_requests
+        assert sum(shard) <= limits.max_bytes
+        if number + 1 in shards:
+            full = len(shard) == limits.max_requests
+            assert full or sum(shard) + shards[number + 1][0] > limits.max_bytes
+
+
+def test_a_line_larger_than_a_file_is_refused() -> None:
+    """No file could hold it, so nothing is sent; the error knows the row and the sizes."""
+    cutter = ShardCutter(Limits(max_bytes=100))
+    cutter.place(100, 0)
+
+    with pytest.raises(RequestTooLargeError, match=r"position 7 has 101 bytes.* 100") as caught:
+        cutter.place(101, 7)
+
+    assert vars(caught.value)["position"] == 7
