@@ -12,8 +12,9 @@ from frameenrich import accessor as _accessor  # noqa: F401 - registers df.llmba
 
 if TYPE_CHECKING:
     from frameenrich.errors import FrameEnrichError, FrameMismatchError, InputError, ProviderError
-    from frameenrich.job import Job, jobs, open_job
+    from frameenrich.job import Job
     from frameenrich.model import RowStatus
+    from frameenrich.verbs import jobs, open_job
 
 __version__ = "0.1.0"
 
@@ -36,8 +37,8 @@ _HOMES = {
     "Job": "job",
     "ProviderError": "errors",
     "RowStatus": "model",
-    "jobs": "job",
-    "open_job": "job",
+    "jobs": "verbs",
+    "open_job": "verbs",
 }
 
 

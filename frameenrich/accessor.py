@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from frameenrich.job import Job, JobStatus, Preview
+    from frameenrich.drive import JobStatus
+    from frameenrich.job import Job
     from frameenrich.model import ImageDetail
     from frameenrich.output import Parser
     from frameenrich.plan import Template
+    from frameenrich.preview import Preview
     from frameenrich.providers.base import Provider
 
     StoreLike = str | os.PathLike[str] | None
@@ -148,7 +150,7 @@ class LLMBatch:
         >>> job.id.startswith("llmbatch-"), len(job.requests)
         (True, 1)
         """
-        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
 
         return story.submit(
             self._frame,
@@ -253,15 +255,16 @@ class LLMBatch:
         <BLANKLINE>
         -> columns: llmbatch, llmbatch_status, llmbatch_error
         """
-        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
 
         return story.preview(self._frame, template, model, n=n, **options)
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
-        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.job import Job  # noqa: PLC0415
 
-        if isinstance(job, story.Job):
+        if isinstance(job, Job):
             return job
         if job is not None:
             return story.open_job(job, store, client=client)
@@ -374,6 +377,6 @@ class LLMBatch:
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
         """The jobs of the store, the newest first."""
-        from frameenrich import job as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
 
         return story.jobs(store)

@@ -159,7 +159,7 @@ def _again_without(shard: ShardFolder, batch: Batch) -> Batch | None:
     if len(batch.spent_file_ids) >= _MOST_REJECTIONS:
         return None
     before = {rejection.custom_id for rejection in batch.rejected}
-    ids = [custom_id for custom_id in _ids(shard) if custom_id not in before]
+    ids = [custom_id for custom_id in ids_of(shard) if custom_id not in before]
     named = {
         ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
         for e in reversed(batch.errors)
@@ -237,7 +237,7 @@ def _sight(shard: ShardFolder, batch: Batch) -> Shard:
         endpoint=spec.endpoint,
         url=spec.url,
         model=_model_of(shard),
-        requests=len(_ids(shard)) - len(left_out),
+        requests=shard.request_count - len(left_out),
         open=lambda: _open_without(shard, left_out),
         metadata=_metadata(shard, spec),
     )
@@ -260,7 +260,8 @@ def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
     }
 
 
-def _ids(shard: ShardFolder) -> list[str]:
+def ids_of(shard: ShardFolder) -> list[str]:
+    """The custom_ids of a shard's requests, in order."""
     with shard.open_requests() as lines:
         return [custom_id for custom_id, _ in request_ids(lines)]
 

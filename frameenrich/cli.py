@@ -1,35 +1,77 @@
-"""The command line: one command per verb, no logic.
+"""The command line: one command per verb of a `Job`, no logic.
 
-Exit codes: 0 done, 2 the input, the store or the command has to change, 3 the provider refused or
-broke, 130 interrupted.
+Data goes to standard output, all that is said about it to standard error. Exit codes: 0 done, 1
+with ``--strict`` a row has no good answer, 2 the input, the store or the command has to change, 3
+the provider refused, broke or took longer than ``--timeout``, 130 interrupted, 141 nobody reads
+standard output any more.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import shlex
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from frameenrich.errors import FrameEnrichError, ProviderError, WaitTimeoutError
+from frameenrich.errors import (
+    FrameEnrichError,
+    JobNotFoundError,
+    ParameterError,
+    ProviderError,
+    WaitTimeoutError,
+)
+from frameenrich.options import (
+    AsJson,
+    Asking,
+    Reading,
+    Sending,
+    Store,
+    Writing,
+    read_params,
+    spread,
+)
+from frameenrich.terminal import as_line, print_rows, printable, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from frameenrich.drive import JobStatus
+    from frameenrich.job import Job
+    from frameenrich.tables import Place, Table
+
+_GO_ON = "frameenrich.go_on"
+_INTERRUPTED = 130
+_NO_READER = 141  # what a shell makes of SIGPIPE
+_FLAGGED_LEFT = 1
 
 
 class _Verbs(TyperGroup):
-    """The commands, with our errors told in one line each."""
+    """The commands, with our errors told in one line each, and how to go on."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error of ours becomes its message and an exit code."""
         try:
             return super().invoke(ctx)
         except FrameEnrichError as error:
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}")
+            if exit_code(error) == 3 and _GO_ON in ctx.meta:  # noqa: PLR2004 - as documented above
+                say(f"To go on: {ctx.meta[_GO_ON]}")
             raise typer.Exit(exit_code(error)) from None
         except KeyboardInterrupt:
-            typer.echo("Interrupted; a store keeps every answer that came.", err=True)
-            raise typer.Exit(130) from None
+            say("Interrupted; a store keeps every answer that came.")
+            if _GO_ON in ctx.meta:
+                say(f"To go on: {ctx.meta[_GO_ON]}")
+            raise typer.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:  # who reads standard output has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_NO_READER) from None
 
 
 def exit_code(error: FrameEnrichError) -> int:
@@ -47,7 +89,6 @@ app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -72,6 +113,233 @@ def _options(
     """DataFrame rows become LLM batch requests; answers become columns."""
 
 
+def _job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For shell completion."""
+    from frameenrich.store import open_store  # noqa: PLC0415 - heavy
+
+    return [i for i in open_store(ctx.params.get("store")).job_ids() if i.startswith(incomplete)]
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN", help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -."
+    ),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="OUT", help="Where the table with the answers goes, likewise.")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_job_ids)]
+
+
+# --- the verbs ----------------------------------------------------------------------------------
+
+
+@app.command()
+@spread
+def run(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    asking: Asking,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for every row of IN, wait, and write IN with the answers' columns to OUT.
+
+    The same command again goes on where it stopped, and pays for nothing twice.
+    """
+    if sending.provider == "file":
+        raise ParameterError(
+            "--provider file waits for nobody.", "Use submit, then import, then collect."
+        )
+    here, there = _places(source, target, reading, writing)
+    _can_go_on(ctx, again=not sending.fresh)
+    with _read(here, reading) as table:
+        job = _submit(table.frame, asking, sending, store)
+        if sending.fresh:
+            ctx.meta[_GO_ON] = _collect_command(job, source, target, store)
+        _finish(job, table, there, writing, wait=True, as_json=as_json)
+
+
+@app.command()
+@spread
+def submit(
+    ctx: typer.Context,
+    source: Source,
+    asking: Asking,
+    sending: Sending,
+    reading: Reading,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for every row of IN, and print the job's id; collect it whenever you like."""
+    _can_go_on(ctx, again=not sending.fresh)
+    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+
+    with _read(locate(source, reading.format), reading) as table:
+        job = _submit(table.frame, asking, sending, store)
+    typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+
+
+@app.command()
+@spread
+def collect(
+    ctx: typer.Context,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[JOB] IN OUT",
+            help="The job, by default the newest one that was made for IN; the table that was "
+            "submitted; where it goes with the answers' columns.",
+            show_default=False,
+        ),
+    ],
+    reading: Reading,
+    writing: Writing,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until every row has its answer or its reason.")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write IN with the answers that came so far to OUT."""
+    if len(places) not in (2, 3):
+        raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
+    from frameenrich.verbs import find_job, open_job  # noqa: PLC0415 - heavy
+
+    *ids, source, target = places
+    here, there = _places(source, target, reading, writing)
+    _can_go_on(ctx)
+    with _read(here, reading) as table:
+        job = open_job(ids[0], store) if ids else find_job(table.frame, store)
+        wait = wait or writing.timeout is not None
+        _finish(job, table, there, writing, wait=wait, as_json=as_json)
+
+
+@app.command()
+def status(
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="The job's id; by default the newest.",
+            autocompletion=_job_ids,
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a job is; sends and downloads nothing."""
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
+
+    _show_status(open_job(job or _newest(store), store).status(), as_json=as_json)
+
+
+@app.command()
+def regenerate(
+    ctx: typer.Context,
+    job: JobId,
+    statuses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only rows of this status, such as malformed; may be given again.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Another model for these rows.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A request parameter to change for these rows."),
+    ] = None,
+    feedback: Annotated[
+        bool,
+        typer.Option(help="Whether the model is shown its malformed answer and what is wrong."),
+    ] = True,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask again for the rows without a good answer, as a new round of the same job."""
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
+
+    _can_go_on(ctx)
+    again = open_job(job, store).regenerate(
+        statuses=statuses or None, model=model, params=read_params(param), feedback=feedback
+    )
+    _show_status(again.status(), as_json=as_json)
+
+
+@app.command()
+def cancel(job: JobId, store: Store = None, as_json: AsJson = False) -> None:
+    """Stop a job; the answers that came by then are kept and can be collected."""
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
+
+    _show_status(open_job(job, store).cancel().status(), as_json=as_json)
+
+
+@app.command(name="import")
+def import_responses(
+    job: JobId,
+    responses: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="JSONL in the Batch API's output form.")
+    ],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take answers that came by other means: a web page, `vllm run-batch`."""
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
+
+    found = open_job(job, store)
+    for path in responses:
+        found.import_responses(path)
+    _show_status(found.status(), as_json=as_json)
+
+
+@app.command()
+def jobs(store: Store = None, as_json: AsJson = False) -> None:
+    """List the jobs of the store, the newest first."""
+    from frameenrich.verbs import jobs as list_jobs  # noqa: PLC0415 - heavy
+
+    table = list_jobs(store)
+    if as_json:
+        typer.echo(table.to_json(orient="records", date_format="iso", force_ascii=False))
+        return
+    shown = table[["job", "model", "provider", "created", "rounds", "batches"]].assign(
+        created=table["created"].dt.strftime("%Y-%m-%d %H:%M"),
+        batches=table["batches"].map(lambda statuses: _counted(statuses.split(", "))),
+    )
+    print_rows(list(shown.columns), shown.astype(str).itertuples(index=False), file=sys.stdout)
+
+
+@app.command()
+@spread
+def preview(
+    source: Source,
+    asking: Asking,
+    reading: Reading,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show the first requests as they would be sent; sends and writes nothing."""
+    from frameenrich.tables import locate  # noqa: PLC0415
+    from frameenrich.verbs import preview as show  # noqa: PLC0415 - heavy
+
+    with _read(locate(source, reading.format), reading) as table:
+        shown = show(table.frame, n=n, **asking.wishes())
+    if as_json:
+        bodies = [{"key": key, "body": body} for key, body in shown.requests]
+        typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
+    else:
+        typer.echo(printable(str(shown)))
+
+
 @app.command()
 def demo(
     rows: Annotated[
@@ -86,6 +354,111 @@ def demo(
     from frameenrich import demo as show  # noqa: PLC0415 - heavy
 
     show.run(rows, store)
+
+
+# --- what they share ----------------------------------------------------------------------------
+
+
+def _places(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
+    """Where the table is and goes, checked before anything is sent."""
+    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.writeback import check_writable  # noqa: PLC0415
+
+    here = locate(source, reading.format)
+    there = locate(target, reading.format, like=here)
+    check_writable(there)
+    if writing.safe_csv and there.format not in ("csv", "tsv"):
+        raise ParameterError(
+            f"--safe-csv is for CSV and TSV, and {target} is neither.", "Leave it out."
+        )
+    return here, there
+
+
+def _read(place: Place, reading: Reading) -> Table:
+    from frameenrich.tables import read_table  # noqa: PLC0415 - heavy
+
+    return read_table(place, limit=reading.limit)
+
+
+def _newest(store: str | None) -> str:
+    from frameenrich.store import open_store  # noqa: PLC0415 - heavy
+
+    where = open_store(store)
+    folders = where.jobs()
+    if not folders:
+        raise JobNotFoundError(f"The store {where.root} holds no job.", "Give its --store.")
+    return folders[0].id
+
+
+def _submit(frame: pd.DataFrame, asking: Asking, sending: Sending, store: str | None) -> Job:
+    from frameenrich.verbs import submit as send  # noqa: PLC0415 - heavy
+
+    job = send(frame, **asking.wishes(), **sending.wishes(), store=store)
+    reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
+    say(f"Job {job.id}: {len(frame):,} rows{reused}.")
+    return job
+
+
+def _can_go_on(ctx: typer.Context, *, again: bool = True) -> None:
+    """Note how to go on after an interrupt, a time-out or a failure of the provider."""
+    own = shlex.join(["frameenrich", *sys.argv[1:]])
+    if "-" in sys.argv[1:]:
+        own += "  # with the same standard input"
+    ctx.meta[_GO_ON] = own if again else "frameenrich jobs lists what was sent; then collect it."
+
+
+def _collect_command(job: Job, source: str, target: str, store: str | None) -> str:
+    where = ["--store", store] if store else []
+    return shlex.join(["frameenrich", "collect", "--wait", *where, job.id, source, target])
+
+
+def _finish(
+    job: Job, table: Table, there: Place, writing: Writing, *, wait: bool, as_json: bool
+) -> None:
+    """Collect, write, and tell what became of the rows."""
+    from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
+
+    answered = job.collect(table.frame, wait=wait, **writing.wishes())
+    write_table(table, answered, there, safe=writing.safe_csv)
+    counts, examples = _tell(answered, job.spec.name)
+    if as_json:
+        summary = {"job": job.id, "rows": len(answered), "statuses": counts, "output": there.path}
+        typer.echo(as_line(summary), err=there.is_stream)
+    else:
+        rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
+        print_rows(["status", "rows", "for example"], rows, file=sys.stderr)
+        if examples:
+            say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
+    if writing.strict and set(counts) - {"ok", "skipped"}:
+        raise typer.Exit(_FLAGGED_LEFT)
+
+
+def _tell(answered: pd.DataFrame, name: str) -> tuple[dict[str, int], dict[str, str]]:
+    """How many rows have each status, and one's reason for each flagged one."""
+    statuses = answered[f"{name}_status"].fillna("never asked")
+    reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
+    counts = statuses.value_counts()
+    return {str(k): int(n) for k, n in counts.items()}, {str(k): str(r) for k, r in reasons.items()}
+
+
+def _counted(statuses: Iterable[str]) -> str:
+    """Such as "3 completed, 1 in_progress"."""
+    return ", ".join(f"{n} {status}" for status, n in Counter(statuses).items())
+
+
+def _show_status(found: JobStatus, *, as_json: bool) -> None:
+    told = {"requests": found.requests, "completed": found.completed, "failed": found.failed}
+    if as_json:
+        shards = [{"status": name, "age_seconds": age} for name, age in found.shards]
+        typer.echo(as_line({"job": found.id, "ended": found.ended, **told, "batches": shards}))
+    elif sys.stdout.isatty():
+        batches = ", ".join(
+            f"{n} {name}" for name, n in Counter(s for s, _ in found.shards).items()
+        )
+        row = [found.id, batches, *(f"{n:,}" for n in told.values())]
+        print_rows(["job", "batches", *told], [row], file=sys.stdout)
+    else:
+        typer.echo(printable(str(found)))
 
 
 def main() -> None:

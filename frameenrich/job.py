@@ -1,17 +1,11 @@
-"""The story: what `submit`, `collect`, `regenerate` and the rest do, from a frame to a frame.
-
-A `Job` is a thin handle on a folder; all its state is on disk.
-"""
+"""A `Job`: a thin handle on a folder, with a verb for each thing to do; all state is on disk."""
 
 from __future__ import annotations
 
 import contextlib
 import html
 import os
-import secrets
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,82 +13,26 @@ import numpy as np
 import pandas as pd
 
 from frameenrich import advance as steps
+from frameenrich import drive
 from frameenrich import regenerate as again
 from frameenrich.data_answers import READERS
+from frameenrich.drive import Deadline, JobStatus
 from frameenrich.errors import (
     CredentialsError,
-    FrameMismatchError,
-    JobNotFoundError,
     OutputError,
     ParameterError,
-    ProviderError,
     ResponsesError,
-    WaitTimeoutError,
 )
 from frameenrich.gather import gather, match_frame, refuse_mismatch, row_slots
-from frameenrich.merge import Positions, answer_columns, output_columns, with_columns
-from frameenrich.model import TERMINAL, Batch, BatchStatus, JobSpec, Json
+from frameenrich.merge import Positions, answer_columns, with_columns
+from frameenrich.model import Batch, BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
-from frameenrich.plan import Template, check_params, make_plan
-from frameenrich.progress import progress_bar
-from frameenrich.providers.base import Provider, connect, patience, provider_names, request_ids
-from frameenrich.reuse import find_answers
-from frameenrich.store import JobFolder, ShardFolder, Store, open_store
-from frameenrich.write import check_frame, preview_bodies, write_job
+from frameenrich.plan import check_params
+from frameenrich.providers.base import Provider, connect, provider_names
+from frameenrich.store import JobFolder, ShardFolder, Store
 
 StoreLike = Store | str | os.PathLike[str] | None
-_FIRST_POLL_SECONDS = 0.5
-_LONGEST_POLL_SECONDS = 60.0
-_POLL_GROWTH = 1.5
-
-
-@dataclass(frozen=True)
-class JobStatus:
-    """How far a job is, by what its batches say; counts are for orientation only.
-
-    ``shards`` pairs each batch's status with its age in seconds (None where it is not sent yet).
-    """
-
-    id: str
-    ended: bool
-    requests: int
-    completed: int
-    failed: int
-    shards: tuple[tuple[str, float | None], ...]
-
-    def __str__(self) -> str:
-        words = ", ".join(sorted({_aged(*shard) for shard in self.shards}))
-        done = self.completed + self.failed
-        return f"{self.id}: {words}; {done:,} of {self.requests:,} requests done"
-
-
-def _aged(status: str, age: float | None) -> str:
-    """A status that is not the last one with how long ago its batch was made."""
-    if status in TERMINAL or age is None:
-        return status
-    hours, minutes = divmod(int(age) // 60, 60)
-    return f"{status} for {hours} h {minutes:02d} min"
-
-
-def _aged_now(batch: Batch) -> str:
-    return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
-
-
-@dataclass(frozen=True)
-class _Deadline:
-    """When to give up waiting; never, as it stands here."""
-
-    seconds: float = np.inf
-    at: float = np.inf
-
-    @classmethod
-    def after(cls, seconds: float | None) -> _Deadline:
-        return cls() if seconds is None else cls(seconds, time.monotonic() + seconds)
-
-    @property
-    def left(self) -> float:
-        return self.at - time.monotonic()
 
 
 class Job:
@@ -174,7 +112,7 @@ class Job:
         cells = {
             "job": self.id,
             "model": f"{self.spec.model} through {self.spec.provider}",
-            "batches": ", ".join(_aged_now(shard.batch) for shard in self._folder.all_shards()),
+            "batches": ", ".join(map(drive.aged_now, self._batches())),
             "reused": f"{self.reused:,} answers that this store had already",
             **({"asked again": "; ".join(told)} if (told := again.told(self._folder)) else {}),
             "folder": os.path.relpath(self.path) if self._folder.store.local else self.path,
@@ -186,6 +124,9 @@ class Job:
             for name, text in cells.items()
         )
         return f"<table>{rows}</table>"
+
+    def _batches(self) -> list[Batch]:
+        return [shard.batch for shard in self._folder.all_shards()]
 
     def _connected(self) -> Provider:
         if self._provider is None:
@@ -220,21 +161,8 @@ class Job:
         ProviderError
             The provider cannot be asked.
         """
-        if not all(shard.batch.ended for shard in self._folder.all_shards()):
-            steps.refresh(self._folder, self._connected())
-        batches = [shard.batch for shard in self._folder.all_shards()]
-        now = time.time()
-        return JobStatus(
-            id=self.id,
-            ended=all(batch.ended for batch in batches),
-            requests=sum(b.total or 0 for b in batches) or len(self._request_ids()),
-            completed=sum(b.completed or 0 for b in batches),
-            failed=sum(b.failed or 0 for b in batches),
-            shards=tuple((b.status, now - b.created_at if b.created_at else None) for b in batches),
-        )
-
-    def _request_ids(self) -> list[str]:
-        return [i for shard in self._folder.all_shards() for i in _ids_of(shard)]
+        running = not all(shard.batch.ended for shard in self._folder.all_shards())
+        return drive.look(self._folder, self._connected() if running else None)
 
     def wait(self, timeout: float | None = None, poll_seconds: float | None = None) -> Job:
         """Go on until every batch has ended and its answers are on disk.
@@ -251,63 +179,17 @@ class Job:
         WaitTimeoutError
             The time was up; the job goes on at the provider.
         """
-        self._wait(_Deadline.after(timeout), poll_seconds)
+        self._wait(Deadline.after(timeout), poll_seconds)
         return self
 
-    def _wait(self, deadline: _Deadline, poll_seconds: float | None) -> None:
-        if steps.settled(self._folder):
-            return
-        pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
-        with self._bar() as bar:
-            while not self._patient_step(bar, deadline):
-                if deadline.left <= 0:
-                    raise self._timed_out(deadline.seconds)
-                time.sleep(min(pause, deadline.left))
-                if poll_seconds is None:
-                    pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
-
-    def _patient_step(self, bar: Any, deadline: _Deadline) -> bool:
-        """A step in which the provider tries again no longer than the deadline lets it."""
-        with patience(deadline.left):
-            try:
-                return self._step(bar)
-            except ProviderError as error:
-                if not (error.impatient and getattr(error, "passing", False)):
-                    raise
-                raise self._timed_out(deadline.seconds) from error
-
-    def _bar(self) -> Any:
-        shards = [shard for shard in self._folder.all_shards() if not shard.batch.settled]
-        bar = progress_bar(sum(len(_ids_of(shard)) for shard in shards), self.spec.name)
-        bar.update(sum(_answered(shard) for shard in shards))
-        return bar
-
-    def _step(self, bar: Any = None) -> bool:
-        tick = None if bar is None else bar.update
-        before = _counted(self._folder)
-        done = steps.advance(
-            self._folder,
-            self._connected(),
-            max_enqueued_tokens=self.spec.max_enqueued_tokens,
-            progress=tick,
-        )
-        if bar is not None and not self._connected().blocking:
-            bar.update(_counted(self._folder) - before)
-        return done
-
-    def _timed_out(self, seconds: float) -> WaitTimeoutError:
-        statuses = sorted({shard.batch.status for shard in self._folder.all_shards()})
-        return WaitTimeoutError(
-            f"The job {self.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
-            "It goes on at the provider: collect() later, also in another session.",
-            job_id=self.id,
-        )
+    def _wait(self, deadline: Deadline, poll_seconds: float | None) -> None:
+        if not steps.settled(self._folder):
+            drive.wait(self._folder, self._connected(), deadline, poll_seconds)
 
     def send(self) -> Job:
         """Send what is not sent yet; a provider that answers in this process answers all."""
         if not steps.settled(self._folder):
-            with self._bar() as bar:
-                self._step(bar if self._connected().blocking else None)
+            drive.send(self._folder, self._connected())
         return self
 
     @property
@@ -394,7 +276,7 @@ class Job:
             refuse_mismatch(
                 match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
             )
-        deadline = _Deadline.after(timeout)
+        deadline = Deadline.after(timeout)
         self._bring_up_to_date(wait, deadline, poll_seconds)
         if max_rounds:
             self._mend(output, max_rounds, deadline, poll_seconds)
@@ -412,16 +294,14 @@ class Job:
         )
         return with_columns(frame, columns)
 
-    def _bring_up_to_date(
-        self, wait: bool, deadline: _Deadline, poll_seconds: float | None
-    ) -> None:
+    def _bring_up_to_date(self, wait: bool, deadline: Deadline, poll_seconds: float | None) -> None:
         if wait:
             self._wait(deadline, poll_seconds)
         elif not steps.settled(self._folder) and not self._connected().blocking:
-            self._step()
+            drive.step(self._folder, self._connected())
 
     def _mend(
-        self, output: Output, max_rounds: int, deadline: _Deadline, poll_seconds: float | None
+        self, output: Output, max_rounds: int, deadline: Deadline, poll_seconds: float | None
     ) -> None:
         """Regenerate and wait, until nothing is left to mend or a round changed nothing."""
         left = again.repairable(gather(self._folder, output).tally)
@@ -518,7 +398,7 @@ class Job:
         OutputError
             The job's parser is of another session: pass it again.
         """
-        self._bring_up_to_date(wait=False, deadline=_Deadline(), poll_seconds=None)
+        self._bring_up_to_date(wait=False, deadline=Deadline(), poll_seconds=None)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         wish = again.Wish(
             again.check_statuses(statuses),
@@ -555,7 +435,7 @@ class Job:
         ResponsesError
             The file cannot be read, or no line of it answers a request of this job.
         """
-        owners = {i: s for s in self._folder.all_shards() for i in _ids_of(s)}
+        owners = {i: s for s in self._folder.all_shards() for i in steps.ids_of(s)}
         found: dict[ShardFolder, list[bytes]] = {}
         for line in _lines_of(path):
             response = read_response(line)
@@ -575,22 +455,6 @@ class Job:
         return self
 
 
-def _counted(folder: JobFolder) -> int:
-    """How many requests the provider counts as done; for a bar only."""
-    batches = [shard.batch for shard in folder.all_shards()]
-    return sum((batch.completed or 0) + (batch.failed or 0) for batch in batches)
-
-
-def _answered(shard: ShardFolder) -> int:
-    """How many lines a shard has that is still being answered here."""
-    return sum(1 for _ in split_lines(shard.read_responses()))
-
-
-def _ids_of(shard: ShardFolder) -> list[str]:
-    with shard.open_requests() as lines:
-        return [custom_id for custom_id, _ in request_ids(lines)]
-
-
 def _lines_of(path: str | os.PathLike[str]) -> list[bytes]:
     try:
         return list(split_lines([Path(path).read_bytes()]))
@@ -600,195 +464,3 @@ def _lines_of(path: str | os.PathLike[str]) -> list[bytes]:
             "Check the path.",
             path=os.fspath(path),
         ) from None
-
-
-# --- doors call these ---------------------------------------------------------------------------
-
-
-def submit(
-    frame: pd.DataFrame,
-    template: Template,
-    model: str,
-    *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
-    fresh: bool = False,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
-) -> Job:
-    """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
-    output = choose_output(labels, response_model, parser)
-    route = connect(provider, client, model)
-    plan = make_plan(
-        template,
-        model,
-        output,
-        url=route.url(endpoint),
-        provider=route.name,
-        endpoint=endpoint,
-        **wishes,
-    )
-    nonce = secrets.token_hex(8) if fresh else ""
-    where = open_store(store)
-    folder = write_job(
-        frame,
-        plan,
-        where,
-        route.limits.within_tokens(plan.spec.max_enqueued_tokens),
-        nonce=nonce,
-        find_answers=None
-        if fresh
-        else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
-    )
-    return Job(folder, output=plan.output, provider=route).send()
-
-
-def preview(
-    frame: pd.DataFrame,
-    template: Template,
-    model: str,
-    *,
-    n: int = 3,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
-) -> Preview:
-    """The first requests as they would be sent; see ``df.llmbatch.preview``."""
-    output = choose_output(labels, response_model, parser)
-    plan = make_plan(
-        template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
-    )
-    check_frame(frame, plan)
-    columns = output_columns(plan.spec, plan.output)
-    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns))
-
-
-@dataclass(frozen=True)
-class Preview:
-    """Rendered requests: (key, body) pairs, and the columns that `collect` will add."""
-
-    requests: tuple[tuple[str, dict[str, Any]], ...]
-    columns: tuple[str, ...]
-
-    def __str__(self) -> str:
-        blocks = []
-        for key, body in self.requests:
-            asked = body.get("messages", body.get("input", body.get("prompt", ())))
-            if isinstance(asked, str):
-                name = "prompt" if "prompt" in body else "input"
-                asked = [{"role": name, "content": asked}]
-            texts = "\n".join(f"[{m['role']}] {_shown_content(m['content'])}" for m in asked)
-            blocks.append(f"row {key}\n{texts}")
-        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
-
-
-def _shown_content(content: Json) -> str:
-    """A message's content as a person reads it: texts, and what is known of images."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
-
-
-def _shown_image(image: Json) -> str:
-    url = image["url"] if isinstance(image, dict) else image
-    if not url.startswith("data:"):
-        return f"[image] {url}"
-    kind, _, content = url.removeprefix("data:").partition(";base64,")
-    return f"[image] {kind}, {len(content) * 3 // 4 - content.count('='):,} bytes"
-
-
-def open_job(
-    id: str,  # noqa: A002 - the public face's own name
-    store: StoreLike = None,
-    *,
-    client: Any = None,
-    provider: Provider | None = None,
-) -> Job:
-    """A handle on a job that was submitted earlier.
-
-    Parameters
-    ----------
-    id : str
-        As ``job.id`` gave it, or `frameenrich.jobs` lists it.
-    store : str, PathLike or Store, optional
-        Where to look; ``$FRAMEENRICH_STORE`` or ``.frameenrich`` by default.
-    client, provider : optional
-        How to reach the provider, where the environment does not say.
-
-    Raises
-    ------
-    JobNotFoundError
-        The store holds no such job.
-    """
-    return Job(open_store(store).job(id), provider=provider, client=client)
-
-
-def jobs(store: StoreLike = None) -> pd.DataFrame:
-    """The jobs of a store, the newest first, one a row; asks no provider.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``job``, ``name``, ``model``, ``provider``, ``created`` (UTC), ``rounds``,
-        ``batches`` (their statuses) and ``settled``.
-    """
-    folders = open_store(store).jobs()
-    shards = [folder.all_shards() for folder in folders]
-    return pd.DataFrame(
-        {
-            "job": pd.Series([f.id for f in folders], dtype="string"),
-            "name": pd.Series([f.spec.name for f in folders], dtype="string"),
-            "model": pd.Series([f.spec.model for f in folders], dtype="string"),
-            "provider": pd.Series([f.spec.provider for f in folders], dtype="string"),
-            "created": pd.to_datetime([f.created_at for f in folders], unit="s", utc=True),
-            "rounds": pd.Series([f.rounds() for f in folders], dtype="Int64"),
-            "batches": pd.Series(
-                [", ".join(s.batch.status for s in own) for own in shards], dtype="string"
-            ),
-            "settled": pd.Series([steps.settled(f) for f in folders], dtype="boolean"),
-        }
-    )
-
-
-def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
-    """The newest job that was made for this frame.
-
-    Raises
-    ------
-    JobNotFoundError
-        No job of the store has any of this frame's keys.
-    FrameMismatchError
-        Jobs have its keys, but its rows changed under them since.
-    """
-    where = open_store(store)
-    mismatch: FrameMismatchError | None = None
-    for folder in where.jobs():
-        match = match_frame(frame, folder, folder.sidecar())
-        if match is None or not match.seen.any():
-            continue
-        try:
-            refuse_mismatch(match, frame, folder)
-        except FrameMismatchError as error:
-            mismatch = mismatch or error
-        else:
-            return Job(folder, **handles)
-    if mismatch is not None:
-        raise mismatch
-    raise JobNotFoundError(
-        f"The store {where.root} holds no job for this frame.",
-        "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
-    )
-
-
-__all__ = ["Job", "JobStatus", "Preview", "find_job", "jobs", "open_job", "preview", "submit"]

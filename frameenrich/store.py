@@ -453,6 +453,12 @@ class ShardFolder:
         return file
 
     @property
+    def request_count(self) -> int:
+        """How many requests the shard has."""
+        with self.open_requests() as file:
+            return sum(piece.count(b"\n") for piece in iter(lambda: file.read(READ_BYTES), b""))
+
+    @property
     def request_bytes(self) -> int:
         """Size of the requests file."""
         return int(self.job.store.fs.size(self.requests_path))

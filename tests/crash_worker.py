@@ -19,9 +19,10 @@ import pandas as pd
 from crash import KillPoint, forked, watch
 
 from frameenrich.errors import FrameEnrichError
-from frameenrich.job import Job, find_job
+from frameenrich.job import Job
 from frameenrich.model import Limits
 from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.verbs import find_job
 
 
 def frame_of(name: str, rows: int) -> pd.DataFrame:

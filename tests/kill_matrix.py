@@ -30,7 +30,7 @@ import openai
 import pandas as pd
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
 
-import frameenrich.job  # noqa: F401 - loaded here once, so that forks need not
+import frameenrich.verbs  # noqa: F401 - loaded here once, so that forks need not
 from frameenrich.model import Limits
 from frameenrich.providers.openai_batch import OpenAIBatch
 

@@ -490,7 +490,7 @@ def test_a_timeout_counts_whatever_the_server_asks_for(
     server.faults.add("rate_limited", where="GET *", retry_after=60, times="always")
     started = time.monotonic()
 
-    with pytest.raises(WaitTimeoutError, match="still validating after 0.3 seconds"):
+    with pytest.raises(WaitTimeoutError, match=r"still validating after 0\.3 seconds"):
         job.wait(timeout=0.3, poll_seconds=0.01)
 
     assert time.monotonic() - started < 10

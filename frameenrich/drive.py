@@ -1,0 +1,174 @@
+"""Driving a job: one step after another, until all is settled or the time is up.
+
+What a step is stands in `frameenrich.advance`; here are the pauses, the deadline and the bar.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from frameenrich import advance as steps
+from frameenrich.errors import ProviderError, WaitTimeoutError
+from frameenrich.model import TERMINAL, Batch
+from frameenrich.parse import split_lines
+from frameenrich.progress import progress_bar
+from frameenrich.providers.base import Provider, patience
+from frameenrich.store import JobFolder, ShardFolder
+
+_FIRST_POLL_SECONDS = 0.5
+_LONGEST_POLL_SECONDS = 60.0
+_POLL_GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How far a job is, by what its batches say; counts are for orientation only.
+
+    ``shards`` pairs each batch's status with its age in seconds (None where it is not sent yet).
+    """
+
+    id: str
+    ended: bool
+    requests: int
+    completed: int
+    failed: int
+    shards: tuple[tuple[str, float | None], ...]
+
+    def __str__(self) -> str:
+        words = ", ".join(sorted({_aged(*shard) for shard in self.shards}))
+        done = self.completed + self.failed
+        return f"{self.id}: {words}; {done:,} of {self.requests:,} requests done"
+
+
+def _aged(status: str, age: float | None) -> str:
+    """A status that is not the last one with how long ago its batch was made."""
+    if status in TERMINAL or age is None:
+        return status
+    hours, minutes = divmod(int(age) // 60, 60)
+    return f"{status} for {hours} h {minutes:02d} min"
+
+
+def aged_now(batch: Batch) -> str:
+    """A batch's status, with its age while it runs."""
+    return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to give up waiting; never, as it stands here."""
+
+    seconds: float = np.inf
+    at: float = np.inf
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """So many seconds from now; None is never."""
+        return cls() if seconds is None else cls(seconds, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return self.at - time.monotonic()
+
+
+def look(folder: JobFolder, provider: Provider | None) -> JobStatus:
+    """How far a job is; asks the provider about what runs, where one is given."""
+    if provider is not None:
+        steps.refresh(folder, provider)
+    batches = [shard.batch for shard in folder.all_shards()]
+    now = time.time()
+    return JobStatus(
+        id=folder.id,
+        ended=all(batch.ended for batch in batches),
+        requests=sum(b.total or 0 for b in batches) or _requests(folder.all_shards()),
+        completed=sum(b.completed or 0 for b in batches),
+        failed=sum(b.failed or 0 for b in batches),
+        shards=tuple((b.status, now - b.created_at if b.created_at else None) for b in batches),
+    )
+
+
+def send(folder: JobFolder, provider: Provider) -> None:
+    """Send what is not sent yet; a provider that answers in this process answers all."""
+    if not steps.settled(folder):
+        with _bar(folder) as bar:
+            step(folder, provider, bar if provider.blocking else None)
+
+
+def step(folder: JobFolder, provider: Provider, bar: Any = None) -> bool:
+    """Do what can be done for a job now; True when nothing more will come."""
+    before = _counted(folder)
+    done = steps.advance(
+        folder,
+        provider,
+        max_enqueued_tokens=folder.spec.max_enqueued_tokens,
+        progress=None if bar is None else bar.update,
+    )
+    if bar is not None and not provider.blocking:
+        bar.update(_counted(folder) - before)
+    return done
+
+
+def wait(
+    folder: JobFolder, provider: Provider, deadline: Deadline, poll_seconds: float | None
+) -> None:
+    """Go on until every batch has ended and its answers are on disk.
+
+    Raises
+    ------
+    WaitTimeoutError
+        The time was up; the job goes on at the provider.
+    """
+    pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
+    with _bar(folder) as bar:
+        while not _patient_step(folder, provider, bar, deadline):
+            if deadline.left <= 0:
+                raise _timed_out(folder, deadline.seconds)
+            time.sleep(min(pause, deadline.left))
+            if poll_seconds is None:
+                pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
+
+
+def _patient_step(folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline) -> bool:
+    """A step in which the provider tries again no longer than the deadline lets it."""
+    with patience(deadline.left):
+        try:
+            return step(folder, provider, bar)
+        except ProviderError as error:
+            if not (error.impatient and getattr(error, "passing", False)):
+                raise
+            raise _timed_out(folder, deadline.seconds) from error
+
+
+def _timed_out(folder: JobFolder, seconds: float) -> WaitTimeoutError:
+    statuses = sorted({shard.batch.status for shard in folder.all_shards()})
+    return WaitTimeoutError(
+        f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
+        "It goes on at the provider: collect() later, also in another session.",
+        job_id=folder.id,
+    )
+
+
+def _bar(folder: JobFolder) -> Any:
+    shards = [shard for shard in folder.all_shards() if not shard.batch.settled]
+    bar = progress_bar(_requests(shards), folder.spec.name)
+    bar.update(sum(_answered(shard) for shard in shards))
+    return bar
+
+
+def _requests(shards: list[ShardFolder]) -> int:
+    return sum(shard.request_count for shard in shards)
+
+
+def _counted(folder: JobFolder) -> int:
+    """How many requests the provider counts as done; for a bar only."""
+    batches = [shard.batch for shard in folder.all_shards()]
+    return sum((batch.completed or 0) + (batch.failed or 0) for batch in batches)
+
+
+def _answered(shard: ShardFolder) -> int:
+    """How many lines a shard has that is still being answered here."""
+    return sum(1 for _ in split_lines(shard.read_responses()))

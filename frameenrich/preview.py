@@ -1,0 +1,48 @@
+"""Rendered requests as a person reads them."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+from frameenrich.model import Json
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Rendered requests: (key, body) pairs, and the columns that `collect` will add."""
+
+    requests: tuple[tuple[str, dict[str, Any]], ...]
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        blocks = []
+        for key, body in self.requests:
+            asked = body.get("messages", body.get("input", body.get("prompt", ())))
+            if isinstance(asked, str):
+                name = "prompt" if "prompt" in body else "input"
+                asked = [{"role": name, "content": asked}]
+            texts = "\n".join(f"[{m['role']}] {_shown_content(m['content'])}" for m in asked)
+            blocks.append(f"row {key}\n{texts}")
+        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
+
+
+def _shown_content(content: Json) -> str:
+    """A message's content as a person reads it: texts, and what is known of images."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
+
+
+def _shown_image(image: Json) -> str:
+    url = image["url"] if isinstance(image, dict) else image
+    if not url.startswith("data:"):
+        return f"[image] {url}"
+    kind, _, content = url.removeprefix("data:").partition(";base64,")
+    return f"[image] {kind}, {len(content) * 3 // 4 - content.count('='):,} bytes"

@@ -1,0 +1,168 @@
+"""What the doors call: from a frame and wishes to a `Job`, and from a store to its jobs."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pandas as pd
+
+from frameenrich import advance as steps
+from frameenrich.errors import FrameMismatchError, JobNotFoundError
+from frameenrich.gather import match_frame, refuse_mismatch
+from frameenrich.job import Job, StoreLike
+from frameenrich.merge import output_columns
+from frameenrich.output import Parser, choose_output
+from frameenrich.plan import Template, make_plan
+from frameenrich.preview import Preview
+from frameenrich.providers.base import Provider, connect
+from frameenrich.reuse import find_answers
+from frameenrich.store import open_store
+from frameenrich.write import check_frame, preview_bodies, write_job
+
+
+def submit(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    fresh: bool = False,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Job:
+    """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
+    output = choose_output(labels, response_model, parser)
+    route = connect(provider, client, model)
+    plan = make_plan(
+        template,
+        model,
+        output,
+        url=route.url(endpoint),
+        provider=route.name,
+        endpoint=endpoint,
+        **wishes,
+    )
+    nonce = secrets.token_hex(8) if fresh else ""
+    where = open_store(store)
+    folder = write_job(
+        frame,
+        plan,
+        where,
+        route.limits.within_tokens(plan.spec.max_enqueued_tokens),
+        nonce=nonce,
+        find_answers=None
+        if fresh
+        else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
+    )
+    return Job(folder, output=plan.output, provider=route).send()
+
+
+def preview(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    n: int = 3,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Preview:
+    """The first requests as they would be sent; see ``df.llmbatch.preview``."""
+    output = choose_output(labels, response_model, parser)
+    plan = make_plan(
+        template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
+    )
+    check_frame(frame, plan)
+    columns = output_columns(plan.spec, plan.output)
+    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns))
+
+
+def open_job(
+    id: str,  # noqa: A002 - the public face's own name
+    store: StoreLike = None,
+    *,
+    client: Any = None,
+    provider: Provider | None = None,
+) -> Job:
+    """A handle on a job that was submitted earlier.
+
+    Parameters
+    ----------
+    id : str
+        As ``job.id`` gave it, or `frameenrich.jobs` lists it.
+    store : str, PathLike or Store, optional
+        Where to look; ``$FRAMEENRICH_STORE`` or ``.frameenrich`` by default.
+    client, provider : optional
+        How to reach the provider, where the environment does not say.
+
+    Raises
+    ------
+    JobNotFoundError
+        The store holds no such job.
+    """
+    return Job(open_store(store).job(id), provider=provider, client=client)
+
+
+def jobs(store: StoreLike = None) -> pd.DataFrame:
+    """The jobs of a store, the newest first, one a row; asks no provider.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``job``, ``name``, ``model``, ``provider``, ``created`` (UTC), ``rounds``,
+        ``batches`` (their statuses) and ``settled``.
+    """
+    folders = open_store(store).jobs()
+    shards = [folder.all_shards() for folder in folders]
+    return pd.DataFrame(
+        {
+            "job": pd.Series([f.id for f in folders], dtype="string"),
+            "name": pd.Series([f.spec.name for f in folders], dtype="string"),
+            "model": pd.Series([f.spec.model for f in folders], dtype="string"),
+            "provider": pd.Series([f.spec.provider for f in folders], dtype="string"),
+            "created": pd.to_datetime([f.created_at for f in folders], unit="s", utc=True),
+            "rounds": pd.Series([f.rounds() for f in folders], dtype="Int64"),
+            "batches": pd.Series(
+                [", ".join(s.batch.status for s in own) for own in shards], dtype="string"
+            ),
+            "settled": pd.Series([steps.settled(f) for f in folders], dtype="boolean"),
+        }
+    )
+
+
+def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
+    """The newest job that was made for this frame.
+
+    Raises
+    ------
+    JobNotFoundError
+        No job of the store has any of this frame's keys.
+    FrameMismatchError
+        Jobs have its keys, but its rows changed under them since.
+    """
+    where = open_store(store)
+    mismatch: FrameMismatchError | None = None
+    for folder in where.jobs():
+        match = match_frame(frame, folder, folder.sidecar())
+        if match is None or not match.seen.any():
+            continue
+        try:
+            refuse_mismatch(match, frame, folder)
+        except FrameMismatchError as error:
+            mismatch = mismatch or error
+        else:
+            return Job(folder, **handles)
+    if mismatch is not None:
+        raise mismatch
+    raise JobNotFoundError(
+        f"The store {where.root} holds no job for this frame.",
+        "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
+    )

@@ -1,0 +1,614 @@
+"""The command line as people and scripts use it: real processes, a real server, real signals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import typer.main
+from batch_server import BatchServer, pick
+from conftest import DEPARTMENTS, ROOT
+from typer.testing import CliRunner, Result
+
+from frameenrich.cli import app
+from frameenrich.terminal import print_rows, printable
+
+COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]
+PRODUCTS = ROOT / "sample_data" / "products.csv"
+ASK = ["--template", "Which department sells {{ title }}?", "--model", "gpt-4o-mini"]
+LABELS = ["--labels", ",".join(DEPARTMENTS)]
+FAST = ["--poll-seconds", "0.02"]
+MUGS = "sku,title\r\n007,Red mug\r\n008,Blue hose\r\n"
+
+
+@pytest.fixture(autouse=True)
+def environment(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and a key, as a user has them in the environment; MUGS lies in the folder."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-key-that-nobody-may-see")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    Path("mugs.csv").write_text(MUGS, newline="")
+
+
+def frameenrich(
+    *arguments: str | Path, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, timeout=120, check=False
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in err, err
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Begin a command in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def here(*arguments: str | Path) -> Result:
+    """Run a command in this process, where its own is not needed."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def until(is_so: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def commands() -> dict[str, Any]:
+    """Every command by name."""
+    found: Any = typer.main.get_command(app)
+    return dict(found.commands)
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_and_option_has_help(name: str) -> None:
+    """A sentence for the command, and one for each option and argument of it."""
+    command = commands()[name]
+
+    assert command.help.strip().partition("\n")[0].endswith(".")
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), parameter.name
+    shown = here(name, "--help")
+    assert (shown.exit_code, "Usage:" in shown.output) == (0, True)
+
+
+def test_the_verbs_are_there() -> None:
+    """The command line mirrors the verbs of DESIGN.md."""
+    verbs = {"run", "submit", "status", "collect", "regenerate", "cancel", "jobs", "preview"}
+
+    assert verbs <= set(commands())
+
+
+def test_shell_completion_can_be_installed() -> None:
+    """The shell's completion names the commands."""
+    env = {**os.environ, "_FRAMEENRICH_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    script = "import sys; sys.argv[0] = 'frameenrich'; from frameenrich.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**env, "COMP_WORDS": "frameenrich re"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "regenerate" in done.stdout
+    assert "run" not in done.stdout.split()
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def test_run_adds_the_answers_and_touches_nothing_else(server: BatchServer) -> None:
+    """The sample catalogue through the server: right answers, and every other byte as it was."""
+    done = frameenrich("run", PRODUCTS, "out.csv", *ASK, *LABELS, "--name", "dept", *FAST)
+
+    assert (done.returncode, done.stdout) == (0, "")
+    out = pd.read_csv("out.csv")
+    wanted = [pick(DEPARTMENTS, f"Which department sells {title}?") for title in out["title"]]
+    assert out["dept"].tolist() == wanted
+    result = Path("out.csv").read_bytes()
+    added = rb",dept,dept_status,dept_error(?=\n)|,(%s),ok,(?=\n)" % "|".join(DEPARTMENTS).encode()
+    assert re.subn(added, b"", result) == (PRODUCTS.read_bytes(), 201)
+    assert "Job dept-" in done.stderr
+    assert "ok\t200" in done.stderr
+
+
+def test_run_again_asks_nothing(server: BatchServer) -> None:
+    """The same command again writes the same file and executes no row."""
+    first = here("run", "mugs.csv", "out.csv", *ASK, *FAST)
+    before = Path("out.csv").read_bytes()
+    Path("out.csv").unlink()
+    second = here("run", "mugs.csv", "out.csv", *ASK, *FAST)
+
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert Path("out.csv").read_bytes() == before
+    assert set(server.executed.values()) == {1}
+    assert len(server.executed) == 2
+
+
+def test_standard_input_to_standard_output() -> None:
+    """``-`` twice: data on stdout and nothing else there."""
+    done = frameenrich(
+        "run", "-", "-", "--format", "csv", *ASK, *FAST, "--json", stdin=MUGS.encode()
+    )
+
+    assert done.returncode == 0
+    assert done.stdout == (
+        "sku,title,llmbatch,llmbatch_status,llmbatch_error\r\n"
+        "007,Red mug,echo: Which department sells Red mug?,ok,\r\n"
+        "008,Blue hose,echo: Which department sells Blue hose?,ok,\r\n"
+    )
+    job, summary = done.stderr.splitlines()
+    assert job.startswith("Job llmbatch-")
+    assert json.loads(summary)["statuses"] == {"ok": 2}
+
+
+def test_a_reader_that_stops_early_is_no_disaster() -> None:
+    """``frameenrich run ... - | head -1`` ends without a traceback."""
+    rows = "title\n" + "".join(f"thing {n} {'x' * 200}\n" for n in range(2000))
+    Path("many.csv").write_text(rows)
+    here("run", "many.csv", "out.csv", *ASK, *FAST)
+    child = start("run", "many.csv", "-", *ASK, *FAST)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline().startswith("title,llmbatch")
+    child.stdout.close()
+
+    said = child.stderr.read()
+    child.stderr.close()
+    assert child.wait(timeout=60) == 141
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+@pytest.mark.parametrize("ending", ["tsv", "jsonl", "parquet", "csv.gz"])
+def test_formats_by_file_ending(ending: str) -> None:
+    """CSV in, any format out, and that one in again."""
+    assert here("run", "mugs.csv", f"out.{ending}", *ASK, *FAST).exit_code == 0
+    again = here("run", f"out.{ending}", "back.csv", *ASK, "--name", "again", *FAST)
+
+    assert again.exit_code == 0
+    back = pd.read_csv("back.csv", dtype=str)
+    assert back["sku"].tolist() == ["007", "008"]
+    assert back["again"].equals(back["llmbatch"])
+
+
+def test_limit_asks_for_the_first_rows_only(server: BatchServer) -> None:
+    """A try-out of one row; the whole run later does not ask for it again."""
+    here("run", "mugs.csv", "one.csv", *ASK, "--limit", "1", *FAST)
+    assert len(pd.read_csv("one.csv")) == 1
+    assert len(server.executed) == 1
+    done = here("run", "mugs.csv", "two.csv", *ASK, *FAST)
+
+    assert "1 answers were in the store" in done.stderr
+    assert len(pd.read_csv("two.csv")) == 2
+    assert sorted(server.executed.values()) == [1, 1]
+
+
+def test_schema_key_params_system_and_usage() -> None:
+    """A column a property, rows named by a column, parameters in the body, usage columns."""
+    properties = {"color": {"type": "string"}, "n": {"type": "integer"}}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": ["color", "n"],
+        "additionalProperties": False,
+    }
+    Path("schema.json").write_text(json.dumps(schema))
+    Path("ask.j2").write_text("What is {{ title }}?")
+    done = here(
+        "run", "mugs.csv", "out.csv", "-t", "@ask.j2", "-m", "gpt-4o-mini", "--key", "sku",
+        "--schema", "schema.json", "--prefix", "its_", "--param", "temperature=0",
+        "--system", "Be brief.", "--usage", "--json", *FAST,
+    )  # fmt: skip
+
+    assert done.exit_code == 0, done.output
+    out = pd.read_csv("out.csv")
+    assert {"its_color", "its_n", "llmbatch_prompt_tokens", "llmbatch_raw"} <= set(out.columns)
+    assert out["llmbatch_custom_id"].tolist() == ["row-007", "row-008"]
+    job = json.loads(done.stdout)["job"]
+    lines = Path(f".frameenrich/{job}/round-0/shard-00000.requests.jsonl").read_text().splitlines()
+    body = json.loads(lines[0])["body"]
+    assert body["temperature"] == 0
+    assert [message["content"] for message in body["messages"]] == ["Be brief.", "What is Red mug?"]
+
+
+def test_response_model_from_the_working_folder() -> None:
+    """``--response-model module:Class`` with the module beside the data."""
+    Path("answers.py").write_text(
+        "from pydantic import BaseModel\nclass Product(BaseModel):\n    color: str\n"
+    )
+    done = frameenrich(  # a process of its own: the module comes from its working folder
+        "run", "mugs.csv", "out.csv", *ASK, "--response-model", "answers:Product", *FAST
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv("out.csv")["color"].notna().all()
+
+
+def test_on_null_skips_rows_with_empty_cells() -> None:
+    """An empty CSV cell is a null: refused, or skipped when asked."""
+    Path("gap.csv").write_text("sku,title\n1,Mug\n2,\n")
+
+    refused = here("run", "gap.csv", "out.csv", *ASK, *FAST)
+    skipped = here("run", "gap.csv", "out.csv", *ASK, "--on-null", "skip", "--strict", *FAST)
+
+    assert refused.exit_code == 2
+    assert "Row 1 would print a null: column 'title' is empty there." in refused.stderr
+    assert skipped.exit_code == 0
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok", "skipped"]
+
+
+def test_safe_csv_neutralises_formulas(server: BatchServer) -> None:
+    """A formula that the model wrote is a text in the spreadsheet; the table's own stays."""
+    server.faults.add("malformed", where="*", content='=HYPERLINK("http://evil")', times="always")
+    Path("f.csv").write_text("title\n=1+1\n")
+    here("run", "f.csv", "out.csv", "-t", "{{ title }}", "-m", "m", "--safe-csv", *FAST)
+
+    (row,) = csv.DictReader(io.StringIO(Path("out.csv").read_text()))
+    assert (row["title"], row["llmbatch"]) == ("=1+1", '\'=HYPERLINK("http://evil")')
+    refused = here("run", "f.csv", "out.parquet", *ASK, "--safe-csv")
+    assert refused.exit_code == 2
+
+
+# --- exit codes ---------------------------------------------------------------------------------
+
+
+def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None:
+    """The result is written all the same; without --strict the exit code is 0."""
+    server.faults.add("malformed", where="row-1", content="no label of ours")
+    arguments = ["run", "mugs.csv", "out.csv", *ASK, *LABELS, *FAST]
+
+    strict = frameenrich(*arguments, "--strict")
+
+    assert strict.returncode == 1
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok", "malformed"]
+    assert "malformed\t1\t$.label" in strict.stderr
+    job = re.findall(r"frameenrich regenerate (\S+)", strict.stderr)[0]
+    assert here(*arguments).exit_code == 0
+
+    server.faults.clear()
+    assert here("regenerate", job).exit_code == 0
+    assert here(*arguments, "--strict").exit_code == 0
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["none.csv", "out.csv", *ASK], "none.csv cannot be read: No such file"),
+        (["mugs.csv", "out.xlsx", *ASK], "The format of out.xlsx is not known"),
+        (["mugs.csv", "no/out.csv", *ASK], "there is no folder"),
+        (["mugs.csv", "out.csv", "-m", "m", "-t", "{{ name }}"], "'name'"),
+        (["mugs.csv", "out.csv", "-m", "m"], "No template was given"),
+        (["mugs.csv", "out.csv", "-m", "m", "-t", "mugs.csv"], "--template @mugs.csv"),
+        (["mugs.csv", "out.csv", *ASK, "--key", "nix"], "key column 'nix' is not in the frame"),
+        (["mugs.csv", "out.csv", *ASK, "--param", "temprature=1"], "Did you mean 'temperature'?"),
+        (["mugs.csv", "out.csv", *ASK, "--provider", "opanai"], "Use 'openai'"),
+        (["mugs.csv", "out.csv", *ASK, "--provider", "file"], "Use submit"),
+        (["mugs.csv", "out.csv", *ASK, "--limit", "0"], "--limit"),
+        (["mugs.csv", "out.csv", *ASK, "--nonsense"], "--nonsense"),
+        (["mugs.csv", "out.csv"], "--model"),
+    ],
+)
+def test_what_the_caller_has_to_change_is_2(arguments: list[str], says: str) -> None:
+    """One message on stderr names the option, the file or the column; nothing is sent."""
+    done = here("run", *arguments)
+
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert not Path("out.csv").exists()
+
+
+def test_no_key_is_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing credentials are for the caller to mend."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+
+    assert here("run", "mugs.csv", "out.csv", *ASK).exit_code == 2
+
+
+def test_a_provider_that_refuses_is_3_and_how_to_go_on(server: BatchServer) -> None:
+    """The message is the provider's; the key is in no output; the same command goes on."""
+    server.faults.add("unauthorized", times="always")
+    arguments = ["run", "mugs.csv", "out.csv", *ASK, *FAST]
+
+    done = frameenrich(*arguments)
+
+    assert done.returncode == 3
+    assert "To go on: frameenrich run mugs.csv out.csv --template 'Which" in done.stderr
+    assert "nobody-may-see" not in done.stderr + done.stdout
+    server.faults.clear()
+    assert here(*arguments).exit_code == 0
+
+
+def test_a_timeout_is_3_and_the_same_command_goes_on(server: BatchServer) -> None:
+    """Nothing is written before every row has its reason; later the same command ends well."""
+    server.hold("in_progress")
+    arguments = ["run", "mugs.csv", "out.csv", *ASK, *FAST]
+
+    late = frameenrich(*arguments, "--timeout", "0.2")
+
+    assert late.returncode == 3
+    assert "To go on: frameenrich run mugs.csv" in late.stderr
+    assert not Path("out.csv").exists()
+    server.release()
+    assert here(*arguments).exit_code == 0
+    assert set(server.executed.values()) == {1}
+
+
+# --- interrupted, killed, twice at once -----------------------------------------------------------
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(server: BatchServer) -> None:
+    """The command that is printed, given to a shell, finishes the job; each row ran once."""
+    server.hold("in_progress")
+    child = start("run", "mugs.csv", "out put.csv", *ASK, *FAST)
+    until(lambda: server.batches)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    out, said = child.communicate(timeout=60)
+
+    assert (child.returncode, out) == (130, "")
+    assert "Traceback" not in said
+    hint = said.splitlines()[-1].removeprefix("To go on: ")
+    assert hint.startswith("frameenrich run mugs.csv 'out put.csv' --template 'Which")
+    server.release()
+    Path("frameenrich").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from frameenrich.cli import main; main()' \"$@\"\n"
+    )
+    Path("frameenrich").chmod(0o755)
+    path = {**os.environ, "PATH": f"{Path.cwd()}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", hint], env=path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv("out put.csv")["llmbatch_status"].tolist() == ["ok", "ok"]
+    assert sorted(server.executed.values()) == [1, 1]
+
+
+def test_ctrl_c_of_a_fresh_run_does_not_offer_to_pay_again(server: BatchServer) -> None:
+    """``--fresh`` again would be a new job: the hint collects the one that was sent."""
+    server.hold("in_progress")
+    child = start("run", "mugs.csv", "out.csv", *ASK, *FAST, "--fresh", "--store", "jobs here")
+    until(lambda: server.batches)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+
+    assert child.returncode == 130
+    hint = said.splitlines()[-1]
+    assert re.fullmatch(
+        r"To go on: frameenrich collect --wait --store 'jobs here' llmbatch-\w+ mugs.csv out.csv",
+        hint,
+    )
+
+
+MOMENTS: dict[str, tuple[str, str] | None] = {
+    "while the batch is made": ("slow", "POST /v1/batches"),
+    "after it was made, before it is known": ("slow_answer", "POST /v1/batches"),
+    "while it runs": None,
+    "while answers come": ("slow", "GET /v1/files/*/content"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_run_again_every_row_is_executed_once(moment: str, server: BatchServer) -> None:
+    """SIGKILL to a real run in the middle; the same command again finishes, and pays once."""
+    fault = MOMENTS[moment]
+    if fault is None:
+        server.hold("in_progress")
+    else:
+        server.faults.add(fault[0], where=fault[1], seconds=1.0)
+    arguments: list[str | Path] = ["run", PRODUCTS, "out.csv", *ASK, *LABELS, *FAST]
+    child = start(*arguments)
+    until(lambda: server.faults.fired[fault[0]] if fault else server.batches)
+    time.sleep(0.2)
+    assert child.poll() is None
+    child.kill()
+    child.communicate()
+
+    assert not Path("out.csv").exists()
+    server.release()
+    done = frameenrich(*arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok"] * 200
+    assert len(server.executed) == 198  # two titles of the catalogue stand there twice
+    assert set(server.executed.values()) == {1}
+
+
+def test_two_processes_at_once_pay_once(server: BatchServer) -> None:
+    """The same command twice at the same time: both end well, each row is executed once."""
+    one = start("run", PRODUCTS, "one.csv", *ASK, *LABELS, *FAST)
+    two = start("run", PRODUCTS, "two.csv", *ASK, *LABELS, *FAST)
+    said = [child.communicate(timeout=120)[1] for child in (one, two)]
+
+    assert (one.returncode, two.returncode) == (0, 0), said
+    assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
+    assert set(server.executed.values()) == {1}
+    assert len(server.batches) == 1
+
+
+# --- the other verbs ----------------------------------------------------------------------------
+
+
+def test_submit_then_collect_in_another_process(server: BatchServer) -> None:
+    """``submit`` prints the job's id; ``collect`` with it, without it, and before the end."""
+    server.hold("in_progress")
+    submitted = frameenrich("submit", "mugs.csv", *ASK)
+    job = submitted.stdout.strip()
+    early = frameenrich("collect", job, "mugs.csv", "out.csv", "--strict")
+
+    assert re.fullmatch(r"llmbatch-[0-9a-f]{16}", job)
+    assert early.returncode == 1
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["pending", "pending"]
+    server.release()
+    assert here("collect", "mugs.csv", "out.csv", "--wait", "--strict", *FAST).exit_code == 0
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok", "ok"]
+    assert here("collect", job, "out.csv", "out.csv").exit_code == 0
+    assert list(pd.read_csv("out.csv").columns) == [
+        "sku", "title", "llmbatch", "llmbatch_status", "llmbatch_error",
+    ]  # fmt: skip
+
+
+def test_collect_of_other_rows_is_refused() -> None:
+    """Answers do not go beside rows that changed under their positions."""
+    job = here("submit", "mugs.csv", *ASK).stdout.strip()
+    Path("mugs.csv").write_text("sku,title\n008,Blue hose\n007,Red mug\n")
+
+    done = here("collect", job, "mugs.csv", "out.csv")
+
+    assert done.exit_code == 2
+    assert "2 of the frame's rows changed under their keys" in done.stderr
+    assert not Path("out.csv").exists()
+
+
+def test_collect_wants_two_or_three_names() -> None:
+    """[JOB] IN OUT, said in the usage error."""
+    for names in (["out.csv"], ["a", "b", "c", "d"]):
+        done = here("collect", *names)
+        assert done.exit_code == 2
+        assert "[JOB] IN OUT" in done.stderr
+
+
+def test_status_jobs_and_cancel(server: BatchServer) -> None:
+    """Plain lines for scripts and people, JSON when asked, the newest job by default."""
+    server.hold("in_progress")
+    job = here("submit", "mugs.csv", *ASK).stdout.strip()
+
+    running = json.loads(here("status", job, "--json").stdout)
+    assert (running["job"], running["ended"], running["requests"]) == (job, False, 2)
+    assert here("status").stdout.startswith(f"{job}: ")
+    head, line = here("jobs").stdout.splitlines()
+    assert head.split("\t") == ["job", "model", "provider", "created", "rounds", "batches"]
+    assert line.split("\t")[:3] == [job, "gpt-4o-mini", "openai"]
+    (told,) = json.loads(here("jobs", "--json").stdout)
+    assert (told["job"], told["settled"]) == (job, False)
+    server.release()
+    assert json.loads(here("cancel", job, "--json").stdout)["job"] == job
+    assert here("collect", job, "mugs.csv", "out.csv", "--wait", *FAST).exit_code == 0
+    assert json.loads(here("status", job, "--json").stdout)["ended"] is True
+
+
+def test_an_unknown_job_and_an_empty_store_are_2() -> None:
+    """The message lists what there is."""
+    assert "holds no job" in here("status").stderr
+    assert here("status").exit_code == 2
+    here("submit", "mugs.csv", *ASK)
+    done = here("cancel", "llmbatch-none")
+    assert done.exit_code == 2
+    assert "Its jobs are: llmbatch-" in done.stderr
+
+
+def test_the_store_is_where_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By option, else by FRAMEENRICH_STORE."""
+    monkeypatch.setenv("FRAMEENRICH_STORE", "from_env")
+    here("submit", "mugs.csv", *ASK)
+    here("submit", "mugs.csv", *ASK, "--store", "from_option")
+
+    assert Path("from_env").is_dir()
+    assert Path("from_option").is_dir()
+    assert not Path(".frameenrich").exists()
+
+
+def test_preview_sends_nothing(server: BatchServer) -> None:
+    """The first requests, as text and as JSON; no job, no key needed."""
+    shown = here("preview", "mugs.csv", *ASK, *LABELS, "-n", "1")
+    told = json.loads(here("preview", "mugs.csv", *ASK, "--json").stdout)
+
+    assert "[user] Which department sells Red mug?" in shown.stdout
+    assert "Blue hose" not in shown.stdout
+    assert told["columns"] == ["llmbatch", "llmbatch_status", "llmbatch_error"]
+    assert told["requests"][1]["body"]["model"] == "gpt-4o-mini"
+    assert (server.requests, Path(".frameenrich").exists()) == ([], False)
+
+
+def test_requests_to_a_file_and_answers_from_one(server: BatchServer) -> None:
+    """``--provider file``: submit tells the files, somebody answers them, import takes that."""
+    told = json.loads(here("submit", "mugs.csv", *ASK, "--provider", "file", "--json").stdout)
+    lines = [json.loads(line) for line in Path(told["requests"][0]).read_text().splitlines()]
+    answer = {"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    answers = [
+        {
+            "custom_id": line["custom_id"],
+            "response": {"status_code": 200, "body": {"choices": [answer]}},
+            "error": None,
+        }
+        for line in lines
+    ]
+    Path("answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+
+    assert here("import", told["job"], "answers.jsonl").exit_code == 0
+    assert here("collect", told["job"], "mugs.csv", "out.csv", "--strict").exit_code == 0
+    assert pd.read_csv("out.csv")["llmbatch"].tolist() == ["hi", "hi"]
+    assert server.requests == []
+
+
+# --- what a terminal shows ------------------------------------------------------------------------
+
+
+def test_control_characters_of_answers_reach_no_terminal(server: BatchServer) -> None:
+    """Escape sequences are written out in messages; in the data they stay what they are."""
+    server.faults.add("malformed", where="*", content="\x1b]0;owned\x07\x1b[2J", times="always")
+    Path("evil.csv").write_text("title\n\x1b[31mred\u202e\n")
+    arguments = ["evil.csv", "out.csv", "-t", "{{ title }}", "-m", "m", "--labels", "a,b"]
+    done = frameenrich("run", *arguments, *FAST)
+    shown = frameenrich("preview", "evil.csv", "-t", "{{ title }}", "-m", "m")
+
+    for text in (done.stderr, shown.stdout):
+        assert not set(text) & set("\x1b\x07\u202e")
+    assert "\\x1b[31mred\\u202e" in shown.stdout
+    assert b"\x1b[31mred" in Path("out.csv").read_bytes()
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\r", "\u202e"])
+def test_unprintable_characters_are_written_out(character: str) -> None:
+    """Whatever moves a cursor, rings or turns text around."""
+    assert character not in printable(f"a{character}b")
+    assert printable("tab\tline\nü漢👩‍🚀") == "tab\tline\nü漢👩‍🚀"
+
+
+class Terminal(io.StringIO):
+    """Something that says that somebody looks."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+def test_tables_are_for_eyes_and_tabs_for_programs() -> None:
+    """A terminal gets a table, without taking markup or escapes from a cell."""
+    rows = [["ok", "2", "[red]x[/red]\n\x1b[0m"]]
+    seen, piped = Terminal(), io.StringIO()
+    print_rows(["status", "rows", "why"], rows, file=seen)
+    print_rows(["status", "rows", "why"], rows, file=piped)
+
+    assert piped.getvalue() == "status\trows\twhy\nok\t2\t[red]x[/red] \\x1b[0m\n"
+    assert "[red]x[/red] \\x1b[0m" in seen.getvalue()
+    assert "───" in seen.getvalue()
