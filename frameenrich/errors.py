@@ -53,6 +53,10 @@ class FrameEnrichError(Exception):
         return f"{self.problem} {self.fix}"
 
 
+class FrameEnrichWarning(UserWarning):
+    """Something that works, though not as well as it might; Python shows each once."""
+
+
 class InputError(FrameEnrichError):
     """Input that cannot be used; nothing was sent."""
 

@@ -6,13 +6,14 @@ import difflib
 import enum
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from frameenrich.confidence import confidence_params
-from frameenrich.errors import OutputError, ParameterError, TemplateError
+from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError, TemplateError
 from frameenrich.model import (
     MAX_IMAGE_BYTES,
     ImageDetail,
@@ -24,6 +25,7 @@ from frameenrich.model import (
 )
 from frameenrich.output import Output
 from frameenrich.render import Prompt
+from frameenrich.shard import strict_schema
 
 Template = str | Path | Sequence[Mapping[str, str]]
 
@@ -146,6 +148,7 @@ def make_plan(
         image_max_bytes=image_max_bytes,
     )
     _check_messages(spec)
+    warn_unless_strict(output.spec)
     return Plan(spec, output)
 
 
@@ -225,6 +228,24 @@ def _key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
             "key= names no column.", "Name one or more, or leave key= out to use the index."
         )
     return tuple(key)
+
+
+def warn_unless_strict(output: OutputSpec) -> None:
+    """Say it where the provider cannot be held to the schema; answers are validated all the same.
+
+    Warns
+    -----
+    FrameEnrichWarning
+        The schema has a part that strict structured output does not take.
+    """
+    if output.schema is not None and not strict_schema(output.schema)[1]:
+        warnings.warn(
+            "response_model= has a part that strict output does not take (a free-form object, a "
+            "tuple, allOf or the like), so the model is asked for it but not held to it; answers "
+            "that do not fit are flagged.",
+            FrameEnrichWarning,
+            stacklevel=5,  # the user's own line
+        )
 
 
 def _check_name(name: str) -> None:

@@ -7,7 +7,7 @@ line is a join of constant and varying pieces (SPEED.md).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import orjson
 import xxhash
@@ -143,7 +143,7 @@ def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
     """Rewrite a JSON Schema as strict structured output wants it.
 
     Every property is required and none may be added (BATCH_API.md, "Answers that are not
-    answers"). A schema with a free-form object cannot be strict; it is returned as it was.
+    answers"). A schema with a free-form part cannot be strict; it is returned as it was.
 
     Returns
     -------
@@ -162,30 +162,54 @@ def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
     return rewritten, True
 
 
+# Keywords that strict structured output refuses.
+_NOT_STRICT = frozenset(
+    {
+        "allOf", "not", "if", "then", "else", "contains", "dependentRequired", "dependentSchemas",
+        "patternProperties", "prefixItems", "propertyNames",
+    }
+)  # fmt: skip
+_TYPED = frozenset({"type", "anyOf", "oneOf", "enum", "const", "$ref"})
+
+
 def _free_form(node: Json) -> bool:
-    if isinstance(node, list):
-        return any(_free_form(item) for item in node)
-    if not isinstance(node, Mapping):
-        return False
-    if node.get("type") == "object" and (
-        "properties" not in node or node.get("additionalProperties") not in (None, False)
-    ):
+    """Whether some part of a schema leaves more open than strict output may."""
+    if not isinstance(node, Mapping) or not _TYPED & set(node) or _NOT_STRICT & set(node):
         return True
-    return any(_free_form(value) for value in node.values())
+    kinds = node["type"] if isinstance(node.get("type"), list) else [node.get("type")]
+    if "object" in kinds and not isinstance(node.get("properties"), Mapping):
+        return True
+    if node.get("additionalProperties") not in (None, False):
+        return True
+    if "array" in kinds and "items" not in node:
+        return True
+    return any(_free_form(child) for child in _subschemas(node))
+
+
+def _subschemas(node: Mapping[str, Json]) -> Iterator[Json]:
+    for name in ("properties", "$defs", "definitions"):
+        yield from node.get(name, {}).values()
+    for name in ("anyOf", "oneOf"):
+        yield from node.get(name, ())
+    if "items" in node:
+        yield node["items"]
 
 
 def _strict(node: Json) -> Json:
-    if isinstance(node, list):
-        return [_strict(item) for item in node]
-    if not isinstance(node, Mapping):
-        return node
+    """A schema with every property required; pydantic's tagged ``oneOf`` as the ``anyOf`` it is."""
     if "$ref" in node:
         return {"$ref": node["$ref"]}
-    rewritten = {k: _strict(v) for k, v in node.items() if k not in {"default", "properties"}}
-    if isinstance(node.get("properties"), Mapping):
-        properties = {name: _strict(value) for name, value in node["properties"].items()}
-        rewritten["properties"] = properties
-        rewritten["required"] = list(properties)
+    rewritten = {k: v for k, v in node.items() if k not in {"default", "discriminator", "oneOf"}}
+    for name in ("$defs", "definitions", "properties"):
+        if name in node:
+            rewritten[name] = {key: _strict(value) for key, value in node[name].items()}
+    choices = node.get("anyOf", node.get("oneOf"))
+    if choices is not None:
+        rewritten["anyOf"] = [_strict(choice) for choice in choices]
+    if "items" in node:
+        rewritten["items"] = _strict(node["items"])
+    if "properties" in node:
+        rewritten["required"] = list(node["properties"])
         rewritten["additionalProperties"] = False
     return rewritten
 

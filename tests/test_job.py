@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 import frameenrich
 from frameenrich.errors import (
+    FrameEnrichWarning,
     FrameMismatchError,
     JobNotFoundError,
     OutputError,
@@ -575,6 +576,14 @@ def test_skipped_rows_are_not_sent(
 
     assert out["llmbatch_status"].eq("skipped").tolist() == products["brand"].isna().tolist()
     assert status_counts(out) == {"ok": 169, "skipped": 31}
+
+
+def test_a_schema_that_cannot_be_strict_is_told_at_once(mugs: pd.DataFrame) -> None:
+    """What the provider cannot be held to is said where it is asked for, and asked all the same."""
+    with pytest.warns(FrameEnrichWarning, match="not held to it"):
+        shown = mugs.llmbatch.preview(ASK, "m", response_model={"specs": dict[str, int]})
+
+    assert shown.requests[0][1]["response_format"]["json_schema"]["strict"] is False
 
 
 def test_shards_are_cut_at_the_limit(

@@ -214,6 +214,7 @@ def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
     return properties.map(lambda p: {"type": "object", "properties": p, "required": list(p)[:1]})
 
 
+PART = {"type": "object", "properties": {"n": {"type": "string"}}}
 SCHEMAS = objects(
     st.recursive(
         LEAVES,
@@ -224,7 +225,12 @@ SCHEMAS = objects(
         ),
         max_leaves=6,
     )
-).map(lambda schema: {**schema, "$defs": {"Part": {"type": "object", "properties": {"n": {}}}}})
+).map(
+    lambda schema: {
+        **schema,
+        "$defs": {"Part": {"type": "object", "properties": {"n": {"type": "string"}}}},
+    }
+)
 
 
 def loose_objects(node: Any, path: str = "$") -> list[str]:
@@ -259,6 +265,11 @@ def test_a_strict_schema_is_valid_strict_and_final(schema: dict[str, Any]) -> No
         {"type": "object"},
         {"type": "object", "additionalProperties": {"type": "string"}},
         {"type": "object", "properties": {"a": {}}, "additionalProperties": True},
+        {"type": ["object", "null"]},
+        {"allOf": [{"type": "string"}]},
+        {"type": "array"},
+        {"type": "array", "prefixItems": [{"type": "string"}]},
+        {},
     ],
 )
 def test_a_free_form_object_cannot_be_strict(free: dict[str, Any]) -> None:
@@ -266,6 +277,19 @@ def test_a_free_form_object_cannot_be_strict(free: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": {"specs": {"type": "array", "items": free}}}
 
     assert (schema, False) == strict_schema(schema)
+
+
+def test_a_tagged_union_is_asked_for_as_a_plain_one() -> None:
+    """Pydantic writes ``oneOf`` with a discriminator, which strict output does not take."""
+    union = {"oneOf": [{"type": "string"}, {"type": "integer"}], "discriminator": {}}
+    schema = {"type": "object", "properties": {"either": union}}
+
+    rewritten, strict = strict_schema(schema)
+
+    assert strict
+    assert rewritten["properties"] == {
+        "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+    }
 
 
 # --- cutting --------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_parquet_dictionaries_lists_and_decimals_reach_the_template(tmp_path: Pa
 
 def test_gzip_is_unpacked(tmp_path: Path) -> None:
     """A .csv.gz is a .csv."""
-    frame = frame_of(tmp_path / "goods.csv.gz", gzip.compress(PRICES.encode(, mtime=0)))
+    frame = frame_of(tmp_path / "goods.csv.gz", gzip.compress(PRICES.encode(), mtime=0))
 
     assert frame["sku"].tolist() == ["007", "98765432109876543210"]
 
@@ -181,7 +181,11 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("x.jsonl", '{"a": 1}\n[{"a": 1}]\n', "x.jsonl, line 2: this is a JSON array"),
         ("x.jsonl", '{"a": 1}\n{"a"', "x.jsonl, line 2: this is not JSON"),
         ("x.csv.gz", "a,b\n1,2\n", "x.csv.gz is not a whole gzip file"),
-        ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9], "x.csv.gz is not a whole gzip file"),
+        (
+            "x.csv.gz",
+            gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9],
+            "x.csv.gz is not a whole gzip file",
+        ),
         ("x.parquet", "PAR1 not", "x.parquet cannot be read as Parquet"),
         ("x.parquet", "", "x.parquet cannot be read as Parquet"),
     ],
