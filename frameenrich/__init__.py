@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from frameenrich import accessor as _accessor  # noqa: F401 - registers df.llmbatch
 
 if TYPE_CHECKING:
-    from frameenrich.errors import FrameEnrichError, FrameMismatchError, InputError, ProviderError
+    from frameenrich.errors import (
+        FrameEnrichError,
+        FrameEnrichWarning,
+        FrameMismatchError,
+        InputError,
+        ProviderError,
+    )
     from frameenrich.job import Job
     from frameenrich.model import RowStatus
     from frameenrich.verbs import jobs, open_job
@@ -20,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FrameEnrichError",
+    "FrameEnrichWarning",
     "FrameMismatchError",
     "InputError",
     "Job",
@@ -32,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "FrameEnrichError": "errors",
+    "FrameEnrichWarning": "errors",
     "FrameMismatchError": "errors",
     "InputError": "errors",
     "Job": "job",
