@@ -18,6 +18,7 @@ from frameenrich import regenerate as again
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
 from frameenrich.errors import (
+    ColumnCollisionError,
     CredentialsError,
     OutputError,
     ParameterError,
@@ -263,6 +264,8 @@ class Job:
         ------
         FrameMismatchError
             The frame's rows are not those the answers were made for.
+        ColumnCollisionError
+            The frame has got a column of its own where an answer would go.
         ParameterError
             ``max_rounds`` without ``wait=True``.
         """
@@ -292,7 +295,18 @@ class Job:
         columns = answer_columns(
             tally, slots, positions >= 0, self.spec, usage=usage, flatten=flatten
         )
+        self._refuse_collisions(frame, columns)
         return with_columns(frame, columns)
+
+    def _refuse_collisions(self, frame: pd.DataFrame, columns: Iterable[str]) -> None:
+        """Columns of an earlier collect are replaced; a frame without its status has none."""
+        taken = [name for name in columns if name in frame.columns]
+        if taken and f"{self.spec.name}_status" not in taken:
+            raise ColumnCollisionError(
+                f"The frame has a column {taken[0]!r}, which the answers would go to.",
+                "Rename or drop that column; the answers are safe in the job.",
+                columns=taken,
+            )
 
     def _bring_up_to_date(self, wait: bool, deadline: Deadline, poll_seconds: float | None) -> None:
         if wait:

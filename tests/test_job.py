@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 import frameenrich
 from frameenrich.errors import (
+    ColumnCollisionError,
     FrameEnrichWarning,
     FrameMismatchError,
     JobNotFoundError,
@@ -576,6 +577,19 @@ def test_skipped_rows_are_not_sent(
 
     assert out["llmbatch_status"].eq("skipped").tolist() == products["brand"].isna().tolist()
     assert status_counts(out) == {"ok": 169, "skipped": 31}
+
+
+def test_a_column_that_came_later_is_not_overwritten(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame
+) -> None:
+    """A user's own column is safe at collect too, whatever name an answer has."""
+    job = mugs.llmbatch.submit(ASK, "m", client=client, store=store).wait(poll_seconds=0.01)
+    later = mugs.assign(llmbatch="mine")
+
+    with pytest.raises(ColumnCollisionError, match="has a column 'llmbatch'"):
+        later.llmbatch.collect(job)
+    with pytest.raises(ColumnCollisionError, match="has a column 'title'"):
+        mugs.llmbatch.collect(job, parser=lambda text: {"title": text})
 
 
 def test_a_schema_that_cannot_be_strict_is_told_at_once(mugs: pd.DataFrame) -> None:
