@@ -8,6 +8,7 @@ standard output any more.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -462,8 +463,23 @@ def _show_status(found: JobStatus, *, as_json: bool) -> None:
 
 
 def main() -> None:
-    """What the ``frameenrich`` script calls."""
+    """What the ``frameenrich`` script calls; ends the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # titles in twelve languages, any terminal
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    _end(0)
+
+
+def _end(code: int) -> None:
+    """Leave at once: Arrow's threads now and then abort an interpreter that is shutting down.
+
+    Every file is closed by now, and 134 is no answer to a script (apache/arrow issue 34314).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -271,7 +271,7 @@ def _read_json_lines(file: IO[bytes], place: Place, limit: int | None) -> pd.Dat
 
 def _read_parquet(file: IO[bytes], place: Place, limit: int | None) -> pa.Table:
     try:
-        return pq.read_table(file).slice(0, limit)
+        return pq.ParquetFile(file).read().slice(0, limit)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(

@@ -364,6 +364,21 @@ def test_a_timeout_is_3_and_the_same_command_goes_on(server: BatchServer) -> Non
     assert set(server.executed.values()) == {1}
 
 
+def test_what_breaks_after_the_work_does_not_change_the_exit_code() -> None:
+    """Arrow's threads now and then abort a dying interpreter; a script gets our code still."""
+    script = (
+        "import atexit, os; atexit.register(os.abort); from frameenrich.cli import main; main()"
+    )
+    codes = [
+        subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, check=False
+        ).returncode
+        for arguments in (["jobs"], ["status"], ["--version"])
+    ]
+
+    assert codes == [0, 2, 0]
+
+
 # --- interrupted, killed, twice at once -----------------------------------------------------------
 
 
