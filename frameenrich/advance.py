@@ -184,6 +184,7 @@ def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
         input_file_id=batch.input_file_id,
         rejected=batch.rejected,
         spent_file_ids=batch.spent_file_ids,
+        requests=batch.requests,
     )
 
 

@@ -21,8 +21,8 @@ from frameenrich.merge import Positions, Tally
 from frameenrich.model import Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.parse import read_result, split_lines
+from frameenrich.rows import input_hashes
 from frameenrich.store import JobFolder, ShardFolder
-from frameenrich.write import input_hashes
 
 _SETTLED = {
     BatchStatus.COMPLETED: (RowStatus.MISSING, "the batch ended and no line came for this request"),

@@ -108,7 +108,8 @@ class Batch:
     found set, the call may have been made. ``rejected`` requests were refused by validation and
     are left out of later attempts. ``retry_at`` is when a full queue is tried again;
     ``reused_from`` names the jobs whose answers a shard that was never sent was filled from;
-    ``spent_file_ids`` are uploads of earlier attempts.
+    ``spent_file_ids`` are uploads of earlier attempts. ``requests`` is how many lines the shard's
+    request file has.
     """
 
     tag: str
@@ -132,6 +133,7 @@ class Batch:
     reused_from: tuple[str, ...] = ()
     spent_file_ids: tuple[str, ...] = ()
     deleted: bool = False
+    requests: int | None = None
 
     @property
     def ended(self) -> bool:

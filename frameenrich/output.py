@@ -129,10 +129,10 @@ class Output:
         from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import
 
         try:
-            answer = self._adapter.validate_json(text)
+            answer = self.adapter.validate_json(text)
         except ValidationError as error:
             raise MalformedError(_where_and_why(error)) from None
-        values = self._adapter.dump_python(answer, mode="json", by_alias=True)
+        values = self.adapter.dump_python(answer, mode="json", by_alias=True)
         self._check_constraints(answer)
         return tuple(_fitting(values.get(field.name), field) for field in self.fields)
 
@@ -140,13 +140,14 @@ class Output:
         if self._constraints is None:
             return
         # Only what the answer holds: an optional property that is absent was filled with None.
-        given = self._adapter.dump_python(answer, mode="json", by_alias=True, exclude_unset=True)
+        given = self.adapter.dump_python(answer, mode="json", by_alias=True, exclude_unset=True)
         error = next(iter(self._constraints.iter_errors(given)), None)
         if error is not None:
             raise MalformedError(f"{json_path(error.instance_path)}: {error.message}")
 
     @cached_property
-    def _adapter(self) -> Any:
+    def adapter(self) -> Any:
+        """Pydantic's validator of an answer that is an object."""
         from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and not needed at import
 
         return TypeAdapter(self.model or _python_type(self.spec.schema, self.spec.schema or {}))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jinja2
 import numpy as np
@@ -30,6 +30,9 @@ CHUNK_ROWS = 256
 
 Rendered = tuple[str, ...]
 """One row's messages, in the order of the templates."""
+
+Texts = list[list[str | None]]
+"""A chunk's messages: for each template the text of every row, None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -156,16 +159,39 @@ class Prompt:
         TemplateError, NullValueError
             Some row does not render; the message names its position and the reason.
         """
+        for texts in self.render_texts(frame, lenient=lenient):
+            rows = zip(*texts, strict=True)
+            yield [None if None in row else cast("Rendered", row) for row in rows]
+
+    def render_texts(self, frame: pd.DataFrame, *, lenient: bool = False) -> Iterator[Texts]:
+        """As `render`, but message by message: for each message its text in every row of a chunk.
+
+        A message that uses no column is rendered once. A row is left out where any of its
+        messages is None.
+        """
         used = self.columns_used(list(frame.columns))
         _check_distinct(frame, used)
         templates = [self._compile(message, used) for message in self.messages]
         readers = {column: _reader(frame[column]) for column in used}
+        constant: dict[int, str | None] = {}
         for start in range(0, len(frame), CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, len(frame))
             cells = {column: read(start, stop) for column, read in readers.items()}
             chunk = _Chunk(cells, start, stop - start, self.on_null, lenient)
-            texts = [chunk.render(template) for template in templates]
-            yield [None if None in row else row for row in zip(*texts, strict=True)]
+            texts: Texts = []
+            for i, template in enumerate(templates):
+                if i not in constant:
+                    texts.append(chunk.render(template))
+                else:
+                    texts.append([constant[i]] * chunk.count)
+                if not template.columns:
+                    constant[i] = texts[i][0]
+            yield texts
+
+    def constants(self, columns: Sequence[Any]) -> list[bool]:
+        """Which messages are the same in every row, since they use no column."""
+        used = self.columns_used(columns)
+        return [not self._compile(message, used).columns for message in self.messages]
 
 
 class _Template(Protocol):

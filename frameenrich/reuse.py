@@ -19,6 +19,7 @@ from frameenrich.merge import Tally
 from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Output
 from frameenrich.parse import judge, read_response, split_lines
+from frameenrich.repeats import Halves, column_halves, contains
 from frameenrich.store import JobFolder, Store
 
 
@@ -67,7 +68,7 @@ def under_id(line: bytes, custom_id: str) -> bytes:
     return msgspec.json.encode(members)
 
 
-def find_answers(store: Store, spec: JobSpec, output: Output, hashes: pa.Array) -> Answers | None:
+def find_answers(store: Store, spec: JobSpec, output: Output, sent: Halves) -> Answers | None:
     """What the store's other jobs have answered ``ok`` of these requests.
 
     Parameters
@@ -77,13 +78,13 @@ def find_answers(store: Store, spec: JobSpec, output: Output, hashes: pa.Array) 
     spec, output : JobSpec, Output
         The new job: the same provider has to have answered, and the answer has to be ``ok`` by
         the new job's reading.
-    hashes : Array of 16-byte binary
-        The new job's request hashes.
+    sent : array of uint64
+        The halves of the new job's request hashes, in order.
     """
     origins: dict[bytes, tuple[JobFolder, str]] = {}
     for folder in store.jobs():
         if _same_route(folder.spec, spec):
-            origins = {**_answered(folder, output, hashes), **origins}
+            origins = {**_answered(folder, output, sent), **origins}
     return Answers(origins, output) if origins else None
 
 
@@ -93,11 +94,11 @@ def _same_route(other: JobSpec, spec: JobSpec) -> bool:
 
 
 def _answered(
-    folder: JobFolder, output: Output, hashes: pa.Array
+    folder: JobFolder, output: Output, sent: Halves
 ) -> dict[bytes, tuple[JobFolder, str]]:
     sidecar = folder.sidecar().select(["custom_id", "request_hash"])
-    shared = sidecar.filter(pc.is_in(sidecar["request_hash"], value_set=hashes))
-    shared = shared.filter(pc.is_valid(shared["custom_id"]))
+    asked = sidecar.filter(pc.is_valid(sidecar["custom_id"]))
+    shared = asked.filter(pa.array(contains(sent, column_halves(asked["request_hash"]))))
     if len(shared) == 0:
         return {}
     tally = gather(folder, output).tally

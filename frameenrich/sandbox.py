@@ -77,12 +77,16 @@ def sandbox(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment
 
 
 def _refuse_null(value: Any) -> Any:
+    if value.__class__ is str:  # nearly always, and this runs for everything that is printed
+        return value
     if is_null(value):
         raise PrintedNullError
     return value
 
 
 def _show_null_as_empty(value: Any) -> Any:
+    if value.__class__ is str:
+        return value
     return "" if is_null(value) else value
 
 
@@ -97,6 +101,8 @@ def _guard(
     function: Callable[..., Any], shown: Callable[[Any], Any], *, whole: bool
 ) -> Callable[..., Any]:
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
+    if not first and not whole:
+        return lambda value, *args, **kwargs: function(shown(value), *args, **kwargs)
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if whole:

@@ -6,8 +6,9 @@ line is a join of constant and varying pieces (SPEED.md).
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import orjson
 import xxhash
@@ -32,6 +33,15 @@ def encode(value: Json) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+def encode_all(texts: Iterable[Json]) -> list[bytes]:
+    """`encode` of each."""
+    texts = list(texts)
+    try:
+        return list(map(orjson.dumps, texts))
+    except TypeError:  # a lone surrogate somewhere
+        return list(map(encode, texts))
+
+
 class RequestWriter:
     """Turns rendered rows into request bodies and lines.
 
@@ -39,50 +49,91 @@ class RequestWriter:
     ----------
     spec : JobSpec
         Decides everything in a request but the row's own text.
+    constants : Mapping[int, bytes], optional
+        The JSON of messages that are the same in every row, by their place; `bodies` takes no
+        contents for them.
     """
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, constants: Mapping[int, bytes] | None = None) -> None:
         self._spec = spec
         self._slot = image_slot(spec)
         self._url = spec.url
         marks = _unused_marks(spec)
         body = encode(request_body(spec, marks))
-        self._pieces = _split(body, [encode(mark) for mark in marks])
-        self._head = b'{"custom_id":'
-        self._mid = b',"method":"POST","url":' + encode(spec.url) + b',"body":'
+        pieces = _split(body, [encode(mark) for mark in marks])
+        self._pieces = _folded(pieces, constants or {})
 
-    def body(self, rendered: Sequence[str], image_urls: Sequence[str] = ()) -> bytes:
-        """The request's JSON body for one row's rendered messages and images."""
-        contents: list[Json] = list(rendered)
-        if image_urls:
-            contents[self._slot] = _with_images(self._spec, rendered[self._slot], image_urls)
-        pieces = [self._pieces[0]]
-        for content, piece in zip(contents, self._pieces[1:], strict=True):
-            pieces += (encode(content), piece)
-        return b"".join(pieces)
+    def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
+        """The content of the message that carries a row's images."""
+        return encode(_with_images(self._spec, text, image_urls) if image_urls else text)
 
-    def line(self, custom_id: str, body: bytes) -> bytes:
-        """One line of a batch file, with its line end."""
-        return self._head + encode(custom_id) + self._mid + body + b"}\n"
+    def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> list[bytes]:
+        """The JSON bodies of `count` rows, given the contents of each message that varies."""
+        parts: list[Iterable[bytes]] = [itertools.repeat(self._pieces[0], count)]
+        for column, piece in zip(contents, self._pieces[1:], strict=True):
+            parts += (column, itertools.repeat(piece, count))
+        return list(map(b"".join, zip(*parts, strict=True)))
 
-    def request_hash(self, body: bytes) -> bytes:
-        """What makes two requests the same: 16 bytes over url and body."""
-        return xxhash.xxh3_128_digest(self._url.encode() + b"\n" + body)
+    def hashes(self, bodies: Iterable[bytes]) -> list[bytes]:
+        """What makes two requests the same: 16 bytes over url and body, each."""
+        return list(map(xxhash.xxh3_128_digest, bodies, itertools.repeat(_seed(self._url))))
 
 
-def input_hash(rendered: Sequence[str]) -> bytes:
-    """16 bytes over what a row rendered to; lengths keep the messages apart.
+class LineWriter:
+    """Puts bodies into lines of a batch file.
+
+    Parameters
+    ----------
+    url : str
+        What the requests call.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._mid = b'","method":"POST","url":' + encode(url) + b',"body":'
+
+    def lines(self, custom_ids: Iterable[bytes], bodies: Iterable[bytes]) -> Iterator[bytes]:
+        """One line a request, with its line end."""
+        return map(b"".join, self._parts(custom_ids, bodies))
+
+    def together(self, custom_ids: Iterable[bytes], bodies: Iterable[bytes]) -> bytes:
+        """All lines at once, which is faster."""
+        return b"".join(itertools.chain.from_iterable(self._parts(custom_ids, bodies)))
+
+    def _parts(
+        self, custom_ids: Iterable[bytes], bodies: Iterable[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
+        head, tail = itertools.repeat(b'{"custom_id":"'), itertools.repeat(b"}\n")
+        return zip(head, custom_ids, itertools.repeat(self._mid), bodies, tail, strict=False)
+
+
+def _seed(url: str) -> int:
+    return xxhash.xxh3_64_intdigest(url.encode())
+
+
+def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[bytes]:
+    """The constant pieces with the constant messages in them."""
+    folded = [pieces[0]]
+    for place, piece in enumerate(pieces[1:]):
+        if place in constants:
+            folded[-1] += constants[place] + piece
+        else:
+            folded.append(piece)
+    return folded
+
+
+digest = xxhash.xxh3_128_digest
+"""16 bytes that stand for a message's text as JSON."""
+
+
+def input_hash(texts: Iterable[str]) -> bytes:
+    """16 bytes over what a row rendered to, and shows.
 
     Examples
     --------
     >>> input_hash(("ab", "c")) == input_hash(("a", "bc"))
     False
     """
-    texts = [text.encode("utf-8", "surrogatepass") for text in rendered]
-    digest = xxhash.xxh3_128(b"".join(b"%d:" % len(text) for text in texts))
-    for text in texts:
-        digest.update(text)
-    return digest.digest()
+    return digest(b"".join(digest(encode(text)) for text in texts))
 
 
 def request_body(
@@ -234,9 +285,9 @@ def _split(body: bytes, marks: Sequence[bytes]) -> list[bytes]:
 class ShardCutter:
     """Decides which shard a line goes to, in order, within the limits of one batch file."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, first: int = 0) -> None:
         self._limits = limits
-        self._shard = 0
+        self._shard = first
         self._requests = 0
         self._bytes = 0
 
@@ -267,6 +318,16 @@ class ShardCutter:
         self._bytes += line_bytes
         return self._shard
 
+    def place_together(self, lines: int, all_bytes: int) -> int | None:
+        """The shard number for some lines at once; None where they do not all fit in it."""
+        if self._requests + lines > self._limits.max_requests:
+            return None
+        if self._bytes + all_bytes > self._limits.max_bytes:
+            return None
+        self._requests += lines
+        self._bytes += all_bytes
+        return self._shard
+
 
 def reworked_line(
     line: bytes, custom_id: str, rework: Callable[[dict[str, Json]], dict[str, Json]]
@@ -280,6 +341,6 @@ def reworked_line(
     """
     request = json.loads(line)  # not orjson, which refuses a lone surrogate
     body = encode(rework(request["body"]))
-    request_hash = xxhash.xxh3_128_digest(request["url"].encode() + b"\n" + body)
+    request_hash = xxhash.xxh3_128_digest(body, _seed(request["url"]))
     head = {"custom_id": custom_id, "method": request["method"], "url": request["url"]}
     return encode(head)[:-1] + b',"body":' + body + b"}\n", request_hash

@@ -255,10 +255,16 @@ class Draft:
             sync(file)
         del self._files[relative]
 
-    def rename(self, relative: str, other: str) -> None:
-        """Give a finished file of the draft its last name."""
-        self.close_file(relative)
-        os.rename(f"{self._path}/{relative}", f"{self._path}/{other}")
+    def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
+        """The sidecar, to be written some rows at a time; the caller closes the writer."""
+        return pq.ParquetWriter(
+            self.file(_SIDECAR),
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["shard"],  # every other column names its row
+            write_page_checksum=True,
+        )
 
     def clear(self) -> None:
         """Empty the draft, to begin again."""
@@ -455,6 +461,8 @@ class ShardFolder:
     @property
     def request_count(self) -> int:
         """How many requests the shard has."""
+        if (known := self.batch.requests) is not None:
+            return known
         with self.open_requests() as file:
             return sum(piece.count(b"\n") for piece in iter(lambda: file.read(READ_BYTES), b""))
 

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import xxhash
 
-from frameenrich.errors import (
-    ColumnCollisionError,
-    FrameEnrichError,
-    ImageError,
-    InputError,
-    NullValueError,
-)
-from frameenrich.images import NO_IMAGES, ImageCells, RowImages, image_cells
-from frameenrich.keys import check_keys, custom_ids, key_names, key_texts, read_keys, show_key
+from frameenrich.errors import ColumnCollisionError, FrameEnrichError, InputError
+from frameenrich.images import image_cells
+from frameenrich.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.merge import flat_columns, output_columns
-from frameenrich.model import Batch, BatchStatus, JobSpec, Limits
-from frameenrich.plan import Plan, prompt_of
-from frameenrich.render import Rendered
-from frameenrich.shard import HASH_BYTES, RequestWriter, ShardCutter, input_hash, request_body
+from frameenrich.model import Batch, BatchStatus, Limits
+from frameenrich.plan import Plan
+from frameenrich.repeats import FirstAsked, Halves, repeated
+from frameenrich.rows import row_requests
+from frameenrich.shard import HASH_BYTES, ShardCutter
+from frameenrich.spool import Answers, Spool
 from frameenrich.store import Draft, JobFolder, Store, shard_name
-
-SKIPPED = -1
-"""Shard number of a row that was left out by the null policy."""
-
-_REUSED = -2
-_HASH_MASK = (1 << 128) - 1
 
 
 def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
@@ -73,55 +61,7 @@ def check_collisions(frame: pd.DataFrame, plan: Plan) -> None:
         )
 
 
-class _JobHash:
-    """Names a job by what it sends; the order of the rows does not count."""
-
-    def __init__(self) -> None:
-        self._sum = 0
-
-    def add(self, key: str, hashes: bytes) -> None:
-        row = xxhash.xxh3_128_intdigest(key.encode("utf-8", "surrogatepass") + b"\0" + hashes)
-        self._sum = (self._sum + row) & _HASH_MASK
-
-    def hexdigest(self, spec: JobSpec, nonce: str) -> str:
-        what = replace(spec, max_enqueued_tokens=None).to_json()  # pace is not identity
-        start = f"{what}\n{nonce}".encode("utf-8", "surrogatepass")
-        return xxhash.xxh3_128_hexdigest(start + self._sum.to_bytes(16, "big"))
-
-
-class Answers(Protocol):
-    """Requests that need not be sent: their answers are at hand (see `frameenrich.reuse`)."""
-
-    @property
-    def origins(self) -> Mapping[bytes, object]:
-        """The request hashes."""
-
-    @property
-    def jobs(self) -> tuple[str, ...]:
-        """Which jobs they come from."""
-
-    def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
-        """Response lines for some request hashes, each under the custom_id given."""
-
-
-FindAnswers = Callable[[pa.Array], Answers | None]
-
-
-@dataclass
-class _Written:
-    """What the rows became, gathered while they are written."""
-
-    ids: list[str | None] = field(default_factory=list)
-    request_hashes: bytearray = field(default_factory=bytearray)
-    input_hashes: bytearray = field(default_factory=bytearray)
-    shards: list[int] = field(default_factory=list)
-    reused: dict[bytes, str] = field(default_factory=dict)
-
-    def add(self, custom_id: str | None, request_hash: bytes, shown: bytes, shard: int) -> None:
-        self.ids.append(custom_id)
-        self.request_hashes += request_hash
-        self.input_hashes += shown
-        self.shards.append(shard)
+FindAnswers = Callable[[Halves], Answers | None]
 
 
 def write_job(
@@ -153,119 +93,73 @@ def write_job(
     """
     keys = check_frame(frame, plan)
     with store.draft() as draft, _rows_named(keys):
-        written, job_hash = _write_requests(frame, keys, plan, draft, limits)
-        if all(number == SKIPPED for number in written.shards):
+        page = _Page(frame, plan, keys, draft, limits)
+        spool = page.spooled(FirstAsked(len(frame)))
+        if spool.shards == 0:
             raise InputError(
                 f"All {len(frame)} rows would be skipped: each would print a null.",
                 "Check the columns that the template uses, or pass on_null='empty'.",
             )
-        job_id = f"{_slug(plan.spec.name)}-{job_hash.hexdigest(plan.spec, nonce)[:16]}"
+        job_id = f"{_slug(plan.spec.name)}-{spool.job_hash.hexdigest(plan.spec, nonce)[:16]}"
         if not store.has(job_id):
             check_collisions(frame, plan)
-            answers = find_answers(hash_column(written.request_hashes)) if find_answers else None
-            if answers is not None:
+            sent = spool.first.sent()
+            answers, missed = find_answers(sent) if find_answers else None, repeated(sent)
+            if answers is not None or len(missed):
                 draft.clear()
-                written, _ = _write_requests(frame, keys, plan, draft, limits, answers)
-            _finish(
-                draft, job_id, keys, written, plan.spec, key_names(frame, plan.spec.key), answers
-            )
+                spool = page.spooled(FirstAsked(len(frame), missed), answers)
+            _finish(draft, job_id, spool, answers)
             draft.commit(job_id)
     return store.job(job_id)
 
 
-def _write_requests(
-    frame: pd.DataFrame,
-    keys: pa.Table,
-    plan: Plan,
-    draft: Draft,
-    limits: Limits,
-    answers: Answers | None = None,
-) -> tuple[_Written, _JobHash]:
-    writer, cutter = RequestWriter(plan.spec), ShardCutter(limits)
-    names: list[str] = custom_ids(keys).to_pylist()
-    texts: list[str] = key_texts(keys).to_pylist()
-    written, job_hash = _Written(), _JobHash()
-    sent: dict[bytes, tuple[str, int]] = {}
-    for position, (rendered, images) in enumerate(_rendered(frame, plan)):
-        if rendered is None or images is None:
-            written.add(None, bytes(HASH_BYTES), bytes(HASH_BYTES), SKIPPED)
-            job_hash.add(texts[position], b"")
-            continue
-        body = writer.body(rendered, images.urls)
-        shown = input_hash((*rendered, *images.digests))
-        request_hash = writer.request_hash(body)
-        if request_hash not in sent:
-            line, number = writer.line(names[position], body), _REUSED
-            if answers is not None and request_hash in answers.origins:
-                written.reused[request_hash] = names[position]
-            else:
-                number = cutter.place(len(line), position)
-            if number > 0:  # one shard's file at a time is open, however many there are
-                draft.close_file(_requests_name(number - 1))
-            draft.file(_requests_name(number)).write(line)
-            sent[request_hash] = (names[position], number)
-        written.add(sent[request_hash][0], request_hash, shown, sent[request_hash][1])
-        job_hash.add(texts[position], request_hash + shown)
-    return written, job_hash
+@dataclass(frozen=True)
+class _Page:
+    """What is written, and where."""
+
+    frame: pd.DataFrame
+    plan: Plan
+    keys: pa.Table
+    draft: Draft
+    limits: Limits
+
+    def spooled(self, first: FirstAsked, answers: Answers | None = None) -> Spool:
+        """Render every row into the draft."""
+        spec = self.plan.spec
+        names = key_names(self.frame, spec.key)
+        with Spool(self.draft, self.keys, spec, names, self.limits, first, answers) as spool:
+            for found in row_requests(self.frame, self.plan):
+                spool.add(found)
+        return spool
 
 
-def _requests_name(number: int) -> str:
-    stem = "reused" if number == _REUSED else shard_name(number)
-    return f"round-0/{stem}.requests.jsonl"
+def _finish(draft: Draft, job_id: str, spool: Spool, answers: Answers | None) -> None:
+    """Complete a draft: intents, and what is reused."""
+    if answers is not None:
+        _write_reused(draft, job_id, spool, answers)
+    sent = {number: spool.requests(number) for number in range(spool.first_shard, spool.shards)}
+    _write_intents(draft, job_id, 0, sent, "round-0/")
 
 
-def _finish(
-    draft: Draft,
-    job_id: str,
-    keys: pa.Table,
-    written: _Written,
-    spec: JobSpec,
-    names: Sequence[str],
-    answers: Answers | None,
-) -> None:
-    """Complete a draft: intents, what is reused, the sidecar."""
-    count = max(written.shards) + 1 if max(written.shards) > SKIPPED else 0
-    _write_intents(draft, job_id, 0, count, "round-0/")
-    if answers is not None and written.reused:
-        _write_reused(draft, job_id, count, written, answers)
-    draft.write_sidecar(_sidecar(keys, written, spec, names))
-
-
-def _write_reused(
-    draft: Draft, job_id: str, number: int, written: _Written, answers: Answers
-) -> None:
+def _write_reused(draft: Draft, job_id: str, spool: Spool, answers: Answers) -> None:
     """The shard of requests that are answered already: complete, and never sent."""
-    written.shards = [number if shard == _REUSED else shard for shard in written.shards]
-    stem, total = f"round-0/{shard_name(number)}", len(written.reused)
-    draft.rename(_requests_name(_REUSED), f"{stem}.requests.jsonl")
-    for line in answers.lines(written.reused):
+    stem, total = f"round-0/{shard_name(0)}", len(spool.reused)
+    for line in answers.lines(spool.reused):
         draft.file(f"{stem}.responses.jsonl").write(line + b"\n")
     batch = Batch(
-        tag(job_id, 0, number),
+        tag(job_id, 0, 0),
         status=BatchStatus.COMPLETED,
         total=total,
         completed=total,
         fetched=True,
         reused_from=answers.jobs,
+        requests=total,
     )
     draft.write(f"{stem}.batch.json", batch.to_json().encode())
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "job"
-
-
-def _rendered(
-    frame: pd.DataFrame, plan: Plan
-) -> Iterator[tuple[Rendered | None, RowImages | None]]:
-    """Each row's texts and images; None for what the null policy leaves out."""
-    cells = image_cells(frame, plan.spec)
-    rows = itertools.chain.from_iterable(plan.prompt.render(frame))
-    if cells is None:
-        yield from zip(rows, itertools.repeat(NO_IMAGES))
-        return
-    for position, rendered in enumerate(rows):
-        yield rendered, None if rendered is None else cells.images(position)
 
 
 @contextlib.contextmanager
@@ -284,33 +178,6 @@ def _rows_named(keys: pa.Table) -> Iterator[None]:
         raise
 
 
-def hash_column(hashes: bytes | bytearray) -> pa.Array:
-    """Concatenated 16-byte hashes as an Arrow column."""
-    count = len(hashes) // HASH_BYTES
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(HASH_BYTES), count, [None, pa.py_buffer(bytes(hashes))]
-    )
-
-
-def _sidecar(keys: pa.Table, written: _Written, spec: JobSpec, names: Sequence[str]) -> pa.Table:
-    table = keys
-    for name, column in (
-        ("custom_id", pa.array(written.ids, pa.string())),
-        ("request_hash", hash_column(written.request_hashes)),
-        ("input_hash", hash_column(written.input_hashes)),
-        ("shard", pa.array(np.asarray(written.shards, dtype="int32"))),
-    ):
-        table = table.append_column(name, column)
-    return table.replace_schema_metadata(
-        {
-            "frameenrich.spec": spec.to_json(),
-            "frameenrich.created_at": repr(time.time()),
-            "frameenrich.key_names": "\x1f".join(names),
-            "frameenrich.version": str(spec.version),
-        }
-    )
-
-
 def tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
     """What a batch is called at the provider.
 
@@ -322,9 +189,11 @@ def tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
     return f"{job_id}-r{round_}-s{number:05d}-a{attempt}"
 
 
-def _write_intents(draft: Draft, job_id: str, round_: int, shards: int, folder: str) -> None:
-    for number in range(shards):
-        intent = Batch(tag(job_id, round_, number))
+def _write_intents(
+    draft: Draft, job_id: str, round_: int, requests: Mapping[int, int], folder: str
+) -> None:
+    for number, count in requests.items():
+        intent = Batch(tag(job_id, round_, number), requests=count)
         draft.write(f"{folder}{shard_name(number)}.batch.json", intent.to_json().encode())
 
 
@@ -369,33 +238,9 @@ def write_round(folder: JobFolder, round_: int, requests: Iterable[Again], limit
                 draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
-        _write_intents(draft, folder.id, round_, rows[-1]["shard"] + 1, "")
+        _write_intents(draft, folder.id, round_, Counter(row["shard"] for row in rows), "")
         draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))
         return draft.commit(f"{folder.id}/round-{round_}")
-
-
-def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
-    """The input hash of each row of a frame under a job's templates; null where none."""
-    cells = image_cells(frame, spec)
-    hashes: list[bytes | None] = []
-    for chunk in prompt_of(spec).render(frame, lenient=True):
-        if cells is None:
-            hashes += [None if rendered is None else input_hash(rendered) for rendered in chunk]
-            continue
-        for rendered in chunk:
-            hashes.append(_hash_with_images(rendered, cells, len(hashes)))
-    return pa.array(hashes, pa.binary(HASH_BYTES))
-
-
-def _hash_with_images(rendered: Rendered | None, cells: ImageCells, position: int) -> bytes | None:
-    """A row's input hash; None where its text or its images cannot be had any more."""
-    try:
-        digests = None if rendered is None else cells.digests(position)
-    except (ImageError, NullValueError):
-        return None
-    if rendered is None or digests is None:
-        return None
-    return input_hash((*rendered, *digests))
 
 
 def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, dict[str, Any]]]:
@@ -403,8 +248,7 @@ def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, d
     keys = check_frame(frame, plan)
     shown = []
     with _rows_named(keys):
-        for position, (rendered, images) in enumerate(_rendered(frame.iloc[:n], plan)):
-            if rendered is not None and images is not None:
-                body = request_body(plan.spec, rendered, images.urls)
-                shown.append((show_key(keys, position), body))
+        for found in row_requests(frame.iloc[:n], plan):
+            for position, body in zip(found.positions, found.bodies, strict=True):
+                shown.append((show_key(keys, position), json.loads(body)))
     return shown

@@ -448,7 +448,8 @@ def test_a_flipped_bit_moves_no_answer(tmp_path: Path) -> None:
     whole = path.read_bytes()
     group = pq.read_metadata(path).row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
-    start = whole.index(b"row-T-", columns["custom_id"].dictionary_page_offset)
+    length = len("row-T-0").to_bytes(4, "little")  # a value; the page's header quotes it, too
+    start = whole.index(length + b"row-T-0", columns["custom_id"].data_page_offset) + 4
     folder = open_store(tmp_path / "s").job(job.id)
 
     for at in range(start, start + len("row-T-0")):

@@ -26,8 +26,10 @@ from frameenrich.model import JobSpec, Limits, Message, OutputSpec
 from frameenrich.output import choose_output
 from frameenrich.plan import Plan, check_params, make_plan, read_template
 from frameenrich.render import CHUNK_ROWS
+from frameenrich.rows import input_hashes
+from frameenrich.spool import SKIPPED
 from frameenrich.store import JobFolder, Store
-from frameenrich.write import SKIPPED, input_hashes, preview_bodies, write_job
+from frameenrich.write import preview_bodies, write_job
 
 FEW = settings(max_examples=40, deadline=None)
 CHAT = "/v1/chat/completions"

@@ -207,8 +207,7 @@ def test_a_draft_can_begin_again(tmp_path: Path) -> None:
         draft.file("round-0/x").write(b"1")
         draft.write("y", b"2")
         draft.clear()
-        draft.write("round-0/a", b"3")
-        draft.rename("round-0/a", "round-0/b")
+        draft.write("round-0/b", b"3")
         draft.commit("job-1")
 
     assert names(tmp_path / "job-1") == {"round-0", "round-0/b"}

@@ -1,0 +1,139 @@
+"""Which rows ask what an earlier row asked, and a job's name: in a few bytes a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from frameenrich.model import JobSpec
+
+REMEMBERED = 1 << 18
+"""How many requests are remembered whole, some 140 bytes each; of others only 8 bytes are kept."""
+
+Halves = npt.NDArray[np.uint64]
+"""The first 8 bytes of request hashes."""
+
+
+def halves(hashes: Sequence[bytes]) -> Halves:
+    r"""The first half of each 16-byte hash.
+
+    Examples
+    --------
+    >>> halves([bytes(16), b"\x02" + bytes(15)])
+    array([0, 2], dtype=uint64)
+    """
+    return np.frombuffer(b"".join(hashes), "<u8")[::2]
+
+
+def column_halves(hashes: pa.ChunkedArray) -> Halves:
+    """The first half of each 16-byte hash of an Arrow column without nulls."""
+    pieces = [
+        np.frombuffer(piece.buffers()[1], "<u8")[2 * piece.offset :][: 2 * len(piece) : 2]
+        for piece in hashes.chunks
+        if len(piece)
+    ]
+    return np.concatenate(pieces) if pieces else np.empty(0, np.uint64)
+
+
+def contains(ordered: Halves, some: Halves) -> npt.NDArray[np.bool_]:
+    """Which of `some` are among the `ordered` ones.
+
+    Examples
+    --------
+    >>> contains(np.array([2, 5], "u8"), np.array([5, 9], "u8"))
+    array([ True, False])
+    """
+    if not len(ordered):
+        return np.zeros(len(some), dtype=np.bool_)
+    places = np.searchsorted(ordered, some)
+    found: npt.NDArray[np.bool_] = ordered[np.minimum(places, len(ordered) - 1)] == some
+    return found
+
+
+class FirstAsked:
+    """Which row was the first to ask each request.
+
+    The first `REMEMBERED` requests are remembered whole. A frame that has more of them may repeat
+    one of the others unseen: `missed` tells afterwards, and a second pass that is given it as
+    `watched` sees them all.
+
+    Parameters
+    ----------
+    rows : int
+        The most requests there can be.
+    watched : array of uint64, optional
+        In order: halves of hashes to remember, however many there are.
+    """
+
+    def __init__(self, rows: int, watched: Halves | None = None) -> None:
+        self._first: dict[bytes, int] = {}
+        self._watched = np.empty(0, np.uint64) if watched is None else watched
+        self._sent = np.empty(rows, np.uint64)
+        self._count = 0
+
+    def askers(self, hashes: Sequence[bytes], positions: Sequence[int]) -> Sequence[int]:
+        """For each row the first row that asked the same; its own position where it is that."""
+        pairs = zip(hashes, positions, strict=True)
+        if len(self._first) + len(hashes) <= REMEMBERED:
+            found = [self._first.setdefault(h, p) for h, p in pairs]
+        else:
+            watched = contains(self._watched, halves(hashes)).tolist()
+            found = [
+                self._first.setdefault(h, p) if watch else self._first.get(h, p)
+                for (h, p), watch in zip(pairs, watched, strict=True)
+            ]
+        own = halves(hashes)
+        self._note(own if found == list(positions) else own[np.equal(found, positions)])
+        return found
+
+    def _note(self, own: Halves) -> None:
+        self._sent[self._count : self._count + len(own)] = own
+        self._count += len(own)
+
+    def sent(self) -> Halves:
+        """The halves of all requests that were not asked before, in order."""
+        self._sent = self._sent[: self._count]
+        self._sent.sort()
+        return self._sent
+
+
+def repeated(ordered: Halves) -> Halves:
+    """Those that stand more than once among the ordered ones.
+
+    Examples
+    --------
+    >>> repeated(np.array([1, 2, 2, 2, 7], "u8"))
+    array([2], dtype=uint64)
+    """
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+class JobHash:
+    """Names a job by what it sends; the order of the rows does not count."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(2, np.uint64)
+
+    def add(self, keys: Halves, hashes: Sequence[bytes]) -> None:
+        """Count some rows in: the digests of their keys, and their request hashes."""
+        pairs = np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)
+        own = np.stack([_mixed(keys ^ pairs[:, 0]), _mixed(_mixed(keys) + pairs[:, 1])])
+        self._sums += own.sum(axis=1, dtype=np.uint64)
+
+    def hexdigest(self, spec: JobSpec, nonce: str) -> str:
+        """32 hexadecimal digits."""
+        what = replace(spec, max_enqueued_tokens=None).to_json()  # pace is not identity
+        start = f"{what}\n{nonce}".encode("utf-8", "surrogatepass")
+        return xxhash.xxh3_128_hexdigest(start + self._sums.astype("<u8").tobytes())
+
+
+def _mixed(values: Halves) -> Halves:
+    """Splitmix64's finaliser (Steele, Lea and Flood 2014): every bit depends on every other."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

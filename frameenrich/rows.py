@@ -1,0 +1,185 @@
+"""A frame's rows as requests, some at a time: rendered, encoded, hashed. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.errors import ImageError, NullValueError
+from frameenrich.images import ImageCells, image_cells
+from frameenrich.model import JobSpec
+from frameenrich.plan import Plan, prompt_of
+from frameenrich.render import Prompt, Texts
+from frameenrich.shard import (
+    HASH_BYTES,
+    RequestWriter,
+    digest,
+    encode,
+    encode_all,
+    image_slot,
+    input_hash,
+)
+
+Contents = list[list[bytes] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRequests:
+    """Some rows' requests.
+
+    ``rows`` is how many rows of the frame these stand for, ``positions`` where those of them are
+    that have a request; the lists run along with ``positions``.
+    """
+
+    rows: int
+    positions: Sequence[int]
+    bodies: list[bytes]
+    request_hashes: list[bytes]
+    input_hashes: list[bytes]
+
+
+def row_requests(frame: pd.DataFrame, plan: Plan) -> Iterator[RowRequests]:
+    """Render a frame into requests; a chunk of rows at a time, or a row where it shows images.
+
+    Raises
+    ------
+    TemplateError, NullValueError, ImageError
+        A row cannot be asked; the message names its position.
+    """
+    cells = image_cells(frame, plan.spec)
+    encoder = _Encoder(plan.spec, plan.prompt, list(frame.columns))
+    for start, texts in _positioned(plan.prompt.render_texts(frame)):
+        if cells is None:
+            yield encoder.requests(start, texts)
+            continue
+        for i in range(len(texts[0])):  # the images of a whole chunk could be gigabytes
+            yield encoder.request_with_images(start + i, [column[i] for column in texts], cells)
+
+
+def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
+    """The input hash of each row of a frame under a job's templates; null where none."""
+    cells, prompt = image_cells(frame, spec), prompt_of(spec)
+    encoder = _Encoder(spec, prompt, list(frame.columns))
+    found = [pa.array([], pa.binary(HASH_BYTES))]
+    for start, texts in _positioned(prompt.render_texts(frame, lenient=True)):
+        if cells is None:
+            found.append(encoder.input_hashes(texts))
+            continue
+        rows = enumerate(zip(*texts, strict=True), start)
+        hashes = [_hash_with_images(row, cells, position) for position, row in rows]
+        found.append(pa.array(hashes, pa.binary(HASH_BYTES)))
+    return pa.concat_arrays(found)
+
+
+def hash_column(hashes: bytes | bytearray) -> pa.Array:
+    """Concatenated 16-byte hashes as an Arrow column."""
+    count = len(hashes) // HASH_BYTES
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(HASH_BYTES), count, [None, pa.py_buffer(bytes(hashes))]
+    )
+
+
+def _positioned(chunks: Iterable[Texts]) -> Iterator[tuple[int, Texts]]:
+    start = 0
+    for texts in chunks:
+        yield start, texts
+        start += len(texts[0])
+
+
+def _hash_with_images(row: Sequence[str | None], cells: ImageCells, position: int) -> bytes | None:
+    """A row's input hash; None where its text or its images cannot be had any more."""
+    texts = [text for text in row if text is not None]
+    try:
+        digests = cells.digests(position) if len(texts) == len(row) else None
+    except (ImageError, NullValueError):
+        return None
+    return None if digests is None else input_hash((*texts, *digests))
+
+
+class _Encoder:
+    """Texts to requests and hashes, with what is the same in every row done once."""
+
+    def __init__(self, spec: JobSpec, prompt: Prompt, columns: Sequence[Any]) -> None:
+        self._spec = spec
+        self._slot = image_slot(spec) % len(spec.messages)
+        self._constant = prompt.constants(columns)
+        if spec.image:  # the text may be constant, what is shown with it is not
+            self._constant[self._slot] = False
+        self._same: dict[int, bytes] = {}
+
+    @cached_property
+    def _writer(self) -> RequestWriter:
+        return RequestWriter(self._spec, self._same)  # made when the first texts are known
+
+    def requests(self, start: int, texts: Texts) -> RowRequests:
+        """The requests of a chunk of rows; one that lacks a text has none."""
+        rows = len(texts[0])
+        positions: Sequence[int] = range(start, start + rows)
+        kept = _complete(texts)
+        if kept is not None:
+            positions = [start + i for i in kept]
+            texts = [[column[i] for i in kept] for column in texts]
+        if not positions:
+            return RowRequests(rows, (), [], [], [])
+        contents = self._contents(texts)
+        return self._finished(rows, positions, contents, self._hashes(contents, len(positions)))
+
+    def request_with_images(
+        self, position: int, row: Sequence[str | None], cells: ImageCells
+    ) -> RowRequests:
+        """The request of one row, which shows images."""
+        found = None if None in row else cells.images(position)
+        if found is None:
+            return RowRequests(1, (), [], [], [])
+        contents = self._contents([[text] for text in row])
+        hashes = self._hashes(contents, 1, [digest(encode(text)) for text in found.digests])
+        contents[self._slot] = [self._writer.with_images(row[self._slot] or "", found.urls)]
+        return self._finished(1, (position,), contents, hashes)
+
+    def input_hashes(self, texts: Texts) -> pa.Array:
+        """The input hash of each row of a chunk; null for one that lacks a text."""
+        kept = _complete(texts)
+        if kept is None:
+            return hash_column(b"".join(self._hashes(self._contents(texts), len(texts[0]))))
+        hashes: list[bytes | None] = [None] * len(texts[0])
+        if kept:
+            whole = [[column[i] for i in kept] for column in texts]
+            for i, found in zip(kept, self._hashes(self._contents(whole), len(kept)), strict=True):
+                hashes[i] = found
+        return pa.array(hashes, pa.binary(HASH_BYTES))
+
+    def _finished(
+        self, rows: int, positions: Sequence[int], contents: Contents, hashes: list[bytes]
+    ) -> RowRequests:
+        varying = [column for column in contents if column is not None]
+        bodies = self._writer.bodies(varying, len(positions))
+        return RowRequests(rows, positions, bodies, self._writer.hashes(bodies), hashes)
+
+    def _contents(self, texts: Texts) -> Contents:
+        """Each message's texts as JSON; None for one that is the same in every row."""
+        for i, column in enumerate(texts):
+            if self._constant[i] and i not in self._same:
+                self._same[i] = encode(column[0])
+        return [None if i in self._same else encode_all(c) for i, c in enumerate(texts)]
+
+    def _hashes(self, contents: Contents, count: int, shown: Sequence[bytes] = ()) -> list[bytes]:
+        """The input hashes of some rows, given what each message holds and what is shown."""
+        columns: list[Iterable[bytes]] = [
+            repeat(digest(self._same[i]), count) if column is None else map(digest, column)
+            for i, column in enumerate(contents)
+        ]
+        columns += ([each] for each in shown)
+        return list(map(digest, map(b"".join, zip(*columns, strict=True))))
+
+
+def _complete(texts: Texts) -> list[int] | None:
+    """Which rows have all their texts; None where all rows have."""
+    if not any(None in column for column in texts):
+        return None
+    return [i for i, row in enumerate(zip(*texts, strict=True)) if None not in row]
