@@ -5,8 +5,10 @@ Only reads the store. Which rows are done is decided by the lines, never by a ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,13 @@ import pyarrow.compute as pc
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.images import image_cells
 from frameenrich.keys import find_keys, key_names, read_keys, show_key
-from frameenrich.merge import Positions, Tally
 from frameenrich.model import Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
-from frameenrich.parse import read_result, split_lines
+from frameenrich.parse import read_results, split_chunks
+from frameenrich.quick import quick_reader
 from frameenrich.rows import input_hashes
 from frameenrich.store import JobFolder, ShardFolder
+from frameenrich.tally import Positions, Tally
 
 _SETTLED = {
     BatchStatus.COMPLETED: (RowStatus.MISSING, "the batch ended and no line came for this request"),
@@ -36,75 +39,153 @@ _REFUSED_BY_VALIDATION = 400
 
 @dataclass(frozen=True)
 class Gathered:
-    """A job's results, and the lines that belong to none of its requests."""
+    """A job's results, and the lines that belong to none of its requests.
+
+    ``custom_ids`` is the sidecar's column, ``slots`` each of its lines' slot in the tally, -1 for
+    a line without a request.
+    """
 
     tally: Tally
+    custom_ids: pa.Array
+    slots: Positions
     strangers: int
     unreadable: int
 
+    @property
+    def requests(self) -> Positions:
+        """The slots that are in use, each once."""
+        return np.flatnonzero(self.slots == np.arange(len(self.slots)))
 
-def gather(folder: JobFolder, output: Output, only_round: int | None = None) -> Gathered:
+    def custom_id(self, slot: int) -> str:
+        """What a request is called in round 0."""
+        own: str = self.custom_ids[slot].as_py()
+        return own
+
+    def find(self, custom_ids: pa.Array | pa.ChunkedArray) -> Positions:
+        """The slots of some custom_ids of round 0; -1 for one that is none."""
+        found = pc.index_in(custom_ids, value_set=self.custom_ids).fill_null(-1)
+        positions: Positions = found.to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(positions >= 0, self.slots[positions], -1)
+
+
+def gather(
+    folder: JobFolder,
+    output: Output,
+    only_round: int | None = None,
+    *,
+    details: Iterable[str] = (),
+) -> Gathered:
     """Read every response of a job, or of one of its rounds, into a tally of its requests.
+
+    Parameters
+    ----------
+    folder, output : JobFolder, Output
+        The job, and how its answers are read.
+    only_round : int, optional
+        Which round's.
+    details : collection of str
+        What to keep beside values, statuses and errors (`frameenrich.tally.DETAILS`).
 
     Notes
     -----
     Never raises for what a response holds: a broken line loses only itself.
     """
-    sidecar = folder.sidecar()
-    tally = Tally(request_ids(sidecar), output.fields)
-    strangers = unreadable = 0
-    for round_ in range(folder.rounds()) if only_round is None else (only_round,):
-        slots = _round_slots(folder, round_, tally, sidecar)
-        if round_:
-            tally.ask_again(slot for own in slots.values() for slot in own.values())
-        for shard in folder.shards(round_):
-            own = slots.get(shard.number, {})
-            strange, broken = _gather_shard(shard, own, tally, output)
-            strangers, unreadable = strangers + strange, unreadable + broken
-    return Gathered(tally, strangers, unreadable)
+    sidecar = folder.sidecar(columns=["custom_id", "shard"])
+    found = _Gathering(output, Tally(len(sidecar), output.fields, details))
+    custom_ids, shards = _whole(sidecar["custom_id"]), sidecar["shard"].to_numpy()
+    slots = np.full(len(sidecar), -1, dtype=np.int64)
+    rounds = range(folder.rounds())
+    for shard, places in _by_shard(folder, 0, shards):
+        own = _first_places(custom_ids.take(pa.array(places)).to_pylist(), places)
+        slots[places] = own.slots
+        if only_round in {None, 0}:
+            found.read(shard, own.by_id)
+    whole = Gathered(found.tally, custom_ids, slots, 0, 0)
+    for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
+        table = folder.sidecar(round_)
+        answers = whole.find(table["answers"])
+        found.tally.ask_again(answers)
+        for shard, places in _by_shard(folder, round_, table["shard"].to_numpy()):
+            ids = table["custom_id"].take(pa.array(places)).to_pylist()
+            found.read(shard, dict(zip(ids, answers[places].tolist(), strict=True)))
+    return replace(whole, strangers=found.strangers, unreadable=found.unreadable)
 
 
-def request_ids(sidecar: pa.Table) -> list[str]:
-    """The custom_ids of round 0, each once, in order."""
-    ids: list[str] = pc.unique(sidecar["custom_id"].drop_null()).to_pylist()
-    return ids
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 
-def _round_slots(
-    folder: JobFolder, round_: int, tally: Tally, sidecar: pa.Table
-) -> dict[int, dict[str, int]]:
-    """For each shard of a round, which slot each of its custom_ids answers."""
-    table = sidecar if round_ == 0 else folder.sidecar(round_)
-    answered = table["custom_id" if round_ == 0 else "answers"].to_pylist()
-    slots: dict[int, dict[str, int]] = {}
-    for number, custom_id, of in zip(
-        table["shard"].to_pylist(), table["custom_id"].to_pylist(), answered, strict=True
-    ):
-        if custom_id is not None:
-            slots.setdefault(number, {})[custom_id] = tally.slots[of]
-    return slots
+def _by_shard(
+    folder: JobFolder, round_: int, numbers: npt.NDArray[np.int32]
+) -> Iterator[tuple[ShardFolder, Positions]]:
+    """Each shard of a round with the lines of the sidecar whose requests are in it."""
+    order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
+    ordered = numbers if order is None else numbers[order]
+    for shard in folder.shards(round_):
+        first, end = np.searchsorted(ordered, [shard.number, shard.number + 1])
+        yield shard, np.arange(first, end) if order is None else order[first:end]
 
 
-def _gather_shard(
-    shard: ShardFolder, own: dict[str, int], tally: Tally, output: Output
-) -> tuple[int, int]:
-    """Put a shard's lines into the tally; counts (strangers, unreadable lines)."""
-    waiting = dict(own)
-    strangers = unreadable = 0
-    for line in split_lines(shard.read_responses()):
-        result = read_result(line, output)
-        if result is None:
-            unreadable += 1
-            continue
-        slot = own.get(result.custom_id)
-        if slot is None:
-            strangers += 1
-            continue
-        waiting.pop(result.custom_id, None)
-        tally.put(slot, result, shard.round)
-    if waiting:
-        _settle_rest(shard, waiting, tally, unreadable)
-    return strangers, unreadable
+@dataclass(frozen=True)
+class _Places:
+    """The requests of a shard by custom_id, and which of them each line of the sidecar shares."""
+
+    by_id: dict[str, int]
+    slots: Positions
+
+
+def _first_places(ids: list[str], places: Positions) -> _Places:
+    by_id = dict(zip(reversed(ids), places[::-1].tolist(), strict=True))  # the first wins
+    if len(by_id) == len(ids):
+        return _Places(by_id, places)
+    return _Places(by_id, np.array([by_id[own] for own in ids], dtype=np.int64))
+
+
+class _Gathering:
+    """Reads shards into a tally."""
+
+    def __init__(self, output: Output, tally: Tally) -> None:
+        self._output = output
+        self._quick = quick_reader(output)
+        self.tally = tally
+        self.strangers = self.unreadable = 0
+
+    def read(self, shard: ShardFolder, own: dict[str, int]) -> None:
+        """Take a shard's lines, and what its end means for requests without one."""
+        heard = np.zeros(self.tally.slots, dtype=np.bool_)
+        unreadable = self.unreadable
+        for lines in split_chunks(shard.read_responses()):
+            with _collector_paused():
+                slots = self._take(lines, own, shard.round)
+            heard[slots] = True
+        unheard = {i: slot for i, slot in own.items() if not heard[slot]}
+        if unheard:
+            _settle_rest(shard, unheard, self.tally, self.unreadable - unreadable)
+
+    def _take(self, lines: list[bytes], own: dict[str, int], round_: int) -> Positions:
+        read = read_results(lines, self._output, self._quick)
+        results = [result for result in read if result is not None]
+        self.unreadable += len(read) - len(results)
+        slots = [own.get(result.custom_id, -1) for result in results]
+        if -1 in slots:
+            results = [result for result, slot in zip(results, slots, strict=True) if slot >= 0]
+            self.strangers += len(slots) - len(results)
+            slots = [slot for slot in slots if slot >= 0]
+        places = np.array(slots, dtype=np.int64)
+        self.tally.put(places, results, round_)
+        return places
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Have Python's cycle collector leave some hundred short-lived objects alone (SPEED.md)."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _settle_rest(
@@ -112,15 +193,16 @@ def _settle_rest(
 ) -> None:
     """Rows without a line: pending while the batch runs, else what its end says."""
     batch = shard.batch
-    for rejection in batch.rejected:
-        slot = waiting.pop(rejection.custom_id, None)
-        if slot is not None:
-            tally.put(slot, _rejected(rejection), shard.round)
+    refused = [r for r in batch.rejected if r.custom_id in waiting]
+    if refused:
+        slots = [waiting.pop(rejection.custom_id) for rejection in refused]
+        tally.put(np.array(slots), list(map(_rejected, refused)), shard.round)
+    rest = np.fromiter(waiting.values(), dtype=np.int64)
     if not batch.settled:
-        tally.settle(waiting.values(), RowStatus.PENDING, None, shard.round)
+        tally.settle(rest, RowStatus.PENDING, None, shard.round)
         return
     status, reason = _SETTLED[BatchStatus(batch.status)]
-    tally.settle(waiting.values(), status, reason + _more(batch, unreadable), shard.round)
+    tally.settle(rest, status, reason + _more(batch, unreadable), shard.round)
 
 
 def _rejected(rejection: Rejection) -> Result:
@@ -234,10 +316,3 @@ def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
         return ""
     reason = problem.removeprefix("The row at position 0 ").rstrip(".")
     return f", which {reason}"
-
-
-def row_slots(sidecar: pa.Table, tally: Tally, positions: Iterable[int]) -> Positions:
-    """Each row's slot in the tally; -1 for a row without a request."""
-    ids = sidecar["custom_id"].to_pylist()
-    slots = [tally.slots.get(ids[p], -1) if p >= 0 and ids[p] else -1 for p in positions]
-    return np.asarray(slots, dtype=np.int64)

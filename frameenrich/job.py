@@ -24,14 +24,15 @@ from frameenrich.errors import (
     ParameterError,
     ResponsesError,
 )
-from frameenrich.gather import gather, match_frame, refuse_mismatch, row_slots
-from frameenrich.merge import Positions, answer_columns, with_columns
+from frameenrich.gather import gather, match_frame, refuse_mismatch
+from frameenrich.merge import answer_columns, details_wanted, with_columns
 from frameenrich.model import Batch, BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import check_params
 from frameenrich.providers.base import Provider, connect, provider_names
 from frameenrich.store import JobFolder, ShardFolder, Store
+from frameenrich.tally import Positions
 
 StoreLike = Store | str | os.PathLike[str] | None
 
@@ -288,12 +289,17 @@ class Job:
             frame = self._key_frame(sidecar)
             positions = np.arange(len(frame), dtype=np.int64)
         else:
-            found = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
-            positions = found.positions
-        tally = gather(self._folder, output).tally
-        slots = row_slots(sidecar, tally, positions)
+            match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
+            positions = match.positions
+        del sidecar
+        found = gather(self._folder, output, details=details_wanted(self.spec, usage=usage))
         columns = answer_columns(
-            tally, slots, positions >= 0, self.spec, usage=usage, flatten=flatten
+            found.tally,
+            np.where(positions >= 0, found.slots[positions], -1),
+            positions >= 0,
+            self.spec,
+            custom_ids=found.custom_ids if usage else None,
+            flatten=flatten,
         )
         self._refuse_collisions(frame, columns)
         return with_columns(frame, columns)
@@ -318,12 +324,12 @@ class Job:
         self, output: Output, max_rounds: int, deadline: Deadline, poll_seconds: float | None
     ) -> None:
         """Regenerate and wait, until nothing is left to mend or a round changed nothing."""
-        left = again.repairable(gather(self._folder, output).tally)
+        left = again.repairable(self._folder, output)
         while left and self._folder.rounds() <= max_rounds:
             before = left
             self._regenerate(again.Wish(), output)
             self._wait(deadline, poll_seconds)
-            left = again.repairable(gather(self._folder, output).tally)
+            left = again.repairable(self._folder, output)
             if left == before:
                 break
 
@@ -351,21 +357,21 @@ class Job:
         """
         output = self._reading(**reading)
         sidecar = self._folder.sidecar()
-        tally = gather(self._folder, output).tally
-        keys = self._key_frame(sidecar)
+        found = gather(self._folder, output, details=["bad_raw"])
+        tally, keys = found.tally, self._key_frame(sidecar)
         positions: Positions = np.arange(len(keys), dtype=np.int64)
         if frame is not None:
-            found = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
-            positions = found.positions
-        slots = row_slots(sidecar, tally, positions)
-        rows = [i for i, s in enumerate(slots) if s >= 0 and tally.status(s).flagged]
-        results = [tally.results[slots[i]] for i in rows]
+            match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
+            positions = match.positions
+        slots = np.where(positions >= 0, found.slots[positions], -1)
+        rows = np.flatnonzero((slots >= 0) & tally.flagged()[slots])
+        own = slots[rows]
         table = keys.iloc[positions[rows]].reset_index(drop=True)
-        table["status"] = pd.Series([str(tally.status(slots[i])) for i in rows], dtype="string")
-        table["error"] = pd.Series([r and r.error for r in results], dtype="string")
-        table["raw"] = pd.Series([r and r.raw for r in results], dtype="string")
-        table["attempt"] = pd.Series([int(tally.attempts[slots[i]]) for i in rows], dtype="Int64")
-        earlier = again.history(self._folder, output, [int(slots[i]) for i in rows])
+        table["status"] = pd.Series([str(tally.status(slot)) for slot in own], dtype="string")
+        table["error"] = pd.Series(tally.details("error", own).to_pylist(), dtype="string")
+        table["raw"] = pd.Series(tally.details("raw", own).to_pylist(), dtype="string")
+        table["attempt"] = pd.Series(tally.attempts[own], dtype="Int64")
+        earlier = again.history(self._folder, output, own.tolist())
         table["history"] = pd.Series(earlier, dtype=object)
         return table if frame is None else table.set_axis(frame.index[rows])
 
@@ -433,7 +439,7 @@ class Job:
     def _regenerate(self, wish: again.Wish, output: Output) -> Job:
         limits = self._connected().limits.within_tokens(self.spec.max_enqueued_tokens)
         with self._folder.lock():
-            again.add_round(self._folder, gather(self._folder, output).tally, wish, limits)
+            again.add_round(self._folder, output, wish, limits)
         return self.send()
 
     def import_responses(self, path: str | os.PathLike[str]) -> Job:

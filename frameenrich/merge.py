@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from frameenrich.confidence import asks_confidence
-from frameenrich.model import JobSpec, Result, RowStatus
+from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Field, Output, flattened
+from frameenrich.tally import STATUSES, USAGE, Positions, Tally
 
-Positions = npt.NDArray[np.int64]
-
-_STATUSES = list(RowStatus)
-_CODES = {status: code for code, status in enumerate(_STATUSES)}
-_OK = _CODES[RowStatus.OK]
+_OK = STATUSES.index(RowStatus.OK)
 _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
-
-
-# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def output_columns(spec: JobSpec, output: Output) -> list[str]:
@@ -52,70 +44,10 @@ def column_name(spec: JobSpec, field: Field) -> str:
     return f"{spec.prefix}{field.name or spec.name}{field.suffix}"
 
 
-def _shown(result: Result) -> Result:
-    """The result with a reason that can be printed: models and servers speak in it."""
-    if result.error is None or not _CONTROL.search(result.error):
-        return result
-    plain = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], result.error)
-    return msgspec.structs.replace(result, error=plain)
-
-
-class Tally:
-    """What is known of each request: the best result so far.
-
-    Parameters
-    ----------
-    custom_ids : sequence of str
-        One a request, those of round 0; a slot each.
-    fields : sequence of Field
-        The output columns.
-    """
-
-    def __init__(self, custom_ids: Sequence[str], fields: Sequence[Field]) -> None:
-        count = len(custom_ids)
-        self.slots = {custom_id: slot for slot, custom_id in enumerate(custom_ids)}
-        self.custom_ids = list(custom_ids)
-        self.fields = tuple(fields)
-        self.codes = np.full(count, _CODES[RowStatus.PENDING], dtype=np.uint8)
-        self.rounds = np.zeros(count, dtype=np.int32)
-        self.attempts = np.ones(count, dtype=np.int32)
-        self.results: list[Result | None] = [None] * count
-
-    def ask_again(self, slots: Iterable[int]) -> None:
-        """Count a later round's requests, before its results; good answers keep their count."""
-        asked = np.fromiter(slots, dtype=np.int64)
-        self.attempts[asked[self.codes[asked] != _OK]] += 1
-
-    def put(self, slot: int, result: Result, round_: int) -> None:
-        """Take a result; a good answer is never overwritten, a later round beats an earlier one."""
-        if self.codes[slot] == _OK:
-            return
-        heard_now = self.results[slot] is not None and self.rounds[slot] == round_
-        if heard_now and result.status is not RowStatus.OK:
-            return  # the same line twice: the first stands, unless the second is an answer
-        self.codes[slot] = _CODES[result.status]
-        self.rounds[slot] = round_
-        self.results[slot] = _shown(result)
-
-    def settle(
-        self, slots: Iterable[int], status: RowStatus, reason: str | None, round_: int
-    ) -> None:
-        """Give requests for which no line came the status that their batch leaves them."""
-        for slot in slots:
-            if self.codes[slot] != _OK:
-                self.codes[slot] = _CODES[status]
-                self.rounds[slot] = round_
-                self.results[slot] = Result(self.custom_ids[slot], status, None, reason)
-
-    def status(self, slot: int) -> RowStatus:
-        """The status of one request."""
-        status: RowStatus = _STATUSES[self.codes[slot]]
-        return status
-
-    def counts(self) -> dict[RowStatus, int]:
-        """How many requests have each status; only those that occur."""
-        found = np.bincount(self.codes, minlength=len(_STATUSES))
-        return {status: int(n) for status, n in zip(_STATUSES, found, strict=True) if n}
+def details_wanted(spec: JobSpec, *, usage: bool) -> list[str]:
+    """What a tally has to keep for these columns."""
+    sure = ["confidence"] if asks_confidence(spec) else []
+    return [*USAGE, "repaired", "raw", *sure] if usage else sure
 
 
 def answer_columns(
@@ -124,7 +56,7 @@ def answer_columns(
     seen: npt.NDArray[np.bool_],
     spec: JobSpec,
     *,
-    usage: bool,
+    custom_ids: pa.Array | None = None,
     flatten: bool = False,
 ) -> dict[str, pd.Series]:
     """The output columns of a frame's rows.
@@ -138,8 +70,8 @@ def answer_columns(
     seen : bool array
         Whether the job has ever seen the row; others get ``<NA>`` everywhere. A row seen that has
         no slot was skipped.
-    usage : bool
-        Whether to add the columns of ``usage=True``.
+    custom_ids : Array, optional
+        Each slot's custom_id, where the columns of ``usage=True`` are wanted.
     flatten : bool
         Whether nested objects become columns of their own.
 
@@ -148,37 +80,52 @@ def answer_columns(
     dict of str to Series
         In the order in which they go into the frame, with a plain ``RangeIndex``.
     """
-    results = [tally.results[slot] if slot >= 0 else None for slot in slots]
-    ok = [r if r is not None and r.status is RowStatus.OK else None for r in results]
-    columns = _value_columns(ok, tally.fields, spec, flatten)
+    good = np.where(tally.codes[slots] == _OK, slots, -1)
+    columns = _value_columns(tally, good, spec, flatten)
     if _has_confidence(spec, tally.fields):
-        sure = [r and r.confidence for r in ok]
-        columns[f"{spec.name}_confidence"] = pd.Series(sure, dtype="Float64")
-    statuses = [
-        str(tally.status(slot)) if slot >= 0 else (str(RowStatus.SKIPPED) if known else None)
-        for slot, known in zip(slots, seen, strict=True)
-    ]
-    columns[f"{spec.name}_status"] = pd.Series(statuses, dtype="string")
-    columns[f"{spec.name}_error"] = pd.Series([r and r.error for r in results], dtype="string")
-    if usage:
-        attempts = [int(tally.attempts[slot]) if slot >= 0 else None for slot in slots]
-        ids = [tally.custom_ids[slot] if slot >= 0 else None for slot in slots]
-        columns |= _usage_columns(results, attempts, ids, spec.name)
+        columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", good), "Float64")
+    columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
+    columns[f"{spec.name}_error"] = _series(tally.details("error", slots), "string")
+    if custom_ids is not None:
+        columns |= _usage_columns(tally, slots, custom_ids, spec.name)
     return columns
+
+
+def _series(cells: pa.Array, dtype: str) -> pd.Series:
+    """An Arrow column as one of pandas' own nullable types."""
+    kind: Any = pd.api.types.pandas_dtype(dtype)
+    return pd.Series(kind.__from_arrow__(cells))
+
+
+def _statuses(tally: Tally, slots: Positions, seen: npt.NDArray[np.bool_]) -> pd.Series:
+    names = pa.array([str(status) for status in STATUSES], pa.large_string())
+    codes = np.where(slots >= 0, tally.codes[slots], STATUSES.index(RowStatus.SKIPPED))
+    return _series(names.take(pa.array(codes.astype(np.int32), mask=~seen)), "string")
 
 
 def _value_columns(
-    results: Sequence[Result | None], fields: Sequence[Field], spec: JobSpec, flatten: bool
+    tally: Tally, slots: Positions, spec: JobSpec, flatten: bool
 ) -> dict[str, pd.Series]:
     columns: dict[str, pd.Series] = {}
-    for i, field in enumerate(fields):
-        values = [r.values[i] if r is not None and r.values is not None else None for r in results]
+    for i, field in enumerate(tally.fields):
+        cells = tally.values(i, slots)
         if field.kind == "any":
-            columns |= _parsed_columns(values, spec)
+            columns |= _parsed_columns(cells, spec)
+        elif flatten and field.inner:
+            for leaf, inner in flattened(field, cells):
+                columns[column_name(spec, leaf)] = typed(inner, leaf)
         else:
-            for leaf, cells in flattened(field, values) if flatten else ((field, values),):
-                columns[column_name(spec, leaf)] = typed(cells, leaf)
+            columns[column_name(spec, field)] = _column(cells, field)
     return columns
+
+
+def _column(cells: Any, field: Field) -> pd.Series:
+    if field.kind == "category":
+        categories = pd.Index(field.categories, dtype=object)
+        codes = cells.fill_null(-1).to_numpy()
+        return pd.Series(pd.Categorical.from_codes(codes, categories=categories))
+    dtype = _DTYPES.get(field.kind)
+    return typed(cells, field) if dtype is None else _series(cells, dtype)
 
 
 def typed(values: Sequence[Any], field: Field) -> pd.Series:
@@ -238,24 +185,21 @@ def _inferred(values: Sequence[Any]) -> pd.Series:
 
 
 def _usage_columns(
-    results: Sequence[Result | None],
-    attempts: Sequence[int | None],
-    ids: Sequence[str | None],
-    name: str,
+    tally: Tally, slots: Positions, custom_ids: pa.Array, name: str
 ) -> dict[str, pd.Series]:
-    def column(values: Iterable[Any], dtype: str) -> pd.Series:
-        return pd.Series(list(values), dtype=dtype)
-
-    used = [None if r is None else r.usage for r in results]
+    none = slots < 0
+    attempts = pa.array(tally.attempts[slots].astype(np.int64), mask=none)
+    ids = custom_ids.take(pa.array(slots, mask=none))
+    told = {detail: tally.details(detail, slots) for detail in (*USAGE, "repaired", "raw")}
     return {
-        f"{name}_model": column((u and u.model for u in used), "string"),
-        f"{name}_attempt": column(attempts, "Int64"),
-        f"{name}_prompt_tokens": column((u and u.prompt_tokens for u in used), "Int64"),
-        f"{name}_completion_tokens": column((u and u.completion_tokens for u in used), "Int64"),
-        f"{name}_finish_reason": column((u and u.finish_reason for u in used), "string"),
-        f"{name}_custom_id": column(ids, "string"),
-        f"{name}_repaired": column((None if r is None else r.repaired for r in results), "boolean"),
-        f"{name}_raw": column((r and r.raw for r in results), "string"),
+        f"{name}_model": _series(told["model"], "string"),
+        f"{name}_attempt": _series(attempts, "Int64"),
+        f"{name}_prompt_tokens": _series(told["prompt_tokens"], "Int64"),
+        f"{name}_completion_tokens": _series(told["completion_tokens"], "Int64"),
+        f"{name}_finish_reason": _series(told["finish_reason"], "string"),
+        f"{name}_custom_id": _series(ids, "string"),
+        f"{name}_repaired": _series(told["repaired"], "boolean"),
+        f"{name}_raw": _series(told["raw"], "string"),
     }
 
 

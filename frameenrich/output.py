@@ -132,15 +132,22 @@ class Output:
             answer = self.adapter.validate_json(text)
         except ValidationError as error:
             raise MalformedError(_where_and_why(error)) from None
-        values = self.adapter.dump_python(answer, mode="json", by_alias=True)
+        values = self._dumped(answer)
         self._check_constraints(answer)
         return tuple(_fitting(values.get(field.name), field) for field in self.fields)
+
+    def _dumped(self, answer: Any, **how: bool) -> dict[str, Any]:
+        """The answer as JSON has it; what a user's validator made of a field is no matter."""
+        dumped: dict[str, Any] = self.adapter.dump_python(
+            answer, mode="json", by_alias=True, warnings=False, **how
+        )
+        return dumped
 
     def _check_constraints(self, answer: Any) -> None:
         if self._constraints is None:
             return
         # Only what the answer holds: an optional property that is absent was filled with None.
-        given = self.adapter.dump_python(answer, mode="json", by_alias=True, exclude_unset=True)
+        given = self._dumped(answer, exclude_unset=True)
         error = next(iter(self._constraints.iter_errors(given)), None)
         if error is not None:
             raise MalformedError(f"{json_path(error.instance_path)}: {error.message}")

@@ -5,6 +5,7 @@ Every fact of BATCH_API.md, "Lines", is met here; nothing in a line can raise.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from frameenrich.confidence import label_confidence
 from frameenrich.data_answers import READERS
 from frameenrich.model import Json, Response, Result, RowStatus, Usage
 from frameenrich.output import MalformedError, Output
+from frameenrich.quick import QuickReader
 
 _OK_CODES = range(200, 300)
 
@@ -73,11 +75,39 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_chat_line = msgspec.json.Decoder(_ChatLine).decode
 
 
+def read_results(
+    lines: Iterable[bytes], output: Output, quick: QuickReader | None
+) -> list[Result | None]:
+    """Open and judge lines, as `read_result` does each; in one loop, which is faster.
+
+    An ordinary chat answer whose text `quick` takes needs no more than that.
+    """
+    if quick is None or output.spec.kind in READERS:
+        return [read_result(line, output) for line in lines]
+    decode, good = _decode_chat_line, RowStatus.OK
+    results: list[Result | None] = []
+    for line in lines:
+        try:
+            chat = decode(line)
+        except _UNUSUAL:
+            results.append(read_result(line, output))
+            continue
+        body = chat.response.body
+        message, tokens = body.choices[0].message, body.usage
+        values = quick(message.content)
+        if values is None or message.refusal or not chat.custom_id:
+            results.append(read_result(line, output))
+            continue
+        usage = Usage(body.model, tokens.prompt_tokens, tokens.completion_tokens, "stop")
+        results.append(Result(chat.custom_id, good, values, None, message.content, usage))
+    return results
+
+
 def read_result(line: bytes, output: Output) -> Result | None:
     """Open and judge one line; None where no row can be told from it.
 
-    What fits the type of an ordinary chat answer takes a short way; everything else, and what
-    does not validate, is judged in full. Both ways give the same result.
+    What fits the type of an ordinary chat answer takes a short way; everything else is judged in
+    full. Both ways give the same result.
     """
     chat = None if output.spec.kind in READERS else _ordinary_answer(line)
     if chat is None:
@@ -88,10 +118,13 @@ def read_result(line: bytes, output: Output) -> Result | None:
     return _read(chat.custom_id, body.choices[0].message.content, output, usage)
 
 
+_UNUSUAL = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 def _ordinary_answer(line: bytes) -> _ChatLine | None:
     try:
         chat = _decode_chat_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNUSUAL:
         return None
     message = chat.response.body.choices[0].message
     plain = chat.custom_id and not message.refusal and message.content.strip()
@@ -114,14 +147,17 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     >>> list(split_lines([b"a\nb", b"c\r\n\n", b"d"]))
     [b'a', b'bc', b'd']
     """
+    return itertools.chain.from_iterable(split_chunks(chunks))
+
+
+def split_chunks(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """As `split_lines`, the lines of each chunk together."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            if stripped := line.strip():
-                yield stripped
+        yield [stripped for line in whole if (stripped := line.strip())]
     if stripped := rest.strip():
-        yield stripped
+        yield [stripped]
 
 
 def read_response(line: bytes) -> Response | None:

@@ -27,8 +27,7 @@ from typing import Any
 import pyarrow as pa
 
 from frameenrich.errors import ParameterError
-from frameenrich.gather import gather
-from frameenrich.merge import Tally
+from frameenrich.gather import Gathered, gather
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.providers.base import request_ids
@@ -63,10 +62,8 @@ class Wish:
     params: Mapping[str, Json] = field(default_factory=dict)
     feedback: bool = True
 
-    def wants(self, result: Result | None) -> bool:
+    def wants(self, result: Result) -> bool:
         """Whether a row with this result is asked again."""
-        if result is None:
-            return False
         return result.repairable if self.statuses is None else result.status in self.statuses
 
 
@@ -90,25 +87,33 @@ def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | Non
     return frozenset(RowStatus(name) for name in names)
 
 
-def repairable(tally: Tally) -> dict[str, tuple[RowStatus, str | None, str | None]]:
+_DETAILS = ("bad_raw", "status_code", "completion_tokens")
+
+
+def repairable(
+    folder: JobFolder, output: Output
+) -> dict[str, tuple[RowStatus, str | None, str | None]]:
     """The rows that a round could mend, by custom_id: what there is of each so far."""
-    return {
-        custom_id: (result.status, result.error, result.raw)
-        for custom_id, result in zip(tally.custom_ids, tally.results, strict=True)
-        if result is not None and result.repairable
+    chosen = _chosen(gather(folder, output, details=_DETAILS), Wish())
+    return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
+
+
+def _chosen(found: Gathered, wish: Wish) -> dict[str, Result]:
+    """The flagged rows that are asked again, by custom_id."""
+    requests = found.requests
+    results = {
+        found.custom_id(slot): found.tally.result(slot)
+        for slot in requests[found.tally.flagged()[requests]].tolist()
     }
+    return {custom_id: result for custom_id, result in results.items() if wish.wants(result)}
 
 
-def add_round(folder: JobFolder, tally: Tally, wish: Wish, limits: Limits) -> bool:
+def add_round(folder: JobFolder, output: Output, wish: Wish, limits: Limits) -> bool:
     """Write the requests of another round; False where no row is asked again. Sends nothing.
 
     The caller holds the job's lock.
     """
-    chosen = {
-        custom_id: result
-        for custom_id, slot in tally.slots.items()
-        if wish.wants(result := tally.results[slot]) and result is not None
-    }
+    chosen = _chosen(gather(folder, output, details=_DETAILS), wish)
     if not chosen:
         return False
     return write_round(folder, folder.rounds(), _lines(folder, chosen, wish), limits)
@@ -261,29 +266,31 @@ def history(folder: JobFolder, output: Output, slots: Iterable[int]) -> list[lis
     if not wanted or folder.rounds() == 1:
         return [attempts[slot] for slot in wanted]
     for round_ in range(folder.rounds()):
-        tally = gather(folder, output, only_round=round_).tally
-        if round_:
-            _tell_what_changed(folder, round_, tally, attempts)
-        for slot, own in attempts.items():
-            if (result := tally.results[slot]) is not None:
-                own.append(
-                    {
-                        "attempt": len(own) + 1,
-                        "status": str(result.status),
-                        "error": result.error,
-                        "then": None,
-                    }
-                )
+        found = gather(folder, output, only_round=round_)
+        asked = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
+        for slot in asked:
+            result, own = found.tally.result(slot), attempts[slot]
+            own.append(
+                {
+                    "attempt": len(own) + 1,
+                    "status": str(result.status),
+                    "error": result.error,
+                    "then": None,
+                }
+            )
     return [attempts[slot][:-1] for slot in wanted]
 
 
 def _tell_what_changed(
-    folder: JobFolder, round_: int, tally: Tally, attempts: Mapping[int, list[dict[str, Any]]]
-) -> None:
+    folder: JobFolder, round_: int, found: Gathered, attempts: Mapping[int, list[dict[str, Any]]]
+) -> list[int]:
+    """Note with the attempts before it what a round changed; gives the slots that it asked."""
     sidecar = folder.sidecar(round_)
-    if "change" not in sidecar.column_names:
-        return
-    pairs = zip(sidecar["answers"].to_pylist(), sidecar["change"].to_pylist(), strict=True)
-    for answers, change in pairs:
-        if own := attempts.get(tally.slots[answers]):
-            own[-1]["then"] = change
+    changes = sidecar["change"].to_pylist() if "change" in sidecar.column_names else None
+    asked = []
+    for i, slot in enumerate(found.find(sidecar["answers"]).tolist()):
+        if slot in attempts:
+            asked.append(slot)
+            if changes is not None and attempts[slot]:
+                attempts[slot][-1]["then"] = changes[i]
+    return asked

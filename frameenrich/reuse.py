@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from frameenrich.gather import gather
-from frameenrich.merge import Tally
 from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Output
 from frameenrich.parse import judge, read_response, split_lines
 from frameenrich.repeats import Halves, column_halves, contains
 from frameenrich.store import JobFolder, Store
+from frameenrich.tally import STATUSES
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,15 @@ def _same_route(other: JobSpec, spec: JobSpec) -> bool:
 def _answered(
     folder: JobFolder, output: Output, sent: Halves
 ) -> dict[bytes, tuple[JobFolder, str]]:
-    sidecar = folder.sidecar().select(["custom_id", "request_hash"])
+    sidecar = folder.sidecar(columns=["custom_id", "request_hash"])
     asked = sidecar.filter(pc.is_valid(sidecar["custom_id"]))
     shared = asked.filter(pa.array(contains(sent, column_halves(asked["request_hash"]))))
     if len(shared) == 0:
         return {}
-    tally = gather(folder, output).tally
-    pairs = zip(shared["request_hash"].to_pylist(), shared["custom_id"].to_pylist(), strict=True)
-    found = {request_hash: _good_id(tally, custom_id) for request_hash, custom_id in pairs}
-    return {request_hash: (folder, own) for request_hash, own in found.items() if own}
-
-
-def _good_id(tally: Tally, custom_id: str) -> str | None:
-    """The custom_id, of whichever round, under which the good answer came."""
-    slot = tally.slots[custom_id]
-    result = tally.results[slot]
-    good = tally.status(slot) is RowStatus.OK and result is not None
-    return result.custom_id if good and result is not None else None
+    found = gather(folder, output, details=["answer_id"])
+    slots = found.find(shared["custom_id"])
+    good = found.tally.codes[slots] == STATUSES.index(RowStatus.OK)
+    # The custom_id, of whichever round, under which the good answer came.
+    ids = found.tally.details("answer_id", np.where(good, slots, -1)).to_pylist()
+    hashes = shared["request_hash"].to_pylist()
+    return {h: (folder, own) for h, own in zip(hashes, ids, strict=True) if own}

@@ -9,15 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
-from frameenrich.merge import Tally, answer_columns, output_columns, typed, with_columns
+from frameenrich.merge import answer_columns, output_columns, typed, with_columns
 from frameenrich.model import JobSpec, Message, Result, RowStatus, Usage
 from frameenrich.output import Field, Output, choose_output
 from frameenrich.parse import judge, read_response
+from frameenrich.tally import DETAILS, Tally
 
 FEW = settings(max_examples=60, deadline=None)
 
@@ -61,18 +63,29 @@ def columns_of(
     spec: JobSpec | None = None,
 ) -> pd.DataFrame:
     """Return the output columns of a frame whose rows have these slots; -2 was never seen."""
-    wanted = list(range(len(tally.custom_ids))) if slots is None else slots
+    wanted = list(range(tally.slots)) if slots is None else slots
     seen = np.array([slot > -2 for slot in wanted], dtype=bool)
     places = np.array([max(slot, -1) for slot in wanted], dtype=np.int64)
-    return pd.DataFrame(answer_columns(tally, places, seen, spec or make_spec(), usage=usage))
+    ids = pa.array([f"row-{i}" for i in range(tally.slots)]) if usage else None
+    return pd.DataFrame(answer_columns(tally, places, seen, spec or make_spec(), custom_ids=ids))
+
+
+def a_tally(slots: int, output: Output) -> Tally:
+    """Return a tally that keeps every detail."""
+    return Tally(slots, output.fields, DETAILS)
+
+
+def put(tally: Tally, slot: int, result: Result, round_: int = 0) -> None:
+    """Take one result."""
+    tally.put(np.array([slot]), [result], round_)
 
 
 def fields_tally(*results: Result | None) -> Tally:
     """Return the tally of an output with every type of field."""
-    tally = Tally([f"row-{i}" for i in range(len(results))], FIELDS.fields)
+    tally = a_tally(len(results), FIELDS)
     for slot, each in enumerate(results):
         if each is not None:
-            tally.put(slot, each, 0)
+            put(tally, slot, each)
     return tally
 
 
@@ -95,11 +108,11 @@ LINES = st.lists(
 
 def collected(lines: list[bytes], order: list[int], slots: list[int]) -> pd.DataFrame:
     """Return the columns when lines come in this order and rows stand in that."""
-    tally = Tally([f"row-{i}" for i in range(len(lines))], LABELS.fields)
+    tally = a_tally(len(lines), LABELS)
     for i in order:
         response = read_response(lines[i])
         assert response is not None
-        tally.put(tally.slots[response.custom_id], judge(response, LABELS), 0)
+        put(tally, int(response.custom_id[4:]), judge(response, LABELS))
     return columns_of(tally, slots, usage=True)
 
 
@@ -120,18 +133,31 @@ def test_the_order_of_lines_and_rows_does_not_matter(lines: list[bytes], random:
 def test_a_good_answer_stands_wherever_it_comes(order: tuple[int, ...]) -> None:
     """The same custom_id answered, failed and malformed: the answer is never overwritten."""
     results = [ok("row-0", "a"), bad("row-0"), bad("row-0", RowStatus.FAILED)]
-    tally = Tally(["row-0"], LABELS.fields)
+    tally = a_tally(1, LABELS)
     for i in order:
-        tally.put(0, results[i], 0)
+        put(tally, 0, results[i])
 
-    assert (tally.status(0), (tally.results[0] or bad("")).values) == (RowStatus.OK, ("a",))
+    assert (tally.status(0), columns_of(tally)["ask"].tolist()) == (RowStatus.OK, ["a"])
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_lines_that_come_together_count_as_if_they_came_one_by_one(order: tuple[int, ...]) -> None:
+    """A block with the same custom_id several times is taken in its order."""
+    results = [ok("row-0", "a"), bad("row-0"), bad("row-0", RowStatus.FAILED)]
+    one_by_one, together = a_tally(2, LABELS), a_tally(2, LABELS)
+    for i in order:
+        put(one_by_one, 0, results[i])
+    put(one_by_one, 1, ok("row-1", "b"))
+    together.put(np.array([0, 0, 0, 1]), [*(results[i] for i in order), ok("row-1", "b")], 0)
+
+    assert_frame_equal(columns_of(one_by_one, usage=True), columns_of(together, usage=True))
 
 
 def test_of_two_lines_alike_the_first_stands() -> None:
     """A line that came twice changes nothing."""
-    tally = Tally(["row-0"], LABELS.fields)
-    tally.put(0, bad("row-0", RowStatus.REFUSED), 0)
-    tally.put(0, bad("row-0", RowStatus.FAILED), 0)
+    tally = a_tally(1, LABELS)
+    put(tally, 0, bad("row-0", RowStatus.REFUSED))
+    put(tally, 0, bad("row-0", RowStatus.FAILED))
 
     assert tally.status(0) is RowStatus.REFUSED
 
@@ -149,10 +175,10 @@ def test_a_later_round_beats_a_flagged_row_only(
     first: Result, later: Result, expected: str, attempt: int
 ) -> None:
     """Regenerating can only mend; ``attempt`` says how often the row was asked until then."""
-    tally = Tally(["r"], LABELS.fields)
-    tally.put(0, first, 0)
-    tally.ask_again([0])
-    tally.put(0, later, 1)
+    tally = a_tally(1, LABELS)
+    put(tally, 0, first)
+    tally.ask_again(np.array([0]))
+    put(tally, 0, later, 1)
     columns = columns_of(tally, usage=True)
 
     assert (expected, attempt) == (columns["ask_status"][0], columns["ask_attempt"][0])
@@ -160,17 +186,21 @@ def test_a_later_round_beats_a_flagged_row_only(
 
 def test_settling_gives_every_row_without_a_line_its_status() -> None:
     """Paid answers stay; the rest says why there is none."""
-    tally = Tally(["a", "b", "c"], LABELS.fields)
-    tally.put(0, ok("a", "a"), 0)
-    tally.put(1, bad("b"), 0)
-    tally.settle([0, 2], RowStatus.EXPIRED, "it expired", 0)
+    tally = a_tally(3, LABELS)
+    put(tally, 0, ok("a", "a"))
+    put(tally, 1, bad("b"))
+    tally.settle(np.array([0, 2]), RowStatus.EXPIRED, "it expired", 0)
 
     assert [tally.status(slot) for slot in range(3)] == [
         RowStatus.OK,
         RowStatus.MALFORMED,
         RowStatus.EXPIRED,
     ]
-    assert tally.counts() == {RowStatus.OK: 1, RowStatus.MALFORMED: 1, RowStatus.EXPIRED: 1}
+    assert tally.counts(np.arange(3)) == {
+        RowStatus.OK: 1,
+        RowStatus.MALFORMED: 1,
+        RowStatus.EXPIRED: 1,
+    }
     assert columns_of(tally)["ask_error"].tolist()[2] == "it expired"
 
 
@@ -179,9 +209,9 @@ def test_settling_gives_every_row_without_a_line_its_status() -> None:
 
 def test_every_row_has_exactly_one_status() -> None:
     """Answered, flagged, pending, skipped; a row that the job never saw has ``<NA>``."""
-    tally = Tally(["a", "b", "c"], LABELS.fields)
-    tally.put(0, ok("a", "a"), 0)
-    tally.put(1, bad("b"), 0)
+    tally = a_tally(3, LABELS)
+    put(tally, 0, ok("a", "a"))
+    put(tally, 1, bad("b"))
 
     columns = columns_of(tally, [0, 1, 2, -1, -2])
 
@@ -243,15 +273,15 @@ def test_lists_of_one_length_stay_lists(values: list[Any]) -> None:
 )
 def test_columns_are_called_as_promised(output: Output, spec: JobSpec, expected: list[str]) -> None:
     """The names that ``submit`` checks are those that ``collect`` adds, in their order."""
-    tally = Tally(["row-0"], output.fields)
+    tally = a_tally(1, output)
 
     assert expected == output_columns(spec, output) == list(columns_of(tally, spec=spec))
 
 
 def test_usage_adds_what_the_provider_said() -> None:
     """Model, attempt, tokens, finish reason, custom_id and the raw answer of each row."""
-    tally = Tally(["row-0", "row-1"], LABELS.fields)
-    tally.put(0, ok("row-0", "a"), 0)
+    tally = a_tally(2, LABELS)
+    put(tally, 0, ok("row-0", "a"))
 
     columns = columns_of(tally, [1, 0, -1, -2], usage=True).drop(columns=["ask", "ask_status"])
 
@@ -276,9 +306,9 @@ def test_usage_adds_what_the_provider_said() -> None:
 )
 def test_a_parsers_values_get_pandas_own_types(values: list[Any], expected: dict[str, str]) -> None:
     """A dict becomes a column a key, anything else the one column called after the job."""
-    tally = Tally([f"row-{i}" for i in range(len(values))], choose_output(parser=str).fields)
+    tally = a_tally(len(values), choose_output(parser=str))
     for slot, value in enumerate(values):
-        tally.put(slot, bad("r") if value is None else ok("r", value), 0)
+        put(tally, slot, bad("r") if value is None else ok("r", value))
 
     columns = columns_of(tally).drop(columns=["ask_status", "ask_error"])
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from frameenrich.model import Batch, Response, Result, RowStatus, Usage
 from frameenrich.output import choose_output
-from frameenrich.parse import judge, read_response, read_result, split_lines
+from frameenrich.parse import judge, read_response, read_result, read_results, split_lines
+from frameenrich.quick import quick_reader
 
 FEW = settings(max_examples=150, deadline=None)
 
@@ -56,6 +57,7 @@ def result(raw: bytes, output: Any = TEXT) -> Result | None:
     done = None if response is None else judge(response, output)
 
     assert read_result(raw, output) == done
+    assert read_results([raw], output, quick_reader(output)) == [done]
     return done
 
 
