@@ -29,8 +29,10 @@ from frameenrich.errors import (
     WaitTimeoutError,
 )
 from frameenrich.options import (
+    Answering,
     AsJson,
     Asking,
+    Embedding,
     Reading,
     Sending,
     Store,
@@ -153,17 +155,27 @@ def run(
 
     The same command again goes on where it stopped, and pays for nothing twice.
     """
-    if sending.provider == "file":
-        raise ParameterError(
-            "--provider file waits for nobody.", "Use submit, then import, then collect."
-        )
-    here, there = _places(source, target, reading, writing)
-    _can_go_on(ctx, again=not sending.fresh)
-    with _read(here, reading) as table:
-        job = _submit(table.frame, asking, sending, store)
-        if sending.fresh:
-            ctx.meta[_GO_ON] = _collect_command(job, source, target, store)
-        _finish(job, table, there, writing, wait=True, as_json=as_json)
+    _run(ctx, asking, sending, reading, writing, source, target, store, as_json=as_json)
+
+
+@app.command()
+@spread
+def embed(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    embedding: Embedding,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for an embedding of every row of IN, wait, and write IN with the vectors to OUT.
+
+    Parquet gets lists of float32, JSON Lines arrays, CSV their JSON text.
+    """
+    _run(ctx, embedding, sending, reading, writing, source, target, store, as_json=as_json)
 
 
 @app.command()
@@ -201,6 +213,7 @@ def collect(
     ],
     reading: Reading,
     writing: Writing,
+    answering: Answering,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until every row has its answer or its reason.")
     ] = False,
@@ -218,7 +231,7 @@ def collect(
     with _read(here, reading) as table:
         job = open_job(ids[0], store) if ids else find_job(table.frame, store)
         wait = wait or writing.timeout is not None
-        _finish(job, table, there, writing, wait=wait, as_json=as_json)
+        _finish(job, table, there, writing, answering, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -242,9 +255,11 @@ def status(
 
 
 @app.command()
+@spread
 def regenerate(
     ctx: typer.Context,
     job: JobId,
+    answering: Answering,
     statuses: Annotated[
         list[str] | None,
         typer.Option(
@@ -272,7 +287,11 @@ def regenerate(
 
     _can_go_on(ctx)
     again = open_job(job, store).regenerate(
-        statuses=statuses or None, model=model, params=read_params(param), feedback=feedback
+        statuses=statuses or None,
+        model=model,
+        params=read_params(param),
+        feedback=feedback,
+        **answering.wishes(),
     )
     _show_status(again.status(), as_json=as_json)
 
@@ -360,6 +379,32 @@ def demo(
 # --- what they share ----------------------------------------------------------------------------
 
 
+def _run(
+    ctx: typer.Context,
+    wishes: Asking | Embedding,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    source: str,
+    target: str,
+    store: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Submit, wait, collect, write."""
+    if sending.provider == "file":
+        raise ParameterError(
+            "--provider file waits for nobody.", "Use submit, then import, then collect."
+        )
+    here, there = _places(source, target, reading, writing)
+    _can_go_on(ctx, again=not sending.fresh)
+    with _read(here, reading) as table:
+        job = _submit(table.frame, wishes, sending, store)
+        if sending.fresh:
+            ctx.meta[_GO_ON] = _collect_command(job, source, target, store)
+        _finish(job, table, there, writing, wait=True, as_json=as_json)
+
+
 def _places(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
     """Where the table is and goes, checked before anything is sent."""
     from frameenrich.tables import locate  # noqa: PLC0415 - heavy
@@ -391,10 +436,12 @@ def _newest(store: str | None) -> str:
     return folders[0].id
 
 
-def _submit(frame: pd.DataFrame, asking: Asking, sending: Sending, store: str | None) -> Job:
+def _submit(
+    frame: pd.DataFrame, wishes: Asking | Embedding, sending: Sending, store: str | None
+) -> Job:
     from frameenrich.verbs import submit as send  # noqa: PLC0415 - heavy
 
-    job = send(frame, **asking.wishes(), **sending.wishes(), store=store)
+    job = send(frame, **wishes.wishes(), **sending.wishes(), store=store)
     reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
     say(f"Job {job.id}: {len(frame):,} rows{reused}.")
     return job
@@ -414,12 +461,20 @@ def _collect_command(job: Job, source: str, target: str, store: str | None) -> s
 
 
 def _finish(
-    job: Job, table: Table, there: Place, writing: Writing, *, wait: bool, as_json: bool
+    job: Job,
+    table: Table,
+    there: Place,
+    writing: Writing,
+    answering: Answering | None = None,
+    *,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """Collect, write, and tell what became of the rows."""
     from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
 
-    answered = job.collect(table.frame, wait=wait, **writing.wishes())
+    reread = answering.wishes() if answering else {}
+    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **reread)
     write_table(table, answered, there, safe=writing.safe_csv)
     counts, examples = _tell(answered, job.spec.name)
     if as_json:
