@@ -22,6 +22,7 @@ import typer
 from frameenrich.errors import OutputError, ParameterError, TemplateError
 
 _ASK = "What to ask"
+_IMAGES = "Images"
 _ANSWER = "What an answer has to be"
 _SEND = "Where to"
 _WAIT = "Waiting"
@@ -97,7 +98,7 @@ class Images:
         typer.Option(
             metavar="COLUMN",
             help="A column with images: URLs, or paths under --image-root. May be given again.",
-            rich_help_panel=_ASK,
+            rich_help_panel=_IMAGES,
         ),
     ] = None
     image_root: Annotated[
@@ -105,7 +106,7 @@ class Images:
         typer.Option(
             metavar="FOLDER",
             help="The folder that image paths stay in.",
-            rich_help_panel=_ASK,
+            rich_help_panel=_IMAGES,
             show_default="the working folder",
         ),
     ] = None
@@ -114,7 +115,7 @@ class Images:
         typer.Option(
             metavar="DETAIL",
             help="How closely the model looks, which decides the price: low, high or auto.",
-            rich_help_panel=_ASK,
+            rich_help_panel=_IMAGES,
         ),
     ] = None
     image_max_pixels: Annotated[
@@ -123,7 +124,7 @@ class Images:
             min=1,
             metavar="PIXELS",
             help="Make images whose longest side has more pixels smaller; takes Pillow.",
-            rich_help_panel=_ASK,
+            rich_help_panel=_IMAGES,
         ),
     ] = None
     image_max_bytes: Annotated[
@@ -132,7 +133,7 @@ class Images:
             min=1,
             metavar="BYTES",
             help="The most that one image may have.",
-            rich_help_panel=_ASK,
+            rich_help_panel=_IMAGES,
             show_default="20 MB",
         ),
     ] = None

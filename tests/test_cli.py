@@ -595,14 +595,52 @@ def test_status_jobs_and_cancel(server: BatchServer) -> None:
     assert (running["job"], running["ended"], running["requests"]) == (job, False, 2)
     assert here("status").stdout.startswith(f"{job}: ")
     head, line = here("jobs").stdout.splitlines()
-    assert head.split("\t") == ["job", "model", "provider", "created", "rounds", "batches"]
-    assert line.split("\t")[:3] == [job, "gpt-4o-mini", "openai"]
+    assert head.split("\t") == ["job", "model", "provider", "age", "size", "batches"]
+    assert re.fullmatch(rf"{job}\tgpt-4o-mini\topenai\t\d+ s\t\S+ kB\tin_progress", line)
     (told,) = json.loads(here("jobs", "--json").stdout)
     assert (told["job"], told["settled"]) == (job, False)
+    assert told["bytes"] > 0
     server.release()
     assert json.loads(here("cancel", job, "--json").stdout)["job"] == job
     assert here("collect", job, "mugs.csv", "out.csv", "--wait", *FAST).exit_code == 0
     assert json.loads(here("status", job, "--json").stdout)["ended"] is True
+
+
+def test_clean_shows_asks_and_deletes() -> None:
+    """``--dry-run`` looks, ``--yes`` acts; with nobody to ask, neither is 2."""
+    job = here("run", "mugs.csv", "out.csv", *ASK, *FAST, "--json").stdout
+    name = json.loads(job)["job"]
+    age = ["--older-than", "0d"]
+
+    young = here("clean", "--older-than", "30d", "--yes")
+    assert (young.exit_code, young.stderr) == (0, "0 deleted, 0 B.\n")
+    looked = here("clean", *age, "--dry-run")
+    assert re.search(rf"{name}\tjob\t\d+ s\t\S+ kB\twould be deleted", looked.stdout)
+    refused = here("clean", *age)
+    assert refused.exit_code == 2
+    assert "Add --yes" in refused.stderr
+    assert Path(".frameenrich", name).is_dir()
+    (told,) = json.loads(here("clean", *age, "--yes", "--json").stdout)
+    assert (told["name"], told["deleted"]) == (name, True)
+    assert here("jobs").stdout.count("\n") == 1
+    assert here("clean", "--older-than", "old").exit_code == 2
+
+
+def test_a_damaged_job_is_a_warning_in_one_line() -> None:
+    """On standard error, without Python's own words around it; the others are listed."""
+    good = here("submit", "mugs.csv", *ASK).stdout.strip()
+    bad = here("submit", "mugs.csv", *ASK, "--name", "bad").stdout.strip()
+    Path(".frameenrich", bad, "sidecar.parquet").write_bytes(b"rot")
+    listed = frameenrich("jobs")
+
+    ends = [line.split("\t")[-1].split()[-1] for line in listed.stdout.splitlines()[1:]]
+    assert ends in (["in_progress", "damaged"], ["validating", "damaged"])
+    (said,) = listed.stderr.splitlines()
+    assert said.startswith("warning: The store's file ")
+    assert f"{bad}/sidecar.parquet cannot be read" in said
+    newest = frameenrich("status")
+    assert newest.stdout.startswith(f"{good}: ")
+    assert newest.stderr.startswith("warning: A damaged job was passed over: ")
 
 
 def test_an_unknown_job_and_an_empty_store_are_2() -> None:
