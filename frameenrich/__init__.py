@@ -18,9 +18,10 @@ if TYPE_CHECKING:
         InputError,
         ProviderError,
     )
+    from frameenrich.housekeeping import clean, jobs
     from frameenrich.job import Job
     from frameenrich.model import RowStatus
-    from frameenrich.verbs import jobs, open_job
+    from frameenrich.verbs import open_job
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "ProviderError",
     "RowStatus",
     "__version__",
+    "clean",
     "jobs",
     "open_job",
 ]
@@ -45,7 +47,8 @@ _HOMES = {
     "Job": "job",
     "ProviderError": "errors",
     "RowStatus": "model",
-    "jobs": "verbs",
+    "clean": "housekeeping",
+    "jobs": "housekeeping",
     "open_job": "verbs",
 }
 

@@ -377,6 +377,6 @@ class LLMBatch:
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
         """The jobs of the store, the newest first."""
-        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich import housekeeping  # noqa: PLC0415 - nothing but pandas at import
 
-        return story.jobs(store)
+        return housekeeping.jobs(store)

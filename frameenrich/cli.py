@@ -13,8 +13,9 @@ import io
 import os
 import shlex
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,14 +24,15 @@ from typer.core import TyperGroup
 
 from frameenrich.errors import (
     FrameEnrichError,
-    JobNotFoundError,
     ParameterError,
     ProviderError,
     WaitTimeoutError,
 )
 from frameenrich.options import (
+    Answering,
     AsJson,
     Asking,
+    Embedding,
     Reading,
     Sending,
     Store,
@@ -38,7 +40,7 @@ from frameenrich.options import (
     read_params,
     spread,
 )
-from frameenrich.terminal import as_line, print_rows, printable, say
+from frameenrich.terminal import age_text, as_line, print_rows, printable, say, size_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +55,56 @@ _NO_READER = 141  # what a shell makes of SIGPIPE
 _FLAGGED_LEFT = 1
 
 
+_PANELS = (_WHOLE, _LOOK, _STEPS, _STORE) = (
+    "A job in one go",
+    "Before paying",
+    "A job step by step",
+    "The store",
+)
+
+_EXAMPLES = """\
+Try it without a key: frameenrich demo. With one:
+
+  frameenrich run goods.csv out.csv -m gpt-4o-mini -t "Colour of {{ title }}?"
+"""
+_RUN_EXAMPLES = """\
+Examples:
+
+  frameenrich run goods.csv out.csv --model gpt-4o-mini --key sku \\
+      --template "Which department sells {{ title }}?" --labels Kitchen,Toys
+  frameenrich run a.parquet b.parquet -m gpt-4o-mini -t @ask.j2 --schema s.json
+  frameenrich run - - --format jsonl -m gpt-4o-mini -t @ask.j2 < a.jsonl | head
+"""
+_EMBED_EXAMPLES = """\
+Examples:
+
+  frameenrich embed a.csv b.parquet -t "{{ title }}" -m text-embedding-3-small
+  frameenrich embed a.csv b.csv -t @text.j2 -m wordllama-256 --provider local
+"""
+_COLLECT_EXAMPLES = """\
+Examples:
+
+  frameenrich collect goods.csv out.csv --wait      # the newest for goods.csv
+  frameenrich collect kind-1f0e goods.csv out.csv   # what came so far of kind
+"""
+_CLEAN_EXAMPLES = """\
+Examples:
+
+  frameenrich clean --older-than 30d --dry-run
+  frameenrich clean --older-than 30d --remote --yes
+"""
+
+
 class _Verbs(TyperGroup):
     """The commands, with our errors told in one line each, and how to go on."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in the order in which help shows them."""
+        return sorted(super().list_commands(ctx), key=self._panel_of)
+
+    def _panel_of(self, name: str) -> int:
+        panel = getattr(self.commands[name], "rich_help_panel", None)
+        return _PANELS.index(panel) if panel in _PANELS else -1
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error of ours becomes its message and an exit code."""
@@ -90,6 +140,7 @@ app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    epilog=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -136,7 +187,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autoc
 # --- the verbs ----------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(rich_help_panel=_WHOLE, epilog=_RUN_EXAMPLES)
 @spread
 def run(
     ctx: typer.Context,
@@ -153,20 +204,30 @@ def run(
 
     The same command again goes on where it stopped, and pays for nothing twice.
     """
-    if sending.provider == "file":
-        raise ParameterError(
-            "--provider file waits for nobody.", "Use submit, then import, then collect."
-        )
-    here, there = _places(source, target, reading, writing)
-    _can_go_on(ctx, again=not sending.fresh)
-    with _read(here, reading) as table:
-        job = _submit(table.frame, asking, sending, store)
-        if sending.fresh:
-            ctx.meta[_GO_ON] = _collect_command(job, source, target, store)
-        _finish(job, table, there, writing, wait=True, as_json=as_json)
+    _run(ctx, asking, sending, reading, writing, source, target, store, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_WHOLE, epilog=_EMBED_EXAMPLES)
+@spread
+def embed(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    embedding: Embedding,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for an embedding of every row of IN, wait, and write IN with the vectors to OUT.
+
+    Parquet gets lists of float32, JSON Lines arrays, CSV their JSON text.
+    """
+    _run(ctx, embedding, sending, reading, writing, source, target, store, as_json=as_json)
+
+
+@app.command(rich_help_panel=_STEPS)
 @spread
 def submit(
     ctx: typer.Context,
@@ -186,7 +247,7 @@ def submit(
     typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
 
 
-@app.command()
+@app.command(rich_help_panel=_STEPS, epilog=_COLLECT_EXAMPLES)
 @spread
 def collect(
     ctx: typer.Context,
@@ -201,6 +262,7 @@ def collect(
     ],
     reading: Reading,
     writing: Writing,
+    answering: Answering,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until every row has its answer or its reason.")
     ] = False,
@@ -218,10 +280,10 @@ def collect(
     with _read(here, reading) as table:
         job = open_job(ids[0], store) if ids else find_job(table.frame, store)
         wait = wait or writing.timeout is not None
-        _finish(job, table, there, writing, wait=wait, as_json=as_json)
+        _finish(job, table, there, writing, answering, wait=wait, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_STEPS)
 def status(
     job: Annotated[
         str | None,
@@ -241,10 +303,12 @@ def status(
     _show_status(open_job(job or _newest(store), store).status(), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_STEPS)
+@spread
 def regenerate(
     ctx: typer.Context,
     job: JobId,
+    answering: Answering,
     statuses: Annotated[
         list[str] | None,
         typer.Option(
@@ -272,12 +336,16 @@ def regenerate(
 
     _can_go_on(ctx)
     again = open_job(job, store).regenerate(
-        statuses=statuses or None, model=model, params=read_params(param), feedback=feedback
+        statuses=statuses or None,
+        model=model,
+        params=read_params(param),
+        feedback=feedback,
+        **answering.wishes(),
     )
     _show_status(again.status(), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_STEPS)
 def cancel(job: JobId, store: Store = None, as_json: AsJson = False) -> None:
     """Stop a job; the answers that came by then are kept and can be collected."""
     from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
@@ -285,7 +353,7 @@ def cancel(job: JobId, store: Store = None, as_json: AsJson = False) -> None:
     _show_status(open_job(job, store).cancel().status(), as_json=as_json)
 
 
-@app.command(name="import")
+@app.command(name="import", rich_help_panel=_STEPS)
 def import_responses(
     job: JobId,
     responses: Annotated[
@@ -303,23 +371,74 @@ def import_responses(
     _show_status(found.status(), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_STORE)
 def jobs(store: Store = None, as_json: AsJson = False) -> None:
-    """List the jobs of the store, the newest first."""
-    from frameenrich.verbs import jobs as list_jobs  # noqa: PLC0415 - heavy
+    """List the jobs of the store, the newest first, with their age and size."""
+    from frameenrich.housekeeping import jobs as list_jobs  # noqa: PLC0415 - heavy
 
     table = list_jobs(store)
     if as_json:
-        typer.echo(table.to_json(orient="records", date_format="iso", force_ascii=False))
+        typer.echo(_as_records(table))
         return
-    shown = table[["job", "model", "provider", "created", "rounds", "batches"]].assign(
-        created=table["created"].dt.strftime("%Y-%m-%d %H:%M"),
-        batches=table["batches"].map(lambda statuses: _counted(statuses.split(", "))),
+    shown = table[["job", "model", "provider"]].assign(
+        age=_ages(table["created"]),
+        size=table["bytes"].map(size_text),
+        batches=[*map(_batches_told, table["batches"], table["rounds"])],
     )
-    print_rows(list(shown.columns), shown.astype(str).itertuples(index=False), file=sys.stdout)
+    print_rows(list(shown.columns), shown.fillna("").itertuples(index=False), file=sys.stdout)
 
 
-@app.command()
+@app.command(rich_help_panel=_STORE, epilog=_CLEAN_EXAMPLES)
+def clean(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            metavar="AGE",
+            help="How long ago a job last changed: 30d, 12h, 8w.",
+            show_default=False,
+        ),
+    ],
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Delete the provider's copies of its files first.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also jobs that are not finished, or damaged; their answers are lost."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be deleted, and stop.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete finished jobs that are old, and what killed processes left in the store.
+
+    Answers that go are gone: the same submit later pays for them again.
+    A job that runs, or whose answers are not all here, stays.
+    """
+    from frameenrich.housekeeping import clean as delete  # noqa: PLC0415 - heavy
+
+    wishes: dict[str, Any] = {"store": store, "remote": remote, "force": force}
+    found = delete(older_than, **wishes, dry_run=True)
+    going = int(found["reason"].isna().sum())
+    asks = going > 0 and not dry_run and not yes
+    if asks:
+        _show_cleaned(found, file=sys.stderr)
+        _confirm(f"Delete {going:,} of these?")
+    if not dry_run:
+        found = delete(older_than, **wishes)
+    gone = found["deleted"]
+    if as_json:
+        typer.echo(_as_records(found))
+    elif len(found) and not (asks and gone.sum() == going):
+        _show_cleaned(found, file=sys.stdout)
+    say(f"{gone.sum():,} deleted, {size_text(found.loc[gone, 'bytes'].sum())}.")
+
+
+@app.command(rich_help_panel=_LOOK)
 @spread
 def preview(
     source: Source,
@@ -341,7 +460,7 @@ def preview(
         typer.echo(printable(str(shown)))
 
 
-@app.command()
+@app.command(rich_help_panel=_WHOLE)
 def demo(
     rows: Annotated[
         int, typer.Option(min=1, max=200, help="How many rows of the sample catalogue.")
@@ -358,6 +477,32 @@ def demo(
 
 
 # --- what they share ----------------------------------------------------------------------------
+
+
+def _run(
+    ctx: typer.Context,
+    wishes: Asking | Embedding,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    source: str,
+    target: str,
+    store: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Submit, wait, collect, write."""
+    if sending.provider == "file":
+        raise ParameterError(
+            "--provider file waits for nobody.", "Use submit, then import, then collect."
+        )
+    here, there = _places(source, target, reading, writing)
+    _can_go_on(ctx, again=not sending.fresh)
+    with _read(here, reading) as table:
+        job = _submit(table.frame, wishes, sending, store)
+        if sending.fresh:
+            ctx.meta[_GO_ON] = _collect_command(job, source, target, store)
+        _finish(job, table, there, writing, wait=True, as_json=as_json)
 
 
 def _places(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
@@ -382,19 +527,17 @@ def _read(place: Place, reading: Reading) -> Table:
 
 
 def _newest(store: str | None) -> str:
-    from frameenrich.store import open_store  # noqa: PLC0415 - heavy
+    from frameenrich.housekeeping import newest_job  # noqa: PLC0415 - heavy
 
-    where = open_store(store)
-    folders = where.jobs()
-    if not folders:
-        raise JobNotFoundError(f"The store {where.root} holds no job.", "Give its --store.")
-    return folders[0].id
+    return newest_job(store).id
 
 
-def _submit(frame: pd.DataFrame, asking: Asking, sending: Sending, store: str | None) -> Job:
+def _submit(
+    frame: pd.DataFrame, wishes: Asking | Embedding, sending: Sending, store: str | None
+) -> Job:
     from frameenrich.verbs import submit as send  # noqa: PLC0415 - heavy
 
-    job = send(frame, **asking.wishes(), **sending.wishes(), store=store)
+    job = send(frame, **wishes.wishes(), **sending.wishes(), store=store)
     reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
     say(f"Job {job.id}: {len(frame):,} rows{reused}.")
     return job
@@ -414,12 +557,20 @@ def _collect_command(job: Job, source: str, target: str, store: str | None) -> s
 
 
 def _finish(
-    job: Job, table: Table, there: Place, writing: Writing, *, wait: bool, as_json: bool
+    job: Job,
+    table: Table,
+    there: Place,
+    writing: Writing,
+    answering: Answering | None = None,
+    *,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """Collect, write, and tell what became of the rows."""
     from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
 
-    answered = job.collect(table.frame, wait=wait, **writing.wishes())
+    reread = answering.wishes() if answering else {}
+    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **reread)
     write_table(table, answered, there, safe=writing.safe_csv)
     counts, examples = _tell(answered, job.spec.name)
     if as_json:
@@ -442,9 +593,46 @@ def _tell(answered: pd.DataFrame, name: str) -> tuple[dict[str, int], dict[str, 
     return {str(k): int(n) for k, n in counts.items()}, {str(k): str(r) for k, r in reasons.items()}
 
 
-def _counted(statuses: Iterable[str]) -> str:
-    """Such as "3 completed, 1 in_progress"."""
-    return ", ".join(f"{n} {status}" for status, n in Counter(statuses).items())
+def _batches_told(statuses: str, rounds: Any) -> str:
+    """Such as "completed", or "3 completed, 1 in_progress in 2 rounds"."""
+    counts = Counter(statuses.split(", "))
+    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    if len(counts) == counts.total() == 1:
+        return statuses
+    return told if rounds == 1 else f"{told} in {rounds} rounds"
+
+
+def _ages(moments: pd.Series) -> list[str]:
+    """How long ago each was; empty where nobody knows."""
+    now = datetime.now(tz=UTC)
+    return ["" if m is None else age_text((now - m).total_seconds()) for m in _values(moments)]
+
+
+def _values(column: pd.Series) -> list[Any]:
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _as_records(table: pd.DataFrame) -> str:
+    told: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
+    return told
+
+
+def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
+    fates = [
+        reason or ("deleted" if gone else "would be deleted")
+        for reason, gone in zip(_values(found["reason"]), found["deleted"], strict=True)
+    ]
+    sizes, names = found["bytes"].map(size_text), found["name"].map(os.path.basename)
+    rows = zip(names, found["what"], _ages(found["changed"]), sizes, fates, strict=True)
+    print_rows(["name", "what", "changed", "size", "fate"], rows, file=file)
+
+
+def _confirm(question: str) -> None:
+    """Ask who sits there; with nobody there, refuse."""
+    if not sys.stdin.isatty():
+        raise ParameterError("Nobody is here to be asked.", "Add --yes, or --dry-run to look.")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit
 
 
 def _show_status(found: JobStatus, *, as_json: bool) -> None:
@@ -467,6 +655,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # titles in twelve languages, any terminal
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     try:
         app()
     except SystemExit as end:

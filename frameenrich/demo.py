@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from frameenrich.errors import InputError
+from frameenrich.housekeeping import jobs
 from frameenrich.job import Job
-from frameenrich.verbs import jobs
 
 NAME = "demo"
 MODEL = "smollm2-135m"

@@ -93,9 +93,13 @@ def look(folder: JobFolder, provider: Provider | None) -> JobStatus:
 
 def send(folder: JobFolder, provider: Provider) -> None:
     """Send what is not sent yet; a provider that answers in this process answers all."""
-    if not steps.settled(folder):
-        with _bar(folder) as bar:
-            step(folder, provider, bar if provider.blocking else None)
+    if steps.settled(folder):
+        return
+    if not provider.blocking:
+        step(folder, provider)
+        return
+    with _bar(folder) as bar:
+        step(folder, provider, bar)
 
 
 def step(folder: JobFolder, provider: Provider, bar: Any = None) -> bool:

@@ -12,8 +12,8 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -22,14 +22,16 @@ import typer
 from frameenrich.errors import OutputError, ParameterError, TemplateError
 
 _ASK = "What to ask"
+_IMAGES = "Images"
 _ANSWER = "What an answer has to be"
 _SEND = "Where to"
+_WAIT = "Waiting"
 _IN_OUT = "In and out"
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What makes requests of rows, as ``df.llmbatch.submit`` and ``preview`` take it."""
+class Subject:
+    """What every request needs: a text of each row, a model, and what names the row."""
 
     model: Annotated[
         str,
@@ -41,19 +43,14 @@ class Asking:
             "--template",
             "-t",
             metavar="TEXT|@FILE",
-            help="Jinja2 text of the message, such as 'Colour of {{ title }}?'; @FILE reads it.",
+            help="Jinja2 text of the message, such as 'Colour of {{ title }}?'; @FILE reads it. "
+            "@FILE.json holds a list of messages.",
             rich_help_panel=_ASK,
         ),
     ] = None
     template_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The same as --template @FILE.", rich_help_panel=_ASK),
-    ] = None
-    system: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT|@FILE", help="Template of a system message.", rich_help_panel=_ASK
-        ),
     ] = None
     param: Annotated[
         list[str] | None,
@@ -64,38 +61,92 @@ class Asking:
             rich_help_panel=_ASK,
         ),
     ] = None
-    endpoint: Annotated[str, typer.Option(help="The API's endpoint.", rich_help_panel=_ASK)] = (
-        "/v1/chat/completions"
-    )
-    image: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN[,COLUMN]", help="Columns with a row's images.", rich_help_panel=_ASK
-        ),
-    ] = None
-    image_root: Annotated[
-        Path | None,
-        typer.Option(
-            file_okay=False, help="The folder that image paths stay in.", rich_help_panel=_ASK
-        ),
-    ] = None
     key: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="COLUMN[,COLUMN]",
-            help="Columns that name a row; by default its position does.",
+            metavar="COLUMN",
+            help="The column that names a row; by default its position does. May be given again.",
             rich_help_panel=_ASK,
         ),
     ] = None
     on_null: Annotated[
         str | None,
         typer.Option(
-            metavar="raise|empty|skip",
-            help="What happens to a row where an empty cell would be printed.",
+            metavar="POLICY",
+            help="What becomes of a row where an empty cell would be printed: raise, empty or "
+            "skip.",
             rich_help_panel=_ASK,
             show_default="raise",
         ),
     ] = None
+
+    def wishes(self) -> dict[str, Any]:
+        """The keyword arguments that every verb with a template has."""
+        return {
+            "template": read_template(self.template, self.template_file),
+            "model": self.model,
+            **given(params=read_params(self.param), key=self.key, on_null=self.on_null),
+        }
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which columns hold a row's images, and how they are sent."""
+
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A column with images: URLs, or paths under --image-root. May be given again.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None
+    image_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder that image paths stay in.",
+            rich_help_panel=_IMAGES,
+            show_default="the working folder",
+        ),
+    ] = None
+    image_detail: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DETAIL",
+            help="How closely the model looks, which decides the price: low, high or auto.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None
+    image_max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Make images whose longest side has more pixels smaller; takes Pillow.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None
+    image_max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="The most that one image may have.",
+            rich_help_panel=_IMAGES,
+            show_default="20 MB",
+        ),
+    ] = None
+
+    def wishes(self) -> dict[str, Any]:
+        """The keyword arguments of ``submit`` that are about images."""
+        return given(**vars(self))
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How answers are read, as ``submit`` takes it, and ``collect`` to read them in another way."""
+
     labels: Annotated[
         str | None,
         typer.Option(
@@ -120,9 +171,52 @@ class Asking:
             rich_help_panel=_ANSWER,
         ),
     ] = None
+    parser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNC",
+            help="A function from an answer's text to a value, or to a dict of columns.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
+
+    def wishes(self) -> dict[str, Any]:
+        """The keyword arguments that say how answers are read."""
+        return given(
+            labels=self.labels and split_commas(self.labels),
+            response_model=read_response_model(self.schema, self.response_model),
+            parser=self.parser and import_named("--parser", self.parser),
+        )
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What makes requests of rows, as ``df.llmbatch.submit`` and ``preview`` take it."""
+
+    subject: Subject
+    images: Images
+    answering: Answering
+    system: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT|@FILE", help="Template of a system message.", rich_help_panel=_ASK
+        ),
+    ] = None
+    endpoint: Annotated[
+        str, typer.Option(metavar="PATH", help="The API's endpoint.", rich_help_panel=_ASK)
+    ] = "/v1/chat/completions"
+    logprobs: Annotated[
+        bool,
+        typer.Option(
+            "--logprobs",
+            help="With --labels: add a column on how sure the model was.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = False
     name: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Names the answers' column, the status columns and the job.",
             rich_help_panel=_ANSWER,
             show_default="llmbatch",
@@ -130,28 +224,54 @@ class Asking:
     ] = None
     prefix: Annotated[
         str | None,
-        typer.Option(help="Put before the name of each answer's column.", rich_help_panel=_ANSWER),
+        typer.Option(
+            metavar="TEXT",
+            help="Put before the name of each answer's column.",
+            rich_help_panel=_ANSWER,
+        ),
     ] = None
 
     def wishes(self) -> dict[str, Any]:
         """The keyword arguments of ``preview``; `submit` takes them, too."""
         return {
-            "template": read_template(self.template, self.template_file),
-            "model": self.model,
+            **self.subject.wishes(),
+            **self.images.wishes(),
+            **self.answering.wishes(),
             "endpoint": self.endpoint,
-            "params": read_params(self.param),
-            **_given(
+            **given(
                 system=self.system and _text_of(self.system),
-                image=self.image and split_commas(self.image),
-                image_root=self.image_root,
-                key=self.key and split_commas(self.key),
-                on_null=self.on_null,
-                labels=self.labels and split_commas(self.labels),
-                response_model=read_response_model(self.schema, self.response_model),
+                logprobs=self.logprobs or None,
                 name=self.name,
                 prefix=self.prefix,
             ),
         }
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What makes requests for vectors of rows, as ``df.llmbatch.embed`` takes it."""
+
+    subject: Subject
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="How long the vectors have to be.", rich_help_panel=_ASK
+        ),
+    ] = None
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Names the vectors' column, the status columns and the job.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = "embedding"
+
+    def wishes(self) -> dict[str, Any]:
+        """The keyword arguments of ``submit`` for an embedding."""
+        asked = self.subject.wishes()
+        params = {**asked.pop("params", {}), **given(dimensions=self.dimensions)}
+        return {**asked, "params": params, "endpoint": "/v1/embeddings", "name": self.name}
 
 
 @dataclass(frozen=True)
@@ -161,6 +281,7 @@ class Sending:
     provider: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="openai (Batch API), local (embedded model), file (nowhere), or another.",
             rich_help_panel=_SEND,
         ),
@@ -184,7 +305,7 @@ class Sending:
         return {
             "provider": self.provider,
             "fresh": self.fresh,
-            **_given(max_enqueued_tokens=self.max_enqueued_tokens),
+            **given(max_enqueued_tokens=self.max_enqueued_tokens),
         }
 
 
@@ -195,8 +316,8 @@ class Reading:
     format: Annotated[
         str | None,
         typer.Option(
-            metavar="csv|tsv|jsonl",
-            help="The format where no file ending says it, as for -.",
+            metavar="FORMAT",
+            help="csv, tsv or jsonl, where no file ending says it, as for -.",
             rich_help_panel=_IN_OUT,
         ),
     ] = None
@@ -215,6 +336,14 @@ class Writing:
         typer.Option(
             "--usage",
             help="Add columns on model, attempts, tokens and the raw answer.",
+            rich_help_panel=_IN_OUT,
+        ),
+    ] = False
+    flatten: Annotated[
+        bool,
+        typer.Option(
+            "--flatten",
+            help="Give nested objects a column for each member, field.sub.",
             rich_help_panel=_IN_OUT,
         ),
     ] = False
@@ -240,22 +369,33 @@ class Writing:
             min=0,
             metavar="ROUNDS",
             help="How often rows without a good answer are asked again by itself.",
-            rich_help_panel=_SEND,
+            rich_help_panel=_WAIT,
         ),
     ] = 0
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="How long to wait; for ever by default."),
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long to wait; for ever by default.",
+            rich_help_panel=_WAIT,
+        ),
     ] = None
     poll_seconds: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Between two looks; by default more and more."),
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Between two looks; by default more and more.",
+            rich_help_panel=_WAIT,
+        ),
     ] = None
 
     def wishes(self) -> dict[str, Any]:
         """The keyword arguments of ``collect``."""
         return {
             "usage": self.usage,
+            "flatten": self.flatten,
             "timeout": self.timeout,
             "poll_seconds": self.poll_seconds,
             **({"max_rounds": self.max_rounds} if self.max_rounds else {}),
@@ -277,34 +417,42 @@ AsJson = Annotated[
 ]
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def given(**options: Any) -> dict[str, Any]:
+    """The options that somebody gave."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each field of the groups that it takes."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    options: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        kind = groups.get(parameter.name)
-        options += inspect.signature(kind).parameters.values() if kind else [parameter]
-        hints |= get_type_hints(kind, include_extras=True) if kind else {}
+    """Give a command one option for each field of the groups that it takes, and of theirs."""
+    parts = dict(_options_of(command))
+    options = [option for _, own in parts.values() for option in own]
 
     @functools.wraps(command)
-    def with_options(**given: Any) -> None:
-        for name, kind in groups.items():
-            own = {field.name: given.pop(field.name) for field in fields(kind)}
-            given[name] = kind(**own)
-        command(**given)
+    def with_options(**found: Any) -> None:
+        command(**{name: _taken(kind, name, found) for name, (kind, _) in parts.items()})
 
-    as_options = [
-        option.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[option.name])
-        for option in options
-    ]
-    vars(with_options)["__signature__"] = inspect.Signature(as_options)
-    with_options.__annotations__ = {option.name: option.annotation for option in as_options}
+    vars(with_options)["__signature__"] = inspect.Signature(options)
+    with_options.__annotations__ = {option.name: option.annotation for option in options}
     return with_options
+
+
+def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Parameter]]]]:
+    """Each parameter of a command or a group: what it is, and the options that make it up."""
+    hints = get_type_hints(taker, include_extras=True)
+    for parameter in inspect.signature(taker).parameters.values():
+        kind = hints[parameter.name]
+        if is_dataclass(kind):
+            inner = [option for _, (_, own) in _options_of(kind) for option in own]
+        else:
+            inner = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)]
+        yield parameter.name, (kind, inner)
+
+
+def _taken(kind: Any, name: str, found: dict[str, Any]) -> Any:
+    """An option's value, or the group that is made of its own options' values."""
+    if not isinstance(kind, type) or not is_dataclass(kind):
+        return found[name]
+    return kind(**{n: _taken(k, n, found) for n, (k, _) in _options_of(kind)})
 
 
 # --- from texts to values -----------------------------------------------------------------------
@@ -343,16 +491,16 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
     return params
 
 
-def read_template(text: str | None, path: Path | None) -> str | Path:
-    """The template that was given, as text or as the file that it is in."""
+def read_template(text: str | None, path: Path | None) -> str | Path | list[dict[str, str]]:
+    """The template that was given: as text, as the file that it is in, or as messages."""
     if (text is None) == (path is None):
         problem = "No template was given." if text is None else "Two templates were given."
         raise TemplateError(problem, "Give --template TEXT, --template @FILE or --template-file.")
-    if path is not None:
-        return path
     text = text or ""
     if text.startswith("@"):
-        return Path(text[1:])
+        path = Path(text[1:])
+    if path is not None:
+        return _read_json(path, TemplateError) if path.suffix == ".json" else path
     if "{" not in text and os.path.isfile(text):
         raise TemplateError(
             f"The template {text!r} is the name of a file.", f"Write --template @{text} to read it."
@@ -379,21 +527,30 @@ def read_response_model(schema: Path | None, name: str | None) -> Any:
     if schema is not None and name is not None:
         raise OutputError("Both --schema and --response-model were given.", "Give one of them.")
     if name is not None:
-        return _import_class(name)
-    if schema is None:
-        return None
+        return import_named("--response-model", name)
+    return None if schema is None else _read_json(schema, OutputError)
+
+
+def _read_json(path: Path, error_type: type[TemplateError | OutputError]) -> Any:
     try:
-        return json.loads(_read_text(schema, OutputError))
+        return json.loads(_read_text(path, error_type))
     except ValueError as error:
-        raise OutputError(f"{schema} is not JSON: {error}.", "Mend the file.") from None
+        raise error_type(f"{path} is not JSON: {error}.", "Mend the file.") from None
 
 
-def _import_class(name: str) -> Any:
-    """The class that ``module:Class`` names; modules of the working folder are found, too."""
+def import_named(option: str, name: str) -> Any:
+    """What ``module:name`` names; modules of the working folder are found, too.
+
+    Examples
+    --------
+    >>> import_named("--parser", "json:loads")("[1]")
+    [1]
+    """
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
         raise OutputError(
-            f"--response-model {name} names no class.", "Write MODULE:CLASS, as in answers:Product."
+            f"{option} {name} names nothing to import.",
+            "Write MODULE:NAME, as in answers:Product for answers.py in this folder.",
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -401,6 +558,6 @@ def _import_class(name: str) -> Any:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except Exception as error:
         raise OutputError(
-            f"--response-model {name} cannot be imported: {type(error).__name__}: {error}.",
-            "Check the module, the class, and the folder you are in.",
+            f"{option} {name} cannot be imported: {type(error).__name__}: {error}.",
+            "Check the module, the name in it, and the folder you are in.",
         ) from error

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from frameenrich import advance as steps
-from frameenrich.errors import FrameMismatchError, JobNotFoundError
+from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError
 from frameenrich.gather import match_frame, refuse_mismatch
+from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
 from frameenrich.merge import output_columns
 from frameenrich.output import Parser, choose_output
@@ -111,33 +111,6 @@ def open_job(
     return Job(open_store(store).job(id), provider=provider, client=client)
 
 
-def jobs(store: StoreLike = None) -> pd.DataFrame:
-    """The jobs of a store, the newest first, one a row; asks no provider.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``job``, ``name``, ``model``, ``provider``, ``created`` (UTC), ``rounds``,
-        ``batches`` (their statuses) and ``settled``.
-    """
-    folders = open_store(store).jobs()
-    shards = [folder.all_shards() for folder in folders]
-    return pd.DataFrame(
-        {
-            "job": pd.Series([f.id for f in folders], dtype="string"),
-            "name": pd.Series([f.spec.name for f in folders], dtype="string"),
-            "model": pd.Series([f.spec.model for f in folders], dtype="string"),
-            "provider": pd.Series([f.spec.provider for f in folders], dtype="string"),
-            "created": pd.to_datetime([f.created_at for f in folders], unit="s", utc=True),
-            "rounds": pd.Series([f.rounds() for f in folders], dtype="Int64"),
-            "batches": pd.Series(
-                [", ".join(s.batch.status for s in own) for own in shards], dtype="string"
-            ),
-            "settled": pd.Series([steps.settled(f) for f in folders], dtype="boolean"),
-        }
-    )
-
-
 def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
     """The newest job that was made for this frame.
 
@@ -147,21 +120,27 @@ def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Jo
         No job of the store has any of this frame's keys.
     FrameMismatchError
         Jobs have its keys, but its rows changed under them since.
+    StoreError
+        There is none, but a job whose sidecar is damaged; where there is one, that is a warning.
     """
     where = open_store(store)
     mismatch: FrameMismatchError | None = None
-    for folder in where.jobs():
-        match = match_frame(frame, folder, folder.sidecar())
-        if match is None or not match.seen.any():
-            continue
+    folders, damages = readable_jobs(where)
+    for folder in folders:
         try:
+            match = match_frame(frame, folder, folder.sidecar())
+            if match is None or not match.seen.any():
+                continue
             refuse_mismatch(match, frame, folder)
+        except StoreError as error:
+            damages.append(error)
         except FrameMismatchError as error:
             mismatch = mismatch or error
         else:
+            pass_over(damages)
             return Job(folder, **handles)
-    if mismatch is not None:
-        raise mismatch
+    if mismatch is not None or damages:
+        raise mismatch or damages[0]
     raise JobNotFoundError(
         f"The store {where.root} holds no job for this frame.",
         "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -15,11 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer.main
-from batch_server import BatchServer, pick
+from batch_server import BatchServer, pick, unit_vector
 from conftest import DEPARTMENTS, ROOT
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from frameenrich.cli import app
@@ -251,6 +256,75 @@ def test_response_model_from_the_working_folder() -> None:
 
     assert done.returncode == 0, done.stderr
     assert pd.read_csv("out.csv")["color"].notna().all()
+
+
+def test_a_parser_from_the_working_folder(server: BatchServer) -> None:
+    """``--parser module:function``, and another one at collect reads the same answers anew."""
+    Path("reading.py").write_text(
+        "def words(text):\n    return {'n': len(text.split())}\n\ndef shout(text):\n"
+        "    return text.upper()\n"
+    )
+    job = frameenrich("submit", "mugs.csv", *ASK, "--parser", "reading:words").stdout.strip()
+    without = frameenrich("collect", job, "mugs.csv", "out.csv", "--wait", *FAST)
+    first = ["collect", job, "mugs.csv", "out.csv", "--wait", *FAST]
+
+    assert without.returncode == 2
+    assert "Pass it again" in without.stderr
+    assert frameenrich(*first, "--parser", "reading:words").returncode == 0
+    assert pd.read_csv("out.csv")["n"].tolist() == [6, 6]
+    assert frameenrich(*first, "--parser", "reading:shout").returncode == 0
+    assert pd.read_csv("out.csv")["llmbatch"][0] == "ECHO: WHICH DEPARTMENT SELLS RED MUG?"
+    assert set(server.executed.values()) == {1}
+
+
+def test_embed_writes_vectors(server: BatchServer) -> None:
+    """Parquet has lists of float32, CSV and JSON Lines their JSON; the same job for all three."""
+    wanted = [unit_vector(title, 4) for title in ("Red mug", "Blue hose")]
+    ask = ["-t", "{{ title }}", "-m", "text-embedding-3-small", "--dimensions", "4", *FAST]
+    for ending in ("parquet", "csv", "jsonl"):
+        assert here("embed", "mugs.csv", f"out.{ending}", *ask, "--strict").exit_code == 0
+
+    vectors = pq.read_table("out.parquet")["embedding"]
+    assert vectors.type == pa.list_(pa.float32())
+    assert np.allclose(vectors.to_pylist(), wanted)
+    assert np.allclose([json.loads(v) for v in pd.read_csv("out.csv")["embedding"]], wanted)
+    lines = Path("out.jsonl").read_text().splitlines()
+    assert np.allclose([json.loads(line)["embedding"] for line in lines], wanted)
+    assert np.allclose(np.stack(pd.read_parquet("out.parquet")["embedding"].tolist()), wanted)
+    assert set(server.executed.values()) == {1}
+
+
+def test_images_of_two_columns_go_with_their_row() -> None:
+    """``--image`` twice, paths under ``--image-root``, made smaller and with a detail."""
+    Path("photos").mkdir()
+    for name, size in (("a.png", (64, 32)), ("b.png", (8, 8))):
+        Image.new("RGB", size, "red").save(Path("photos", name))
+    Path("pictures.csv").write_text("title,front,back\nMug,a.png,b.png\n")
+    images = ["--image", "front", "--image", "back", "--image-root", "photos"]
+    smaller = ["--image-detail", "low", "--image-max-pixels", "16"]
+
+    shown = here("preview", "pictures.csv", *ASK, *images, *smaller, "--json")
+    told = here("preview", "pictures.csv", *ASK, *images, "--image-detail", "close")
+
+    (request,) = json.loads(shown.stdout)["requests"]
+    _, front, back = request["body"]["messages"][0]["content"]
+    sent = [part["image_url"]["url"].partition(",")[2] for part in (front, back)]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in sent]
+    assert sizes == [(16, 8), (8, 8)]
+    assert {front["image_url"]["detail"], back["image_url"]["detail"]} == {"low"}
+    assert told.exit_code == 2
+    assert "Use 'low', 'high' or 'auto'" in told.stderr
+
+
+def test_flatten_gives_nested_members_their_columns() -> None:
+    """``--flatten`` on a schema with an object in it."""
+    inner = {"type": "object", "properties": {"w": {"type": "integer"}}, "required": ["w"]}
+    schema = {"type": "object", "properties": {"size": inner}, "required": ["size"]}
+    Path("schema.json").write_text(json.dumps(schema))
+    done = here("run", "mugs.csv", "out.csv", *ASK, "--schema", "schema.json", "--flatten", *FAST)
+
+    assert done.exit_code == 0, done.output
+    assert "size.w" in pd.read_csv("out.csv").columns
 
 
 def test_on_null_skips_rows_with_empty_cells() -> None:
@@ -521,14 +595,52 @@ def test_status_jobs_and_cancel(server: BatchServer) -> None:
     assert (running["job"], running["ended"], running["requests"]) == (job, False, 2)
     assert here("status").stdout.startswith(f"{job}: ")
     head, line = here("jobs").stdout.splitlines()
-    assert head.split("\t") == ["job", "model", "provider", "created", "rounds", "batches"]
-    assert line.split("\t")[:3] == [job, "gpt-4o-mini", "openai"]
+    assert head.split("\t") == ["job", "model", "provider", "age", "size", "batches"]
+    assert re.fullmatch(rf"{job}\tgpt-4o-mini\topenai\t\d+ s\t\S+ kB\tin_progress", line)
     (told,) = json.loads(here("jobs", "--json").stdout)
     assert (told["job"], told["settled"]) == (job, False)
+    assert told["bytes"] > 0
     server.release()
     assert json.loads(here("cancel", job, "--json").stdout)["job"] == job
     assert here("collect", job, "mugs.csv", "out.csv", "--wait", *FAST).exit_code == 0
     assert json.loads(here("status", job, "--json").stdout)["ended"] is True
+
+
+def test_clean_shows_asks_and_deletes() -> None:
+    """``--dry-run`` looks, ``--yes`` acts; with nobody to ask, neither is 2."""
+    job = here("run", "mugs.csv", "out.csv", *ASK, *FAST, "--json").stdout
+    name = json.loads(job)["job"]
+    age = ["--older-than", "0d"]
+
+    young = here("clean", "--older-than", "30d", "--yes")
+    assert (young.exit_code, young.stderr) == (0, "0 deleted, 0 B.\n")
+    looked = here("clean", *age, "--dry-run")
+    assert re.search(rf"{name}\tjob\t\d+ s\t\S+ kB\twould be deleted", looked.stdout)
+    refused = here("clean", *age)
+    assert refused.exit_code == 2
+    assert "Add --yes" in refused.stderr
+    assert Path(".frameenrich", name).is_dir()
+    (told,) = json.loads(here("clean", *age, "--yes", "--json").stdout)
+    assert (told["name"], told["deleted"]) == (name, True)
+    assert here("jobs").stdout.count("\n") == 1
+    assert here("clean", "--older-than", "old").exit_code == 2
+
+
+def test_a_damaged_job_is_a_warning_in_one_line() -> None:
+    """On standard error, without Python's own words around it; the others are listed."""
+    good = here("submit", "mugs.csv", *ASK).stdout.strip()
+    bad = here("submit", "mugs.csv", *ASK, "--name", "bad").stdout.strip()
+    Path(".frameenrich", bad, "sidecar.parquet").write_bytes(b"rot")
+    listed = frameenrich("jobs")
+
+    ends = [line.split("\t")[-1].split()[-1] for line in listed.stdout.splitlines()[1:]]
+    assert ends in (["in_progress", "damaged"], ["validating", "damaged"])
+    (said,) = listed.stderr.splitlines()
+    assert said.startswith("warning: The store's file ")
+    assert f"{bad}/sidecar.parquet cannot be read" in said
+    newest = frameenrich("status")
+    assert newest.stdout.startswith(f"{good}: ")
+    assert newest.stderr.startswith("warning: A damaged job was passed over: ")
 
 
 def test_an_unknown_job_and_an_empty_store_are_2() -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import frameenrich
-from frameenrich.errors import FrameEnrichError, StoreError
+from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, StoreError
 from frameenrich.job import Job
 from frameenrich.model import RowStatus
 from frameenrich.store import open_store
@@ -380,7 +380,6 @@ def test_a_damaged_file_is_named(name: str, damage: str, tmp_path: Path) -> None
     path = Path(job.path, name)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     verbs: list[Callable[[], Any]] = [
-        lambda: frameenrich.jobs(tmp_path / "s"),
         lambda: frameenrich.open_job(job.id, tmp_path / "s").collect(FRAME),
         lambda: frameenrich.open_job(job.id, tmp_path / "s").flagged(),
         lambda: FRAME.llmbatch.collect(store=tmp_path / "s"),
@@ -390,9 +389,12 @@ def test_a_damaged_file_is_named(name: str, damage: str, tmp_path: Path) -> None
         job.cancel,
     ]
     reads_batch_only = name.endswith("batch.json")
+    with pytest.warns(FrameEnrichWarning) as warned:
+        assert frameenrich.jobs(tmp_path / "s")["batches"].tolist() == ["damaged"]
+    assert str(path) in str(warned[0].message)
 
     for number, verb in enumerate(verbs):
-        if number >= 5 and not reads_batch_only:
+        if number >= 4 and not reads_batch_only:
             continue  # a handle that is open has read its sidecar
         with pytest.raises(StoreError) as caught:
             verb()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from pydantic import BaseModel
 
+from frameenrich.accessor import LLMBatch
+from frameenrich.cli import app
 from frameenrich.errors import InputError, OutputError, ParameterError, TemplateError
+from frameenrich.job import Job
 from frameenrich.options import (
+    Answering,
     Asking,
+    Embedding,
+    Images,
     Sending,
+    Subject,
     read_params,
     read_response_model,
     read_template,
@@ -21,11 +30,14 @@ from frameenrich.options import (
 )
 
 
+def asking(**options: Any) -> Asking:
+    """What is asked, of a model and a template."""
+    return Asking(Subject(model="m", template="{{ a }}"), Images(), Answering(), **options)
+
+
 def test_only_what_was_given_is_passed_on() -> None:
     """Defaults stay where they are: with `submit`."""
-    wishes = Asking(model="m", template="{{ a }}").wishes()
-
-    assert wishes == {
+    assert asking().wishes() == {
         "template": "{{ a }}",
         "model": "m",
         "endpoint": "/v1/chat/completions",
@@ -37,33 +49,90 @@ def test_only_what_was_given_is_passed_on() -> None:
 def test_everything_given_arrives(tmp_path: Path) -> None:
     """Each option is the keyword argument that it is called after."""
     (tmp_path / "system.txt").write_text("Be brief.")
-    asking = Asking(
+    subject = Subject(
         model="m",
         template_file=Path("ask.j2"),
-        system=f"@{tmp_path / 'system.txt'}",
         param=["temperature=0"],
-        key="sku,lang",
-        labels='a,"b, c"',
+        key=["sku", "lang"],
+        on_null="skip",
+    )
+    images = Images(
+        image=["front", "back, left"],
+        image_root=tmp_path,
+        image_detail="low",
+        image_max_pixels=512,
+        image_max_bytes=1000,
+    )
+    answering = Answering(labels='a,"b, c"', parser="json:loads")
+    wishes = Asking(
+        subject,
+        images,
+        answering,
+        system=f"@{tmp_path / 'system.txt'}",
+        logprobs=True,
         name="kind",
         prefix="p_",
-        on_null="skip",
-        image="front,back",
-        image_root=tmp_path,
-    )
+    ).wishes()
 
-    assert asking.wishes() == {
+    assert wishes == {
         "template": Path("ask.j2"),
         "model": "m",
         "endpoint": "/v1/chat/completions",
         "params": {"temperature": 0},
         "system": "Be brief.",
-        "image": ["front", "back"],
+        "image": ["front", "back, left"],
         "image_root": tmp_path,
+        "image_detail": "low",
+        "image_max_pixels": 512,
+        "image_max_bytes": 1000,
         "key": ["sku", "lang"],
         "on_null": "skip",
         "labels": ["a", "b, c"],
+        "parser": json.loads,
+        "logprobs": True,
         "name": "kind",
         "prefix": "p_",
+    }
+
+
+WITHOUT_A_DOOR = {
+    "client": "the environment says it: OPENAI_API_KEY, OPENAI_BASE_URL",
+    "params": "--param has them one by one",
+}
+
+
+@pytest.mark.parametrize("verb", ["run", "submit"])
+def test_every_option_of_submit_has_an_option_here(verb: str) -> None:
+    """Of the same name; the few that have none are known, with the reason."""
+    command: Any = typer.main.get_command(app)
+    ours = {parameter.name for parameter in command.commands[verb].params}
+    wanted = set(inspect.signature(LLMBatch.submit).parameters) - {"self"}
+
+    assert wanted - ours <= set(WITHOUT_A_DOOR)
+    assert {"param", "schema"} <= ours
+
+
+def test_every_option_of_collect_has_an_option_here() -> None:
+    """On `collect`, and what makes sense there on `run`."""
+    command: Any = typer.main.get_command(app)
+    wanted = set(inspect.signature(Job.collect).parameters) - {"self", "frame"}
+    collects = {parameter.name for parameter in command.commands["collect"].params}
+    runs = {parameter.name for parameter in command.commands["run"].params}
+
+    assert wanted <= collects
+    assert wanted - {"wait"} <= runs
+
+
+def test_an_embedding_is_a_submit_with_its_endpoint() -> None:
+    """``--dimensions`` is a request parameter like the others."""
+    subject = Subject(model="m", template="{{ a }}", param=["user=me"])
+
+    assert Embedding(subject, dimensions=8).wishes() == {
+        "template": "{{ a }}",
+        "model": "m",
+        "params": {"user": "me", "dimensions": 8},
+        "endpoint": "/v1/embeddings",
+        "name": "embedding",
     }
 
 
@@ -100,6 +169,11 @@ def test_templates_come_as_text_or_from_a_file(tmp_path: Path, monkeypatch: Any)
     assert read_template("{{ a }}", None) == "{{ a }}"
     assert read_template("@ask.j2", None) == Path("ask.j2")
     assert read_template(None, Path("ask.j2")) == Path("ask.j2")
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ a }}"}]
+    Path("ask.json").write_text(json.dumps(messages))
+    assert read_template("@ask.json", None) == messages
+    with pytest.raises(TemplateError, match=r"no\.json cannot be read"):
+        read_template("@no.json", None)
     with pytest.raises(TemplateError, match=r"Write --template @ask\.j2 to read it"):
         read_template("ask.j2", None)
     with pytest.raises(TemplateError, match="No template was given"):
@@ -111,7 +185,7 @@ def test_templates_come_as_text_or_from_a_file(tmp_path: Path, monkeypatch: Any)
 def test_an_absent_system_file_is_told() -> None:
     """As an absent template is."""
     with pytest.raises(InputError, match=r"none\.txt cannot be read: No such file"):
-        Asking(model="m", template="x", system="@none.txt").wishes()
+        asking(system="@none.txt").wishes()
 
 
 def test_a_schema_comes_from_a_file(tmp_path: Path) -> None:
@@ -148,8 +222,8 @@ def test_a_class_is_imported_from_the_working_folder(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("answers", "names no class"),
-        (":A", "names no class"),
+        ("answers", "names nothing to import"),
+        (":A", "names nothing to import"),
         ("no_such_module_here:A", "ModuleNotFoundError"),
         ("json:Absent", "AttributeError"),
     ],
