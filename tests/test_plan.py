@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frameenrich.advance import ids_of
 from frameenrich.errors import (
     ColumnCollisionError,
     InputError,
@@ -26,6 +27,7 @@ from frameenrich.model import JobSpec, Limits, Message, OutputSpec
 from frameenrich.output import choose_output
 from frameenrich.plan import Plan, check_params, make_plan, read_template
 from frameenrich.render import CHUNK_ROWS
+from frameenrich.repeats import contains, repeated
 from frameenrich.rows import input_hashes
 from frameenrich.spool import SKIPPED
 from frameenrich.store import JobFolder, Store
@@ -486,3 +488,39 @@ def test_input_hashes_are_of_what_is_printed() -> None:
         False,
     ]
     assert before.to_pylist()[2] is None
+
+
+# --- what a large frame repeats -------------------------------------------------------------------
+
+
+@FEW
+@given(
+    texts=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40),
+    remembered=st.integers(0, 5),
+)
+def test_repeats_are_sent_once_however_few_requests_are_remembered(
+    tmp_path_factory: Any, texts: list[str], remembered: int
+) -> None:
+    """A frame with more requests than are remembered whole is written as a small one is."""
+    frame, root = pd.DataFrame({"title": texts}), tmp_path_factory.mktemp("jobs")
+    small = a_job(frame, Store(root / "small"), Limits(max_requests=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frameenrich.repeats.REMEMBERED", remembered)
+        large = a_job(frame, Store(root / "large"), Limits(max_requests=3))
+
+    assert small.id == large.id
+    assert small.sidecar().drop(["shard"]).equals(large.sidecar().drop(["shard"]))
+    assert asked(small) == asked(large)
+    assert len(asked(large)) == len(set(texts))
+    for shard in large.all_shards():
+        assert shard.batch.requests == len(ids_of(shard)) <= 3
+
+
+def test_an_answer_in_the_store_is_found_among_many_requests() -> None:
+    """Halves of hashes find the candidates; the whole hash decides."""
+    ordered = np.sort(np.array([5, 9, 2**63 + 1], np.uint64))
+
+    assert contains(ordered, np.array([9, 8, 2**63 + 1, 0, 2**64 - 1], np.uint64)).tolist() == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    assert repeated(np.array([1, 1, 2, 3, 3, 3], np.uint64)).tolist() == [1, 3]
