@@ -105,7 +105,7 @@ class _Pass:
             try:
                 self._send(shard, batch)
             except ProviderError as error:
-                if not getattr(error, "queue_full", False):
+                if not getattr(error, "try_later", False):
                     self.failure = self.failure or error
                     return  # what refuses one shard refuses the next
                 shard.save(_waiting(shard.batch, self.provider))

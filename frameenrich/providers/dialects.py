@@ -1,0 +1,127 @@
+"""How other servers' Batch APIs differ from OpenAI's, and how to reach each: configuration only.
+
+Sources: the shared Batch API notes; Azure's "batch" how-to (Foundry, 2026); the Groq SDK's types;
+Together's OpenAPI description 2.0 and its batch guide (2026).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from frameenrich.errors import CredentialsError, ParameterError
+from frameenrich.model import Limits
+
+_CHAT = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One server's ways.
+
+    ``endpoints`` are the ones it serves in batches, None for all; ``urls`` says which are written
+    otherwise in request lines. ``upload_path`` is where files go where that is not ``/files``, with
+    ``file_name`` and ``file_type`` beside the file. ``keeps`` says that files can be given a date
+    to expire, ``tags`` that a batch carries our ``metadata``: without, a batch is known by its
+    input file. ``processes`` says that a file cannot be used at once.
+    """
+
+    name: str = "openai"
+    limits: Limits = field(default_factory=Limits)
+    endpoints: tuple[str, ...] | None = None
+    urls: tuple[tuple[str, str], ...] = ()
+    purpose: str = "batch"
+    upload_path: str | None = None
+    keeps: bool = True
+    tags: bool = True
+    processes: bool = False
+
+    def url(self, endpoint: str) -> str:
+        """What a request line's ``url`` has to be.
+
+        Raises
+        ------
+        ParameterError
+            The server's batches do not serve the endpoint.
+
+        Examples
+        --------
+        >>> AZURE.url("/v1/chat/completions"), OPENAI.url("/v1/chat/completions")
+        ('/chat/completions', '/v1/chat/completions')
+        """
+        if self.endpoints is not None and endpoint not in self.endpoints:
+            raise ParameterError(
+                f"The provider {self.name!r} does not answer {endpoint} in batches.",
+                f"Use one of: {', '.join(self.endpoints)}.",
+            )
+        return dict(self.urls).get(endpoint, endpoint)
+
+
+OPENAI = Dialect()
+
+AZURE = Dialect(
+    name="azure",
+    limits=Limits(max_requests=100_000),
+    # Only the Responses API is called by its full name in Azure's request lines.
+    urls=tuple((f"/v1/{e}", f"/{e}") for e in ("chat/completions", "completions", "embeddings")),
+    endpoints=(_CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings"),
+    processes=True,
+)
+
+GROQ = Dialect(name="groq", endpoints=(_CHAT,), keeps=False)
+
+TOGETHER = Dialect(
+    name="together",
+    limits=Limits(max_bytes=100_000_000),
+    endpoints=(_CHAT,),
+    purpose="batch-api",
+    upload_path="/files/upload",
+    keeps=False,
+    tags=False,
+)
+
+_SERVERS = {
+    "groq": ("GROQ_API_KEY", "GROQ_BASE_URL", "https://api.groq.com", "/openai/v1"),
+    "together": ("TOGETHER_API_KEY", "TOGETHER_BASE_URL", "https://api.together.ai/v1", ""),
+}
+"""Each one's key, the variable that names another server, its own server, and the path there."""
+_AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION")
+_AZURE_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
+
+
+def client_of(dialect: Dialect) -> Any:
+    """An `openai` client for the dialect's server, from the environment.
+
+    Raises
+    ------
+    CredentialsError
+        A variable is missing; the message names it.
+    """
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    if dialect.name == "openai":
+        try:
+            return openai.OpenAI()
+        except openai.OpenAIError:
+            raise _no_credentials(dialect, "OPENAI_API_KEY") from None
+    if dialect.name == "azure":
+        missing = [name for name in _AZURE_VARIABLES if not os.environ.get(name)]
+        if not any(os.environ.get(name) for name in _AZURE_KEYS):
+            missing.insert(0, _AZURE_KEYS[0])
+        if missing:
+            raise _no_credentials(dialect, " and ".join(missing))
+        return openai.AzureOpenAI()
+    key, variable, server, path = _SERVERS[dialect.name]
+    if not os.environ.get(key):
+        raise _no_credentials(dialect, key)
+    base_url = (os.environ.get(variable) or server).rstrip("/") + path
+    return openai.OpenAI(api_key=os.environ[key], base_url=base_url)
+
+
+def _no_credentials(dialect: Dialect, missing: str) -> CredentialsError:
+    what = "API key" if "KEY" in missing else "server"
+    return CredentialsError(
+        f"There is no {what} for the provider {dialect.name!r}.",
+        f"Set {missing} or pass client=; provider='local' needs none.",
+    )
