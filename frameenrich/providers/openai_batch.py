@@ -266,9 +266,15 @@ def _from_start(lines: IO[bytes]) -> IO[bytes]:
     return lines
 
 
+def _blob(made: Any, name: str) -> str | None:
+    """Where Azure put lines in the user's own storage; without the signature, a secret."""
+    url = getattr(made, name, None)
+    return str(url).partition("?")[0] if url else None
+
+
 def _in_a_blob(url: str) -> ProviderError:
     return ProviderError(
-        f"The answers lie in your own storage account, in {url.partition('?')[0]}.",
+        f"The answers lie in your own storage account, in {url}.",
         "Download that blob and pass the file to job.import_responses(path).",
     )
 
@@ -316,8 +322,8 @@ def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch
         id=word(made.id),
         status=_word(made.status) if made.status else batch.status,
         input_file_id=word(made.input_file_id) or batch.input_file_id,
-        output_file_id=word(made.output_file_id or getattr(made, "output_blob", None)),
-        error_file_id=word(made.error_file_id or getattr(made, "error_blob", None)),
+        output_file_id=word(made.output_file_id) or _blob(made, "output_blob"),
+        error_file_id=word(made.error_file_id) or _blob(made, "error_blob"),
         total=_number(getattr(counts, "total", None)),
         completed=_number(getattr(counts, "completed", None)),
         failed=_number(getattr(counts, "failed", None)),

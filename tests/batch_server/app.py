@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from .answers import REQUIRED
 from .books import ApiError, Books, Call
+from .dialects import listed, query_of, spoken
 from .faults import Fault
 from .reply import Json
 from .service import Service
@@ -161,6 +162,8 @@ def _check_azure(server: BatchServer, request: Request) -> None:
 
 
 def _upload(server: BatchServer, request: Request) -> Answer:
+    if request.path.endswith("/upload") != (server.dialect == "together"):
+        raise ApiError(404, f"Invalid URL (POST {request.raw_path})")
     fields, files = parse_multipart(request.headers.get("content-type", ""), request.body)
     if "file" not in files:
         raise ApiError(400, "'file' is a required property", param="file")
@@ -178,11 +181,12 @@ def _upload(server: BatchServer, request: Request) -> Answer:
 
 
 def _list_files(server: BatchServer, request: Request) -> Answer:
-    return json_answer(server.list_files(request.query, request.key))
+    page = server.list_files(query_of(server.dialect, dict(request.query)), request.key)
+    return json_answer(listed(server.dialect, page, batches=False))
 
 
 def _show_file(server: BatchServer, request: Request, file_id: str) -> Answer:
-    return json_answer(server.file(file_id, request.key).as_json())
+    return json_answer(server.show_file(file_id, request.key))
 
 
 def _download(server: BatchServer, request: Request, file_id: str) -> Answer:
@@ -195,19 +199,25 @@ def _delete_file(server: BatchServer, request: Request, file_id: str) -> Answer:
 
 
 def _create_batch(server: BatchServer, request: Request) -> Answer:
-    return json_answer(server.create_batch(request.parse_json(), request.key))
+    made = server.create_batch(request.parse_json(), request.key)
+    return json_answer(spoken(server.dialect, made, created=True))
 
 
 def _list_batches(server: BatchServer, request: Request) -> Answer:
-    return json_answer(server.list_batches(request.query, request.key))
+    page = server.list_batches(query_of(server.dialect, dict(request.query)), request.key)
+    return json_answer(listed(server.dialect, page, batches=True))
 
 
 def _show_batch(server: BatchServer, request: Request, batch_id: str) -> Answer:
-    return json_answer(server.poll_batch(batch_id, request.key))
+    shown = spoken(server.dialect, server.poll_batch(batch_id, request.key))
+    if server.output_blobs and shown["output_file_id"]:
+        blob = "https://mine.blob.core.windows.net/out/results.jsonl?sig=SECRETSIGNATURE"
+        shown |= {"output_file_id": None, "error_file_id": None, "output_blob": blob}
+    return json_answer(shown)
 
 
 def _cancel_batch(server: BatchServer, request: Request, batch_id: str) -> Answer:
-    return json_answer(server.cancel_batch(batch_id, request.key))
+    return json_answer(spoken(server.dialect, server.cancel_batch(batch_id, request.key)))
 
 
 def _live(server: BatchServer, request: Request, endpoint: str) -> Answer:
@@ -222,7 +232,7 @@ def _live(server: BatchServer, request: Request, endpoint: str) -> Answer:
 
 _LIVE_PATHS = "|".join(REQUIRED)
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
-    ("POST", "/v1/files", _upload),
+    ("POST", "/v1/files(?:/upload)?", _upload),
     ("GET", "/v1/files", _list_files),
     ("GET", "/v1/files/([^/]+)", _show_file),
     ("GET", "/v1/files/([^/]+)/content", _download),

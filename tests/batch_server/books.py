@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from .answers import default_answer, error_body
+from .dialects import PURPOSES, DialectName
 from .faults import Faults
 from .life import DAY_SECONDS, Batch, show
 from .reply import Answerer, Json, body_hash
@@ -118,6 +119,12 @@ class Books:
     azure
         Whether endpoints may lack ``/v1``, the classic routes want ``?api-version=``, and clean
         batches have a zero-byte error file.
+    unready_looks
+        How often an uploaded file is shown as ``pending``, and no batch can be made of it (Azure).
+    output_blobs
+        Whether results lie in the user's own storage account: `output_blob` and no file (Azure).
+    dialect
+        ``openai``, ``groq`` or ``together``: their own shapes and words.
     max_file_bytes, max_requests, max_embedding_inputs, max_files
         Limits of an upload, of a batch file, of an embeddings batch, and of files at a time.
     max_enqueued_tokens
@@ -141,6 +148,9 @@ class Books:
     require_key: str | Collection[str] | None = None
     per_key_projects: bool = False
     azure: bool = False
+    unready_looks: int = 0
+    output_blobs: bool = False
+    dialect: DialectName = "openai"
     max_file_bytes: int = 200 * 1024 * 1024
     max_requests: int = 50_000
     max_embedding_inputs: int = 50_000
@@ -161,6 +171,7 @@ class Books:
         self._lock = threading.RLock()
         self._files: dict[str, StoredFile] = {}
         self._batches: dict[str, Batch] = {}
+        self._looked: Counter[str] = Counter()
         self._held: dict[str | None, str] = {}
         self._numbers = itertools.count(1)
         fractions = {"http_error": self.http_error_fraction, "malformed": self.malformed_fraction}
@@ -258,10 +269,13 @@ class Books:
         expires_after: Json | None = None,
     ) -> Json:
         """Take in an upload."""
-        if purpose == "batch" and not filename.endswith(".jsonl"):
+        for_batches = purpose == PURPOSES[self.dialect]
+        if self.dialect == "together" and not for_batches:
+            raise ApiError(400, f"Invalid purpose {purpose!r}.", param="purpose")
+        if for_batches and not filename.endswith(".jsonl"):
             message = f"Invalid file format for Batch API: {filename!r}. Must be .jsonl"
             raise ApiError(400, message, param="file")
-        if purpose == "batch" and content.startswith(b"\xef\xbb\xbf"):
+        if for_batches and content.startswith(b"\xef\xbb\xbf"):
             raise ApiError(400, "The file starts with a UTF-8 byte order mark.", param="file")
         if len(content) > self.max_file_bytes:
             raise ApiError(413, f"The file is over {self.max_file_bytes} bytes.", param="file")
@@ -303,6 +317,15 @@ class Books:
         if file is None or file.deleted or not self.may_see(file.project, project):
             raise ApiError(404, f"No such File object: {file_id}", param="id")
         return file
+
+    def show_file(self, file_id: str, project: str) -> Json:
+        """Return a file's object; it may take some looks until it is processed."""
+        shown = self.file(file_id, project).as_json()
+        self._looked[file_id] += 1
+        return {**shown, "status": "pending"} if not self.is_ready(file_id) else shown
+
+    def is_ready(self, file_id: str) -> bool:
+        return self._looked[file_id] > self.unready_looks or file_id.endswith(("output", "error"))
 
     def list_files(self, query: Mapping[str, str], project: str) -> Json:
         """Return a page of the files, newest first unless ``order=asc``."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from .answers import REQUIRED, response_body, token_counts
 from .books import ApiError, Books, StoredFile, page_of
+from .dialects import complaint as dialect_complaint
 from .faults import Fault, make_fault
 from .life import RUNNING, Batch, Rules, batch_error, check, parse_line, show
 from .reply import Json, body_hash, user_text
@@ -87,9 +88,8 @@ class Service(Books):
         if asked["endpoint"] not in self._endpoints():
             message = f"Invalid endpoint {asked['endpoint']!r}: one of {self._endpoints()}."
             raise ApiError(400, message, code="invalid_value", param="endpoint")
-        if asked["completion_window"] != "24h":
-            message = "Invalid completion_window: '24h' is supported."
-            raise ApiError(400, message, code="invalid_value", param="completion_window")
+        if found := dialect_complaint(self.dialect, asked):
+            raise ApiError(400, found[0], code="invalid_value", param=found[1])
         if complaint := _metadata_complaint(asked.get("metadata")):
             raise ApiError(400, complaint, code="invalid_value", param="metadata")
 
@@ -102,8 +102,10 @@ class Service(Books):
         except ApiError:
             message = f"Cannot find file {file_id}, or organization has no access to it."
             raise ApiError(400, message, param="input_file_id") from None
-        if file.purpose != "batch":
+        if file.purpose == "batch_output":
             raise ApiError(400, f"File {file_id} has not the purpose 'batch'.")
+        if self.unready_looks and not self.is_ready(file_id):
+            raise ApiError(400, f"File {file_id} is not in the state 'processed'.")
         return file
 
     def batch(self, batch_id: str, project: str) -> Batch:
