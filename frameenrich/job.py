@@ -30,7 +30,7 @@ from frameenrich.model import Batch, BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import check_params
-from frameenrich.providers.base import Provider, connect, provider_names
+from frameenrich.providers.base import Provider, check_request, connect, provider_names
 from frameenrich.store import JobFolder, ShardFolder, Store
 from frameenrich.tally import Positions
 
@@ -437,6 +437,8 @@ class Job:
                 connect(self.spec.provider, self._client, model)
 
     def _regenerate(self, wish: again.Wish, output: Output) -> Job:
+        if wish.params:
+            check_request(self._connected(), self.spec, wish.params)
         limits = self._connected().limits.within_tokens(self.spec.max_enqueued_tokens)
         with self._folder.lock():
             again.add_round(self._folder, output, wish, limits)

@@ -23,8 +23,8 @@ from frameenrich.errors import RowKeyError
 BLOCK_ROWS = 16_384
 """Keys are made text so many at a time."""
 _SEPARATOR = "\x1f"
-_PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,52}$"
-_SLUG_LENGTH = 22
+_PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,47}$"
+_SLUG_LENGTH = 14
 
 
 def key_names(frame: pd.DataFrame, key: Sequence[str] | None) -> list[str]:
@@ -197,8 +197,9 @@ def _show(value: object) -> str:
 def custom_ids(keys: pa.Table) -> pa.Array:
     """Name each row's request: ``row-<label>`` where the label allows, else a slug and a hash.
 
-    At most 59 characters of ``[A-Za-z0-9_-]``, unique where the keys are; a later round puts
-    ``r1-`` before them and stays within the 64 that every provider takes (BATCH_API.md).
+    At most 51 characters of ``[A-Za-z0-9_-]``, unique where the keys are; a later round puts
+    ``r1-`` before them, Anthropic's provider a mark of nine characters, and all stay within the 64
+    that every provider takes (BATCH_API.md).
 
     Examples
     --------

@@ -106,7 +106,8 @@ class Batch:
 
     ``uploading`` and ``creating`` are set before the call and unset after its answer is on disk:
     found set, the call may have been made. ``rejected`` requests were refused by validation and
-    are left out of later attempts. ``retry_at`` is when a full queue is tried again;
+    are left out of later attempts. ``asked_at`` is when the call that makes the batch was begun,
+    where a provider cannot be asked for the tag; ``retry_at`` is when a full queue is tried again;
     ``reused_from`` names the jobs whose answers a shard that was never sent was filled from;
     ``spent_file_ids`` are uploads of earlier attempts. ``requests`` is how many lines the shard's
     request file has.
@@ -129,6 +130,7 @@ class Batch:
     uploading: bool = False
     creating: bool = False
     fetched: bool = False
+    asked_at: float | None = None
     retry_at: float | None = None
     reused_from: tuple[str, ...] = ()
     spent_file_ids: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from frameenrich.merge import output_columns
 from frameenrich.output import Parser, choose_output
 from frameenrich.plan import Template, make_plan
 from frameenrich.preview import Preview
-from frameenrich.providers.base import Provider, connect
+from frameenrich.providers.base import Provider, check_request, connect
 from frameenrich.reuse import find_answers
 from frameenrich.store import open_store
 from frameenrich.write import check_frame, preview_bodies, write_job
@@ -48,6 +48,7 @@ def submit(
         endpoint=endpoint,
         **wishes,
     )
+    check_request(route, plan.spec)
     nonce = secrets.token_hex(8) if fresh else ""
     where = open_store(store)
     folder = write_job(

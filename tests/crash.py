@@ -69,10 +69,12 @@ def start(work: Callable[[], None]) -> int:
 
 
 @contextmanager
-def server_process() -> Iterator[str]:
-    """The loopback server, in a process that no kill here reaches."""
-    script = str(Path(__file__).parent / "batch_server")
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+def server_process(server: str = "batch_server", **options: Any) -> Iterator[str]:
+    """A loopback server, in a process that no kill here reaches."""
+    command = [sys.executable, str(Path(__file__).parent / server)]
+    if options:
+        command += ["--options", json.dumps(options)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()

@@ -1,6 +1,7 @@
 """Kill a job with SIGKILL at every step, run it again, and count what was lost or paid twice.
 
     uv run python tests/kill_matrix.py [--faults none,accepted_then_500,...] [--random 100]
+        [--service openai|azure|together|anthropic]
 
 A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server; the process is
 killed before and after each. The job is real: two shards, one malformed row that is regenerated,
@@ -21,10 +22,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx2
 import openai
 import pandas as pd
@@ -32,6 +35,8 @@ from crash import KillPoint, control, forked, ledger, server_process, start, wat
 
 import frameenrich.verbs  # noqa: F401 - loaded here once, so that forks need not
 from frameenrich.model import Limits
+from frameenrich.providers.anthropic_batch import AnthropicBatch
+from frameenrich.providers.dialects import TOGETHER
 from frameenrich.providers.openai_batch import OpenAIBatch
 
 ROWS = 6
@@ -54,12 +59,85 @@ FAULTS: dict[str, dict[str, Any] | None] = {
 
 
 @dataclass(frozen=True)
+class Service:
+    """A server to run, and how to reach it.
+
+    ``connect`` makes a provider from the server's address, ``key`` says what two batches for one
+    shard have in common, and ``create`` is where batches are made.
+    """
+
+    server: str
+    options: dict[str, Any]
+    connect: Callable[[str], Any]
+    key: Callable[[Any], Any]
+    create: str = "POST /v1/batches"
+
+    def fault(self, name: str) -> dict[str, Any] | None:
+        """A fault of the table, at this server's own routes."""
+        fault = FAULTS[name]
+        if fault is None or self.server != "anthropic_server":
+            return fault
+        where = {"html_502": "GET /v1/messages/batches/*", "not_json": "GET /v1/messages/batches/*",
+                 "truncated_download": "GET /v1/messages/batches/*/results"}  # fmt: skip
+        if fault["name"].startswith(("accepted", "rate")):
+            return {**fault, "where": self.create}
+        return {**fault, **({"where": where[fault["name"]]} if fault["name"] in where else {})}
+
+
+def _openai(base_url: str) -> OpenAIBatch:
+    plain = httpx2.Client(verify=False)  # loopback: spares each fork the certificates
+    client = openai.OpenAI(api_key="sk-test", base_url=base_url, http_client=plain)
+    return OpenAIBatch(client, attempts=8, wait_seconds=0.002)
+
+
+def _azure(base_url: str) -> OpenAIBatch:
+    client = openai.AzureOpenAI(
+        api_key="k",
+        azure_endpoint=base_url.removesuffix("/v1"),
+        api_version="2024-10-21",
+        http_client=httpx2.Client(verify=False),
+    )
+    return OpenAIBatch(client, attempts=8, wait_seconds=0.002)
+
+
+def _together(base_url: str) -> OpenAIBatch:
+    plain = httpx2.Client(verify=False)
+    client = openai.OpenAI(api_key="sk-test", base_url=base_url, http_client=plain)
+    return OpenAIBatch(client, attempts=8, wait_seconds=0.002, dialect=TOGETHER)
+
+
+def _anthropic(base_url: str) -> AnthropicBatch:
+    plain = httpx2.Client(verify=False)
+    client = anthropic.Anthropic(api_key="sk-test", base_url=base_url, http_client=plain)
+    return AnthropicBatch(client, attempts=8, wait_seconds=0.002)
+
+
+SERVICES = {
+    "openai": Service("batch_server", {}, _openai, lambda b: b["metadata"]["frameenrich_tag"]),
+    "azure": Service(
+        "batch_server", {"azure": True}, _azure, lambda b: b["metadata"]["frameenrich_tag"]
+    ),
+    "together": Service(
+        "batch_server", {"dialect": "together"}, _together, lambda b: b["input_file_id"]
+    ),
+    "anthropic": Service(
+        "anthropic_server",
+        {},
+        _anthropic,
+        lambda b: tuple(b["custom_ids"]),
+        create="POST /v1/messages/batches",
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Case:
     """One job of its own: its rows are called after its number."""
 
     number: int
     base_url: str
     folder: Path
+    service: Service
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -74,13 +152,11 @@ class Case:
 
     def run(self) -> None:
         """Submit, wait, regenerate what is flagged, collect."""
-        plain = httpx2.Client(verify=False)  # loopback: spares each fork the certificates
-        client = openai.OpenAI(api_key="sk-test", base_url=self.base_url, http_client=plain)
-        provider = OpenAIBatch(client, attempts=8, wait_seconds=0.002)
+        provider = self.service.connect(self.base_url)
         provider.limits = Limits(max_requests=ROWS_A_SHARD, queue_wait_seconds=0.01)
         job = self.frame.llmbatch.submit(
             "{{ text }}", "m", response_model={"text": str}, prefix="out_",
-            provider=provider, store=self.folder / "store",
+            provider=provider, store=self.folder / "store", params={"max_tokens": 50},
         )  # fmt: skip
         job.wait(poll_seconds=0.001)
         job.regenerate(feedback=False).wait(poll_seconds=0.001)
@@ -113,9 +189,10 @@ class Tally:
 class Matrix:
     """Runs cases against one server and adds up what they did."""
 
-    def __init__(self, name: str, fault: dict[str, Any] | None, base_url: str, root: Path) -> None:
+    def __init__(self, name: str, service: Service, base_url: str, root: Path) -> None:
         self.tally = Tally(name)
-        self._fault = fault
+        self._service = service
+        self._fault = service.fault(name)
         self._url = base_url
         self._root = root
         self._number = 0
@@ -128,7 +205,7 @@ class Matrix:
         control(self._url, "add", name="malformed", where=f"row-c{self._number}r0")
         if self._fault is not None:
             control(self._url, "add", **self._fault)
-        return Case(self._number, self._url, folder)
+        return Case(self._number, self._url, folder, self._service)
 
     def warm_up(self) -> None:
         """Run once in this process, so that what is imported late is there in every fork."""
@@ -196,21 +273,29 @@ class Matrix:
         self.tally.twice = sum(count - 1 for count in books["executed"].values() if count > 1)
         if sum(books["executed"].values()) != runs:
             self.tally.problems.append(f"{sum(books['executed'].values())} of {runs} requests ran")
-        ran = [batch for batch in books["batches"].values() if batch["status"] == "completed"]
-        tags = Counter(batch["metadata"]["frameenrich_tag"] for batch in ran)
+        ended = ("completed", "ended")
+        ran = [
+            b
+            for b in books["batches"].values()
+            if b.get("processing_status", b.get("status")) in ended
+        ]
+        tags = Counter(map(self._service.key, ran))
         self.tally.extra_batches = sum(count - 1 for count in tags.values())
-        used = {batch["input_file_id"] for batch in books["batches"].values()}
-        inputs = [f for f in books["files"].values() if f["purpose"] == "batch"]
+        used = {batch.get("input_file_id") for batch in books["batches"].values()}
+        inputs = [f for f in books["files"].values() if f["purpose"] != "batch_output"]
         self.tally.orphan_files = sum(f["id"] not in used for f in inputs)
         return self.tally
 
 
 def run_matrix(
-    name: str, fault: dict[str, Any] | None, *, every: int = 1, randoms: int = 0, seed: int = 0
+    name: str, service: Service, *, every: int = 1, randoms: int = 0, seed: int = 0
 ) -> Tally:
     """One row: kill at every step (or every so many), and at random moments."""
-    with server_process() as base_url, tempfile.TemporaryDirectory() as root:
-        matrix = Matrix(name, fault, base_url, Path(root))
+    with (
+        server_process(service.server, **service.options) as base_url,
+        tempfile.TemporaryDirectory() as root,
+    ):
+        matrix = Matrix(name, service, base_url, Path(root))
         matrix.warm_up()
         started = time.monotonic()
         steps = matrix.count_steps()
@@ -248,11 +333,13 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="kill at every so many steps")
     parser.add_argument("--random", type=int, default=RANDOM_KILLS, help="kills at random moments")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which rows, by name")
+    parser.add_argument("--service", default="openai", choices=SERVICES, help="whose API")
     wishes = parser.parse_args()
     tallies = []
     for name in wishes.faults.split(","):
         randoms = wishes.random if name == "none" else 0
-        tallies.append(run_matrix(name, FAULTS[name], every=wishes.every, randoms=randoms))
+        service = SERVICES[wishes.service]
+        tallies.append(run_matrix(name, service, every=wishes.every, randoms=randoms))
         print(show(tallies[-1:]).splitlines()[1], flush=True)
     print(f"\n{show(tallies)}")
     return 0 if all(tally.clean for tally in tallies) else 1

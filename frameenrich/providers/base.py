@@ -13,7 +13,8 @@ from importlib.metadata import entry_points
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
 from frameenrich.errors import ParameterError, StoreError
-from frameenrich.model import Batch, Limits
+from frameenrich.model import Batch, JobSpec, Json, Limits
+from frameenrich.shard import request_body
 
 _GROUP = "frameenrich.providers"
 
@@ -51,6 +52,9 @@ class Desk(Protocol):
 @runtime_checkable
 class Provider(Protocol):
     """Where requests go.
+
+    A provider may have a sixth verb, ``check(body)``: it gets a request's body without a row's
+    text and raises `ParameterError` where its API cannot carry it, before anything is written.
 
     ``blocking`` says that `send` answers the requests itself, in this process, and returns when
     all are answered; otherwise it returns as soon as the provider has the batch.
@@ -134,6 +138,23 @@ def connect(provider: str | Provider, client: Any = None, model: str | None = No
         f"Use {close[0]!r}." if close else f"Use one of: {', '.join(provider_names())}.",
         provider=provider,
     )
+
+
+def check_request(
+    provider: Provider, spec: JobSpec, params: Mapping[str, Json] | None = None
+) -> None:
+    """Have a provider refuse what its API cannot carry, before anything is written or sent.
+
+    Raises
+    ------
+    ParameterError
+        The job's requests, with `params` in place of their own, are none for it.
+    """
+    check = getattr(provider, "check", None)
+    if check is not None:
+        image = ("data:image/png;base64,",) if spec.image else ()
+        body = request_body(spec, [""] * len(spec.messages), image)
+        check({**body, **(params or {})})
 
 
 def _checked(provider: Any) -> Provider:

@@ -55,26 +55,31 @@ class Calls:
         self._attempts = attempts
         self._wait_seconds = wait_seconds
 
-    def patiently(self, call: Callable[[], T], doing: str) -> T:
-        """Make a call, again after passing faults; what remains becomes a `ProviderError`."""
+    def patiently(
+        self,
+        call: Callable[[], T],
+        doing: str,
+        *,
+        again: Callable[[BaseException], bool] = lambda _: True,
+    ) -> T:
+        """Make a call, again after passing faults; what remains becomes a `ProviderError`.
+
+        `again` says of a passing fault whether the call may be repeated blindly. The error's
+        ``unmade`` tells what it said of the last one.
+        """
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self.passing),
+            retry=tenacity.retry_if_exception(lambda e: self.passing(e) and again(e)),
             wait=self._wait,
             stop=tenacity.stop_after_attempt(self._attempts)
             | tenacity.stop_before_delay(max(patience_left(), 0)),
             reraise=True,
         )
         try:
-            with self._translated(doing):
+            with self._translated(doing, again):
                 return retrying(call)
         except ProviderError as error:
             error.impatient = retrying.statistics["attempt_number"] < self._attempts
             raise
-
-    def once(self, call: Callable[[], T], doing: str) -> T:
-        """Make a call that must not be repeated blindly."""
-        with self._translated(doing):
-            return call()
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -86,7 +91,7 @@ class Calls:
         return backoff(state)
 
     @contextlib.contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
+    def _translated(self, doing: str, again: Callable[[BaseException], bool]) -> Iterator[None]:
         import httpx2  # noqa: PLC0415 - what the SDK lets through while a body is read
 
         ours = (self._sdk_error, httpx2.HTTPError, ValueError, NotYetError)
@@ -100,6 +105,7 @@ class Calls:
                 f"The provider did not {doing}: {says}.",
                 _advice(status),
                 status_code=status,
+                unmade=again(error),
                 lost_file=self._lost_file(error),
                 passing=self.passing(error),
                 try_later=type(error) is NotYetError or (status == 429 and self.passing(error)),  # noqa: PLR2004 - HTTP's own
@@ -144,8 +150,8 @@ class NotYetError(Exception):
 class ShortDownloadError(NotYetError):
     """Fewer bytes came than the server said there are."""
 
-    def __init__(self, what: str, received: int, expected: int) -> None:
-        super().__init__(f"{what} was cut short, {received:,} of {expected:,} bytes")
+    def __init__(self, what: str, received: int, expected: int, unit: str = "bytes") -> None:
+        super().__init__(f"{what} was cut short, {received:,} of {expected:,} {unit}")
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -65,6 +65,10 @@ class BatchServer(Service):
         if self.crashes and error is None:
             raise self.crashes[0]
 
+    def route(self, request: Request) -> Answer:
+        """Answer a request as the API does."""
+        return route(self, request)
+
     @property
     def origin(self) -> str:
         """``http://127.0.0.1:PORT``, which is Azure's ``azure_endpoint``."""
@@ -111,7 +115,7 @@ def _answer_faulty(server: BatchServer, request: Request, faults: tuple[Fault, .
         if fault.name == "slow":
             server.stopping.wait(fault["seconds"])
     early = next((_EARLY[f.name](request, f) for f in faults if f.name in _EARLY), None)
-    answer = early or _respond(route, server, request)
+    answer = early or _respond(type(server).route, server, request)
     for fault in faults:
         if fault.name in _LATE and answer.status < 400:
             answer = _LATE[fault.name](answer, fault)
