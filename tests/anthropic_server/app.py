@@ -60,9 +60,8 @@ class AnthropicServer(BatchServer):
     def route(self, request: Request) -> Answer:
         """Answer a request as the API does."""
         keys = {self.require_key} if isinstance(self.require_key, str) else self.require_key
-        key = request.headers.get("x-api-key", "")
-        if keys is not None and key not in keys:
-            raise ApiError(401, f"invalid x-api-key {key}")
+        if keys is not None and _key(request) not in keys:
+            raise ApiError(401, f"invalid x-api-key {_key(request)}")
         if "anthropic-version" not in request.headers:
             raise ApiError(400, "anthropic-version: header is required")
         for method, pattern, act in _ROUTES:
@@ -76,7 +75,7 @@ class AnthropicServer(BatchServer):
         requests = check_create(request.parse_json(), self.max_requests)
         batch = MessageBatch(
             id=f"msgbatch_{next(self._numbers):06d}",
-            project=request.headers.get("x-api-key", ""),
+            project=_key(request),
             requests=requests,
             created_at=now(),
         )
@@ -104,8 +103,8 @@ class AnthropicServer(BatchServer):
     def found(self, batch_id: str, request: Request) -> MessageBatch:
         """Return a batch that this key may see."""
         batch = self._made.get(batch_id)
-        key = request.headers.get("x-api-key", "")
-        if batch is None or batch.deleted or (self.per_key_projects and batch.project != key):
+        strange = batch is not None and self.per_key_projects and batch.project != _key(request)
+        if batch is None or batch.deleted or strange:
             raise ApiError(404, f"Not found: {batch_id}")
         return batch
 
@@ -194,6 +193,11 @@ class AnthropicServer(BatchServer):
             batch.lines.extend(result_lines(request["custom_id"], result, ()))
         batch.status = "ended"
         batch.ended_at = now()
+
+
+def _key(request: Request) -> str:
+    """The key, as older and newer versions of the SDK send it."""
+    return request.headers.get("x-api-key") or request.key
 
 
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
