@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from tqdm import tqdm
 
 
 class KillPoint:
@@ -60,6 +62,7 @@ def start(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         code = 1
+        tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a killed one keeps it
         try:
             work()
             code = 0
