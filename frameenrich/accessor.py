@@ -110,8 +110,9 @@ class LLMBatch:
             (see `embed`) or ``/v1/moderations``, which adds the columns `name` (whether the text
             was flagged) and ``<name>_categories`` (for what).
         provider : str or Provider
-            ``"openai"`` (Batch API), ``"local"`` (the embedded model) or ``"file"``.
-        client : openai.OpenAI or openai.AzureOpenAI, optional
+            ``"openai"`` (Batch API), ``"azure"``, ``"groq"``, ``"together"``, ``"anthropic"``
+            (the extra ``frameenrich[anthropic]``), ``"local"`` (the embedded model) or ``"file"``.
+        client : openai.OpenAI, openai.AzureOpenAI or anthropic.Anthropic, optional
             By default built from the environment, as the SDK does.
         store : str or PathLike, optional
             By default ``$FRAMEENRICH_STORE``, else ``.frameenrich`` in the working directory.

@@ -282,7 +282,8 @@ class Sending:
         str,
         typer.Option(
             metavar="NAME",
-            help="openai (Batch API), local (embedded model), file (nowhere), or another.",
+            help="openai (Batch API), azure, groq, together, anthropic, local (embedded model), "
+            "file (nowhere), or another.",
             rich_help_panel=_SEND,
         ),
     ] = "openai"

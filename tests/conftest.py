@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No key, no store and no proxy from outside; the working folder is empty."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "FRAMEENRICH_STORE"):
+    theirs = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "TOGETHER_", "ANTHROPIC_")
+    for name in [n for n in os.environ if n.startswith(theirs)] + ["FRAMEENRICH_STORE"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
