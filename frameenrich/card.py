@@ -122,7 +122,7 @@ def _batches(card: Card) -> Markup:
     """Those that still run before those that ended; of many, the rest in a word."""
     ordered = sorted(card.shards, key=lambda shard: shard[2].settled)
     shown, rest = ordered[:_MAX_BATCHES], ordered[_MAX_BATCHES:]
-    heads = ("batch", "status", "done", "age", "id")
+    heads = ("round", "shard", "status", "done", "age", "batch")
     rows = [_row(heads, "th")] + [_row(_cells(*shard, card.now), "td") for shard in shown]
     table = _tag(
         "table", Markup().join(rows), "margin:8px 0 0;border-collapse:collapse;font-size:inherit"
@@ -139,9 +139,10 @@ def _row(cells: Iterable[str], tag: str) -> Markup:
 def _cells(round_: int, number: int, batch: Batch, now: float) -> tuple[str, ...]:
     done = (batch.completed or 0) + (batch.failed or 0)
     counts = f"{done:,} of {batch.total:,}" if batch.total else ""
+    where = str(round_), str(number)
     if batch.reused_from:
-        return f"round {round_}, {number}", "reused", counts, "", ", ".join(batch.reused_from)
-    return f"round {round_}, {number}", batch.status, counts, _age(batch, now), batch.id or "-"
+        return *where, "reused", counts, "", ", ".join(batch.reused_from)
+    return *where, batch.status, counts, _age(batch, now), batch.id or "-"
 
 
 def _age(batch: Batch, now: float) -> str:

@@ -303,7 +303,7 @@ def status(
     _show_status(open_job(job or _newest(store), store).status(), as_json=as_json)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_STEPS)
 @spread
 def report(
     job: Annotated[

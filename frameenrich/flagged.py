@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from frameenrich.card import COLORS
+from frameenrich.model import STATUS_ORDER
 from frameenrich.spot import spot
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     name : str
         The job's name, for the caption.
     """
-    shown = flagged.iloc[:rows].astype({"raw": object}).copy()
+    shown = flagged.sort_values("status", key=_order, kind="stable").iloc[:rows]
+    shown = shown.astype({"raw": object})
     if not shown.index.is_unique:  # a Styler needs names of its own; the frame's own may repeat
         shown = shown.reset_index(drop=True)
     shown = shown.rename(columns=_plain).rename_axis(index=_plain)  # a Styler escapes no names
@@ -47,6 +49,11 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     style = style.set_properties(subset=None, **_CELL)
     style = style.set_caption(str(escape(_caption(flagged, rows, name))))
     return style.hide() if isinstance(shown.index, pd.RangeIndex) else style
+
+
+def _order(statuses: pd.Series) -> pd.Series:
+    """As a report has them: first those whose answers one can look at."""
+    return statuses.map({str(status): place for place, status in enumerate(STATUS_ORDER)})
 
 
 def _plain(name: Any) -> str | None:

@@ -11,8 +11,7 @@ import pandas as pd
 from frameenrich import regenerate as again
 from frameenrich.card import Card
 from frameenrich.errors import OutputError
-from frameenrich.model import FLAGGED, Batch
-from frameenrich.report import STATUS_ORDER
+from frameenrich.model import FLAGGED, STATUS_ORDER, Batch
 from frameenrich.store import JobFolder, ShardFolder
 
 MAX_RESPONSE_BYTES = 8_000_000
@@ -95,7 +94,12 @@ def _facts(folder: JobFolder, frame: pd.DataFrame | None, reused: int) -> Iterat
         yield "rounds", str(rounds)
     if told := again.told(folder):
         yield "asked again", "; ".join(told)
-    yield "folder", os.path.relpath(folder.path) if folder.store.local else folder.path
+    yield "folder", _short(folder.path) if folder.store.local else folder.path
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def _used(folder: JobFolder, frame: pd.DataFrame) -> str:

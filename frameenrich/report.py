@@ -22,17 +22,9 @@ import jinja2
 from markupsafe import Markup
 
 from frameenrich.charts import Chart, short
-from frameenrich.model import FLAGGED, RowStatus
+from frameenrich.model import FLAGGED, STATUS_ORDER
 from frameenrich.prompts import Prompt
 from frameenrich.spot import spot
-
-STATUS_ORDER = [
-    *(status for status in RowStatus if status.flagged),
-    RowStatus.PENDING,
-    RowStatus.SKIPPED,
-    RowStatus.OK,
-]
-"""As a person wants to see rows: first what needs a look."""
 
 _MAX_CHARACTERS = 40_000_000
 """What a browser opens without delay; texts are cut so that a page's stay below it."""
