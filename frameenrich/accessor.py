@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
     from frameenrich.drive import JobStatus
     from frameenrich.job import Job
     from frameenrich.model import ImageDetail
@@ -346,6 +348,18 @@ class LLMBatch:
         Key, status, error, raw answer, attempt, and the history of earlier attempts.
         """
         return self._job(job, store, client).flagged(self._frame, **reading)
+
+    def show_flagged(
+        self,
+        job: Job | str | None = None,
+        *,
+        rows: int = 50,
+        store: StoreLike = None,
+        client: Any = None,
+        **reading: Any,
+    ) -> Styler:
+        """The frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
+        return self._job(job, store, client).show_flagged(self._frame, rows=rows, **reading)
 
     def regenerate(
         self,

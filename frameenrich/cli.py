@@ -305,6 +305,37 @@ def status(
 
 @app.command(rich_help_panel=_STEPS)
 @spread
+def report(
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="The job's id; by default the newest.",
+            autocompletion=_job_ids,
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    answering: Answering,
+    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The HTML file.")] = Path(
+        "report.html"
+    ),
+    rows: Annotated[
+        int, typer.Option(min=0, help="How many rows that are not flagged it holds at most.")
+    ] = 10_000,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page on a job's answers, for a person who decides whether to trust them."""
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
+
+    found = open_job(job or _newest(store), store)
+    path = found.report(out, rows=rows, **answering.wishes())
+    typer.echo(as_line({"job": found.id, "report": str(path)}) if as_json else str(path))
+
+
+@app.command(rich_help_panel=_STEPS)
+@spread
 def regenerate(
     ctx: typer.Context,
     job: JobId,

@@ -34,6 +34,8 @@ _DATA_URL = re.compile(
     r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)", re.IGNORECASE | re.DOTALL
 )
 _JPEG_QUALITY = 90
+_THUMBNAIL_QUALITY = 78
+_SMALL_BYTES = 6_000
 _MEND = "Mend that cell, or leave the row out; nothing was sent."
 
 
@@ -74,6 +76,30 @@ def data_url(content: bytes) -> str:
     'data:image/gif;base64,R0lGODlh'
     """
     return f"data:{media_type(content)};base64,{base64.b64encode(content).decode()}"
+
+
+def thumbnail(url: str, *, max_pixels: int = 320, max_bytes: int = 60_000) -> str | None:
+    """A ``data:`` URL's image, made small; None for another URL, and where it cannot be small.
+
+    Parameters
+    ----------
+    url : str
+        As a request carries it.
+    max_pixels : int
+        The longest side.
+    max_bytes : int
+        How large the image may be; without Pillow, those that are smaller as they are.
+    """
+    found = _DATA_URL.fullmatch(url)
+    try:
+        content = base64.b64decode(found[1]) if found else b""
+        if media_type(content) is None:
+            return None
+        if len(content) > _SMALL_BYTES:
+            content = _thumbnail(content, max_pixels)
+    except (_UnusableError, binascii.Error):
+        pass
+    return data_url(content) if media_type(content) and len(content) <= max_bytes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +408,27 @@ def _downscaled(content: bytes, max_pixels: int) -> bytes:
         sink = io.BytesIO()
         options = {} if form == "PNG" else {"quality": _JPEG_QUALITY}
         ImageOps.exif_transpose(image).save(sink, form, **options)
+        return sink.getvalue()
+
+    smaller: bytes = _with_pillow(shrink)
+    return smaller
+
+
+def _thumbnail(content: bytes, max_pixels: int) -> bytes:
+    """A small JPEG of the image, on white where one can see through it."""
+
+    def shrink(pillow: Any) -> bytes:
+        from PIL import ImageOps  # noqa: PLC0415 - an extra
+
+        image = pillow.open(io.BytesIO(content))
+        image.draft("RGB", (max_pixels, max_pixels))
+        image = ImageOps.exif_transpose(image).convert("RGBA")
+        image.thumbnail((max_pixels, max_pixels))
+        ground = pillow.new("RGBA", image.size, "white")
+        sink = io.BytesIO()
+        pillow.alpha_composite(ground, image).convert("RGB").save(
+            sink, "JPEG", quality=_THUMBNAIL_QUALITY
+        )
         return sink.getvalue()
 
     smaller: bytes = _with_pillow(shrink)

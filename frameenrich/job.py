@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pandas as pd
 from frameenrich import advance as steps
 from frameenrich import drive
 from frameenrich import regenerate as again
+from frameenrich.card import card_html
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
 from frameenrich.errors import (
@@ -25,14 +25,18 @@ from frameenrich.errors import (
     ResponsesError,
 )
 from frameenrich.gather import gather, match_frame, refuse_mismatch
+from frameenrich.glance import glance
 from frameenrich.merge import answer_columns, details_wanted, with_columns
-from frameenrich.model import Batch, BatchStatus, JobSpec
+from frameenrich.model import BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import check_params
 from frameenrich.providers.base import Provider, check_request, connect, provider_names
 from frameenrich.store import JobFolder, ShardFolder, Store
 from frameenrich.tally import Positions
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 StoreLike = Store | str | os.PathLike[str] | None
 
@@ -111,24 +115,10 @@ class Job:
         )
 
     def _repr_html_(self) -> str:
-        cells = {
-            "job": self.id,
-            "model": f"{self.spec.model} through {self.spec.provider}",
-            "batches": ", ".join(map(drive.aged_now, self._batches())),
-            "reused": f"{self.reused:,} answers that this store had already",
-            **({"asked again": "; ".join(told)} if (told := again.told(self._folder)) else {}),
-            "folder": os.path.relpath(self.path) if self._folder.store.local else self.path,
-            "next": "df.llmbatch.collect()",
-        }
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th>"
-            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for name, text in cells.items()
-        )
-        return f"<table>{rows}</table>"
+        def answers() -> pd.DataFrame:
+            return self._answers(self._reading(), usage=True, flatten=False)
 
-    def _batches(self) -> list[Batch]:
-        return [shard.batch for shard in self._folder.all_shards()]
+        return card_html(glance(self._folder, answers, self.reused))
 
     def _connected(self) -> Provider:
         if self._provider is None:
@@ -284,6 +274,12 @@ class Job:
         self._bring_up_to_date(wait, deadline, poll_seconds)
         if max_rounds:
             self._mend(output, max_rounds, deadline, poll_seconds)
+        return self._answers(output, frame, usage=usage, flatten=flatten)
+
+    def _answers(
+        self, output: Output, frame: pd.DataFrame | None = None, *, usage: bool, flatten: bool
+    ) -> pd.DataFrame:
+        """What is on disk, as columns; asks nobody."""
         sidecar = self._folder.sidecar()
         if frame is None:
             frame = self._key_frame(sidecar)
@@ -374,6 +370,73 @@ class Job:
         earlier = again.history(self._folder, output, own.tolist())
         table["history"] = pd.Series(earlier, dtype=object)
         return table if frame is None else table.set_axis(frame.index[rows])
+
+    def show_flagged(
+        self, frame: pd.DataFrame | None = None, *, rows: int = 50, **reading: Any
+    ) -> Styler:
+        """The flagged rows for a notebook: `flagged`, made to be read by a person.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            Whose rows; by default all of the job.
+        rows : int
+            How many are shown; `flagged` gives all of them as data.
+        **reading
+            ``labels``, ``response_model`` or ``parser``, as `collect` takes them.
+
+        Returns
+        -------
+        pandas.io.formats.style.Styler
+            With the place that an error is about marked in the raw answer.
+        """
+        from frameenrich.flagged import styled  # noqa: PLC0415 - for this verb only
+
+        return styled(self.flagged(frame, **reading), rows, self.spec.name)
+
+    def report(
+        self, path: str | os.PathLike[str] = "report.html", *, rows: int = 10_000, **reading: Any
+    ) -> Path:
+        """Write a page for a person who decides whether to trust the answers.
+
+        One HTML file that opens without a network: counts by status, what was answered, what it
+        took, and the rows with prompt, answer, reason and images, the flagged ones first.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file, replaced where it is there.
+        rows : int
+            How many rows that are not flagged it may hold; of more, a random sample, as the page
+            tells. Flagged rows are always in, up to 50,000 of them.
+        **reading
+            ``labels``, ``response_model`` or ``parser``, as `collect` takes them.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+        >>> job = frame.llmbatch.submit("{{ title }}?", "m", provider="file", store=folder)
+        >>> job.report(f"{folder}/report.html").name
+        'report.html'
+        """
+        from frameenrich import reporting  # noqa: PLC0415 - for this verb only
+
+        answered = self.collect(usage=True, **reading)
+        answers = reporting.Answers(self._folder, answered, self.flagged(**reading))
+        secret = getattr(self._client, "api_key", None)
+        return reporting.write_report(path, answers, rows=rows, secret=secret)
 
     def regenerate(
         self,

@@ -53,6 +53,14 @@ class RowStatus(StrEnum):
 
 FLAGGED = frozenset(RowStatus) - {RowStatus.OK, RowStatus.PENDING, RowStatus.SKIPPED}
 
+STATUS_ORDER = [
+    *(status for status in RowStatus if status.flagged),
+    RowStatus.PENDING,
+    RowStatus.SKIPPED,
+    RowStatus.OK,
+]
+"""As a person wants to see rows: first what needs a look."""
+
 
 class BatchStatus(StrEnum):
     """The words a batch's status can be; a provider may send others.

@@ -20,7 +20,7 @@ newest bad answer only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,7 @@ def add_round(folder: JobFolder, output: Output, wish: Wish, limits: Limits) -> 
 def _lines(folder: JobFolder, chosen: Mapping[str, Result], wish: Wish) -> Iterator[Again]:
     """Each chosen row's request as it was last sent, reworked; one line at a time in memory."""
     round_ = folder.rounds()
-    for custom_id, line in _last_lines(folder, chosen):
+    for custom_id, line in last_lines(folder, chosen):
         result, own = chosen[custom_id], f"r{round_}-{custom_id}"
         rework = _Rework(result, wish, folder.spec)
         reworked, request_hash = reworked_line(line, own, rework)
@@ -130,8 +130,8 @@ def _lines(folder: JobFolder, chosen: Mapping[str, Result], wish: Wish) -> Itera
         yield Again(custom_id, own, reworked, request_hash, rework.model, result.status, change)
 
 
-def _last_lines(folder: JobFolder, chosen: Mapping[str, Result]) -> Iterator[tuple[str, bytes]]:
-    """The newest request line of each row, with the row's custom_id in round 0."""
+def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The newest request line of some rows, each with the row's custom_id in round 0."""
     own = {custom_id: custom_id for custom_id in chosen}
     last = dict.fromkeys(chosen, 0)
     for round_ in range(1, folder.rounds()):

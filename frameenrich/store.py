@@ -353,6 +353,16 @@ class JobFolder:
         """What a person calls the parts of the key."""
         return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
 
+    @property
+    def row_count(self) -> int:
+        """How many rows the job has; reads no row."""
+        path = f"{self.path}/{_SIDECAR}"
+        try:
+            with self.store.fs.open(path, "rb") as file:
+                return int(pq.read_metadata(file).num_rows)
+        except _DAMAGE as error:
+            raise _unreadable(path, error) from error
+
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
         """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
         path = f"{self.path}/{_SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{_SIDECAR}"
@@ -471,6 +481,12 @@ class ShardFolder:
     def request_bytes(self) -> int:
         """Size of the requests file."""
         return int(self.job.store.fs.size(self.requests_path))
+
+    @property
+    def response_bytes(self) -> int:
+        """Size of the responses file; 0 where none has come."""
+        fs = self.job.store.fs
+        return int(fs.size(self.responses_path)) if fs.exists(self.responses_path) else 0
 
     def read_responses(self) -> Iterator[bytes]:
         """The responses file in pieces; nothing where none has come."""

@@ -1,0 +1,178 @@
+"""A job as a card in a notebook: how far it is, its batches, what it took, what to call next.
+
+Inline styles only, since notebooks strip the others, and colours that read on light and on dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from frameenrich.model import TERMINAL, Batch
+
+COLORS = {
+    "ok": "#2e9a6a",
+    "pending": "#7f8fa6",
+    "malformed": "#d4700f",
+    "truncated": "#b08400",
+    "refused": "#8a4cc0",
+    "empty": "#7d828a",
+    "failed": "#d23f3f",
+    "expired": "#9b5c37",
+    "cancelled": "#5c6878",
+    "missing": "#bd4a8c",
+    "skipped": "#aaadb2",
+    "answered": "#2e9a6a",
+}
+"""Of row statuses, and of ``answered``: what a provider counts as done, not yet judged."""
+_MAX_BATCHES = 8
+_FAINT = "rgba(128,128,128,.35)"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card shows.
+
+    ``counts`` are rows (or, where ``unit`` says so, requests) by status; ``shards`` the round,
+    number and batch of each shard; ``facts`` further lines, ``next_calls`` what to write next.
+    """
+
+    id: str
+    title: str
+    counts: Mapping[str, int]
+    unit: str
+    shards: Sequence[tuple[int, int, Batch]]
+    facts: Mapping[str, str]
+    next_calls: Sequence[str]
+    now: float
+
+
+def card_html(card: Card) -> str:
+    """The card as HTML.
+
+    Examples
+    --------
+    >>> card = Card("job-1", "a <b> model", {"ok": 1}, "rows", (), {}, ["job.collect()"], 0.0)
+    >>> "a &lt;b&gt; model" in card_html(card)
+    True
+    """
+    parts = [
+        _head(card),
+        _bar(card.counts),
+        _legend(card.counts, card.unit),
+        _lines(card.facts),
+        _batches(card),
+        _next(card.next_calls),
+    ]
+    box = f"border:1px solid {_FAINT};border-radius:8px;padding:12px 16px;max-width:760px"
+    return str(_tag("div", Markup().join(parts), f"{box};font-size:13px;line-height:1.5"))
+
+
+def _tag(name: str, content: str, style: str = "") -> Markup:
+    """An element; its content is escaped where it is not markup already."""
+    return Markup('<{0} style="{1}">{2}</{0}>').format(name, style, content)
+
+
+def _head(card: Card) -> Markup:
+    name = _tag("b", card.id, "font-size:14px")
+    return _tag("div", name + _tag("span", f"  {card.title}", "opacity:.7;margin-left:8px"))
+
+
+def _bar(counts: Mapping[str, int]) -> Markup:
+    pieces = [
+        _tag("div", "", f"flex:{n} 1 0;min-width:3px;background:{COLORS.get(s, '#888')}")
+        for s, n in counts.items()
+    ]
+    style = (
+        f"display:flex;gap:1px;height:8px;border-radius:4px;background:{_FAINT};margin:10px 0 6px"
+    )
+    return _tag("div", Markup().join(pieces), f"{style};overflow:hidden")
+
+
+def _legend(counts: Mapping[str, int], unit: str) -> Markup:
+    total = sum(counts.values())
+    words = [
+        _tag("span", _dot(s) + f"{s} {n:,}", "margin-right:16px;white-space:nowrap")
+        for s, n in counts.items()
+    ]
+    return _tag("div", Markup().join(words) + _tag("span", f"of {total:,} {unit}", "opacity:.7"))
+
+
+def _dot(status: str) -> Markup:
+    color = COLORS.get(status, "#888")
+    round_ = "display:inline-block;width:8px;height:8px;border-radius:4px;margin-right:5px"
+    return _tag("span", "", f"{round_};background:{color}")
+
+
+def _lines(facts: Mapping[str, str]) -> Markup:
+    named = [
+        _tag(
+            "div",
+            _tag("span", name, "opacity:.7;flex:0 0 92px") + _tag("span", value),
+            "display:flex",
+        )
+        for name, value in facts.items()
+    ]
+    return _tag("div", Markup().join(named), "margin-top:8px")
+
+
+def _batches(card: Card) -> Markup:
+    """Those that still run before those that ended; of many, the rest in a word."""
+    ordered = sorted(card.shards, key=lambda shard: shard[2].settled)
+    shown, rest = ordered[:_MAX_BATCHES], ordered[_MAX_BATCHES:]
+    heads = ("round", "shard", "status", "done", "age", "batch")
+    rows = [_row(heads, "th")] + [_row(_cells(*shard, card.now), "td") for shard in shown]
+    table = _tag(
+        "table", Markup().join(rows), "margin:8px 0 0;border-collapse:collapse;font-size:inherit"
+    )
+    return table + (_tag("div", f"and {_told(rest)}", "opacity:.7") if rest else "")
+
+
+def _row(cells: Iterable[str], tag: str) -> Markup:
+    style = "text-align:left;padding:1px 18px 1px 0;font-weight:normal;background:none"
+    style += ";opacity:.7" if tag == "th" else ""
+    return _tag("tr", Markup().join(_tag(tag, cell, style) for cell in cells), "background:none")
+
+
+def _cells(round_: int, number: int, batch: Batch, now: float) -> tuple[str, ...]:
+    done = (batch.completed or 0) + (batch.failed or 0)
+    counts = f"{done:,} of {batch.total:,}" if batch.total else ""
+    where = str(round_), str(number)
+    if batch.reused_from:
+        return *where, "reused", counts, "", ", ".join(batch.reused_from)
+    return *where, batch.status, counts, _age(batch, now), batch.id or "-"
+
+
+def _age(batch: Batch, now: float) -> str:
+    """How long a batch has been at the provider, or took there.
+
+    Examples
+    --------
+    >>> _age(Batch("t", status="in_progress", created_at=0), 3_700)
+    '1 h 01 min'
+    """
+    if batch.created_at is None:
+        return "not sent"
+    if batch.status in TERMINAL and batch.ended_at is None:
+        return ""
+    seconds = int((batch.ended_at or now) - batch.created_at)
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min" if minutes else f"{max(seconds, 0)} s"
+
+
+def _told(shards: Iterable[tuple[int, int, Batch]]) -> str:
+    counts: dict[str, int] = {}
+    for _, _, batch in shards:
+        counts[batch.status] = counts.get(batch.status, 0) + 1
+    return ", ".join(f"{n:,} more {status}" for status, n in counts.items())
+
+
+def _next(calls: Iterable[str]) -> Markup:
+    codes = Markup("&ensp;").join(_tag("code", call) for call in calls)
+    return _tag(
+        "div", _tag("span", "next", "opacity:.7;margin-right:10px") + codes, "margin-top:8px"
+    )
