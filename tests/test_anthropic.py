@@ -377,7 +377,7 @@ def test_what_an_ended_batch_left_is_kept(
 
     check_rows(out, frame, {"T-02": end, "T-03": end})
     check_rows(again, frame)
-    assert [batch.status for batch in job._batches()] == [end, "completed"]
+    assert [word for word, _ in job.status().shards] == [end, "completed"]
     check_paid(server, batches=2)
 
 
