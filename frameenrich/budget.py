@@ -391,9 +391,7 @@ def row_costs(
     return np.where(slots >= 0, cost[slots], math.nan)
 
 
-def _cost_by_slot(
-    folder: JobFolder, prices: Prices, found: Gathered
-) -> npt.NDArray[np.float64]:
+def _cost_by_slot(folder: JobFolder, prices: Prices, found: Gathered) -> npt.NDArray[np.float64]:
     """What each request of round 0 cost, with its later rounds."""
     till, cost = _Till(folder, prices), np.zeros(len(found.slots))
     for round_ in range(folder.rounds()):
