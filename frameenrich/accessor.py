@@ -11,6 +11,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+    from frameenrich.cost import Estimate
     from frameenrich.drive import JobStatus
     from frameenrich.job import Job
     from frameenrich.model import ImageDetail
@@ -57,6 +58,8 @@ class LLMBatch:
         on_null: str = "raise",
         prefix: str = "",
         max_enqueued_tokens: int | None = None,
+        max_cost: float | None = None,
+        prices: Mapping[str, Any] | None = None,
         fresh: bool = False,
     ) -> Job:
         """Render each row to a request and send them as a batch job.
@@ -125,6 +128,16 @@ class LLMBatch:
         max_enqueued_tokens : int, optional
             How many prompt tokens may wait at the provider at once (its queue limit for the
             model): batches are made smaller and sent as room comes; `Job.wait` drives that.
+        max_cost : float, optional
+            USD that the whole job may cost, later rounds in any session included; kept with the
+            job. What could cost more is refused before anything is sent, by what `estimate` says:
+            so the answers need a cap (``params={"max_tokens": 50}``), or earlier answers of this
+            store to the same template, model and parameters, as of a pilot. Takes
+            ``frameenrich[cost]``.
+        prices : mapping, optional
+            What the model costs where that is not known, or is another: live USD per million
+            tokens, ``{"input": 0.15, "output": 0.60}`` and perhaps ``"cached_input"``; or such a
+            dict by model's name. A batch costs half. Kept with the job, for `Job.usage`.
         fresh : bool
             Make a new job even where the same one exists, and reuse no answers.
 
@@ -136,6 +149,8 @@ class LLMBatch:
         ------
         InputError
             Something cannot be used; nothing was sent.
+        BudgetError
+            It could cost more than `max_cost`; nothing was sent, and there is no job.
         ProviderError
             The provider refused or broke; submit again to go on where it stopped.
 
@@ -179,6 +194,8 @@ class LLMBatch:
             on_null=on_null,
             prefix=prefix,
             max_enqueued_tokens=max_enqueued_tokens,
+            max_cost=max_cost,
+            prices=prices,
             fresh=fresh,
         )
 
@@ -262,6 +279,47 @@ class LLMBatch:
 
         return story.preview(self._frame, template, model, n=n, **options)
 
+    def estimate(self, template: Template, model: str, **options: Any) -> Estimate:
+        """What a `submit` would send and cost; sends and writes nothing, and takes no key.
+
+        Tokens are counted offline (``frameenrich[cost]``), exactly where the model's vocabulary is
+        known. What is repeated, skipped, or answered in the store already costs nothing.
+
+        Parameters
+        ----------
+        template, model, **options
+            As `submit` takes them.
+
+        Returns
+        -------
+        Estimate
+            ``rows``, ``requests``, ``prompt_tokens``, ``max_completion_tokens``, ``batch_usd``,
+            ``live_usd`` and more. Without a cap on the answers (``max_tokens``) their length is
+            taken from earlier answers of this store, or left out: `Estimate.bound` tells.
+
+        Raises
+        ------
+        ParameterError
+            The model's price is not known, and ``prices=`` does not say it.
+
+        Examples
+        --------
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose", "Red mug"]})
+        >>> frame.llmbatch.estimate(
+        ...     "Colour of {{ title }}?", "gpt-4o-mini", params={"max_tokens": 5}
+        ... )
+        model              gpt-4o-mini
+        rows               3
+        requests           2
+        prompt tokens      24
+        completion tokens  at most 10
+        cost, batch        at most $0.0000048
+        cost, live         at most $0.0000096
+        """
+        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
+
+        return story.estimate(self._frame, template, model, **options)
+
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
         from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
@@ -281,6 +339,8 @@ class LLMBatch:
         timeout: float | None = None,
         poll_seconds: float | None = None,
         max_rounds: int = 0,
+        max_cost: float | None = None,
+        prices: Mapping[str, Any] | None = None,
         usage: bool = False,
         flatten: bool = False,
         client: Any = None,
@@ -301,8 +361,13 @@ class LLMBatch:
             With ``wait=True``, how often to `regenerate` by itself what can be mended: until
             nothing is left, a round changed nothing, or the job has had this many rounds after
             its first.
+        max_cost : float, optional
+            With `max_rounds`, USD for the whole job in place of what `submit` was given: a round
+            that could cost more is not sent, with a warning.
+        prices : mapping, optional
+            As `submit` takes them, for this call.
         usage : bool
-            Whether to add the columns on model, attempt, tokens, custom_id and raw answer.
+            Whether to add the columns on model, attempt, tokens, cost, custom_id and raw answer.
         flatten : bool
             Whether nested objects become columns, ``field.sub``; lists stay lists.
         client, store : optional
@@ -330,6 +395,8 @@ class LLMBatch:
             timeout=timeout,
             poll_seconds=poll_seconds,
             max_rounds=max_rounds,
+            max_cost=max_cost,
+            prices=prices,
             usage=usage,
             flatten=flatten,
             **reading,
@@ -369,13 +436,21 @@ class LLMBatch:
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
         feedback: bool = True,
+        max_cost: float | None = None,
+        prices: Mapping[str, Any] | None = None,
         store: StoreLike = None,
         client: Any = None,
         **reading: Any,
     ) -> Job:
         """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
         return self._job(job, store, client).regenerate(
-            statuses=statuses, model=model, params=params, feedback=feedback, **reading
+            statuses=statuses,
+            model=model,
+            params=params,
+            feedback=feedback,
+            max_cost=max_cost,
+            prices=prices,
+            **reading,
         )
 
     def status(

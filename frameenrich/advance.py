@@ -237,14 +237,14 @@ def _sight(shard: ShardFolder, batch: Batch) -> Shard:
         tag=batch.tag,
         endpoint=spec.endpoint,
         url=spec.url,
-        model=_model_of(shard),
+        model=model_of(shard),
         requests=shard.request_count - len(left_out),
         open=lambda: _open_without(shard, left_out),
         metadata=_metadata(shard, spec),
     )
 
 
-def _model_of(shard: ShardFolder) -> str:
+def model_of(shard: ShardFolder) -> str:
     """The model that a shard's requests are for; a later round's may be another than the job's."""
     if shard.round:
         with shard.open_requests() as lines:

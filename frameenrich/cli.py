@@ -15,6 +15,7 @@ import shlex
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,7 @@ from frameenrich.options import (
     Embedding,
     Reading,
     Sending,
+    Spending,
     Store,
     Writing,
     read_params,
@@ -263,6 +265,7 @@ def collect(
     reading: Reading,
     writing: Writing,
     answering: Answering,
+    spending: Spending,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until every row has its answer or its reason.")
     ] = False,
@@ -280,7 +283,8 @@ def collect(
     with _read(here, reading) as table:
         job = open_job(ids[0], store) if ids else find_job(table.frame, store)
         wait = wait or writing.timeout is not None
-        _finish(job, table, there, writing, answering, wait=wait, as_json=as_json)
+        asked = {**answering.wishes(), **spending.wishes()}
+        _finish(job, table, there, writing, asked, wait=wait, as_json=as_json)
 
 
 @app.command(rich_help_panel=_STEPS)
@@ -340,6 +344,7 @@ def regenerate(
     ctx: typer.Context,
     job: JobId,
     answering: Answering,
+    spending: Spending,
     statuses: Annotated[
         list[str] | None,
         typer.Option(
@@ -372,6 +377,7 @@ def regenerate(
         params=read_params(param),
         feedback=feedback,
         **answering.wishes(),
+        **spending.wishes(),
     )
     _show_status(again.status(), as_json=as_json)
 
@@ -491,6 +497,30 @@ def preview(
         typer.echo(printable(str(shown)))
 
 
+@app.command(rich_help_panel=_LOOK)
+@spread
+def estimate(
+    source: Source,
+    asking: Asking,
+    sending: Sending,
+    reading: Reading,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count requests and tokens, and show what they cost; sends and writes nothing."""
+    from frameenrich.tables import locate  # noqa: PLC0415
+    from frameenrich.verbs import estimate as count  # noqa: PLC0415 - heavy
+
+    with _read(locate(source, reading.format), reading) as table:
+        found = count(table.frame, **asking.wishes(), **sending.wishes(), store=store)
+    if as_json:
+        typer.echo(as_line(found.as_dict()))
+        return
+    print_rows(["estimate", ""], found.cells(), file=sys.stdout)
+    for note in found.notes:
+        say(f"note: {note}")
+
+
 @app.command(rich_help_panel=_WHOLE)
 def demo(
     rows: Annotated[
@@ -592,7 +622,7 @@ def _finish(
     table: Table,
     there: Place,
     writing: Writing,
-    answering: Answering | None = None,
+    asked: Mapping[str, Any] | None = None,
     *,
     wait: bool,
     as_json: bool,
@@ -600,8 +630,7 @@ def _finish(
     """Collect, write, and tell what became of the rows."""
     from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
 
-    reread = answering.wishes() if answering else {}
-    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **reread)
+    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **(asked or {}))
     write_table(table, answered, there, safe=writing.safe_csv)
     counts, examples = _tell(answered, job.spec.name)
     if as_json:

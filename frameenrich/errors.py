@@ -11,6 +11,7 @@
     │   ├── ColumnCollisionError    an output column exists already
     │   ├── ParameterError          an option or request parameter that is unknown or unusable
     │   ├── OutputError             labels, response_model or parser that cannot be used
+    │   ├── BudgetError             it could cost more than ``max_cost``
     │   ├── RequestTooLargeError    one row's request is larger than a whole batch file may be
     │   └── CredentialsError        no API key
     ├── FrameMismatchError          this frame is not the one the answers were made for
@@ -87,6 +88,13 @@ class ParameterError(InputError):
 
 class OutputError(InputError):
     """A ``labels``, ``response_model`` or ``parser`` that cannot be used."""
+
+
+class BudgetError(InputError):
+    """What was to be sent could cost more than ``max_cost`` leaves.
+
+    Attributes ``estimate_usd``, ``spent_usd`` (with what is on its way) and ``max_usd``.
+    """
 
 
 class RequestTooLargeError(InputError):

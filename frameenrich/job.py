@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,16 @@ import pandas as pd
 from frameenrich import advance as steps
 from frameenrich import drive
 from frameenrich import regenerate as again
+from frameenrich.budget import approve_round, job_usage, prices_of, row_costs
 from frameenrich.card import card_html
+from frameenrich.cost import Budget, JobUsage, check_max_cost, with_costs
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
 from frameenrich.errors import (
+    BudgetError,
     ColumnCollisionError,
     CredentialsError,
+    FrameEnrichWarning,
     OutputError,
     ParameterError,
     ResponsesError,
@@ -31,6 +36,7 @@ from frameenrich.model import BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import check_params
+from frameenrich.prices import PricesLike, check_prices
 from frameenrich.providers.base import Provider, check_request, connect, provider_names
 from frameenrich.store import JobFolder, ShardFolder, Store
 from frameenrich.tally import Positions
@@ -54,6 +60,8 @@ class Job:
         Where requests go; by default connected from the folder's spec when it is needed.
     client : openai.OpenAI, optional
         For connecting the provider.
+    budget : Budget, optional
+        What this session says of money; by default as the folder says.
     """
 
     def __init__(
@@ -63,7 +71,9 @@ class Job:
         output: Output | None = None,
         provider: Provider | None = None,
         client: Any = None,
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget or Budget()
         self._folder = folder
         self._output = output
         self._provider = provider
@@ -190,6 +200,33 @@ class Job:
         batches = [shard.batch for shard in self._folder.shards(0)]
         return sum(batch.total or 0 for batch in batches if batch.reused_from)
 
+    def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
+        """The tokens and USD that the job has taken so far, by the responses that are here.
+
+        Of every round, flagged answers included; asks no provider. Batches are reckoned at the
+        batch price, the embedded model costs nothing, and so does what was reused.
+
+        Parameters
+        ----------
+        prices : mapping, optional
+            As ``submit`` takes them, in place of what it was given.
+
+        Returns
+        -------
+        JobUsage
+            ``usd``, ``requests``, ``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, and
+            a ``table`` of them by round and model.
+        """
+        return job_usage(self._folder, prices_of(self._folder, self._wished(None, prices)))
+
+    def _wished(self, max_cost: float | None, prices: PricesLike | None) -> Budget:
+        """What this call says of money, else this session."""
+        cap = check_max_cost(max_cost)
+        return Budget(
+            self._budget.max_cost if cap is None else cap,
+            {**self._budget.prices, **check_prices(prices)},
+        )
+
     def cleanup(self) -> int:
         """Delete the provider's copies of input, output and error files.
 
@@ -218,6 +255,8 @@ class Job:
         timeout: float | None = None,
         poll_seconds: float | None = None,
         max_rounds: int = 0,
+        max_cost: float | None = None,
+        prices: PricesLike | None = None,
         usage: bool = False,
         flatten: bool = False,
         labels: Any = None,
@@ -239,8 +278,16 @@ class Job:
             With ``wait=True``, how often to `regenerate` what can be mended, unattended: until
             nothing is left, a round changed nothing, or the job has had this many rounds after
             its first. Rounds of earlier calls count, so that a cell run twice pays once.
+        max_cost : float, optional
+            With `max_rounds`, USD for the whole job: before a round, what was spent and what the
+            round could cost have to stay within, or it is not sent and a `FrameEnrichWarning` says
+            so. By default what ``submit`` was given.
+        prices : mapping, optional
+            As ``submit`` takes them, in place of what it was given.
         usage : bool
-            Whether to add model, attempt, tokens, finish reason, custom_id and raw answer.
+            Whether to add model, attempt, tokens, cost, finish reason, custom_id and raw answer.
+            A row's cost is that of all its requests in this job; rows that share one share its
+            cost, so that the column adds up to what the job cost.
         flatten : bool
             Whether nested objects become columns, ``field.sub``; lists stay lists.
         labels, response_model, parser
@@ -258,13 +305,19 @@ class Job:
         ColumnCollisionError
             The frame has got a column of its own where an answer would go.
         ParameterError
-            ``max_rounds`` without ``wait=True``.
+            ``max_rounds`` without ``wait=True``, or ``max_cost`` without ``max_rounds``.
         """
+        budget = self._wished(max_cost, prices)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         if max_rounds and not wait:
             raise ParameterError(
                 f"max_rounds={max_rounds} without wait=True.",
                 "Add wait=True: a round can only follow when the one before it has ended.",
+            )
+        if max_cost is not None and not max_rounds:
+            raise ParameterError(
+                f"max_cost={max_cost} without max_rounds=, and so nothing to pay for.",
+                "Add wait=True and max_rounds=, or give max_cost= to submit or regenerate.",
             )
         if frame is not None and max_rounds:  # refused before anything is paid for it
             refuse_mismatch(
@@ -273,11 +326,17 @@ class Job:
         deadline = Deadline.after(timeout)
         self._bring_up_to_date(wait, deadline, poll_seconds)
         if max_rounds:
-            self._mend(output, max_rounds, deadline, poll_seconds)
-        return self._answers(output, frame, usage=usage, flatten=flatten)
+            self._mend(output, max_rounds, deadline, poll_seconds, budget)
+        return self._answers(output, frame, budget, usage=usage, flatten=flatten)
 
     def _answers(
-        self, output: Output, frame: pd.DataFrame | None = None, *, usage: bool, flatten: bool
+        self,
+        output: Output,
+        frame: pd.DataFrame | None = None,
+        budget: Budget | None = None,
+        *,
+        usage: bool,
+        flatten: bool,
     ) -> pd.DataFrame:
         """What is on disk, as columns; asks nobody."""
         sidecar = self._folder.sidecar()
@@ -297,6 +356,11 @@ class Job:
             custom_ids=found.custom_ids if usage else None,
             flatten=flatten,
         )
+        if usage:
+            costs = row_costs(
+                self._folder, prices_of(self._folder, budget or Budget()), found, positions
+            )
+            columns = with_costs(columns, costs, self.spec.name)
         self._refuse_collisions(frame, columns)
         return with_columns(frame, columns)
 
@@ -317,13 +381,23 @@ class Job:
             drive.step(self._folder, self._connected())
 
     def _mend(
-        self, output: Output, max_rounds: int, deadline: Deadline, poll_seconds: float | None
+        self,
+        output: Output,
+        max_rounds: int,
+        deadline: Deadline,
+        poll_seconds: float | None,
+        budget: Budget,
     ) -> None:
-        """Regenerate and wait, until nothing is left to mend or a round changed nothing."""
+        """Regenerate and wait, until nothing is left to mend or to spend, or nothing changed."""
         left = again.repairable(self._folder, output)
         while left and self._folder.rounds() <= max_rounds:
             before = left
-            self._regenerate(again.Wish(), output)
+            try:
+                self._regenerate(again.Wish(), output, budget)
+            except BudgetError as error:
+                told = f"No further round of the job {self.id}: {error}"
+                warnings.warn(told, FrameEnrichWarning, stacklevel=4)
+                break
             self._wait(deadline, poll_seconds)
             left = again.repairable(self._folder, output)
             if left == before:
@@ -445,6 +519,8 @@ class Job:
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
         feedback: bool = True,
+        max_cost: float | None = None,
+        prices: PricesLike | None = None,
         labels: Any = None,
         response_model: Any = None,
         parser: Parser | None = None,
@@ -466,6 +542,11 @@ class Job:
             Request parameters to change for them, likewise; they win over a doubled cap.
         feedback : bool
             Whether a malformed row is shown its answer and what was wrong with it.
+        max_cost : float, optional
+            USD for the whole job, what is spent and on its way included; by default what
+            ``submit`` was given.
+        prices : mapping, optional
+            As ``submit`` takes them, in place of what it was given.
         labels, response_model, parser
             Another reading, as `collect` takes it: the rows that it flags are sent.
 
@@ -480,7 +561,10 @@ class Job:
             A status or request parameter that is unknown.
         OutputError
             The job's parser is of another session: pass it again.
+        BudgetError
+            The round could bring the job over `max_cost`; nothing was sent.
         """
+        budget = self._wished(max_cost, prices)
         self._bring_up_to_date(wait=False, deadline=Deadline(), poll_seconds=None)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         wish = again.Wish(
@@ -491,7 +575,7 @@ class Job:
         )
         if model is not None and self._connected().blocking:
             self._check_model(model)
-        return self._regenerate(wish, output)
+        return self._regenerate(wish, output, budget)
 
     def _check_model(self, model: str) -> None:
         """Have a provider that runs models itself refuse what it does not have, before a round."""
@@ -499,12 +583,13 @@ class Job:
             with contextlib.suppress(CredentialsError):  # a key is not the question
                 connect(self.spec.provider, self._client, model)
 
-    def _regenerate(self, wish: again.Wish, output: Output) -> Job:
+    def _regenerate(self, wish: again.Wish, output: Output, budget: Budget) -> Job:
         if wish.params:
             check_request(self._connected(), self.spec, wish.params)
         limits = self._connected().limits.within_tokens(self.spec.max_enqueued_tokens)
         with self._folder.lock():
-            again.add_round(self._folder, output, wish, limits)
+            approve = approve_round(self._folder, budget)
+            again.add_round(self._folder, output, wish, limits, approve)
         return self.send()
 
     def import_responses(self, path: str | os.PathLike[str]) -> Job:

@@ -220,6 +220,8 @@ class JobSpec:
     on_null: OnNull = "raise"
     sources: Mapping[str, str] = field(default_factory=dict)
     max_enqueued_tokens: int | None = None
+    max_cost: float | None = None
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     image: tuple[str, ...] = ()
     image_root: str = "."
     image_detail: ImageDetail | None = None

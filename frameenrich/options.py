@@ -275,6 +275,34 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Spending:
+    """What a job may cost, and what its model costs."""
+
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="USD",
+            help="What the whole job may cost, later rounds too; else nothing is sent.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT,OUTPUT[,CACHED]",
+            help="The model's price, in live USD per million tokens, where it is not known.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
+
+    def wishes(self) -> dict[str, Any]:
+        """The keyword arguments ``max_cost`` and ``prices``, those that were given."""
+        prices = None if self.prices is None else read_prices(self.prices)
+        return given(max_cost=self.max_cost, prices=prices)
+
+
+@dataclass(frozen=True)
 class Sending:
     """Where requests go, and how."""
 
@@ -300,6 +328,7 @@ class Sending:
         bool,
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),
     ] = False
+    spending: Spending = Spending()
 
     def wishes(self) -> dict[str, Any]:
         """The keyword arguments that ``submit`` has beside those of `Asking`."""
@@ -307,6 +336,7 @@ class Sending:
             "provider": self.provider,
             "fresh": self.fresh,
             **given(max_enqueued_tokens=self.max_enqueued_tokens),
+            **self.spending.wishes(),
         }
 
 
@@ -490,6 +520,27 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
         except ValueError:
             params[name] = value
     return params
+
+
+_PRICES = {2: ("input", "output"), 3: ("input", "output", "cached_input")}
+
+
+def read_prices(text: str) -> dict[str, float]:
+    """What ``prices=`` takes, from amounts with commas between them.
+
+    Examples
+    --------
+    >>> read_prices("0.15,0.60")
+    {'input': 0.15, 'output': 0.6}
+    """
+    try:
+        amounts = [float(part) for part in text.split(",")]
+        return dict(zip(_PRICES[len(amounts)], amounts, strict=True))
+    except (ValueError, KeyError):
+        raise ParameterError(
+            f"--prices {text} are no prices.",
+            "Write USD per million tokens, --prices INPUT,OUTPUT[,CACHED], such as 0.15,0.60.",
+        ) from None
 
 
 def read_template(text: str | None, path: Path | None) -> str | Path | list[dict[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from frameenrich.confidence import confidence_params
+from frameenrich.cost import check_max_cost
 from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError, TemplateError
 from frameenrich.model import (
     MAX_IMAGE_BYTES,
@@ -24,6 +25,7 @@ from frameenrich.model import (
     OutputSpec,
 )
 from frameenrich.output import Output
+from frameenrich.prices import PricesLike, check_prices
 from frameenrich.render import Prompt
 from frameenrich.shard import strict_schema
 
@@ -86,6 +88,8 @@ def make_plan(
     on_null: str = "raise",
     prefix: str = "",
     max_enqueued_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: PricesLike | None = None,
     logprobs: bool = False,
     image: str | Sequence[str] | None = None,
     image_root: str | os.PathLike[str] = ".",
@@ -141,6 +145,8 @@ def make_plan(
         on_null=cast("OnNull", on_null),
         sources=sources,
         max_enqueued_tokens=max_enqueued_tokens,
+        max_cost=check_max_cost(max_cost),
+        prices=check_prices(prices),
         image=columns,
         image_root=os.fspath(image_root),
         image_detail=image_detail,

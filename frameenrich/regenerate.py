@@ -33,7 +33,7 @@ from frameenrich.output import Output
 from frameenrich.providers.base import request_ids
 from frameenrich.shard import reworked_line
 from frameenrich.store import JobFolder
-from frameenrich.write import Again, write_round
+from frameenrich.write import Again, Approve, write_round
 
 UNCHANGED = "unchanged"
 _FEEDBACK = "feedback"
@@ -108,15 +108,17 @@ def _chosen(found: Gathered, wish: Wish) -> dict[str, Result]:
     return {custom_id: result for custom_id, result in results.items() if wish.wants(result)}
 
 
-def add_round(folder: JobFolder, output: Output, wish: Wish, limits: Limits) -> bool:
+def add_round(
+    folder: JobFolder, output: Output, wish: Wish, limits: Limits, approve: Approve | None = None
+) -> bool:
     """Write the requests of another round; False where no row is asked again. Sends nothing.
 
-    The caller holds the job's lock.
+    The caller holds the job's lock; `approve` has the last word, before the round exists.
     """
     chosen = _chosen(gather(folder, output, details=_DETAILS), wish)
     if not chosen:
         return False
-    return write_round(folder, folder.rounds(), _lines(folder, chosen, wish), limits)
+    return write_round(folder, folder.rounds(), _lines(folder, chosen, wish), limits, approve)
 
 
 def _lines(folder: JobFolder, chosen: Mapping[str, Result], wish: Wish) -> Iterator[Again]:

@@ -241,6 +241,13 @@ class Draft:
             sync(file)
             file.close()
 
+    def lines(self, names: Iterable[str]) -> Iterator[bytes]:
+        """The lines of some of the draft's files, which are finished by that."""
+        for relative in names:
+            self.close_file(relative)
+            with open(f"{self._path}/{relative}", "rb") as file:
+                yield from file
+
     def write(self, relative: str, data: bytes) -> None:
         """A small file at once."""
         self.file(relative).write(data)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError
+from frameenrich.budget import approve_job, estimate_frame, measure
+from frameenrich.cost import Budget, Estimate
+from frameenrich.errors import CredentialsError, FrameMismatchError, JobNotFoundError, StoreError
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
@@ -16,6 +19,7 @@ from frameenrich.output import Parser, choose_output
 from frameenrich.plan import Template, make_plan
 from frameenrich.preview import Preview
 from frameenrich.providers.base import Provider, check_request, connect
+from frameenrich.repeats import Halves
 from frameenrich.reuse import find_answers
 from frameenrich.store import open_store
 from frameenrich.write import check_frame, preview_bodies, write_job
@@ -60,8 +64,47 @@ def submit(
         find_answers=None
         if fresh
         else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
+        approve=approve_job(plan.spec, where),
     )
-    return Job(folder, output=plan.output, provider=route).send()
+    budget = Budget(plan.spec.max_cost, plan.spec.prices)
+    return Job(folder, output=plan.output, provider=route, budget=budget).send()
+
+
+def estimate(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    fresh: bool = False,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Estimate:
+    """What a submit would send and cost; see ``df.llmbatch.estimate``."""
+    output = choose_output(labels, response_model, parser)
+    name, url = _route(provider, client, model, endpoint)
+    plan = make_plan(template, model, output, url=url, provider=name, endpoint=endpoint, **wishes)
+    where = open_store(store)
+
+    def answered(sent: Halves) -> Iterable[bytes]:
+        found = None if fresh else find_answers(where, plan.spec, plan.output, sent)
+        return () if found is None else found.origins
+
+    return estimate_frame(frame, plan, measure(where, plan.spec), answered)
+
+
+def _route(provider: str | Provider, client: Any, model: str, endpoint: str) -> tuple[str, str]:
+    """What a provider is called and what its requests call; asks for no key."""
+    try:
+        route = connect(provider, client, model)
+    except CredentialsError:
+        return str(provider), endpoint
+    return route.name, route.url(endpoint)
 
 
 def preview(

@@ -22,7 +22,7 @@ from frameenrich.plan import Plan
 from frameenrich.repeats import FirstAsked, Halves, repeated
 from frameenrich.rows import row_requests
 from frameenrich.shard import HASH_BYTES, ShardCutter
-from frameenrich.spool import Answers, Spool
+from frameenrich.spool import Answers, Spool, requests_name
 from frameenrich.store import Draft, JobFolder, Store, shard_name
 
 
@@ -62,6 +62,8 @@ def check_collisions(frame: pd.DataFrame, plan: Plan) -> None:
 
 
 FindAnswers = Callable[[Halves], Answers | None]
+Approve = Callable[[Iterable[bytes]], None]
+"""Looks through the request lines that are to be sent, and raises where they may not be."""
 
 
 def write_job(
@@ -72,6 +74,7 @@ def write_job(
     *,
     nonce: str = "",
     find_answers: FindAnswers | None = None,
+    approve: Approve | None = None,
 ) -> JobFolder:
     """Render a frame into a new job folder, or find the one that is there already.
 
@@ -90,6 +93,8 @@ def write_job(
         Makes the job another one than the same submit without it.
     find_answers : callable, optional
         Looks for requests that are answered already, given the hashes of all.
+    approve : callable, optional
+        Has the last word on what is to be sent, before the job exists.
     """
     keys = check_frame(frame, plan)
     with store.draft() as draft, _rows_named(keys):
@@ -103,12 +108,15 @@ def write_job(
         job_id = f"{_slug(plan.spec.name)}-{spool.job_hash.hexdigest(plan.spec, nonce)[:16]}"
         if not store.has(job_id):
             check_collisions(frame, plan)
-            sent = spool.first.sent()
-            answers, missed = find_answers(sent) if find_answers else None, repeated(sent)
+            asked = spool.first.sent()
+            answers, missed = find_answers(asked) if find_answers else None, repeated(asked)
             if answers is not None or len(missed):
                 draft.clear()
                 spool = page.spooled(FirstAsked(len(frame), missed), answers)
             _finish(draft, job_id, spool, answers)
+            if approve is not None:
+                sent = range(spool.first_shard, spool.shards)
+                approve(draft.lines(map(requests_name, sent)))
             draft.commit(job_id)
     return store.job(job_id)
 
@@ -225,7 +233,13 @@ _ROUND = pa.schema(
 )
 
 
-def write_round(folder: JobFolder, round_: int, requests: Iterable[Again], limits: Limits) -> bool:
+def write_round(
+    folder: JobFolder,
+    round_: int,
+    requests: Iterable[Again],
+    limits: Limits,
+    approve: Approve | None = None,
+) -> bool:
     """Write a later round, a request at a time; a file holds requests to one model."""
     cutter, model = ShardCutter(limits), None
     rows: list[dict[str, Any]] = []
@@ -239,6 +253,9 @@ def write_round(folder: JobFolder, round_: int, requests: Iterable[Again], limit
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
         _write_intents(draft, folder.id, round_, Counter(row["shard"] for row in rows), "")
+        if approve is not None:
+            names = (shard_name(number) for number in range(rows[-1]["shard"] + 1))
+            approve(draft.lines(f"{name}.requests.jsonl" for name in names))
         draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))
         return draft.commit(f"{folder.id}/round-{round_}")
 
