@@ -24,7 +24,7 @@ def answer(request: dict[str, Any], number: int) -> dict[str, Any]:
         status, error = FAILURES[number]
     else:
         said = request["body"]["messages"][-1]["content"]
-        message = {"role": "assistant", "content": f"echo: {said}", "refusal": None,
+        message: dict[str, Any] = {"role": "assistant", "content": f"echo: {said}", "refusal": None,
                    "reasoning_content": None, "tool_calls": []}  # fmt: skip
         body = {
             "id": f"chatcmpl-{number}", "object": "chat.completion", "created": 0,

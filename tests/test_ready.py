@@ -312,6 +312,37 @@ def test_requests_are_found_by_custom_id(
         job.requests_by_custom_id(["row-A1", "row-A9"])
 
 
+def test_a_provider_refuses_a_request_that_its_api_cannot_carry(
+    server: BatchServer, provider: OpenAIBatch, store: Path
+) -> None:
+    """A provider that checks requests (Anthropic's) checks each, and the bad one is named."""
+
+    def check(body: dict[str, Any]) -> None:
+        if "seed" in body:
+            raise errors.ParameterError("There is no word for 'seed'.", "Leave it out.")
+
+    provider.check = check  # type: ignore[attr-defined]
+
+    with pytest.raises(errors.InputError, match="position 1: There is no word for 'seed'. Leave"):
+        frameenrich.submit_requests([ask("a"), ask("b", seed=1)], provider=provider, store=store)
+    assert not server.files
+
+
+def test_the_report_and_the_card_show_ready_requests(
+    server: BatchServer, provider: OpenAIBatch, store: Path, tmp_path: Path
+) -> None:
+    """What was asked and answered, though there is no template."""
+    job = frameenrich.submit_requests([ask("a"), ask("b")], provider=provider, store=store)
+    job.wait(poll_seconds=0.01)
+
+    job.report(tmp_path / "report.html")
+
+    page = (tmp_path / "report.html").read_text()
+    assert "item a" in page
+    assert "echo: item b" in page
+    assert job.id in job._repr_html_()
+
+
 def test_the_embedded_model_answers_ready_requests(store: Path) -> None:
     """A model that the local provider lacks is refused before anything is written."""
     asked = [ask("a", "Say yes.", "smollm2-135m", max_tokens=4), ask("b", model="no/such.gguf")]
