@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from frameenrich.housekeeping import clean, jobs
     from frameenrich.job import Job
     from frameenrich.model import RowStatus
-    from frameenrich.verbs import open_job
+    from frameenrich.verbs import open_job, submit_requests
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ __all__ = [
     "clean",
     "jobs",
     "open_job",
+    "submit_requests",
 ]
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
     "clean": "housekeeping",
     "jobs": "housekeeping",
     "open_job": "verbs",
+    "submit_requests": "verbs",
 }
 
 

@@ -245,8 +245,8 @@ def _sight(shard: ShardFolder, batch: Batch) -> Shard:
 
 
 def model_of(shard: ShardFolder) -> str:
-    """The model that a shard's requests are for; a later round's may be another than the job's."""
-    if shard.round:
+    """The model that a shard's requests are for; the job's own where it can be no other."""
+    if shard.round or len(shard.job.spec.models) > 1:
         with shard.open_requests() as lines:
             for line in lines:
                 return str(json.loads(line)["body"]["model"])

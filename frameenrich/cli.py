@@ -251,6 +251,50 @@ def submit(
 
 @app.command(rich_help_panel=_STEPS, epilog=_COLLECT_EXAMPLES)
 @spread
+def requests(
+    ctx: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Requests in the batch format: .jsonl, .gz, or -.")
+    ],
+    answering: Answering,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[OUT]",
+            help="Where the answers go, by custom_id; without it the job's id is printed, and "
+            "nothing is waited for.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Names the answers' column.")] = "answer",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send requests that are written already; with OUT wait, and write the answers.
+
+    The same command again goes on where it stopped, and pays for nothing twice.
+    """
+    from frameenrich.verbs import submit_requests  # noqa: PLC0415 - heavy
+
+    there = None if target is None else _target(target, reading, writing)
+    _can_go_on(ctx, again=not sending.fresh)
+    lines = sys.stdin.buffer if source == "-" else source
+    job = submit_requests(lines, name=name, **answering.wishes(), **sending.wishes(), store=store)
+    if there is None:
+        typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+        return
+    from frameenrich.writeback import write_frame  # noqa: PLC0415 - heavy
+
+    answered = job.collect(wait=True, **writing.wishes())
+    write_frame(answered, there, safe=writing.safe_csv)
+    _tell_all(job, answered, there, writing, as_json=as_json)
+
+
+@app.command()
+@spread
 def collect(
     ctx: typer.Context,
     places: Annotated[
@@ -569,16 +613,22 @@ def _run(
 def _places(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
     """Where the table is and goes, checked before anything is sent."""
     from frameenrich.tables import locate  # noqa: PLC0415 - heavy
-    from frameenrich.writeback import check_writable  # noqa: PLC0415
 
     here = locate(source, reading.format)
-    there = locate(target, reading.format, like=here)
+    return here, _target(target, reading, writing, like=here)
+
+
+def _target(target: str, reading: Reading, writing: Writing, like: Place | None = None) -> Place:
+    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.writeback import check_writable  # noqa: PLC0415
+
+    there = locate(target, reading.format, like=like)
     check_writable(there)
     if writing.safe_csv and there.format not in ("csv", "tsv"):
         raise ParameterError(
             f"--safe-csv is for CSV and TSV, and {target} is neither.", "Leave it out."
         )
-    return here, there
+    return there
 
 
 def _read(place: Place, reading: Reading) -> Table:
@@ -632,6 +682,12 @@ def _finish(
 
     answered = job.collect(table.frame, wait=wait, **writing.wishes(), **(asked or {}))
     write_table(table, answered, there, safe=writing.safe_csv)
+    _tell_all(job, answered, there, writing, as_json=as_json)
+
+
+def _tell_all(
+    job: Job, answered: pd.DataFrame, there: Place, writing: Writing, *, as_json: bool
+) -> None:
     counts, examples = _tell(answered, job.spec.name)
     if as_json:
         summary = {"job": job.id, "rows": len(answered), "statuses": counts, "output": there.path}

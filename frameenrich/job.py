@@ -15,6 +15,7 @@ import pandas as pd
 from frameenrich import advance as steps
 from frameenrich import drive
 from frameenrich import regenerate as again
+from frameenrich.asked import find_requests
 from frameenrich.budget import approve_round, job_usage, prices_of, row_costs
 from frameenrich.card import card_html
 from frameenrich.cost import Budget, JobUsage, check_max_cost, with_costs
@@ -99,6 +100,38 @@ class Job:
         """The paths of the job's request files (JSONL), in order."""
         return [shard.requests_path for shard in self._folder.all_shards()]
 
+    def requests_by_custom_id(self, custom_ids: str | Iterable[str]) -> dict[str, Any]:
+        """Some requests as they were sent, found in the job's files without reading them whole.
+
+        Parameters
+        ----------
+        custom_ids : str or iterable of str
+            As the provider's page shows them, or ``collect(usage=True)``, or `rounds`' files
+            (``r1-row-42``); for `frameenrich.submit_requests`, as they were submitted.
+
+        Returns
+        -------
+        dict
+            For each custom_id, in the order asked, its request: ``custom_id``, ``method``,
+            ``url``, ``body``. Identical requests were sent once, so several may name one.
+
+        Raises
+        ------
+        ParameterError
+            The job has no request of some custom_id.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+        >>> job = frame.llmbatch.submit(
+        ...     "Sort {{ title }}", "gpt-4o-mini", provider="file", store=tempfile.mkdtemp()
+        ... )
+        >>> job.requests_by_custom_id("row-1")["row-1"]["body"]["messages"]
+        [{'role': 'user', 'content': 'Sort Blue hose'}]
+        """
+        return find_requests(self._folder, custom_ids)
+
     def rounds(self) -> pd.DataFrame:
         """What was asked again, why, and what was changed for it.
 
@@ -132,7 +165,7 @@ class Job:
 
     def _connected(self) -> Provider:
         if self._provider is None:
-            self._provider = connect(self.spec.provider, self._client, self.spec.model)
+            self._provider = connect(self.spec.provider, self._client, self.spec.models[0])
         return self._provider
 
     def _reading(self, **wishes: Any) -> Output:

@@ -25,6 +25,9 @@ BLOCK_ROWS = 16_384
 _SEPARATOR = "\x1f"
 _PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,47}$"
 _SLUG_LENGTH = 14
+# What of a person's own custom_ids goes as it is: with room for a later round's "r1-", and never
+# what a later round or a hashed key would be called.
+_PLAIN_ID = re.compile(r"(?!r\d+-|key-)[A-Za-z0-9_-]{1,51}")
 
 
 def key_names(frame: pd.DataFrame, key: Sequence[str] | None) -> list[str]:
@@ -230,6 +233,20 @@ def _hashed_id(text: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:_SLUG_LENGTH].rstrip("-")
     digest = xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
     return f"key-{slug}-{digest}" if slug else f"key-{digest}"
+
+
+def wire_id(custom_id: str) -> str:
+    """What a request that came with a custom_id is called at the provider.
+
+    As it came where every provider takes it (BATCH_API.md), else a slug of it and a hash; the
+    sidecar says which is which.
+
+    Examples
+    --------
+    >>> wire_id("request-7"), wire_id("https://example.org/7")
+    ('request-7', 'key-https-example-org-7-3be2a0d978f01adc214a16b04aeac27b')
+    """
+    return custom_id if _PLAIN_ID.fullmatch(custom_id) else _hashed_id(custom_id)
 
 
 def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:

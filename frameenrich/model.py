@@ -205,7 +205,10 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything that decides what a job sends and how its answers are read."""
+    """Everything that decides what a job sends and how its answers are read.
+
+    ``messages`` is empty where the requests came ready (`frameenrich.submit_requests`).
+    """
 
     name: str
     model: str
@@ -228,6 +231,17 @@ class JobSpec:
     image_max_pixels: int | None = None
     image_max_bytes: int = MAX_IMAGE_BYTES
     version: int = 1
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that round 0 asks; several only where the requests came ready.
+
+        Examples
+        --------
+        >>> JobSpec("answer", "gpt-4o, gpt-4o-mini", ()).models
+        ('gpt-4o', 'gpt-4o-mini')
+        """
+        return (self.model,) if self.messages else tuple(self.model.split(", "))
 
     def to_json(self) -> str:
         """The text kept in the sidecar's metadata; the order of a schema's properties stays."""

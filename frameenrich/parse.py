@@ -242,6 +242,8 @@ def _error_text(error: Json) -> str | None:
         return None
     if not isinstance(error, dict):
         return str(error)
+    if isinstance(error.get("error"), dict):  # an error's whole body, as `vllm run-batch` has it
+        return _error_text(error["error"])
     code, message = error.get("code") or error.get("type"), error.get("message")
     if code and message:
         return f"{code}: {message}"

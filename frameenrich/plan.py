@@ -7,7 +7,7 @@ import enum
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -68,6 +68,42 @@ class Plan:
         return prompt_of(self.spec)
 
 
+def ready_plan(
+    output: Output,
+    *,
+    models: Iterable[str],
+    url: str,
+    provider: str,
+    endpoint: str,
+    name: str,
+    prefix: str,
+    max_enqueued_tokens: int | None,
+) -> Plan:
+    """The plan of requests that came ready: where they go, and how their answers are read.
+
+    Raises
+    ------
+    InputError
+        One of the wishes cannot be used; the message says which and why.
+    """
+    _check_name(name)
+    _check_queue(max_enqueued_tokens)
+    output = _endpoint_output(endpoint, output, {})
+    spec = JobSpec(
+        name=name,
+        model=", ".join(sorted(models)),
+        messages=(),
+        endpoint=endpoint,
+        url=url,
+        provider=provider,
+        output=output.spec,
+        key=("custom_id",),
+        prefix=prefix,
+        max_enqueued_tokens=max_enqueued_tokens,
+    )
+    return Plan(spec, output)
+
+
 def prompt_of(spec: JobSpec) -> Prompt:
     """The templates of a job."""
     return Prompt(spec.messages, spec.on_null, spec.sources)
@@ -107,11 +143,7 @@ def make_plan(
     _check_name(name)
     if not isinstance(model, str) or not model.strip():
         raise ParameterError("model= is empty.", "Name a model, such as 'gpt-4o-mini'.")
-    if max_enqueued_tokens is not None and max_enqueued_tokens < 1:
-        raise ParameterError(
-            f"max_enqueued_tokens={max_enqueued_tokens} lets nothing through.",
-            "Give the model's limit of enqueued prompt tokens, or leave it out.",
-        )
+    _check_queue(max_enqueued_tokens)
     if on_null not in get_args(OnNull):
         raise ParameterError(
             f"on_null={on_null!r} is not known.", "Use 'raise', 'empty' or 'skip'."
@@ -262,6 +294,14 @@ def _check_name(name: str) -> None:
     if not name.isprintable():
         raise ParameterError(
             f"name={name!r} holds control characters.", "Use printable characters only."
+        )
+
+
+def _check_queue(max_enqueued_tokens: int | None) -> None:
+    if max_enqueued_tokens is not None and max_enqueued_tokens < 1:
+        raise ParameterError(
+            f"max_enqueued_tokens={max_enqueued_tokens} lets nothing through.",
+            "Give the model's limit of enqueued prompt tokens, or leave it out.",
         )
 
 

@@ -123,10 +123,10 @@ def add_round(
 
 def _lines(folder: JobFolder, chosen: Mapping[str, Result], wish: Wish) -> Iterator[Again]:
     """Each chosen row's request as it was last sent, reworked; one line at a time in memory."""
-    round_ = folder.rounds()
+    round_, told = folder.rounds(), _told_before(folder)
     for custom_id, line in last_lines(folder, chosen):
         result, own = chosen[custom_id], f"r{round_}-{custom_id}"
-        rework = _Rework(result, wish, folder.spec)
+        rework = _Rework(result, wish, folder.spec, told_before=custom_id in told)
         reworked, request_hash = reworked_line(line, own, rework)
         change = ", ".join(rework.words) or UNCHANGED
         yield Again(custom_id, own, reworked, request_hash, rework.model, result.status, change)
@@ -150,6 +150,16 @@ def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str
                     yield rows[shard.round, custom_id], line
 
 
+def _told_before(folder: JobFolder) -> set[str]:
+    """The rows whose newest request ends with feedback on an earlier answer."""
+    told = set[str]()
+    for round_ in range(1, folder.rounds()):
+        sidecar = folder.sidecar(round_)
+        pairs = zip(sidecar["answers"].to_pylist(), _reasons(sidecar), strict=False)
+        told |= {row for row, (_, change) in pairs if change.split(", ")[0] == _FEEDBACK}
+    return told
+
+
 @dataclass
 class _Rework:
     """What is done to the body of one row's request; afterwards it says what that was."""
@@ -157,12 +167,15 @@ class _Rework:
     result: Result
     wish: Wish
     spec: JobSpec
+    told_before: bool = False
     model: str = ""
     words: list[str] = field(default_factory=list)
 
     def __call__(self, body: dict[str, Json]) -> dict[str, Json]:
         """The body to send this time."""
-        if self.wish.feedback and (turns := _with_feedback(body, self.result, self.spec)):
+        if self.wish.feedback and (
+            turns := _with_feedback(body, self.result, self.spec, told_before=self.told_before)
+        ):
             body = {**body, **turns}
             self.words.append(_FEEDBACK)
         changes = self._changes(body)
@@ -203,17 +216,27 @@ def _in_words(
             yield f"{name} {before} -> {value}"
 
 
-def _with_feedback(body: Mapping[str, Json], result: Result, spec: JobSpec) -> dict[str, Json]:
-    """The conversation with the bad answer and what was wrong with it."""
+def _with_feedback(
+    body: Mapping[str, Json], result: Result, spec: JobSpec, *, told_before: bool
+) -> dict[str, Json]:
+    """The conversation with the bad answer and what was wrong with it, the newest one only."""
     place = _TURNS.get(spec.endpoint)
-    if place is None or result.status is not RowStatus.MALFORMED or not result.raw:
+    if (
+        place is None
+        or place not in body
+        or result.status is not RowStatus.MALFORMED
+        or not result.raw
+    ):
         return {}
     said = (
         f"That answer could not be used: {result.error}. Answer again, in the form asked for and "
         "nothing else."
     )
     turns = [{"role": "assistant", "content": result.raw}, {"role": "user", "content": said}]
-    return {place: [*body[place][: len(spec.messages)], *turns]}
+    asked = body[place]
+    if isinstance(asked, str):  # the Responses API takes a text alone, too
+        asked = [{"role": "user", "content": asked}]
+    return {place: [*(asked[: -len(turns)] if told_before else asked), *turns]}
 
 
 # --- what was done ------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ def find_answers(store: Store, spec: JobSpec, output: Output, sent: Halves) -> A
 
 
 def _same_route(other: JobSpec, spec: JobSpec) -> bool:
-    ours = (spec.provider, spec.model, spec.url)
-    return (other.provider, other.model, other.url) == ours
+    same = (other.provider, other.url) == (spec.provider, spec.url)
+    return same and not set(other.models).isdisjoint(spec.models)
 
 
 def _answered(

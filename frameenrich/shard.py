@@ -79,6 +79,23 @@ class RequestWriter:
         return list(map(xxhash.xxh3_128_digest, bodies, itertools.repeat(_seed(self._url))))
 
 
+def request_hash(url: str, body: bytes) -> bytes:
+    """What makes two requests the same: 16 bytes over url and body."""
+    return xxhash.xxh3_128_digest(body, _seed(url))
+
+
+def request_line(custom_id: str, url: str, body: bytes) -> bytes:
+    r"""One line of a batch file, with its line end.
+
+    Examples
+    --------
+    >>> request_line("row-1", "/v1/embeddings", b"{}")
+    b'{"custom_id":"row-1","method":"POST","url":"/v1/embeddings","body":{}}\n'
+    """
+    head = encode({"custom_id": custom_id, "method": "POST", "url": url})
+    return head[:-1] + b',"body":' + body + b"}\n"
+
+
 class LineWriter:
     """Puts bodies into lines of a batch file.
 
@@ -341,6 +358,5 @@ def reworked_line(
     """
     request = json.loads(line)  # not orjson, which refuses a lone surrogate
     body = encode(rework(request["body"]))
-    request_hash = xxhash.xxh3_128_digest(body, _seed(request["url"]))
-    head = {"custom_id": custom_id, "method": request["method"], "url": request["url"]}
-    return encode(head)[:-1] + b',"body":' + body + b"}\n", request_hash
+    url = request["url"]
+    return request_line(custom_id, url, body), request_hash(url, body)

@@ -258,7 +258,7 @@ class _Sidecar:
         schema = keys.schema
         for name, kind in _COLUMNS.items():
             schema = schema.append(pa.field(name, kind))
-        self._schema = schema.with_metadata(_metadata(spec, key_names))
+        self._schema = schema.with_metadata(sidecar_metadata(spec, key_names))
         self._writer = draft.sidecar_writer(self._schema)
         self._written = 0
         self._clear()
@@ -305,7 +305,8 @@ _COLUMNS = {
 }
 
 
-def _metadata(spec: JobSpec, key_names: Sequence[str]) -> dict[str, str]:
+def sidecar_metadata(spec: JobSpec, key_names: Sequence[str]) -> dict[str, str]:
+    """What the sidecar says of the job, beside its rows."""
     return {
         "frameenrich.spec": spec.to_json(),
         "frameenrich.created_at": repr(time.time()),

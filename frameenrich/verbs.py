@@ -16,13 +16,15 @@ from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
 from frameenrich.merge import output_columns
 from frameenrich.output import Parser, choose_output
-from frameenrich.plan import Template, make_plan
+from frameenrich.plan import Template, make_plan, ready_plan
 from frameenrich.preview import Preview
 from frameenrich.providers.base import Provider, check_request, connect
+from frameenrich.ready import Requests, open_requests
 from frameenrich.repeats import Halves
 from frameenrich.reuse import find_answers
 from frameenrich.store import open_store
 from frameenrich.write import check_frame, preview_bodies, write_job
+from frameenrich.write_ready import write_ready
 
 
 def submit(
@@ -105,6 +107,99 @@ def _route(provider: str | Provider, client: Any, model: str, endpoint: str) -> 
     except CredentialsError:
         return str(provider), endpoint
     return route.name, route.url(endpoint)
+
+
+def submit_requests(
+    requests: Requests,
+    *,
+    name: str = "answer",
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    prefix: str = "",
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    max_enqueued_tokens: int | None = None,
+    fresh: bool = False,
+) -> Job:
+    """Send requests that are in the batch format already, with the promises of a frame's job.
+
+    All are checked before the first is sent. The same requests again, in whatever order and form,
+    are the same job; those that this store has good answers to are not sent, and identical ones
+    are sent once (a ``seed`` of its own makes a request another one). They are cut into batches by
+    model and by the provider's limits. A ``custom_id`` that not every provider takes (over 51
+    characters, or others than ``A-Z a-z 0-9 _ -``) goes under another name and comes back as it
+    was. ``job.collect()`` gives a frame by custom_id: ``custom_id``, ``answer``,
+    ``answer_status``, ``answer_error``; a frame that has a column ``custom_id`` can be collected
+    on, too.
+
+    Parameters
+    ----------
+    requests : str, PathLike or iterable
+        A JSONL file (``.gz`` too, or any URL that fsspec opens), or the requests: dicts, or lines
+        of JSON. Each is ``{"custom_id", "method": "POST", "url", "body"}``; all go to one
+        endpoint.
+    name : str
+        Names the column of the answers.
+    labels, response_model, parser
+        How answers are read, as ``df.llmbatch.submit`` takes them; nothing of it is put into the
+        requests. By default they are text.
+    prefix, provider, client, store, max_enqueued_tokens, fresh
+        As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used, named by file and line; nothing was sent.
+    ProviderError
+        The provider refused or broke; submit again to go on where it stopped.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> ask = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Red or blue?"}]}
+    >>> url = "/v1/chat/completions"
+    >>> job = submit_requests(
+    ...     [{"custom_id": "colour", "method": "POST", "url": url, "body": ask}],
+    ...     provider="file",
+    ...     store=tempfile.mkdtemp(),
+    ... )
+    >>> job.collect()[["custom_id", "answer_status"]].values.tolist()
+    [['colour', 'pending']]
+    """
+    output = choose_output(labels, response_model, parser)
+    where = open_store(store)
+    with open_requests(requests) as ready:
+        first = ready.first()
+        route = connect(provider, client, first.model)
+        url = route.url(first.endpoint)
+        limits = route.limits.within_tokens(max_enqueued_tokens)
+        survey = ready.survey(url, limits, getattr(route, "check", None))
+        for model in survey.models if route.blocking and isinstance(provider, str) else ():
+            connect(provider, client, model)  # one that it does not have is refused here
+        plan = ready_plan(
+            output,
+            models=survey.models,
+            url=url,
+            provider=route.name,
+            endpoint=first.endpoint,
+            name=name,
+            prefix=prefix,
+            max_enqueued_tokens=max_enqueued_tokens,
+        )
+        folder = write_ready(
+            ready,
+            survey,
+            plan.spec,
+            where,
+            limits,
+            nonce=secrets.token_hex(8) if fresh else "",
+            find_answers=None
+            if fresh
+            else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
+        )
+    return Job(folder, output=plan.output, provider=route).send()
 
 
 def preview(

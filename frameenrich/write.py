@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -105,7 +105,7 @@ def write_job(
                 f"All {len(frame)} rows would be skipped: each would print a null.",
                 "Check the columns that the template uses, or pass on_null='empty'.",
             )
-        job_id = f"{_slug(plan.spec.name)}-{spool.job_hash.hexdigest(plan.spec, nonce)[:16]}"
+        job_id = f"{slug(plan.spec.name)}-{spool.job_hash.hexdigest(plan.spec, nonce)[:16]}"
         if not store.has(job_id):
             check_collisions(frame, plan)
             asked = spool.first.sent()
@@ -113,7 +113,7 @@ def write_job(
             if answers is not None or len(missed):
                 draft.clear()
                 spool = page.spooled(FirstAsked(len(frame), missed), answers)
-            _finish(draft, job_id, spool, answers)
+            finish(draft, job_id, spool, answers)
             if approve is not None:
                 sent = range(spool.first_shard, spool.shards)
                 approve(draft.lines(map(requests_name, sent)))
@@ -141,7 +141,26 @@ class _Page:
         return spool
 
 
-def _finish(draft: Draft, job_id: str, spool: Spool, answers: Answers | None) -> None:
+class Filed(Protocol):
+    """Requests that are in a draft's files."""
+
+    @property
+    def first_shard(self) -> int:
+        """The first shard that is to be sent: 1 where shard 0 is answered already, else 0."""
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+
+    @property
+    def reused(self) -> Mapping[bytes, str]:
+        """The custom_id of each request that has an answer already, by its hash."""
+
+    def requests(self, number: int) -> int:
+        """How many requests a shard that is to be sent has."""
+
+
+def finish(draft: Draft, job_id: str, spool: Filed, answers: Answers | None) -> None:
     """Complete a draft: intents, and what is reused."""
     if answers is not None:
         _write_reused(draft, job_id, spool, answers)
@@ -149,7 +168,7 @@ def _finish(draft: Draft, job_id: str, spool: Spool, answers: Answers | None) ->
     _write_intents(draft, job_id, 0, sent, "round-0/")
 
 
-def _write_reused(draft: Draft, job_id: str, spool: Spool, answers: Answers) -> None:
+def _write_reused(draft: Draft, job_id: str, spool: Filed, answers: Answers) -> None:
     """The shard of requests that are answered already: complete, and never sent."""
     stem, total = f"round-0/{shard_name(0)}", len(spool.reused)
     for line in answers.lines(spool.reused):
@@ -166,7 +185,8 @@ def _write_reused(draft: Draft, job_id: str, spool: Spool, answers: Answers) -> 
     draft.write(f"{stem}.batch.json", batch.to_json().encode())
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """How a job's id begins."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "job"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import secrets
@@ -99,6 +100,21 @@ def write_table(table: Table, answered: pd.DataFrame, place: Place, *, safe: boo
             "Make room, or choose another file; the answers are kept in the store.",
             path=place.path,
         ) from error
+
+
+def write_frame(frame: pd.DataFrame, place: Place, *, safe: bool = False) -> None:
+    """Write a frame that was read from no file, whole or not at all.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its first column is the user's own; the others come from the job.
+    place, safe
+        As `write_table` takes them.
+    """
+    nowhere = Place("the job", "parquet")
+    table = Table(frame.iloc[:, :1], nowhere, io.BytesIO(), (0, 0))
+    write_table(table, frame, place, safe=safe)
 
 
 @contextlib.contextmanager

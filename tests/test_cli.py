@@ -739,3 +739,49 @@ def test_tables_are_for_eyes_and_tabs_for_programs() -> None:
     assert piped.getvalue() == "status\trows\twhy\nok\t2\t[red]x[/red] \\x1b[0m\n"
     assert "[red]x[/red] \\x1b[0m" in seen.getvalue()
     assert "───" in seen.getvalue()
+
+
+# --- requests that came ready -------------------------------------------------------------------
+
+
+def ready(*custom_ids: str) -> bytes:
+    """Requests in the batch format, a line each."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say it."}]}
+    lines = [
+        {"custom_id": i, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for i in custom_ids
+    ]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_ready_requests_become_a_table_by_custom_id(ending: str, server: BatchServer) -> None:
+    """Waits and writes; the same command again, from standard input too, sends nothing."""
+    Path("asked.jsonl").write_bytes(ready("one", "two, too"))
+    out = f"out.{ending}"
+
+    done = frameenrich("requests", "asked.jsonl", out, *FAST, "--strict")
+    again = frameenrich("requests", "-", out, *FAST, stdin=ready("two, too", "one"))
+
+    assert (done.returncode, again.returncode) == (0, 0)
+    if ending == "jsonl":
+        table = pd.read_json(out, lines=True)
+    else:
+        table = pd.read_csv(out) if ending == "csv" else pd.read_parquet(out)
+    assert table["custom_id"].tolist() == ["one", "two, too"]
+    assert table["answer"].tolist() == ["echo: Say it."] * 2
+    assert len(server.batches) == 1
+
+
+def test_ready_requests_without_out_give_the_jobs_id(server: BatchServer) -> None:
+    """As `submit` does; a bad line is named, with exit code 2."""
+    Path("asked.jsonl").write_bytes(ready("one"))
+
+    done = frameenrich("requests", "asked.jsonl", "--name", "said")
+    bad = frameenrich("requests", "-", stdin=ready("one") + b"{}\n")
+
+    assert done.stdout.startswith("said-")
+    assert frameenrich("status").stdout.startswith(done.stdout.strip())
+    assert bad.returncode == 2
+    assert "The request at position 1: the request lacks 'body'" in bad.stderr
+    assert len(server.batches) == 1

@@ -153,7 +153,10 @@ def check_request(
     check = getattr(provider, "check", None)
     if check is not None:
         image = ("data:image/png;base64,",) if spec.image else ()
-        body = request_body(spec, [""] * len(spec.messages), image)
+        if spec.messages:
+            body = request_body(spec, [""] * len(spec.messages), image)
+        else:  # the requests came ready, and were checked as they are
+            body = {"model": spec.models[0], "messages": [{"role": "user", "content": ""}]}
         check({**body, **(params or {})})
 
 

@@ -1,0 +1,190 @@
+"""What the pages say is run: their Python and their shell, in order, against the server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+from batch_server import BatchServer
+from conftest import DEPARTMENTS, ROOT
+
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+COMMANDS = {
+    "frameenrich": [sys.executable, "-c", "from frameenrich.cli import main; main()"],
+    "vllm": [sys.executable, str(Path(__file__).parent / "stand_in_vllm.py")],
+}
+
+
+@pytest.fixture(autouse=True)
+def workplace(server: BatchServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder with a table and requests, a key, and the commands that the pages call."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    (tmp_path / "bin").mkdir()
+    for name, words in COMMANDS.items():
+        command = tmp_path / "bin" / name
+        quoted = " ".join(f"'{word}'" for word in words)
+        command.write_text(f'#!/bin/sh\nexec {quoted} "$@"\n')
+        command.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    table = pd.read_csv(ROOT / "sample_data" / "products.csv", dtype={"sku": str})
+    rows = table.drop_duplicates("title").head(10)
+    rows[["sku", "title"]].to_csv("products.csv", index=False)
+    Path("requests.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in requests()))
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    """Five requests in the batch format."""
+    for n in range(5):
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"Say {n}."}]}
+        yield {"custom_id": f"q {n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def blocks(page: str, section: str) -> Iterator[tuple[str, str]]:
+    """The language and the text of each block of a section that is to be run."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found = dict(part.partition("\n")[::2] for part in re.split(r"(?m)^## ", text)[1:])
+    yield from BLOCK.findall(found[section])
+
+
+def run(
+    page: str, section: str, names: dict[str, Any] | None = None, until: str | None = None
+) -> dict[str, Any]:
+    """Run a section's blocks in order, up to one that holds a word; gives what Python left."""
+    names = {} if names is None else names
+    for language, text in blocks(page, section):
+        if until is not None and until in text:
+            break
+        if language == "python":
+            exec(compile(text, f"{page}: {section}", "exec", dont_inherit=True), names)
+        else:
+            done = subprocess.run(
+                ["sh", "-e", "-c", text], capture_output=True, text=True, check=False, timeout=120
+            )
+            assert done.returncode == 0, done.stderr
+    return names
+
+
+def test_requests_that_one_has_already(server: BatchServer) -> None:
+    """The section's frame, its regenerated job and its command give each request its answer."""
+    names = run("recipes.md", "Requests that you have already")
+
+    assert list(names["answers"]["custom_id"]) == [f"q {n}" for n in range(5)]
+    said = [f"echo: Say {n}." for n in range(5)]
+    assert names["answers"]["answer"].tolist() == names["beside"]["answer"].tolist() == said
+    assert pd.read_csv("answers.csv")["answer"].tolist() == said
+    assert len(server.batches) == 1
+
+
+def test_the_round_trip_through_vllm(server: BatchServer) -> None:
+    """The exact commands, with a stand-in that writes vLLM's form; failures go again."""
+    before = run("recipes.md", "vLLM, without a server", until="regenerate")["out"]
+    assert before["department_status"].tolist() == ["failed", "failed", *["ok"] * 8]
+    assert before["department_error"][0] == "500: too long"
+    assert before["department_error"][1] == "No such role"
+    out = run("recipes.md", "vLLM, without a server")["out"]
+    assert set(out["department_status"]) == {"ok"}
+    assert out["department"].tolist() == [
+        f"echo: Which department sells {title}?" for title in out["title"]
+    ]
+    assert len(list(Path().glob("again-*.jsonl"))) == 1
+    assert not server.batches
+
+
+@pytest.mark.parametrize(
+    ("section", "columns"),
+    [
+        ("The cookbook's loop", ["department"]),
+        ("instructor", ["facts"]),
+        ("LangBatch", ["answer"]),
+        ("openaivec", ["material", "embedding"]),
+    ],
+)
+def test_our_side_of_the_migration_page(
+    section: str, columns: list[str], server: BatchServer
+) -> None:
+    """Each library's block runs as it stands, after the page's first, and every row is ok."""
+    names = run("migration.md", "The cookbook's loop")
+    out = run("migration.md", section, names)["out"]
+
+    for column in columns:
+        assert set(out[f"{column}_status"]) == {"ok"}
+    if section == "instructor":
+        assert {"material", "size"} <= set(out.columns)
+        assert names["bad"].empty
+    if section == "LangBatch":
+        assert len(names["good"]) == len(names["sent"]) == 5
+    if section == "openaivec":
+        assert len(set(out["embedding"].map(len))) == 1
+
+
+def recipe(name: str) -> ModuleType:
+    """A recipe's module, with its scheduler absent."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", DOCS / "recipes" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tasks_of_airflow(server: BatchServer) -> None:
+    """Submit, look, look again, collect; a task that is run twice pays once."""
+    dag = recipe("airflow")
+
+    job_id = dag.submit("products.csv")
+    assert dag.submit("products.csv") == job_id
+    server.hold("in_progress")
+    assert [dag.ended(job_id), dag.ended(job_id)] == [False, False]
+    server.release()
+    looks = [dag.ended(job_id) for _ in range(6)]
+    out = pd.read_parquet(dag.collect("products.csv", job_id, "out.parquet"))
+
+    assert looks[-1]
+    assert set(out["department"]) <= set(DEPARTMENTS)
+    assert set(out["department_status"]) == {"ok"}
+    assert len(server.batches) == 1
+
+
+def test_the_tasks_of_flyte(server: BatchServer) -> None:
+    """The same with a file of requests, and a sensor that is asked from a loop."""
+    flow = recipe("flyte")
+
+    job_id = flow.submit("requests.jsonl")
+    looks = [asyncio.run(flow.BatchEnded().poke(job_id)) for _ in range(6)]
+    out = flow.collect(job_id)
+
+    assert looks[-1]
+    assert out["answer"].tolist() == [f"echo: Say {n}." for n in range(5)]
+    assert flow.submit("requests.jsonl") == job_id
+    assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page is a file of this checkout."""
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_names_every_page_and_notebook() -> None:
+    """Nobody has to guess that a page exists."""
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    pages = [path.name for path in DOCS.glob("*.md") if path.name != "README.md"]
+    notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
+
+    assert [name for name in pages + notebooks if name not in index] == []
