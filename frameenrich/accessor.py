@@ -132,8 +132,9 @@ class LLMBatch:
             USD that the whole job may cost, later rounds in any session included; kept with the
             job. What could cost more is refused before anything is sent, by what `estimate` says:
             so the answers need a cap (``params={"max_tokens": 50}``), or earlier answers of this
-            store to the same template, model and parameters, as of a pilot. Takes
-            ``frameenrich[cost]``.
+            store to the same template, model and parameters, as of a pilot. It binds as exactly as
+            tokens can be counted: for models of other makers than OpenAI that is an estimate.
+            Takes ``frameenrich[cost]``.
         prices : mapping, optional
             What the model costs where that is not known, or is another: live USD per million
             tokens, ``{"input": 0.15, "output": 0.60}`` and perhaps ``"cached_input"``; or such a
