@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -34,6 +34,7 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     name : str
         The job's name, for the caption.
     """
+    nameless = isinstance(flagged.index, pd.RangeIndex)
     shown = flagged.sort_values("status", key=_order, kind="stable").iloc[:rows]
     shown = shown.astype({"raw": object})
     if not shown.index.is_unique:  # a Styler needs names of its own; the frame's own may repeat
@@ -42,13 +43,16 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     pairs = zip(shown["raw"], shown["error"], strict=True)
     shown["raw"] = [_answer(raw, error) for raw, error in pairs]
     shown["history"] = [_history(attempts) for attempts in shown["history"]]
+    if not shown["history"].any():
+        shown = shown.drop(columns="history")
+    ours: list[Hashable] = [name for name in ("raw", "history") if name in shown]
     style = shown.style.format(escape="html", na_rep="")
-    style = style.format(str, subset=["raw", "history"])  # ours, escaped already
+    style = style.format(str, subset=ours)  # ours, escaped already
     style = style.format_index(escape="html")
     style = style.map(_colored, subset=["status"])
     style = style.set_properties(subset=None, **_CELL)
     style = style.set_caption(str(escape(_caption(flagged, rows, name))))
-    return style.hide() if isinstance(shown.index, pd.RangeIndex) else style
+    return style.hide() if nameless else style
 
 
 def _order(statuses: pd.Series) -> pd.Series:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import sys
 import tempfile
@@ -37,7 +38,8 @@ SYSTEM = (
 _NOTEBOOK = "margin:0;padding:18px;background:#fff;font-family:Inter,system-ui,sans-serif"
 _STYLE = "table{border-collapse:collapse;font-size:12.5px;margin-top:18px} caption{text-align:left;"
 _STYLE += "padding:6px 4px;color:#666} th{text-align:left;padding:4px 12px 4px 4px;color:#666;"
-_STYLE += "font-weight:500} td{padding:5px 12px 5px 4px;border-top:1px solid #eee}"
+_STYLE += "font-weight:500} td:first-of-type{white-space:nowrap} "
+_STYLE += "td{padding:5px 12px 5px 4px;border-top:1px solid #eee}"
 
 
 class Product(BaseModel):
@@ -96,9 +98,11 @@ def take(browser: Chromium, path: Path) -> None:
 
 def main(folder: Path) -> None:
     """Make all pictures."""
+    folder = folder.resolve()
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, BatchServer() as server:
-        job = run_job(server, f"{scratch}/store")
+        os.chdir(scratch)
+        job = run_job(server, ".frameenrich")
         report = job.report(f"{scratch}/report.html")
         notebook = Path(scratch, "card.html")
         shown = job._repr_html_() + job.show_flagged(rows=4).to_html()

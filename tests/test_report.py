@@ -618,6 +618,7 @@ def test_flagged_rows_are_shown_with_the_place_of_the_error(
 
     assert browser.ask("document.querySelector('mark').textContent") == '"a 👩 wide one"'
     assert browser.ask("document.querySelectorAll('tbody tr').length") == 2
+    assert "A2" in browser.ask("document.querySelector('tbody tr').firstElementChild.textContent")
     assert "the first 2 of 3 flagged" in browser.ask("document.caption ?? document.body.innerText")
 
 
