@@ -10,6 +10,7 @@ import pandas as pd
 
 from frameenrich import regenerate as again
 from frameenrich.card import Card
+from frameenrich.cost import JobUsage, show_usd
 from frameenrich.errors import OutputError
 from frameenrich.model import FLAGGED, STATUS_ORDER, Batch
 from frameenrich.store import JobFolder, ShardFolder
@@ -20,7 +21,12 @@ MAX_RESPONSE_BYTES = 8_000_000
 _Shards = Sequence[tuple[ShardFolder, Batch]]
 
 
-def glance(folder: JobFolder, answers: Callable[[], pd.DataFrame], reused: int) -> Card:
+def glance(
+    folder: JobFolder,
+    answers: Callable[[], pd.DataFrame],
+    used: Callable[[], JobUsage],
+    reused: int,
+) -> Card:
     """What the card of a job shows.
 
     Parameters
@@ -28,8 +34,9 @@ def glance(folder: JobFolder, answers: Callable[[], pd.DataFrame], reused: int) 
     folder : JobFolder
         The job.
     answers : callable
-        Gives the answers on disk as `Job.collect` does with ``usage=True``; called only where
-        they are few.
+        Gives the answers on disk as `Job.collect` does; called only where they are few.
+    used : callable
+        Gives what they took, as `Job.usage` does; likewise.
     reused : int
         How many answers the store had already.
     """
@@ -44,7 +51,7 @@ def glance(folder: JobFolder, answers: Callable[[], pd.DataFrame], reused: int) 
         counts=counts,
         unit=unit,
         shards=[(shard.round, shard.number, batch) for shard, batch in shards],
-        facts=dict(_facts(folder, frame, reused)),
+        facts=dict(_facts(folder, None if frame is None else used(), reused)),
         next_calls=_next_calls(folder, counts, shards),
         now=time.time(),
     )
@@ -84,9 +91,9 @@ def _counted(folder: JobFolder, shards: _Shards) -> dict[str, int]:
     return {name: n for name, n in counts.items() if n}
 
 
-def _facts(folder: JobFolder, frame: pd.DataFrame | None, reused: int) -> Iterator[tuple[str, str]]:
-    if frame is not None and (used := _used(folder, frame)):
-        yield "tokens", used
+def _facts(folder: JobFolder, used: JobUsage | None, reused: int) -> Iterator[tuple[str, str]]:
+    if used is not None and used.requests:
+        yield "tokens", _told(used)
     if reused:
         yield "reused", f"{reused:,} answers that this store had already"
     rounds = folder.rounds()
@@ -102,17 +109,10 @@ def _short(path: str) -> str:
     return path if relative.startswith(os.pardir) else relative
 
 
-def _used(folder: JobFolder, frame: pd.DataFrame) -> str:
-    """Tokens, and US dollars where they are known; each request once, though rows may share it."""
-    name = folder.spec.name
-    once = frame[~frame[f"{name}_custom_id"].duplicated()]
-    asked, answered = once[f"{name}_prompt_tokens"], once[f"{name}_completion_tokens"]
-    if not asked.notna().any():
-        return ""
-    text = f"{int(asked.sum()):,} in, {int(answered.sum()):,} out"
-    cost = once.get(f"{name}_cost_usd")
-    known = cost is not None and cost.notna().any()
-    return f"{text}, {float(cost.sum()):,.4f} USD" if known and cost is not None else text
+def _told(used: JobUsage) -> str:
+    """Tokens of every round, and US dollars where they are known."""
+    tokens = f"{used.prompt_tokens:,} in, {used.completion_tokens:,} out"
+    return tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
 
 
 def _next_calls(folder: JobFolder, counts: Mapping[str, int], shards: _Shards) -> list[str]:

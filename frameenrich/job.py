@@ -159,9 +159,9 @@ class Job:
 
     def _repr_html_(self) -> str:
         def answers() -> pd.DataFrame:
-            return self._answers(self._reading(), usage=True, flatten=False)
+            return self._answers(self._reading(), usage=False, flatten=False)
 
-        return card_html(glance(self._folder, answers, self.reused))
+        return card_html(glance(self._folder, answers, self.usage, self.reused))
 
     def _connected(self) -> Provider:
         if self._provider is None:
@@ -541,7 +541,7 @@ class Job:
         from frameenrich import reporting  # noqa: PLC0415 - for this verb only
 
         answered = self.collect(usage=True, **reading)
-        answers = reporting.Answers(self._folder, answered, self.flagged(**reading))
+        answers = reporting.Answers(self._folder, answered, self.flagged(**reading), self.usage())
         secret = getattr(self._client, "api_key", None)
         return reporting.write_report(path, answers, rows=rows, secret=secret)
 

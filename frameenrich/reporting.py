@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ import pandas as pd
 import xxhash
 
 from frameenrich.charts import Chart, chart_of, number_chart
+from frameenrich.cost import JobUsage, show_usd
 from frameenrich.errors import InputError
 from frameenrich.images import thumbnail
 from frameenrich.model import FLAGGED
@@ -38,11 +39,12 @@ _SHORTEST_SECRET = 8
 
 @dataclass(frozen=True)
 class Answers:
-    """A job's answers as `Job.collect` (with ``usage=True``) and `Job.flagged` give them."""
+    """What `Job.collect` (with ``usage=True``), `Job.flagged` and `Job.usage` give of a job."""
 
     folder: JobFolder
     frame: pd.DataFrame
     flagged: pd.DataFrame
+    used: JobUsage
 
     def said(self, what: str) -> pd.Series | None:
         """One of the columns on how the answers came, such as ``status``; None where not there."""
@@ -168,7 +170,7 @@ def _told(statuses: Sequence[str], chosen: Sequence[int]) -> Iterator[str]:
 def _rows(
     answers: Answers, columns: Sequence[Column], chosen: Sequence[int], thumbs: _Thumbnails
 ) -> list[Row]:
-    part = Answers(answers.folder, answers.frame.iloc[list(chosen)], answers.flagged)
+    part = replace(answers, frame=answers.frame.iloc[list(chosen)])
     ids = _cells(part.said("custom_id"), len(chosen))
     prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
     values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
@@ -325,26 +327,20 @@ def _moment(moment: datetime) -> str:
 
 
 def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
-    """Totals over all rows."""
-    for label, what in (("Tokens in", "prompt_tokens"), ("Tokens out", "completion_tokens")):
-        used = answers.said(what)
-        if used is not None and used.notna().any():
-            yield label, f"{int(_once(answers, used).sum()):,}"
-    cost = answers.said("cost_usd")
-    if cost is not None and cost.notna().any():
-        yield "Cost", f"${float(_once(answers, cost).sum()):,.4f}"
+    """Totals over all rows and rounds."""
+    used = answers.used
+    if used.requests:
+        yield "Tokens in", f"{used.prompt_tokens:,}"
+        yield "Tokens out", f"{used.completion_tokens:,}"
+        yield from [("Cost", show_usd(used.usd))] if used.usd is not None else []
+    if used.reused:
+        yield "Reused answers", f"{used.reused:,}"
     repaired = answers.said("repaired")
     if repaired is not None and repaired.fillna(False).any():
         yield "Mended before reading", f"{int(repaired.sum()):,}"
     attempts = answers.said("attempt")
     if attempts is not None and (attempts > 1).any():
         yield "Asked more than once", f"{int((attempts > 1).sum()):,}"
-
-
-def _once(answers: Answers, column: pd.Series) -> pd.Series:
-    """The cells of each request once: rows may share one."""
-    ids = answers.said("custom_id")
-    return column if ids is None else column[~ids.duplicated()]
 
 
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:

@@ -27,6 +27,7 @@ import frameenrich
 from frameenrich import cli
 from frameenrich.card import Card, card_html
 from frameenrich.charts import chart_of
+from frameenrich.cost import show_usd
 from frameenrich.errors import InputError
 from frameenrich.glance import MAX_RESPONSE_BYTES
 from frameenrich.images import data_url, thumbnail
@@ -510,6 +511,24 @@ def test_a_report_that_cannot_be_written_says_so(broken: Any, tmp_path: Path) ->
         broken.report(tmp_path / "folder.html")
 
     assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name] == []
+
+
+def test_tokens_are_told_always_and_dollars_where_a_price_is_known(
+    browser: Chromium, client: openai.OpenAI, store: Path, tmp_path: Path, mugs: pd.DataFrame
+) -> None:
+    """Of all rounds, as `Job.usage` has them, on the page and on the card."""
+    figures = "[...document.querySelectorAll('.figures > div')].map(d => d.innerText.split('\\n'))"
+    for model in ("gpt-4o-mini", "a-model-without-a-price"):
+        job = mugs.llmbatch.submit("{{ title }}", model, client=client, store=store)
+        used = job.wait(poll_seconds=0.01).usage()
+
+        show(browser, job.report(tmp_path / f"{model}.html"))
+
+        told = dict(browser.ask(figures))
+        assert told["Tokens in"] == f"{used.prompt_tokens:,}"
+        assert told["Tokens out"] == f"{used.completion_tokens:,}"
+        assert told.get("Cost") == (None if used.usd is None else show_usd(used.usd))
+        assert (used.usd is None) == (model != "gpt-4o-mini") == ("$" not in job._repr_html_())
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/moderations", "/v1/responses"])
