@@ -528,7 +528,7 @@ def test_a_full_queue_is_not_hammered(
     frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
 ) -> None:
     """Between two tries of a full queue lies `queue_wait_seconds`; until then rows are pending."""
-    provider.limits = Limits(queue_wait_seconds=0.3)
+    provider.limits = Limits(queue_wait_seconds=2.0)  # longer than a busy machine's six collects
     server.faults.add("token_limit_exceeded")
     job = submit(frame, provider, store)
 
