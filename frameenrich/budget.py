@@ -150,6 +150,8 @@ def _measured(lengths: list[int]) -> Measured | None:
 
 
 def _asks_the_same(other: JobSpec, spec: JobSpec) -> bool:
+    if not spec.messages:  # the requests came ready: nothing says that they are alike
+        return False
     ours = (spec.model, spec.messages, spec.endpoint, spec.params, spec.output.schema)
     theirs = (other.model, other.messages, other.endpoint, other.params, other.output.schema)
     return ours == theirs

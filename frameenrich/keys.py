@@ -244,7 +244,7 @@ def wire_id(custom_id: str) -> str:
     Examples
     --------
     >>> wire_id("request-7"), wire_id("https://example.org/7")
-    ('request-7', 'key-https-example-org-7-3be2a0d978f01adc214a16b04aeac27b')
+    ('request-7', 'key-https-example-3be2a0d978f01adc214a16b04aeac27b')
     """
     return custom_id if _PLAIN_ID.fullmatch(custom_id) else _hashed_id(custom_id)
 

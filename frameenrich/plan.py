@@ -78,6 +78,8 @@ def ready_plan(
     name: str,
     prefix: str,
     max_enqueued_tokens: int | None,
+    max_cost: float | None,
+    prices: PricesLike | None,
 ) -> Plan:
     """The plan of requests that came ready: where they go, and how their answers are read.
 
@@ -100,6 +102,8 @@ def ready_plan(
         key=("custom_id",),
         prefix=prefix,
         max_enqueued_tokens=max_enqueued_tokens,
+        max_cost=check_max_cost(max_cost),
+        prices=check_prices(prices),
     )
     return Plan(spec, output)
 

@@ -18,6 +18,7 @@ from frameenrich.merge import output_columns
 from frameenrich.output import Parser, choose_output
 from frameenrich.plan import Template, make_plan, ready_plan
 from frameenrich.preview import Preview
+from frameenrich.prices import PricesLike
 from frameenrich.providers.base import Provider, check_request, connect
 from frameenrich.ready import Requests, open_requests
 from frameenrich.repeats import Halves
@@ -121,6 +122,8 @@ def submit_requests(
     client: Any = None,
     store: StoreLike = None,
     max_enqueued_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: PricesLike | None = None,
     fresh: bool = False,
 ) -> Job:
     """Send requests that are in the batch format already, with the promises of a frame's job.
@@ -145,7 +148,7 @@ def submit_requests(
     labels, response_model, parser
         How answers are read, as ``df.llmbatch.submit`` takes them; nothing of it is put into the
         requests. By default they are text.
-    prefix, provider, client, store, max_enqueued_tokens, fresh
+    prefix, provider, client, store, max_enqueued_tokens, max_cost, prices, fresh
         As ``df.llmbatch.submit`` takes them.
 
     Raises
@@ -187,6 +190,8 @@ def submit_requests(
             name=name,
             prefix=prefix,
             max_enqueued_tokens=max_enqueued_tokens,
+            max_cost=max_cost,
+            prices=prices,
         )
         folder = write_ready(
             ready,
@@ -198,8 +203,10 @@ def submit_requests(
             find_answers=None
             if fresh
             else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
+            approve=approve_job(plan.spec, where),
         )
-    return Job(folder, output=plan.output, provider=route).send()
+    budget = Budget(plan.spec.max_cost, plan.spec.prices)
+    return Job(folder, output=plan.output, provider=route, budget=budget).send()
 
 
 def preview(

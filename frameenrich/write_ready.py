@@ -17,7 +17,7 @@ from frameenrich.rows import hash_column
 from frameenrich.shard import HASH_BYTES, ShardCutter, request_hash, request_line
 from frameenrich.spool import Answers, requests_name, sidecar_metadata
 from frameenrich.store import Draft, JobFolder, Store
-from frameenrich.write import FindAnswers, finish, slug
+from frameenrich.write import Approve, FindAnswers, finish, slug
 
 KEY = "custom_id"
 """What a person knows such a row by."""
@@ -32,6 +32,7 @@ def write_ready(
     *,
     nonce: str = "",
     find_answers: FindAnswers | None = None,
+    approve: Approve | None = None,
 ) -> JobFolder:
     """Write requests into a new job folder, or find the one that is there already.
 
@@ -41,7 +42,7 @@ def write_ready(
         The requests, and what they were found to be when they were checked.
     spec : JobSpec
         How they are sent and their answers read.
-    store, limits, nonce, find_answers
+    store, limits, nonce, find_answers, approve
         As `frameenrich.write.write_job` takes them.
 
     Raises
@@ -69,6 +70,9 @@ def write_ready(
             "shard": pa.array(np.asarray(filing.numbers, dtype="int32")),
         }
         finish(draft, job_id, filing, answers)
+        if approve is not None:
+            sent = range(filing.first_shard, filing.shards)
+            approve(draft.lines(map(requests_name, sent)))
         draft.write_sidecar(
             pa.table(columns).replace_schema_metadata(sidecar_metadata(spec, [KEY]))
         )

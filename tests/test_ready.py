@@ -323,9 +323,24 @@ def test_a_provider_refuses_a_request_that_its_api_cannot_carry(
 
     provider.check = check  # type: ignore[attr-defined]
 
-    with pytest.raises(errors.InputError, match=r"position 1: There is no word for 'seed'. Leave"):
+    with pytest.raises(errors.InputError, match="position 1: There is no word"):
         frameenrich.submit_requests([ask("a"), ask("b", seed=1)], provider=provider, store=store)
     assert not server.files
+
+
+def test_a_cap_on_the_cost_holds_for_ready_requests(
+    server: BatchServer, provider: OpenAIBatch, store: Path
+) -> None:
+    """Each request counts at its own model's price; over the cap nothing is sent or left."""
+    asked = [ask("a", model="gpt-4o-mini", max_tokens=9), ask("b", model="gpt-4o", max_tokens=9)]
+
+    with pytest.raises(errors.BudgetError):
+        frameenrich.submit_requests(asked, provider=provider, store=store, max_cost=0.00001)
+    assert frameenrich.jobs(store).empty
+    assert not server.files
+
+    job = frameenrich.submit_requests(asked, provider=provider, store=store, max_cost=1.0)
+    assert len(answers(job)) == 2
 
 
 def test_the_report_and_the_card_show_ready_requests(
