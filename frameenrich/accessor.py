@@ -60,6 +60,9 @@ class LLMBatch:
         max_enqueued_tokens: int | None = None,
         max_cost: float | None = None,
         prices: Mapping[str, Any] | None = None,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
         fresh: bool = False,
     ) -> Job:
         """Render each row to a request and send them as a batch job.
@@ -115,8 +118,10 @@ class LLMBatch:
             (see `embed`) or ``/v1/moderations``, which adds the columns `name` (whether the text
             was flagged) and ``<name>_categories`` (for what).
         provider : str or Provider
-            ``"openai"`` (Batch API), ``"azure"``, ``"groq"``, ``"together"``, ``"anthropic"``
-            (the extra ``frameenrich[anthropic]``), ``"local"`` (the embedded model) or ``"file"``.
+            ``"openai"`` (Batch API), ``"live"`` (the same servers, and those without a Batch API:
+            one call a request, answered before this returns), ``"azure"``, ``"groq"``,
+            ``"together"``, ``"anthropic"`` (the extra ``frameenrich[anthropic]``), ``"local"`` (the
+            embedded model) or ``"file"``.
         client : openai.OpenAI, openai.AzureOpenAI or anthropic.Anthropic, optional
             By default built from the environment, as the SDK does.
         store : str or PathLike, optional
@@ -139,6 +144,9 @@ class LLMBatch:
             What the model costs where that is not known, or is another: live USD per million
             tokens, ``{"input": 0.15, "output": 0.60}`` and perhaps ``"cached_input"``; or such a
             dict by model's name. A batch costs half. Kept with the job, for `Job.usage`.
+        max_in_flight, requests_per_minute, tokens_per_minute : int, optional
+            For ``provider="live"``: how many requests may wait for their answers at once (64), and
+            the server's rate limits. A server that says it is too many is asked less by itself.
         fresh : bool
             Make a new job even where the same one exists, and reuse no answers.
 
@@ -197,6 +205,9 @@ class LLMBatch:
             max_enqueued_tokens=max_enqueued_tokens,
             max_cost=max_cost,
             prices=prices,
+            max_in_flight=max_in_flight,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             fresh=fresh,
         )
 
@@ -320,6 +331,48 @@ class LLMBatch:
         from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
 
         return story.estimate(self._frame, template, model, **options)
+
+    def pilot(
+        self,
+        template: Template,
+        model: str,
+        *,
+        n: int = 5,
+        seed: int = 0,
+        usage: bool = False,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Have `n` rows answered now, at live price, to look at before all are paid for.
+
+        A `submit` with the same options takes these answers over and does not pay for them again;
+        nor does the same pilot. The rows are spread over the frame, one out of each n-th of it.
+
+        Parameters
+        ----------
+        template, model, **options
+            As `submit` takes them. With ``provider="openai"`` the requests go to the same server,
+            one call each.
+        n : int
+            How many rows.
+        seed : int
+            Another number picks other rows; the same one picks the same.
+        usage : bool
+            Whether to add the columns on model, tokens, custom_id and raw answer.
+
+        Returns
+        -------
+        DataFrame
+            The picked rows under their index: the key columns (where ``key=`` names some),
+            ``<name>_prompt``, the output columns, ``<name>_status`` and ``<name>_error``.
+
+        Examples
+        --------
+        Look first, then pay for the rest: ``df.llmbatch.pilot("Colour of {{ title }}?", "m")``,
+        and ``df.llmbatch.submit("Colour of {{ title }}?", "m")`` with the same options.
+        """
+        from frameenrich.pilot import pilot  # noqa: PLC0415 - nothing but pandas at import
+
+        return pilot(self._frame, template, model, n=n, seed=seed, usage=usage, **options)
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""

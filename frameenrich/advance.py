@@ -6,6 +6,7 @@ process that dies anywhere is continued by the next one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
-from frameenrich.errors import ProviderError
+from frameenrich.errors import ProviderError, StoreError
 from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection
 from frameenrich.parse import read_response, split_lines
 from frameenrich.providers.base import Provider, Shard, request_ids
@@ -291,7 +292,8 @@ class _StoreDesk:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what was appended is on disk, or was told of
+                self._file.close()
 
     def record(self, batch: Batch) -> Batch:
         self.shard.save(batch)
@@ -304,8 +306,14 @@ class _StoreDesk:
     def append(self, *lines: bytes) -> None:
         if self._file is None:
             self._file = self.shard.open_appending()
-        self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
-        sync(self._file)
+        try:
+            self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
+            sync(self._file)
+        except OSError as error:
+            raise StoreError(
+                f"The answers cannot be written to {self.shard.responses_path}: {error.strerror}.",
+                "Make room there, then call again: the job goes on from here.",
+            ) from None
         if self.progress is not None:
             for _ in lines:
                 self.progress()

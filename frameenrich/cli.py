@@ -565,6 +565,33 @@ def estimate(
         say(f"note: {note}")
 
 
+@app.command(rich_help_panel=_LOOK)
+@spread
+def pilot(
+    source: Source,
+    asking: Asking,
+    sending: Sending,
+    reading: Reading,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Another number picks other rows.")] = 0,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
+    from frameenrich.pilot import pilot as ask  # noqa: PLC0415 - heavy
+    from frameenrich.tables import locate  # noqa: PLC0415
+
+    with _read(locate(source, reading.format), reading) as table:
+        wishes = {**asking.wishes(), **sending.wishes()}
+        answers = ask(table.frame, n=n, seed=seed, store=store, **wishes)
+    answers = answers.reset_index(names="row", drop=asking.subject.key is not None)
+    if as_json:
+        typer.echo(answers.to_json(orient="records", force_ascii=False))
+        return
+    shown = answers.dropna(axis="columns", how="all").astype("string").fillna("")
+    print_rows(list(shown.columns), shown.itertuples(index=False), file=sys.stdout)
+
+
 @app.command(rich_help_panel=_WHOLE)
 def demo(
     rows: Annotated[

@@ -5,7 +5,9 @@ What a step is stands in `frameenrich.advance`; here are the pauses, the deadlin
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from frameenrich.errors import ProviderError, WaitTimeoutError
 from frameenrich.model import TERMINAL, Batch
 from frameenrich.parse import split_lines
 from frameenrich.progress import progress_bar
-from frameenrich.providers.base import Provider, patience
+from frameenrich.providers.base import Patience, Provider, patience
 from frameenrich.store import JobFolder, ShardFolder
 
 _FIRST_POLL_SECONDS = 0.5
@@ -126,32 +128,70 @@ def wait(
     WaitTimeoutError
         The time was up; the job goes on at the provider.
     """
-    pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
     with _bar(folder) as bar:
-        while not _patient_step(folder, provider, bar, deadline):
-            if deadline.left <= 0:
-                raise _timed_out(folder, deadline.seconds)
-            time.sleep(min(pause, deadline.left))
-            if poll_seconds is None:
-                pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
+        for pause in _steps(folder, provider, bar, deadline, poll_seconds):
+            time.sleep(pause)
 
 
-def _patient_step(folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline) -> bool:
+async def wait_async(
+    folder: JobFolder, provider: Provider, deadline: Deadline, poll_seconds: float | None
+) -> None:
+    """As `wait`, in a running event loop: steps in a thread, pauses in the loop.
+
+    Cancelled, a step that runs is told to try nothing again, and to ask nothing more where it
+    answers in this process; what came by then is on disk.
+    """
+    given = Patience()
+    with _bar(folder) as bar:
+        steps_left = _steps(folder, provider, bar, deadline, poll_seconds, given)
+        try:
+            while True:
+                pause = await asyncio.to_thread(next, steps_left, None)
+                if pause is None:
+                    return
+                await asyncio.sleep(pause)
+        finally:
+            given.end()
+
+
+def _steps(
+    folder: JobFolder,
+    provider: Provider,
+    bar: Any,
+    deadline: Deadline,
+    poll_seconds: float | None,
+    given: Patience | None = None,
+) -> Iterator[float]:
+    """Step after step until nothing more will come; yields the seconds to pause in between."""
+    pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
+    while not _patient_step(folder, provider, bar, deadline, given):
+        if deadline.left <= 0:
+            raise _timed_out(folder, provider, deadline.seconds)
+        yield min(pause, deadline.left)
+        if poll_seconds is None:
+            pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
+
+
+def _patient_step(
+    folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline, given: Patience | None
+) -> bool:
     """A step in which the provider tries again no longer than the deadline lets it."""
-    with patience(deadline.left):
+    with patience(deadline.left, given):
         try:
             return step(folder, provider, bar)
         except ProviderError as error:
             if not (error.impatient and getattr(error, "passing", False)):
                 raise
-            raise _timed_out(folder, deadline.seconds) from error
+            raise _timed_out(folder, provider, deadline.seconds) from error
 
 
-def _timed_out(folder: JobFolder, seconds: float) -> WaitTimeoutError:
+def _timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
     statuses = sorted({shard.batch.status for shard in folder.all_shards()})
     return WaitTimeoutError(
         f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
-        "It goes on at the provider: collect() later, also in another session.",
+        "What was answered is on disk: call again and the rest is asked."
+        if provider.blocking
+        else "It goes on at the provider: collect() later, also in another session.",
         job_id=folder.id,
     )
 

@@ -165,7 +165,9 @@ class Job:
 
     def _connected(self) -> Provider:
         if self._provider is None:
-            self._provider = connect(self.spec.provider, self._client, self.spec.models[0])
+            self._provider = connect(
+                self.spec.provider, self._client, self.spec.models[0], self.spec.pace
+            )
         return self._provider
 
     def _reading(self, **wishes: Any) -> Output:
@@ -215,6 +217,33 @@ class Job:
             The time was up; the job goes on at the provider.
         """
         self._wait(Deadline.after(timeout), poll_seconds)
+        return self
+
+    async def wait_async(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `wait` has it
+        poll_seconds: float | None = None,
+    ) -> Job:
+        """As `wait`, for ``await`` in a notebook or a server: the event loop goes on meanwhile.
+
+        Parameters
+        ----------
+        timeout, poll_seconds : float, optional
+            As `wait` takes them.
+
+        Raises
+        ------
+        WaitTimeoutError
+            The time was up; the job goes on at the provider.
+
+        Examples
+        --------
+        In a notebook: ``job = await job.wait_async()``. Cancelling the task that awaits stops the
+        polling, not the provider: a later `wait` or `collect` goes on.
+        """
+        if not steps.settled(self._folder):
+            deadline = Deadline.after(timeout)
+            await drive.wait_async(self._folder, self._connected(), deadline, poll_seconds)
         return self
 
     def _wait(self, deadline: Deadline, poll_seconds: float | None) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from frameenrich.errors import ParameterError
+
 Json = Any
 """A value that ``json.loads`` could have returned."""
 
@@ -203,11 +205,32 @@ class OutputSpec:
     dimensions: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a provider that answers one call at a time may ask.
+
+    ``max_in_flight`` is how many requests may wait for their answers at once.
+    """
+
+    max_in_flight: int = 64
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that lets nothing through."""
+        for name, limit in asdict(self).items():
+            if limit is not None and (type(limit) is not int or limit < 1):
+                raise ParameterError(
+                    f"{name}={limit!r} lets nothing through.", "Give a whole number above 0."
+                )
+
+
 @dataclass(frozen=True)
 class JobSpec:
     """Everything that decides what a job sends and how its answers are read.
 
     ``messages`` is empty where the requests came ready (`frameenrich.submit_requests`).
+    ``pace`` is None where nobody asked for one; a ``pilot`` is asked before the job it is for.
     """
 
     name: str
@@ -225,6 +248,8 @@ class JobSpec:
     max_enqueued_tokens: int | None = None
     max_cost: float | None = None
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pace: Pace | None = None
+    pilot: bool = False
     image: tuple[str, ...] = ()
     image_root: str = "."
     image_detail: ImageDetail | None = None
@@ -258,6 +283,7 @@ class JobSpec:
                 "output": OutputSpec(**loaded["output"]),
                 "key": None if loaded["key"] is None else tuple(loaded["key"]),
                 "image": tuple(loaded.get("image", ())),
+                "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,
             }
         )
 

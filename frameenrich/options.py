@@ -310,8 +310,8 @@ class Sending:
         str,
         typer.Option(
             metavar="NAME",
-            help="openai (Batch API), azure, groq, together, anthropic, local (embedded model), "
-            "file (nowhere), or another.",
+            help="openai (Batch API), live (one call a request), azure, groq, together, anthropic, "
+            "local (embedded model), file (nowhere), or another.",
             rich_help_panel=_SEND,
         ),
     ] = "openai"
@@ -321,6 +321,36 @@ class Sending:
             min=1,
             metavar="TOKENS",
             help="How many prompt tokens may wait at the provider at once.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
+    max_in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="REQUESTS",
+            help="With --provider live: how many requests may wait for their answers at once.",
+            rich_help_panel=_SEND,
+            show_default="64",
+        ),
+    ] = None
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            "--rpm",
+            min=1,
+            metavar="REQUESTS",
+            help="With --provider live: requests a minute.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
+    tokens_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            "--tpm",
+            min=1,
+            metavar="TOKENS",
+            help="With --provider live: tokens a minute.",
             rich_help_panel=_SEND,
         ),
     ] = None
@@ -335,7 +365,12 @@ class Sending:
         return {
             "provider": self.provider,
             "fresh": self.fresh,
-            **given(max_enqueued_tokens=self.max_enqueued_tokens),
+            **given(
+                max_enqueued_tokens=self.max_enqueued_tokens,
+                max_in_flight=self.max_in_flight,
+                requests_per_minute=self.requests_per_minute,
+                tokens_per_minute=self.tokens_per_minute,
+            ),
             **self.spending.wishes(),
         }
 

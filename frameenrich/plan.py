@@ -23,6 +23,7 @@ from frameenrich.model import (
     OnNull,
     OutputKind,
     OutputSpec,
+    Pace,
 )
 from frameenrich.output import Output
 from frameenrich.prices import PricesLike, check_prices
@@ -130,6 +131,10 @@ def make_plan(
     max_enqueued_tokens: int | None = None,
     max_cost: float | None = None,
     prices: PricesLike | None = None,
+    max_in_flight: int | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    pilot: bool = False,
     logprobs: bool = False,
     image: str | Sequence[str] | None = None,
     image_root: str | os.PathLike[str] = ".",
@@ -176,13 +181,15 @@ def make_plan(
         provider=provider,
         params=check_params(params or {}, endpoint, output.spec),
         output=output.spec,
-        key=_key_columns(key),
+        key=key_columns(key),
         prefix=prefix,
         on_null=cast("OnNull", on_null),
         sources=sources,
         max_enqueued_tokens=max_enqueued_tokens,
         max_cost=check_max_cost(max_cost),
         prices=check_prices(prices),
+        pace=_pace(max_in_flight, requests_per_minute, tokens_per_minute),
+        pilot=pilot,
         image=columns,
         image_root=os.fspath(image_root),
         image_detail=image_detail,
@@ -192,6 +199,12 @@ def make_plan(
     _check_messages(spec)
     warn_unless_strict(output.spec)
     return Plan(spec, output)
+
+
+def _pace(in_flight: int | None, requests: int | None, tokens: int | None) -> Pace | None:
+    if in_flight is None and requests is None and tokens is None:
+        return None
+    return Pace(Pace().max_in_flight if in_flight is None else in_flight, requests, tokens)
 
 
 def _endpoint_output(endpoint: str, output: Output, params: Mapping[str, Any]) -> Output:
@@ -262,7 +275,8 @@ def _check_messages(spec: JobSpec) -> None:
         )
 
 
-def _key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
+def key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The columns that ``key=`` names; None for the index."""
     if key is None or isinstance(key, str):
         return None if key is None else (key,)
     if not key:

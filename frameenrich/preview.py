@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,7 @@ class Preview:
     def __str__(self) -> str:
         blocks = []
         for key, body in self.requests:
-            asked = body.get("messages", body.get("input", body.get("prompt", ())))
-            if isinstance(asked, str):
-                name = "prompt" if "prompt" in body else "input"
-                asked = [{"role": name, "content": asked}]
-            texts = "\n".join(f"[{m['role']}] {_shown_content(m['content'])}" for m in asked)
+            texts = "\n".join(f"[{role}] {text}" for role, text in turns(body))
             blocks.append(f"row {key}\n{texts}")
         return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}"
 
@@ -31,6 +28,20 @@ class Preview:
 
     def _repr_html_(self) -> str:
         return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
+
+
+def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
+    """The messages of a request as (role, text), whatever its endpoint calls them.
+
+    Examples
+    --------
+    >>> turns({"messages": [{"role": "user", "content": "Hello"}]}), turns({"input": "Hello"})
+    ([('user', 'Hello')], [('input', 'Hello')])
+    """
+    asked = body.get("messages", body.get("input", body.get("prompt", ())))
+    if isinstance(asked, str):
+        return [("prompt" if "prompt" in body else "input", asked)]
+    return [(message["role"], _shown_content(message["content"])) for message in asked]
 
 
 def _shown_content(content: Json) -> str:

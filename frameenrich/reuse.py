@@ -23,6 +23,9 @@ from frameenrich.repeats import Halves, column_halves, contains
 from frameenrich.store import JobFolder, Store
 from frameenrich.tally import STATUSES
 
+_LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
+"""Providers whose requests are the same ones live; a server is told by its models."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -77,8 +80,8 @@ def find_answers(store: Store, spec: JobSpec, output: Output, sent: Halves) -> A
     store : Store
         Where to look.
     spec, output : JobSpec, Output
-        The new job: the same provider has to have answered, and the answer has to be ``ok`` by
-        the new job's reading.
+        The new job: the same provider has to have answered, or one that gives its answers, and
+        the answer has to be ``ok`` by the new job's reading.
     sent : array of uint64
         The halves of the new job's request hashes, in order.
     """
@@ -90,8 +93,13 @@ def find_answers(store: Store, spec: JobSpec, output: Output, sent: Halves) -> A
 
 
 def _same_route(other: JobSpec, spec: JobSpec) -> bool:
-    same = (other.provider, other.url) == (spec.provider, spec.url)
+    same = _alike(other.provider, spec.provider) and other.url == spec.url
     return same and not set(other.models).isdisjoint(spec.models)
+
+
+def _alike(provider: str, other: str) -> bool:
+    """Whether two providers give the same answers: live calls stand for any server's batches."""
+    return provider == other or ("live" in {provider, other} and {provider, other} <= _LIVE_TOO)
 
 
 def _answered(

@@ -55,6 +55,7 @@ def submit(
         endpoint=endpoint,
         **wishes,
     )
+    route = connect(route, pace=plan.spec.pace)
     check_request(route, plan.spec)
     nonce = secrets.token_hex(8) if fresh else ""
     where = open_store(store)
@@ -258,7 +259,7 @@ def open_job(
 
 
 def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
-    """The newest job that was made for this frame.
+    """The newest job that was made for this frame; a pilot only where there is no other.
 
     Raises
     ------
@@ -272,7 +273,7 @@ def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Jo
     where = open_store(store)
     mismatch: FrameMismatchError | None = None
     folders, damages = readable_jobs(where)
-    for folder in folders:
+    for folder in sorted(folders, key=lambda folder: folder.spec.pilot):
         try:
             match = match_frame(frame, folder, folder.sidecar())
             if match is None or not match.seen.any():

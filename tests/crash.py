@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx2
 from tqdm import tqdm
 
@@ -47,6 +48,15 @@ def watch(point: KillPoint) -> None:
     """Put the point around every write and every call of this process."""
     for name in ("replace", "rename", "fsync", "unlink", "mkdir"):
         setattr(os, name, point.around(getattr(os, name)))
+    read = aiohttp.ClientResponse.read
+
+    async def watched_read(response: aiohttp.ClientResponse) -> bytes:
+        point.pass_by()
+        content = await read(response)
+        point.pass_by()
+        return content
+
+    aiohttp.ClientResponse.read = watched_read  # type: ignore[assignment, method-assign]
     transport = httpx2.HTTPTransport
     transport.handle_request = point.around(transport.handle_request)  # type: ignore[method-assign]
 

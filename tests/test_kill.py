@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kill_matrix import FAULTS
+from kill_matrix import FAULTS, IN_FLIGHT
 
 EVERY = 20
 """Here each 20th step; `python tests/kill_matrix.py` kills at every one (tests/README.md)."""
@@ -54,3 +54,16 @@ def test_so_it_is_with_other_providers(service: str, fault: str) -> None:
     assert kills >= steps // 40
     assert rows >= 6 * kills
     assert bad == [0, 0, 0, 0]
+
+
+def test_live_calls_killed_anywhere_cost_what_was_in_flight() -> None:
+    """Rows lost 0; executed once more at most the calls that a kill found under way."""
+    wishes = ["--service", "live", "--faults", "503 anywhere", "--every", "10"]
+    steps, kills, rows, lost, twice, *bad = matrix(*wishes)
+
+    assert steps >= 100
+    assert kills >= steps // 10
+    assert rows >= 6 * kills
+    assert lost == 0
+    assert twice <= kills * IN_FLIGHT
+    assert bad == [0, 0]

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
 from frameenrich.errors import ParameterError, StoreError
-from frameenrich.model import Batch, JobSpec, Json, Limits
+from frameenrich.model import Batch, JobSpec, Json, Limits, Pace
 from frameenrich.shard import request_body
 
 _GROUP = "frameenrich.providers"
@@ -58,6 +58,10 @@ class Provider(Protocol):
 
     ``blocking`` says that `send` answers the requests itself, in this process, and returns when
     all are answered; otherwise it returns as soon as the provider has the batch.
+
+    Two verbs more are used where a provider has them: ``at_pace(pace)`` gives the same provider
+    with other limits on how fast it asks, and ``live()`` one that answers the same requests at
+    once (see `one_by_one`).
     """
 
     name: str
@@ -83,17 +87,30 @@ class Provider(Protocol):
         """Delete what the provider still keeps of an ended batch; what is gone already is fine."""
 
 
-_give_up_at: ContextVar[float] = ContextVar("give_up_at", default=math.inf)
+@dataclass
+class Patience:
+    """When a caller has waited enough; ``time.monotonic()``, and it may be changed meanwhile."""
+
+    until: float = math.inf
+
+    def end(self) -> None:
+        """Wait no longer, from any thread."""
+        self.until = -math.inf
+
+
+_patience: ContextVar[Patience] = ContextVar("patience", default=Patience())  # noqa: B039 - never changed
 
 
 @contextlib.contextmanager
-def patience(seconds: float) -> Iterator[None]:
+def patience(seconds: float, given: Patience | None = None) -> Iterator[None]:
     """For how long the caller wants providers to try again, whatever a server asks for."""
-    token = _give_up_at.set(time.monotonic() + seconds)
+    given = given or Patience()
+    given.until = min(given.until, time.monotonic() + seconds)
+    token = _patience.set(given)
     try:
         yield
     finally:
-        _give_up_at.reset(token)
+        _patience.reset(token)
 
 
 def patience_left() -> float:
@@ -104,7 +121,7 @@ def patience_left() -> float:
     >>> patience_left()
     inf
     """
-    return _give_up_at.get() - time.monotonic()
+    return _patience.get().until - time.monotonic()
 
 
 def provider_names() -> list[str]:
@@ -118,20 +135,22 @@ def provider_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=_GROUP)})
 
 
-def connect(provider: str | Provider, client: Any = None, model: str | None = None) -> Provider:
+def connect(
+    provider: str | Provider, client: Any = None, model: str | None = None, pace: Pace | None = None
+) -> Provider:
     """The provider of that name, ready to use; an object with the protocol is given back.
 
     Raises
     ------
     ParameterError
-        There is none of that name.
+        There is none of that name, or it keeps no such pace.
     CredentialsError
         It needs an API key and there is none.
     """
     if not isinstance(provider, str):
-        return _checked(provider)
+        return _at_pace(_checked(provider), pace)
     for point in entry_points(group=_GROUP, name=provider):
-        return cast("Provider", point.load()(client=client, model=model))
+        return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
     close = difflib.get_close_matches(provider, provider_names(), n=1)
     raise ParameterError(
         f"There is no provider {provider!r}.",
@@ -166,6 +185,36 @@ def _checked(provider: Any) -> Provider:
     raise ParameterError(
         f"provider= is a {type(provider).__name__}, which lacks verbs of the Provider protocol.",
         "Give a name, or an object with send, poll, fetch, cancel and delete_files.",
+    )
+
+
+def _at_pace(provider: Provider, pace: Pace | None) -> Provider:
+    if pace is None:
+        return provider
+    if not hasattr(provider, "at_pace"):
+        raise ParameterError(
+            f"The provider {provider.name!r} takes no max_in_flight=, requests_per_minute= or "
+            "tokens_per_minute=.",
+            "They are for provider='live'; a batch has max_enqueued_tokens=.",
+        )
+    return cast("Provider", provider.at_pace(pace))
+
+
+def one_by_one(provider: Provider) -> Provider:
+    """A provider of the same answers that are there when `send` returns, for a pilot.
+
+    Raises
+    ------
+    ParameterError
+        There is none.
+    """
+    if provider.blocking:
+        return provider
+    if hasattr(provider, "live"):
+        return cast("Provider", provider.live())
+    raise ParameterError(
+        f"The provider {provider.name!r} cannot answer a pilot.",
+        "Use provider='live' or 'local' for it; nothing was sent.",
     )
 
 

@@ -70,8 +70,7 @@ class Calls:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: self.passing(e) and again(e)),
             wait=self._wait,
-            stop=tenacity.stop_after_attempt(self._attempts)
-            | tenacity.stop_before_delay(max(patience_left(), 0)),
+            stop=_GivenUp(self._attempts),
             reraise=True,
         )
         try:
@@ -152,6 +151,13 @@ class ShortDownloadError(NotYetError):
 
     def __init__(self, what: str, received: int, expected: int, unit: str = "bytes") -> None:
         super().__init__(f"{what} was cut short, {received:,} of {expected:,} {unit}")
+
+
+class _GivenUp(tenacity.stop_after_attempt):
+    """Enough attempts, or the caller's time would be up before the next."""
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return super().__call__(retry_state) or retry_state.upcoming_sleep > patience_left()
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -90,8 +90,8 @@ _AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION")
 _AZURE_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 
 
-def client_of(dialect: Dialect) -> Any:
-    """An `openai` client for the dialect's server, from the environment.
+def client_of(dialect: Dialect, provider: str | None = None) -> Any:
+    """An `openai` client for the dialect's server, from the environment; `provider` asks for it.
 
     Raises
     ------
@@ -104,24 +104,24 @@ def client_of(dialect: Dialect) -> Any:
         try:
             return openai.OpenAI()
         except openai.OpenAIError:
-            raise _no_credentials(dialect, "OPENAI_API_KEY") from None
+            raise _no_credentials(provider or dialect.name, "OPENAI_API_KEY") from None
     if dialect.name == "azure":
         missing = [name for name in _AZURE_VARIABLES if not os.environ.get(name)]
         if not any(os.environ.get(name) for name in _AZURE_KEYS):
             missing.insert(0, _AZURE_KEYS[0])
         if missing:
-            raise _no_credentials(dialect, " and ".join(missing))
+            raise _no_credentials(dialect.name, " and ".join(missing))
         return openai.AzureOpenAI()
     key, variable, server, path = _SERVERS[dialect.name]
     if not os.environ.get(key):
-        raise _no_credentials(dialect, key)
+        raise _no_credentials(dialect.name, key)
     base_url = (os.environ.get(variable) or server).rstrip("/") + path
     return openai.OpenAI(api_key=os.environ[key], base_url=base_url)
 
 
-def _no_credentials(dialect: Dialect, missing: str) -> CredentialsError:
+def _no_credentials(provider: str, missing: str) -> CredentialsError:
     what = "API key" if "KEY" in missing else "server"
     return CredentialsError(
-        f"There is no {what} for the provider {dialect.name!r}.",
+        f"There is no {what} for the provider {provider!r}.",
         f"Set {missing} or pass client=; provider='local' needs none.",
     )

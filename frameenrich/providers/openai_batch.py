@@ -21,6 +21,8 @@ from frameenrich.providers.dialects import AZURE, GROQ, OPENAI, TOGETHER, Dialec
 if TYPE_CHECKING:
     import openai
 
+    from frameenrich.providers.live import LiveProvider
+
 T = TypeVar("T")
 
 TAG_KEY = "frameenrich_tag"
@@ -259,6 +261,12 @@ class OpenAIBatch:
                     self._client.files.delete(file_id)
 
             self._calls.patiently(delete, f"delete the file {file_id}")
+
+    def live(self) -> LiveProvider:
+        """The same server, asked one call a request."""
+        from frameenrich.providers.live import LiveProvider  # noqa: PLC0415 - asyncio's, not a batch's
+
+        return LiveProvider(self._client, dialect=self._dialect)
 
 
 def _from_start(lines: IO[bytes]) -> IO[bytes]:

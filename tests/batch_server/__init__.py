@@ -41,6 +41,7 @@ name (options)                  scope  what happens
 ``truncated_download``          http   [11] Content-Length says more than is sent (keep)
 ``short_download``              http   [11] Content-Length agrees, the file's ``bytes`` says more
 ``download_without_length``     http   no fault: a chunked download with no Content-Length
+``ration_spent``                http   no fault: the answer's headers say it was the last (reset)
 ``slow``                        http   waits before the work (seconds)
 ``slow_answer``                 http   waits after the work, before the answer (seconds)
 ``all_lines_failed``            batch  [1] all in the error file, output_file_id null (status)

@@ -327,5 +327,12 @@ _LATE: dict[str, Callable[[Answer, Fault], Answer]] = {
     ),
     "short_download": lambda answer, fault: replace(answer, body=_cut(answer, fault["keep"])),
     "download_without_length": lambda answer, _: replace(answer, chunked=True),
+    "ration_spent": lambda answer, fault: replace(
+        answer,
+        headers={
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": fault["reset"],
+        },
+    ),
 }
 """Faults that spoil the answer after the service has done its work."""
