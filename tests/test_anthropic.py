@@ -23,6 +23,7 @@ import frameenrich
 from frameenrich.errors import (
     CredentialsError,
     FrameEnrichWarning,
+    InputError,
     ParameterError,
     ProviderError,
     WaitTimeoutError,
@@ -610,3 +611,41 @@ def test_a_kill_between_the_call_and_its_record(
     assert [a.tolist() for a in answers] == [[said(t) for t in frame["title"]]] * 2
     assert set(server.executed.values()) == {2}  # once for each of the two jobs
     assert len(server.batches) == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "t"}]},
+        {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
+        {"role": "user", "content": [3]},
+        {"role": "user"},
+    ],
+    ids=["tool call", "audio", "number", "nothing"],
+)
+def test_ready_requests_that_cannot_be_translated(
+    message: dict[str, Any], server: AnthropicServer, provider: AnthropicBatch, store: Path
+) -> None:
+    """`submit_requests` takes any body; what has no translation is named, and nothing is sent."""
+    body = {"model": MODEL, "messages": [message], **CAP}
+    request = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+    with pytest.raises(InputError, match="Anthropic"):
+        frameenrich.submit_requests([request], provider=provider, store=store)
+
+    assert not server.requests
+
+
+def test_ready_requests_are_translated(
+    server: AnthropicServer, provider: AnthropicBatch, store: Path
+) -> None:
+    """The same promises for requests that somebody else wrote, however long their names."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], **CAP}
+    line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
+
+    job = frameenrich.submit_requests(
+        [{"custom_id": "n" * 70, **line}], provider=provider, store=store
+    )
+
+    assert job.wait(poll_seconds=0.01).collect()["answer"].tolist() == ["echo: hello"]
+    check_paid(server, batches=1)

@@ -83,6 +83,17 @@ def message_params(body: Mapping[str, Json]) -> dict[str, Json]:
 'messages': [{'role': 'user', 'content': 'What is a mug?'}], 'system': 'Be brief.', \
 'stop_sequences': ['.']}
     """
+    try:
+        return _message_params(body)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            "A request holds a message or parameter of a form that cannot be translated for "
+            f"Anthropic ({type(error).__name__}: {error}).",
+            "Give messages of texts and images.",
+        ) from None
+
+
+def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
     system, messages = _conversation(body["messages"])
     cap = next((body[name] for name in _CAPS if body.get(name)), DEFAULT_MAX_TOKENS)
     params: dict[str, Json] = {"model": body["model"], "max_tokens": cap, "messages": messages}
@@ -186,6 +197,12 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[str, list[dict[str, 
     turns: list[dict[str, Json]] = []
     for message in messages:
         role, content = message["role"], message["content"]
+        if message.keys() - {"role", "content"}:
+            raise ParameterError(
+                f"A message holds {min(message.keys() - {'role', 'content'})!r}, which is not "
+                "translated for Anthropic.",
+                "Give messages of a role and a content.",
+            )
         if role in {"system", "developer"} and not turns:
             systems.append(content)
         elif role in {"user", "assistant"}:
