@@ -721,7 +721,8 @@ def _tell_all(
         typer.echo(as_line(summary), err=there.is_stream)
     else:
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
-        print_rows(["status", "rows", "for example"], rows, file=sys.stderr)
+        heads = ["status", "rows", *(["for example"] if examples else [])]
+        print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
         if examples:
             say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
     if writing.strict and set(counts) - {"ok", "skipped"}:

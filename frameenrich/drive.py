@@ -198,9 +198,7 @@ def _timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTim
 
 def _bar(folder: JobFolder) -> Any:
     shards = [shard for shard in folder.all_shards() if not shard.batch.settled]
-    bar = progress_bar(_requests(shards), folder.spec.name)
-    bar.update(sum(_answered(shard) for shard in shards))
-    return bar
+    return progress_bar(_requests(shards), sum(map(_done, shards)), folder.spec.name)
 
 
 def _requests(shards: list[ShardFolder]) -> int:
@@ -213,6 +211,7 @@ def _counted(folder: JobFolder) -> int:
     return sum((batch.completed or 0) + (batch.failed or 0) for batch in batches)
 
 
-def _answered(shard: ShardFolder) -> int:
-    """How many lines a shard has that is still being answered here."""
-    return sum(1 for _ in split_lines(shard.read_responses()))
+def _done(shard: ShardFolder) -> int:
+    """How many requests of a shard are done: what the provider counted, or the lines here."""
+    counted = (shard.batch.completed or 0) + (shard.batch.failed or 0)
+    return counted or sum(1 for _ in split_lines(shard.read_responses()))

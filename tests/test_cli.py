@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +71,23 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
+
+
+def in_terminal(*arguments: str | Path, kill_at: str | None = None) -> str:
+    """Run a command whose standard error is a terminal; all that was shown there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    child = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux' word for the end
+        while part := os.read(ours, 65536):
+            shown += part
+            if kill_at and kill_at.encode() in shown:
+                child.kill()
+    os.close(ours)
+    child.wait(timeout=60)
+    return shown.decode()
 
 
 def here(*arguments: str | Path) -> Result:
@@ -530,6 +552,22 @@ def test_killed_and_run_again_every_row_is_executed_once(moment: str, server: Ba
     assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok"] * 200
     assert len(server.executed) == 198  # two titles of the catalogue stand there twice
     assert set(server.executed.values()) == {1}
+
+
+def test_the_bar_goes_on_where_it_was(server: BatchServer) -> None:
+    """A killed run's bar stood half-way; the next one's begins there, and ends at all of them."""
+    server.in_progress_steps = 4
+    arguments: list[str | Path] = ["run", PRODUCTS, "out.csv", *ASK, "--poll-seconds", "0.1"]
+    killed = in_terminal(*arguments, kill_at="100/198 requests")
+    shown = in_terminal(*arguments)
+    again = in_terminal(*arguments)
+
+    assert "198/198" not in killed
+    counts = [int(n) for n in re.findall(r"(\d+)/198 requests", shown)]
+    assert counts[0] >= 100
+    assert counts == sorted(counts)
+    assert counts[-1] == 198
+    assert "requests [" not in again  # nothing was waited for
 
 
 def test_two_processes_at_once_pay_once(server: BatchServer) -> None:
