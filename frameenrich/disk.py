@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -40,6 +41,10 @@ class Disk:
         except OSError as error:
             raise unwritable(root, error) from None
 
+    def reaching(self, path: str) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 - see Bucket
+        """Nothing: a disk is there, and its errors are told where they happen."""
+        return contextlib.nullcontext()
+
     def drafting(self, root: str) -> contextlib.AbstractContextManager[str]:
         """A folder to fill, from which one rename makes a job."""
         return draft_folder(root)
@@ -71,6 +76,29 @@ class Disk:
             sync(file)
             os.replace(file.name, path)
             _sync_folder(os.path.dirname(path))
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return os.path.exists(path)
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file to read from."""
+        return open(path, "rb")
+
+    def read(self, path: str) -> bytes:
+        """A small file, all of it."""
+        with open(path, "rb") as file:
+            return file.read()
+
+    def replace(self, path: str, data: bytes) -> None:
+        """A small file, all of it."""
+        with self.write_whole(path) as file:
+            file.write(data)
+
+    def pieces(self, path: str) -> Iterator[str]:
+        """The files that a growing file is in: itself, where it is there."""
+        if os.path.exists(path):
+            yield path
 
     def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
         """Be the only process at work on the job in the folder `path`."""
@@ -149,9 +177,10 @@ def busy(job_id: str) -> JobBusyError:
 
 
 def sync(file: IO[bytes]) -> None:
-    """Have what was written on disk before going on."""
+    """Have what was written on disk, or in its bucket, before going on."""
     file.flush()
-    os.fsync(file.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # no file of this computer
+        os.fsync(file.fileno())
 
 
 def _sync_folder(path: str) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import IO, Any, TypeVar
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 DEFAULT_FOLDER = ".frameenrich"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
+_REQUESTS = re.compile(r"/round-(\d+)/shard-(\d+)\.requests\.jsonl$")
 _META = b"frameenrich."
 # What reading a damaged file can raise, from Arrow, JSON or what is made of them.
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
@@ -55,26 +57,23 @@ class Store:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
-
         text = os.fspath(url)
         if "://" not in text:
             text = os.path.abspath(os.path.expanduser(text))
-        fs, root = fsspec.core.url_to_fs(text)
-        self.fs: Any = fs
-        self.root: str = str(root).rstrip("/")
-        self.local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
-        self._medium: Disk | Bucket = Disk() if self.local else Bucket(fs)
+        self.fs, self.root = _opened(text)
+        names = self.fs.protocol
+        self.local = "file" in (names if isinstance(names, tuple) else (names,))
+        self._medium: Disk | Bucket = Disk() if self.local else Bucket(self.fs, text)
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
 
     def job_ids(self) -> list[str]:
         """The ids of all jobs here, in no particular order."""
-        if not self.fs.isdir(self.root):
-            return []
-        self.fs.invalidate_cache(self.root)
-        found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
+        with self._medium.reaching(self.root):
+            if not self.fs.isdir(self.root):
+                return []
+            found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
         return [path.split("/")[-2] for path in found if not path.split("/")[-2].startswith(".")]
 
     def jobs(self) -> list[JobFolder]:
@@ -84,7 +83,11 @@ class Store:
 
     def has(self, job_id: str) -> bool:
         """Whether the job exists."""
-        return bool(self.fs.exists(f"{self.root}/{job_id}/{SIDECAR}"))
+        return self.exists(f"{self.root}/{job_id}/{SIDECAR}")
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self._medium.exists(path)
 
     def job(self, job_id: str) -> JobFolder:
         """The folder of one job.
@@ -137,9 +140,54 @@ class Store:
         """Be the only process at work on the job in the folder `path`."""
         return self._medium.lock(path, timeout_seconds)
 
+    def find(self, folder: str) -> list[str]:
+        """Every file below a folder; none where there is no such folder."""
+        with self._medium.reaching(folder):
+            return list(self.fs.find(folder))
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file to read from."""
+        return self._medium.open(path)
+
+    def read(self, path: str) -> bytes:
+        """A small file that changes, all of it."""
+        return self._medium.read(path)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write all of a small file that changes."""
+        self._medium.replace(path, data)
+
     def open_appending(self, path: str) -> IO[bytes]:
-        """A file open at its end, after its last whole line."""
+        """A file open at its end, after its last whole line; what is flushed and synced is kept."""
         return self._medium.open_appending(path)
+
+    def size_of_pieces(self, path: str) -> int:
+        """Bytes in a file that may have grown; 0 where there is none."""
+        with self._medium.reaching(path):
+            return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
+
+    def read_pieces(self, path: str) -> Iterator[bytes]:
+        """A file that may have grown, some at a time; nothing where there is none."""
+        with self._medium.reaching(path):
+            for piece in self._medium.pieces(path):
+                with self.open(piece) as file:
+                    while data := file.read(READ_BYTES):
+                        yield data
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system and the path of a URL; what others change shows at once."""
+    import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
+
+    try:
+        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise StoreError(
+            f"The store {url} cannot be opened: {error}.",
+            "Install what it needs (for s3://: pip install 'frameenrich[s3]'), or use a folder.",
+            path=url,
+        ) from None
+    return fs, str(root).rstrip("/")
 
 
 def _unreadable(path: str, error: Exception) -> StoreError:
@@ -224,20 +272,18 @@ class JobFolder:
 
     def rounds(self) -> int:
         """How many rounds there are; at least 1."""
-        count = 1
-        while self.store.fs.exists(f"{self.round_path(count)}/{SIDECAR}"):
-            count += 1
-        return count
+        paths = (f"{self.round_path(number)}/{SIDECAR}" for number in count(1))
+        return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
 
     def shards(self, round_: int) -> list[ShardFolder]:
         """The shards of a round, in order."""
-        found = self.store.fs.glob(f"{self.round_path(round_)}/shard-*.requests.jsonl")
-        numbers = sorted(int(path.rsplit("/shard-", 1)[1][:5]) for path in found)
-        return [ShardFolder(self, round_, number) for number in numbers]
+        return _shards(self, self.store.find(self.round_path(round_)), range(round_, round_ + 1))
 
     def all_shards(self) -> list[ShardFolder]:
-        """The shards of every round, in order."""
-        return [shard for round_ in range(self.rounds()) for shard in self.shards(round_)]
+        """The shards of every round, in order; found by one look at the folder."""
+        found = set(self.store.find(self.path))
+        rounds = (n for n in count(1) if f"{self.round_path(n)}/{SIDECAR}" not in found)
+        return _shards(self, found, range(next(rounds)))
 
     @contextlib.contextmanager
     def lock(self, timeout_seconds: float = 60.0) -> Iterator[None]:
@@ -250,6 +296,13 @@ class JobFolder:
         """
         with self.store.lock(self.path, timeout_seconds):
             yield
+
+
+def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
+    """Those of some rounds whose requests are among the paths."""
+    found = filter(None, map(_REQUESTS.search, paths))
+    numbers = sorted((int(match[1]), int(match[2])) for match in found)
+    return [ShardFolder(job, *each) for each in numbers if each[0] in rounds]
 
 
 @dataclass(frozen=True)
@@ -278,20 +331,17 @@ class ShardFolder:
         """The provider's last word, or the intent where there is none yet."""
         path = self._path("batch.json")
         try:
-            with self.job.store.fs.open(path, "rb") as file:
-                return Batch.from_json(file.read())
+            return Batch.from_json(self.job.store.read(path))
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:
         """Write ``batch.json``, the only file of a job that changes."""
-        with self.job.store.write_whole(self._path("batch.json")) as file:
-            file.write(batch.to_json().encode())
+        self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
 
     def open_requests(self) -> IO[bytes]:
         """The request lines, as a binary file."""
-        file: IO[bytes] = self.job.store.fs.open(self.requests_path, "rb")
-        return file
+        return self.job.store.open(self.requests_path)
 
     @property
     def request_count(self) -> int:
@@ -309,16 +359,11 @@ class ShardFolder:
     @property
     def response_bytes(self) -> int:
         """Size of the responses file; 0 where none has come."""
-        fs = self.job.store.fs
-        return int(fs.size(self.responses_path)) if fs.exists(self.responses_path) else 0
+        return self.job.store.size_of_pieces(self.responses_path)
 
     def read_responses(self) -> Iterator[bytes]:
         """The responses file in pieces; nothing where none has come."""
-        if not self.job.store.fs.exists(self.responses_path):
-            return
-        with self.job.store.fs.open(self.responses_path, "rb") as file:
-            while piece := file.read(READ_BYTES):
-                yield piece
+        return self.job.store.read_pieces(self.responses_path)
 
     @contextlib.contextmanager
     def write_responses(self) -> Iterator[IO[bytes]]:
@@ -335,8 +380,5 @@ class ShardFolder:
                 file.write(line.rstrip(b"\n") + b"\n")
 
     def open_appending(self) -> IO[bytes]:
-        """The responses file, open at its end; a line torn by a crash is cut off first.
-
-        Only on a local disk: providers that answer line by line need a store that can append.
-        """
+        """The responses file, open at its end; a line torn by a crash is cut off first."""
         return self.job.store.open_appending(self.responses_path)
