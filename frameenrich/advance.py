@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
+from frameenrich.disk import sync
 from frameenrich.errors import ProviderError, StoreError
 from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection
 from frameenrich.parse import read_response, split_lines
 from frameenrich.providers.base import Provider, Shard, request_ids
-from frameenrich.store import JobFolder, ShardFolder, sync
+from frameenrich.store import JobFolder, ShardFolder
 from frameenrich.write import tag
 
 Progress = Callable[[], None]

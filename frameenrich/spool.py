@@ -10,12 +10,13 @@ from typing import Protocol, Self
 
 import pyarrow as pa
 
+from frameenrich.draft import Draft
 from frameenrich.keys import BLOCK_ROWS, custom_ids, key_digests
 from frameenrich.model import JobSpec, Limits
 from frameenrich.repeats import FirstAsked, Halves, JobHash
 from frameenrich.rows import RowRequests, hash_column
 from frameenrich.shard import HASH_BYTES, LineWriter, ShardCutter
-from frameenrich.store import Draft, shard_name
+from frameenrich.store import shard_name
 
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""

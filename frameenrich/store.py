@@ -1,44 +1,35 @@
 """The only reader and writer of a job's folder (DESIGN.md §4).
 
-Files are whole or absent: written under a temporary name, fsynced, renamed. A job exists when its
-``sidecar.parquet`` does; the whole folder appears at once. Object stores have no rename: there a
-file is staged on local disk and put as one object, the sidecar last.
+A job exists when its ``sidecar.parquet`` does. How a file becomes whole or absent is the business
+of what the store is on: `frameenrich.disk` or `frameenrich.bucket`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-import secrets
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from itertools import count
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
+from frameenrich.bucket import Bucket
+from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unwritable
+from frameenrich.draft import Draft
+from frameenrich.errors import JobNotFoundError, StoreError
 from frameenrich.model import Batch, JobSpec
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 T = TypeVar("T")
 
 DEFAULT_FOLDER = ".frameenrich"
-READ_BYTES = 512 * 1024
-_SIDECAR = "sidecar.parquet"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
-_STALE_DRAFT_SECONDS = 24 * 3600
+_REQUESTS = re.compile(r"/round-(\d+)/shard-(\d+)\.requests\.jsonl$")
 _META = b"frameenrich."
-_DRAFT = ".frameenrich-draft-"
 # What reading a damaged file can raise, from Arrow, JSON or what is made of them.
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
 
@@ -66,25 +57,23 @@ class Store:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
-
         text = os.fspath(url)
         if "://" not in text:
             text = os.path.abspath(os.path.expanduser(text))
-        fs, root = fsspec.core.url_to_fs(text)
-        self.fs: Any = fs
-        self.root: str = str(root).rstrip("/")
-        self.local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+        self.fs, self.root = _opened(text)
+        names = self.fs.protocol
+        self.local = "file" in (names if isinstance(names, tuple) else (names,))
+        self._medium: Disk | Bucket = Disk() if self.local else Bucket(self.fs, text)
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
 
     def job_ids(self) -> list[str]:
         """The ids of all jobs here, in no particular order."""
-        if not self.fs.isdir(self.root):
-            return []
-        self.fs.invalidate_cache(self.root)
-        found = self.fs.glob(f"{self.root}/*/{_SIDECAR}")
+        with self._medium.reaching(self.root):
+            if not self.fs.isdir(self.root):
+                return []
+            found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
         return [path.split("/")[-2] for path in found if not path.split("/")[-2].startswith(".")]
 
     def jobs(self) -> list[JobFolder]:
@@ -94,7 +83,11 @@ class Store:
 
     def has(self, job_id: str) -> bool:
         """Whether the job exists."""
-        return bool(self.fs.exists(f"{self.root}/{job_id}/{_SIDECAR}"))
+        return self.exists(f"{self.root}/{job_id}/{SIDECAR}")
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self._medium.exists(path)
 
     def job(self, job_id: str) -> JobFolder:
         """The folder of one job.
@@ -121,88 +114,80 @@ class Store:
         StoreError
             The folder cannot be made or written.
         """
-        if not self.local:
-            return
-        try:
-            if not os.path.isdir(self.root):
-                os.makedirs(self.root, mode=0o700)
-                Path(self.root, ".gitignore").write_text("*\n", encoding="utf-8")
-            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
-                pass
-        except OSError as error:
-            raise _unwritable(self.root, error) from None
+        self._medium.check_writable(self.root)
 
     @contextlib.contextmanager
     def draft(self) -> Iterator[Draft]:
         """A folder being filled; it vanishes unless it is committed."""
         self.check_writable()
-        parent = self.root if self.local else tempfile.gettempdir()
-        _sweep(parent)
-        path = f"{parent}/{_DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
-        os.mkdir(path, mode=0o700)
-        draft = Draft(self, path)
-        try:
-            yield draft
-        except OSError as error:
-            raise _unwritable(self.root, error) from error
-        finally:
-            draft.close()
-            shutil.rmtree(path, ignore_errors=True)
+        with self._medium.drafting(self.root) as path:
+            draft = Draft(path, self._publish)
+            try:
+                yield draft
+            except OSError as error:
+                raise unwritable(self.root, error) from error
+            finally:
+                draft.close()
 
-    @contextlib.contextmanager
-    def write_whole(self, path: str) -> Iterator[IO[bytes]]:
+    def _publish(self, path: str, target: str) -> bool:
+        return self._medium.publish(path, f"{self.root}/{target}")
+
+    def write_whole(self, path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         """A binary file that appears under `path` whole, or not at all."""
-        folder = os.path.dirname(path) if self.local else tempfile.gettempdir()
-        temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        try:
-            with open(temporary, "w+b") as file:
-                yield file
-                sync(file)
-            self._put(temporary, path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        return self._medium.write_whole(path)
 
-    def _put(self, temporary: str, path: str) -> None:
-        if self.local:
-            os.replace(temporary, path)
-            _sync_folder(os.path.dirname(path))
-        else:
-            self.fs.put_file(temporary, path)
+    def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Be the only process at work on the job in the folder `path`."""
+        return self._medium.lock(path, timeout_seconds)
 
+    def find(self, folder: str) -> list[str]:
+        """Every file below a folder; none where there is no such folder."""
+        with self._medium.reaching(folder):
+            return list(self.fs.find(folder))
 
-def sync(file: IO[bytes]) -> None:
-    """Have what was written on disk before going on."""
-    file.flush()
-    os.fsync(file.fileno())
+    def open(self, path: str) -> IO[bytes]:
+        """A file to read from."""
+        return self._medium.open(path)
 
+    def read(self, path: str) -> bytes:
+        """A small file that changes, all of it."""
+        return self._medium.read(path)
 
-def _sync_folder(path: str) -> None:
-    """Make a rename durable; not every platform lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def replace(self, path: str, data: bytes) -> None:
+        """Write all of a small file that changes."""
+        self._medium.replace(path, data)
 
+    def open_appending(self, path: str) -> IO[bytes]:
+        """A file open at its end, after its last whole line; what is flushed and synced is kept."""
+        return self._medium.open_appending(path)
 
-def _sweep(parent: str) -> None:
-    """Remove drafts that a killed process left behind long ago."""
-    for entry in Path(parent).glob(f"{_DRAFT}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - entry.stat().st_mtime > _STALE_DRAFT_SECONDS:
-                shutil.rmtree(entry, ignore_errors=True)
+    def size_of_pieces(self, path: str) -> int:
+        """Bytes in a file that may have grown; 0 where there is none."""
+        with self._medium.reaching(path):
+            return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
+
+    def read_pieces(self, path: str) -> Iterator[bytes]:
+        """A file that may have grown, some at a time; nothing where there is none."""
+        with self._medium.reaching(path):
+            for piece in self._medium.pieces(path):
+                with self.open(piece) as file:
+                    while data := file.read(READ_BYTES):
+                        yield data
 
 
-def _unwritable(path: str, error: OSError) -> StoreError:
-    return StoreError(
-        f"The store cannot be written at {path}: {error.strerror or error}.",
-        "Pass store= a folder that you may write, or set FRAMEENRICH_STORE.",
-        path=path,
-    )
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system and the path of a URL; what others change shows at once."""
+    import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
+
+    try:
+        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise StoreError(
+            f"The store {url} cannot be opened: {error}.",
+            "Install what it needs (for s3://: pip install 'frameenrich[s3]'), or use a folder.",
+            path=url,
+        ) from None
+    return fs, str(root).rstrip("/")
 
 
 def _unreadable(path: str, error: Exception) -> StoreError:
@@ -218,112 +203,6 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-class Draft:
-    """A job, or a later round, before it exists."""
-
-    def __init__(self, store: Store, path: str) -> None:
-        self._store = store
-        self._path = path
-        self._files: dict[str, IO[bytes]] = {}
-
-    def file(self, relative: str) -> IO[bytes]:
-        """A file of the draft, opened for writing once and kept open until it is closed."""
-        if relative not in self._files:
-            path = f"{self._path}/{relative}"
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            self._files[relative] = open(path, "wb", buffering=1 << 20)  # noqa: SIM115 - see close
-        return self._files[relative]
-
-    def close_file(self, relative: str) -> None:
-        """Finish one file: what is in it is on disk."""
-        file = self._files.pop(relative, None)
-        if file is not None:
-            sync(file)
-            file.close()
-
-    def lines(self, names: Iterable[str]) -> Iterator[bytes]:
-        """The lines of some of the draft's files, which are finished by that."""
-        for relative in names:
-            self.close_file(relative)
-            with open(f"{self._path}/{relative}", "rb") as file:
-                yield from file
-
-    def write(self, relative: str, data: bytes) -> None:
-        """A small file at once."""
-        self.file(relative).write(data)
-        self.close_file(relative)
-
-    def write_sidecar(self, table: pa.Table, relative: str = _SIDECAR) -> None:
-        """The Parquet file that says which row became which request."""
-        with self.file(relative) as file:
-            pq.write_table(
-                table, file, compression="zstd", compression_level=1, write_page_checksum=True
-            )
-            sync(file)
-        del self._files[relative]
-
-    def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
-        """The sidecar, to be written some rows at a time; the caller closes the writer."""
-        return pq.ParquetWriter(
-            self.file(_SIDECAR),
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=["shard"],  # every other column names its row
-            write_page_checksum=True,
-        )
-
-    def clear(self) -> None:
-        """Empty the draft, to begin again."""
-        self.close()
-        for entry in Path(self._path).iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-    def close(self) -> None:
-        """Let go of files that were not finished."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-    def commit(self, target: str) -> bool:
-        """Make the draft the folder `target` of the store; False where that is there already."""
-        for relative in list(self._files):
-            self.close_file(relative)
-        if not self._store.local:
-            return self._put_objects(target)
-        destination = f"{self._store.root}/{target}"
-        if os.path.isdir(destination):
-            return _complete(destination)
-        try:
-            os.rename(self._path, destination)
-        except OSError:
-            if os.path.isdir(destination):  # another process was faster
-                return _complete(destination)
-            raise
-        _sync_folder(os.path.dirname(destination))
-        return True
-
-    def _put_objects(self, target: str) -> bool:
-        base, fs = f"{self._store.root}/{target}", self._store.fs
-        if fs.exists(f"{base}/{_SIDECAR}"):
-            return False
-        paths = sorted(p for p in Path(self._path).rglob("*") if p.is_file())
-        for path in sorted(paths, key=lambda p: p.name == _SIDECAR):
-            fs.put_file(str(path), f"{base}/{path.relative_to(self._path).as_posix()}")
-        return True
-
-
-def _complete(path: str) -> bool:
-    """False, that is not committed, where the folder is whole; an error where it is not."""
-    if os.path.exists(f"{path}/{_SIDECAR}"):
-        return False
-    raise StoreError(
-        f"The job's folder {path} is there already, but its sidecar is not.",
-        "Move that folder away, then submit again.",
-        path=path,
-    )
-
-
 @dataclass(frozen=True)
 class JobFolder:
     """One job's folder."""
@@ -337,13 +216,21 @@ class JobFolder:
         return f"{self.store.root}/{self.id}"
 
     def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
-        path = f"{self.path}/{_SIDECAR}"
+        path = f"{self.path}/{SIDECAR}"
         try:
-            with self.store.fs.open(path, "rb") as file:
-                metadata = pq.read_schema(file).metadata or {}
+            with self._open_parquet(path) as file:
+                metadata = file.schema_arrow.metadata or {}
             return read(metadata[_META + name.encode()])
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
+
+    @contextlib.contextmanager
+    def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        """Not by `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482)."""
+        with contextlib.ExitStack() as stack:
+            local = self.store.local
+            source = path if local else stack.enter_context(self.store.fs.open(path, "rb"))
+            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
 
     @cached_property
     def spec(self) -> JobSpec:
@@ -363,20 +250,19 @@ class JobFolder:
     @property
     def row_count(self) -> int:
         """How many rows the job has; reads no row."""
-        path = f"{self.path}/{_SIDECAR}"
+        path = f"{self.path}/{SIDECAR}"
         try:
-            with self.store.fs.open(path, "rb") as file:
-                return int(pq.read_metadata(file).num_rows)
+            with self._open_parquet(path) as file:
+                return int(file.metadata.num_rows)
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
         """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
-        path = f"{self.path}/{_SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{_SIDECAR}"
+        path = f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
         try:
-            with self.store.fs.open(path, "rb") as file:
-                # Not read_table, which leaves threads behind (apache/arrow issues 34314, 50482).
-                return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
+            with self._open_parquet(path) as file:
+                return file.read(columns)
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
@@ -386,20 +272,18 @@ class JobFolder:
 
     def rounds(self) -> int:
         """How many rounds there are; at least 1."""
-        count = 1
-        while self.store.fs.exists(f"{self.round_path(count)}/{_SIDECAR}"):
-            count += 1
-        return count
+        paths = (f"{self.round_path(number)}/{SIDECAR}" for number in count(1))
+        return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
 
     def shards(self, round_: int) -> list[ShardFolder]:
         """The shards of a round, in order."""
-        found = self.store.fs.glob(f"{self.round_path(round_)}/shard-*.requests.jsonl")
-        numbers = sorted(int(path.rsplit("/shard-", 1)[1][:5]) for path in found)
-        return [ShardFolder(self, round_, number) for number in numbers]
+        return _shards(self, self.store.find(self.round_path(round_)), range(round_, round_ + 1))
 
     def all_shards(self) -> list[ShardFolder]:
-        """The shards of every round, in order."""
-        return [shard for round_ in range(self.rounds()) for shard in self.shards(round_)]
+        """The shards of every round, in order; found by one look at the folder."""
+        found = set(self.store.find(self.path))
+        rounds = (n for n in count(1) if f"{self.round_path(n)}/{SIDECAR}" not in found)
+        return _shards(self, found, range(next(rounds)))
 
     @contextlib.contextmanager
     def lock(self, timeout_seconds: float = 60.0) -> Iterator[None]:
@@ -410,29 +294,15 @@ class JobFolder:
         JobBusyError
             Another process still held the lock after `timeout_seconds`.
         """
-        from filelock import Timeout  # noqa: PLC0415 - not needed at import
-
-        lock = self._file_lock()
-        try:
-            lock.acquire(timeout=timeout_seconds)
-        except Timeout:
-            raise JobBusyError(
-                f"Another process is at work on the job {self.id}.",
-                "Wait for it to end, then call again; nothing is lost.",
-                job_id=self.id,
-            ) from None
-        try:
+        with self.store.lock(self.path, timeout_seconds):
             yield
-        finally:
-            lock.release()
 
-    def _file_lock(self) -> BaseFileLock:
-        from filelock import FileLock  # noqa: PLC0415 - not needed at import
 
-        if self.store.local:
-            return FileLock(f"{self.path}/.lock", mode=0o600)
-        digest = hashlib.sha256(self.path.encode()).hexdigest()[:24]
-        return FileLock(f"{tempfile.gettempdir()}/frameenrich-{digest}.lock", mode=0o600)
+def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
+    """Those of some rounds whose requests are among the paths."""
+    found = filter(None, map(_REQUESTS.search, paths))
+    numbers = sorted((int(match[1]), int(match[2])) for match in found)
+    return [ShardFolder(job, *each) for each in numbers if each[0] in rounds]
 
 
 @dataclass(frozen=True)
@@ -461,20 +331,17 @@ class ShardFolder:
         """The provider's last word, or the intent where there is none yet."""
         path = self._path("batch.json")
         try:
-            with self.job.store.fs.open(path, "rb") as file:
-                return Batch.from_json(file.read())
+            return Batch.from_json(self.job.store.read(path))
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:
         """Write ``batch.json``, the only file of a job that changes."""
-        with self.job.store.write_whole(self._path("batch.json")) as file:
-            file.write(batch.to_json().encode())
+        self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
 
     def open_requests(self) -> IO[bytes]:
         """The request lines, as a binary file."""
-        file: IO[bytes] = self.job.store.fs.open(self.requests_path, "rb")
-        return file
+        return self.job.store.open(self.requests_path)
 
     @property
     def request_count(self) -> int:
@@ -492,16 +359,11 @@ class ShardFolder:
     @property
     def response_bytes(self) -> int:
         """Size of the responses file; 0 where none has come."""
-        fs = self.job.store.fs
-        return int(fs.size(self.responses_path)) if fs.exists(self.responses_path) else 0
+        return self.job.store.size_of_pieces(self.responses_path)
 
     def read_responses(self) -> Iterator[bytes]:
         """The responses file in pieces; nothing where none has come."""
-        if not self.job.store.fs.exists(self.responses_path):
-            return
-        with self.job.store.fs.open(self.responses_path, "rb") as file:
-            while piece := file.read(READ_BYTES):
-                yield piece
+        return self.job.store.read_pieces(self.responses_path)
 
     @contextlib.contextmanager
     def write_responses(self) -> Iterator[IO[bytes]]:
@@ -518,31 +380,5 @@ class ShardFolder:
                 file.write(line.rstrip(b"\n") + b"\n")
 
     def open_appending(self) -> IO[bytes]:
-        """The responses file, open at its end; a line torn by a crash is cut off first.
-
-        Only on a local disk: providers that answer line by line need a store that can append.
-        """
-        if not self.job.store.local:
-            raise StoreError(
-                f"The store {self.job.store.root} cannot append to a file.",
-                "Use a local folder as store= for the live and local providers.",
-            )
-        file = open(self.responses_path, "a+b")  # noqa: SIM115 - the caller closes it
-        _cut_torn_line(file)
-        return file
-
-
-def _cut_torn_line(file: IO[bytes]) -> None:
-    end = file.seek(0, os.SEEK_END)
-    position = end
-    while position:
-        start = max(0, position - READ_BYTES)
-        file.seek(start)
-        found = file.read(position - start).rfind(b"\n")
-        if found >= 0:
-            position = start + found + 1
-            break
-        position = start
-    if position < end:
-        file.truncate(position)
-    file.seek(0, os.SEEK_END)
+        """The responses file, open at its end; a line torn by a crash is cut off first."""
+        return self.job.store.open_appending(self.responses_path)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pandas as pd
 import pyarrow as pa
 
+from frameenrich.draft import Draft
 from frameenrich.errors import ColumnCollisionError, FrameEnrichError, InputError
 from frameenrich.images import image_cells
 from frameenrich.keys import check_keys, key_names, read_keys, show_key
@@ -23,7 +24,7 @@ from frameenrich.repeats import FirstAsked, Halves, repeated
 from frameenrich.rows import row_requests
 from frameenrich.shard import HASH_BYTES, ShardCutter
 from frameenrich.spool import Answers, Spool, requests_name
-from frameenrich.store import Draft, JobFolder, Store, shard_name
+from frameenrich.store import JobFolder, Store, shard_name
 
 
 def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:

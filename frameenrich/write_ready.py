@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from frameenrich.draft import Draft
 from frameenrich.errors import InputError
 from frameenrich.keys import key_digests, wire_id
 from frameenrich.model import JobSpec, Limits
@@ -16,7 +17,7 @@ from frameenrich.repeats import Halves, JobHash, column_halves, repeated
 from frameenrich.rows import hash_column
 from frameenrich.shard import HASH_BYTES, ShardCutter, request_hash, request_line
 from frameenrich.spool import Answers, requests_name, sidecar_metadata
-from frameenrich.store import Draft, JobFolder, Store
+from frameenrich.store import JobFolder, Store
 from frameenrich.write import Approve, FindAnswers, finish, slug
 
 KEY = "custom_id"

@@ -43,6 +43,17 @@ class KillPoint:
 
         return watched
 
+    def around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The coroutine function with a step before it and one after."""
+
+        async def watched(*args: Any, **kwargs: Any) -> Any:
+            self.pass_by()
+            result = await function(*args, **kwargs)
+            self.pass_by()
+            return result
+
+        return watched
+
 
 def watch(point: KillPoint) -> None:
     """Put the point around every write and every call of this process."""
@@ -59,6 +70,9 @@ def watch(point: KillPoint) -> None:
     aiohttp.ClientResponse.read = watched_read  # type: ignore[assignment, method-assign]
     transport = httpx2.HTTPTransport
     transport.handle_request = point.around(transport.handle_request)  # type: ignore[method-assign]
+    if "aiobotocore.client" in sys.modules:  # a store in a bucket: each call to S3 is a step too
+        bucket = sys.modules["aiobotocore.client"].AioBaseClient
+        bucket._make_api_call = point.around_async(bucket._make_api_call)
 
 
 def forked(work: Callable[[], None]) -> int:

@@ -1,18 +1,19 @@
 """Kill a job with SIGKILL at every step, run it again, and count what was lost or paid twice.
 
     uv run python tests/kill_matrix.py [--faults none,accepted_then_500,...] [--random 100]
-        [--service openai|live|azure|together|anthropic]
+        [--service openai|live|azure|together|anthropic] [--store disk|s3]
 
-A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server; the process is
-killed before and after each. The job is real: two shards, one malformed row that is regenerated,
-submit, wait, collect. The server is a process of its own and survives. Each killed run is followed
-by one clean run in a new process, which has to find every row answered, with every request
-executed once and one batch a shard at the server.
+A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server, or to the bucket
+that the store is in (``--store s3``); the process is killed before and after each. The job is real:
+two shards, one malformed row that is regenerated, submit, wait, collect. The server is a process of
+its own and survives. Each killed run is followed by one clean run in a new process, which has to
+find every row answered, with every request executed once and one batch a shard at the server.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -32,6 +33,7 @@ import httpx2
 import openai
 import pandas as pd
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
+from object_server import BUCKET, object_server
 
 import frameenrich.verbs  # noqa: F401 - loaded here once, so that forks need not
 from frameenrich.model import Limits
@@ -149,6 +151,12 @@ class Case:
     base_url: str
     folder: Path
     service: Service
+    bucket: bool = False
+
+    @property
+    def store(self) -> str:
+        """Where the job is: a folder of the case, or a place of its own in the bucket."""
+        return f"s3://{BUCKET}/case-{self.number}" if self.bucket else str(self.folder / "store")
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -167,7 +175,7 @@ class Case:
         provider.limits = Limits(max_requests=ROWS_A_SHARD, queue_wait_seconds=0.01)
         job = self.frame.llmbatch.submit(
             "{{ text }}", "m", response_model={"text": str}, prefix="out_",
-            provider=provider, store=self.folder / "store", params={"max_tokens": 50},
+            provider=provider, store=self.store, params={"max_tokens": 50},
         )  # fmt: skip
         job.wait(poll_seconds=0.001)
         job.regenerate(feedback=False).wait(poll_seconds=0.001)
@@ -202,8 +210,11 @@ class Tally:
 class Matrix:
     """Runs cases against one server and adds up what they did."""
 
-    def __init__(self, name: str, service: Service, base_url: str, root: Path) -> None:
+    def __init__(
+        self, name: str, service: Service, base_url: str, root: Path, *, bucket: bool
+    ) -> None:
         self.tally = Tally(name)
+        self._bucket = bucket
         self._service = service
         self._fault = service.fault(name)
         self._url = base_url
@@ -218,7 +229,7 @@ class Matrix:
         control(self._url, "add", name="malformed", where=f"row-c{self._number}r0")
         if self._fault is not None:
             control(self._url, "add", **self._fault)
-        return Case(self._number, self._url, folder, self._service)
+        return Case(self._number, self._url, folder, self._service, self._bucket)
 
     def warm_up(self) -> None:
         """Run once in this process, so that what is imported late is there in every fork."""
@@ -301,14 +312,21 @@ class Matrix:
 
 
 def run_matrix(
-    name: str, service: Service, *, every: int = 1, randoms: int = 0, seed: int = 0
+    name: str,
+    service: Service,
+    *,
+    every: int = 1,
+    randoms: int = 0,
+    seed: int = 0,
+    bucket: bool = False,
 ) -> Tally:
     """One row: kill at every step (or every so many), and at random moments."""
-    with (
-        server_process(service.server, **service.options) as base_url,
-        tempfile.TemporaryDirectory() as root,
-    ):
-        matrix = Matrix(name, service, base_url, Path(root))
+    with contextlib.ExitStack() as stack:
+        base_url = stack.enter_context(server_process(service.server, **service.options))
+        root = stack.enter_context(tempfile.TemporaryDirectory())
+        if bucket:
+            os.environ.update(stack.enter_context(object_server()))
+        matrix = Matrix(name, service, base_url, Path(root), bucket=bucket)
         matrix.warm_up()
         started = time.monotonic()
         steps = matrix.count_steps()
@@ -347,12 +365,16 @@ def main() -> int:
     parser.add_argument("--random", type=int, default=RANDOM_KILLS, help="kills at random moments")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which rows, by name")
     parser.add_argument("--service", default="openai", choices=SERVICES, help="whose API")
+    parser.add_argument("--store", choices=["disk", "s3"], default="disk", help="where jobs are")
     wishes = parser.parse_args()
+    bucket = wishes.store == "s3"
     tallies = []
     for name in wishes.faults.split(","):
         randoms = wishes.random if name == "none" else 0
         service = SERVICES[wishes.service]
-        tallies.append(run_matrix(name, service, every=wishes.every, randoms=randoms))
+        tallies.append(
+            run_matrix(name, service, every=wishes.every, randoms=randoms, bucket=bucket)
+        )
         print(show(tallies[-1:]).splitlines()[1], flush=True)
     print(f"\n{show(tallies)}")
     return 0 if all(tally.clean for tally in tallies) else 1

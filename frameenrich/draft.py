@@ -1,0 +1,96 @@
+"""A job, or a later round, before it exists: a folder of this computer that is being filled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.disk import SIDECAR, sync
+
+
+class Draft:
+    """A job, or a later round, before it exists.
+
+    Parameters
+    ----------
+    path : str
+        The folder to fill.
+    publish : callable
+        Makes the filled folder a folder of the store; False where that is there already.
+    """
+
+    def __init__(self, path: str, publish: Callable[[str, str], bool]) -> None:
+        self._path = path
+        self._publish = publish
+        self._files: dict[str, IO[bytes]] = {}
+
+    def file(self, relative: str) -> IO[bytes]:
+        """A file of the draft, opened for writing once and kept open until it is closed."""
+        if relative not in self._files:
+            path = f"{self._path}/{relative}"
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            self._files[relative] = open(path, "wb", buffering=1 << 20)  # noqa: SIM115 - see close
+        return self._files[relative]
+
+    def close_file(self, relative: str) -> None:
+        """Finish one file: what is in it is on disk."""
+        file = self._files.pop(relative, None)
+        if file is not None:
+            sync(file)
+            file.close()
+
+    def lines(self, names: Iterable[str]) -> Iterator[bytes]:
+        """The lines of some of the draft's files, which are finished by that."""
+        for relative in names:
+            self.close_file(relative)
+            with open(f"{self._path}/{relative}", "rb") as file:
+                yield from file
+
+    def write(self, relative: str, data: bytes) -> None:
+        """A small file at once."""
+        self.file(relative).write(data)
+        self.close_file(relative)
+
+    def write_sidecar(self, table: pa.Table, relative: str = SIDECAR) -> None:
+        """The Parquet file that says which row became which request."""
+        with self.file(relative) as file:
+            pq.write_table(
+                table, file, compression="zstd", compression_level=1, write_page_checksum=True
+            )
+            sync(file)
+        del self._files[relative]
+
+    def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
+        """The sidecar, to be written some rows at a time; the caller closes the writer."""
+        return pq.ParquetWriter(
+            self.file(SIDECAR),
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["shard"],  # every other column names its row
+            write_page_checksum=True,
+        )
+
+    def clear(self) -> None:
+        """Empty the draft, to begin again."""
+        self.close()
+        for entry in Path(self._path).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def close(self) -> None:
+        """Let go of files that were not finished."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def commit(self, target: str) -> bool:
+        """Make the draft the folder `target` of the store; False where that is there already."""
+        for relative in list(self._files):
+            self.close_file(relative)
+        return self._publish(self._path, target)

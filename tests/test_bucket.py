@@ -1,0 +1,494 @@
+"""Stores in buckets, against moto's S3 in a process of its own: whole objects and one writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import s3fs
+from audit import said, shelf
+from batch_server import BatchServer
+from object_server import BUCKET, CARELESS, lose_answer, object_server
+from test_store import CrashError, a_job, write_half
+
+import frameenrich.bucket
+from frameenrich.advance import _StoreDesk
+from frameenrich.disk import sync
+from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
+from frameenrich.model import Batch, Limits
+from frameenrich.store import JobFolder, Store
+from frameenrich.write import Again, write_round
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """A server, as the environment that leads to it."""
+    with object_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(
+    s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[[], Store]]:
+    """Open the test's own store anew, as another session would."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "machine").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "machine"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield lambda: Store(f"s3://{BUCKET}/{tmp_path.name}")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def keys(store: Store) -> set[str]:
+    """Every object of a store, but for the leases."""
+    found = {str(path).removeprefix(f"{store.root}/") for path in store.find(store.root)}
+    return {key for key in found if not key.endswith(".lease.json")}
+
+
+def objects_of(job: JobFolder, *more: str) -> set[str]:
+    """The objects that a job of two shards is."""
+    stems = [f"{job.id}/round-0/shard-0000{n}" for n in (0, 1)]
+    files = [f"{stem}.{end}" for stem in stems for end in ("requests.jsonl", "batch.json")]
+    return {f"{job.id}/sidecar.parquet", *files, *(f"{job.id}/{path}" for path in more)}
+
+
+# --- the same job ---------------------------------------------------------------------------------
+
+
+def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_path: Path) -> None:
+    """The same id, rows, requests and intents; found by another session."""
+    local, made = a_job(Store(tmp_path / "disk")), a_job(bucket())
+    remote = bucket().job(local.id)
+
+    assert (made.id, local.spec, local.key_names) == (remote.id, remote.spec, remote.key_names)
+    assert local.sidecar().equals(remote.sidecar())
+    assert keys(remote.store) == objects_of(remote)
+    for here, there in zip(local.all_shards(), remote.all_shards(), strict=True):
+        with there.open_requests() as file:
+            assert Path(here.requests_path).read_bytes() == file.read()
+        assert (here.batch, here.request_bytes) == (there.batch, there.request_bytes)
+
+
+def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store]) -> None:
+    """No listing and no object is remembered."""
+    job, other = a_job(bucket()), bucket()
+    seen = (other.job_ids(), other.job(job.id).rounds(), other.job(job.id).shards(0)[0].batch.id)
+    with job.lock():
+        job.shards(0)[0].save(job.shards(0)[0].batch.but(id="batch_1"))
+        again = Again("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
+        write_round(job, 1, [again], Limits())
+    a_job(bucket(), "more")
+
+    assert seen == ([job.id], 1, None)
+    assert other.job(job.id).shards(0)[0].batch.id == "batch_1"
+    assert (len(other.job_ids()), other.job(job.id).rounds()) == (2, 2)
+    assert len(other.job(job.id).all_shards()) == 3
+
+
+def test_an_object_of_many_parts_is_whole(bucket: Callable[[], Store]) -> None:
+    """More than one upload part there, and more than one block back."""
+    shard = a_job(bucket()).shards(0)[0]
+    line = b"x" * 99_999 + b"\n"
+    with shard.write_responses() as file:
+        file.writelines(line for _ in range(200))
+
+    assert b"".join(shard.read_responses()) == line * 200
+
+
+def test_an_object_that_fails_in_the_middle_is_not_there(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """Neither in the bucket nor in the temporary folder."""
+    shard = a_job(bucket()).shards(0)[0]
+    with pytest.raises(CrashError), shard.write_responses() as file:
+        write_half(file, CrashError)
+
+    assert list(shard.read_responses()) == []
+    assert [p for p in (tmp_path / "machine").rglob("*") if "draft" in p.name] == []
+
+
+# --- answers that come one by one -----------------------------------------------------------------
+
+
+def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
+    """In parts, each whole; another session goes on after them, and they become one file."""
+    job = a_job(bucket())
+    shard = job.shards(0)[0]
+    answer = json.dumps({"custom_id": "row-a", "response": {"status_code": 200, "body": {}}})
+    with job.lock(), _StoreDesk(shard) as desk:
+        desk.append(answer.encode())
+        desk.append(b"x" * 600_000)
+        desk.append(b"next part")
+    later = bucket().job(job.id).shards(0)[0]
+    with later.job.lock(), _StoreDesk(later) as desk:
+        known = desk.answered()
+        desk.append(b"later")
+    grown = b"".join(later.read_responses())
+    in_parts = keys(job.store) - objects_of(job)
+    later.add_responses([b"last"])
+
+    assert known == {"row-a"}
+    assert [len(line) for line in grown.split(b"\n")] == [len(answer), 600_000, 9, 5, 0]
+    assert in_parts == {f"{job.id}/round-0/shard-00000.responses-0000{n}.jsonl" for n in (1, 2, 3)}
+    assert b"".join(shard.read_responses()) == grown + b"last\n"
+    assert keys(job.store) == objects_of(job, "round-0/shard-00000.responses.jsonl")
+
+
+APPEND = """
+import os, signal, sys
+from frameenrich.disk import sync
+from frameenrich.store import Store
+job = Store(sys.argv[1]).job(sys.argv[2])
+with job.lock():
+    file = job.shards(0)[0].open_appending()
+    for n in range(3):
+        file.write(b"kept %d\\n" % n)
+        sync(file)
+    file.write(b"on its way")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_answer_that_was_kept_outlives_its_process(bucket: Callable[[], Store]) -> None:
+    """Killed in the middle of the next one: that one is absent, not torn."""
+    job = a_job(bucket())
+    url = f"s3://{job.store.root}"
+
+    done = subprocess.run([sys.executable, "-c", APPEND, url, job.id], check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    assert b"".join(job.shards(0)[0].read_responses()) == b"kept 0\nkept 1\nkept 2\n"
+
+
+# --- killed before it was a job -------------------------------------------------------------------
+
+
+def test_what_never_became_a_job_is_not_sent(bucket: Callable[[], Store]) -> None:
+    """Objects that a killed process left are no job, and no part of the one that is made."""
+    store = bucket()
+    job = a_job(store)
+    store.fs.rm_file(f"{job.path}/sidecar.parquet")
+    store.fs.pipe_file(f"{job.path}/round-0/shard-00002.requests.jsonl", b"{}\n")
+    before = store.job_ids()
+
+    again = a_job(bucket())
+
+    assert (before, again.id) == ([], job.id)
+    assert keys(store) == objects_of(job)
+    assert [shard.number for shard in again.all_shards()] == [0, 1]
+
+
+def test_what_never_became_a_job_is_swept_after_a_day(
+    bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next job that is made; what may be on its way stays, as do jobs."""
+    store = bucket()
+    kept = a_job(store)
+    store.fs.pipe_file(f"{store.root}/killed-1/round-0/shard-00000.requests.jsonl", b"{}\n")
+    another = a_job(bucket(), "another")
+    after_one = keys(store)
+    monkeypatch.setattr(frameenrich.bucket, "_STALE_SECONDS", -60.0)
+    third = a_job(bucket(), "third")
+
+    assert after_one - objects_of(kept) - objects_of(another) == {
+        "killed-1/round-0/shard-00000.requests.jsonl"
+    }
+    assert keys(store) == objects_of(kept) | objects_of(another) | objects_of(third)
+
+
+def test_the_second_of_two_that_submit_the_same_finds_the_first(
+    bucket: Callable[[], Store],
+) -> None:
+    """A job is made once, whoever began first."""
+    one, other = bucket(), bucket()
+    with one.draft() as first, other.draft() as second:
+        first.write("sidecar.parquet", b"first")
+        second.write("sidecar.parquet", b"second")
+        made = (second.commit("job-1"), first.commit("job-1"))
+
+    assert made == (True, False)
+    assert one.fs.cat_file(f"{one.root}/job-1/sidecar.parquet") == b"second"
+
+
+# --- one writer -----------------------------------------------------------------------------------
+
+WORK = """
+import sys
+import frameenrich.lease
+from frameenrich.errors import FrameEnrichError
+from frameenrich.store import Store
+frameenrich.lease.LEASE_SECONDS = float(sys.argv[3])
+shard = Store(sys.argv[1]).job(sys.argv[2]).shards(0)[0]
+with shard.job.lock():
+    batch = shard.batch
+    print("held", flush=True)
+    sys.stdin.readline()
+    try:
+        shard.save(batch.but(id="late"))
+        print("saved", flush=True)
+    except FrameEnrichError as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+@contextmanager
+def at_work(
+    job: JobFolder, machine: Path, lease_seconds: float = 30.0
+) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the job, on a computer of its own where `machine` is one."""
+    machine.mkdir(exist_ok=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", WORK, f"s3://{job.store.root}", job.id, str(lease_seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(machine)},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def let_it_save(process: subprocess.Popen[str]) -> str:
+    """What comes of the other process's write."""
+    return process.communicate("\n", timeout=60)[0]
+
+
+def test_a_job_at_work_on_another_computer_is_refused(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """For as long as it renews its lease, which is longer than the lease; then it is free."""
+    job = a_job(bucket())
+    with at_work(job, tmp_path / "other", lease_seconds=2.0) as process:
+        who = rf"{job.id} \(process {process.pid} on .*Wait"
+        with pytest.raises(JobBusyError, match=who), job.lock(timeout_seconds=4.0):
+            pass
+        said_there = let_it_save(process)
+    with job.lock(timeout_seconds=1.0):
+        batch = job.shards(0)[0].batch
+
+    assert (said_there, batch.id) == ("saved\n", "late")
+
+
+def test_a_killed_process_holds_no_lease_on_its_computer(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """Its file lock went with it, which proves that it is gone: no waiting."""
+    job = a_job(bucket())
+    with at_work(job, tmp_path / "machine") as process:
+        process.kill()
+        process.wait(timeout=30)
+    lease = json.loads(job.store.read(f"{job.path}/.lease.json"))
+
+    with job.lock(timeout_seconds=5.0):
+        pass
+    assert lease["holder"] is not None
+
+
+def test_a_killed_computer_holds_no_lease_for_long(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """What is not renewed for its time is taken over."""
+    job = a_job(bucket())
+    with at_work(job, tmp_path / "other", lease_seconds=1.0) as process:
+        process.kill()
+        process.wait(timeout=30)
+
+    with job.lock(timeout_seconds=30.0):
+        pass
+
+
+def test_a_process_that_slept_cannot_write_over_the_next(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """It is stopped, the job is taken over, it wakes: its write is refused, and told why."""
+    job = a_job(bucket())
+    shard = job.shards(0)[0]
+    with at_work(job, tmp_path / "other", lease_seconds=1.0) as process:
+        process.send_signal(signal.SIGSTOP)
+        with job.lock(timeout_seconds=30.0):
+            shard.save(shard.batch.but(id="in time"))
+            process.send_signal(signal.SIGCONT)
+            told = let_it_save(process)
+
+    assert told.startswith(f"JobBusyError Another process took over the job {job.id}")
+    assert shard.batch.id == "in time"
+
+
+def test_a_batch_that_somebody_else_wrote_is_not_written_over(
+    bucket: Callable[[], Store],
+) -> None:
+    """Lease or no lease: what is decided by one state is not written over another."""
+    shard = a_job(bucket()).shards(0)[0]
+    path = f"{shard.job.round_path(0)}/shard-00000.batch.json"
+    with shard.job.lock():
+        batch = shard.batch
+        shard.job.store.fs.pipe_file(path, batch.but(id="theirs").to_json().encode())
+        with pytest.raises(JobBusyError, match="took over"):
+            shard.save(batch.but(id="ours"))
+        with pytest.raises(JobBusyError, match="took over"):
+            _ = shard.batch
+
+    assert shard.batch.id == "theirs"
+
+
+@pytest.mark.parametrize("end", [".lease.json", "shard-00000.batch.json"])
+def test_a_write_whose_answer_is_lost_counts(
+    bucket: Callable[[], Store], s3: dict[str, str], end: str
+) -> None:
+    """The client tries again and is refused, by its own write: that is no other writer."""
+    shard = a_job(bucket()).shards(0)[0]
+    lose_answer(s3["AWS_ENDPOINT_URL"], end)
+    with shard.job.lock(timeout_seconds=5.0):
+        shard.save(shard.batch.but(id="batch_1"))
+        shard.save(shard.batch.but(id="batch_2"))
+
+    assert shard.batch.id == "batch_2"
+
+
+def test_a_server_without_conditions_is_found_out(
+    bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once, and the job goes on with what such a server can do."""
+    monkeypatch.setattr(frameenrich.bucket, "_proven", {})
+    url = f"s3://{CARELESS}/{tmp_path.name}"
+    with pytest.warns(FrameEnrichWarning, match=f"{url} has no conditional writes") as told:
+        job = a_job(Store(url))
+    with job.lock():
+        job.shards(0)[0].save(Batch("t", id="batch_1"))
+
+    assert len(told) == 1
+    assert keys(job.store) == objects_of(job)
+    assert Store(url).job(job.id).shards(0)[0].batch == Batch("t", id="batch_1")
+
+
+WORKER = """
+import sys
+import openai
+from audit import ASK, shelf
+from frameenrich.model import Limits
+from frameenrich.providers.openai_batch import OpenAIBatch
+provider = OpenAIBatch(openai.OpenAI(), wait_seconds=0.01)
+provider.limits = Limits(max_requests=6)
+frame = shelf()
+print("ready", flush=True)
+sys.stdin.readline()
+job = frame.llmbatch.submit(ASK, "m", provider=provider, store=sys.argv[1])
+out = frame.llmbatch.collect(job, wait=True, poll_seconds=0.5)
+print(out.to_json(), flush=True)
+"""
+
+
+def test_two_computers_on_one_job(
+    bucket: Callable[[], Store], server: BatchServer, tmp_path: Path
+) -> None:
+    """Both submit and wait at once: one batch a shard, each row once, both complete."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TESTS),
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": server.base_url,
+    }
+    workers = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, f"s3://{bucket().root}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**environment, "TMPDIR": str(tmp_path / name)},
+                text=True,
+            )
+        )
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    results = [worker.communicate(timeout=120)[0] for worker in workers]
+
+    for text in results:
+        answers = json.loads(text)
+        assert list(answers["llmbatch"].values()) == [said(title) for title in shelf()["title"]]
+    assert [count for count in server.executed.values() if count != 1] == []
+    assert (len(server.executed), len(server.batches), len(bucket().job_ids())) == (12, 2, 1)
+
+
+# --- kill -9 --------------------------------------------------------------------------------------
+
+
+def test_a_job_in_a_bucket_killed_anywhere_is_finished_by_the_next_run() -> None:
+    """Rows lost 0, requests executed twice 0 (the full matrix: tests/README.md)."""
+    script = str(TESTS / "kill_matrix.py")
+    wishes = ["--store", "s3", "--faults", "none", "--every", "120", "--random", "1"]
+
+    done = subprocess.run(
+        [sys.executable, script, *wishes], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps, kills, rows, *bad = map(int, done.stdout.splitlines()[-1].split()[1:])
+    assert steps >= 500
+    assert kills >= steps // 120
+    assert rows >= 6 * kills
+    assert bad == [0, 0, 0, 0]
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def test_a_store_that_cannot_be_reached_says_so(
+    bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No such bucket, no credentials, no such kind of store: before anything is rendered."""
+    with pytest.raises(StoreError, match=r"cannot be written at nowhere/x.*bucket does not exist"):
+        a_job(Store("s3://nowhere/x"))
+    with pytest.raises(StoreError, match=r"store nonsense://x cannot be opened.*frameenrich\[s3\]"):
+        Store("nonsense://x")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
+    s3fs.S3FileSystem.clear_instance_cache()
+    for reach in (lambda: bucket().job_ids(), lambda: a_job(bucket())):
+        with pytest.raises(StoreError, match=r"cannot be reached at s3://.*your credentials"):
+            reach()
+
+
+def test_the_stores_own_key_is_nowhere_in_it(
+    bucket: Callable[[], Store], s3: dict[str, str]
+) -> None:
+    """Credentials are the environment's: in no object, no repr."""
+    job = a_job(bucket())
+    with job.lock():
+        shown = repr((job.store, job, job.shards(0)))
+    kept = b"".join(job.store.fs.cat_file(path) for path in job.store.fs.find(job.store.root))
+
+    for secret in (s3["AWS_SECRET_ACCESS_KEY"], s3["AWS_ACCESS_KEY_ID"]):
+        assert secret not in shown
+        assert secret.encode() not in kept
+
+
+def test_nothing_appended_makes_no_object(bucket: Callable[[], Store]) -> None:
+    """Opened and closed again."""
+    job = a_job(bucket())
+    with job.lock(), job.shards(0)[0].open_appending() as file:
+        sync(file)
+
+    assert keys(job.store) == objects_of(job)
