@@ -213,7 +213,7 @@ class Matrix:
     def __init__(
         self, name: str, service: Service, base_url: str, root: Path, *, bucket: bool
     ) -> None:
-        self.tally = Tally(name)
+        self.tally = Tally(name, service.in_flight)
         self._bucket = bucket
         self._service = service
         self._fault = service.fault(name)
