@@ -55,6 +55,8 @@ class _Names:
         """The custom_ids of rows that are in one block."""
         self._turn_to(positions[0])
         start = self.start
+        if isinstance(positions, range):
+            return self.ids[positions.start - start : positions.stop - start]
         return [self.ids[position - start] for position in positions]
 
     def digests(self, start: int, rows: int) -> Halves:
