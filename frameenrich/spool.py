@@ -20,7 +20,7 @@ from frameenrich.store import Draft, shard_name
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
 
-_ROWS_PER_GROUP = 1 << 16
+_ROWS_PER_GROUP = 1 << 15
 _NO_HASH = bytes(HASH_BYTES)
 
 
