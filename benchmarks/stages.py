@@ -31,7 +31,8 @@ def sampled(lines: Counter[tuple[str, str]]) -> Iterator[None]:
         while frame is not None and not _ours(frame):
             frame = frame.f_back
         if frame is not None:
-            code, number = frame.f_code, frame.f_lineno
+            code = frame.f_code
+            number = frame.f_lineno or code.co_firstlineno  # None between lines
             source = linecache.getline(code.co_filename, number).strip()
             lines[f"{Path(code.co_filename).stem}.{code.co_qualname}", source] += 1
 

@@ -29,7 +29,7 @@ def race(
             rows.append(f"| {title} | {found} | | |")
             continue
         cpu, wall = (_each(found, figure) / _each(base, figure) for figure in ("cpu", "wall"))
-        rows.append(f"| {title} | {_round(1 / _each(found, 'cpu'))} | {cpu:.1f} | {wall:.1f} |")
+        rows.append(f"| {title} | {_round(1 / _each(found, 'cpu'))} | {cpu:.2g} | {wall:.2g} |")
     load = os.getloadavg()[1]
     rows.append(
         f"\nMedians of {runs} runs, {_round(max(_rows(r) for r in results.values()))} rows "
@@ -64,10 +64,7 @@ def memory(found: Iterable[tuple[str, int, Mapping[str, float] | str]]) -> str:
 
 
 def short(page: Path) -> str:
-    """What the README shows: the tables of the big page without their notes.
-
-    Only the ratios that a newcomer asks for: what it costs others, in our time.
-    """
+    """What the README shows: the races of the big page without their notes."""
     shown = [_between(page.read_text(), name) for name in ("render", "parse")]
     return "\n\n".join(
         "\n".join(line for line in table.splitlines() if line.startswith("|"))

@@ -64,9 +64,14 @@ def frame(rows: int, seed: int = 7) -> pd.DataFrame:
         "brand": _texts(["Ridgeway"]).take(pa.array(np.zeros(rows, int), mask=picked % 3 == 0)),
         "description": texts.take(pa.array(picked * 7 % len(words))),
     }
-    kind = pd.api.types.pandas_dtype("str")  # pandas 3's, which holds Arrow
-    cells = {name: pd.Series(kind.__from_arrow__(column)) for name, column in columns.items()}
+    cells = {name: _as_series(column) for name, column in columns.items()}
     return pd.DataFrame({**cells, "price": rng.integers(100, 20_000, rows) / 100})
+
+
+def _as_series(column: pa.Array) -> pd.Series:
+    kind: Any = pd.api.types.pandas_dtype("str")
+    own = hasattr(kind, "__from_arrow__")  # pandas 3's texts hold Arrow
+    return pd.Series(kind.__from_arrow__(column) if own else column.to_pandas())
 
 
 def _texts(texts: list[str]) -> pa.Array:
