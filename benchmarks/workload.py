@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 MODEL = "gpt-4o-mini"
@@ -27,19 +29,22 @@ USER = (
     "Brand: {% if brand %}{{ brand | upper }}{% else %}unknown{% endif %}\n"
     "Price: {{ price }} USD\n"
     "Description: {{ description }}\n"
-    "Say its category, material, color, size, a score from 0 to 100 and whether it is a gift."
+    "Say its category, a summary of one sentence for the listing, its color and size, a score from "
+    "0 to 100 for how complete the text is, and whether it makes a gift."
 )
 CATEGORIES = ("Kitchen", "Garden", "Clothing", "Electronics", "Toys")
 _ADJECTIVES = ("sturdy", "folding", "cordless", "enamelled", "linen", "café-style", "waterproof")
 _THINGS = ("skillet", "rake", "shirt", "headphones", "abacus", "kettle", "trowel", "scarf")
-_MATERIALS = ("cast iron", "oak", "cotton", "steel", "plastic", "ceramic")
+_COLORS = ("black", "brick red", "sky blue", "natural oak")
+_TEXT = pa.large_string()
+_SIZES = ("S", "26 cm across, 5 cm deep", "one size", "unknown")
 
 
 class Product(BaseModel):
     """What an answer has to be."""
 
     category: Literal["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
-    material: str
+    summary: str
     color: str
     size: str
     score: int
@@ -47,23 +52,30 @@ class Product(BaseModel):
 
 
 def frame(rows: int, seed: int = 7) -> pd.DataFrame:
-    """A catalogue of so many rows; the index says 0, 1, 2, ..."""
+    """A catalogue of so many rows; the index says 0, 1, 2, ... and a third has no brand."""
     rng = np.random.default_rng(seed)
-    words = np.array([f"{a} {t}" for a in _ADJECTIVES for t in _THINGS])
+    words = [f"{a} {t}" for a in _ADJECTIVES for t in _THINGS]
     sentence = "A product that is made to last, easy to clean and a pleasure to use every day. "
-    texts = np.array([f"{sentence * 4}{w.capitalize()} for all seasons." for w in words])
+    texts = _texts([f"{sentence * 4}{w.capitalize()} for all seasons." for w in words])
     picked = rng.integers(0, len(words), rows)
-    serial = np.arange(rows).astype(str)
-    return pd.DataFrame(
-        {
-            "title": pd.Series(np.char.add(words[picked], np.char.add(" no. ", serial)), dtype=str),
-            "brand": pd.Series(
-                np.where(picked % 3 == 0, None, "Ridgeway"), dtype=object if rows == 0 else None
-            ),
-            "price": (rng.integers(100, 20_000, rows) / 100),
-            "description": pd.Series(texts[(picked * 7) % len(texts)], dtype=str),
-        }
-    )
+    named = [_texts(words).take(pa.array(picked)), pa.array(np.arange(rows)).cast(_TEXT)]
+    columns = {
+        "title": pc.binary_join_element_wise(*named, pa.scalar(" no. ", _TEXT)),
+        "brand": _texts(["Ridgeway"]).take(pa.array(np.zeros(rows, int), mask=picked % 3 == 0)),
+        "description": texts.take(pa.array(picked * 7 % len(words))),
+    }
+    cells = {name: _as_series(column) for name, column in columns.items()}
+    return pd.DataFrame({**cells, "price": rng.integers(100, 20_000, rows) / 100})
+
+
+def _as_series(column: pa.Array) -> pd.Series:
+    kind: Any = pd.api.types.pandas_dtype("str")
+    own = hasattr(kind, "__from_arrow__")  # pandas 3's texts hold Arrow
+    return pd.Series(kind.__from_arrow__(column) if own else column.to_pandas())
+
+
+def _texts(texts: list[str]) -> pa.Array:
+    return pa.array(texts, _TEXT)
 
 
 def response_line(custom_id: str, chance: random.Random) -> bytes:
@@ -71,13 +83,17 @@ def response_line(custom_id: str, chance: random.Random) -> bytes:
     dice = chance.random()
     if dice < 0.01:
         error = {"message": "The server had an error.", "type": "server_error", "code": None}
-        response: dict[str, Any] = {"status_code": 500, "request_id": "x", "body": {"error": error}}
+        response: dict[str, Any] = {
+            "status_code": 500,
+            "request_id": _hex(chance),
+            "body": {"error": error},
+        }
     else:
         content = _answer(chance)
         text = content[:40] if dice < 0.015 else content
-        response = {"status_code": 200, "request_id": "req_8f1c", "body": _body(text, chance)}
+        response = {"status_code": 200, "request_id": _hex(chance), "body": _body(text, chance)}
     line = {
-        "id": f"batch_req_{chance.getrandbits(96):024x}",
+        "id": f"batch_req_{_hex(chance)}",
         "custom_id": custom_id,
         "response": response,
         "error": None,
@@ -85,12 +101,19 @@ def response_line(custom_id: str, chance: random.Random) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
+def _hex(chance: random.Random) -> str:
+    return f"{chance.getrandbits(128):032x}"
+
+
 def _answer(chance: random.Random) -> str:
+    thing, color = chance.choice(_THINGS), chance.choice(_COLORS)
     product = {
         "category": chance.choice(CATEGORIES),
-        "material": chance.choice(_MATERIALS),
-        "color": chance.choice(("black", "red", "blue", "natural oak")),
-        "size": chance.choice(("S", "M", "L", "unknown")),
+        "summary": f"{chance.choice(_ADJECTIVES).capitalize()} {thing} in {color} that is made to "
+        "last, cleans in a minute and looks as good on the shelf as it works in the hand; it comes "
+        "with a warranty of two years, a leaflet on its care and a card for whom it is meant for.",
+        "color": color,
+        "size": chance.choice(_SIZES),
         "score": chance.randint(0, 100),
         "gift": chance.random() < 0.5,
     }

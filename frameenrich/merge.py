@@ -108,7 +108,7 @@ def _value_columns(
 ) -> dict[str, pd.Series]:
     columns: dict[str, pd.Series] = {}
     for i, field in enumerate(tally.fields):
-        cells = tally.values(i, slots)
+        cells = tally.hand_over(i, slots)
         if field.kind == "any":
             columns |= _parsed_columns(cells, spec)
         elif flatten and field.inner:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from jinja2 import meta, nodes
@@ -262,7 +263,18 @@ def _reader(column: pd.Series) -> Callable[[int, int], list[Any]]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
         numbers = column.to_numpy()
         return lambda start, stop: numbers[start:stop].tolist()
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        floats = column.to_numpy()
+        return lambda start, stop: _float_cells(floats[start:stop])
     return lambda start, stop: cell_values(column.iloc[start:stop])
+
+
+def _float_cells(floats: npt.NDArray[Any]) -> list[Any]:
+    """As `cell_values`, at a tenth of the price for some hundred numbers."""
+    cells: list[Any] = floats.tolist()
+    if np.isnan(floats).any():
+        return [None if cell != cell else cell for cell in cells]  # noqa: PLR0124 - the test for NaN
+    return cells
 
 
 def cell_values(column: pd.Series) -> list[Any]:

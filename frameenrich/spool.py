@@ -21,7 +21,7 @@ from frameenrich.store import shard_name
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
 
-_ROWS_PER_GROUP = 1 << 16
+_ROWS_PER_GROUP = 1 << 15
 _NO_HASH = bytes(HASH_BYTES)
 
 
@@ -56,6 +56,8 @@ class _Names:
         """The custom_ids of rows that are in one block."""
         self._turn_to(positions[0])
         start = self.start
+        if isinstance(positions, range):
+            return self.ids[positions.start - start : positions.stop - start]
         return [self.ids[position - start] for position in positions]
 
     def digests(self, start: int, rows: int) -> Halves:

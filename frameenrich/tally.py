@@ -177,9 +177,13 @@ class Tally:
             told.get("confidence"),
         )
 
-    def values(self, index: int, slots: Positions) -> Any:
-        """One field's values at some slots, -1 for none: Arrow, or a list of objects."""
-        return self._columns[index].take(self._records_at(slots))
+    def hand_over(self, index: int, slots: Positions) -> Any:
+        """One field's values at some slots, -1 for none: Arrow, or a list of objects.
+
+        The tally forgets them, so that they are not in memory twice; a field can be had once.
+        """
+        column, self._columns[index] = self._columns[index], Column(pa.null())
+        return column.take(self._records_at(slots))
 
     def details(self, name: str, slots: Positions) -> Any:
         """One of the details kept, at some slots; -1 for none."""
@@ -251,6 +255,8 @@ class Column:
         if len(self._pieces) != 1:  # once: what comes later is joined later
             pieces = self._pieces or [pa.array([], self._type)]
             self._pieces = [pa.concat_arrays(pieces)]
+            del pieces
+            pa.default_memory_pool().release_unused()  # else both stay while the cells are taken
         return self._pieces[0]
 
 
