@@ -27,7 +27,7 @@ def times_as_fast(ours: Callable[[int], Callable[[], Any]], by_hand: Callable[[]
     """How often ours could run while the other runs once: best of three, taking turns."""
     runs = [(cpu_seconds(ours(turn)), cpu_seconds(by_hand)) for turn in range(4)]
     mine, theirs = zip(*runs[1:], strict=True)  # the first warms up
-    return min(theirs) / min(mine)
+    return float(min(theirs) / min(mine))
 
 
 @pytest.mark.timeout(120)
