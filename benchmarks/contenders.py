@@ -374,7 +374,7 @@ def _settle() -> None:
 def _memory(name: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     (found,) = [line for line in lines if line.startswith(name)]
-    return int(found.split()[1]) / 1000
+    return int(found.split()[1]) * 1024 / 1e6  # the kernel means KiB
 
 
 def _cpu_seconds() -> float:

@@ -29,7 +29,9 @@ def race(
             rows.append(f"| {title} | {found} | | |")
             continue
         cpu, wall = (_each(found, figure) / _each(base, figure) for figure in ("cpu", "wall"))
-        rows.append(f"| {title} | {_round(1 / _each(found, 'cpu'))} | {cpu:.2g} | {wall:.2g} |")
+        rows.append(
+            f"| {title} | {_round(1 / _each(found, 'cpu'))} | {_ratio(cpu)} | {_ratio(wall)} |"
+        )
     load = os.getloadavg()[1]
     rows.append(
         f"\nMedians of {runs} runs, {_round(max(_rows(r) for r in results.values()))} rows "
@@ -49,6 +51,12 @@ def _each(found: Mapping[str, float], figure: str) -> float:
 def _round(number: float) -> str:
     """Three figures say all there is."""
     return f"{float(f'{number:.3g}'):,.0f}"
+
+
+def _ratio(number: float) -> str:
+    if number >= 20:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def memory(found: Iterable[tuple[str, int, Mapping[str, float] | str]]) -> str:
