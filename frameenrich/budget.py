@@ -44,6 +44,7 @@ from frameenrich.prices import (
     rates_of_answer,
     unknown_price,
 )
+from frameenrich.providers.base import request_ids
 from frameenrich.repeats import Halves, halves
 from frameenrich.rows import row_requests
 from frameenrich.store import JobFolder, ShardFolder, Store
@@ -209,8 +210,8 @@ def _unanswered(folder: JobFolder) -> Iterator[bytes]:
             continue
         answered = {line.custom_id for line in _billed(shard)}
         with shard.open_requests() as lines:
-            for line in lines:
-                if msgspec.json.decode(line, type=_Named).custom_id not in answered:
+            for custom_id, line in request_ids(lines):
+                if custom_id not in answered:
                     yield line
 
 
@@ -228,10 +229,6 @@ def prices_of(folder: JobFolder, budget: Budget) -> Prices:
 
 
 # --- after ----------------------------------------------------------------------------------------
-
-
-class _Named(msgspec.Struct):
-    custom_id: str
 
 
 class _Cached(msgspec.Struct):
@@ -259,6 +256,9 @@ class _Reply(msgspec.Struct):
 class _Line(msgspec.Struct):
     custom_id: str
     response: _Reply | None = None
+
+
+_UNUSUAL = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,7 @@ def _read(line: bytes) -> _Billed | None:
         read = msgspec.json.decode(line, type=_Line)
         body = None if read.response is None else read.response.body
         custom_id = read.custom_id
-    except msgspec.DecodeError:  # of another form, or broken: slowly, with all that can be met
+    except _UNUSUAL:  # of another form, or broken: slowly, with all that can be met
         response = read_response(line)
         if response is None:
             return None
@@ -310,7 +310,7 @@ def _read(line: bytes) -> _Billed | None:
 def _loosely(body: Json) -> _Body | None:
     try:
         return msgspec.convert(body, _Body, strict=False)
-    except msgspec.ValidationError:
+    except _UNUSUAL:
         return None
 
 

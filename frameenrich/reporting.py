@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pandas as pd
 import xxhash
 
@@ -269,7 +268,7 @@ def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str 
     """What was last asked for each custom_id, and its images made small."""
     found: dict[str | None, _Asked] = {}
     for custom_id, line in last_lines(folder, ids):
-        prompt = read_prompt(orjson.loads(line)["body"])
+        prompt = read_prompt(json.loads(line)["body"])  # takes a lone surrogate
         found[custom_id] = Prompt(prompt.messages), tuple(map(thumbs.take, prompt.images))
     return found
 

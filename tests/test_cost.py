@@ -348,6 +348,20 @@ def test_what_could_cost_more_is_refused_before_anything_exists(
     assert status_counts(job.collect(mugs)) == {"ok": 4}
 
 
+def test_half_an_emoji_is_counted_and_shown(
+    mugs: pd.DataFrame, store: Path, tmp_path: Path
+) -> None:
+    """Text that is no Unicode is asked, counted, held to a cap and reported like any other."""
+    titles = ["half \ud83d", *mugs["title"].tolist()[1:]]
+    frame = mugs.assign(title=pd.Series(titles, index=mugs.index, dtype=object))
+
+    job = submit(frame, store, provider="file", max_cost=1, prices=MILLION)
+    job.report(tmp_path / "report.html")
+
+    assert job.usage().usd == 0
+    assert "half" in (tmp_path / "report.html").read_text()
+
+
 def test_money_is_no_part_of_what_a_job_is(mugs: pd.DataFrame, store: Path) -> None:
     """Another cap or price finds the same job; the first ones are kept with it."""
     job = submit(mugs, store, provider="file", max_cost=1, prices=MILLION)
