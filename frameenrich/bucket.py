@@ -167,10 +167,11 @@ class Bucket:
 
     def _sweep(self, root: str) -> None:
         """Clear away the folders that never became jobs and that nobody has touched for a day."""
-        if not self._fs.isdir(root):
+        try:
+            jobs = {path.rpartition("/")[0] for path in self._fs.glob(f"{root}/*/{SIDECAR}")}
+            found = self._fs.ls(root, detail=True)
+        except FileNotFoundError:  # no store yet, or it lost its last object meanwhile
             return
-        jobs = {path.rpartition("/")[0] for path in self._fs.glob(f"{root}/*/{SIDECAR}")}
-        found = self._fs.ls(root, detail=True)
         folders = {each["name"].rstrip("/") for each in found if each["type"] == "directory"}
         for folder in folders - jobs:
             if self._age_seconds(folder) > _STALE_SECONDS:
@@ -180,7 +181,10 @@ class Bucket:
 
     def _age_seconds(self, folder: str) -> float:
         found = [path for path in self._fs.find(folder) if not path.endswith(f"/{_LEASE}")]
-        moments = [self._fs.modified(path).timestamp() for path in found]
+        try:
+            moments = [self._fs.modified(path).timestamp() for path in found]
+        except FileNotFoundError:  # somebody is at work in it
+            return 0.0
         return time.time() - max(moments) if moments else 0.0
 
     # --- files that grow --------------------------------------------------------------------------

@@ -245,7 +245,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
     seen = np.flatnonzero(positions >= 0)
-    now = _hashes(frame.iloc[seen], spec)
+    now = _hashes(frame if len(seen) == len(frame) else frame.iloc[seen], spec)
     if now is None:
         return None
     then = sidecar["input_hash"].take(pa.array(positions[seen]))

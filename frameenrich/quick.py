@@ -150,9 +150,9 @@ def _plain_model(output: Output) -> Mapping[str, Any] | None:
         return None
     odd = core.get("root_model") or fields.get("computed_fields") or "extras_schema" in fields
     extra = core.get("config", {}).get("extra_fields_behavior") == "allow"
-    return (
-        None if odd or extra or "serialization" in set(_keys(core)) else output.adapter.core_schema
-    )
+    dumps = {key for key in _keys(core) if key.startswith("serialization")}
+    plain = not (odd or extra or dumps - {"serialization_alias"})
+    return output.adapter.core_schema if plain else None
 
 
 def _keys(node: Any) -> Iterator[str]:

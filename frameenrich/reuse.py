@@ -6,6 +6,7 @@ in its own folder and `collect` has one path.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -67,7 +68,10 @@ def under_id(line: bytes, custom_id: str) -> bytes:
     >>> under_id(b'{"custom_id": "row-1", "response": {"body":  "as it came"}}', "row-9")
     b'{"custom_id":"row-9","response":{"body":  "as it came"}}'
     """
-    members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    try:
+        members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # half a surrogate pair
+        return json.dumps({**json.loads(line), "custom_id": custom_id}).encode()
     members["custom_id"] = msgspec.Raw(msgspec.json.encode(custom_id))
     return msgspec.json.encode(members)
 

@@ -71,9 +71,10 @@ class Store:
     def job_ids(self) -> list[str]:
         """The ids of all jobs here, in no particular order."""
         with self._medium.reaching(self.root):
-            if not self.fs.isdir(self.root):
+            try:
+                found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
+            except FileNotFoundError:  # a bucket's folder ends with its last object, even meanwhile
                 return []
-            found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
         return [path.split("/")[-2] for path in found if not path.split("/")[-2].startswith(".")]
 
     def jobs(self) -> list[JobFolder]:

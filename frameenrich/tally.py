@@ -217,7 +217,6 @@ class Column:
     def __post_init__(self) -> None:
         self._pieces: list[Any] = []
         self._objects: list[Any] = []
-        self._length = 0
         self._numbers: dict[str, int] = {}
         if isinstance(self.kind, tuple):
             self._numbers = {text: i for i, text in enumerate(self.kind)}

@@ -494,3 +494,18 @@ def test_a_timeout_counts_whatever_the_server_asks_for(
         job.wait(timeout=0.3, poll_seconds=0.01)
 
     assert time.monotonic() - started < 10
+
+
+def test_an_answer_with_half_an_emoji_is_reused(store: Path, tmp_path: Path) -> None:
+    """What JSON lets through and Unicode does not stops no later submit, nor is it paid again."""
+    frame = pd.DataFrame({"word": ["cedar"]})
+    body = {"choices": [{"message": {"content": "half \ud83d"}, "finish_reason": "stop"}]}
+    line = {"custom_id": "row-0", "response": {"status_code": 200, "body": body}, "error": None}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")
+    first = frame.llmbatch.submit("{{ word }}", "m", provider="file", store=store)
+    first.import_responses(tmp_path / "answers.jsonl")
+
+    job = frame.llmbatch.submit("{{ word }}", "m", name="again", provider="file", store=store)
+
+    assert job.reused == 1
+    assert job.collect(frame)["again"].tolist() == ["half \ufffd"]
