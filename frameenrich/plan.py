@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -110,8 +111,15 @@ def ready_plan(
 
 
 def prompt_of(spec: JobSpec) -> Prompt:
-    """The templates of a job."""
-    return Prompt(spec.messages, spec.on_null, spec.sources)
+    """The templates of a job; compiled once for whoever renders them in this process."""
+    return _prompt(spec.messages, spec.on_null, tuple(spec.sources.items()))
+
+
+@lru_cache(maxsize=16)
+def _prompt(
+    messages: tuple[Message, ...], on_null: OnNull, sources: tuple[tuple[str, str], ...]
+) -> Prompt:
+    return Prompt(messages, on_null, dict(sources))
 
 
 def make_plan(

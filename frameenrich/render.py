@@ -75,18 +75,30 @@ class Prompt:
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error, source, name) from None
 
-    def _compile(self, message: Message, used: Sequence[Any]) -> _Template:
+    def _compile(self, used: Sequence[Any]) -> list[_Template]:
+        """The messages' templates for a frame of which these columns are used."""
+        if (*used,) not in self._compiled:
+            self._compiled[*used,] = [self._template(message, used) for message in self.messages]
+        return self._compiled[*used,]
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[Any, ...], list[_Template]]:
+        return {}
+
+    def _template(self, message: Message, used: Sequence[Any]) -> _Template:
         environment, name = self._env, f"{message.role} template"
         tree = environment.parse(message.content)  # each takes its own apart
-        if self.why_slow(message, used) is None:
+        if why_slow(tree, used) is None:
             return RowLoop(environment, tree, used, name)
         code = environment.compile(tree, name=name)
         template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
         return _RowByRow(template, list(used), ROW in self.names and ROW not in used)
 
-    def why_slow(self, message: Message, columns: Sequence[Any]) -> str | None:
-        """What makes a message render row by row, some five times slower; None where nothing."""
-        return why_slow(self._env.parse(message.content), columns)
+    def why_slow(self, columns: Sequence[Any]) -> str | None:
+        """What makes rows render one by one, some five times slower; None where nothing."""
+        used = self.columns_used(columns)
+        reasons = (why_slow(self._env.parse(m.content), used) for m in self.messages)
+        return next((reason for reason in reasons if reason is not None), None)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -98,6 +110,16 @@ class Prompt:
         """Every name that some template gives a value: loops, ``set``, macros' arguments."""
         found = (n for tree in self._trees for n in tree.find_all(nodes.Name))
         return frozenset(n.name for n in found if n.ctx != "load")
+
+    @cached_property
+    def _wanted(self) -> list[frozenset[str]]:
+        """For each template the names that a frame has to have."""
+        # What is set somewhere, in a branch or by an includer, shows itself on the rows.
+        known = [self._names_set | _names_tested(tree) for tree in self._trees]
+        return [
+            frozenset(meta.find_undeclared_variables(tree) - names)
+            for tree, names in zip(self._trees, known, strict=True)
+        ]
 
     @cached_property
     def _row_items(self) -> frozenset[Any] | None:
@@ -132,11 +154,8 @@ class Prompt:
         return [column for column in columns if column in wanted]
 
     def _check_names(self, columns: Sequence[Any]) -> None:
-        known = {*columns, ROW}
-        for tree in self._trees:
-            # What is set somewhere, in a branch or by an includer, shows itself on the rows.
-            known_here = known | self._names_set | _names_tested(tree)
-            unknown = meta.find_undeclared_variables(tree) - known_here
+        for wanted in self._wanted:
+            unknown = wanted.difference(columns, [ROW])
             if unknown:
                 raise _missing_column(sorted(unknown), columns)
         absent = (self._row_items or frozenset()) - set(columns)
@@ -172,7 +191,7 @@ class Prompt:
         """
         used = self.columns_used(list(frame.columns))
         _check_distinct(frame, used)
-        templates = [self._compile(message, used) for message in self.messages]
+        templates = self._compile(used)
         readers = {column: _reader(frame[column]) for column in used}
         constant: dict[int, str | None] = {}
         for start in range(0, len(frame), CHUNK_ROWS):
@@ -191,8 +210,7 @@ class Prompt:
 
     def constants(self, columns: Sequence[Any]) -> list[bool]:
         """Which messages are the same in every row, since they use no column."""
-        used = self.columns_used(columns)
-        return [not self._compile(message, used).columns for message in self.messages]
+        return [not template.columns for template in self._compile(self.columns_used(columns))]
 
 
 class _Template(Protocol):

@@ -15,9 +15,10 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.visitor import NodeTransformer
 
+from frameenrich.compiler import OUT
+
 ROW = "row"
 _ROWS = "__rows"
-_OUT = "__out"
 _ITEM = "__item_"
 _NONE = "__nothing"
 _CONTEXT_NAMES = frozenset({"self", "super", "loop", "varargs", "kwargs", "caller"})
@@ -83,7 +84,7 @@ class RowLoop:
     Parameters
     ----------
     environment : jinja2.Environment
-        Decides filters, tests, globals, undefined and finalize.
+        Decides filters, tests, globals and undefined; its compiler is `frameenrich.compiler`'s.
     tree : nodes.Template
         The parsed template; it is taken apart.
     columns : sequence
@@ -123,15 +124,12 @@ class RowLoop:
 def _wrapped(
     environment: jinja2.Environment, tree: nodes.Template, names: Sequence[str]
 ) -> nodes.Template:
-    """``{% for (targets) in __rows %}{% set __out %} tree {% endset %}{{ __out }}{% endfor %}``."""
-    body: list[nodes.Node] = [
-        nodes.AssignBlock(nodes.Name(_OUT, "store", lineno=1), None, tree.body, lineno=1),
-        nodes.Output([nodes.Name(_OUT, "load", lineno=1)], lineno=1),
-    ]
+    """``{% for (targets) in __rows %}{% set __out %} tree {% endset %}{% endfor %}``."""
+    text = nodes.AssignBlock(nodes.Name(OUT, "store", lineno=1), None, tree.body, lineno=1)
     targets: list[nodes.Expr] = [nodes.Name(name, "store", lineno=1) for name in names]
     target = nodes.Tuple(targets, "store", lineno=1) if names else nodes.Name(_NONE, "store")
     rows = nodes.Name(_ROWS, "load", lineno=1)
-    loop = nodes.For(target, rows, body, [], None, False, lineno=1)
+    loop = nodes.For(target, rows, [text], [], None, False, lineno=1)
     whole = nodes.Template([loop], lineno=1)
     whole.set_environment(environment)
     return whole

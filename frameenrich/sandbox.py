@@ -15,9 +15,8 @@ from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from frameenrich.compiler import SHOWN, Compiler
 from frameenrich.model import OnNull
-
-_SHOWN = "__shown"
 
 # Filters that turn their input into text, and so would print a null as the word "None".
 _TEXT_FILTERS = (
@@ -28,6 +27,15 @@ _TEXT_FILTERS = (
 
 # Those of them that print their arguments, too.
 _ALL_PRINTED = frozenset({"format", "replace"})
+
+# What some of them come to where a text has to be made of nothing: a call less.
+_OF_TEXT: Mapping[str, Callable[[str], str]] = {
+    "capitalize": str.capitalize,
+    "lower": str.lower,
+    "string": str,
+    "trim": str.strip,
+    "upper": str.upper,
+}
 
 
 class PrintedNullError(Exception):
@@ -67,10 +75,13 @@ def sandbox(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment
     )
     for name in _TEXT_FILTERS:
         environment.filters[name] = _guard(
-            environment.filters[name], shown, whole=name in _ALL_PRINTED
+            environment.filters[name],
+            shown,
+            whole=name in _ALL_PRINTED,
+            of_text=_OF_TEXT.get(name),
         )
     environment.filters["join"] = _guard_items(environment.filters["join"], shown)
-    environment.filters[_SHOWN] = shown
+    environment.filters[SHOWN] = shown
     # What differs from run to run would make every re-read frame look changed.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment
@@ -98,11 +109,15 @@ def _pass_mark(function: Callable[..., Any], wrapper: Callable[..., Any]) -> Cal
 
 
 def _guard(
-    function: Callable[..., Any], shown: Callable[[Any], Any], *, whole: bool
+    function: Callable[..., Any],
+    shown: Callable[[Any], Any],
+    *,
+    whole: bool,
+    of_text: Callable[[str], str] | None,
 ) -> Callable[..., Any]:
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
     if not first and not whole:
-        return lambda value, *args, **kwargs: function(shown(value), *args, **kwargs)
+        return _guard_value(function, shown, of_text)
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if whole:
@@ -111,6 +126,21 @@ def _guard(
         return function(*args[:first], shown(args[first]), *args[first + 1 :], **kwargs)
 
     return _pass_mark(function, guarded)
+
+
+def _guard_value(
+    function: Callable[..., Any],
+    shown: Callable[[Any], Any],
+    of_text: Callable[[str], str] | None,
+) -> Callable[..., Any]:
+    def guarded(value: Any, *args: Any, **kwargs: Any) -> Any:
+        if value.__class__ is not str:
+            return function(shown(value), *args, **kwargs)
+        if of_text is None or args or kwargs:
+            return function(value, *args, **kwargs)
+        return of_text(value)
+
+    return guarded
 
 
 def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -126,13 +156,21 @@ class _Sandbox(SandboxedEnvironment):
     """Jinja's sandbox, with the null policy where operators and methods print."""
 
     intercepted_binops = frozenset({"%"})
+    code_generator_class = Compiler
+
+    def printed(self, value: Any) -> str:
+        """What a value is printed as, by the null policy; `Compiler` leaves out texts."""
+        kind = value.__class__
+        if kind is int or (kind is float and value == value):  # noqa: PLR0124 - the test for NaN
+            return str(value)
+        return str(self.finalize(value))  # type: ignore[misc]  # always set, see `sandbox`
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _ShowInConcat().visit(super()._parse(source, name, filename))
         return tree
 
     def _shown(self, value: Any) -> Any:
-        return self.filters[_SHOWN](value)
+        return self.filters[SHOWN](value)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, str):  # "%s" % value
@@ -160,6 +198,6 @@ class _ShowInConcat(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's naming
         self.generic_visit(node)
         node.nodes = [
-            nodes.Filter(n, _SHOWN, [], [], None, None, lineno=n.lineno) for n in node.nodes
+            nodes.Filter(n, SHOWN, [], [], None, None, lineno=n.lineno) for n in node.nodes
         ]
         return node

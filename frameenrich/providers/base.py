@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
 from frameenrich.errors import ParameterError, StoreError
@@ -149,10 +151,30 @@ def connect(
     """
     if not isinstance(provider, str):
         return _at_pace(_checked(provider), pace)
-    for point in entry_points(group=_GROUP, name=provider):
-        return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
+    try:
+        point = _point(provider, tuple(sys.path))
+    except LookupError:
+        raise _no_provider(provider) from None
+    return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
+
+
+@functools.lru_cache(maxsize=64)
+def _point(name: str, _path: tuple[str, ...]) -> EntryPoint:
+    """Where a provider's code is: found by a look through all that is installed, so once.
+
+    Raises
+    ------
+    LookupError
+        Nowhere; that is not remembered, as it may be installed yet.
+    """
+    for point in entry_points(group=_GROUP, name=name):
+        return point
+    raise LookupError(name)
+
+
+def _no_provider(provider: str) -> ParameterError:
     close = difflib.get_close_matches(provider, provider_names(), n=1)
-    raise ParameterError(
+    return ParameterError(
         f"There is no provider {provider!r}.",
         f"Use {close[0]!r}." if close else f"Use one of: {', '.join(provider_names())}.",
         provider=provider,
