@@ -83,7 +83,7 @@ def estimate_frame(
         raise unknown_price(spec.model)
     check_frame(frame, plan)
     counts = _count_frame(frame, plan)
-    reused = halves(list(answered(counts.hashes)))
+    reused = halves(b"".join(answered(counts.hashes)))
     free = np.isin(counts.hashes, reused)
     paid = ~free
     cap = counts.last.cap

@@ -35,7 +35,8 @@ class Draft:
         if relative not in self._files:
             path = f"{self._path}/{relative}"
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            self._files[relative] = open(path, "wb", buffering=1 << 20)  # noqa: SIM115 - see close
+            # Lines come some hundred at a time, which is more than the buffer: not copied again.
+            self._files[relative] = open(path, "wb", buffering=1 << 16)  # noqa: SIM115 - see close
         return self._files[relative]
 
     def close_file(self, relative: str) -> None:

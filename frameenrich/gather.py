@@ -17,14 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
+from frameenrich.fingerprint import fingerprint
+from frameenrich.hashes import HASH_BYTES
 from frameenrich.images import image_cells
 from frameenrich.keys import find_keys, key_names, read_keys, show_key
-from frameenrich.model import Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
+from frameenrich.model import HASHES, Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.parse import read_results, split_chunks
+from frameenrich.plan import prompt_of
 from frameenrich.quick import quick_reader
 from frameenrich.rows import input_hashes
-from frameenrich.shard import HASH_BYTES
+from frameenrich.spool import FINGERPRINT
 from frameenrich.store import JobFolder, ShardFolder
 from frameenrich.tally import Positions, Tally
 
@@ -237,13 +240,16 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     Returns
     -------
     Match or None
-        None where the frame lacks the job's key, template or image columns.
+        None where the frame lacks the job's key, template or image columns, or the job's hashes
+        were made in another way.
     """
     spec = folder.spec
     keys = _frame_keys(frame, spec, sidecar)
-    if keys is None:
+    if keys is None or spec.version != HASHES:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
+    if _as_submitted(frame, spec, sidecar, positions):
+        return Match(positions, positions[:0], keys)
     seen = np.flatnonzero(positions >= 0)
     now = _hashes(frame if len(seen) == len(frame) else frame.iloc[seen], spec)
     if now is None:
@@ -265,6 +271,20 @@ def _frame_keys(frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table) -> pa.Tab
     return keys if keys.column_names == own else None
 
 
+def _as_submitted(
+    frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table, positions: Positions
+) -> bool:
+    """Whether this is the frame of the job row for row, so far as that shows unrendered."""
+    then = (sidecar.schema.metadata or {}).get(FINGERPRINT.encode())
+    if then is None or not np.array_equal(positions, np.arange(len(sidecar))):
+        return False
+    try:
+        columns = prompt_of(spec).columns_used(list(frame.columns))
+    except TemplateError:
+        return False
+    return fingerprint(frame, columns) == str(then, "ascii")
+
+
 def _hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array | None:
     if not spec.messages:  # the requests came ready: their custom_ids are all that names them
         return pa.nulls(len(frame), pa.binary(HASH_BYTES))
@@ -283,6 +303,13 @@ def refuse_mismatch(match: Match | None, frame: pd.DataFrame, folder: JobFolder)
         The frame lacks columns, none of its rows is in the job, or rows changed under their keys.
     """
     names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
+    if match is None and folder.spec.version != HASHES:
+        raise FrameMismatchError(
+            f"The job {folder.id} was written by another version of frameenrich, whose hashes tell "
+            "nothing of this frame's rows.",
+            "Use job.collect() without a frame, and join what it gives by its key.",
+            job_id=folder.id,
+        )
     if match is None:
         raise FrameMismatchError(
             f"The frame lacks the key {names} or a template column of the job {folder.id}, so its "

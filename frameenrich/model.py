@@ -225,12 +225,17 @@ class Pace:
                 )
 
 
+HASHES = 2
+"""How hashes are made now: of digests (`frameenrich.hashes`); in version 1 of whole bodies."""
+
+
 @dataclass(frozen=True)
 class JobSpec:
     """Everything that decides what a job sends and how its answers are read.
 
     ``messages`` is empty where the requests came ready (`frameenrich.submit_requests`).
     ``pace`` is None where nobody asked for one; a ``pilot`` is asked before the job it is for.
+    ``version`` says how the hashes of its sidecar were made.
     """
 
     name: str
@@ -255,7 +260,7 @@ class JobSpec:
     image_detail: ImageDetail | None = None
     image_max_pixels: int | None = None
     image_max_bytes: int = MAX_IMAGE_BYTES
-    version: int = 1
+    version: int = HASHES
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ from typing import IO, Any, NoReturn
 import msgspec
 
 from frameenrich.errors import InputError, RequestTooLargeError, RowKeyError
+from frameenrich.hashes import request_hash
 from frameenrich.keys import wire_id
 from frameenrich.model import Json, Limits
 from frameenrich.plan import ENDPOINTS
-from frameenrich.shard import encode, request_hash, request_line
+from frameenrich.shard import encode, request_line
 
 Requests = str | os.PathLike[str] | Iterable[Mapping[str, Any] | str | bytes]
 """The path or URL of a JSONL file (.gz too), or the requests one by one: dicts, or their lines."""

@@ -277,7 +277,7 @@ def _reader(column: pd.Series) -> Callable[[int, int], list[Any]]:
     """Gives a column's cells from one position to another, without a copy of the rest."""
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         texts = pa.chunked_array(pa.array(column.array))
-        return lambda start, stop: texts.slice(start, stop - start).to_pylist()
+        return lambda start, stop: texts.slice(start, stop - start).to_numpy().tolist()
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
         numbers = column.to_numpy()
         return lambda start, stop: numbers[start:stop].tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,24 +10,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from frameenrich.hashes import HASH_BYTES
 from frameenrich.model import JobSpec
 
-REMEMBERED = 1 << 18
+REMEMBERED = 1 << 16
 """How many requests are remembered whole, some 140 bytes each; of others only 8 bytes are kept."""
 
 Halves = npt.NDArray[np.uint64]
 """The first 8 bytes of request hashes."""
 
 
-def halves(hashes: Sequence[bytes]) -> Halves:
+def halves(hashes: bytes | bytearray) -> Halves:
     r"""The first half of each 16-byte hash.
 
     Examples
     --------
-    >>> halves([bytes(16), b"\x02" + bytes(15)])
+    >>> halves(bytes(16) + b"\x02" + bytes(15))
     array([0, 2], dtype=uint64)
     """
-    return np.frombuffer(b"".join(hashes), "<u8")[::2]
+    return np.frombuffer(hashes, "<u8")[::2]
 
 
 def column_halves(hashes: pa.ChunkedArray) -> Halves:
@@ -55,6 +56,12 @@ def contains(ordered: Halves, some: Halves) -> npt.NDArray[np.bool_]:
     return found
 
 
+def split_hashes(hashes: bytes) -> list[bytes]:
+    """Each 16-byte hash by itself."""
+    each: list[bytes] = np.frombuffer(hashes, f"V{HASH_BYTES}").tolist()
+    return each
+
+
 class FirstAsked:
     """Which row was the first to ask each request.
 
@@ -76,20 +83,26 @@ class FirstAsked:
         self._sent = np.empty(rows, np.uint64)
         self._count = 0
 
-    def askers(self, hashes: Sequence[bytes], positions: Sequence[int]) -> Sequence[int]:
+    def askers(self, hashes: bytes, positions: Sequence[int]) -> Sequence[int]:
         """For each row the first row that asked the same; its own position where it is that."""
-        pairs = zip(hashes, positions, strict=True)
-        if len(self._first) + len(hashes) <= REMEMBERED:
-            found = [self._first.setdefault(h, p) for h, p in pairs]
+        each, own, known = split_hashes(hashes), halves(hashes), len(self._first)
+        if known + len(each) <= REMEMBERED:
+            found: Sequence[int] = list(map(self._first.setdefault, each, positions))
+            new = len(self._first) == known + len(each)
         else:
-            watched = contains(self._watched, halves(hashes)).tolist()
-            found = [
-                self._first.setdefault(h, p) if watch else self._first.get(h, p)
-                for (h, p), watch in zip(pairs, watched, strict=True)
-            ]
-        own = halves(hashes)
-        self._note(own if found == list(positions) else own[np.equal(found, positions)])
-        return found
+            watched = contains(self._watched, own)
+            new = not watched.any() and self._first.keys().isdisjoint(each)
+            found = positions if new else self._looked_up(each, positions, watched)
+        self._note(own if new else own[np.equal(found, positions)])
+        return positions if new else found
+
+    def _looked_up(
+        self, hashes: Iterable[bytes], positions: Sequence[int], watched: npt.NDArray[np.bool_]
+    ) -> list[int]:
+        return [
+            self._first.setdefault(h, p) if watch else self._first.get(h, p)
+            for h, p, watch in zip(hashes, positions, watched.tolist(), strict=True)
+        ]
 
     def _note(self, own: Halves) -> None:
         self._sent[self._count : self._count + len(own)] = own
@@ -119,9 +132,9 @@ class JobHash:
     def __init__(self) -> None:
         self._sums = np.zeros(2, np.uint64)
 
-    def add(self, keys: Halves, hashes: Sequence[bytes]) -> None:
+    def add(self, keys: Halves, hashes: bytes | bytearray) -> None:
         """Count some rows in: the digests of their keys, and their request hashes."""
-        pairs = np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)
+        pairs = np.frombuffer(hashes, "<u8").reshape(-1, 2)
         own = np.stack([_mixed(keys ^ pairs[:, 0]), _mixed(_mixed(keys) + pairs[:, 1])])
         self._sums += own.sum(axis=1, dtype=np.uint64)
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import repeat
+from functools import cached_property, reduce
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.errors import ImageError, NullValueError
+from frameenrich.hashes import (
+    HASH_BYTES,
+    Digests,
+    combined,
+    request_hash,
+    text_digest,
+    text_digests,
+)
 from frameenrich.images import ImageCells, image_cells
 from frameenrich.model import JobSpec
 from frameenrich.plan import Plan, prompt_of
 from frameenrich.render import Prompt, Texts
 from frameenrich.shard import (
-    HASH_BYTES,
+    NO_BODIES,
+    Bodies,
     RequestWriter,
-    digest,
     encode,
     encode_all,
     image_slot,
@@ -34,14 +42,14 @@ class RowRequests:
     """Some rows' requests.
 
     ``rows`` is how many rows of the frame these stand for, ``positions`` where those of them are
-    that have a request; the lists run along with ``positions``.
+    that have a request. The bodies, and the hashes of 16 bytes each, run along with ``positions``.
     """
 
     rows: int
     positions: Sequence[int]
-    bodies: list[bytes]
-    request_hashes: list[bytes]
-    input_hashes: list[bytes]
+    bodies: Bodies
+    request_hashes: bytes
+    input_hashes: bytes
 
 
 def row_requests(frame: pd.DataFrame, plan: Plan) -> Iterator[RowRequests]:
@@ -126,9 +134,12 @@ class _Encoder:
             positions = [start + i for i in kept]
             texts = [[column[i] for i in kept] for column in texts]
         if not positions:
-            return RowRequests(rows, (), [], [], [])
+            return RowRequests(rows, (), NO_BODIES, b"", b"")
         contents = self._contents(texts)
-        return self._finished(rows, positions, contents, self._hashes(contents, len(positions)))
+        digests = self._digests(contents, len(positions))
+        hashes = (digests ^ self._rest).tobytes()
+        bodies = self._bodies(contents, len(positions))
+        return RowRequests(rows, positions, bodies, hashes, digests.tobytes())
 
     def request_with_images(
         self, position: int, row: Sequence[str | None], cells: ImageCells
@@ -136,30 +147,29 @@ class _Encoder:
         """The request of one row, which shows images."""
         found = None if None in row else cells.images(position)
         if found is None:
-            return RowRequests(1, (), [], [], [])
+            return RowRequests(1, (), NO_BODIES, b"", b"")
         contents = self._contents([[text] for text in row])
-        hashes = self._hashes(contents, 1, [digest(encode(text)) for text in found.digests])
         contents[self._slot] = [self._writer.with_images(row[self._slot] or "", found.urls)]
-        return self._finished(1, (position,), contents, hashes)
+        bodies = self._bodies(contents, 1)
+        own = request_hash(self._spec.url, bodies[0])
+        shown = input_hash((*(text or "" for text in row), *found.digests))
+        return RowRequests(1, (position,), bodies, own, shown)
 
     def input_hashes(self, texts: Texts) -> pa.Array:
         """The input hash of each row of a chunk; null for one that lacks a text."""
         kept = _complete(texts)
         if kept is None:
-            return hash_column(b"".join(self._hashes(self._contents(texts), len(texts[0]))))
+            return hash_column(self._digests(self._contents(texts), len(texts[0])).tobytes())
         hashes: list[bytes | None] = [None] * len(texts[0])
         if kept:
             whole = [[column[i] for i in kept] for column in texts]
-            for i, found in zip(kept, self._hashes(self._contents(whole), len(kept)), strict=True):
-                hashes[i] = found
+            found = hash_column(self._digests(self._contents(whole), len(kept)).tobytes())
+            for i, own in zip(kept, found.to_pylist(), strict=True):
+                hashes[i] = own
         return pa.array(hashes, pa.binary(HASH_BYTES))
 
-    def _finished(
-        self, rows: int, positions: Sequence[int], contents: Contents, hashes: list[bytes]
-    ) -> RowRequests:
-        varying = [column for column in contents if column is not None]
-        bodies = self._writer.bodies(varying, len(positions))
-        return RowRequests(rows, positions, bodies, self._writer.hashes(bodies), hashes)
+    def _bodies(self, contents: Contents, count: int) -> Bodies:
+        return self._writer.bodies([column for column in contents if column is not None], count)
 
     def _contents(self, texts: Texts) -> Contents:
         """Each message's texts as JSON; None for one that is the same in every row."""
@@ -168,14 +178,20 @@ class _Encoder:
                 self._same[i] = encode(column[0])
         return [None if i in self._same else encode_all(c) for i, c in enumerate(texts)]
 
-    def _hashes(self, contents: Contents, count: int, shown: Sequence[bytes] = ()) -> list[bytes]:
-        """The input hashes of some rows, given what each message holds and what is shown."""
-        columns: list[Iterable[bytes]] = [
-            repeat(digest(self._same[i]), count) if column is None else map(digest, column)
-            for i, column in enumerate(contents)
-        ]
-        columns += ([each] for each in shown)
-        return list(map(digest, map(b"".join, zip(*columns, strict=True))))
+    def _digests(self, contents: Contents, count: int) -> Digests:
+        """The input hashes of some rows, given what each message holds."""
+        varying = ((i, column) for i, column in enumerate(contents) if column is not None)
+        own = [text_digests(column, place) for place, column in varying]
+        same = _as_digest(combined(text_digest(text, i) for i, text in self._same.items()))
+        return reduce(np.bitwise_xor, own, np.repeat(same, count, axis=0))
+
+    @cached_property
+    def _rest(self) -> Digests:
+        return _as_digest(self._writer.rest)
+
+
+def _as_digest(own: bytes) -> Digests:
+    return np.frombuffer(own, "<u8").reshape(1, 2)
 
 
 def _complete(texts: Texts) -> list[int] | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import orjson
-import xxhash
 
 from frameenrich.errors import RequestTooLargeError
+from frameenrich.hashes import combined, request_hash, text_digest
 from frameenrich.model import JobSpec, Json, Limits
-
-HASH_BYTES = 16
 
 
 def encode(value: Json) -> bytes:
@@ -42,6 +42,40 @@ def encode_all(texts: Iterable[Json]) -> list[bytes]:
         return list(map(encode, texts))
 
 
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The JSON bodies of some requests, in pieces: made whole when they are looked at.
+
+    ``pieces`` are the same in each; between them stand a request's own ``contents``, which are
+    given message by message.
+    """
+
+    pieces: Sequence[bytes]
+    contents: Sequence[Sequence[bytes]]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: int) -> bytes:
+        (body,) = self.take([place])
+        return body
+
+    def __iter__(self) -> Iterator[bytes]:
+        parts: list[Iterable[bytes]] = [itertools.repeat(self.pieces[0], self.count)]
+        for column, piece in zip(self.contents, self.pieces[1:], strict=True):
+            parts += (column, itertools.repeat(piece, self.count))
+        return map(b"".join, zip(*parts, strict=True))
+
+    def take(self, places: Sequence[int]) -> Bodies:
+        """Some of them, in that order."""
+        columns = [[column[i] for i in places] for column in self.contents]
+        return Bodies(self.pieces, columns, len(places))
+
+
+NO_BODIES = Bodies((b"",), (), 0)
+
+
 class RequestWriter:
     """Turns rendered rows into request bodies and lines.
 
@@ -56,32 +90,25 @@ class RequestWriter:
 
     def __init__(self, spec: JobSpec, constants: Mapping[int, bytes] | None = None) -> None:
         self._spec = spec
-        self._slot = image_slot(spec)
-        self._url = spec.url
         marks = _unused_marks(spec)
-        body = encode(request_body(spec, marks))
-        pieces = _split(body, [encode(mark) for mark in marks])
+        self._body = encode(request_body(spec, marks))
+        self._marks = [encode(mark) for mark in marks]
+        pieces = _split(self._body, self._marks)
         self._pieces = _folded(pieces, constants or {})
 
     def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
         """The content of the message that carries a row's images."""
         return encode(_with_images(self._spec, text, image_urls) if image_urls else text)
 
-    def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> list[bytes]:
+    def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> Bodies:
         """The JSON bodies of `count` rows, given the contents of each message that varies."""
-        parts: list[Iterable[bytes]] = [itertools.repeat(self._pieces[0], count)]
-        for column, piece in zip(contents, self._pieces[1:], strict=True):
-            parts += (column, itertools.repeat(piece, count))
-        return list(map(b"".join, zip(*parts, strict=True)))
+        return Bodies(self._pieces, contents, count)
 
-    def hashes(self, bodies: Iterable[bytes]) -> list[bytes]:
-        """What makes two requests the same: 16 bytes over url and body, each."""
-        return list(map(xxhash.xxh3_128_digest, bodies, itertools.repeat(_seed(self._url))))
-
-
-def request_hash(url: str, body: bytes) -> bytes:
-    """What makes two requests the same: 16 bytes over url and body."""
-    return xxhash.xxh3_128_digest(body, _seed(url))
+    @cached_property
+    def rest(self) -> bytes:
+        """What a row's request hash has beside its input hash, where it shows no image."""
+        marks = (text_digest(mark, place) for place, mark in enumerate(self._marks))
+        return combined([request_hash(self._spec.url, self._body), *marks])
 
 
 def request_line(custom_id: str, url: str, body: bytes) -> bytes:
@@ -108,23 +135,26 @@ class LineWriter:
     def __init__(self, url: str) -> None:
         self._mid = b'","method":"POST","url":' + encode(url) + b',"body":'
 
-    def lines(self, custom_ids: Iterable[bytes], bodies: Iterable[bytes]) -> Iterator[bytes]:
+    def lines(self, custom_ids: Iterable[bytes], bodies: Bodies) -> Iterator[bytes]:
         """One line a request, with its line end."""
-        return map(b"".join, self._parts(custom_ids, bodies))
+        head, mid, tail = map(itertools.repeat, (_HEAD, self._mid, _TAIL))
+        return map(b"".join, zip(head, custom_ids, mid, bodies, tail, strict=False))
 
-    def together(self, custom_ids: Iterable[bytes], bodies: Iterable[bytes]) -> bytes:
-        """All lines at once, which is faster."""
-        return b"".join(itertools.chain.from_iterable(self._parts(custom_ids, bodies)))
+    def together(self, custom_ids: Sequence[bytes], bodies: Bodies) -> bytes:
+        """All lines at once: a row's own parts between what is the same in every row."""
+        first, *pieces = bodies.pieces
+        same = [self._mid + first, *pieces]
+        same[-1] += _TAIL + _HEAD
+        step = 2 * len(same)
+        parts = [_HEAD] * (1 + step * len(bodies))
+        for i, (column, piece) in enumerate(zip([custom_ids, *bodies.contents], same, strict=True)):
+            parts[2 * i + 1 :: step] = column
+            parts[2 * i + 2 :: step] = [piece] * len(bodies)
+        parts[-1] = parts[-1].removesuffix(_HEAD)
+        return b"".join(parts)
 
-    def _parts(
-        self, custom_ids: Iterable[bytes], bodies: Iterable[bytes]
-    ) -> Iterator[tuple[bytes, ...]]:
-        head, tail = itertools.repeat(b'{"custom_id":"'), itertools.repeat(b"}\n")
-        return zip(head, custom_ids, itertools.repeat(self._mid), bodies, tail, strict=False)
 
-
-def _seed(url: str) -> int:
-    return xxhash.xxh3_64_intdigest(url.encode())
+_HEAD, _TAIL = b'{"custom_id":"', b"}\n"
 
 
 def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[bytes]:
@@ -138,10 +168,6 @@ def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[byt
     return folded
 
 
-digest = xxhash.xxh3_128_digest
-"""16 bytes that stand for a message's text as JSON."""
-
-
 def input_hash(texts: Iterable[str]) -> bytes:
     """16 bytes over what a row rendered to, and shows.
 
@@ -150,7 +176,7 @@ def input_hash(texts: Iterable[str]) -> bytes:
     >>> input_hash(("ab", "c")) == input_hash(("a", "bc"))
     False
     """
-    return digest(b"".join(digest(encode(text)) for text in texts))
+    return combined(text_digest(encode(text), place) for place, text in enumerate(texts))
 
 
 def request_body(

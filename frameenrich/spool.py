@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
 
 from frameenrich.draft import Draft
+from frameenrich.hashes import HASH_BYTES
 from frameenrich.keys import BLOCK_ROWS, custom_ids, key_digests
 from frameenrich.model import JobSpec, Limits
-from frameenrich.repeats import FirstAsked, Halves, JobHash
+from frameenrich.repeats import FirstAsked, JobHash, split_hashes
 from frameenrich.rows import RowRequests, hash_column
-from frameenrich.shard import HASH_BYTES, LineWriter, ShardCutter
+from frameenrich.shard import Bodies, LineWriter, ShardCutter
 from frameenrich.store import shard_name
+
+FINGERPRINT = "frameenrich.fingerprint"
+"""Where the sidecar's metadata has the frame's, if it has one."""
 
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
@@ -60,17 +65,10 @@ class _Names:
             return self.ids[positions.start - start : positions.stop - start]
         return [self.ids[position - start] for position in positions]
 
-    def digests(self, start: int, rows: int) -> Halves:
-        """The digests of the keys of rows that are in one block."""
-        self._turn_to(start)
-        return self._digests[start - self.start : start - self.start + rows]
-
     def _turn_to(self, position: int) -> None:
         start = position - position % BLOCK_ROWS
         if start != self.start:
-            block = self.keys.slice(start, BLOCK_ROWS)
-            self.start, self.ids = start, id_bytes(block)
-            self._digests = key_digests(block)
+            self.start, self.ids = start, id_bytes(self.keys.slice(start, BLOCK_ROWS))
 
 
 def id_bytes(keys: pa.Table) -> list[bytes]:
@@ -98,6 +96,8 @@ class Spool:
         Knows which requests were asked by an earlier row.
     answers : Answers, optional
         Requests in it go to shard 0, which is never sent.
+    fingerprint : str, optional
+        Of the frame (`frameenrich.fingerprint`).
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Spool:
         limits: Limits,
         first: FirstAsked,
         answers: Answers | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         self._draft = draft
         self._names = _Names(keys)
@@ -119,9 +120,10 @@ class Spool:
         self._counts: list[int] = []
         self._answers = answers
         self.first = first
-        self._sidecar = _Sidecar(draft, keys, spec, key_names)
-        self._rows = 0
         self.job_hash = JobHash()
+        metadata = sidecar_metadata(spec, key_names, fingerprint)
+        self._sidecar = _Sidecar(draft, keys, metadata, self.job_hash)
+        self._rows = 0
         self.reused: dict[bytes, str] = {}
         """The custom_id of each request that has an answer already, by its hash."""
 
@@ -137,26 +139,22 @@ class Spool:
     def add(self, found: RowRequests) -> None:
         """Take the next rows."""
         start, self._rows = self._rows, self._rows + found.rows
-        digests = self._names.digests(start, found.rows)
         lines = self._placed(found) if found.positions else _Rows.empty(found.rows)
         if 0 < len(found.positions) < found.rows:
-            lines = lines.spread(found, start)
-        self.job_hash.add(digests, lines.request_hashes)
+            lines = lines.spread(found.rows, [position - start for position in found.positions])
         self._sidecar.add(lines)
 
     def _placed(self, found: RowRequests) -> _Rows:
         """Write what is new of some requests; gives a line for each."""
         own = self._names.at(found.positions)
         askers = self.first.askers(found.request_hashes, found.positions)
-        if askers == list(found.positions) and self._answers is None:
+        if askers is found.positions and self._answers is None:
             shards = self._send(found.positions, own, found.bodies)
         else:
             own, shards = self._send_new(found, own, askers)
-        return _Rows([*own], found.request_hashes, found.input_hashes, shards)
+        return _Rows(own, found.request_hashes, found.input_hashes, shards)
 
-    def _send(
-        self, positions: Sequence[int], ids: Sequence[bytes], bodies: Sequence[bytes]
-    ) -> list[int]:
+    def _send(self, positions: Sequence[int], ids: Sequence[bytes], bodies: Bodies) -> list[int]:
         """Write some requests; gives the shard of each."""
         if not ids:
             return []
@@ -186,16 +184,17 @@ class Spool:
     ) -> tuple[list[bytes], list[int]]:
         """Write the requests that no earlier row asked; gives each row's custom_id and shard."""
         known = self._answers.origins if self._answers is not None else {}
-        rows = list(zip(found.positions, askers, found.request_hashes, strict=True))
+        hashes = split_hashes(found.request_hashes)
+        rows = list(zip(found.positions, askers, hashes, strict=True))
         new = [i for i, (p, asker, h) in enumerate(rows) if p == asker and h not in known]
-        ids, bodies = [own[i] for i in new], [found.bodies[i] for i in new]
-        sent = iter(self._send([found.positions[i] for i in new], ids, bodies))
+        ids, positions = [own[i] for i in new], [found.positions[i] for i in new]
+        sent = iter(self._send(positions, ids, found.bodies.take(new)))
         shards = []
         for i, (position, asker, request_hash) in enumerate(rows):
             if request_hash in known:
                 shards.append(0)
                 if position == asker:
-                    self._reuse(request_hash, own[i], found.bodies[i])
+                    self._reuse(request_hash, own[i], found.bodies.take([i]))
             else:
                 shards.append(next(sent) if position == asker else self._shard_of(asker))
         return self._named_after(askers, found.positions, own), shards
@@ -214,9 +213,9 @@ class Spool:
                 own[i] = custom_id
         return own
 
-    def _reuse(self, request_hash: bytes, custom_id: bytes, body: bytes) -> None:
+    def _reuse(self, request_hash: bytes, custom_id: bytes, body: Bodies) -> None:
         self.reused[request_hash] = custom_id.decode()
-        line = self._lines.together([custom_id], [body])
+        line = self._lines.together([custom_id], body)
         self._draft.file(requests_name(0)).write(line)
 
     def __enter__(self) -> Self:
@@ -230,38 +229,45 @@ class Spool:
 class _Rows:
     """Lines of the sidecar, but for their keys."""
 
-    ids: MutableSequence[bytes | None]
-    request_hashes: MutableSequence[bytes]
-    input_hashes: MutableSequence[bytes]
-    shards: MutableSequence[int]
+    ids: list[Any]
+    request_hashes: bytes
+    input_hashes: bytes
+    shards: list[int]
 
-    def spread(self, found: RowRequests, start: int) -> _Rows:
-        """With a line for each row that has no request."""
-        whole = _Rows.empty(found.rows)
-        for i, position in enumerate(found.positions):
-            row = position - start
+    def spread(self, rows: int, places: Sequence[int]) -> _Rows:
+        """Lines of so many rows, of which those at `places` have these."""
+        whole = _Rows.empty(rows)
+        for i, row in enumerate(places):
             whole.ids[row], whole.shards[row] = self.ids[i], self.shards[i]
-            whole.request_hashes[row] = self.request_hashes[i]
-            whole.input_hashes[row] = self.input_hashes[i]
-        return whole
+        asked, read = (
+            _spread(own, rows, places) for own in (self.request_hashes, self.input_hashes)
+        )
+        return _Rows(whole.ids, asked, read, whole.shards)
 
     @classmethod
     def empty(cls, rows: int) -> _Rows:
         """Lines of rows that have no request."""
-        return cls([None] * rows, [_NO_HASH] * rows, [_NO_HASH] * rows, [SKIPPED] * rows)
+        return cls([None] * rows, _NO_HASH * rows, _NO_HASH * rows, [SKIPPED] * rows)
+
+
+def _spread(hashes: bytes, rows: int, places: Sequence[int]) -> bytes:
+    whole = np.zeros((rows, HASH_BYTES), np.uint8)
+    whole[places] = np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES)
+    return whole.tobytes()
 
 
 class _Sidecar:
     """The sidecar as it grows, some rows in memory at a time."""
 
     def __init__(
-        self, draft: Draft, keys: pa.Table, spec: JobSpec, key_names: Sequence[str]
+        self, draft: Draft, keys: pa.Table, metadata: Mapping[str, str], job_hash: JobHash
     ) -> None:
         self._keys = keys
+        self._job_hash = job_hash
         schema = keys.schema
         for name, kind in _COLUMNS.items():
             schema = schema.append(pa.field(name, kind))
-        self._schema = schema.with_metadata(sidecar_metadata(spec, key_names))
+        self._schema = schema.with_metadata(metadata)
         self._writer = draft.sidecar_writer(self._schema)
         self._written = 0
         self._clear()
@@ -275,14 +281,15 @@ class _Sidecar:
     def add(self, rows: _Rows) -> None:
         """The next rows."""
         self._ids += rows.ids
-        self._request_hashes += b"".join(rows.request_hashes)
-        self._input_hashes += b"".join(rows.input_hashes)
+        self._request_hashes += rows.request_hashes
+        self._input_hashes += rows.input_hashes
         self._shards += rows.shards
         if len(self._ids) >= _ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         keys = self._keys.slice(self._written, len(self._ids))
+        self._job_hash.add(key_digests(keys), self._request_hashes)
         columns = [
             pa.array(self._ids, pa.string()),
             hash_column(self._request_hashes),
@@ -308,9 +315,13 @@ _COLUMNS = {
 }
 
 
-def sidecar_metadata(spec: JobSpec, key_names: Sequence[str]) -> dict[str, str]:
+def sidecar_metadata(
+    spec: JobSpec, key_names: Sequence[str], fingerprint: str | None = None
+) -> dict[str, str]:
     """What the sidecar says of the job, beside its rows."""
+    known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
     return {
+        **known,
         "frameenrich.spec": spec.to_json(),
         "frameenrich.created_at": repr(time.time()),
         "frameenrich.key_names": "\x1f".join(key_names),

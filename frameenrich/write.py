@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import pandas as pd
@@ -15,6 +16,8 @@ import pyarrow as pa
 
 from frameenrich.draft import Draft
 from frameenrich.errors import ColumnCollisionError, FrameEnrichError, InputError
+from frameenrich.fingerprint import fingerprint
+from frameenrich.hashes import HASH_BYTES
 from frameenrich.images import image_cells
 from frameenrich.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.merge import flat_columns, output_columns
@@ -22,7 +25,7 @@ from frameenrich.model import Batch, BatchStatus, Limits
 from frameenrich.plan import Plan
 from frameenrich.repeats import FirstAsked, Halves, repeated
 from frameenrich.rows import row_requests
-from frameenrich.shard import HASH_BYTES, ShardCutter
+from frameenrich.shard import ShardCutter
 from frameenrich.spool import Answers, Spool, requests_name
 from frameenrich.store import JobFolder, Store, shard_name
 
@@ -135,11 +138,17 @@ class _Page:
     def spooled(self, first: FirstAsked, answers: Answers | None = None) -> Spool:
         """Render every row into the draft."""
         spec = self.plan.spec
-        names = key_names(self.frame, spec.key)
-        with Spool(self.draft, self.keys, spec, names, self.limits, first, answers) as spool:
+        names, own = key_names(self.frame, spec.key), self._fingerprint
+        with Spool(self.draft, self.keys, spec, names, self.limits, first, answers, own) as spool:
             for found in row_requests(self.frame, self.plan):
                 spool.add(found)
         return spool
+
+    @cached_property
+    def _fingerprint(self) -> str | None:
+        if self.plan.spec.image:  # a path says nothing of the picture
+            return None
+        return fingerprint(self.frame, self.plan.prompt.columns_used(list(self.frame.columns)))
 
 
 class Filed(Protocol):

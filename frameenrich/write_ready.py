@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from frameenrich.draft import Draft
 from frameenrich.errors import InputError
+from frameenrich.hashes import HASH_BYTES, request_hash
 from frameenrich.keys import key_digests, wire_id
 from frameenrich.model import JobSpec, Limits
 from frameenrich.ready import ReadyRequests, Survey
 from frameenrich.repeats import Halves, JobHash, column_halves, repeated
 from frameenrich.rows import hash_column
-from frameenrich.shard import HASH_BYTES, ShardCutter, request_hash, request_line
+from frameenrich.shard import ShardCutter, request_line
 from frameenrich.spool import Answers, requests_name, sidecar_metadata
 from frameenrich.store import JobFolder, Store
 from frameenrich.write import Approve, FindAnswers, finish, slug
@@ -53,7 +54,7 @@ def write_ready(
     """
     keys = pa.table({"key_0": pa.array(survey.ids, pa.string())})
     job_hash = JobHash()
-    job_hash.add(key_digests(keys), [bytes(survey.hashes)])
+    job_hash.add(key_digests(keys), survey.hashes)
     job_id = f"{slug(spec.name)}-{job_hash.hexdigest(spec, nonce)[:16]}"
     if store.has(job_id):
         return store.job(job_id)

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import RequestTooLargeError
+from frameenrich.hashes import combined
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
 from frameenrich.output import labels_spec
 from frameenrich.parse import split_lines
@@ -135,16 +136,8 @@ def test_the_same_request_has_the_same_hash_in_every_round(text: str) -> None:
     line, request_hash = reworked_line(a_line(spec, "row-1", [text]), "r1-row-1", dict)
 
     assert a_line(spec, "r1-row-1", [text]) == line
-    assert writer.hashes(bodies) == [request_hash]
-
-
-def test_the_hash_covers_url_and_body() -> None:
-    """Two endpoints never share an answer, nor do two bodies."""
-    chat, responses = RequestWriter(make_spec(CHAT)), RequestWriter(make_spec(RESPONSES))
-
-    hashes = {*chat.hashes([b"{}", b"[]"]), *responses.hashes([b"{}"])}
-
-    assert len(hashes) == 3
+    assert combined([writer.rest, input_hash([text])]) == request_hash
+    assert [json.loads(line)["body"]] == [json.loads(body) for body in bodies]
 
 
 @FEW

@@ -1,0 +1,82 @@
+"""Hashes: a request is the same in a frame, a later round and a file of requests, or it is not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_shard import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
+
+from frameenrich.hashes import combined, request_hash, rest_digest, text_digest
+from frameenrich.shard import RequestWriter, encode, encode_all, input_hash
+
+FEW = settings(max_examples=150, deadline=None)
+# Names that are looked for, as names and as what texts hold.
+TEXT = ANY_TEXT | st.sampled_from(
+    ['"content":"', '","content":"x', 'a"content', '\\"input":"', "content", "\\", '"', '\\\\"']
+)
+VALUES = st.recursive(
+    TEXT | st.integers() | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["content", "input", "prompt"]) | TEXT, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+BODIES = st.dictionaries(st.sampled_from(["content", "input", "model"]) | TEXT, VALUES, max_size=4)
+
+
+@FEW
+@given(BODIES, BODIES)
+@example({"content": "a", "input": "b"}, {"content": "b", "input": "a"})
+@example({"content": "a"}, {"input": "a"})
+@example({"content": ["a"]}, {"content": "a"})
+@example({"content": ""}, {"content": None})
+@example({'a"content': "x"}, {'a"content': "y"})
+def test_two_bodies_have_one_hash_only_where_they_are_one(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Whatever stands in a body, and wherever it says that a text is in it."""
+    first, second = encode(one), encode(other)
+
+    assert (first == second) == (request_hash(CHAT, first) == request_hash(CHAT, second))
+    assert request_hash(CHAT, first) != request_hash(RESPONSES, first)
+
+
+@FEW
+@given(BODIES)
+def test_a_hash_is_put_together_of_its_texts_and_the_rest(body: dict[str, Any]) -> None:
+    """So a row's texts need a digest each, and nothing else."""
+    whole = {"messages": [{"role": "user", "content": "x"}], "other": body}
+    changed = {**whole, "messages": [{"role": "user", "content": "y"}]}
+    x, y = text_digest(b'"x"', 0), text_digest(b'"y"', 0)
+
+    assert rest_digest(CHAT, encode(whole)) == rest_digest(CHAT, encode(changed))
+    assert combined([request_hash(CHAT, encode(whole)), x, y]) == request_hash(
+        CHAT, encode(changed)
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "messages"),
+    [(CHAT, 1), (CHAT, 3), (RESPONSES, 2), (COMPLETIONS, 1), ("/v1/embeddings", 1)],
+)
+@FEW
+@given(data=st.data(), params=st.dictionaries(st.sampled_from(["metadata", "stop"]), BODIES))
+def test_a_rows_hash_is_that_of_its_body(
+    endpoint: str, messages: int, data: st.DataObject, params: dict[str, Any]
+) -> None:
+    """What a frame's rows ask is known again in a file of ready requests, and the other way."""
+    spec = make_spec(endpoint, messages, params)
+    texts = data.draw(st.lists(TEXT, min_size=messages, max_size=messages))
+    constant = data.draw(st.sets(st.integers(0, messages - 1)))
+    writer = RequestWriter(spec, {i: encode(texts[i]) for i in constant})
+    own = [encode_all([text]) for i, text in enumerate(texts) if i not in constant]
+
+    (body,) = writer.bodies(own, 1)
+
+    assert request_hash(endpoint, body) == combined([writer.rest, input_hash(texts)])
+    assert json.loads(a_line(spec, "row-1", texts))["body"] == json.loads(body)
