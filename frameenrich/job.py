@@ -18,6 +18,7 @@ from frameenrich import regenerate as again
 from frameenrich.asked import find_requests
 from frameenrich.budget import approve_round, job_usage, prices_of, row_costs
 from frameenrich.card import card_html
+from frameenrich.column import Positions
 from frameenrich.cost import Budget, JobUsage, check_max_cost, with_costs
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
@@ -40,7 +41,6 @@ from frameenrich.plan import check_params
 from frameenrich.prices import PricesLike, check_prices
 from frameenrich.providers.base import Provider, check_request, connect, provider_names
 from frameenrich.store import JobFolder, ShardFolder, Store
-from frameenrich.tally import Positions
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
