@@ -19,6 +19,7 @@ from frameenrich.output import MalformedError, Output
 _OK_CODES = range(200, 300)
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
 _NULL = msgspec.Raw(b"null")  # Raw cannot be in a union: what is absent is this
 
 
@@ -200,7 +201,7 @@ def _judge_data(response: Response, output: Output) -> Result:
     try:
         reading = READERS[output.spec.kind](response.body, output.spec)
     except MalformedError as error:
-        raw = json.dumps(response.body, ensure_ascii=False)
+        raw = _dumps(response.body)
         return Result(response.custom_id, RowStatus.MALFORMED, None, str(error), raw, usage)
     if reading is None:
         reason = "the answer holds no result"
@@ -226,7 +227,7 @@ def _failure(response: Response) -> Result | None:
 
 def _as_text(value: Json) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return _dumps(value)
     except RecursionError:
         return "(nested too deeply to show)"
 

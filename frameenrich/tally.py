@@ -96,8 +96,9 @@ class Tally:
             column.add(cells)
         for name, told in self._told.items():
             details = block.detail(self._raw if name == "raw" else name)
-            shown = map(_printable, details) if name == "error" else details
-            told.add(list(shown))
+            if name == "error":
+                details = [None if reason is None else _printable(reason) for reason in details]
+            told.add(details)
 
     def place(self, slots: Positions, round_: int) -> None:
         """Say whose the results are that were added: each one's slot, -1 for nobody's.
@@ -210,8 +211,8 @@ def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
     return line_of[line_of >= 0]
 
 
-def _printable(reason: str | None) -> str | None:
+def _printable(reason: str) -> str:
     """A reason that can be printed: models and servers speak in it."""
-    if reason is None or not _CONTROL.search(reason):
+    if not _CONTROL.search(reason):
         return reason
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], reason)
