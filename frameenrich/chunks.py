@@ -7,9 +7,9 @@ is judged alone and in full. Both ways give the same (SPEED.md, "Parsing").
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,6 +27,11 @@ _TOLD = (*USAGE, "raw", "repaired")
 _HTTP_OK = 200
 _MOST_TOKENS = 2**63 - 1
 _NEWLINE, _OPENS, _CLOSES = b"\n{}"
+_CHUNK_BYTES = 256 * 1024
+"""What stays in a processor's own cache, with what is made of it."""
+
+Chunk = bytes | memoryview
+"""Some whole lines."""
 
 # Members are Any where another type would only make the whole chunk be opened line by line.
 
@@ -86,15 +91,15 @@ class _Lines:
 class _Cut:
     """A chunk's lines, each cut out when it is asked for: only the odd ones are."""
 
-    chunk: bytes
+    chunk: Chunk
     ends: npt.NDArray[np.intp]
 
     def __getitem__(self, place: int) -> bytes:
         start = self.ends[place - 1] + 1 if place else 0
-        return self.chunk[start : self.ends[place]]
+        return bytes(self.chunk[start : self.ends[place]])
 
 
-def _one_a_line(chunk: bytes, ends: npt.NDArray[np.intp], count: int) -> bool:
+def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
     """Whether each of `count` objects has a line of its own, and no line anything else.
 
     No object has a line's end between ``}`` and ``{`` in it, so as many of those as there are
@@ -104,6 +109,32 @@ def _one_a_line(chunk: bytes, ends: npt.NDArray[np.intp], count: int) -> bool:
         return False
     data = np.frombuffer(chunk, np.uint8)
     return bool((data[ends - 1] == _CLOSES).all() and (data[ends[:-1] + 1] == _OPENS).all())
+
+
+def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterator[memoryview]:
+    r"""Read files one after the other, as if they were one, in chunks that end with a line.
+
+    A chunk is good until the next one is asked for: all of them lie in one piece of memory.
+
+    Examples
+    --------
+    >>> import io
+    >>> files = [io.BytesIO(b"a\nbb\n"), io.BytesIO(b"b\nlong, long\nend")]
+    >>> list(map(bytes, whole_lines(files, 4)))
+    [b'a\n', b'bb\n', b'b\n', b'long, long\n', b'end\n']
+    """
+    buffer, kept = bytearray(size), 0
+    for file in files:
+        while got := file.readinto(memoryview(buffer)[kept:]):  # type: ignore[attr-defined]
+            whole, kept = buffer.rfind(b"\n", kept, kept + got) + 1, kept + got
+            if whole:
+                yield memoryview(buffer)[:whole]
+                buffer[: kept - whole] = buffer[whole:kept]
+                kept -= whole
+            if kept == len(buffer):  # a line longer than that
+                buffer = buffer + bytearray(len(buffer))
+    if kept:
+        yield memoryview(buffer[:kept] + b"\n")
 
 
 class ChunkReader:
@@ -124,7 +155,7 @@ class ChunkReader:
         lines: Any = _Line[_TellingBody] if self._telling else _Line[_Body]
         self._decoder = msgspec.json.Decoder(lines)
 
-    def read(self, chunk: bytes) -> Block:
+    def read(self, chunk: Chunk) -> Block:
         r"""What a chunk's lines hold; nothing in them can raise.
 
         Examples
@@ -152,7 +183,7 @@ class ChunkReader:
                 values[place] = result.values or self._blank
         return Block(ids, values, odd, self._told(lines.opened, texts) if self._telling else {})
 
-    def _open(self, chunk: bytes) -> _Lines:
+    def _open(self, chunk: Chunk) -> _Lines:
         ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
         try:
             opened = self._decoder.decode_lines(chunk)
@@ -160,7 +191,7 @@ class ChunkReader:
             opened = []
         if _one_a_line(chunk, ends, len(opened)):
             return _Lines(opened, _Cut(chunk, ends))
-        lines = [stripped for line in chunk.split(b"\n") if (stripped := line.strip())]
+        lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
         return _Lines(list(map(self._open_one, lines)), lines)
 
     def _open_one(self, line: bytes) -> Any:

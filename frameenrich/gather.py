@@ -16,14 +16,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from frameenrich.chunks import ChunkReader
+from frameenrich.chunks import ChunkReader, whole_lines
 from frameenrich.column import Positions
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.images import image_cells
 from frameenrich.keys import find_keys, key_names, read_keys, show_key
 from frameenrich.model import Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
-from frameenrich.parse import whole_lines
 from frameenrich.rows import input_hashes
 from frameenrich.shard import HASH_BYTES
 from frameenrich.store import JobFolder, ShardFolder
@@ -178,7 +177,7 @@ class _Gathering:
     def _lines(self, shard: ShardFolder, kind: pa.DataType) -> pa.Array:
         """Add all of a shard's lines to the tally; gives the custom_id of each."""
         ids = [pa.array([], kind)]
-        for chunk in whole_lines(shard.read_responses()):
+        for chunk in whole_lines(shard.open_responses()):
             with _collector_paused():
                 block = self._reader.read(chunk)
                 self.tally.add(block)

@@ -63,27 +63,12 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     >>> list(split_lines([b"a\nb", b"c\r\n\n", b"d"]))
     [b'a', b'bc', b'd']
     """
-    for whole in whole_lines(chunks):
-        yield from filter(None, map(bytes.strip, whole.split(b"\n")))
-
-
-def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    r"""Cut a byte stream anew, so that every chunk ends with a line; also the last.
-
-    Examples
-    --------
-    >>> list(whole_lines([b"a\nb", b"c\r\n\n", b"d"]))
-    [b'a\n', b'bc\r\n\n', b'd\n']
-    """
-    rest: list[bytes] = []
+    rest = b""
     for chunk in chunks:
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            yield b"".join([*rest, memoryview(chunk)[:end]])
-            rest = []
-        rest.append(chunk[end:])
-    if last := b"".join(rest):
-        yield last + b"\n"
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, map(bytes.strip, whole))
+    if stripped := rest.strip():
+        yield stripped
 
 
 def read_response(line: bytes) -> Response | None:
