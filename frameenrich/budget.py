@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from frameenrich.advance import model_of
+from frameenrich.column import Positions
 from frameenrich.cost import (
     Budget,
     Demand,
@@ -48,7 +49,6 @@ from frameenrich.providers.base import request_ids
 from frameenrich.repeats import Halves, halves
 from frameenrich.rows import row_requests
 from frameenrich.store import JobFolder, ShardFolder, Store
-from frameenrich.tally import Positions
 from frameenrich.tokens import Counted, TokenCounter, count_line
 from frameenrich.write import Approve, check_frame
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from frameenrich.chunks import ChunkReader, whole_lines
+from frameenrich.column import Positions
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.fingerprint import fingerprint
 from frameenrich.hashes import HASH_BYTES
@@ -23,13 +25,14 @@ from frameenrich.images import image_cells
 from frameenrich.keys import find_keys, key_names, read_keys, show_key
 from frameenrich.model import HASHES, Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
-from frameenrich.parse import read_results, split_chunks
 from frameenrich.plan import prompt_of
-from frameenrich.quick import quick_reader
 from frameenrich.rows import input_hashes
 from frameenrich.spool import FINGERPRINT
 from frameenrich.store import JobFolder, ShardFolder
-from frameenrich.tally import Positions, Tally
+from frameenrich.tally import Tally
+
+LINE = ("custom_id", "shard")
+"""The columns of a sidecar's line that say which request it is."""
 
 _SETTLED = {
     BatchStatus.COMPLETED: (RowStatus.MISSING, "the batch ended and no line came for this request"),
@@ -77,7 +80,8 @@ def gather(
     output: Output,
     only_round: int | None = None,
     *,
-    details: Iterable[str] = (),
+    details: Collection[str] = (),
+    sidecar: pa.Table | None = None,
 ) -> Gathered:
     """Read every response of a job, or of one of its rounds, into a tally of its requests.
 
@@ -89,29 +93,32 @@ def gather(
         Which round's.
     details : collection of str
         What to keep beside values, statuses and errors (`frameenrich.tally.DETAILS`).
+    sidecar : Table, optional
+        The lines of the job's sidecar that matter, with `LINE`'s columns at least; by default all.
+        Only the shards that they name are read, and slots are counted among them.
 
     Notes
     -----
     Never raises for what a response holds: a broken line loses only itself.
     """
-    sidecar = folder.sidecar(columns=["custom_id", "shard"])
-    found = _Gathering(output, Tally(len(sidecar), output.fields, details))
-    custom_ids, shards = _whole(sidecar["custom_id"]), sidecar["shard"].to_numpy()
-    slots = np.full(len(sidecar), -1, dtype=np.int64)
+    lines = folder.sidecar(columns=list(LINE)) if sidecar is None else sidecar
+    found = _Gathering(output, Tally(len(lines), output.fields, details), details)
+    custom_ids = _whole(lines["custom_id"])
+    slots = np.full(len(lines), -1, dtype=np.int64)
     rounds = range(folder.rounds())
-    for shard, places in _by_shard(folder, 0, shards):
-        own = _first_places(custom_ids.take(pa.array(places)).to_pylist(), places)
-        slots[places] = own.slots
+    for shard, places in _by_shard(folder, 0, lines["shard"].to_numpy()):
+        ids = _at(custom_ids, places)
+        slots[places] = _first_places(ids, places)
         if only_round in {None, 0}:
-            found.read(shard, own.by_id)
+            found.read(shard, ids, slots[places])
     whole = Gathered(found.tally, custom_ids, slots, 0, 0)
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
         table = folder.sidecar(round_)
         answers = whole.find(table["answers"])
+        asked, answers = table.filter(pa.array(answers >= 0)), answers[answers >= 0]
         found.tally.ask_again(answers)
-        for shard, places in _by_shard(folder, round_, table["shard"].to_numpy()):
-            ids = table["custom_id"].take(pa.array(places)).to_pylist()
-            found.read(shard, dict(zip(ids, answers[places].tolist(), strict=True)))
+        for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
+            found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
     return replace(whole, strangers=found.strangers, unreadable=found.unreadable)
 
 
@@ -119,65 +126,66 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 
+def _at(cells: pa.Array, places: Positions) -> pa.Array:
+    """Some cells; a slice, which copies nothing, where they lie together."""
+    start, end = (int(places[0]), int(places[-1]) + 1)
+    return cells[start:end] if end - start == len(places) else cells.take(pa.array(places))
+
+
 def _by_shard(
     folder: JobFolder, round_: int, numbers: npt.NDArray[np.int32]
 ) -> Iterator[tuple[ShardFolder, Positions]]:
-    """Each shard of a round with the lines of the sidecar whose requests are in it."""
+    """Each shard that some lines of a round's sidecar name, with the lines that do, in order."""
     order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
     ordered = numbers if order is None else numbers[order]
     for shard in folder.shards(round_):
         first, end = np.searchsorted(ordered, [shard.number, shard.number + 1])
-        yield shard, np.arange(first, end) if order is None else order[first:end]
+        if first < end:
+            yield shard, np.arange(first, end) if order is None else order[first:end]
 
 
-@dataclass(frozen=True)
-class _Places:
-    """The requests of a shard by custom_id, and which of them each line of the sidecar shares."""
-
-    by_id: dict[str, int]
-    slots: Positions
-
-
-def _first_places(ids: list[str], places: Positions) -> _Places:
-    by_id = dict(zip(reversed(ids), places[::-1].tolist(), strict=True))  # the first wins
-    if len(by_id) == len(ids):
-        return _Places(by_id, places)
-    return _Places(by_id, np.array([by_id[own] for own in ids], dtype=np.int64))
+def _first_places(ids: pa.Array, places: Positions) -> Positions:
+    """Each line's slot: the first line of the same custom_id."""
+    if len(ids.dictionary_encode().dictionary) == len(ids):
+        return places
+    slots: Positions = places[pc.index_in(ids, value_set=ids).to_numpy()]
+    return slots
 
 
 class _Gathering:
     """Reads shards into a tally."""
 
-    def __init__(self, output: Output, tally: Tally) -> None:
-        self._output = output
-        self._quick = quick_reader(output)
+    def __init__(self, output: Output, tally: Tally, details: Collection[str]) -> None:
+        self._reader = ChunkReader(output, details)
         self.tally = tally
         self.strangers = self.unreadable = 0
 
-    def read(self, shard: ShardFolder, own: dict[str, int]) -> None:
-        """Take a shard's lines, and what its end means for requests without one."""
-        heard = np.zeros(self.tally.slots, dtype=np.bool_)
-        unreadable = self.unreadable
-        for lines in split_chunks(shard.read_responses()):
-            with _collector_paused():
-                slots = self._take(lines, own, shard.round)
-            heard[slots] = True
-        unheard = {i: slot for i, slot in own.items() if not heard[slot]}
-        if unheard:
-            _settle_rest(shard, unheard, self.tally, self.unreadable - unreadable)
+    def read(self, shard: ShardFolder, ids: pa.Array, slots: Positions) -> None:
+        """Take a shard's lines, and what its end means for requests without one.
 
-    def _take(self, lines: list[bytes], own: dict[str, int], round_: int) -> Positions:
-        read = read_results(lines, self._output, self._quick)
-        results = [result for result in read if result is not None]
-        self.unreadable += len(read) - len(results)
-        slots = [own.get(result.custom_id, -1) for result in results]
-        if -1 in slots:
-            results = [result for result, slot in zip(results, slots, strict=True) if slot >= 0]
-            self.strangers += len(slots) - len(results)
-            slots = [slot for slot in slots if slot >= 0]
-        places = np.array(slots, dtype=np.int64)
-        self.tally.put(places, results, round_)
-        return places
+        `ids` are its requests' custom_ids and `slots` their slots; where requests are shared, some
+        of them more than once.
+        """
+        came = self._lines(shard, ids.type)
+        places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
+        own = np.where(places >= 0, slots[places], -1)
+        self.tally.place(own, shard.round)
+        self.unreadable += came.null_count
+        self.strangers += int((own < 0).sum()) - came.null_count
+        heard = np.zeros(self.tally.slots, dtype=np.bool_)
+        heard[own[own >= 0]] = True
+        if not heard[slots].all():
+            _settle_rest(shard, ids, slots, heard, self.tally, came.null_count)
+
+    def _lines(self, shard: ShardFolder, kind: pa.DataType) -> pa.Array:
+        """Add all of a shard's lines to the tally; gives the custom_id of each."""
+        ids = [pa.array([], kind)]
+        for chunk in whole_lines(shard.open_responses()):
+            with _collector_paused():
+                block = self._reader.read(chunk)
+                self.tally.add(block)
+                ids.append(pa.array(block.ids, kind))
+        return pa.concat_arrays(ids)
 
 
 @contextlib.contextmanager
@@ -193,15 +201,26 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _settle_rest(
-    shard: ShardFolder, waiting: dict[str, int], tally: Tally, unreadable: int
+    shard: ShardFolder,
+    ids: pa.Array,
+    slots: Positions,
+    heard: npt.NDArray[np.bool_],
+    tally: Tally,
+    unreadable: int,
 ) -> None:
     """Rows without a line: pending while the batch runs, else what its end says."""
     batch = shard.batch
-    refused = [r for r in batch.rejected if r.custom_id in waiting]
+    places = pc.index_in(pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids)
+    refused = [
+        (slots[place], _rejected(rejection))
+        for place, rejection in zip(places.to_pylist(), batch.rejected, strict=True)
+        if place is not None and not heard[slots[place]]
+    ]
     if refused:
-        slots = [waiting.pop(rejection.custom_id) for rejection in refused]
-        tally.put(np.array(slots), list(map(_rejected, refused)), shard.round)
-    rest = np.fromiter(waiting.values(), dtype=np.int64)
+        own, results = zip(*refused, strict=True)
+        tally.put(np.array(own), results, shard.round)
+        heard[list(own)] = True
+    rest = np.unique(slots[~heard[slots]])
     if not batch.settled:
         tally.settle(rest, RowStatus.PENDING, None, shard.round)
         return

@@ -18,6 +18,7 @@ from frameenrich import regenerate as again
 from frameenrich.asked import find_requests
 from frameenrich.budget import approve_round, job_usage, prices_of, row_costs
 from frameenrich.card import card_html
+from frameenrich.column import Positions
 from frameenrich.cost import Budget, JobUsage, check_max_cost, with_costs
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
@@ -30,7 +31,7 @@ from frameenrich.errors import (
     ParameterError,
     ResponsesError,
 )
-from frameenrich.gather import gather, match_frame, refuse_mismatch
+from frameenrich.gather import LINE, gather, match_frame, refuse_mismatch
 from frameenrich.glance import glance
 from frameenrich.merge import answer_columns, details_wanted, with_columns
 from frameenrich.model import BatchStatus, JobSpec
@@ -40,7 +41,6 @@ from frameenrich.plan import check_params
 from frameenrich.prices import PricesLike, check_prices
 from frameenrich.providers.base import Provider, check_request, connect, provider_names
 from frameenrich.store import JobFolder, ShardFolder, Store
-from frameenrich.tally import Positions
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -401,15 +401,18 @@ class Job:
         flatten: bool,
     ) -> pd.DataFrame:
         """What is on disk, as columns; asks nobody."""
-        sidecar = self._folder.sidecar()
+        needed = [] if frame is None else ["input_hash"]
+        sidecar = self._folder.sidecar(columns=[*self._folder.key_columns, *LINE, *needed])
         if frame is None:
             frame = self._key_frame(sidecar)
             positions = np.arange(len(frame), dtype=np.int64)
         else:
             match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
             positions = match.positions
+            del match
+        sidecar, details = sidecar.select(LINE), details_wanted(self.spec, usage=usage)
+        found = gather(self._folder, output, details=details, sidecar=sidecar)
         del sidecar
-        found = gather(self._folder, output, details=details_wanted(self.spec, usage=usage))
         columns = answer_columns(
             found.tally,
             np.where(positions >= 0, found.slots[positions], -1),
@@ -466,8 +469,7 @@ class Job:
                 break
 
     def _key_frame(self, sidecar: Any) -> pd.DataFrame:
-        parts = [name for name in sidecar.column_names if name.startswith("key_")]
-        keys: pd.DataFrame = sidecar.select(parts).to_pandas()
+        keys: pd.DataFrame = sidecar.select(self._folder.key_columns).to_pandas()
         return keys.set_axis(self._folder.key_names, axis=1)
 
     def flagged(self, frame: pd.DataFrame | None = None, **reading: Any) -> pd.DataFrame:
@@ -489,7 +491,7 @@ class Job:
         """
         output = self._reading(**reading)
         sidecar = self._folder.sidecar()
-        found = gather(self._folder, output, details=["bad_raw"])
+        found = gather(self._folder, output, details=["bad_raw"], sidecar=sidecar)
         tally, keys = found.tally, self._key_frame(sidecar)
         positions: Positions = np.arange(len(keys), dtype=np.int64)
         if frame is not None:

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from frameenrich.block import STATUSES, USAGE
+from frameenrich.column import Positions
 from frameenrich.confidence import asks_confidence
 from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Field, Output, flattened
-from frameenrich.tally import STATUSES, USAGE, Positions, Tally
+from frameenrich.tally import Tally
 
-_OK = STATUSES.index(RowStatus.OK)
 _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
 
@@ -80,10 +81,9 @@ def answer_columns(
     dict of str to Series
         In the order in which they go into the frame, with a plain ``RangeIndex``.
     """
-    good = np.where(tally.codes[slots] == _OK, slots, -1)
-    columns = _value_columns(tally, good, spec, flatten)
+    columns = _value_columns(tally, slots, spec, flatten)
     if _has_confidence(spec, tally.fields):
-        columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", good), "Float64")
+        columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", slots), "Float64")
     columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
     columns[f"{spec.name}_error"] = _series(tally.details("error", slots), "string")
     if custom_ids is not None:

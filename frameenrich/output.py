@@ -7,6 +7,7 @@ one built from the stored schema, whose constraints `jsonschema-rs` then checks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import enum
@@ -34,6 +35,13 @@ LABEL = "label"
 
 class MalformedError(ValueError):
     """An answer that does not parse or validate; becomes a row status, never reaches the user."""
+
+
+class _InvalidError(MalformedError):
+    """An answer that pydantic does not take; where and why is put in words when it is asked for."""
+
+    def __str__(self) -> str:
+        return _where_and_why(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +120,11 @@ class Output:
         try:
             return self._validated(text), False
         except MalformedError as error:
-            value = loads_leniently(text)
+            value, repaired = _loads(text)
             if value is None:
                 raise
             if not isinstance(value, dict):
                 raise MalformedError("$: the answer is not a JSON object") from error
-        repaired = _is_not_json(text)
         schema = self.spec.schema or {}
         try:
             value = _with_exact_choices(value, schema, schema)
@@ -131,7 +138,7 @@ class Output:
         try:
             answer = self.adapter.validate_json(text)
         except ValidationError as error:
-            raise MalformedError(_where_and_why(error)) from None
+            raise _InvalidError(error) from None
         values = self._dumped(answer)
         self._check_constraints(answer)
         return tuple(_fitting(values.get(field.name), field) for field in self.fields)
@@ -172,8 +179,7 @@ class Output:
         return {_folded(label): label for label in self.fields[0].categories}
 
     def _read_label(self, text: str) -> tuple[tuple[str], bool]:
-        value = loads_leniently(text)
-        repaired = isinstance(value, dict) and _is_not_json(text)
+        value, repaired = _loads(text)
         answer = value.get(LABEL) if isinstance(value, dict) else text
         if isinstance(answer, int) and not isinstance(answer, bool):
             answer = str(answer)
@@ -186,7 +192,7 @@ class Output:
             raise MalformedError(
                 f"$.{LABEL}: {_short(shown)!r} is not one of the {len(known)} labels"
             )
-        return (label,), repaired
+        return (label,), repaired and isinstance(value, dict)
 
 
 def _fitting(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
@@ -253,8 +259,10 @@ def _with_exact_choices(value: Json, wanted: Json, root: Mapping[str, Json]) -> 
     if not node:
         return value
     if isinstance(value, str):
-        choices = {_folded(c): c for c in _choices(node, root) if isinstance(c, str)}
-        return choices.get(_folded(value), value)
+        texts = [choice for choice in _choices(node, root) if isinstance(choice, str)]
+        if value in texts or not texts:
+            return value
+        return {_folded(text): text for text in texts}.get(_folded(value), value)
     if isinstance(value, list):
         return [_with_exact_choices(item, node.get("items"), root) for item in value]
     if isinstance(value, dict):
@@ -283,30 +291,33 @@ def loads_leniently(text: str) -> Json | None:
     >>> loads_leniently("no JSON at all") is None
     True
     """
+    return _loads(text)[0]
+
+
+def _loads(text: str) -> tuple[Json | None, bool]:
+    """What `loads_leniently` gives, and whether the text is no JSON as it stands."""
     try:
-        return json.loads(text)
+        return json.loads(text), False
     except (ValueError, RecursionError):
         pass
     start = text.find("{")
     if start < 0:
-        return None
+        return None, True
+    end = text.rfind("}") + 1
+    try:
+        value = _repaired(text[start : end if end > start else len(text)], whole=text)
+    except (ValueError, RecursionError):
+        return None, True
+    return value if isinstance(value, dict) and value else None, True
+
+
+def _repaired(candidate: str, whole: str) -> Json:
     from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
 
-    end = text.rfind("}") + 1
-    candidate = text[start : end if end > start else len(text)]
-    try:
-        value = repair_json(candidate, return_objects=True, skip_json_loads=False)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and value else None
-
-
-def _is_not_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return True
-    return False
+    if candidate != whole:  # else it is known to be no JSON
+        with contextlib.suppress(ValueError):
+            return json.loads(candidate)
+    return repair_json(candidate, return_objects=True, skip_json_loads=True)
 
 
 def _where_and_why(error: Any) -> str:

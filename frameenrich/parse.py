@@ -5,10 +5,9 @@ Every fact of BATCH_API.md, "Lines", is met here; nothing in a line can raise.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -16,11 +15,11 @@ from frameenrich.confidence import label_confidence
 from frameenrich.data_answers import READERS
 from frameenrich.model import Json, Response, Result, RowStatus, Usage
 from frameenrich.output import MalformedError, Output
-from frameenrich.quick import QuickReader
 
 _OK_CODES = range(200, 300)
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
 _NULL = msgspec.Raw(b"null")  # Raw cannot be in a union: what is absent is this
 
 
@@ -35,103 +34,20 @@ class _Line(msgspec.Struct, gc=False):
     error: msgspec.Raw = _NULL
 
 
-class _ChatMessage(msgspec.Struct, gc=False):
-    content: str
-    refusal: str | None = None
-
-
-class _ChatChoice(msgspec.Struct, gc=False):
-    message: _ChatMessage
-    finish_reason: Literal["stop"]
-    logprobs: None = None
-
-
-class _ChatTokens(msgspec.Struct, gc=False):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class _ChatBody(msgspec.Struct, gc=False):
-    choices: tuple[_ChatChoice]
-    model: str
-    usage: _ChatTokens
-    error: None = None
-
-
-class _ChatInner(msgspec.Struct, gc=False):
-    status_code: Literal[200]
-    body: _ChatBody
-
-
-class _ChatLine(msgspec.Struct, gc=False):
-    """The line that comes nearly always: one chat answer, stopped by itself."""
-
-    custom_id: str
-    response: _ChatInner
-    error: None = None
-
-
 _decode_line = msgspec.json.Decoder(_Line).decode
-_decode_chat_line = msgspec.json.Decoder(_ChatLine).decode
 
-
-def read_results(
-    lines: Iterable[bytes], output: Output, quick: QuickReader | None
-) -> list[Result | None]:
-    """Open and judge lines, as `read_result` does each; in one loop, which is faster.
-
-    An ordinary chat answer whose text `quick` takes needs no more than that.
-    """
-    if quick is None or output.spec.kind in READERS:
-        return [read_result(line, output) for line in lines]
-    decode, good = _decode_chat_line, RowStatus.OK
-    results: list[Result | None] = []
-    for line in lines:
-        try:
-            chat = decode(line)
-        except _UNUSUAL:
-            results.append(read_result(line, output))
-            continue
-        body = chat.response.body
-        message, tokens = body.choices[0].message, body.usage
-        values = quick(message.content)
-        if values is None or message.refusal or not chat.custom_id:
-            results.append(read_result(line, output))
-            continue
-        usage = Usage(body.model, tokens.prompt_tokens, tokens.completion_tokens, "stop")
-        results.append(Result(chat.custom_id, good, values, None, message.content, usage))
-    return results
+UNUSUAL = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What opening a line can raise."""
 
 
 def read_result(line: bytes, output: Output) -> Result | None:
-    """Open and judge one line; None where no row can be told from it.
-
-    What fits the type of an ordinary chat answer takes a short way; everything else is judged in
-    full. Both ways give the same result.
-    """
-    chat = None if output.spec.kind in READERS else _ordinary_answer(line)
-    if chat is None:
-        response = read_response(line)
-        return None if response is None else judge(response, output)
-    body, tokens = chat.response.body, chat.response.body.usage
-    usage = Usage(body.model, tokens.prompt_tokens, tokens.completion_tokens, "stop")
-    return _read(chat.custom_id, body.choices[0].message.content, output, usage)
+    """Open and judge one line; None where no row can be told from it."""
+    response = read_response(line)
+    return None if response is None else judge(response, output)
 
 
-_UNUSUAL = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def _ordinary_answer(line: bytes) -> _ChatLine | None:
-    try:
-        chat = _decode_chat_line(line)
-    except _UNUSUAL:
-        return None
-    message = chat.response.body.choices[0].message
-    plain = chat.custom_id and not message.refusal and message.content.strip()
-    return chat if plain else None
-
-
-def _read(custom_id: str, text: str, output: Output, usage: Usage) -> Result:
+def read_answer(custom_id: str, text: str, output: Output, usage: Usage) -> Result:
+    """Judge the text of an answer that came whole and is not blank."""
     try:
         values, repaired = output.read(text)
     except MalformedError as error:
@@ -147,17 +63,12 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     >>> list(split_lines([b"a\nb", b"c\r\n\n", b"d"]))
     [b'a', b'bc', b'd']
     """
-    return itertools.chain.from_iterable(split_chunks(chunks))
-
-
-def split_chunks(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """As `split_lines`, the lines of each chunk together."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
-        yield [stripped for line in whole if (stripped := line.strip())]
+        yield from filter(None, map(bytes.strip, whole))
     if stripped := rest.strip():
-        yield [stripped]
+        yield stripped
 
 
 def read_response(line: bytes) -> Response | None:
@@ -168,7 +79,7 @@ def read_response(line: bytes) -> Response | None:
     opened: _Line | None
     try:
         opened = _decode_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNUSUAL:
         opened = _open_leniently(line)
     if opened is None or not opened.custom_id:
         return None
@@ -220,7 +131,7 @@ def _loads_whole(text: str | bytes) -> Json:
 def _loads(raw: msgspec.Raw) -> Json:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNUSUAL:
         try:
             return _loads_whole(bytes(raw))
         except (ValueError, RecursionError):
@@ -262,7 +173,7 @@ def judge(response: Response, output: Output) -> Result:
     done = _not_an_answer(response, answer, usage)
     if done is not None:
         return done
-    result = _read(response.custom_id, answer.text or "", output, usage)
+    result = read_answer(response.custom_id, answer.text or "", output, usage)
     if output.spec.kind != "labels" or result.status is not RowStatus.OK:
         return result
     sure = label_confidence(response.body, result.raw or "")
@@ -275,7 +186,7 @@ def _judge_data(response: Response, output: Output) -> Result:
     try:
         reading = READERS[output.spec.kind](response.body, output.spec)
     except MalformedError as error:
-        raw = json.dumps(response.body, ensure_ascii=False)
+        raw = _dumps(response.body)
         return Result(response.custom_id, RowStatus.MALFORMED, None, str(error), raw, usage)
     if reading is None:
         reason = "the answer holds no result"
@@ -301,7 +212,7 @@ def _failure(response: Response) -> Result | None:
 
 def _as_text(value: Json) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return _dumps(value)
     except RecursionError:
         return "(nested too deeply to show)"
 

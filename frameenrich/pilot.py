@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from frameenrich.column import Positions
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.job import Job, StoreLike
@@ -17,7 +18,6 @@ from frameenrich.plan import Template, key_columns
 from frameenrich.preview import turns
 from frameenrich.providers.base import Provider, connect, one_by_one, request_ids
 from frameenrich.store import JobFolder, open_store
-from frameenrich.tally import Positions
 from frameenrich.verbs import submit
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from frameenrich.block import STATUSES
 from frameenrich.gather import gather
 from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Output
 from frameenrich.parse import judge, read_response, split_lines
 from frameenrich.repeats import Halves, column_halves, contains
 from frameenrich.store import JobFolder, Store
-from frameenrich.tally import STATUSES
 
 _LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
 """Providers whose requests are the same ones live; a server is told by its models."""

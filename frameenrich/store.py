@@ -167,13 +167,12 @@ class Store:
         with self._medium.reaching(path):
             return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
 
-    def read_pieces(self, path: str) -> Iterator[bytes]:
-        """A file that may have grown, some at a time; nothing where there is none."""
+    def open_pieces(self, path: str) -> Iterator[IO[bytes]]:
+        """The files that one which may have grown is in, each open while it is read."""
         with self._medium.reaching(path):
             for piece in self._medium.pieces(path):
                 with self.open(piece) as file:
-                    while data := file.read(READ_BYTES):
-                        yield data
+                    yield file
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -247,6 +246,11 @@ class JobFolder:
     def key_names(self) -> list[str]:
         """What a person calls the parts of the key."""
         return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
+
+    @property
+    def key_columns(self) -> list[str]:
+        """What the sidecar calls the parts of the key."""
+        return [f"key_{i}" for i in range(len(self.key_names))]
 
     @property
     def row_count(self) -> int:
@@ -362,9 +366,15 @@ class ShardFolder:
         """Size of the responses file; 0 where none has come."""
         return self.job.store.size_of_pieces(self.responses_path)
 
+    def open_responses(self) -> Iterator[IO[bytes]]:
+        """The files of the responses, each open while it is read; none where none has come."""
+        return self.job.store.open_pieces(self.responses_path)
+
     def read_responses(self) -> Iterator[bytes]:
         """The responses file in pieces; nothing where none has come."""
-        return self.job.store.read_pieces(self.responses_path)
+        for file in self.open_responses():
+            while data := file.read(READ_BYTES):
+                yield data
 
     @contextlib.contextmanager
     def write_responses(self) -> Iterator[IO[bytes]]:

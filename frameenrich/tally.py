@@ -1,29 +1,26 @@
 """What is known of each request: the best result so far, kept column by column.
 
 A job has a slot for every line of its sidecar; rows that share a request share its first row's
-slot. Results come in blocks of some hundred; what they hold goes into Arrow arrays at once, so that
-a row costs the bytes of its answer and hardly more.
+slot. A shard's results come in blocks of some hundred, and go into Arrow arrays at once. When all
+are there, the best of each slot is kept, in the order of slots: a record.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from frameenrich.block import CODES, OK_CODE, STATUSES, USAGE, Block
+from frameenrich.column import Column, Positions
 from frameenrich.model import FLAGGED, Result, RowStatus, Usage
 from frameenrich.output import Field
 
-Positions = npt.NDArray[np.int64]
-
-STATUSES = list(RowStatus)
-_CODES = {status: code for code, status in enumerate(STATUSES)}
-_OK, _PENDING = _CODES[RowStatus.OK], _CODES[RowStatus.PENDING]
+_PENDING = CODES[RowStatus.PENDING]
 _FLAGGED = np.array([status in FLAGGED for status in STATUSES])
 
 # Terminal escapes and the characters that turn text around; newlines and tabs are fine.
@@ -51,8 +48,6 @@ DETAILS: dict[str, Any] = {
 }
 """What is told of a result beside its values; ``answer_id`` is the custom_id it came under."""
 
-USAGE = ("model", "prompt_tokens", "completion_tokens", "finish_reason")
-
 
 class Tally:
     """What is known of each request.
@@ -70,10 +65,9 @@ class Tally:
 
     def __init__(self, slots: int, fields: Sequence[Field], details: Iterable[str]) -> None:
         self.fields = tuple(fields)
-        self._details = frozenset(details)
-        names = [name for name in DETAILS if name in {*self._details, "error"}]
-        if "bad_raw" in self._details and "raw" not in names:
-            names.append("raw")
+        wanted = {*details, "error"}
+        self._raw = "raw" if "raw" in wanted else "bad_raw"
+        names = [n for n in DETAILS if n in wanted or (n == "raw" and "bad_raw" in wanted)]
         self._columns = [Column(_kind(field)) for field in fields]
         self._told = {name: Column(DETAILS[name]) for name in names}
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
@@ -82,7 +76,7 @@ class Tally:
         self._records = np.full(slots, -1, dtype=np.int64)
         self._reasons: list[str | None] = [None]
         self._reason = np.zeros(slots, dtype=np.int32)
-        self._count = 0
+        self._coming: list[npt.NDArray[np.uint8]] = []
 
     @property
     def slots(self) -> int:
@@ -91,57 +85,57 @@ class Tally:
 
     def ask_again(self, slots: Positions) -> None:
         """Count a later round's requests, before its results; good answers keep their count."""
-        self.attempts[slots[self.codes[slots] != _OK]] += 1
+        self.attempts[slots[self.codes[slots] != OK_CODE]] += 1
+
+    def add(self, block: Block) -> None:
+        """More of the results that the next `place` puts where they belong."""
+        if not block.ids:
+            return
+        self._coming.append(block.codes)
+        for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
+            column.add(cells)
+        for name, told in self._told.items():
+            details = block.detail(self._raw if name == "raw" else name)
+            if name == "error":
+                details = [None if reason is None else _printable(reason) for reason in details]
+            told.add(details)
+
+    def place(self, slots: Positions, round_: int) -> None:
+        """Say whose the results are that were added: each one's slot, -1 for nobody's.
+
+        A good answer is never overwritten, and a later round beats an earlier one. Of a round's
+        results for a slot the first stands, unless a later one is a good answer.
+        """
+        if not self._coming:
+            return
+        codes, self._coming = np.concatenate(self._coming), []
+        chosen = _best(slots, codes == OK_CODE)
+        own = slots[chosen]
+        heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
+        good = codes[chosen] == OK_CODE
+        better = (self.codes[own] != OK_CODE) & ~(heard_now & ~good)
+        chosen, own = chosen[better], own[better]
+        self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
+        self._records[own] = np.arange(self._count, self._count + len(own))
+        for column in (*self._columns, *self._told.values()):
+            column.close(chosen)
+
+    @property
+    def _count(self) -> int:
+        """How many records there are."""
+        return len(self._told["error"])
 
     def put(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
-        """Take results; a good answer is never overwritten, a later round beats an earlier one."""
-        if not len(slots):
-            return
-        codes = np.array([_CODES[result.status] for result in results], dtype=np.uint8)
-        self._keep(results)
-        records = np.arange(self._count - len(slots), self._count)
-        if len(np.unique(slots)) == len(slots):
-            self._place(slots, codes, records, round_)
-            return
-        for i in range(len(slots)):  # the same line twice
-            self._place(slots[i : i + 1], codes[i : i + 1], records[i : i + 1], round_)
-
-    def _place(
-        self, slots: Positions, codes: npt.NDArray[np.uint8], records: Positions, round_: int
-    ) -> None:
-        heard_now = (self._records[slots] >= 0) & (self._rounds[slots] == round_)
-        # The same line twice: the first stands, unless the second is an answer.
-        better = (self.codes[slots] != _OK) & ~(heard_now & (codes != _OK))
-        slots = slots[better]
-        self.codes[slots], self._records[slots] = codes[better], records[better]
-        self._rounds[slots], self._reason[slots] = round_, 0
-
-    def _keep(self, results: Sequence[Result]) -> None:
-        self._count += len(results)
-        blank = (None,) * len(self.fields)
-        values = [r.values if r.values is not None else blank for r in results]
-        for column, cells in zip(self._columns, zip(*values, strict=True), strict=True):
-            column.append(cells)
-        for name, column in self._told.items():
-            column.append(self._detail(name, results))
-
-    def _detail(self, name: str, results: Sequence[Result]) -> list[Any]:
-        if name == "error":
-            return [None if r.error is None else _printable(r.error) for r in results]
-        if name in USAGE:
-            return [getattr(r.usage, name) for r in results]
-        if name == "answer_id":
-            return [r.custom_id for r in results]
-        if name == "raw" and "raw" not in self._details:
-            return [None if r.status is RowStatus.OK else r.raw for r in results]
-        return [getattr(r, name) for r in results]
+        """Take results that were judged in full, whose slots are known."""
+        self.add(Block.of(results, len(self.fields)))
+        self.place(slots, round_)
 
     def settle(self, slots: Positions, status: RowStatus, reason: str | None, round_: int) -> None:
         """Give requests for which no line came the status that their batch leaves them."""
-        slots = slots[self.codes[slots] != _OK]
+        slots = slots[self.codes[slots] != OK_CODE]
         if reason not in self._reasons:
             self._reasons.append(reason)
-        self.codes[slots], self._rounds[slots] = _CODES[status], round_
+        self.codes[slots], self._rounds[slots] = CODES[status], round_
         self._records[slots], self._reason[slots] = -1, self._reasons.index(reason)
 
     # --- reading it ---------------------------------------------------------------------------
@@ -182,8 +176,8 @@ class Tally:
 
         The tally forgets them, so that they are not in memory twice; a field can be had once.
         """
-        column, self._columns[index] = self._columns[index], Column(pa.null())
-        return column.take(self._records_at(slots))
+        column, self._columns[index] = self._columns[index], Column(None)
+        return column.take(self._records_at(slots), forget=True)
 
     def details(self, name: str, slots: Positions) -> Any:
         """One of the details kept, at some slots; -1 for none."""
@@ -205,74 +199,16 @@ def _kind(field: Field) -> Any:
     return _ARROW.get(field.kind)
 
 
-@dataclass
-class Column:
-    """Cells in the order in which they came: in Arrow where `kind` is a type of Arrow's.
+def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
+    """The line that stands for each slot, in the slots' order: the first good one, else the first.
 
-    Where it is a tuple of texts, the cells are some of those, kept as their numbers.
+    Lines of nobody's slot, -1, are left out.
     """
-
-    kind: Any
-
-    def __post_init__(self) -> None:
-        self._pieces: list[Any] = []
-        self._objects: list[Any] = []
-        self._numbers: dict[str, int] = {}
-        if isinstance(self.kind, tuple):
-            self._numbers = {text: i for i, text in enumerate(self.kind)}
-
-    @property
-    def _type(self) -> Any:
-        return pa.int32() if isinstance(self.kind, tuple) else self.kind
-
-    def append(self, cells: Sequence[Any]) -> None:
-        """More cells."""
-        if self.kind is None:
-            self._objects += cells
-        elif isinstance(self.kind, tuple):
-            self._pieces.append(pa.array(map(self._numbers.get, cells), pa.int32()))
-        else:
-            self._pieces.append(_arrow(cells, self.kind))
-
-    def at(self, record: int) -> Any:
-        """One cell; None for record -1."""
-        if record < 0:
-            return None
-        if self.kind is None:
-            return self._objects[record]
-        return self._whole()[record].as_py()
-
-    def take(self, records: Positions) -> Any:
-        """Some cells, by their number; -1 is null."""
-        if self.kind is None:
-            return [self._objects[record] if record >= 0 else None for record in records]
-        places = pa.array(records, mask=records < 0)
-        taken = self._whole().take(places)
-        return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
-
-    def _whole(self) -> Any:
-        if len(self._pieces) != 1:  # once: what comes later is joined later
-            pieces = self._pieces or [pa.array([], self._type)]
-            self._pieces = [pa.concat_arrays(pieces)]
-            del pieces
-            pa.default_memory_pool().release_unused()  # else both stay while the cells are taken
-        return self._pieces[0]
-
-
-def _arrow(cells: Sequence[Any], kind: Any) -> Any:
-    try:
-        return pa.array(cells, kind, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-        return pa.array([_fitting(cell, kind) for cell in cells], kind, from_pandas=True)
-
-
-def _fitting(cell: Any, kind: Any) -> Any:
-    """A cell that Arrow's own rules would not let into its column."""
-    if isinstance(cell, str):  # a half of a surrogate pair
-        return cell.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if cell is not None and pa.types.is_floating(kind):
-        return float(cell)
-    return cell
+    lines = np.arange(len(slots))
+    line_of = np.full(slots.max(initial=-1) + 1, -1)
+    for chosen in (lines[~good & (slots >= 0)], lines[good & (slots >= 0)]):
+        line_of[slots[chosen[::-1]]] = chosen[::-1]  # what is assigned last stays: the first line
+    return line_of[line_of >= 0]
 
 
 def _printable(reason: str) -> str:

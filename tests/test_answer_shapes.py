@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from blocks import read_lines
 from pydantic import BaseModel, Field
 
 from frameenrich.model import Response
 from frameenrich.output import Output, choose_output
-from frameenrich.parse import judge, read_result, read_results
-from frameenrich.quick import quick_reader
+from frameenrich.parse import judge, read_result
 
 PAGE = Path(__file__).parent / "ANSWER_SHAPES.md"
 
@@ -410,7 +410,7 @@ def test_a_line_of_a_file_becomes_the_same(shape: Shape) -> None:
     result = judge(Response("r", shape.code, shape.came, shape.line_error), output)
 
     assert result == read_result(line, output)
-    assert [result] == read_results([line], output, quick_reader(output))
+    assert [result] == read_lines([line], output)
 
 
 def test_the_table_is_long_and_wide_enough() -> None:

@@ -1,0 +1,262 @@
+"""A responses file a chunk at a time: whole lines in, a block of what they hold out.
+
+Nearly every line is an ordinary chat answer. A chunk's lines are opened together, by types that
+hold no more than is needed, and an ordinary answer never becomes a `Result`; what is not ordinary
+is judged alone and in full. Both ways give the same (SPEED.md, "Parsing").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from frameenrich.block import USAGE, Block
+from frameenrich.data_answers import READERS
+from frameenrich.model import Result, Usage
+from frameenrich.output import Output
+from frameenrich.parse import UNUSUAL, read_answer, read_result
+from frameenrich.quick import quick_reader
+
+_TOLD = (*USAGE, "raw", "repaired")
+"""Details that an ordinary answer has."""
+_HTTP_OK = 200
+_MOST_TOKENS = 2**63 - 1
+_NEWLINE, _OPENS, _CLOSES = b"\n{}"
+_CHUNK_BYTES = 256 * 1024
+"""What stays in a processor's own cache, with what is made of it."""
+
+Chunk = bytes | memoryview
+"""Some whole lines."""
+
+# Members are Any where another type would only make the whole chunk be opened line by line.
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: Any = None
+    refusal: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    message: _Message | None = None
+    finish_reason: Any = None
+    logprobs: Any = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    choices: tuple[_Choice, ...] = ()
+    error: Any = None
+
+
+class _Tokens(msgspec.Struct, gc=False):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+
+
+class _TellingBody(_Body, gc=False):
+    model: Any = None
+    usage: _Tokens | None = None
+
+
+_B = TypeVar("_B")
+
+
+class _Inner(msgspec.Struct, Generic[_B], gc=False):
+    status_code: Any = None
+    body: _B | None = None
+
+
+class _Line(msgspec.Struct, Generic[_B], gc=False):
+    custom_id: Any = None
+    response: _Inner[_B] | None = None
+    error: Any = None
+
+
+_UNOPENED = _Line[Any]()
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """A chunk's lines: opened, and as they came."""
+
+    opened: list[Any]
+    raw: Sequence[bytes] | _Cut
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A chunk's lines, each cut out when it is asked for: only the odd ones are."""
+
+    chunk: Chunk
+    ends: npt.NDArray[np.intp]
+
+    def __getitem__(self, place: int) -> bytes:
+        start = self.ends[place - 1] + 1 if place else 0
+        return bytes(self.chunk[start : self.ends[place]])
+
+
+def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
+    """Whether each of `count` objects has a line of its own, and no line anything else.
+
+    No object has a line's end between ``}`` and ``{`` in it, so as many of those as there are
+    objects stand between them.
+    """
+    if len(ends) != count:
+        return False
+    data = np.frombuffer(chunk, np.uint8)
+    return bool((data[ends - 1] == _CLOSES).all() and (data[ends[:-1] + 1] == _OPENS).all())
+
+
+def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterator[memoryview]:
+    r"""Read files one after the other, as if they were one, in chunks that end with a line.
+
+    A chunk is good until the next one is asked for: all of them lie in one piece of memory.
+
+    Examples
+    --------
+    >>> import io
+    >>> files = [io.BytesIO(b"a\nbb\n"), io.BytesIO(b"b\nlong, long\nend")]
+    >>> list(map(bytes, whole_lines(files, 4)))
+    [b'a\n', b'bb\n', b'b\n', b'long, long\n', b'end\n']
+    """
+    buffer, kept = bytearray(size), 0
+    for file in files:
+        while got := file.readinto(memoryview(buffer)[kept:]):  # type: ignore[attr-defined]
+            whole, kept = buffer.rfind(b"\n", kept, kept + got) + 1, kept + got
+            if whole:
+                yield memoryview(buffer)[:whole]
+                buffer[: kept - whole] = buffer[whole:kept]
+                kept -= whole
+            if kept == len(buffer):  # a line longer than that
+                buffer = buffer + bytearray(len(buffer))
+    if kept:
+        yield memoryview(buffer[:kept] + b"\n")
+
+
+class ChunkReader:
+    """Reads chunks of whole lines.
+
+    Parameters
+    ----------
+    output : Output
+        How answers are read.
+    details : collection of str
+        What is wanted beside values, statuses and errors.
+    """
+
+    def __init__(self, output: Output, details: Collection[str] = ()) -> None:
+        self._output, self._quick = output, quick_reader(output)
+        self._blank = (None,) * len(output.fields)
+        self._telling = not set(_TOLD).isdisjoint(details)
+        lines: Any = _Line[_TellingBody] if self._telling else _Line[_Body]
+        self._decoder = msgspec.json.Decoder(lines)
+
+    def read(self, chunk: Chunk) -> Block:
+        r"""What a chunk's lines hold; nothing in them can raise.
+
+        Examples
+        --------
+        >>> from frameenrich.output import choose_output
+        >>> line = b'{"custom_id": "row-1", "response": {"status_code": 500, "body": {}}}\n'
+        >>> block = ChunkReader(choose_output()).read(line)
+        >>> block.ids, block.detail("error")
+        (['row-1'], ['HTTP 500 without a reason'])
+        """
+        lines = self._open(chunk)
+        texts = self._texts(lines.opened)
+        if self._quick is None:
+            values: list[Any] = [None] * len(texts)
+        else:
+            quick = self._quick
+            values = [None if text is None else quick(text) for text in texts]
+        ids = [line.custom_id for line in lines.opened]
+        odd: dict[int, Result] = {}
+        for place in [place for place, row in enumerate(values) if row is None]:
+            result = self._judged(lines, place, texts[place])
+            values[place], ids[place] = self._blank, None
+            if result is not None:
+                odd[place], ids[place] = result, result.custom_id
+                values[place] = result.values or self._blank
+        return Block(ids, values, odd, self._told(lines.opened, texts) if self._telling else {})
+
+    def _open(self, chunk: Chunk) -> _Lines:
+        ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
+        try:
+            opened = self._decoder.decode_lines(chunk)
+        except UNUSUAL:
+            opened = []
+        if _one_a_line(chunk, ends, len(opened)):
+            return _Lines(opened, _Cut(chunk, ends))
+        lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
+        return _Lines(list(map(self._open_one, lines)), lines)
+
+    def _open_one(self, line: bytes) -> Any:
+        try:
+            return self._decoder.decode(line)
+        except UNUSUAL:
+            return _UNOPENED
+
+    def _texts(self, opened: list[Any]) -> list[str | None]:
+        """The answer's text where a line is an ordinary chat answer, stopped by itself."""
+        if self._output.spec.kind in READERS:
+            return [None] * len(opened)
+        texts = list(map(_ordinary_text, opened))
+        if self._telling:
+            pairs = zip(texts, opened, strict=True)
+            return [None if text is None or not _tells(line) else text for text, line in pairs]
+        return texts
+
+    def _judged(self, lines: _Lines, place: int, text: str | None) -> Result | None:
+        if text is None or not text.strip():
+            return read_result(lines.raw[place], self._output)
+        line = lines.opened[place]
+        usage = _usage(line) if self._telling else Usage()
+        return read_answer(line.custom_id, text, self._output, usage)
+
+    def _told(self, opened: list[Any], texts: list[str | None]) -> dict[str, Sequence[Any]]:
+        nothing = (None,) * len(_TOLD)
+        cells = [
+            nothing if text is None else (*msgspec.structs.astuple(_usage(line)), text, False)
+            for text, line in zip(texts, opened, strict=True)
+        ]
+        return dict(zip(_TOLD, zip(*cells, strict=True), strict=True)) if cells else {}
+
+
+def _ordinary_text(line: Any) -> str | None:
+    response = line.response
+    if response is None or response.status_code != _HTTP_OK or line.error is not None:
+        return None
+    body = response.body
+    if body is None or body.error is not None or len(body.choices) != 1:
+        return None
+    choice = body.choices[0]
+    message = choice.message
+    if message is None or message.refusal or choice.finish_reason != "stop":
+        return None
+    text, own = message.content, line.custom_id
+    plain = text.__class__ is str and own and own.__class__ is str and choice.logprobs is None
+    return text if plain else None
+
+
+def _tells(line: Any) -> bool:
+    """Whether an ordinary answer's line says, as a rule does, what it took and of whom."""
+    body = line.response.body
+    tokens = body.usage
+    return (
+        tokens is not None
+        and body.model.__class__ is str
+        and all(
+            n.__class__ is int and 0 <= n <= _MOST_TOKENS
+            for n in (tokens.prompt_tokens, tokens.completion_tokens)
+        )
+    )
+
+
+def _usage(line: Any) -> Usage:
+    """What an ordinary answer took."""
+    body = line.response.body
+    return Usage(body.model, body.usage.prompt_tokens, body.usage.completion_tokens, "stop")

@@ -1,0 +1,36 @@
+"""Blocks of results as the results that they stand for, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from frameenrich.block import STATUSES, USAGE, Block
+from frameenrich.chunks import ChunkReader
+from frameenrich.model import Result, RowStatus, Usage
+from frameenrich.output import Output
+from frameenrich.tally import DETAILS
+
+
+def results_of(block: Block) -> list[Result | None]:
+    """Return each line's result, made of the block's columns; None for a line without a row."""
+    names = [name for name in DETAILS if name != "answer_id"]
+    told = [dict(zip(names, cells, strict=True)) for cells in zip(*map(block.detail, names))]  # noqa: B905 - no line, no cells
+    return [
+        None if custom_id is None else _result(custom_id, STATUSES[code], values, own)
+        for custom_id, code, values, own in zip(
+            block.ids, block.codes, block.values, told, strict=True
+        )
+    ]
+
+
+def _result(custom_id: str, status: RowStatus, values: Any, told: dict[str, Any]) -> Result:
+    usage = Usage(**{name: told.pop(name) for name in USAGE})
+    good = values if status is RowStatus.OK else None
+    return Result(custom_id, status, good, usage=usage, **told)
+
+
+def read_lines(lines: Sequence[bytes], output: Output) -> list[Result | None]:
+    """Return what lines come to that are read together, as a chunk of a file."""
+    chunk = b"".join(line + b"\n" for line in lines)
+    return results_of(ChunkReader(output, DETAILS).read(chunk))
