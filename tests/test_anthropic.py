@@ -33,6 +33,7 @@ from frameenrich.model import Limits
 from frameenrich.providers.anthropic_batch import UNCONFIRMED, AnthropicBatch
 from frameenrich.providers.anthropic_lines import message_params, response_line
 
+pytestmark = pytest.mark.any_pandas
 KEY = "sk-ant-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 MODEL = "claude-haiku-4-5"
 CAP = {"max_tokens": 200}

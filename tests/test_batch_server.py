@@ -31,6 +31,7 @@ from batch_server import (
 )
 
 Json = dict[str, Any]
+pytestmark = pytest.mark.any_pandas
 CHAT = "/v1/chat/completions"
 LABELS = ["Kitchen", "Garden", "Office", "Toys", "Sports"]
 

@@ -24,6 +24,7 @@ from frameenrich.errors import (
     StoreError,
 )
 
+pytestmark = pytest.mark.any_pandas
 ROOT = Path(__file__).parent.parent
 ROWS = 4
 COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]

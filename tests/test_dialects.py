@@ -17,6 +17,7 @@ from frameenrich.model import Limits
 from frameenrich.providers.dialects import AZURE, GROQ, TOGETHER, Dialect
 from frameenrich.providers.openai_batch import OpenAIBatch
 
+pytestmark = pytest.mark.any_pandas
 KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 VARIABLES = {
     "azure": ["AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION"],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kill_matrix import FAULTS, IN_FLIGHT
 
+pytestmark = pytest.mark.any_pandas
 EVERY = 20
 """Here each 20th step; `python tests/kill_matrix.py` kills at every one (tests/README.md)."""
 

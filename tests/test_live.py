@@ -40,6 +40,7 @@ from frameenrich.providers.flow import Flow
 from frameenrich.providers.live import LiveProvider
 from frameenrich.store import open_store
 
+pytestmark = pytest.mark.any_pandas
 TESTS = Path(__file__).parent
 PRICES = {"input": 1.0, "output": 2.0}
 CHAT = "POST /v1/chat/completions"

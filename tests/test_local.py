@@ -24,6 +24,7 @@ import frameenrich
 from frameenrich.errors import ParameterError, ProviderError
 from frameenrich.providers.local import EMBEDDED_MODEL, model_path
 
+pytestmark = pytest.mark.any_pandas
 SCHEMA = {
     "type": "object",
     "properties": {

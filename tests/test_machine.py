@@ -11,11 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from crash import control, ledger, server_process
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+pytestmark = pytest.mark.any_pandas
 ROWS = 5
 FAULTS: list[dict[str, Any]] = [
     {"name": "accepted_then_500"},
