@@ -12,17 +12,22 @@ from frameenrich.model import Json
 
 @dataclass(frozen=True)
 class Preview:
-    """Rendered requests: (key, body) pairs, and the columns that `collect` will add."""
+    """Rendered requests: (key, body) pairs, and the columns that `collect` will add.
+
+    ``slow`` says what has the template render row by row; None where nothing does.
+    """
 
     requests: tuple[tuple[str, dict[str, Any]], ...]
     columns: tuple[str, ...]
+    slow: str | None = None
 
     def __str__(self) -> str:
         blocks = []
         for key, body in self.requests:
             texts = "\n".join(f"[{role}] {text}" for role, text in turns(body))
             blocks.append(f"row {key}\n{texts}")
-        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}"
+        slow = f"\n-> renders row by row, some five times slower: {self.slow}" if self.slow else ""
+        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}{slow}"
 
     __repr__ = __str__
 

@@ -33,18 +33,19 @@ def why_slow(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
     >>> why_slow(env.parse("{{ title }}"), ["title"]) is None
     True
     >>> why_slow(env.parse("{% include 'head' %}{{ title }}"), ["title"])
-    'include with context'
+    'an include'
     """
     whole_row = _whole_row(tree, columns)  # first: Jinja folds constants in the tree it looks at
     for kind, reason in (
         (nodes.Extends, "inheritance"),
         (nodes.Block, "inheritance"),
-        (nodes.Include, "include with context"),
+        # Without context, too: Jinja has such a one yield past the text that is being collected.
+        (nodes.Include, "an include"),
         (nodes.Import, "import with context"),
         (nodes.FromImport, "import with context"),
     ):
         for node in tree.find_all(kind):
-            if getattr(node, "with_context", True):
+            if kind is nodes.Include or getattr(node, "with_context", True):
                 return reason
     special = _CONTEXT_NAMES & (meta.find_undeclared_variables(tree) | set(map(str, columns)))
     if special & {node.name for node in tree.find_all(nodes.Name)}:

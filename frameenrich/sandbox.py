@@ -134,7 +134,7 @@ def _guard_value(
     of_text: Callable[[str], str] | None,
 ) -> Callable[..., Any]:
     def guarded(value: Any, *args: Any, **kwargs: Any) -> Any:
-        if value.__class__ is not str:
+        if type(value) is not str:
             return function(shown(value), *args, **kwargs)
         if of_text is None or args or kwargs:
             return function(value, *args, **kwargs)

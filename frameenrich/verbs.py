@@ -229,7 +229,8 @@ def preview(
     )
     check_frame(frame, plan)
     columns = output_columns(plan.spec, plan.output)
-    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns))
+    slow = plan.prompt.why_slow(list(frame.columns))
+    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns), slow)
 
 
 def open_job(

@@ -159,7 +159,7 @@ def test_the_sidecar_holds_it(tmp_path: Path) -> None:
     for same in (frame, frame[::-1], frame.assign(n=["1", "2", "3"])):
         assert job.collect(same)["llmbatch_status"].tolist() == ["pending"] * 3
     with pytest.raises(FrameMismatchError, match="1 of the frame's rows changed"):
-        job.collect(frame.assign(x=pd.Series(["a", "c", None])))
+        job.collect(frame.assign(x=["a", "c", np.nan]))
 
 
 def test_hashes_of_an_earlier_version_are_not_compared(tmp_path: Path) -> None:

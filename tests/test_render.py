@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import Message, OnNull
@@ -109,6 +110,18 @@ TEMPLATES = [
     "{{ dict(a=n) }} {{ [1, 2, 3][1:] }} {{ (1, 'a') }} {{ 'abc'[1] }} {{ tags[-1] }}",
     "{{ title.upper() }} {{ title.split(' ')[0] }} {{ title.startswith('Bob') }}",
     "{{ 1e3 }} {{ 0.1 + 0.2 }} {{ true }} {{ 'a' 'b' }} {{ 10_000 }}",
+    "{{ title|trim }} {{ '--x-'|trim('-') }} {{ '-x'|trim(chars='-') }} {{ n|upper }}{{ n|trim }}",
+    "{{ title|upper|lower|capitalize }} {{ [1]|string }} {{ title|string|e|upper }}",
+    "{{ (html|e) ~ html }} {{ html|e ~ n }} {{ (title ~ n) ~ (n ~ price) ~ ('a' ~ on) }}",
+    "{% set a = title ~ n %}{{ a ~ a }} {{ (title ~ n)|length }} {{ n ~ n == '33' }}",
+    "{% set value = n %}{% set printed = title %}{% set concat = 1 %}{{ value }}{{ printed }}",
+    "{% macro m(value) %}{{ value }}{{ value ~ title }}{% endmacro %}{{ m(n) ~ m(title) }}",
+    "{% set x %}{{ n }}{% set y %}{{ n ~ title }}{% endset %}{{ y }}{% endset %}{{ x }}{{ x|e }}",
+    "{% set x | upper %}{{ title }}{{ n }}{% endset %}{{ x }}",
+    "{% for t in tags recursive %}{{ t ~ loop.index }}{{ loop(t[:0]) }}{% endfor %}",
+    "{% macro m() %}[{{ caller() ~ n }}]{% endmacro %}{% call m() %}{{ price }}{% endcall %}",
+    "{% filter replace('a', 'b') %}{{ n }}{{ title ~ price }}{% endfilter %}",
+    "{{ 1 if n else 2 }}{{ (n, title) }}{{ [price] }}{{ specs }}{{ 10 ** 30 }}{{ n == 3 }}",
 ]
 
 
@@ -175,6 +188,74 @@ def test_every_message_is_rendered() -> None:
     wanted = Prompt((Message("system", "for {{ a }}"), Message("user", "{{ a }}{{ b }}")))
 
     assert render_all(wanted, one_row(a=1, b=2)) == [("for 1", "12")]
+
+
+class Loud(str):
+    """A text that is printed as another."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper() + "!"
+
+
+class Posing:
+    """Says that it is a `str`, and is none."""
+
+    def __str__(self) -> str:
+        return "posing"
+
+    @property  # type: ignore[misc]  # which is the trick
+    def __class__(self) -> Any:
+        return str
+
+
+PARTS = st.sampled_from(
+    [
+        "{{ x }}", "{{ y }}", "{{ x ~ y }}", "{{ x ~ ' ' ~ y ~ 1 }}", "{{ x|string }}", "text",
+        "{{ x|upper }}", "{{ y|lower }}", "{{ x|trim }}", "{{ y|capitalize }}", "{{ y|e }}",
+        "{{ [x, y]|join('-') }}", "{{ x|default('d', true) }}", "{{ (x, y) }}",
+        "{% if x %}{{ x }}{% else %}{{ y }}{% endif %}", "{{ x if y else y }}", "{{ x == y }}",
+        "{% set x = y %}", "{% set y %}{{ x }}{{ y }}{% endset %}", "{% set z = x ~ y %}{{ z }}",
+        "{% for x in [y, x] %}{{ x }}{% endfor %}", "{% filter upper %}{{ x }}{% endfilter %}",
+        "{% macro m(x) %}{{ x ~ y }}{% endmacro %}{{ m(y) }}{{ m(x) ~ x }}",
+        "{% macro c() %}{{ caller() }}{% endmacro %}{% call c() %}{{ y ~ x }}{% endcall %}",
+        "{% with x = y %}{{ x }}{% endwith %}", "{% import 'part' as p %}{{ p.z ~ p.m(x) }}",
+    ]
+)  # fmt: skip
+PRINTED_VALUES = st.sampled_from(
+    ["", "a b", "É<b>", " x ", 0, -7, True, 1.5, -0.0, 1e300, 2**70, [1, "a"], {"k": 1.0}, (),
+     Loud("loud"), Posing(), Markup("<i>"), np.str_("s"), np.float64(2.5), np.int8(3), b"bytes"]
+)  # fmt: skip
+
+
+def text_or_none(template: jinja2.Template, row: dict[str, Any]) -> Rendered | None:
+    """Return what a row renders to, None where that fails."""
+    try:
+        return (template.render(row),)
+    except Exception:  # noqa: BLE001 - whatever a template may do
+        return None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(PARTS, min_size=1, max_size=6).map("".join), st.lists(PRINTED_VALUES, min_size=6))
+def test_the_loop_over_rows_renders_as_plain_jinja_does(template: str, cells: list[Any]) -> None:
+    """Whatever is put together, and whatever is printed: the fast way is no other way.
+
+    Where Jinja fails, as on a `set` block that prints the column it is named after, it may do more.
+    """
+    frame = pd.DataFrame({"x": pd.Series(cells, dtype=object), "y": pd.Series(cells[::-1])})
+    sources = {"part": "{% set z = 2 ~ 'a' %}{% macro m(y) %}{{ y }}{{ z ~ y }}{% endmacro %}"}
+    plain = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=False, loader=jinja2.DictLoader(sources)
+    )
+    rows = [dict(zip("xy", row, strict=True)) for row in zip(cells, cells[::-1], strict=True)]
+    wanted = prompt(template, "raise", sources)
+
+    assert wanted.why_slow(["x", "y"]) is None
+    expected = [text_or_none(plain.from_string(template), row) for row in rows]
+    found = [row for chunk in wanted.render(frame, lenient=True) for row in chunk]
+    assert expected == [e and row for e, row in zip(expected, found, strict=True)]
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -419,6 +500,13 @@ def write_files(folder: Path, files: dict[str, str]) -> Path:
 
 
 SAY = "{% macro say(w) %}{{ w }}!{% endmacro %}"
+
+
+def test_an_include_without_context_stays_in_its_row() -> None:
+    """Jinja has it yield on its own, which must not become the next row's text."""
+    wanted = prompt("<{% include 'part' without context %}{{ x }}>", "raise", {"part": "a{{ 1 }}"})
+
+    assert render_all(wanted, pd.DataFrame({"x": [7, 8]})) == [("<a17>",), ("<a18>",)]
 
 
 @pytest.mark.parametrize(

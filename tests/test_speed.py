@@ -32,14 +32,14 @@ def times_as_fast(ours: Callable[[int], Callable[[], Any]], by_hand: Callable[[]
 
 @pytest.mark.timeout(120)
 def test_submit_beats_a_loop_of_render_and_dumps(tmp_path: Path) -> None:
-    """Checked, hashed, cut and synced, and yet twice as fast as what writes the lines alone."""
+    """Checked, hashed, cut and synced, yet over twice as fast as a loop for the lines alone."""
 
     def ours(turn: int) -> Callable[[], Any]:
         return contenders.render_frameenrich(ROWS, tmp_path / str(turn))
 
     faster = times_as_fast(ours, contenders.render_hand(ROWS, tmp_path))
 
-    assert faster > 2, faster
+    assert faster > 2.5, faster
 
 
 @pytest.mark.timeout(120)
