@@ -62,7 +62,7 @@ CONTENTS = [
 @st.composite
 def lines(draw: Any) -> bytes:
     """A line of a responses file: most often ordinary, now and then odd in some member."""
-    odd = st.sampled_from([None, 0, "", "x", [], {}, {"code": "x"}, [{}], True])
+    odd: Any = st.sampled_from([None, 0, "", "x", [], {}, {"code": "x"}, [{}], True])
 
     def mostly(usual: Any) -> Any:
         return draw(odd) if draw(st.integers(0, 24)) == 0 else usual
@@ -79,7 +79,10 @@ def lines(draw: Any) -> bytes:
     own = mostly(f"row-{draw(st.integers(0, 5))}")
     whole = {"custom_id": own, "response": mostly(inner), "error": mostly(None)}
     text = json.dumps(whole, ensure_ascii=draw(st.booleans())).encode()
-    return draw(st.sampled_from([text] * 12 + [text[:-1], text + b"\r", b" " + text, b"", b"{}"]))
+    found: bytes = draw(
+        st.sampled_from([text] * 12 + [text[:-1], text + b"\r", b" " + text, b"", b"{}"])
+    )
+    return found
 
 
 WHOLE = b'{"custom_id": "row-1", "response": {"status_code": 200, "body": {}}}'
@@ -109,7 +112,7 @@ def test_lines_read_together_are_read_as_each_alone(
 @given(st.lists(st.binary(max_size=9) | st.just(b"\n"), max_size=8), st.integers(1, 40))
 def test_chunks_are_the_files_cut_behind_lines(files: list[bytes], size: int) -> None:
     """Nothing is lost between files or buffers, and each chunk ends with a line."""
-    chunks = list(map(bytes, whole_lines(map(io.BytesIO, files), size)))  # type: ignore[arg-type]
+    chunks = list(map(bytes, whole_lines(map(io.BytesIO, files), size)))
     whole = b"".join(files)
 
     assert b"".join(chunks) == (whole if whole.endswith(b"\n") or not whole else whole + b"\n")
@@ -156,9 +159,8 @@ def test_shards_of_blocks_come_to_the_same_as_results_one_by_one(
         for block in blocks:
             tally.add(block)
             for result in results_of(block):
-                number = (
-                    int(result.custom_id[4:]) if result and result.custom_id[:4] == "row-" else 9
-                )
+                known = result is not None and result.custom_id.startswith("row-")
+                number = int(result.custom_id[4:]) if result and known else slots_known
                 own.append(number if number < slots_known else -1)
                 if result:
                     came.append((result, own[-1], round_))
