@@ -131,7 +131,7 @@ class Output:
     def _refuse_cut_off(self, text: str) -> None:
         """Refuse an answer that ends before required properties are even named.
 
-        No repair can know them, and it takes thirty times as long; the reason is the same.
+        No repair can know them, and trying takes twice as long; the reason is the same.
         """
         from pydantic_core import from_json  # noqa: PLC0415 - comes with pydantic
 
