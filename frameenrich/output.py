@@ -120,17 +120,40 @@ class Output:
         try:
             return self._validated(text), False
         except MalformedError as error:
+            self._refuse_cut_off(text)
             value, repaired = _loads(text)
             if value is None:
                 raise
             if not isinstance(value, dict):
                 raise MalformedError("$: the answer is not a JSON object") from error
+        return self._validated(self._with_exact_choices(value)), repaired
+
+    def _refuse_cut_off(self, text: str) -> None:
+        """Refuse an answer that ends before required properties are even named.
+
+        No repair can know them, and trying takes twice as long; the reason is the same.
+        """
+        from pydantic_core import from_json  # noqa: PLC0415 - comes with pydantic
+
+        try:
+            begun = from_json(text, allow_partial="trailing-strings")
+        except ValueError:
+            return
+        if begun and isinstance(begun, dict):
+            missing = [name for name in self._required if name not in begun]
+            if missing and not any(name in text for name in missing):
+                self._validated(self._with_exact_choices(begun))
+
+    @cached_property
+    def _required(self) -> Sequence[str]:
+        return list((self.spec.schema or {}).get("required", ()))
+
+    def _with_exact_choices(self, value: Json) -> str:
         schema = self.spec.schema or {}
         try:
-            value = _with_exact_choices(value, schema, schema)
+            return json.dumps(_with_exact_choices(value, schema, schema))
         except RecursionError:
             raise MalformedError("$: the answer is nested too deeply") from None
-        return self._validated(json.dumps(value)), repaired
 
     def _validated(self, text: str) -> tuple[Any, ...]:
         from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import

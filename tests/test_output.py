@@ -622,3 +622,17 @@ def test_json_is_found_where_there_is_some(text: str, expected: Any) -> None:
 def test_places_are_written_as_people_do(parts: list[str | int], expected: str) -> None:
     """Errors say where in the answer."""
     assert expected == json_path(parts)
+
+
+@pytest.mark.parametrize("title", ["x, y", 'in "quotes", colour: red', "ends  \n here"])
+def test_an_answer_cut_off_is_refused_with_the_reason_of_the_repaired_one(title: str) -> None:
+    """The short way for answers that end early says what the repair would come to."""
+    output = choose_output(response_model=SIMPLE)
+    whole = json.dumps({"title": title, "count": 7, "colour": "red"})
+    cuts = [whole[:end] for end in range(1, len(whole))]
+    repaired = [(cut, json.dumps(value)) for cut in cuts if (value := loads_leniently(cut))]
+
+    assert len(repaired) > len(cuts) / 2
+    assert [read(output, value) for _, value in repaired] == [
+        read(output, cut) for cut, _ in repaired
+    ]

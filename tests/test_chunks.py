@@ -1,0 +1,239 @@
+"""Chunks of lines to columns: the same as if each line were read alone, whatever stands in it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from blocks import results_of
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from frameenrich.block import Block
+from frameenrich.chunks import ChunkReader, whole_lines
+from frameenrich.column import Column
+from frameenrich.merge import answer_columns
+from frameenrich.model import JobSpec, Message, Result
+from frameenrich.output import choose_output
+from frameenrich.parse import read_result, split_lines
+from frameenrich.tally import DETAILS, Tally
+
+MANY = settings(max_examples=150, deadline=None)
+FEW = settings(max_examples=60, deadline=None)
+
+
+class Size(BaseModel):
+    """What an answer has to be."""
+
+    size: Literal["S", "M"]
+    width: int
+    note: str | None = None
+
+
+OUTPUTS = {
+    "text": choose_output(),
+    "labels": choose_output(labels=["Kitchen", "Garden"]),
+    "a class": choose_output(response_model=Size),
+    "a schema": choose_output(response_model={"size": Literal["S", "M"], "width": int}),
+    "a parser": choose_output(parser=json.loads),
+}
+CONTENTS = [
+    '{"size": "S", "width": 3}',
+    '{"size": "M", "width": 4, "note": "wide"}',
+    '{"size": "s", "width": "4"}',
+    '{"size": "S", "wid',
+    '```json\n{"size": "S", "width": 5}\n```',
+    '{"label": "Garden"}',
+    "kitchen.",
+    "no JSON }\n{ at all",
+    " ",
+    "",
+    None,
+    5,
+    [{"type": "text", "text": "Kitchen"}],
+]
+
+
+@st.composite
+def lines(draw: Any) -> bytes:
+    """A line of a responses file: most often ordinary, now and then odd in some member."""
+    odd: Any = st.sampled_from([None, 0, "", "x", [], {}, {"code": "x"}, [{}], True])
+
+    def mostly(usual: Any) -> Any:
+        return draw(odd) if draw(st.integers(0, 24)) == 0 else usual
+
+    message = {"content": draw(st.sampled_from(CONTENTS)), "refusal": mostly(None)}
+    choice = {
+        "message": mostly(message),
+        "finish_reason": mostly("stop"),
+        "logprobs": mostly(None),
+    }
+    tokens = {"prompt_tokens": mostly(7), "completion_tokens": mostly(2)}
+    body = {"model": mostly("m"), "choices": mostly([choice]), "usage": mostly(tokens)}
+    inner = {"status_code": mostly(200), "body": mostly({**body, "error": mostly(None)})}
+    own = mostly(f"row-{draw(st.integers(0, 5))}")
+    whole = {"custom_id": own, "response": mostly(inner), "error": mostly(None)}
+    text = json.dumps(whole, ensure_ascii=draw(st.booleans())).encode()
+    found: bytes = draw(
+        st.sampled_from([text] * 12 + [text[:-1], text + b"\r", b" " + text, b"", b"{}"])
+    )
+    return found
+
+
+WHOLE = b'{"custom_id": "row-1", "response": {"status_code": 200, "body": {}}}'
+
+
+@MANY
+@given(st.lists(lines(), max_size=8), st.sampled_from(list(OUTPUTS)), st.booleans())
+@example([WHOLE + WHOLE, WHOLE[:24], WHOLE[24:]], "text", True)  # as many objects as lines
+@example([WHOLE, b"\xff", WHOLE], "text", True)
+@example([WHOLE.replace(b"row-1", b"\\ud83d"), WHOLE], "text", False)
+def test_lines_read_together_are_read_as_each_alone(
+    each: list[bytes], asked: str, telling: bool
+) -> None:
+    """Status, values, error and every detail are those of the line by itself."""
+    output, chunk = OUTPUTS[asked], b"".join(line + b"\n" for line in each)
+    expected = [read_result(line, output) for line in split_lines([chunk])]
+    block = ChunkReader(output, DETAILS if telling else ()).read(chunk)
+
+    if telling:
+        assert expected == results_of(block)
+    assert [r and (r.custom_id, r.status, r.values, r.error) for r in expected] == [
+        r and (r.custom_id, r.status, r.values, r.error) for r in results_of(block)
+    ]
+
+
+@FEW
+@given(st.lists(st.binary(max_size=9) | st.just(b"\n"), max_size=8), st.integers(1, 40))
+def test_chunks_are_the_files_cut_behind_lines(files: list[bytes], size: int) -> None:
+    """Nothing is lost between files or buffers, and each chunk ends with a line."""
+    chunks = list(map(bytes, whole_lines(map(io.BytesIO, files), size)))
+    whole = b"".join(files)
+
+    assert b"".join(chunks) == (whole if whole.endswith(b"\n") or not whole else whole + b"\n")
+    assert all(chunk.endswith(b"\n") for chunk in chunks)
+
+
+# --- a shard's blocks to its slots ----------------------------------------------------------------
+
+
+def one_by_one(results: list[Result], slots: list[int], rounds: list[int]) -> Tally:
+    """Return a tally that took results as they came, each as if it were alone."""
+    tally = Tally(6, OUTPUTS["a class"].fields, DETAILS)
+    for result, slot, round_ in zip(results, slots, rounds, strict=True):
+        if slot >= 0:
+            tally.put(np.array([slot]), [result], round_)
+    return tally
+
+
+def columns(tally: Tally, slots: list[int]) -> dict[str, list[Any]]:
+    """Return all columns of a frame whose rows have these slots."""
+    spec = JobSpec("ask", "m", (Message("user", "x"),))
+    places, ids = np.array(slots, dtype=np.int64), pa.array(list("abcdef"))
+    seen = np.ones(len(slots), dtype=np.bool_)
+    cells = answer_columns(tally, places, seen, spec, custom_ids=ids)
+    return {name: column.astype(object).fillna("-").tolist() for name, column in cells.items()}
+
+
+@MANY
+@given(
+    st.lists(st.lists(st.lists(lines(), max_size=4), max_size=3), min_size=1, max_size=3),
+    st.lists(st.integers(-1, 5), max_size=9) | st.just(list(range(6))),
+    st.integers(0, 6),
+)
+def test_shards_of_blocks_come_to_the_same_as_results_one_by_one(
+    rounds: list[list[list[bytes]]], rows: list[int], slots_known: int
+) -> None:
+    """Two lines of one request, other requests' lines, later rounds, any frame: the same cells."""
+    output = OUTPUTS["a class"]
+    reader, tally = ChunkReader(output, DETAILS), Tally(6, output.fields, DETAILS)
+    came: list[tuple[Result, int, int]] = []
+    for round_, chunks in enumerate(rounds):
+        blocks = [reader.read(b"".join(line + b"\n" for line in chunk)) for chunk in chunks]
+        own: list[int] = []
+        for block in blocks:
+            tally.add(block)
+            for result in results_of(block):
+                known = result is not None and result.custom_id.startswith("row-")
+                number = int(result.custom_id[4:]) if result and known else slots_known
+                own.append(number if number < slots_known else -1)
+                if result:
+                    came.append((result, own[-1], round_))
+        tally.place(np.array(own, dtype=np.int64), round_)
+    expected = one_by_one(*(map(list, zip(*came, strict=True)) if came else ([], [], [])))
+
+    assert columns(expected, rows) == columns(tally, rows)
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+@MANY
+@given(
+    st.sampled_from([pa.large_string(), pa.int64(), ("a", "b", "c"), None]),
+    st.lists(st.lists(st.integers(0, 2) | st.none(), max_size=6), max_size=5),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_a_column_gives_back_its_cells_in_any_order(
+    kind: Any, parts: list[list[int | None]], random: Any, forget: bool
+) -> None:
+    """Whatever its type, however its parts were put in order, and -1 is a null."""
+    column, cells = Column(kind), []
+    show = {pa.large_string(): str, pa.int64(): int, None: str}.get(kind, "abc".__getitem__)
+    for part in parts:
+        shown = [None if cell is None else show(cell) for cell in part]
+        order = random.sample(range(len(part)), random.randint(0, len(part)))
+        column.add(tuple(shown))
+        column.close(np.array(order, dtype=np.int64))
+        cells += [shown[i] for i in order]
+    places = [random.randint(-1, len(cells) - 1) for _ in range(random.randint(0, 12))]
+    wanted = random.choice([places, list(range(len(cells)))])
+
+    taken = column.take(np.array(wanted, dtype=np.int64), forget=forget)
+    found = taken if kind is None else taken.to_pylist()
+    if isinstance(kind, tuple):
+        found = [None if cell is None else kind[cell] for cell in found]
+
+    assert found == [None if place < 0 else cells[place] for place in wanted]
+
+
+def test_a_column_in_the_jobs_order_is_not_copied() -> None:
+    """Promise 8: where the frame stands as it stood, the parts are the column."""
+    column = Column(pa.large_string())
+    for part in (["a", "b"], ["c"]):
+        column.add(part)
+        column.close(np.arange(len(part)))
+    address = column._parts[0].buffers()[2].address
+
+    taken = column.take(np.arange(3))
+
+    assert (address, ["a", "b", "c"]) == (taken.chunk(0).buffers()[2].address, taken.to_pylist())
+
+
+@pytest.mark.parametrize("forget", [True, False])
+def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> None:
+    """A part is dropped when the last cell of it was taken, not before."""
+    column, many = Column(pa.int64()), 70_000
+    for start in (0, many, 2 * many):
+        column.add(range(start, start + many))
+        column.close(np.arange(many))
+    places = np.concatenate([[3 * many - 1], np.arange(3 * many)[::-1], [0, -1]])
+
+    taken = column.take(places, forget=forget)
+
+    assert taken.to_pylist() == [None if place < 0 else place for place in places.tolist()]
+
+
+def test_a_block_of_nothing_changes_nothing() -> None:
+    """A file that is empty, or not there."""
+    tally = Tally(2, OUTPUTS["text"].fields, ())
+    tally.add(Block([], [], {}))
+    tally.place(np.array([], dtype=np.int64), 0)
+
+    assert tally.counts(np.arange(2)) == {"pending": 2}
