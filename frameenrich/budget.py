@@ -371,7 +371,11 @@ _USAGE_TYPES = {
 
 
 def row_costs(
-    folder: JobFolder, prices: Prices, found: Gathered, positions: Positions
+    folder: JobFolder,
+    prices: Prices,
+    found: Gathered,
+    positions: Positions,
+    shares: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """What each row of a frame cost, USD; NaN where a price is not known or there is no request.
 
@@ -384,18 +388,21 @@ def row_costs(
     folder, prices, found : JobFolder, Prices, Gathered
         The job, its prices, and what was gathered of it.
     positions : int64 array
-        Where the frame's rows are in the job's sidecar; -1 for rows it never saw.
+        Where the frame's rows are in what was gathered; -1 for rows that the job never saw.
+    shares : int64 array, optional
+        How many rows of the job share each line's request, where not all lines were gathered.
     """
     cost = _cost_by_slot(folder, prices, found)
-    asked = found.slots[found.slots >= 0]
-    cost /= np.maximum(np.bincount(asked, minlength=len(cost)), 1)
-    slots = np.where(positions >= 0, found.slots[positions], -1)
+    if shares is None:
+        shares = np.bincount(found.slots[found.slots >= 0], minlength=len(cost))
+    cost[: len(shares)] /= np.maximum(shares, 1)
+    slots = found.at(positions)
     return np.where(slots >= 0, cost[slots], math.nan)
 
 
 def _cost_by_slot(folder: JobFolder, prices: Prices, found: Gathered) -> npt.NDArray[np.float64]:
     """What each request of round 0 cost, with its later rounds."""
-    till, cost = _Till(folder, prices), np.zeros(len(found.slots))
+    till, cost = _Till(folder, prices), np.zeros(found.tally.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
             asked = model_of(shard)
@@ -411,9 +418,11 @@ def _requests_by_shard(
     folder: JobFolder, found: Gathered, round_: int
 ) -> Iterator[tuple[ShardFolder, pa.Array, Positions]]:
     """Each shard of a round with its custom_ids and the slots that they answer."""
-    table = folder.sidecar(round_)
-    ids, slots = table["custom_id"], found.find(table["answers"]) if round_ else found.slots
-    numbers = table["shard"].to_numpy()
+    ids, numbers, slots = found.custom_ids, found.shards, found.slots
+    if round_:
+        table, slots = found.asked_again(folder, round_)
+        ids, numbers = table["custom_id"], table["shard"].to_numpy()
     for shard in folder.shards(round_):
         places = np.flatnonzero(numbers == shard.number)
-        yield shard, ids.take(pa.array(places)), slots[places]
+        if len(places):
+            yield shard, ids.take(pa.array(places)), slots[places]

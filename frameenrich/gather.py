@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.images import image_cells
-from frameenrich.keys import find_keys, key_names, read_keys, show_key
+from frameenrich.keys import find_keys, key_columns, key_names, read_keys, show_key
 from frameenrich.model import Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.parse import read_results, split_chunks
@@ -42,12 +43,13 @@ _REFUSED_BY_VALIDATION = 400
 class Gathered:
     """A job's results, and the lines that belong to none of its requests.
 
-    ``custom_ids`` is the sidecar's column, ``slots`` each of its lines' slot in the tally, -1 for
-    a line without a request.
+    ``custom_ids`` and ``shards`` are the sidecar's columns, ``slots`` each of its lines' slot in
+    the tally, -1 for a line without a request.
     """
 
     tally: Tally
     custom_ids: pa.Array
+    shards: npt.NDArray[np.int32]
     slots: Positions
     strangers: int
     unreadable: int
@@ -66,7 +68,20 @@ class Gathered:
         """The slots of some custom_ids of round 0; -1 for one that is none."""
         found = pc.index_in(custom_ids, value_set=self.custom_ids).fill_null(-1)
         positions: Positions = found.to_numpy(zero_copy_only=False).astype(np.int64)
+        return self.at(positions)
+
+    def at(self, positions: Positions) -> Positions:
+        """The slots of some lines; -1 for position -1, and for a line without a request."""
+        if not len(self.slots):
+            return np.full(len(positions), -1)
         return np.where(positions >= 0, self.slots[positions], -1)
+
+    def asked_again(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
+        """The lines of a later round's sidecar that are about these requests, and their slots."""
+        table = folder.sidecar(round_)
+        slots = self.find(table["answers"])
+        own = slots >= 0
+        return (table, slots) if own.all() else (table.filter(pa.array(own)), slots[own])
 
 
 def gather(
@@ -75,6 +90,7 @@ def gather(
     only_round: int | None = None,
     *,
     details: Iterable[str] = (),
+    lines: pa.Table | None = None,
 ) -> Gathered:
     """Read every response of a job, or of one of its rounds, into a tally of its requests.
 
@@ -86,13 +102,17 @@ def gather(
         Which round's.
     details : collection of str
         What to keep beside values, statuses and errors (`frameenrich.tally.DETAILS`).
+    lines : Table, optional
+        Some lines of the sidecar, whose requests alone are looked for, in the shards that they
+        name. Responses to others then count as strangers.
 
     Notes
     -----
     Never raises for what a response holds: a broken line loses only itself.
     """
-    sidecar = folder.sidecar(columns=["custom_id", "shard"])
-    found = _Gathering(output, Tally(len(sidecar), output.fields, details))
+    sidecar = folder.sidecar(columns=["custom_id", "shard"]) if lines is None else lines
+    tally = Tally(max(len(sidecar), 1), output.fields, details)
+    found = _Gathering(output, tally, partly=lines is not None)
     custom_ids, shards = _whole(sidecar["custom_id"]), sidecar["shard"].to_numpy()
     slots = np.full(len(sidecar), -1, dtype=np.int64)
     rounds = range(folder.rounds())
@@ -101,10 +121,9 @@ def gather(
         slots[places] = own.slots
         if only_round in {None, 0}:
             found.read(shard, own.by_id)
-    whole = Gathered(found.tally, custom_ids, slots, 0, 0)
+    whole = Gathered(found.tally, custom_ids, shards, slots, 0, 0)
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
-        table = folder.sidecar(round_)
-        answers = whole.find(table["answers"])
+        table, answers = whole.asked_again(folder, round_)
         found.tally.ask_again(answers)
         for shard, places in _by_shard(folder, round_, table["shard"].to_numpy()):
             ids = table["custom_id"].take(pa.array(places)).to_pylist()
@@ -119,12 +138,13 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 def _by_shard(
     folder: JobFolder, round_: int, numbers: npt.NDArray[np.int32]
 ) -> Iterator[tuple[ShardFolder, Positions]]:
-    """Each shard of a round with the lines of the sidecar whose requests are in it."""
+    """Each shard of a round with the lines of a sidecar whose requests are in it, if any are."""
     order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
     ordered = numbers if order is None else numbers[order]
     for shard in folder.shards(round_):
         first, end = np.searchsorted(ordered, [shard.number, shard.number + 1])
-        yield shard, np.arange(first, end) if order is None else order[first:end]
+        if first < end:
+            yield shard, np.arange(first, end) if order is None else order[first:end]
 
 
 @dataclass(frozen=True)
@@ -143,10 +163,11 @@ def _first_places(ids: list[str], places: Positions) -> _Places:
 
 
 class _Gathering:
-    """Reads shards into a tally."""
+    """Reads shards into a tally; `partly`, where not every request is one of the tally's."""
 
-    def __init__(self, output: Output, tally: Tally) -> None:
+    def __init__(self, output: Output, tally: Tally, *, partly: bool) -> None:
         self._output = output
+        self._partly = partly
         self._quick = quick_reader(output)
         self.tally = tally
         self.strangers = self.unreadable = 0
@@ -155,7 +176,10 @@ class _Gathering:
         """Take a shard's lines, and what its end means for requests without one."""
         heard = np.zeros(self.tally.slots, dtype=np.bool_)
         unreadable = self.unreadable
+        others = self._partly and shard.request_count > len(own)
         for lines in split_chunks(shard.read_responses()):
+            if others:
+                lines = [line for line in lines if _may_answer(line, own)]  # noqa: PLW2901 - fewer
             with _collector_paused():
                 slots = self._take(lines, own, shard.round)
             heard[slots] = True
@@ -175,6 +199,18 @@ class _Gathering:
         places = np.array(slots, dtype=np.int64)
         self.tally.put(places, results, round_)
         return places
+
+
+class _Named(msgspec.Struct):
+    custom_id: str
+
+
+def _may_answer(line: bytes, own: Container[str]) -> bool:
+    """Whether a line answers one of some requests, or is too broken to tell."""
+    try:
+        return msgspec.json.decode(line, type=_Named).custom_id in own
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
 
 
 @contextlib.contextmanager
@@ -240,7 +276,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
         None where the frame lacks the job's key, template or image columns.
     """
     spec = folder.spec
-    keys = _frame_keys(frame, spec, sidecar)
+    keys = frame_keys(frame, spec, key_columns(sidecar).column_names)
     if keys is None:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
@@ -257,12 +293,12 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     return Match(positions, seen[changed], keys)
 
 
-def _frame_keys(frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table) -> pa.Table | None:
+def frame_keys(frame: pd.DataFrame, spec: JobSpec, own: Sequence[str]) -> pa.Table | None:
+    """A frame's keys; None where it lacks some, or has others than the job's `own` columns."""
     if spec.key is not None and any(name not in frame.columns for name in spec.key):
         return None
     keys = read_keys(frame, spec.key)
-    own = [name for name in sidecar.column_names if name.startswith("key_")]
-    return keys if keys.column_names == own else None
+    return keys if keys.column_names == list(own) else None
 
 
 def _hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array | None:
@@ -282,17 +318,30 @@ def refuse_mismatch(match: Match | None, frame: pd.DataFrame, folder: JobFolder)
     FrameMismatchError
         The frame lacks columns, none of its rows is in the job, or rows changed under their keys.
     """
-    names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
-    if match is None:
+    match = refuse_changed(match, frame, folder)
+    if not match.seen.any():
+        names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
         raise FrameMismatchError(
-            f"The frame lacks the key {names} or a template column of the job {folder.id}, so its "
-            "rows cannot be told to be the same.",
+            f"None of the frame's {len(frame)} keys ({names}) is in the job {folder.id}.",
             "Collect on the frame that was submitted, or use job.collect() without a frame.",
             job_id=folder.id,
         )
-    if not match.seen.any():
+    return match
+
+
+def refuse_changed(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -> Match:
+    """Give back a match of rows that the job has seen as they are, or never.
+
+    Raises
+    ------
+    FrameMismatchError
+        The frame lacks columns, or rows changed under their keys.
+    """
+    if match is None:
+        names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
         raise FrameMismatchError(
-            f"None of the frame's {len(frame)} keys ({names}) is in the job {folder.id}.",
+            f"The frame lacks the key {names} or a template column of the job {folder.id}, so its "
+            "rows cannot be told to be the same.",
             "Collect on the frame that was submitted, or use job.collect() without a frame.",
             job_id=folder.id,
         )

@@ -16,14 +16,14 @@ from frameenrich import advance as steps
 from frameenrich import drive
 from frameenrich import regenerate as again
 from frameenrich.asked import find_requests
-from frameenrich.budget import approve_round, job_usage, prices_of, row_costs
+from frameenrich.budget import approve_round, job_usage, prices_of
 from frameenrich.card import card_html
-from frameenrich.cost import Budget, JobUsage, check_max_cost, with_costs
+from frameenrich.collect import collect_part, with_answers
+from frameenrich.cost import Budget, JobUsage, check_max_cost
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
 from frameenrich.errors import (
     BudgetError,
-    ColumnCollisionError,
     CredentialsError,
     FrameEnrichWarning,
     OutputError,
@@ -32,7 +32,6 @@ from frameenrich.errors import (
 )
 from frameenrich.gather import gather, match_frame, refuse_mismatch
 from frameenrich.glance import glance
-from frameenrich.merge import answer_columns, details_wanted, with_columns
 from frameenrich.model import BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
@@ -409,32 +408,47 @@ class Job:
             match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
             positions = match.positions
         del sidecar
-        found = gather(self._folder, output, details=details_wanted(self.spec, usage=usage))
-        columns = answer_columns(
-            found.tally,
-            np.where(positions >= 0, found.slots[positions], -1),
-            positions >= 0,
-            self.spec,
-            custom_ids=found.custom_ids if usage else None,
-            flatten=flatten,
+        prices = prices_of(self._folder, budget or Budget())
+        return with_answers(
+            frame, positions, self._folder, output, prices, usage=usage, flatten=flatten
         )
-        if usage:
-            costs = row_costs(
-                self._folder, prices_of(self._folder, budget or Budget()), found, positions
-            )
-            columns = with_costs(columns, costs, self.spec.name)
-        self._refuse_collisions(frame, columns)
-        return with_columns(frame, columns)
 
-    def _refuse_collisions(self, frame: pd.DataFrame, columns: Iterable[str]) -> None:
-        """Columns of an earlier collect are replaced; a frame without its status has none."""
-        taken = [name for name in columns if name in frame.columns]
-        if taken and f"{self.spec.name}_status" not in taken:
-            raise ColumnCollisionError(
-                f"The frame has a column {taken[0]!r}, which the answers would go to.",
-                "Rename or drop that column; the answers are safe in the job.",
-                columns=taken,
-            )
+    def collect_part(
+        self,
+        frame: pd.DataFrame,
+        part: int | None = None,
+        *,
+        prices: PricesLike | None = None,
+        usage: bool = False,
+        flatten: bool = False,
+        labels: Any = None,
+        response_model: Any = None,
+        parser: Parser | None = None,
+    ) -> pd.DataFrame:
+        """Some rows of a frame that is larger than memory, with the answers that are on disk.
+
+        Asks no provider: `wait` first. Takes the memory of these rows, whatever the job has.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Any of the rows, as `collect` takes them; those that the job never saw have ``<NA>``.
+        part : int, optional
+            The number of the part that they are of, where they were submitted in parts: it is
+            looked at first, and the whole sidecar is searched for what is not there.
+        prices, usage, flatten, labels, response_model, parser
+            As `collect` takes them.
+
+        Raises
+        ------
+        FrameMismatchError
+            The rows are not those the answers were made for.
+        """
+        output = self._reading(labels=labels, response_model=response_model, parser=parser)
+        known = prices_of(self._folder, self._wished(None, prices))
+        return collect_part(
+            self._folder, output, frame, part, prices=known, usage=usage, flatten=flatten
+        )
 
     def _bring_up_to_date(self, wait: bool, deadline: Deadline, poll_seconds: float | None) -> None:
         if wait:
@@ -495,7 +509,7 @@ class Job:
         if frame is not None:
             match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
             positions = match.positions
-        slots = np.where(positions >= 0, found.slots[positions], -1)
+        slots = found.at(positions)
         rows = np.flatnonzero((slots >= 0) & tally.flagged()[slots])
         own = slots[rows]
         table = keys.iloc[positions[rows]].reset_index(drop=True)

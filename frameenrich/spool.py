@@ -21,7 +21,9 @@ from frameenrich.store import shard_name
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
 
-_ROWS_PER_GROUP = 1 << 15
+ROWS_PER_GROUP = 1 << 15
+"""At most so many rows of a sidecar are read together."""
+
 _NO_HASH = bytes(HASH_BYTES)
 
 
@@ -278,7 +280,7 @@ class _Sidecar:
         self._request_hashes += b"".join(rows.request_hashes)
         self._input_hashes += b"".join(rows.input_hashes)
         self._shards += rows.shards
-        if len(self._ids) >= _ROWS_PER_GROUP:
+        if len(self._ids) >= ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,16 +15,19 @@ from frameenrich.errors import CredentialsError, FrameMismatchError, JobNotFound
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
+from frameenrich.joining import join_parts
 from frameenrich.merge import output_columns
-from frameenrich.output import Parser, choose_output
-from frameenrich.plan import Template, make_plan, ready_plan
+from frameenrich.model import Limits
+from frameenrich.output import Output, Parser, choose_output
+from frameenrich.parts import Part, Stage, staged
+from frameenrich.plan import Plan, Template, make_plan, ready_plan
 from frameenrich.preview import Preview
 from frameenrich.prices import PricesLike
 from frameenrich.providers.base import Provider, check_request, connect
 from frameenrich.ready import Requests, open_requests
 from frameenrich.repeats import Halves
 from frameenrich.reuse import find_answers
-from frameenrich.store import open_store
+from frameenrich.store import JobFolder, Store, open_store
 from frameenrich.write import check_frame, preview_bodies, write_job
 from frameenrich.write_ready import write_ready
 
@@ -44,7 +48,115 @@ def submit(
     **wishes: Any,
 ) -> Job:
     """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
-    output = choose_output(labels, response_model, parser)
+    sending = _prepare(
+        template,
+        model,
+        choose_output(labels, response_model, parser),
+        provider=provider,
+        client=client,
+        store=store,
+        endpoint=endpoint,
+        **wishes,
+    )
+    folder = write_job(
+        frame, sending.plan, sending.store, sending.limits, **sending.options(fresh=fresh)
+    )
+    return sending.job(folder)
+
+
+def submit_parts(
+    write: Callable[[Stage], Iterable[Part]],
+    columns: Sequence[str],
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    fresh: bool = False,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Job:
+    """As `submit`, for a frame that comes in parts; its job is the one of the whole frame.
+
+    Parameters
+    ----------
+    write : callable
+        Writes all parts, here or elsewhere, by `frameenrich.parts.write_part`, and gives what that
+        gave for each. It is called once.
+    columns : sequence of str
+        The frame's columns, checked before anything is read of it.
+    template, model, **options
+        As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used; nothing was sent, and there is no job.
+    ProviderError
+        The provider refused or broke; submit again to go on where it stopped.
+    """
+    sending = _prepare(
+        template,
+        model,
+        choose_output(labels, response_model, parser),
+        provider=provider,
+        client=client,
+        store=store,
+        endpoint=endpoint,
+        **wishes,
+    )
+    plan = sending.plan
+    plan.prompt.columns_used(list(columns))
+    with staged(sending.store, plan.spec, sending.limits) as stage:
+        parts = write(stage)
+        folder = join_parts(stage, plan, parts, columns=columns, **sending.options(fresh=fresh))
+    return sending.job(folder)
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """What is decided of a submit before a row is looked at."""
+
+    plan: Plan
+    route: Provider
+    store: Store
+
+    @property
+    def limits(self) -> Limits:
+        return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
+
+    def options(self, *, fresh: bool) -> dict[str, Any]:
+        """What of it decides whether there is a new job, and what is sent of it."""
+        spec, output = self.plan.spec, self.plan.output
+        return {
+            "nonce": secrets.token_hex(8) if fresh else "",
+            "find_answers": None
+            if fresh
+            else lambda hashes: find_answers(self.store, spec, output, hashes),
+            "approve": approve_job(spec, self.store),
+        }
+
+    def job(self, folder: JobFolder) -> Job:
+        """The job that was written, sent."""
+        budget = Budget(self.plan.spec.max_cost, self.plan.spec.prices)
+        return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
+
+
+def _prepare(
+    template: Template,
+    model: str,
+    output: Output,
+    *,
+    provider: str | Provider,
+    client: Any,
+    store: StoreLike,
+    endpoint: str,
+    **wishes: Any,
+) -> _Sending:
     route = connect(provider, client, model)
     plan = make_plan(
         template,
@@ -57,21 +169,7 @@ def submit(
     )
     route = connect(route, pace=plan.spec.pace)
     check_request(route, plan.spec)
-    nonce = secrets.token_hex(8) if fresh else ""
-    where = open_store(store)
-    folder = write_job(
-        frame,
-        plan,
-        where,
-        route.limits.within_tokens(plan.spec.max_enqueued_tokens),
-        nonce=nonce,
-        find_answers=None
-        if fresh
-        else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
-        approve=approve_job(plan.spec, where),
-    )
-    budget = Budget(plan.spec.max_cost, plan.spec.prices)
-    return Job(folder, output=plan.output, provider=route, budget=budget).send()
+    return _Sending(plan, route, open_store(store))
 
 
 def estimate(
