@@ -48,15 +48,31 @@ def find_lines(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) 
 def _order(file: pq.ParquetFile, part_rows: Sequence[int], part: int | None) -> Iterator[list[int]]:
     """The row groups of a part together, then the others one by one."""
     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    first: list[int] = []
-    if part is not None and part < len(part_rows):
-        starts = np.cumsum([0, *rows])
-        start = sum(part_rows[:part])
-        end = start + part_rows[part]
-        first = [i for i in range(len(rows)) if starts[i] < end and starts[i + 1] > start]
+    first = _groups_of(rows, part_rows, part) if part is not None and part < len(part_rows) else []
     if first:
         yield first
     yield from ([i] for i in range(len(rows)) if i not in first)
+
+
+def _groups_of(rows: Sequence[int], part_rows: Sequence[int], part: int) -> list[int]:
+    """The row groups, of so many rows each, that the lines of a part are in."""
+    starts, start = np.cumsum([0, *rows]), sum(part_rows[:part])
+    end = start + part_rows[part]
+    return [i for i in range(len(rows)) if starts[i] < end and starts[i + 1] > start]
+
+
+def pieces(folder: JobFolder) -> Iterator[pa.Table | None]:
+    """The lines of a job's sidecar, a part's at a time; None, for all, where it has no parts."""
+    if not folder.part_rows:
+        yield None
+        return
+    with folder.reading_sidecar() as file:
+        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    for part in range(len(folder.part_rows)):
+        with folder.reading_sidecar() as file:
+            yield file.read_row_groups(
+                _groups_of(rows, folder.part_rows, part), ["custom_id", "shard"]
+            )
 
 
 def _lines_in(

@@ -9,15 +9,24 @@ from typing import Any
 
 import pandas as pd
 
-from frameenrich.budget import approve_job, estimate_frame, measure
+from frameenrich.budget import (
+    Asked,
+    Counts,
+    approve_job,
+    check_price,
+    estimate_counts,
+    estimate_frame,
+    measure,
+)
 from frameenrich.cost import Budget, Estimate
 from frameenrich.errors import CredentialsError, FrameMismatchError, JobNotFoundError, StoreError
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
 from frameenrich.joining import join_parts
+from frameenrich.lines import find_lines
 from frameenrich.merge import output_columns
-from frameenrich.model import Limits
+from frameenrich.model import JobSpec, Limits
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parts import Part, Stage, staged
 from frameenrich.plan import Plan, Template, make_plan, ready_plan
@@ -188,16 +197,87 @@ def estimate(
     **wishes: Any,
 ) -> Estimate:
     """What a submit would send and cost; see ``df.llmbatch.estimate``."""
-    output = choose_output(labels, response_model, parser)
+    plan, where = _plan_to_estimate(
+        template,
+        model,
+        choose_output(labels, response_model, parser),
+        provider=provider,
+        client=client,
+        store=store,
+        endpoint=endpoint,
+        **wishes,
+    )
+    found = measure(where, plan.spec)
+    return estimate_frame(frame, plan, found, _answered(plan, where, fresh=fresh))
+
+
+def estimate_parts(
+    count: Callable[[JobSpec], Iterable[Counts]],
+    columns: Sequence[str],
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    fresh: bool = False,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Estimate:
+    """As `estimate`, for a frame that comes in parts.
+
+    Parameters
+    ----------
+    count : callable
+        Counts all parts, here or elsewhere, by `frameenrich.budget.count_frame`.
+    columns : sequence of str
+        The frame's columns, checked before anything is read of it.
+    template, model, **options
+        As ``df.llmbatch.submit`` takes them.
+    """
+    plan, where = _plan_to_estimate(
+        template,
+        model,
+        choose_output(labels, response_model, parser),
+        provider=provider,
+        client=client,
+        store=store,
+        endpoint=endpoint,
+        **wishes,
+    )
+    check_price(plan.spec)
+    plan.prompt.columns_used(list(columns))
+    counts, found = list(count(plan.spec)), measure(where, plan.spec)
+    return estimate_counts(counts, plan, found, _answered(plan, where, fresh=fresh))
+
+
+def _plan_to_estimate(
+    template: Template,
+    model: str,
+    output: Output,
+    *,
+    provider: str | Provider,
+    client: Any,
+    store: StoreLike,
+    endpoint: str,
+    **wishes: Any,
+) -> tuple[Plan, Store]:
     name, url = _route(provider, client, model, endpoint)
     plan = make_plan(template, model, output, url=url, provider=name, endpoint=endpoint, **wishes)
-    where = open_store(store)
+    return plan, open_store(store)
+
+
+def _answered(plan: Plan, where: Store, *, fresh: bool) -> Asked:
+    """What of some requests the store has good answers to."""
 
     def answered(sent: Halves) -> Iterable[bytes]:
         found = None if fresh else find_answers(where, plan.spec, plan.output, sent)
         return () if found is None else found.origins
 
-    return estimate_frame(frame, plan, measure(where, plan.spec), answered)
+    return answered
 
 
 def _route(provider: str | Provider, client: Any, model: str, endpoint: str) -> tuple[str, str]:
@@ -356,8 +436,21 @@ def open_job(
     return Job(open_store(store).job(id), provider=provider, client=client)
 
 
-def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
+def find_job(
+    frame: pd.DataFrame, store: StoreLike = None, *, part: int | None = None, **handles: Any
+) -> Job:
     """The newest job that was made for this frame; a pilot only where there is no other.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The frame, or some rows of it.
+    store : str, PathLike or Store, optional
+        Where to look.
+    part : int, optional
+        Which part these rows are of, where the frame is larger than memory.
+    **handles
+        As `Job` takes them.
 
     Raises
     ------
@@ -373,7 +466,8 @@ def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Jo
     folders, damages = readable_jobs(where)
     for folder in sorted(folders, key=lambda folder: folder.spec.pilot):
         try:
-            match = match_frame(frame, folder, folder.sidecar())
+            lines = folder.sidecar() if part is None else find_lines(folder, frame, part)
+            match = match_frame(frame, folder, lines)
             if match is None or not match.seen.any():
                 continue
             refuse_mismatch(match, frame, folder)
