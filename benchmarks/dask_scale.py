@@ -29,8 +29,7 @@ from distributed import Client, LocalCluster
 
 import frameenrich.dask  # noqa: F401 - registers ddf.llmbatch
 
-TEMPLATE = "Product: {{ title }}\nPrice: {{ price }} USD\nWhich department sells it?"
-LABELS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
+TEMPLATE = "Which department sells {{ title }} for {{ price }} USD?"
 SERVER = Path(__file__).parent.parent / "tests" / "batch_server"
 WORDS = ("skillet", "rake", "shirt", "headphones", "abacus", "kettle", "trowel", "scarf")
 
@@ -46,7 +45,7 @@ class Partition:
         """The partition of a number."""
         rows = range(number * self.rows, min((number + 1) * self.rows, self.total))
         titles = [f"A {WORDS[n % 8]} made to last, no. {n}" for n in rows]
-        return pd.DataFrame({"title": titles, "price": [n % 900 / 10 for n in rows]}, index=rows)
+        return pd.DataFrame({"title": titles, "price": [n % 900 for n in rows]}, index=rows)
 
 
 @contextmanager
@@ -98,11 +97,14 @@ class Watch:
 
 
 def run(rows: int, partition_rows: int, folder: str) -> None:
-    """Submit, wait, collect; every row has to come back with its own answer."""
-    meta = Partition(0, 0)(0).astype({"title": "str", "price": "float64"})
+    """Submit, wait, collect; every row has to come back with the answer to its own request."""
+    meta = Partition(0, 0)(0).astype({"title": "str", "price": "int64"})
     count = math.ceil(rows / partition_rows)
     cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=f"{folder}/dask"
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        local_directory=f"{folder}/dask",
     )
     with server_process() as (url, server), cluster, Client(cluster) as workers:
         pids = sorted(workers.run(os.getpid).values())
@@ -111,14 +113,15 @@ def run(rows: int, partition_rows: int, folder: str) -> None:
         watch.stage("at rest", lambda: time.sleep(0.1))
         ddf = dd.from_map(Partition(partition_rows, rows), range(count), meta=meta)
         with openai.OpenAI(api_key="sk-none", base_url=url) as client:
-            options = {"labels": LABELS, "client": client, "store": f"{folder}/store"}
+            options = {"client": client, "store": f"{folder}/store"}
             job = watch.stage(
                 "submit", lambda: ddf.llmbatch.submit(TEMPLATE, "gpt-4o-mini", **options)
             )
             watch.stage("wait", lambda: job.wait(poll_seconds=1))
             out = ddf.llmbatch.collect(job)
-            good = out["llmbatch_status"].eq("ok") & out["llmbatch"].notna()
-            assert watch.stage("collect", lambda: int(good.sum().compute())) == rows
+            asked = "Which department sells " + out["title"] + " for "
+            right = out["llmbatch"] == "echo: " + asked + out["price"].astype("str") + " USD?"
+            assert watch.stage("collect", lambda: int(right.sum().compute())) == rows
             assert len(job.requests) == count
 
 

@@ -159,7 +159,7 @@ class Bucket:
             sidecar = f"{draft}/{SIDECAR}"
             self._put_all({here: there for here, there in files.items() if here != sidecar})
             for relative, path in adopted.items():
-                self._check(destination)
+                self._check(f"{destination}/{relative}")
                 self._fs.cp_file(path, f"{destination}/{relative}")
             return sidecar not in files or self._put(sidecar, files[sidecar], mode="create")
 
@@ -205,17 +205,19 @@ class Bucket:
             return
         folders = {each["name"].rstrip("/") for each in found if each["type"] == "directory"}
         for folder in folders - jobs:
-            if self._age_seconds(folder) <= _STALE_SECONDS:
+            staging = folder.rpartition("/")[2].startswith(DRAFT)
+            if self._age_seconds(folder, leases=staging) <= _STALE_SECONDS:
                 continue
-            if folder.rpartition("/")[2].startswith(DRAFT):
+            if staging:
                 self._empty(folder)
             else:
                 with contextlib.suppress(JobBusyError), self.lock(folder, 0.0):
                     if not self._objects.exists(f"{folder}/{SIDECAR}"):
                         self._clear(folder)
 
-    def _age_seconds(self, folder: str) -> float:
-        found = [path for path in self._fs.find(folder) if not path.endswith(f"/{_LEASE}")]
+    def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
+        every = self._fs.find(folder)
+        found = [path for path in every if leases or not path.endswith(f"/{_LEASE}")]
         try:
             moments = [self._fs.modified(path).timestamp() for path in found]
         except FileNotFoundError:  # somebody is at work in it

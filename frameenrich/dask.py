@@ -140,7 +140,7 @@ class DaskAccessor:
         found = self._job(job, store, client)
         collector = found.collector(**options).with_parsed(meta)
         parts = self._frame.to_delayed()
-        task = dask.delayed(collector, pure=True, traverse=False)
+        task = dask.delayed(collector, pure=False, traverse=False)  # answers may come meanwhile
         collected: DataFrame = dd.from_delayed(
             [task(part, number) for number, part in enumerate(parts)],
             meta=collector.like(_empty(self._frame)),
@@ -160,7 +160,7 @@ class DaskAccessor:
     ) -> pd.DataFrame:
         """The frame's flagged rows under its index, in this process; see `Job.flagged`."""
         collector = self._job(job, store, client).collector(**reading)
-        task = dask.delayed(collector.flagged, pure=True, traverse=False)
+        task = dask.delayed(collector.flagged, pure=False, traverse=False)
         found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(task, self._frame))
         filled = [part for part in found if len(part)]
         return pd.concat(filled) if filled else found[0]
