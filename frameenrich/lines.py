@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from frameenrich.gather import frame_keys
-from frameenrich.keys import find_keys
+from frameenrich.keys import find_keys, key_columns
 from frameenrich.store import JobFolder
 from frameenrich.tally import Positions
 
@@ -30,19 +30,18 @@ def find_lines(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) 
         Where the rows most likely are: the lines of this part are looked at first, the others only
         for keys that are not there.
     """
+    found = [folder.schema.empty_table()]
+    keys = frame_keys(frame, folder.spec, key_columns(found[0]).column_names)
+    if keys is None:
+        return found[0]
+    left = np.arange(len(keys))
     with folder.reading_sidecar() as file:
-        own = [name for name in file.schema_arrow.names if name.startswith("key_")]
-        keys = frame_keys(frame, folder.spec, own)
-        found = [file.schema_arrow.empty_table()]
-        if keys is None:
-            return found[0]
-        left = np.arange(len(keys))
         for groups in _order(file, folder.part_rows, part):
             if not len(left):
                 break
             lines, left = _lines_in(file, groups, keys, left)
             found.append(lines)
-        return pa.concat_tables(found)
+    return pa.concat_tables(found)
 
 
 def _order(file: pq.ParquetFile, part_rows: Sequence[int], part: int | None) -> Iterator[list[int]]:
