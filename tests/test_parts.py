@@ -7,14 +7,18 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
+from crash import KillPoint, forked, ledger, server_process, watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +194,17 @@ def test_a_later_round_is_collected_with_the_parts(store: Path, tmp_path: Path) 
     assert out["llmbatch_attempt"].tolist() == [1, 2, 1, 1, 1, 2, 1]
     pd.testing.assert_frame_equal(job.collect(pd.concat(PARTS), usage=True), out)
 
+    choice = {"message": {"content": ""}, "finish_reason": "stop"}
+    response = {"status_code": 200, "body": {"choices": [choice]}}
+    line = json.dumps({"custom_id": "r1-row-k1", "response": response, "error": None})
+    (tmp_path / "again.jsonl").write_text(f"{line}\n")
+    job.import_responses(tmp_path / "again.jsonl")
+    collector = job.collector()
+    flagged = pd.concat([collector.flagged(part, n) for n, part in enumerate(PARTS)])
+    pd.testing.assert_frame_equal(flagged, job.flagged(pd.concat(PARTS)))
+    assert flagged["status"].to_dict() == {"k1": "empty", "k5": "empty"}
+    assert [attempt["status"] for attempt in flagged["history"]["k5"]] == ["missing"]
+
 
 def test_a_key_in_two_parts_is_refused(store: Path) -> None:
     """The message names the key, the parts and the way out; nothing is left behind."""
@@ -269,6 +284,49 @@ def test_a_part_may_be_written_twice_at_once_in_other_processes(store: Path) -> 
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before
         assert len(list(store.glob(".frameenrich-draft-*"))) == 1
     assert [path.name for path in store.iterdir()] == [".gitignore"]
+
+
+def steps_until(kill_at: int, base_url: str, store: Path) -> int:
+    """Submit in a child that is killed at a step; how it ended."""
+
+    def work() -> None:
+        plain = httpx2.Client(verify=False)
+        client = openai.OpenAI(
+            api_key="sk-test", base_url=base_url, http_client=plain, max_retries=0
+        )
+        watch(KillPoint(kill_at))
+        submit(named_after(store), store, provider=OpenAIBatch(client, wait_seconds=0.002))
+
+    return forked(work)
+
+
+def named_after(store: Path) -> list[pd.DataFrame]:
+    """Parts whose keys are no other store's; two of the requests are one."""
+    frame = titled([f"{store.name} {title}" for title in "abcad"])
+    return cut(frame.set_axis([f"{store.name}{n}" for n in range(5)]), [2, 4])
+
+
+def test_the_paying_process_may_be_killed_anywhere(tmp_path: Path) -> None:
+    """The same submit again goes on: each request is paid once, and no step's remains are a job."""
+    with server_process(instant=True) as base_url:
+        kills = 0
+        for kill_at in itertools.count(4, 19):
+            store = tmp_path / f"s{kill_at}"
+            ended = steps_until(kill_at, base_url, store)
+            with openai.OpenAI(api_key="sk-test", base_url=base_url) as client:
+                job = submit(named_after(store), store, provider=OpenAIBatch(client))
+                out = collect(job.wait(poll_seconds=0.001), named_after(store))
+            assert out["llmbatch"].tolist() == [f"echo: Say {title}." for title in out["title"]]
+            assert open_store(store).job_ids() == [job.id]
+            if ended == 0:
+                break
+            assert ended == signal.SIGKILL
+            kills += 1
+        executed = ledger(base_url)["executed"]
+
+    assert kills >= 8
+    assert set(executed.values()) == {1}
+    assert len(executed) == 4 * (kills + 1)
 
 
 def test_a_store_that_a_worker_does_not_share_is_told(store: Path, tmp_path: Path) -> None:
