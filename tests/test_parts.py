@@ -31,7 +31,6 @@ from frameenrich.errors import (
     RowKeyError,
     StoreError,
 )
-from frameenrich.keys import find_keys
 from frameenrich.lines import find_lines
 from frameenrich.model import JobSpec, Limits, Message
 from frameenrich.parts import Part, Stage, staged, write_part
@@ -367,18 +366,28 @@ def test_keys_of_several_types_become_one(store: Path) -> None:
     assert collect(job, parts)["llmbatch_status"].tolist() == ["pending"] * 3
 
 
-def test_lines_are_found_in_a_job_of_no_parts(store: Path) -> None:
-    """Row groups are searched one by one, until all keys are found."""
-    frame = pd.DataFrame({"title": "a"}, index=range(40_000))
+@pytest.mark.parametrize("kind", [int, "{:05}".format, float], ids=["numbers", "texts", "floats"])
+def test_lines_are_found_in_a_job_of_no_parts(kind: Any, store: Path) -> None:
+    """Row groups are searched until all keys are found; those that cannot have them, not at all."""
+    frame = pd.DataFrame({"title": "a"}, index=[kind(n) for n in range(40_000)])
     job = frame.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
     folder = JobFolder(Store(store), job.id)
     some = frame.iloc[[39_999, 5, 32_768]]
 
-    lines = find_lines(folder, some)
-
-    assert lines["key_0"].to_pylist() == [5, 32_768, 39_999]
-    assert find_keys(lines.select(["key_0"]), lines.select(["key_0"])).tolist() == [0, 1, 2]
+    assert find_lines(folder, some)["key_0"].to_pylist() == [kind(n) for n in (5, 32_768, 39_999)]
     assert job.collect_part(some)["llmbatch_status"].tolist() == ["pending"] * 3
+
+    with folder.reading_sidecar() as file:
+        start = file.metadata.row_group(0).column(0).data_page_offset
+    sidecar = Path(job.path) / "sidecar.parquet"
+    data = bytearray(sidecar.read_bytes())
+    data[start + 40 : start + 60] = bytes(20)  # reading the first group would now fail
+    sidecar.write_bytes(data)
+    if kind is float:
+        with pytest.raises(StoreError):
+            find_lines(folder, frame.iloc[[39_999]])
+    else:
+        assert len(find_lines(folder, frame.iloc[[39_999]])) == 1
 
 
 def test_parts_in_a_bucket(tmp_path: Path) -> None:
