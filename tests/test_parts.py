@@ -130,6 +130,37 @@ def test_however_a_frame_is_cut(
         shutil.rmtree(folder)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    known=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4),
+    titles=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=10),
+    ends=st.lists(st.integers(0, 10), max_size=3),
+    max_requests=st.integers(1, 4),
+)
+def test_whatever_the_store_has_answered(
+    known: list[str], titles: list[str], ends: list[int], max_requests: int
+) -> None:
+    """What is reused and what is sent, and under which names, is as for the frame as a whole."""
+    frame, folder = titled(titles), Path(tempfile.mkdtemp())
+    parts = cut(frame, [min(end, len(frame)) for end in ends])
+    try:
+        earlier = titled(known).llmbatch.submit(
+            TEMPLATE, "m", name="earlier", provider="file", store=folder / "parts"
+        )
+        answer(earlier, folder)
+        shutil.copytree(folder / "parts", folder / "whole")
+        options: dict[str, Any] = {"provider": FilesOf(max_requests)}
+        job = submit(parts, folder / "parts", **options)
+        whole = frame.llmbatch.submit(TEMPLATE, "m", store=folder / "whole", **options)
+
+        assert (job.id, job.reused, sent(job)) == (whole.id, whole.reused, sent(whole))
+        expected = whole.collect(frame, usage=True)
+        pd.testing.assert_frame_equal(collect(job, parts, usage=True), expected)
+        assert expected["llmbatch_status"].eq("ok").tolist() == frame["title"].isin(known).tolist()
+    finally:
+        shutil.rmtree(folder)
+
+
 class FilesOf(FileProvider):
     """The provider ``file`` with small files."""
 
