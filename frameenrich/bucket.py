@@ -12,16 +12,25 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import stat
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
-from frameenrich.disk import READ_BYTES, SIDECAR, draft_folder, file_lock, staged, unwritable
+from frameenrich.disk import (
+    DRAFT,
+    READ_BYTES,
+    SIDECAR,
+    draft_folder,
+    file_lock,
+    staged,
+    unwritable,
+)
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, JobBusyError, StoreError
 from frameenrich.lease import Lease, held
 from frameenrich.objects import Objects, OvertakenError, PlainObjects, S3Objects
@@ -121,8 +130,21 @@ class Bucket:
 
     # --- a job's folder ---------------------------------------------------------------------------
 
-    def publish(self, draft: str, destination: str) -> bool:
-        """Put a filled folder's files as objects, the sidecar last, which makes it a job."""
+    @contextlib.contextmanager
+    def staging(self, root: str) -> Iterator[str]:
+        """A place of the store for what other processes put; empty at the end."""
+        path = f"{root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            yield path
+        finally:
+            with self.reaching(path):
+                self._empty(path)
+
+    def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
+        """Put a filled folder's files as objects, the sidecar last, which makes it a job.
+
+        What is `adopted` is copied from its place in the store, and passes through no computer.
+        """
         if self.exists(f"{destination}/{SIDECAR}"):
             return False
         with self.reaching(destination), self.lock(destination, _PUBLISH_SECONDS):
@@ -136,6 +158,9 @@ class Bucket:
             }
             sidecar = f"{draft}/{SIDECAR}"
             self._put_all({here: there for here, there in files.items() if here != sidecar})
+            for relative, path in adopted.items():
+                self._check(f"{destination}/{relative}")
+                self._fs.cp_file(path, f"{destination}/{relative}")
             return sidecar not in files or self._put(sidecar, files[sidecar], mode="create")
 
     def _put_all(self, files: dict[str, str]) -> None:
@@ -158,6 +183,12 @@ class Bucket:
             return False
         return True
 
+    def _empty(self, folder: str) -> None:
+        """Remove everything in a folder that was never to be a job, leases of the dead too."""
+        for path in self._fs.find(folder):
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(path)
+
     def _clear(self, folder: str) -> None:
         """Remove what a process that died before its sidecar left in a folder that is no job's."""
         left = [path for path in self._fs.find(folder) if not path.endswith(f"/{_LEASE}")]
@@ -174,13 +205,19 @@ class Bucket:
             return
         folders = {each["name"].rstrip("/") for each in found if each["type"] == "directory"}
         for folder in folders - jobs:
-            if self._age_seconds(folder) > _STALE_SECONDS:
+            staging = folder.rpartition("/")[2].startswith(DRAFT)
+            if self._age_seconds(folder, leases=staging) <= _STALE_SECONDS:
+                continue
+            if staging:
+                self._empty(folder)
+            else:
                 with contextlib.suppress(JobBusyError), self.lock(folder, 0.0):
                     if not self._objects.exists(f"{folder}/{SIDECAR}"):
                         self._clear(folder)
 
-    def _age_seconds(self, folder: str) -> float:
-        found = [path for path in self._fs.find(folder) if not path.endswith(f"/{_LEASE}")]
+    def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
+        every = self._fs.find(folder)
+        found = [path for path in every if leases or not path.endswith(f"/{_LEASE}")]
         try:
             moments = [self._fs.modified(path).timestamp() for path in found]
         except FileNotFoundError:  # somebody is at work in it

@@ -7,7 +7,7 @@ are paid for, too. What runs counts as much as it can still cost. Only reads the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -75,14 +75,33 @@ def estimate_frame(
     ParameterError
         The model's price is not known.
     """
-    spec, rate = plan.spec, rate_of(plan.spec)
+    check_price(plan.spec)
+    return estimate_counts([count_frame(frame, plan)], plan, measured, answered)
+
+
+def check_price(spec: JobSpec) -> Rates:
+    """What a job goes by.
+
+    Raises
+    ------
+    ParameterError
+        The model's price is not known.
+    """
     rates = (
-        Rates(FREE, FREE) if rate == "free" else find_rates(spec.model, spec.prices, spec.provider)
+        Rates(FREE, FREE)
+        if rate_of(spec) == "free"
+        else find_rates(spec.model, spec.prices, spec.provider)
     )
     if rates is None:
         raise unknown_price(spec.model)
-    check_frame(frame, plan)
-    counts = _count_frame(frame, plan)
+    return rates
+
+
+def estimate_counts(
+    parts: Sequence[Counts], plan: Plan, measured: Measured | None, answered: Asked
+) -> Estimate:
+    """What submitting a frame would send and cost, given what was counted of its parts."""
+    spec, counts = plan.spec, _together(parts)
     reused = halves(b"".join(answered(counts.hashes)))
     free = np.isin(counts.hashes, reused)
     paid = ~free
@@ -97,22 +116,24 @@ def estimate_frame(
     return make_estimate(
         spec.model,
         demand,
-        rates,
-        rate,
-        rows=len(frame),
-        skipped=len(frame) - counts.asked,
+        check_price(spec),
+        rate_of(spec),
+        rows=counts.rows,
+        skipped=counts.rows - counts.asked,
         reused=int(free.sum()),
         measured=measured,
     )
 
 
 @dataclass(frozen=True)
-class _Counts:
+class Counts:
     """The distinct requests of a frame: halves of their hashes in order, and their tokens.
 
-    ``asked`` is how many rows have a request, ``last`` what was counted of one of them.
+    ``rows`` is how many rows there are, ``asked`` how many of them have a request, ``last`` what
+    was counted of one of them.
     """
 
+    rows: int
     hashes: Halves
     tokens: npt.NDArray[np.int64]
     images: npt.NDArray[np.int64]
@@ -120,7 +141,15 @@ class _Counts:
     last: Counted
 
 
-def _count_frame(frame: pd.DataFrame, plan: Plan) -> _Counts:
+def count_frame(frame: pd.DataFrame, plan: Plan) -> Counts:
+    """Render a frame and count the tokens of its requests.
+
+    Raises
+    ------
+    InputError
+        A row cannot be asked, or the keys do not name the rows.
+    """
+    check_frame(frame, plan)
     counter, last, asked = TokenCounter(plan.spec.endpoint), _EMPTY, 0
     hashes, tokens = np.empty(len(frame), np.uint64), np.empty(len(frame), np.int64)
     images = np.zeros(len(frame), np.int64)
@@ -132,7 +161,20 @@ def _count_frame(frame: pd.DataFrame, plan: Plan) -> _Counts:
             tokens[i], images[i] = last.prompt_tokens, last.uncounted
         asked += len(found.bodies)
     distinct, first = np.unique(hashes[:asked], return_index=True)
-    return _Counts(distinct, tokens[first], images[first], asked, last)
+    return Counts(len(frame), distinct, tokens[first], images[first], asked, last)
+
+
+def _together(parts: Sequence[Counts]) -> Counts:
+    """Parts of one frame as one."""
+    distinct, first = np.unique(np.concatenate([p.hashes for p in parts]), return_index=True)
+    return Counts(
+        sum(p.rows for p in parts),
+        distinct,
+        np.concatenate([p.tokens for p in parts])[first],
+        np.concatenate([p.images for p in parts])[first],
+        sum(p.asked for p in parts),
+        next((p.last for p in parts if p.asked), _EMPTY),
+    )
 
 
 def measure(store: Store, spec: JobSpec) -> Measured | None:
@@ -371,7 +413,11 @@ _USAGE_TYPES = {
 
 
 def row_costs(
-    folder: JobFolder, prices: Prices, found: Gathered, positions: Positions
+    folder: JobFolder,
+    prices: Prices,
+    found: Gathered,
+    positions: Positions,
+    shares: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """What each row of a frame cost, USD; NaN where a price is not known or there is no request.
 
@@ -384,18 +430,21 @@ def row_costs(
     folder, prices, found : JobFolder, Prices, Gathered
         The job, its prices, and what was gathered of it.
     positions : int64 array
-        Where the frame's rows are in the job's sidecar; -1 for rows it never saw.
+        Where the frame's rows are in what was gathered; -1 for rows that the job never saw.
+    shares : int64 array, optional
+        How many rows of the job share each line's request, where not all lines were gathered.
     """
     cost = _cost_by_slot(folder, prices, found)
-    asked = found.slots[found.slots >= 0]
-    cost /= np.maximum(np.bincount(asked, minlength=len(cost)), 1)
-    slots = np.where(positions >= 0, found.slots[positions], -1)
+    if shares is None:
+        shares = np.bincount(found.slots[found.slots >= 0], minlength=len(cost))
+    cost[: len(shares)] /= np.maximum(shares, 1)
+    slots = found.at(positions)
     return np.where(slots >= 0, cost[slots], math.nan)
 
 
 def _cost_by_slot(folder: JobFolder, prices: Prices, found: Gathered) -> npt.NDArray[np.float64]:
     """What each request of round 0 cost, with its later rounds."""
-    till, cost = _Till(folder, prices), np.zeros(len(found.slots))
+    till, cost = _Till(folder, prices), np.zeros(found.tally.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
             asked = model_of(shard)
@@ -411,9 +460,11 @@ def _requests_by_shard(
     folder: JobFolder, found: Gathered, round_: int
 ) -> Iterator[tuple[ShardFolder, pa.Array, Positions]]:
     """Each shard of a round with its custom_ids and the slots that they answer."""
-    table = folder.sidecar(round_)
-    ids, slots = table["custom_id"], found.find(table["answers"]) if round_ else found.slots
-    numbers = table["shard"].to_numpy()
+    ids, numbers, slots = found.custom_ids, found.shards, found.slots
+    if round_:
+        table, slots = found.asked_again(folder, round_)
+        ids, numbers = table["custom_id"], table["shard"].to_numpy()
     for shard in folder.shards(round_):
         places = np.flatnonzero(numbers == shard.number)
-        yield shard, ids.take(pa.array(places)), slots[places]
+        if len(places):
+            yield shard, ids.take(pa.array(places)), slots[places]

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,7 @@ from frameenrich.errors import JobBusyError, StoreError
 
 READ_BYTES = 512 * 1024
 SIDECAR = "sidecar.parquet"
-_DRAFT = ".frameenrich-draft-"
+DRAFT = ".frameenrich-draft-"
 _STALE_DRAFT_SECONDS = 24 * 3600
 
 
@@ -49,8 +49,19 @@ class Disk:
         """A folder to fill, from which one rename makes a job."""
         return draft_folder(root)
 
-    def publish(self, draft: str, destination: str) -> bool:
+    def staging(self, root: str) -> contextlib.AbstractContextManager[str]:
+        """A folder of the store for what other processes write; gone at the end."""
+        return draft_folder(root)
+
+    def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
         """Make a filled folder the destination; False where that is there already, and whole.
+
+        Parameters
+        ----------
+        draft, destination : str
+            The folder, and what it becomes.
+        adopted : mapping
+            Files of the store that are moved into it first, by their place in it.
 
         Raises
         ------
@@ -59,6 +70,9 @@ class Disk:
         """
         if os.path.isdir(destination):
             return _complete(destination)
+        for relative, path in adopted.items():
+            os.makedirs(os.path.dirname(f"{draft}/{relative}"), mode=0o700, exist_ok=True)
+            os.rename(path, f"{draft}/{relative}")
         try:
             os.rename(draft, destination)
         except OSError:
@@ -129,7 +143,7 @@ def staged(folder: str, path: str) -> Iterator[IO[bytes]]:
 def draft_folder(parent: str) -> Iterator[str]:
     """A new folder below `parent`, gone at the end unless it was renamed."""
     _sweep(parent)
-    path = f"{parent}/{_DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+    path = f"{parent}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
     os.mkdir(path, mode=0o700)
     try:
         yield path
@@ -139,7 +153,7 @@ def draft_folder(parent: str) -> Iterator[str]:
 
 def _sweep(parent: str) -> None:
     """Remove drafts that a killed process left behind long ago."""
-    for entry in Path(parent).glob(f"{_DRAFT}*"):
+    for entry in Path(parent).glob(f"{DRAFT}*"):
         with contextlib.suppress(OSError):
             if time.time() - entry.stat().st_mtime > _STALE_DRAFT_SECONDS:
                 shutil.rmtree(entry, ignore_errors=True)

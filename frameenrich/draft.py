@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.disk import SIDECAR, sync
+
+
+class Place(Protocol):
+    """Where drafts become folders: a store."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file of the store to read from."""
+
+    def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
+        """Make a filled folder a folder of the store; False where that is there already."""
 
 
 class Draft:
@@ -21,14 +31,19 @@ class Draft:
     ----------
     path : str
         The folder to fill.
-    publish : callable
-        Makes the filled folder a folder of the store; False where that is there already.
+    place : Place
+        Where it goes.
     """
 
-    def __init__(self, path: str, publish: Callable[[str, str], bool]) -> None:
+    def __init__(self, path: str, place: Place) -> None:
         self._path = path
-        self._publish = publish
+        self._place = place
         self._files: dict[str, IO[bytes]] = {}
+        self._adopted: dict[str, str] = {}
+
+    def adopt(self, relative: str, path: str) -> None:
+        """Have a file that is in the store already become the draft's, unread and unchanged."""
+        self._adopted[relative] = path
 
     def file(self, relative: str) -> IO[bytes]:
         """A file of the draft, opened for writing once and kept open until it is closed."""
@@ -50,8 +65,13 @@ class Draft:
         """The lines of some of the draft's files, which are finished by that."""
         for relative in names:
             self.close_file(relative)
-            with open(f"{self._path}/{relative}", "rb") as file:
+            with self._opened(relative) as file:
                 yield from file
+
+    def _opened(self, relative: str) -> IO[bytes]:
+        if relative in self._adopted:
+            return self._place.open(self._adopted[relative])
+        return open(f"{self._path}/{relative}", "rb")
 
     def write(self, relative: str, data: bytes) -> None:
         """A small file at once."""
@@ -94,4 +114,4 @@ class Draft:
         """Make the draft the folder `target` of the store; False where that is there already."""
         for relative in list(self._files):
             self.close_file(relative)
-        return self._publish(self._path, target)
+        return self._place.publish(self._path, target, self._adopted)

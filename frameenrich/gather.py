@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.fingerprint import fingerprint
 from frameenrich.hashes import HASH_BYTES
 from frameenrich.images import image_cells
-from frameenrich.keys import find_keys, key_names, read_keys, show_key
+from frameenrich.keys import find_keys, key_columns, key_names, read_keys, show_key
 from frameenrich.model import HASHES, Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.plan import prompt_of
@@ -48,12 +48,13 @@ _REFUSED_BY_VALIDATION = 400
 class Gathered:
     """A job's results, and the lines that belong to none of its requests.
 
-    ``custom_ids`` is the sidecar's column, ``slots`` each of its lines' slot in the tally, -1 for
-    a line without a request.
+    ``custom_ids`` and ``shards`` are the sidecar's columns, ``slots`` each of its lines' slot in
+    the tally, -1 for a line without a request.
     """
 
     tally: Tally
     custom_ids: pa.Array
+    shards: npt.NDArray[np.int32]
     slots: Positions
     strangers: int
     unreadable: int
@@ -72,7 +73,20 @@ class Gathered:
         """The slots of some custom_ids of round 0; -1 for one that is none."""
         found = pc.index_in(custom_ids, value_set=self.custom_ids).fill_null(-1)
         positions: Positions = found.to_numpy(zero_copy_only=False).astype(np.int64)
+        return self.at(positions)
+
+    def at(self, positions: Positions) -> Positions:
+        """The slots of some lines; -1 for position -1, and for a line without a request."""
+        if not len(self.slots):
+            return np.full(len(positions), -1)
         return np.where(positions >= 0, self.slots[positions], -1)
+
+    def asked_again(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
+        """The lines of a later round's sidecar that are about these requests, and their slots."""
+        table = folder.sidecar(round_)
+        slots = self.find(table["answers"])
+        own = slots >= 0
+        return (table, slots) if own.all() else (table.filter(pa.array(own)), slots[own])
 
 
 def gather(
@@ -81,7 +95,7 @@ def gather(
     only_round: int | None = None,
     *,
     details: Collection[str] = (),
-    sidecar: pa.Table | None = None,
+    lines: pa.Table | None = None,
 ) -> Gathered:
     """Read every response of a job, or of one of its rounds, into a tally of its requests.
 
@@ -93,29 +107,28 @@ def gather(
         Which round's.
     details : collection of str
         What to keep beside values, statuses and errors (`frameenrich.tally.DETAILS`).
-    sidecar : Table, optional
-        The lines of the job's sidecar that matter, with `LINE`'s columns at least; by default all.
-        Only the shards that they name are read, and slots are counted among them.
+    lines : Table, optional
+        The lines of the sidecar that matter, with `LINE`'s columns at least; by default all. Only
+        the shards that they name are read, slots are counted among them, and responses to others
+        count as strangers.
 
     Notes
     -----
     Never raises for what a response holds: a broken line loses only itself.
     """
-    lines = folder.sidecar(columns=list(LINE)) if sidecar is None else sidecar
-    found = _Gathering(output, Tally(len(lines), output.fields, details), details)
-    custom_ids = _whole(lines["custom_id"])
+    lines = folder.sidecar(columns=list(LINE)) if lines is None else lines
+    found = _Gathering(output, Tally(max(len(lines), 1), output.fields, details), details)
+    custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
     slots = np.full(len(lines), -1, dtype=np.int64)
     rounds = range(folder.rounds())
-    for shard, places in _by_shard(folder, 0, lines["shard"].to_numpy()):
+    for shard, places in _by_shard(folder, 0, shards):
         ids = _at(custom_ids, places)
         slots[places] = _first_places(ids, places)
         if only_round in {None, 0}:
             found.read(shard, ids, slots[places])
-    whole = Gathered(found.tally, custom_ids, slots, 0, 0)
+    whole = Gathered(found.tally, custom_ids, shards, slots, 0, 0)
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
-        table = folder.sidecar(round_)
-        answers = whole.find(table["answers"])
-        asked, answers = table.filter(pa.array(answers >= 0)), answers[answers >= 0]
+        asked, answers = whole.asked_again(folder, round_)
         found.tally.ask_again(answers)
         for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
             found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
@@ -263,7 +276,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
         were made in another way.
     """
     spec = folder.spec
-    keys = _frame_keys(frame, spec, sidecar)
+    keys = frame_keys(frame, spec, key_columns(sidecar).column_names)
     if keys is None or spec.version != HASHES:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
@@ -282,12 +295,12 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     return Match(positions, seen[changed], keys)
 
 
-def _frame_keys(frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table) -> pa.Table | None:
+def frame_keys(frame: pd.DataFrame, spec: JobSpec, own: Sequence[str]) -> pa.Table | None:
+    """A frame's keys; None where it lacks some, or has others than the job's `own` columns."""
     if spec.key is not None and any(name not in frame.columns for name in spec.key):
         return None
     keys = read_keys(frame, spec.key)
-    own = [name for name in sidecar.column_names if name.startswith("key_")]
-    return keys if keys.column_names == own else None
+    return keys if keys.column_names == list(own) else None
 
 
 def _as_submitted(
@@ -321,7 +334,25 @@ def refuse_mismatch(match: Match | None, frame: pd.DataFrame, folder: JobFolder)
     FrameMismatchError
         The frame lacks columns, none of its rows is in the job, or rows changed under their keys.
     """
-    names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
+    match = refuse_changed(match, frame, folder)
+    if not match.seen.any():
+        names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
+        raise FrameMismatchError(
+            f"None of the frame's {len(frame)} keys ({names}) is in the job {folder.id}.",
+            "Collect on the frame that was submitted, or use job.collect() without a frame.",
+            job_id=folder.id,
+        )
+    return match
+
+
+def refuse_changed(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -> Match:
+    """Give back a match of rows that the job has seen as they are, or never.
+
+    Raises
+    ------
+    FrameMismatchError
+        The frame lacks columns, rows changed under their keys, or the job is of an earlier version.
+    """
     if match is None and folder.spec.version != HASHES:
         raise FrameMismatchError(
             f"The job {folder.id} was written by another version of frameenrich, whose hashes tell "
@@ -330,15 +361,10 @@ def refuse_mismatch(match: Match | None, frame: pd.DataFrame, folder: JobFolder)
             job_id=folder.id,
         )
     if match is None:
+        names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
         raise FrameMismatchError(
             f"The frame lacks the key {names} or a template column of the job {folder.id}, so its "
             "rows cannot be told to be the same.",
-            "Collect on the frame that was submitted, or use job.collect() without a frame.",
-            job_id=folder.id,
-        )
-    if not match.seen.any():
-        raise FrameMismatchError(
-            f"None of the frame's {len(frame)} keys ({names}) is in the job {folder.id}.",
             "Collect on the frame that was submitted, or use job.collect() without a frame.",
             job_id=folder.id,
         )

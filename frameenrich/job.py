@@ -16,24 +16,23 @@ from frameenrich import advance as steps
 from frameenrich import drive
 from frameenrich import regenerate as again
 from frameenrich.asked import find_requests
-from frameenrich.budget import approve_round, job_usage, prices_of, row_costs
+from frameenrich.budget import approve_round, job_usage, prices_of
 from frameenrich.card import card_html
-from frameenrich.column import Positions
-from frameenrich.cost import Budget, JobUsage, check_max_cost, with_costs
+from frameenrich.collect import Collector, flagged_rows, key_frame, with_answers
+from frameenrich.cost import Budget, JobUsage, check_max_cost
 from frameenrich.data_answers import READERS
 from frameenrich.drive import Deadline, JobStatus
 from frameenrich.errors import (
     BudgetError,
-    ColumnCollisionError,
     CredentialsError,
     FrameEnrichWarning,
     OutputError,
     ParameterError,
     ResponsesError,
 )
-from frameenrich.gather import LINE, gather, match_frame, refuse_mismatch
+from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.glance import glance
-from frameenrich.merge import answer_columns, details_wanted, with_columns
+from frameenrich.keys import key_columns
 from frameenrich.model import BatchStatus, JobSpec
 from frameenrich.output import Output, Parser, choose_output
 from frameenrich.parse import read_response, split_lines
@@ -371,25 +370,26 @@ class Job:
         """
         budget = self._wished(max_cost, prices)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
-        if max_rounds and not wait:
-            raise ParameterError(
-                f"max_rounds={max_rounds} without wait=True.",
-                "Add wait=True: a round can only follow when the one before it has ended.",
-            )
-        if max_cost is not None and not max_rounds:
-            raise ParameterError(
-                f"max_cost={max_cost} without max_rounds=, and so nothing to pay for.",
-                "Add wait=True and max_rounds=, or give max_cost= to submit or regenerate.",
-            )
+        _check_rounds(max_rounds, max_cost, wait=wait)
         if frame is not None and max_rounds:  # refused before anything is paid for it
             refuse_mismatch(
                 match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
             )
-        deadline = Deadline.after(timeout)
+        self._bring_home(output, budget, wait, Deadline.after(timeout), poll_seconds, max_rounds)
+        return self._answers(output, frame, budget, usage=usage, flatten=flatten)
+
+    def _bring_home(
+        self,
+        output: Output,
+        budget: Budget,
+        wait: bool,
+        deadline: Deadline,
+        poll_seconds: float | None,
+        max_rounds: int,
+    ) -> None:
         self._bring_up_to_date(wait, deadline, poll_seconds)
         if max_rounds:
             self._mend(output, max_rounds, deadline, poll_seconds, budget)
-        return self._answers(output, frame, budget, usage=usage, flatten=flatten)
 
     def _answers(
         self,
@@ -401,43 +401,82 @@ class Job:
         flatten: bool,
     ) -> pd.DataFrame:
         """What is on disk, as columns; asks nobody."""
-        needed = [] if frame is None else ["input_hash"]
-        sidecar = self._folder.sidecar(columns=[*self._folder.key_columns, *LINE, *needed])
+        needed = [] if frame is None else ["input_hash", "shard"]
+        sidecar = self._folder.sidecar(columns=[*self._folder.key_columns, *needed])
         if frame is None:
-            frame = self._key_frame(sidecar)
+            frame = key_frame(self._folder, key_columns(sidecar))
             positions = np.arange(len(frame), dtype=np.int64)
         else:
             match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
             positions = match.positions
             del match
-        sidecar, details = sidecar.select(LINE), details_wanted(self.spec, usage=usage)
-        found = gather(self._folder, output, details=details, sidecar=sidecar)
         del sidecar
-        columns = answer_columns(
-            found.tally,
-            np.where(positions >= 0, found.slots[positions], -1),
-            positions >= 0,
-            self.spec,
-            custom_ids=found.custom_ids if usage else None,
-            flatten=flatten,
+        prices = prices_of(self._folder, budget or Budget())
+        return with_answers(
+            frame, positions, self._folder, output, prices, usage=usage, flatten=flatten
         )
-        if usage:
-            costs = row_costs(
-                self._folder, prices_of(self._folder, budget or Budget()), found, positions
-            )
-            columns = with_costs(columns, costs, self.spec.name)
-        self._refuse_collisions(frame, columns)
-        return with_columns(frame, columns)
 
-    def _refuse_collisions(self, frame: pd.DataFrame, columns: Iterable[str]) -> None:
-        """Columns of an earlier collect are replaced; a frame without its status has none."""
-        taken = [name for name in columns if name in frame.columns]
-        if taken and f"{self.spec.name}_status" not in taken:
-            raise ColumnCollisionError(
-                f"The frame has a column {taken[0]!r}, which the answers would go to.",
-                "Rename or drop that column; the answers are safe in the job.",
-                columns=taken,
-            )
+    def collect_part(
+        self, frame: pd.DataFrame, part: int | None = None, **reading: Any
+    ) -> pd.DataFrame:
+        """Some rows of a frame that is larger than memory, with the answers that are on disk.
+
+        Asks no provider: `wait` first. Takes the memory of these rows, whatever the job has. For
+        many parts, `collector` once and then that.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Any of the rows, as `collect` takes them; those that the job never saw have ``<NA>``.
+        part : int, optional
+            The number of the part that they are of, where they were submitted in parts: it is
+            looked at first, and the whole sidecar is searched for what is not there.
+        **reading
+            ``usage``, ``flatten``, ``prices``, ``labels``, ``response_model``, ``parser``, as
+            `collect` takes them.
+
+        Raises
+        ------
+        FrameMismatchError
+            The rows are not those the answers were made for.
+        """
+        budget = self._wished(None, reading.pop("prices", None))
+        usage, flatten = reading.pop("usage", False), reading.pop("flatten", False)
+        output = self._reading(**reading)
+        return self._collector(output, budget, usage=usage, flatten=flatten)(frame, part)
+
+    def collector(
+        self,
+        *,
+        wait: bool = False,
+        timeout: float | None = None,
+        poll_seconds: float | None = None,
+        max_rounds: int = 0,
+        max_cost: float | None = None,
+        prices: PricesLike | None = None,
+        usage: bool = False,
+        flatten: bool = False,
+        labels: Any = None,
+        response_model: Any = None,
+        parser: Parser | None = None,
+    ) -> Collector:
+        """What collects parts of this job, here or in other processes; takes what `collect` takes.
+
+        What `collect` does before it reads (look, wait, mend) is done here, once. The collector
+        asks no provider; called with a part's rows and number, it gives them with their answers.
+        """
+        budget = self._wished(max_cost, prices)
+        output = self._reading(labels=labels, response_model=response_model, parser=parser)
+        _check_rounds(max_rounds, max_cost, wait=wait)
+        self._bring_home(output, budget, wait, Deadline.after(timeout), poll_seconds, max_rounds)
+        return self._collector(output, budget, usage=usage, flatten=flatten)
+
+    def _collector(
+        self, output: Output, budget: Budget, *, usage: bool, flatten: bool
+    ) -> Collector:
+        reading = Output(output.spec, output.model, output.parser)  # without what it keeps
+        prices = prices_of(self._folder, budget)
+        return Collector(self._folder.store.url, self.id, reading, prices, usage, flatten)
 
     def _bring_up_to_date(self, wait: bool, deadline: Deadline, poll_seconds: float | None) -> None:
         if wait:
@@ -461,16 +500,12 @@ class Job:
                 self._regenerate(again.Wish(), output, budget)
             except BudgetError as error:
                 told = f"No further round of the job {self.id}: {error}"
-                warnings.warn(told, FrameEnrichWarning, stacklevel=4)
+                warnings.warn(told, FrameEnrichWarning, stacklevel=5)
                 break
             self._wait(deadline, poll_seconds)
             left = again.repairable(self._folder, output)
             if left == before:
                 break
-
-    def _key_frame(self, sidecar: Any) -> pd.DataFrame:
-        keys: pd.DataFrame = sidecar.select(self._folder.key_columns).to_pandas()
-        return keys.set_axis(self._folder.key_names, axis=1)
 
     def flagged(self, frame: pd.DataFrame | None = None, **reading: Any) -> pd.DataFrame:
         """The rows whose status is terminal and not ``ok``.
@@ -490,24 +525,12 @@ class Job:
             ``error``, and ``then``, which is what was changed for the next one).
         """
         output = self._reading(**reading)
-        sidecar = self._folder.sidecar()
-        found = gather(self._folder, output, details=["bad_raw"], sidecar=sidecar)
-        tally, keys = found.tally, self._key_frame(sidecar)
-        positions: Positions = np.arange(len(keys), dtype=np.int64)
-        if frame is not None:
-            match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)
-            positions = match.positions
-        slots = np.where(positions >= 0, found.slots[positions], -1)
-        rows = np.flatnonzero((slots >= 0) & tally.flagged()[slots])
-        own = slots[rows]
-        table = keys.iloc[positions[rows]].reset_index(drop=True)
-        table["status"] = pd.Series([str(tally.status(slot)) for slot in own], dtype="string")
-        table["error"] = pd.Series(tally.details("error", own).to_pylist(), dtype="string")
-        table["raw"] = pd.Series(tally.details("raw", own).to_pylist(), dtype="string")
-        table["attempt"] = pd.Series(tally.attempts[own], dtype="Int64")
-        earlier = again.history(self._folder, output, own.tolist())
-        table["history"] = pd.Series(earlier, dtype=object)
-        return table if frame is None else table.set_axis(frame.index[rows])
+        if frame is None:
+            return flagged_rows(self._folder, output, np.arange(self._folder.row_count))
+        match = refuse_mismatch(
+            match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
+        )
+        return flagged_rows(self._folder, output, match.positions, frame.index)
 
     def show_flagged(
         self, frame: pd.DataFrame | None = None, *, rows: int = 50, **reading: Any
@@ -687,6 +710,19 @@ class Job:
                 shard.add_responses(line for line in lines if line not in known)
                 shard.save(shard.batch.but(status=BatchStatus.COMPLETED, fetched=True))
         return self
+
+
+def _check_rounds(max_rounds: int, max_cost: float | None, *, wait: bool) -> None:
+    if max_rounds and not wait:
+        raise ParameterError(
+            f"max_rounds={max_rounds} without wait=True.",
+            "Add wait=True: a round can only follow when the one before it has ended.",
+        )
+    if max_cost is not None and not max_rounds:
+        raise ParameterError(
+            f"max_cost={max_cost} without max_rounds=, and so nothing to pay for.",
+            "Add wait=True and max_rounds=, or give max_cost= to submit or regenerate.",
+        )
 
 
 def _lines_of(path: str | os.PathLike[str]) -> list[bytes]:

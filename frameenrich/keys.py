@@ -171,6 +171,46 @@ def key_digests(keys: pa.Table) -> npt.NDArray[np.uint64]:
     return digests
 
 
+def key_columns(sidecar: pa.Table) -> pa.Table:
+    """The columns of a sidecar that its keys are in."""
+    return sidecar.select([name for name in sidecar.column_names if name.startswith("key_")])
+
+
+def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema for sidecars of parts, whose keys may have been read with different types.
+
+    Examples
+    --------
+    >>> of = lambda kind: pa.schema({"key_0": kind})
+    >>> common_schema([of(pa.int32()), of(pa.int64())]).field("key_0").type
+    DataType(int64)
+    >>> common_schema([of(pa.int64()), of(pa.string())]).field("key_0").type
+    DataType(string)
+    """
+    return pa.schema(
+        [
+            (name, _common_type({schema.field(name).type for schema in schemas}))
+            for name in schemas[0].names
+        ]
+    )
+
+
+def _common_type(kinds: set[pa.DataType]) -> pa.DataType:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return pa.int64() if all(map(pa.types.is_signed_integer, kinds)) else pa.string()
+
+
+def cast_keys(sidecar: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A sidecar whose keys have the types of the schema."""
+    for place, name in enumerate(sidecar.column_names):
+        column, kind = sidecar[name], schema.field(name).type
+        if column.type != kind:
+            cast = _as_text(column) if pa.types.is_string(kind) else column.cast(kind)
+            sidecar = sidecar.set_column(place, name, cast)
+    return sidecar.cast(schema)
+
+
 def key_texts(keys: pa.Table) -> pa.Array:
     """One text a row that says its key; the parts are joined by U+001F."""
     texts = [_as_text(column) for column in keys.columns]

@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from frameenrich.errors import ParameterError
 from frameenrich.gather import Gathered, gather
+from frameenrich.lines import pieces
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.providers.base import request_ids
@@ -94,12 +95,19 @@ def repairable(
     folder: JobFolder, output: Output
 ) -> dict[str, tuple[RowStatus, str | None, str | None]]:
     """The rows that a round could mend, by custom_id: what there is of each so far."""
-    chosen = _chosen(gather(folder, output, details=_DETAILS), Wish())
+    chosen = _chosen(folder, output, Wish())
     return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
 
 
-def _chosen(found: Gathered, wish: Wish) -> dict[str, Result]:
-    """The flagged rows that are asked again, by custom_id."""
+def _chosen(folder: JobFolder, output: Output, wish: Wish) -> dict[str, Result]:
+    """The flagged rows that are asked again, by custom_id; a part in memory at a time."""
+    chosen: dict[str, Result] = {}
+    for lines in pieces(folder):
+        chosen |= _wanted(gather(folder, output, details=_DETAILS, lines=lines), wish)
+    return chosen
+
+
+def _wanted(found: Gathered, wish: Wish) -> dict[str, Result]:
     requests = found.requests
     results = {
         found.custom_id(slot): found.tally.result(slot)
@@ -115,7 +123,7 @@ def add_round(
 
     The caller holds the job's lock; `approve` has the last word, before the round exists.
     """
-    chosen = _chosen(gather(folder, output, details=_DETAILS), wish)
+    chosen = _chosen(folder, output, wish)
     if not chosen:
         return False
     return write_round(folder, folder.rounds(), _lines(folder, chosen, wish), limits, approve)
@@ -270,7 +278,9 @@ def told(folder: JobFolder) -> list[str]:
     ]
 
 
-def history(folder: JobFolder, output: Output, slots: Iterable[int]) -> list[list[dict[str, Any]]]:
+def history(
+    folder: JobFolder, output: Output, slots: Iterable[int], lines: pa.Table | None = None
+) -> list[list[dict[str, Any]]]:
     """What became of some requests in each round but their last.
 
     Parameters
@@ -279,6 +289,8 @@ def history(folder: JobFolder, output: Output, slots: Iterable[int]) -> list[lis
         The job, and how its answers are read.
     slots : iterable of int
         Which requests, by their slot in the job's tally.
+    lines : Table, optional
+        The lines of the sidecar that slots are of, where those are not all.
 
     Returns
     -------
@@ -291,7 +303,7 @@ def history(folder: JobFolder, output: Output, slots: Iterable[int]) -> list[lis
     if not wanted or folder.rounds() == 1:
         return [attempts[slot] for slot in wanted]
     for round_ in range(folder.rounds()):
-        found = gather(folder, output, only_round=round_)
+        found = gather(folder, output, only_round=round_, lines=lines)
         asked = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
         for slot in asked:
             result, own = found.tally.result(slot), attempts[slot]

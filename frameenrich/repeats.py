@@ -138,6 +138,15 @@ class JobHash:
         own = np.stack([_mixed(keys ^ pairs[:, 0]), _mixed(_mixed(keys) + pairs[:, 1])])
         self._sums += own.sum(axis=1, dtype=np.uint64)
 
+    def merge(self, other: JobHash) -> None:
+        """Count in all rows that another one counted."""
+        self._sums += other._sums
+
+    @property
+    def mark(self) -> str:
+        """What tells these rows from others, whatever their job."""
+        return self._sums.astype("<u8").tobytes().hex()
+
     def hexdigest(self, spec: JobSpec, nonce: str) -> str:
         """32 hexadecimal digits."""
         same = replace(spec, max_enqueued_tokens=None, pace=None, max_cost=None, prices={})

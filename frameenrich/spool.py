@@ -26,7 +26,9 @@ FINGERPRINT = "frameenrich.fingerprint"
 SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
 
-_ROWS_PER_GROUP = 1 << 15
+ROWS_PER_GROUP = 1 << 15
+"""At most so many rows of a sidecar are read together."""
+
 _NO_HASH = bytes(HASH_BYTES)
 
 
@@ -284,7 +286,7 @@ class _Sidecar:
         self._request_hashes += rows.request_hashes
         self._input_hashes += rows.input_hashes
         self._shards += rows.shards
-        if len(self._ids) >= _ROWS_PER_GROUP:
+        if len(self._ids) >= ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:

@@ -7,9 +7,10 @@ of what the store is on: `frameenrich.disk` or `frameenrich.bucket`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -30,6 +31,8 @@ DEFAULT_FOLDER = ".frameenrich"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
 _REQUESTS = re.compile(r"/round-(\d+)/shard-(\d+)\.requests\.jsonl$")
 _META = b"frameenrich."
+PARTS = "frameenrich.parts"
+"""Where the sidecar of a job that was written in parts says how many rows each has."""
 # What reading a damaged file can raise, from Arrow, JSON or what is made of them.
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
 
@@ -60,6 +63,7 @@ class Store:
         text = os.fspath(url)
         if "://" not in text:
             text = os.path.abspath(os.path.expanduser(text))
+        self.url = text
         self.fs, self.root = _opened(text)
         names = self.fs.protocol
         self.local = "file" in (names if isinstance(names, tuple) else (names,))
@@ -122,7 +126,7 @@ class Store:
         """A folder being filled; it vanishes unless it is committed."""
         self.check_writable()
         with self._medium.drafting(self.root) as path:
-            draft = Draft(path, self._publish)
+            draft = Draft(path, self)
             try:
                 yield draft
             except OSError as error:
@@ -130,8 +134,22 @@ class Store:
             finally:
                 draft.close()
 
-    def _publish(self, path: str, target: str) -> bool:
-        return self._medium.publish(path, f"{self.root}/{target}")
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[str]:
+        """A folder of the store's for what several processes write; it vanishes at the end.
+
+        Its name is relative to the store, so that a draft can be committed into it.
+        """
+        self.check_writable()
+        with self._medium.staging(self.root) as path:
+            yield path.rpartition("/")[2]
+
+    def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
+        """Make a filled folder the folder `target`; False where that is there already.
+
+        `adopted` are files of the store that become the folder's, by their place in it.
+        """
+        return self._medium.publish(path, f"{self.root}/{target}", adopted)
 
     def write_whole(self, path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         """A binary file that appears under `path` whole, or not at all."""
@@ -215,12 +233,29 @@ class JobFolder:
         """Where the job is."""
         return f"{self.store.root}/{self.id}"
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The sidecar's columns, and what it says of the job."""
+        with self.reading_sidecar() as file:
+            return file.schema_arrow
+
     def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
-        path = f"{self.path}/{SIDECAR}"
+        with self.reading_sidecar() as file:
+            return read((file.schema_arrow.metadata or {})[_META + name.encode()])
+
+    @contextlib.contextmanager
+    def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
+        """The sidecar of a round, to be read some row groups at a time.
+
+        Raises
+        ------
+        StoreError
+            It is damaged; also for what the caller does with it.
+        """
+        path = f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
         try:
             with self._open_parquet(path) as file:
-                metadata = file.schema_arrow.metadata or {}
-            return read(metadata[_META + name.encode()])
+                yield file
         except _DAMAGE as error:
             raise _unreadable(path, error) from error
 
@@ -255,21 +290,20 @@ class JobFolder:
     @property
     def row_count(self) -> int:
         """How many rows the job has; reads no row."""
-        path = f"{self.path}/{SIDECAR}"
-        try:
-            with self._open_parquet(path) as file:
-                return int(file.metadata.num_rows)
-        except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+        with self.reading_sidecar() as file:
+            return int(file.metadata.num_rows)
+
+    @cached_property
+    def part_rows(self) -> list[int]:
+        """How many rows each part has, where the job was written in parts; else empty."""
+        with self.reading_sidecar() as file:
+            told = (file.schema_arrow.metadata or {}).get(PARTS.encode())
+            return [] if told is None else [int(rows) for rows in json.loads(told)]
 
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
         """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
-        path = f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
-        try:
-            with self._open_parquet(path) as file:
-                return file.read(columns)
-        except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+        with self.reading_sidecar(round_) as file:
+            return file.read(columns)
 
     def round_path(self, round_: int) -> str:
         """The folder of a round."""

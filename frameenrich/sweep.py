@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from frameenrich.disk import DRAFT
 from frameenrich.errors import StoreError
 from frameenrich.store import JobFolder, Store
 
-_DRAFT = ".frameenrich-draft-"
-_LEFT_BEHIND = (f"{_DRAFT}*", ".probe-*", "*/.*.tmp", "*/*/.*.tmp")
+_LEFT_BEHIND = (f"{DRAFT}*", ".probe-*", "*/.*.tmp", "*/*/.*.tmp")
 """Under which names the store's writers keep what is not finished."""
 
 _IDLE_SECONDS = 3600.0
@@ -78,7 +78,7 @@ def discard(folder: JobFolder) -> None:
     store = folder.store
     try:
         if store.local:
-            away = f"{store.root}/{_DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+            away = f"{store.root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
             os.rename(folder.path, away)
             shutil.rmtree(away, ignore_errors=True)
         else:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from frameenrich.budget import approve_job, estimate_frame, measure
+from frameenrich.budget import (
+    Asked,
+    Counts,
+    approve_job,
+    check_price,
+    estimate_counts,
+    estimate_frame,
+    measure,
+)
 from frameenrich.cost import Budget, Estimate
 from frameenrich.errors import CredentialsError, FrameMismatchError, JobNotFoundError, StoreError
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
+from frameenrich.joining import join_parts
+from frameenrich.lines import find_lines
 from frameenrich.merge import output_columns
+from frameenrich.model import JobSpec, Limits
 from frameenrich.output import Parser, choose_output
-from frameenrich.plan import Template, make_plan, ready_plan
+from frameenrich.parts import Part, Stage, staged
+from frameenrich.plan import Plan, Template, make_plan, ready_plan
 from frameenrich.preview import Preview
 from frameenrich.prices import PricesLike
 from frameenrich.providers.base import Provider, check_request, connect
 from frameenrich.ready import Requests, open_requests
 from frameenrich.repeats import Halves
 from frameenrich.reuse import find_answers
-from frameenrich.store import open_store
+from frameenrich.store import JobFolder, Store, open_store
 from frameenrich.write import check_frame, preview_bodies, write_job
 from frameenrich.write_ready import write_ready
 
@@ -33,17 +46,96 @@ def submit(
     template: Template,
     model: str,
     *,
+    fresh: bool = False,
+    **options: Any,
+) -> Job:
+    """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
+    sending = _prepare(template, model, **options)
+    folder = write_job(
+        frame, sending.plan, sending.store, sending.limits, **sending.options(fresh=fresh)
+    )
+    return sending.job(folder)
+
+
+def submit_parts(
+    write: Callable[[Stage], Iterable[Part]],
+    columns: Sequence[str],
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Job:
+    """As `submit`, for a frame that comes in parts; its job is the one of the whole frame.
+
+    Parameters
+    ----------
+    write : callable
+        Writes all parts, here or elsewhere, by `frameenrich.parts.write_part`, and gives what that
+        gave for each. It is called once.
+    columns : sequence of str
+        The frame's columns, checked before anything is read of it.
+    template, model, **options
+        As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used; nothing was sent, and there is no job.
+    ProviderError
+        The provider refused or broke; submit again to go on where it stopped.
+    """
+    sending = _prepare(template, model, **options)
+    plan = sending.plan
+    plan.prompt.columns_used(list(columns))
+    with staged(sending.store, plan.spec, sending.limits) as stage:
+        parts = write(stage)
+        folder = join_parts(stage, plan, parts, columns=columns, **sending.options(fresh=fresh))
+    return sending.job(folder)
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """What is decided of a submit before a row is looked at."""
+
+    plan: Plan
+    route: Provider
+    store: Store
+
+    @property
+    def limits(self) -> Limits:
+        return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
+
+    def options(self, *, fresh: bool) -> dict[str, Any]:
+        """What of it decides whether there is a new job, and what is sent of it."""
+        spec, output = self.plan.spec, self.plan.output
+        return {
+            "nonce": secrets.token_hex(8) if fresh else "",
+            "find_answers": None
+            if fresh
+            else lambda hashes: find_answers(self.store, spec, output, hashes),
+            "approve": approve_job(spec, self.store),
+        }
+
+    def job(self, folder: JobFolder) -> Job:
+        """The job that was written, sent."""
+        budget = Budget(self.plan.spec.max_cost, self.plan.spec.prices)
+        return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
+
+
+def _prepare(
+    template: Template,
+    model: str,
+    *,
     provider: str | Provider = "openai",
     client: Any = None,
     store: StoreLike = None,
     labels: Any = None,
     response_model: Any = None,
     parser: Parser | None = None,
-    fresh: bool = False,
     endpoint: str = "/v1/chat/completions",
     **wishes: Any,
-) -> Job:
-    """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
+) -> _Sending:
     output = choose_output(labels, response_model, parser)
     route = connect(provider, client, model)
     plan = make_plan(
@@ -57,25 +149,51 @@ def submit(
     )
     route = connect(route, pace=plan.spec.pace)
     check_request(route, plan.spec)
-    nonce = secrets.token_hex(8) if fresh else ""
-    where = open_store(store)
-    folder = write_job(
-        frame,
-        plan,
-        where,
-        route.limits.within_tokens(plan.spec.max_enqueued_tokens),
-        nonce=nonce,
-        find_answers=None
-        if fresh
-        else lambda hashes: find_answers(where, plan.spec, plan.output, hashes),
-        approve=approve_job(plan.spec, where),
-    )
-    budget = Budget(plan.spec.max_cost, plan.spec.prices)
-    return Job(folder, output=plan.output, provider=route, budget=budget).send()
+    return _Sending(plan, route, open_store(store))
 
 
 def estimate(
     frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Estimate:
+    """What a submit would send and cost; see ``df.llmbatch.estimate``."""
+    plan, where = _plan_to_estimate(template, model, **options)
+    found = measure(where, plan.spec)
+    return estimate_frame(frame, plan, found, _answered(plan, where, fresh=fresh))
+
+
+def estimate_parts(
+    count: Callable[[JobSpec], Iterable[Counts]],
+    columns: Sequence[str],
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Estimate:
+    """As `estimate`, for a frame that comes in parts.
+
+    Parameters
+    ----------
+    count : callable
+        Counts all parts, here or elsewhere, by `frameenrich.budget.count_frame`.
+    columns : sequence of str
+        The frame's columns, checked before anything is read of it.
+    template, model, **options
+        As ``df.llmbatch.submit`` takes them.
+    """
+    plan, where = _plan_to_estimate(template, model, **options)
+    check_price(plan.spec)
+    plan.prompt.columns_used(list(columns))
+    counts, found = list(count(plan.spec)), measure(where, plan.spec)
+    return estimate_counts(counts, plan, found, _answered(plan, where, fresh=fresh))
+
+
+def _plan_to_estimate(
     template: Template,
     model: str,
     *,
@@ -85,21 +203,23 @@ def estimate(
     labels: Any = None,
     response_model: Any = None,
     parser: Parser | None = None,
-    fresh: bool = False,
     endpoint: str = "/v1/chat/completions",
     **wishes: Any,
-) -> Estimate:
-    """What a submit would send and cost; see ``df.llmbatch.estimate``."""
+) -> tuple[Plan, Store]:
     output = choose_output(labels, response_model, parser)
     name, url = _route(provider, client, model, endpoint)
     plan = make_plan(template, model, output, url=url, provider=name, endpoint=endpoint, **wishes)
-    where = open_store(store)
+    return plan, open_store(store)
+
+
+def _answered(plan: Plan, where: Store, *, fresh: bool) -> Asked:
+    """What of some requests the store has good answers to."""
 
     def answered(sent: Halves) -> Iterable[bytes]:
         found = None if fresh else find_answers(where, plan.spec, plan.output, sent)
         return () if found is None else found.origins
 
-    return estimate_frame(frame, plan, measure(where, plan.spec), answered)
+    return answered
 
 
 def _route(provider: str | Provider, client: Any, model: str, endpoint: str) -> tuple[str, str]:
@@ -259,8 +379,21 @@ def open_job(
     return Job(open_store(store).job(id), provider=provider, client=client)
 
 
-def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Job:
+def find_job(
+    frame: pd.DataFrame, store: StoreLike = None, *, part: int | None = None, **handles: Any
+) -> Job:
     """The newest job that was made for this frame; a pilot only where there is no other.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The frame, or some rows of it.
+    store : str, PathLike or Store, optional
+        Where to look.
+    part : int, optional
+        Which part these rows are of, where the frame is larger than memory.
+    **handles
+        As `Job` takes them.
 
     Raises
     ------
@@ -276,7 +409,8 @@ def find_job(frame: pd.DataFrame, store: StoreLike = None, **handles: Any) -> Jo
     folders, damages = readable_jobs(where)
     for folder in sorted(folders, key=lambda folder: folder.spec.pilot):
         try:
-            match = match_frame(frame, folder, folder.sidecar())
+            lines = folder.sidecar() if part is None else find_lines(folder, frame, part)
+            match = match_frame(frame, folder, lines)
             if match is None or not match.seen.any():
                 continue
             refuse_mismatch(match, frame, folder)

@@ -101,7 +101,7 @@ def write_job(
         Has the last word on what is to be sent, before the job exists.
     """
     keys = check_frame(frame, plan)
-    with store.draft() as draft, _rows_named(keys):
+    with store.draft() as draft, rows_named(keys):
         page = _Page(frame, plan, keys, draft, limits)
         spool = page.spooled(FirstAsked(len(frame)))
         if spool.shards == 0:
@@ -201,7 +201,7 @@ def slug(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _rows_named(keys: pa.Table) -> Iterator[None]:
+def rows_named(keys: pa.Table) -> Iterator[None]:
     """Have errors that know a row's position call the row by its key."""
     try:
         yield
@@ -294,7 +294,7 @@ def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, d
     """The first `n` requests as (key, body), with nothing written or sent."""
     keys = check_frame(frame, plan)
     shown = []
-    with _rows_named(keys):
+    with rows_named(keys):
         for found in row_requests(frame.iloc[:n], plan):
             for position, body in zip(found.positions, found.bodies, strict=True):
                 shown.append((show_key(keys, position), json.loads(body)))

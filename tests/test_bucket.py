@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import s3fs
 from audit import said, shelf
@@ -22,7 +23,11 @@ import frameenrich.bucket
 from frameenrich.advance import _StoreDesk
 from frameenrich.disk import sync
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
-from frameenrich.model import Batch, Limits
+from frameenrich.joining import join_parts
+from frameenrich.model import Batch, JobSpec, Limits, Message
+from frameenrich.output import Output
+from frameenrich.parts import staged, write_part
+from frameenrich.plan import Plan
 from frameenrich.store import JobFolder, Store
 from frameenrich.write import Again, write_round
 
@@ -79,6 +84,31 @@ def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_p
         with there.open_requests() as file:
             assert Path(here.requests_path).read_bytes() == file.read()
         assert (here.batch, here.request_bytes) == (there.batch, there.request_bytes)
+
+
+def test_parts_in_a_bucket_are_copied_within_it(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """The job is that of the disk, byte by byte; nothing is left of the place where parts were."""
+    frame = pd.DataFrame({"title": ["a", "b", "a", "c"]}, index=["k0", "k1", "k2", "k3"])
+    spec = JobSpec("parts", "m", (Message("user", "Say {{ title }}."),), provider="file")
+    plan = Plan(spec, Output(spec.output))
+
+    def joined(store: Store) -> JobFolder:
+        with staged(store, spec, Limits()) as stage:
+            parts = [write_part(stage, n, frame.iloc[[2 * n, 2 * n + 1]]) for n in (1, 0)]
+            assert write_part(stage, 1, frame.iloc[2:]).mark == parts[0].mark
+            return join_parts(stage, plan, parts)
+
+    local, remote = joined(Store(tmp_path / "disk")), joined(bucket())
+
+    assert keys(remote.store) == objects_of(remote)
+    assert remote.store.find(f"{remote.store.root}/") == remote.store.find(remote.path)
+    assert local.sidecar().equals(remote.sidecar())
+    assert remote.sidecar()["custom_id"].to_pylist() == ["row-k0", "row-k1", "row-k0", "row-k3"]
+    for here, there in zip(local.all_shards(), remote.all_shards(), strict=True):
+        with there.open_requests() as file:
+            assert Path(here.requests_path).read_bytes() == file.read()
 
 
 def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store]) -> None:

@@ -131,6 +131,18 @@ def test_our_side_of_the_migration_page(
         assert len(set(out["embedding"].map(len))) == 1
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of Dask's, in pandas 3.1
+def test_a_frame_of_many_partitions(server: BatchServer) -> None:
+    """The Dask block runs as it stands; what it wrote has every row's own answer."""
+    run("scale.md", "Dask")
+
+    out = pd.read_parquet("answered")
+    assert out["llmbatch"].tolist() == [
+        f"echo: Which department sells {title}?" for title in pd.read_csv("products.csv")["title"]
+    ]
+    assert len(server.batches) == 1
+
+
 def recipe(name: str) -> ModuleType:
     """A recipe's module, with its scheduler absent."""
     spec = importlib.util.spec_from_file_location(f"recipe_{name}", DOCS / "recipes" / f"{name}.py")

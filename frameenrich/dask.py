@@ -1,0 +1,271 @@
+"""``ddf.llmbatch``: the verbs of ``df.llmbatch`` on Dask DataFrames; ``import frameenrich.dask``.
+
+Partitions render on the workers, straight into the store, which every worker has to see: a folder
+that all mount at the same place, or a bucket. The process that calls makes all paid calls, from
+what is in the store; no client, key or provider ever travels. What a worker does is
+`frameenrich.parts.write_part` and `frameenrich.collect.Collector`, as for any frame in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dask
+import pandas as pd
+from dask.dataframe.extensions import register_dataframe_accessor
+
+from frameenrich import housekeeping
+from frameenrich import verbs as story
+from frameenrich.budget import Counts, count_frame
+from frameenrich.job import Job, StoreLike
+from frameenrich.model import JobSpec
+from frameenrich.output import Output
+from frameenrich.parts import Part, Stage, write_part
+from frameenrich.plan import Plan, Template
+
+if TYPE_CHECKING:
+    from dask.dataframe import DataFrame
+
+    from frameenrich.cost import Estimate
+    from frameenrich.drive import JobStatus
+    from frameenrich.preview import Preview
+
+_LOOKED_AT = 1000
+"""So many rows of a partition are looked at to find the frame's job."""
+
+
+@register_dataframe_accessor("llmbatch")
+class DaskAccessor:
+    """The enrichments of a Dask DataFrame.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame
+        The frame; nothing of it is computed before a verb needs it.
+    """
+
+    def __init__(self, frame: DataFrame) -> None:
+        self._frame = frame
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(self._frame.columns)
+
+    def submit(self, template: Template, model: str, **options: Any) -> Job:
+        """Render all partitions into a job on disk, on the workers, and send it from here.
+
+        It is the job that ``df.llmbatch.submit`` makes of the whole frame: the same id, found from
+        pandas, too, and the same promises. Each partition has its own shards; a request that two
+        of them ask is sent once. A worker that dies is replaced by another, with the same files.
+
+        Parameters
+        ----------
+        template, model, **options
+            As ``df.llmbatch.submit`` takes them. ``store`` has to be seen by every worker, and so
+            has ``image_root``. The index, or the columns of ``key``, have to name a row in the
+            whole frame.
+
+        Returns
+        -------
+        Job
+            As pandas' submit gives it. ``job.collect()`` has all rows in this process;
+            ``ddf.llmbatch.collect`` has not.
+
+        Raises
+        ------
+        RowKeyError
+            A key stands in two partitions, as the index of ``dd.read_csv`` does.
+        InputError
+            Something cannot be used; nothing was sent.
+        StoreError
+            A worker does not see the store.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import dask.dataframe as dd
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose", "Green sock"]})
+        >>> ddf = dd.from_pandas(frame, npartitions=2)
+        >>> job = ddf.llmbatch.submit(
+        ...     "Colour of {{ title }}?", "gpt-4o-mini", provider="file", store=tempfile.mkdtemp()
+        ... )
+        >>> len(job.requests)
+        2
+        >>> ddf.llmbatch.collect(job).compute()["llmbatch_status"].tolist()
+        ['pending', 'pending', 'pending']
+        """
+        return story.submit_parts(
+            lambda stage: _written(self._frame, stage),
+            self._columns,
+            template,
+            model,
+            **_rooted(options),
+        )
+
+    def collect(
+        self,
+        job: Job | str | None = None,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        client: Any = None,
+        store: StoreLike = None,
+        **options: Any,
+    ) -> DataFrame:
+        """The frame with the answers as new columns, lazily, with its own divisions.
+
+        What is done here and now is what ``df.llmbatch.collect`` does before it reads: look at the
+        job, or, with ``wait=True``, wait until all is answered. When the result is computed, each
+        partition reads its own lines and answers from the store, on its worker.
+
+        Parameters
+        ----------
+        job : Job or str, optional
+            By default the newest job of the store that was made for this frame.
+        meta : mapping, optional
+            The columns that a ``parser`` makes, and their dtypes; by default as the answers of the
+            job's first thousand rows show them.
+        client, store, **options
+            As ``df.llmbatch.collect`` takes them: ``wait``, ``usage``, ``max_rounds``, ``parser``
+            and the others.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
+            Rows that the job never saw have ``<NA>`` in the new columns. A partition whose rows
+            changed since they were submitted raises `FrameMismatchError` when it is computed.
+        """
+        import dask.dataframe as dd  # noqa: PLC0415 - two seconds, which a worker can do without
+
+        found = self._job(job, store, client)
+        collector = found.collector(**options).with_parsed(meta)
+        parts = self._frame.to_delayed()
+        task = dask.delayed(collector, pure=False, traverse=False)  # answers may come meanwhile
+        collected: DataFrame = dd.from_delayed(
+            [task(part, number) for number, part in enumerate(parts)],
+            meta=collector.like(_empty(self._frame)),
+            divisions=self._frame.divisions,
+            prefix="llmbatch-collect",
+            verify_meta=False,
+        )
+        return collected
+
+    def flagged(
+        self,
+        job: Job | str | None = None,
+        *,
+        store: StoreLike = None,
+        client: Any = None,
+        **reading: Any,
+    ) -> pd.DataFrame:
+        """The frame's flagged rows under its index, in this process; see `Job.flagged`."""
+        collector = self._job(job, store, client).collector(**reading)
+        task = dask.delayed(collector.flagged, pure=False, traverse=False)
+        found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(task, self._frame))
+        filled = [part for part in found if len(part)]
+        return pd.concat(filled) if filled else found[0]
+
+    def regenerate(
+        self,
+        job: Job | str | None = None,
+        *,
+        store: StoreLike = None,
+        client: Any = None,
+        **options: Any,
+    ) -> Job:
+        """Send the job's flagged rows again, as a new round of it; see `Job.regenerate`."""
+        return self._job(job, store, client).regenerate(**options)
+
+    def status(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> JobStatus:
+        """How far the job is; sends and downloads nothing."""
+        return self._job(job, store, client).status()
+
+    def cancel(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> Job:
+        """Stop the job; what was answered by then is kept."""
+        return self._job(job, store, client).cancel()
+
+    def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
+        """The jobs of the store, the newest first."""
+        return housekeeping.jobs(store)
+
+    def estimate(self, template: Template, model: str, **options: Any) -> Estimate:
+        """What a `submit` would send and cost; the workers count, nothing is sent or written.
+
+        Parameters
+        ----------
+        template, model, **options
+            As `submit` takes them.
+        """
+        return story.estimate_parts(
+            lambda spec: _counted(self._frame, spec),
+            self._columns,
+            template,
+            model,
+            **_rooted(options),
+        )
+
+    def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
+        """The first `n` requests as they would be sent, of the first partition that has rows."""
+        return story.preview(_first_rows(self._frame, n)[1], template, model, n=n, **options)
+
+    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
+        """The job that was given, or named, or the newest that was made for this frame."""
+        if isinstance(job, Job):
+            return job
+        if job is not None:
+            return story.open_job(job, store, client=client)
+        part, rows = _first_rows(self._frame, _LOOKED_AT)
+        return story.find_job(rows, store, part=part, client=client)
+
+
+def _rooted(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as they mean the same in every process: a worker's working folder is another."""
+    if options.get("image") is None:
+        return options
+    import os  # noqa: PLC0415 - for frames with images
+
+    return {**options, "image_root": os.path.abspath(options.get("image_root", "."))}
+
+
+def _tasks(task: Callable[..., Any], frame: DataFrame) -> list[Any]:
+    return [task(part, number) for number, part in enumerate(frame.to_delayed())]
+
+
+def _written(frame: DataFrame, stage: Stage) -> Iterable[Part]:
+    """Have every partition written, where the cluster has a worker for it."""
+
+    def write(rows: pd.DataFrame, number: int) -> Part:
+        return write_part(stage, number, rows)
+
+    parts: tuple[Part, ...] = dask.compute(*_tasks(dask.delayed(write, pure=False), frame))
+    return parts
+
+
+def _counted(frame: DataFrame, spec: JobSpec) -> Iterable[Counts]:
+    """Have the tokens of every partition that has rows counted."""
+
+    def count(rows: pd.DataFrame, _: int) -> Counts | None:
+        return count_frame(rows, Plan(spec, Output(spec.output))) if len(rows) else None
+
+    counts = dask.compute(*_tasks(dask.delayed(count, pure=False), frame))
+    return [each for each in counts if each is not None]
+
+
+def _first_rows(frame: DataFrame, rows: int) -> tuple[int, pd.DataFrame]:
+    """The first rows of the first partition that has any, and its number."""
+    first = dask.delayed(lambda part, _: part.head(rows), pure=False)
+    for number, task in enumerate(_tasks(first, frame)):
+        (found,) = dask.compute(task)
+        if len(found):
+            return number, found
+    return 0, _empty(frame)
+
+
+def _empty(frame: DataFrame) -> pd.DataFrame:
+    """The frame's columns and dtypes, without rows."""
+    empty: pd.DataFrame = frame._meta.iloc[:0]  # noqa: SLF001 - Dask's own name for it
+    return empty
