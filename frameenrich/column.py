@@ -77,7 +77,7 @@ class Column:
         if self.type is None:
             cells = [cell for part in self._parts for cell in part]
             return [cells[place] if place >= 0 else None for place in places.tolist()]
-        if np.array_equal(places, np.arange(len(self))):
+        if len(places) and np.array_equal(places, np.arange(len(self))):
             return pa.chunked_array(self._parts, self.type)
         parts = np.searchsorted(self._starts, places, side="right") - 1
         blocks = np.arange(len(places)) // _TAKEN_ROWS
@@ -89,7 +89,7 @@ class Column:
             taken.append(self._taken(places[rows], parts[rows]))
             for part in np.flatnonzero(last <= block) if forget else ():
                 self._parts[part] = None
-        return pa.chunked_array(taken, self.type)
+        return pa.chunked_array(taken or [pa.array([], self.type)], self.type)
 
     def _taken(self, places: Positions, parts: Positions) -> Any:
         """Cells that are in several parts: each part's, joined, and these put in order."""
