@@ -249,7 +249,7 @@ def submit(
     typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
 
 
-@app.command(rich_help_panel=_STEPS, epilog=_COLLECT_EXAMPLES)
+@app.command(rich_help_panel=_STEPS)
 @spread
 def requests(
     ctx: typer.Context,
@@ -293,7 +293,7 @@ def requests(
     _tell_all(job, answered, there, writing, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_STEPS, epilog=_COLLECT_EXAMPLES)
 @spread
 def collect(
     ctx: typer.Context,

@@ -183,9 +183,9 @@ class Answering:
     def wishes(self) -> dict[str, Any]:
         """The keyword arguments that say how answers are read."""
         return given(
-            labels=self.labels and split_commas(self.labels),
+            labels=None if self.labels is None else split_commas(self.labels),
             response_model=read_response_model(self.schema, self.response_model),
-            parser=self.parser and import_named("--parser", self.parser),
+            parser=None if self.parser is None else import_named("--parser", self.parser),
         )
 
 

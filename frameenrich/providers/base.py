@@ -151,10 +151,13 @@ def connect(
         return _at_pace(_checked(provider), pace)
     for point in entry_points(group=_GROUP, name=provider):
         return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
-    close = difflib.get_close_matches(provider, provider_names(), n=1)
+    names = provider_names()
+    close = difflib.get_close_matches(provider, names, n=1)
     raise ParameterError(
         f"There is no provider {provider!r}.",
-        f"Use {close[0]!r}." if close else f"Use one of: {', '.join(provider_names())}.",
+        f"Use {f'{close[0]!r} or another' if close else 'one'} of: {', '.join(names)}."
+        if names
+        else "Install frameenrich with pip: providers are found by its entry points.",
         provider=provider,
     )
 
