@@ -26,6 +26,7 @@ from frameenrich.errors import (
     ColumnCollisionError,
     CredentialsError,
     FrameEnrichWarning,
+    InputError,
     OutputError,
     ParameterError,
     ResponsesError,
@@ -369,6 +370,11 @@ class Job:
         ParameterError
             ``max_rounds`` without ``wait=True``, or ``max_cost`` without ``max_rounds``.
         """
+        if frame is not None and not isinstance(frame, pd.DataFrame):
+            raise InputError(
+                f"What is to be collected on is a {type(frame).__name__}.",
+                "Give the DataFrame that was submitted, or none for key and answers alone.",
+            )
         budget = self._wished(max_cost, prices)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         if max_rounds and not wait:

@@ -17,6 +17,10 @@ from frameenrich.output import Field, Output, flattened
 from frameenrich.tally import STATUSES, USAGE, Positions, Tally
 
 _OK = STATUSES.index(RowStatus.OK)
+_USAGE_COLUMNS = (
+    "model", "attempt", "prompt_tokens", "completion_tokens", "cost_usd", "finish_reason",
+    "custom_id", "repaired", "raw",
+)  # fmt: skip
 _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
 
@@ -26,6 +30,11 @@ def output_columns(spec: JobSpec, output: Output) -> list[str]:
     if _has_confidence(spec, output.fields):
         fields.append(f"{spec.name}_confidence")
     return [*fields, f"{spec.name}_status", f"{spec.name}_error"]
+
+
+def usage_columns(name: str) -> list[str]:
+    """The columns that ``usage=True`` adds."""
+    return [f"{name}_{what}" for what in _USAGE_COLUMNS]
 
 
 def flat_columns(spec: JobSpec, output: Output) -> list[str]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from frameenrich.bucket import Bucket
 from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unwritable
 from frameenrich.draft import Draft
-from frameenrich.errors import JobNotFoundError, StoreError
+from frameenrich.errors import JobNotFoundError, ParameterError, StoreError
 from frameenrich.model import Batch, JobSpec
 
 T = TypeVar("T")
@@ -57,7 +57,12 @@ class Store:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        text = os.fspath(url)
+        try:
+            text = os.fspath(url)
+        except TypeError:
+            raise ParameterError(
+                f"store= is a {type(url).__name__}.", "Give a folder, or a URL that fsspec opens."
+            ) from None
         if "://" not in text:
             text = os.path.abspath(os.path.expanduser(text))
         self.fs, self.root = _opened(text)
@@ -98,7 +103,8 @@ class Store:
         JobNotFoundError
             There is none of that id, or it is no id at all.
         """
-        if not _JOB_ID.fullmatch(job_id) or not self.has(job_id):
+        known = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and self.has(job_id)
+        if not known:
             some = ", ".join(sorted(self.job_ids())[:5]) or "none"
             raise JobNotFoundError(
                 f"The store {self.root} holds no job {job_id!r}.",

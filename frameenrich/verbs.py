@@ -10,7 +10,13 @@ import pandas as pd
 
 from frameenrich.budget import approve_job, estimate_frame, measure
 from frameenrich.cost import Budget, Estimate
-from frameenrich.errors import CredentialsError, FrameMismatchError, JobNotFoundError, StoreError
+from frameenrich.errors import (
+    CredentialsError,
+    FrameMismatchError,
+    JobNotFoundError,
+    ParameterError,
+    StoreError,
+)
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
@@ -223,6 +229,8 @@ def preview(
     **wishes: Any,
 ) -> Preview:
     """The first requests as they would be sent; see ``df.llmbatch.preview``."""
+    if n < 1:
+        raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     output = choose_output(labels, response_model, parser)
     plan = make_plan(
         template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
