@@ -130,7 +130,7 @@ def _value_columns(
 
 def _column(cells: Any, field: Field) -> pd.Series:
     if field.kind == "category":
-        categories = pd.Index(field.categories, dtype=object)
+        categories = pd.Index(field.categories)  # as Parquet gives them back: str from pandas 3 on
         codes = cells.fill_null(-1).to_numpy()
         return pd.Series(pd.Categorical.from_codes(codes, categories=categories))
     dtype = _DTYPES.get(field.kind)
@@ -148,7 +148,7 @@ def typed(values: Sequence[Any], field: Field) -> pd.Series:
     ['a', 'b']
     """
     if field.kind == "category":
-        categories = pd.Index(field.categories, dtype=object)
+        categories = pd.Index(field.categories)
         return pd.Series(pd.Categorical(values, categories=categories))
     dtype = _DTYPES.get(field.kind)
     if dtype is not None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.bucket import Bucket
-from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unwritable
+from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unreadable, unwritable
 from frameenrich.draft import Draft
 from frameenrich.errors import JobNotFoundError, ParameterError, StoreError
 from frameenrich.model import Batch, JobSpec
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 DEFAULT_FOLDER = ".frameenrich"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
-_REQUESTS = re.compile(r"/round-(\d+)/shard-(\d+)\.requests\.jsonl$")
+_SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
 _META = b"frameenrich."
 # What reading a damaged file can raise, from Arrow, JSON or what is made of them.
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
@@ -197,14 +197,6 @@ def _opened(url: str) -> tuple[Any, str]:
     return fs, str(root).rstrip("/")
 
 
-def _unreadable(path: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
-        "Restore it from a backup, or move its job's folder out of the store.",
-        path=path,
-    )
-
-
 def shard_name(number: int) -> str:
     """The stem of a shard's files."""
     return f"shard-{number:05d}"
@@ -229,7 +221,7 @@ class JobFolder:
                 metadata = file.schema_arrow.metadata or {}
             return read(metadata[_META + name.encode()])
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     @contextlib.contextmanager
     def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -262,7 +254,7 @@ class JobFolder:
             with self._open_parquet(path) as file:
                 return int(file.metadata.num_rows)
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
         """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
@@ -271,7 +263,7 @@ class JobFolder:
             with self._open_parquet(path) as file:
                 return file.read(columns)
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     def round_path(self, round_: int) -> str:
         """The folder of a round."""
@@ -306,10 +298,16 @@ class JobFolder:
 
 
 def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
-    """Those of some rounds whose requests are among the paths."""
-    found = filter(None, map(_REQUESTS.search, paths))
-    numbers = sorted((int(match[1]), int(match[2])) for match in found)
-    return [ShardFolder(job, *each) for each in numbers if each[0] in rounds]
+    """Those of some rounds, by either of the two files that each has from the beginning."""
+    found = {(int(m[1]), int(m[2]), m[3]) for m in filter(None, map(_SHARD.search, paths))}
+    shards = [
+        ShardFolder(job, *each)
+        for each in sorted({(round_, number) for round_, number, _ in found if round_ in rounds})
+    ]
+    for shard in shards:
+        if (shard.round, shard.number, "requests.jsonl") not in found:
+            raise unreadable(shard.requests_path, FileNotFoundError("it is not there"))
+    return shards
 
 
 @dataclass(frozen=True)
@@ -340,7 +338,7 @@ class ShardFolder:
         try:
             return Batch.from_json(self.job.store.read(path))
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:
         """Write ``batch.json``, the only file of a job that changes."""

@@ -384,6 +384,7 @@ def test_a_job_of_many_shards_keeps_one_file_open(tmp_path: Path) -> None:
         ("round-0/shard-00000.batch.json", b"[]"),
         ("round-0/shard-00000.batch.json", b"\xff"),
         ("round-0/shard-00000.batch.json", None),
+        ("round-0/shard-00000.requests.jsonl", None),
     ],
 )
 def test_a_broken_file_is_named(name: str, broken: bytes | None, tmp_path: Path) -> None:
@@ -395,6 +396,16 @@ def test_a_broken_file_is_named(name: str, broken: bytes | None, tmp_path: Path)
 
     with pytest.raises(StoreError, match=f"{path} cannot be read.*Restore it"):
         _ = (job.spec, job.created_at, job.sidecar(), [s.batch for s in job.shards(0)])
+
+
+def test_responses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """What the file system refuses is a StoreError too, not a bare OSError."""
+    job = a_job(Store(tmp_path))
+    path = Path(job.shards(0)[0].responses_path)
+    path.mkdir()
+
+    with pytest.raises(StoreError, match=f"{path} cannot be read: IsADirectoryError.*Restore it"):
+        list(job.shards(0)[0].read_responses())
 
 
 def test_a_foreign_parquet_file_is_no_sidecar(tmp_path: Path) -> None:
