@@ -41,6 +41,19 @@ class Disk:
         except OSError as error:
             raise unwritable(root, error) from None
 
+    def check_readable(self, root: str) -> None:
+        """Refuse what is there and no folder; what is not there holds nothing yet.
+
+        Raises
+        ------
+        StoreError
+            It is a file.
+        """
+        if os.path.exists(root) and not os.path.isdir(root):
+            raise StoreError(
+                f"The store {root} is no folder.", "Say which folder holds the jobs.", path=root
+            )
+
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
         """A disk is there, but a file of it may not be readable; what is absent is the caller's."""

@@ -75,6 +75,7 @@ class Store:
 
     def job_ids(self) -> list[str]:
         """The ids of all jobs here, in no particular order."""
+        self._medium.check_readable(self.root)
         with self._medium.reaching(self.root):
             try:
                 found = self.fs.glob(f"{self.root}/*/{SIDECAR}")

@@ -112,6 +112,14 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
+def test_a_store_that_is_a_file_is_no_empty_store(tmp_path: Path) -> None:
+    """A wrong ``--store`` is told, rather than that it holds no job."""
+    (tmp_path / "goods.csv").write_text("a\n1\n")
+
+    with pytest.raises(StoreError, match=r"goods\.csv is no folder\. Say which folder holds"):
+        Store(tmp_path / "goods.csv").jobs()
+
+
 def test_a_new_store_is_private_and_keeps_out_of_git(tmp_path: Path) -> None:
     """Row data and answers are for the user's eyes."""
     store = Store(tmp_path / "store")
