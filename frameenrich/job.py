@@ -31,11 +31,12 @@ from frameenrich.errors import (
     ParameterError,
     ResponsesError,
 )
+from frameenrich.forms import choose_output
 from frameenrich.gather import gather, match_frame, refuse_mismatch
 from frameenrich.glance import glance
 from frameenrich.merge import answer_columns, details_wanted, with_columns
 from frameenrich.model import BatchStatus, JobSpec
-from frameenrich.output import Output, Parser, choose_output
+from frameenrich.output import Output, Parser
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import check_params
 from frameenrich.prices import PricesLike, check_prices

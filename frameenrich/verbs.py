@@ -17,11 +17,12 @@ from frameenrich.errors import (
     ParameterError,
     StoreError,
 )
+from frameenrich.forms import choose_output
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
 from frameenrich.merge import output_columns
-from frameenrich.output import Parser, choose_output
+from frameenrich.output import Parser
 from frameenrich.plan import Template, make_plan, ready_plan
 from frameenrich.preview import Preview
 from frameenrich.prices import PricesLike

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from frameenrich.forms import choose_output
 from frameenrich.model import Response
-from frameenrich.output import Output, choose_output
+from frameenrich.output import Output
 from frameenrich.parse import judge, read_result, read_results
 from frameenrich.quick import quick_reader
 

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
+from frameenrich.forms import choose_output
 from frameenrich.merge import answer_columns, output_columns, typed, with_columns
 from frameenrich.model import JobSpec, Message, Result, RowStatus, Usage
-from frameenrich.output import Field, Output, choose_output
+from frameenrich.output import Field, Output
 from frameenrich.parse import judge, read_response
 from frameenrich.tally import DETAILS, Tally
 

@@ -18,16 +18,10 @@ from pydantic import BaseModel, RootModel
 from pydantic import Field as PydanticField
 
 from frameenrich.errors import OutputError
+from frameenrich.forms import choose_output, labels_spec
+from frameenrich.lenient import loads_leniently
 from frameenrich.model import JobSpec, Message, OutputSpec
-from frameenrich.output import (
-    Field,
-    MalformedError,
-    Output,
-    choose_output,
-    json_path,
-    labels_spec,
-    loads_leniently,
-)
+from frameenrich.output import Field, MalformedError, Output, json_path
 
 FEW = settings(max_examples=80, deadline=None)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from frameenrich.forms import choose_output
 from frameenrich.model import Batch, Response, Result, RowStatus, Usage
-from frameenrich.output import choose_output
 from frameenrich.parse import judge, read_response, read_result, read_results, split_lines
 from frameenrich.quick import quick_reader
 

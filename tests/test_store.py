@@ -20,8 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
+from frameenrich.forms import choose_output
 from frameenrich.model import Batch, BatchError, Limits
-from frameenrich.output import choose_output
 from frameenrich.plan import Plan, make_plan
 from frameenrich.store import JobFolder, Store, open_store
 from frameenrich.write import Again, write_job, write_round
