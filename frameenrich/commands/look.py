@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from frameenrich.commands.shared import Source, read
-from frameenrich.options import AsJson, Asking, Reading, Sending, Store, spread
+from frameenrich.options import AsJson, Asking, Reading, Sending, Store
+from frameenrich.spread import spread
 from frameenrich.terminal import as_line, print_rows, printable, say
 
 

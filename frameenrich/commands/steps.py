@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from frameenrich.arguments import read_params
 from frameenrich.commands.shared import (
     JobId,
     Source,
@@ -31,9 +32,8 @@ from frameenrich.options import (
     Spending,
     Store,
     Writing,
-    read_params,
-    spread,
 )
+from frameenrich.spread import spread
 from frameenrich.terminal import as_line
 
 

@@ -19,7 +19,8 @@ from frameenrich.commands.shared import (
     send,
 )
 from frameenrich.errors import ParameterError
-from frameenrich.options import AsJson, Asking, Embedding, Reading, Sending, Store, Writing, spread
+from frameenrich.options import AsJson, Asking, Embedding, Reading, Sending, Store, Writing
+from frameenrich.spread import spread
 
 
 @spread
