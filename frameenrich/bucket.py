@@ -69,6 +69,9 @@ class Bucket:
         self._objects: Objects = S3Objects(fs) if self._s3 else PlainObjects(fs)
         self._held: dict[str, Lease] = {}
 
+    def check_readable(self, root: str) -> None:
+        """Nothing: a bucket has no folders, so that any prefix can hold jobs."""
+
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
         """Have what goes wrong on the way to the store told as a `StoreError`.

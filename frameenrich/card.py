@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from frameenrich.model import TERMINAL, Batch
+from frameenrich.model import TERMINAL, Batch, BatchStatus
 
 COLORS = {
     "ok": "#2e9a6a",
@@ -152,9 +152,11 @@ def _age(batch: Batch, now: float) -> str:
     --------
     >>> _age(Batch("t", status="in_progress", created_at=0), 3_700)
     '1 h 01 min'
+    >>> _age(Batch("t"), 0), _age(Batch("t", status="completed"), 0)
+    ('not sent', '')
     """
-    if batch.created_at is None:
-        return "not sent"
+    if batch.created_at is None:  # as of calls made one by one, which are no batch there
+        return "not sent" if batch.status == BatchStatus.PLANNED else ""
     if batch.status in TERMINAL and batch.ended_at is None:
         return ""
     seconds = int((batch.ended_at or now) - batch.created_at)

@@ -160,7 +160,7 @@ class ChunkReader:
 
         Examples
         --------
-        >>> from frameenrich.output import choose_output
+        >>> from frameenrich.forms import choose_output
         >>> line = b'{"custom_id": "row-1", "response": {"status_code": 500, "body": {}}}\n'
         >>> block = ChunkReader(choose_output()).read(line)
         >>> block.ids, block.detail("error")

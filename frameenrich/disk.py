@@ -41,9 +41,28 @@ class Disk:
         except OSError as error:
             raise unwritable(root, error) from None
 
-    def reaching(self, path: str) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 - see Bucket
-        """Nothing: a disk is there, and its errors are told where they happen."""
-        return contextlib.nullcontext()
+    def check_readable(self, root: str) -> None:
+        """Refuse what is there and no folder; what is not there holds nothing yet.
+
+        Raises
+        ------
+        StoreError
+            It is a file.
+        """
+        if os.path.exists(root) and not os.path.isdir(root):
+            raise StoreError(
+                f"The store {root} is no folder.", "Say which folder holds the jobs.", path=root
+            )
+
+    @contextlib.contextmanager
+    def reaching(self, path: str) -> Iterator[None]:
+        """A disk is there, but a file of it may not be readable; what is absent is the caller's."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def drafting(self, root: str) -> contextlib.AbstractContextManager[str]:
         """A folder to fill, from which one rename makes a job."""
@@ -205,6 +224,15 @@ def _sync_folder(path: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def unreadable(path: str, error: Exception) -> StoreError:
+    """The error for a file of the store that is damaged, or cannot be read."""
+    return StoreError(
+        f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
+        "Restore it from a backup, or move its job's folder out of the store.",
+        path=path,
+    )
 
 
 def unwritable(path: str, error: OSError) -> StoreError:

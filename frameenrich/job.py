@@ -26,15 +26,17 @@ from frameenrich.errors import (
     BudgetError,
     CredentialsError,
     FrameEnrichWarning,
+    InputError,
     OutputError,
     ParameterError,
     ResponsesError,
 )
+from frameenrich.forms import choose_output
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.glance import glance
 from frameenrich.keys import key_columns
 from frameenrich.model import BatchStatus, JobSpec
-from frameenrich.output import Output, Parser, choose_output
+from frameenrich.output import Output, Parser
 from frameenrich.parse import read_response, split_lines
 from frameenrich.plan import check_params
 from frameenrich.prices import PricesLike, check_prices
@@ -368,6 +370,11 @@ class Job:
         ParameterError
             ``max_rounds`` without ``wait=True``, or ``max_cost`` without ``max_rounds``.
         """
+        if frame is not None and not isinstance(frame, pd.DataFrame):
+            raise InputError(
+                f"What is to be collected on is a {type(frame).__name__}.",
+                "Give the DataFrame that was submitted, or none for key and answers alone.",
+            )
         budget = self._wished(max_cost, prices)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         _check_rounds(max_rounds, max_cost, wait=wait)

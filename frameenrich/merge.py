@@ -18,6 +18,10 @@ from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Field, Output, flattened
 from frameenrich.tally import Tally
 
+_USAGE_COLUMNS = (
+    "model", "attempt", "prompt_tokens", "completion_tokens", "cost_usd", "finish_reason",
+    "custom_id", "repaired", "raw",
+)  # fmt: skip
 _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
 
@@ -27,6 +31,11 @@ def output_columns(spec: JobSpec, output: Output) -> list[str]:
     if _has_confidence(spec, output.fields):
         fields.append(f"{spec.name}_confidence")
     return [*fields, f"{spec.name}_status", f"{spec.name}_error"]
+
+
+def usage_columns(name: str) -> list[str]:
+    """The columns that ``usage=True`` adds."""
+    return [f"{name}_{what}" for what in _USAGE_COLUMNS]
 
 
 def flat_columns(spec: JobSpec, output: Output) -> list[str]:
@@ -121,7 +130,7 @@ def _value_columns(
 
 def _column(cells: Any, field: Field) -> pd.Series:
     if field.kind == "category":
-        categories = pd.Index(field.categories, dtype=object)
+        categories = pd.Index(field.categories)  # as Parquet gives them back: str from pandas 3 on
         codes = cells.fill_null(-1).to_numpy()
         return pd.Series(pd.Categorical.from_codes(codes, categories=categories))
     dtype = _DTYPES.get(field.kind)
@@ -139,7 +148,7 @@ def typed(values: Sequence[Any], field: Field) -> pd.Series:
     ['a', 'b']
     """
     if field.kind == "category":
-        categories = pd.Index(field.categories, dtype=object)
+        categories = pd.Index(field.categories)
         return pd.Series(pd.Categorical(values, categories=categories))
     dtype = _DTYPES.get(field.kind)
     if dtype is not None:

@@ -5,21 +5,21 @@ A command takes a group as one parameter; `spread` makes one option of each of i
 
 from __future__ import annotations
 
-import csv
-import functools
-import importlib
-import inspect
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
-from frameenrich.errors import OutputError, ParameterError, TemplateError
+from frameenrich.arguments import (
+    import_named,
+    read_params,
+    read_prices,
+    read_response_model,
+    read_template,
+    split_commas,
+    text_of,
+)
 
 _ASK = "What to ask"
 _IMAGES = "Images"
@@ -183,9 +183,9 @@ class Answering:
     def wishes(self) -> dict[str, Any]:
         """The keyword arguments that say how answers are read."""
         return given(
-            labels=self.labels and split_commas(self.labels),
+            labels=None if self.labels is None else split_commas(self.labels),
             response_model=read_response_model(self.schema, self.response_model),
-            parser=self.parser and import_named("--parser", self.parser),
+            parser=None if self.parser is None else import_named("--parser", self.parser),
         )
 
 
@@ -239,7 +239,7 @@ class Asking:
             **self.answering.wishes(),
             "endpoint": self.endpoint,
             **given(
-                system=self.system and _text_of(self.system),
+                system=self.system and text_of(self.system),
                 logprobs=self.logprobs or None,
                 name=self.name,
                 prefix=self.prefix,
@@ -486,165 +486,3 @@ AsJson = Annotated[
 def given(**options: Any) -> dict[str, Any]:
     """The options that somebody gave."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each field of the groups that it takes, and of theirs."""
-    parts = dict(_options_of(command))
-    options = [option for _, own in parts.values() for option in own]
-
-    @functools.wraps(command)
-    def with_options(**found: Any) -> None:
-        command(**{name: _taken(kind, name, found) for name, (kind, _) in parts.items()})
-
-    vars(with_options)["__signature__"] = inspect.Signature(options)
-    with_options.__annotations__ = {option.name: option.annotation for option in options}
-    return with_options
-
-
-def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Parameter]]]]:
-    """Each parameter of a command or a group: what it is, and the options that make it up."""
-    hints = get_type_hints(taker, include_extras=True)
-    for parameter in inspect.signature(taker).parameters.values():
-        kind = hints[parameter.name]
-        if is_dataclass(kind):
-            inner = [option for _, (_, own) in _options_of(kind) for option in own]
-        else:
-            inner = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)]
-        yield parameter.name, (kind, inner)
-
-
-def _taken(kind: Any, name: str, found: dict[str, Any]) -> Any:
-    """An option's value, or the group that is made of its own options' values."""
-    if not isinstance(kind, type) or not is_dataclass(kind):
-        return found[name]
-    return kind(**{n: _taken(k, n, found) for n, (k, _) in _options_of(kind)})
-
-
-# --- from texts to values -----------------------------------------------------------------------
-
-
-def split_commas(text: str) -> list[str]:
-    """Comma-separated texts; one that holds a comma stands in double quotes.
-
-    Examples
-    --------
-    >>> split_commas('Kitchen, Garden,"Toys, games"')
-    ['Kitchen', 'Garden', 'Toys, games']
-    """
-    return [item.strip() for item in next(csv.reader([text], skipinitialspace=True), [])]
-
-
-def read_params(pairs: list[str] | None) -> dict[str, Any]:
-    """Request parameters from ``name=value``; the value is JSON, or the text that it is.
-
-    Examples
-    --------
-    >>> read_params(["temperature=0.2", "stop=[1, 2]", "service_tier=flex"])
-    {'temperature': 0.2, 'stop': [1, 2], 'service_tier': 'flex'}
-    """
-    params: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ParameterError(
-                f"--param {pair} is no pair.", "Write --param NAME=VALUE, such as temperature=0."
-            )
-        try:
-            params[name] = json.loads(value)
-        except ValueError:
-            params[name] = value
-    return params
-
-
-_PRICES = {2: ("input", "output"), 3: ("input", "output", "cached_input")}
-
-
-def read_prices(text: str) -> dict[str, float]:
-    """What ``prices=`` takes, from amounts with commas between them.
-
-    Examples
-    --------
-    >>> read_prices("0.15,0.60")
-    {'input': 0.15, 'output': 0.6}
-    """
-    try:
-        amounts = [float(part) for part in text.split(",")]
-        return dict(zip(_PRICES[len(amounts)], amounts, strict=True))
-    except (ValueError, KeyError):
-        raise ParameterError(
-            f"--prices {text} are no prices.",
-            "Write USD per million tokens, --prices INPUT,OUTPUT[,CACHED], such as 0.15,0.60.",
-        ) from None
-
-
-def read_template(text: str | None, path: Path | None) -> str | Path | list[dict[str, str]]:
-    """The template that was given: as text, as the file that it is in, or as messages."""
-    if (text is None) == (path is None):
-        problem = "No template was given." if text is None else "Two templates were given."
-        raise TemplateError(problem, "Give --template TEXT, --template @FILE or --template-file.")
-    text = text or ""
-    if text.startswith("@"):
-        path = Path(text[1:])
-    if path is not None:
-        return _read_json(path, TemplateError) if path.suffix == ".json" else path
-    if "{" not in text and os.path.isfile(text):
-        raise TemplateError(
-            f"The template {text!r} is the name of a file.", f"Write --template @{text} to read it."
-        )
-    return text
-
-
-def _text_of(text: str) -> str:
-    if not text.startswith("@"):
-        return text
-    return _read_text(Path(text[1:]), TemplateError)
-
-
-def _read_text(path: Path, error_type: type[TemplateError | OutputError]) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise error_type(f"{path} cannot be read: {reason}.", "Check the path.") from None
-
-
-def read_response_model(schema: Path | None, name: str | None) -> Any:
-    """What ``response_model=`` takes: a JSON Schema out of a file, or a class by its name."""
-    if schema is not None and name is not None:
-        raise OutputError("Both --schema and --response-model were given.", "Give one of them.")
-    if name is not None:
-        return import_named("--response-model", name)
-    return None if schema is None else _read_json(schema, OutputError)
-
-
-def _read_json(path: Path, error_type: type[TemplateError | OutputError]) -> Any:
-    try:
-        return json.loads(_read_text(path, error_type))
-    except ValueError as error:
-        raise error_type(f"{path} is not JSON: {error}.", "Mend the file.") from None
-
-
-def import_named(option: str, name: str) -> Any:
-    """What ``module:name`` names; modules of the working folder are found, too.
-
-    Examples
-    --------
-    >>> import_named("--parser", "json:loads")("[1]")
-    [1]
-    """
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
-        raise OutputError(
-            f"{option} {name} names nothing to import.",
-            "Write MODULE:NAME, as in answers:Product for answers.py in this folder.",
-        )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:
-        raise OutputError(
-            f"{option} {name} cannot be imported: {type(error).__name__}: {error}.",
-            "Check the module, the name in it, and the folder you are in.",
-        ) from error

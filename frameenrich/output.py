@@ -1,4 +1,4 @@
-"""What an answer has to be: the user's wish made a JSON Schema, columns and a validator.
+"""What an answer has to be: its columns, and how it is read and validated.
 
 The schema is stored with the job, so a later session without the pydantic class still knows the
 columns and the constraints. Validation is pydantic's: of the class where it is at hand, else of
@@ -7,21 +7,16 @@ one built from the stored schema, whose constraints `jsonschema-rs` then checks.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime as dt
-import enum
 import json
-import re
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from numbers import Number
+from functools import cached_property
 from typing import Any, Literal
 
-from frameenrich.errors import OutputError
+from frameenrich.lenient import folded, loads_leniently, with_exact_choices
 from frameenrich.model import Json, OutputSpec
+from frameenrich.schema import python_type, resolved, without_null
 
 FieldKind = Literal[
     "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
@@ -121,7 +116,7 @@ class Output:
             return self._validated(text), False
         except MalformedError as error:
             self._refuse_cut_off(text)
-            value, repaired = _loads(text)
+            value, repaired = loads_leniently(text)
             if value is None:
                 raise
             if not isinstance(value, dict):
@@ -151,7 +146,7 @@ class Output:
     def _with_exact_choices(self, value: Json) -> str:
         schema = self.spec.schema or {}
         try:
-            return json.dumps(_with_exact_choices(value, schema, schema))
+            return json.dumps(with_exact_choices(value, schema, schema))
         except RecursionError:
             raise MalformedError("$: the answer is nested too deeply") from None
 
@@ -187,7 +182,7 @@ class Output:
         """Pydantic's validator of an answer that is an object."""
         from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and not needed at import
 
-        return TypeAdapter(self.model or _python_type(self.spec.schema, self.spec.schema or {}))
+        return TypeAdapter(self.model or python_type(self.spec.schema, self.spec.schema or {}))
 
     @cached_property
     def _constraints(self) -> Any:
@@ -199,21 +194,21 @@ class Output:
 
     @cached_property
     def _known_labels(self) -> dict[str, str]:
-        return {_folded(label): label for label in self.fields[0].categories}
+        return {folded(label): label for label in self.fields[0].categories}
 
     def _read_label(self, text: str) -> tuple[tuple[str], bool]:
-        value, repaired = _loads(text)
+        value, repaired = loads_leniently(text)
         answer = value.get(LABEL) if isinstance(value, dict) else text
         if isinstance(answer, int) and not isinstance(answer, bool):
             answer = str(answer)
         known = self._known_labels
-        label = known.get(_folded(answer)) if isinstance(answer, str) else None
+        label = known.get(folded(answer)) if isinstance(answer, str) else None
         if label is None and answer is text:  # the label alone, as a sentence or a quotation
-            label = known.get(_folded(text.strip().strip("\"'.")))
+            label = known.get(folded(text.strip().strip("\"'.")))
         if label is None:
             shown = answer if isinstance(answer, str) else json.dumps(answer)
             raise MalformedError(
-                f"$.{LABEL}: {_short(shown)!r} is not one of the {len(known)} labels"
+                f"$.{LABEL}: {shortened(shown)!r} is not one of the {len(known)} labels"
             )
         return (label,), repaired and isinstance(value, dict)
 
@@ -271,76 +266,9 @@ def _parsed(parser: Parser, text: str) -> Any:
         raise MalformedError(f"the parser failed: {type(error).__name__}: {error}") from None
 
 
-def _folded(text: str) -> str:
-    """What counts of a label: neither case nor spacing."""
-    return " ".join(text.casefold().split())
-
-
-def _with_exact_choices(value: Json, wanted: Json, root: Mapping[str, Json]) -> Json:
-    """An answer whose choices, however deep, are written as they were asked for."""
-    node = _without_null(wanted, root)
-    if not node:
-        return value
-    if isinstance(value, str):
-        texts = [choice for choice in _choices(node, root) if isinstance(choice, str)]
-        if value in texts or not texts:
-            return value
-        return {_folded(text): text for text in texts}.get(_folded(value), value)
-    if isinstance(value, list):
-        return [_with_exact_choices(item, node.get("items"), root) for item in value]
-    if isinstance(value, dict):
-        inner = node.get("properties", {})
-        return {name: _with_exact_choices(v, inner.get(name), root) for name, v in value.items()}
-    return value
-
-
-def _choices(node: Mapping[str, Json], root: Mapping[str, Json]) -> Iterator[Json]:
-    yield from node.get("enum", [node["const"]] if "const" in node else ())
-    for alternative in node.get("anyOf", node.get("oneOf", ())):
-        yield from _choices(_resolved(alternative, root), root)
-
-
-def _short(text: str, length: int = 60) -> str:
+def shortened(text: str, length: int = 60) -> str:
+    """A text cut to a length that a message has room for."""
     return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def loads_leniently(text: str) -> Json | None:
-    r"""JSON, also inside Markdown fences, after chatter or with small faults; None where none is.
-
-    Examples
-    --------
-    >>> loads_leniently('Sure! Here is:\n```json\n{"a": 1,}\n```')
-    {'a': 1}
-    >>> loads_leniently("no JSON at all") is None
-    True
-    """
-    return _loads(text)[0]
-
-
-def _loads(text: str) -> tuple[Json | None, bool]:
-    """What `loads_leniently` gives, and whether the text is no JSON as it stands."""
-    try:
-        return json.loads(text), False
-    except (ValueError, RecursionError):
-        pass
-    start = text.find("{")
-    if start < 0:
-        return None, True
-    end = text.rfind("}") + 1
-    try:
-        value = _repaired(text[start : end if end > start else len(text)], whole=text)
-    except (ValueError, RecursionError):
-        return None, True
-    return value if isinstance(value, dict) and value else None, True
-
-
-def _repaired(candidate: str, whole: str) -> Json:
-    from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
-
-    if candidate != whole:  # else it is known to be no JSON
-        with contextlib.suppress(ValueError):
-            return json.loads(candidate)
-    return repair_json(candidate, return_objects=True, skip_json_loads=True)
 
 
 def _where_and_why(error: Any) -> str:
@@ -361,216 +289,6 @@ def json_path(parts: Sequence[str | int]) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 
-# --- from the user's wish to a spec -------------------------------------------------------------
-
-
-def choose_output(
-    labels: Any = None, response_model: Any = None, parser: Parser | None = None
-) -> Output:
-    """The output that the user asked for; plain text where nothing was.
-
-    Raises
-    ------
-    OutputError
-        More than one was given, or the one given cannot be used.
-    """
-    given = [
-        name
-        for name, value in (
-            ("labels", labels),
-            ("response_model", response_model),
-            ("parser", parser),
-        )
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise OutputError(
-            f"Both {given[0]} and {given[1]} were given.",
-            "Give one of them: an answer has one form.",
-        )
-    if labels is not None:
-        return Output(labels_spec(labels))
-    if response_model is not None:
-        return _model_output(response_model)
-    if parser is not None:
-        if not callable(parser):
-            raise OutputError(
-                "The parser is not callable.", "Give a function str -> dict or value."
-            )
-        return Output(OutputSpec("parser"), parser=parser)
-    return Output(OutputSpec())
-
-
-def labels_spec(labels: Any) -> OutputSpec:
-    """The spec of an answer that is one of `labels` (a list, or an Enum class)."""
-    if isinstance(labels, type) and issubclass(labels, enum.Enum):
-        labels = list(labels)
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise OutputError(
-            f"labels= is a {type(labels).__name__}.", "Give a list of texts, or an Enum class."
-        )
-    values = [label.value if isinstance(label, enum.Enum) else label for label in labels]
-    texts = [str(value) for value in values if isinstance(value, (str, Number)) and value == value]  # noqa: PLR0124 - NaN
-    if len(texts) < len(values):
-        raise OutputError("labels= holds a null or what is no text.", "Give a list of texts.")
-    _check_labels(texts)
-    return OutputSpec(
-        "labels",
-        {
-            "type": "object",
-            "properties": {LABEL: {"type": "string", "enum": texts}},
-            "required": [LABEL],
-            "additionalProperties": False,
-        },
-    )
-
-
-def _check_labels(texts: Sequence[str]) -> None:
-    if len(texts) < 2:  # noqa: PLR2004 - a choice has two sides
-        raise OutputError(
-            f"labels= holds {len(texts)} label(s).", "Give at least two to choose from."
-        )
-    if any(not text.strip() for text in texts):
-        raise OutputError("labels= holds an empty label.", "Remove it or give it a name.")
-    if len({_folded(text) for text in texts}) < len(texts):
-        repeated = next(t for i, t in enumerate(texts) if _folded(t) in map(_folded, texts[:i]))
-        raise OutputError(
-            f"The label {repeated!r} stands twice in labels= (case and spacing do not count).",
-            "Keep one of them.",
-        )
-
-
-def _model_output(wish: Any) -> Output:
-    from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
-    from pydantic import Field as PydanticField  # noqa: PLC0415
-
-    if isinstance(wish, type) and issubclass(wish, BaseModel) and wish is not BaseModel:
-        model: Any = wish
-    elif isinstance(wish, Mapping) and _is_json_schema(wish):
-        return Output(OutputSpec("schema", _checked_schema(dict(wish))))
-    elif isinstance(wish, Mapping) and wish:
-        try:
-            members: dict[str, Any] = {  # by alias: a column may be called as no attribute can
-                f"field_{i}": (v, PydanticField(alias=str(k)))
-                for i, (k, v) in enumerate(wish.items())
-            }
-            model = create_model("Answer", **members)
-        except (TypeError, NameError, SyntaxError, PydanticUserError) as error:
-            raise _unusable(error) from error
-    else:
-        raise OutputError(
-            f"response_model= is {_short(repr(wish))}.",
-            "Give a pydantic model class, a JSON Schema, or a dict of field names and types.",
-        )
-    try:
-        schema = model.model_json_schema(schema_generator=_schema_generator())
-        written = model.model_json_schema(mode="serialization")
-    except (PydanticUserError, ValueError) as error:
-        raise _unusable(error) from error
-    lost = sorted(set(schema.get("properties", ())) - set(written.get("properties", ())))
-    if lost and "properties" in written:
-        raise OutputError(
-            f"response_model= reads {lost[0]!r} under one name and writes it under another.",
-            "Use alias= instead of validation_alias= or serialization_alias=.",
-        )
-    return Output(OutputSpec("schema", _checked_schema(schema)), model=model)
-
-
-@cache
-def _schema_generator() -> Any:
-    from decimal import Decimal  # noqa: PLC0415 - as pydantic, only where a class is given
-
-    from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415
-
-    class Numbers(GenerateJsonSchema):
-        """Asks for a Decimal as a number; pydantic's own pattern for texts is refused by APIs."""
-
-        def decimal_schema(self, schema: Any) -> dict[str, Any]:
-            plain = {k: float(v) if isinstance(v, Decimal) else v for k, v in schema.items()}
-            return self.float_schema(typing.cast("Any", plain))
-
-    return Numbers
-
-
-def _unusable(error: Exception) -> OutputError:
-    first_line = str(error).partition("\n")[0]
-    return OutputError(
-        f"response_model= cannot be made a JSON Schema: {first_line}.",
-        "Use field types that JSON can carry.",
-    )
-
-
-def _is_json_schema(wish: Mapping[str, Any]) -> bool:
-    return (
-        isinstance(wish.get("properties"), Mapping)
-        or isinstance(wish.get("type"), str)
-        or "$schema" in wish
-        or "$ref" in wish
-    )
-
-
-def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
-    import jsonschema_rs  # noqa: PLC0415 - only where a schema is given
-
-    schema = _resolved(schema, schema) | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
-    if schema.get("type") != "object" or not schema.get("properties"):
-        raise OutputError(
-            "The JSON Schema of response_model= is not an object with properties.",
-            'Give {"type": "object", "properties": {...}}: each property becomes a column.',
-        )
-    faults = list(_schema_faults(schema))
-    try:
-        if not faults:
-            jsonschema_rs.validator_for(schema)
-    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
-        faults.append(str(error).partition("\n")[0])
-    if faults:
-        raise OutputError(
-            f"response_model= is not a valid JSON Schema: {faults[0].rstrip('.')}.",
-            "Mend the schema; nothing was sent.",
-        )
-    return schema
-
-
-_BOUNDS = (
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minimum", "maximum"),
-    ("minProperties", "maxProperties"),
-)
-
-
-def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
-    """What is legal JSON Schema and still cannot be used.
-
-    A reference to elsewhere would be fetched; bounds that cross make llama.cpp eat all memory.
-    """
-    if isinstance(node, list):
-        for i, item in enumerate(node):
-            yield from _schema_faults(item, f"{path}[{i}]")
-    elif isinstance(node, Mapping):
-        yield from _own_faults(node, path)
-        for name, value in node.items():
-            if name == "properties" and isinstance(value, Mapping):  # its names are no keywords
-                for field, schema in value.items():
-                    yield from _schema_faults(schema, f"{path}.{field}")
-            elif name not in {"enum", "const", "default", "examples"}:
-                yield from _schema_faults(value, f"{path}.{name}")
-
-
-def _own_faults(node: Mapping[str, Json], path: str) -> Iterator[str]:
-    reference, properties = node.get("$ref"), node.get("properties")
-    if isinstance(reference, str) and not reference.startswith("#"):
-        yield f"{path} refers to {reference!r}, outside of the schema"
-    for low, high in _BOUNDS:
-        least, most = node.get(low), node.get(high)
-        if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
-            yield f"{path} has {low} {least} over {high} {most}"
-    for name, value in properties.items() if isinstance(properties, Mapping) else ():
-        if not isinstance(value, Mapping):
-            yield f"{path}.{name} is {value!r} and not an object"
-
-
 # --- from a JSON Schema to columns and types ----------------------------------------------------
 
 _KINDS: Mapping[str, FieldKind] = {
@@ -582,33 +300,9 @@ _KINDS: Mapping[str, FieldKind] = {
 _FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
 
 
-def _resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
-    """The node with a leading ``$ref`` followed; ``true``, the schema of anything, is ``{}``."""
-    seen: set[str] = set()
-    while isinstance(node, Mapping) and "$ref" in node and node["$ref"] not in seen:
-        seen.add(node["$ref"])
-        target: Any = root
-        for part in re.split("/", node["$ref"].lstrip("#/")):
-            target = target.get(part, {}) if isinstance(target, Mapping) else {}
-        node = target
-    return dict(node) if isinstance(node, Mapping) else {}
-
-
-def _without_null(wanted: Json, root: Mapping[str, Json]) -> dict[str, Json]:
-    node = _resolved(wanted, root)
-    alternatives: Json = node.get("anyOf", node.get("oneOf", ()))
-    choices = [c for c in alternatives if isinstance(c, Mapping) and c.get("type") != "null"]
-    if len(choices) == 1:
-        return _without_null(choices[0], root)
-    if isinstance(node.get("type"), list):
-        types = [each for each in node["type"] if each != "null"]
-        return {**node, "type": types[0]} if len(types) == 1 else node
-    return node
-
-
 def _field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Field:
     """The column of a property; `above` are the objects it is in, which may hold it again."""
-    node = _without_null(node, root)
+    node = without_null(node, root)
     choices = node.get("enum", [node["const"]] if "const" in node else [])
     texts = [choice for choice in choices if choice is not None]
     if texts and all(isinstance(choice, str) for choice in texts):
@@ -626,8 +320,8 @@ def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
     if isinstance(node.get("type"), list):
         alternatives = [{**node, "type": each} for each in node["type"]]
     if alternatives is not None:
-        resolved = [_resolved(each, root) for each in alternatives]
-        return _common_kind([each for each in resolved if each.get("type") != "null"], root)
+        nodes = [resolved(each, root) for each in alternatives]
+        return _common_kind([each for each in nodes if each.get("type") != "null"], root)
     if node.get("type") == "string" and node.get("format") in _FORMATS:
         return _FORMATS[node["format"]]
     return _KINDS.get(str(node.get("type")), "object")
@@ -649,67 +343,3 @@ def _common_kind(nodes: Sequence[Mapping[str, Json]], root: Mapping[str, Json]) 
     if not kinds or "object" in kinds:
         return "object"
     return "number" if kinds <= {"integer", "number"} else "string"
-
-
-_TIMES = {"date": dt.date, "date-time": dt.datetime}
-
-
-def _python_type(node: Json, root: Mapping[str, Json]) -> Any:
-    """A type for pydantic that coerces as the schema's types say; constraints are not in it."""
-    node = _resolved(node, root)
-    choices = node.get("anyOf", node.get("oneOf"))
-    if isinstance(choices, list):
-        return typing.Union[tuple(_python_type(choice, root) for choice in choices)]  # noqa: UP007
-    kind = node.get("type")
-    if isinstance(kind, list):
-        return typing.Union[tuple(_python_type({**node, "type": k}, root) for k in kind)]  # noqa: UP007
-    if "enum" in node or "const" in node:
-        allowed = node.get("enum", [node.get("const")])
-        scalars = all(isinstance(value, (str, int, bool, type(None))) for value in allowed)
-        return Literal[tuple(allowed)] if allowed and scalars else Any
-    if kind == "string" and node.get("format") in _TIMES:
-        return _TIMES[node["format"]]
-    simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
-    if kind in simple:
-        return simple[kind]
-    if kind == "array":
-        return list[_python_type(node["items"], root)] if "items" in node else list[Any]  # type: ignore[misc]
-    return _object_type(node, root) if kind == "object" and "properties" in node else Any
-
-
-def _object_type(node: Mapping[str, Json], root: Mapping[str, Json]) -> Any:
-    from pydantic import Field as PydanticField  # noqa: PLC0415 - heavy, and not needed at import
-    from pydantic import create_model  # noqa: PLC0415
-
-    required = node.get("required", ())
-    members: dict[str, Any] = {}
-    for i, (name, value) in enumerate(node["properties"].items()):
-        kind = Any if _refers_back(value, node, root) else _python_type(value, root)
-        if name in required:
-            members[f"field_{i}"] = (kind, PydanticField(alias=name))
-        else:
-            default = value.get("default") if isinstance(value, Mapping) else None
-            members[f"field_{i}"] = (kind | None, PydanticField(default, alias=name))
-    return create_model("Answer", **members)
-
-
-def _refers_back(value: Json, node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:
-    """Whether a property leads back to its own object: such a one is checked by the schema only."""
-    seen: set[str] = set()
-    waiting: list[Json] = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list):
-            waiting += item
-        elif isinstance(item, Mapping):
-            if "$ref" in item:
-                if item["$ref"] in seen:
-                    return True
-                seen.add(item["$ref"])
-                target = _resolved(item, root)
-                if target == node:
-                    return True
-                waiting.append(target)
-            else:
-                waiting += item.values()
-    return False

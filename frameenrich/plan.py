@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,14 @@ from typing import Any, cast, get_args
 
 from frameenrich.confidence import confidence_params
 from frameenrich.cost import check_max_cost
-from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError, TemplateError
+from frameenrich.errors import (
+    ColumnCollisionError,
+    FrameEnrichWarning,
+    OutputError,
+    ParameterError,
+    TemplateError,
+)
+from frameenrich.merge import output_columns, usage_columns
 from frameenrich.model import (
     MAX_IMAGE_BYTES,
     ImageDetail,
@@ -47,6 +55,7 @@ _DATA_KINDS: Mapping[str, OutputKind] = {
     "/v1/moderations": "moderation",
 }
 _MAX_NAME = 80
+_ROLES = ("system", "developer", "user", "assistant")
 _OURS = frozenset({"model", "messages", "input", "prompt"})
 _PARAMETER_TYPES = {
     "/v1/chat/completions": "openai.types.chat.completion_create_params",
@@ -107,6 +116,7 @@ def ready_plan(
         max_cost=check_max_cost(max_cost),
         prices=check_prices(prices),
     )
+    _check_columns(spec, output)
     return Plan(spec, output)
 
 
@@ -205,6 +215,7 @@ def make_plan(
         image_max_bytes=image_max_bytes,
     )
     _check_messages(spec)
+    _check_columns(spec, output)
     warn_unless_strict(output.spec)
     return Plan(spec, output)
 
@@ -243,8 +254,8 @@ def _dimensions(params: Mapping[str, Any]) -> int | None:
 def _image_columns(
     image: str | Sequence[str] | None, detail: str | None, max_pixels: int | None, max_bytes: int
 ) -> tuple[str, ...]:
-    columns = () if image is None else (image,) if isinstance(image, str) else tuple(image)
-    if image is not None and (not columns or not all(isinstance(c, str) for c in columns)):
+    columns = () if image is None else _names(image)
+    if columns is None or (image is not None and not columns):
         raise ParameterError(
             f"image={image!r} names no column.", "Give the name of a column, or a list of names."
         )
@@ -261,6 +272,18 @@ def _image_columns(
             "Name the column with the images: image='photo'.",
         )
     return columns
+
+
+def _check_columns(spec: JobSpec, output: Output) -> None:
+    """Refuse fields whose columns would be one another's, or those that tell of the row."""
+    names = [*output_columns(spec, output), *usage_columns(spec.name)]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ColumnCollisionError(
+            f"Two of the columns that the answers go to would be called {twice[0]!r}.",
+            "Pass another name=, or prefix= for the fields.",
+            columns=twice,
+        )
 
 
 def _check_messages(spec: JobSpec) -> None:
@@ -285,13 +308,25 @@ def _check_messages(spec: JobSpec) -> None:
 
 def key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """The columns that ``key=`` names; None for the index."""
-    if key is None or isinstance(key, str):
-        return None if key is None else (key,)
-    if not key:
+    if key is None:
+        return None
+    names = _names(key)
+    if not names:
         raise ParameterError(
-            "key= names no column.", "Name one or more, or leave key= out to use the index."
+            f"key={key!r} names no column." if key else "key= names no column.",
+            "Name one or more, as texts, or leave key= out to use the index.",
         )
-    return tuple(key)
+    return names
+
+
+def _names(columns: Any) -> tuple[str, ...] | None:
+    """The columns that were named by one text or several; None where that is none of both."""
+    if isinstance(columns, str):
+        return (columns,)
+    if not isinstance(columns, Iterable):
+        return None
+    names = tuple(columns)
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def warn_unless_strict(output: OutputSpec) -> None:
@@ -347,6 +382,7 @@ def read_template(
         sources = _included(text, template.parent)
         messages = [Message("user", text)]
     elif isinstance(template, str):
+        _refuse_file_name(template)
         messages = [Message("user", template)]
     elif isinstance(template, Sequence):
         messages = [_message(item) for item in template]
@@ -365,12 +401,22 @@ def read_template(
 def _message(item: Any) -> Message:
     if isinstance(item, Mapping) and set(item) == {"role", "content"}:
         role, content = item["role"], item["content"]
-        if isinstance(role, str) and isinstance(content, str):
+        if role in _ROLES and isinstance(content, str):
             return Message(role, content)
     raise TemplateError(
         f"A message of the template is {item!r}.",
-        'Write each as {"role": "user", "content": "... {{ column }} ..."}.',
+        'Write each as {"role": "user", "content": "... {{ column }} ..."}; '
+        f"the roles are {', '.join(_ROLES)}.",
     )
+
+
+def _refuse_file_name(template: str) -> None:
+    """Else each row would ask the model for the name of a file."""
+    if "{" not in template and template.strip() and os.path.isfile(template):
+        raise TemplateError(
+            f"The template {template!r} is the name of a file.",
+            f"Pass pathlib.Path({template!r}) to read it.",
+        )
 
 
 def _read_file(path: Path) -> str:
@@ -420,6 +466,10 @@ def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -
     ParameterError
         One is unknown, or is ours to set.
     """
+    if not isinstance(params, Mapping):
+        raise ParameterError(
+            f"params= is a {type(params).__name__}.", 'Give a dict, such as {"temperature": 0}.'
+        )
     extra = params.get("extra_body") or {}
     if not isinstance(extra, Mapping):
         raise ParameterError(

@@ -28,7 +28,7 @@ def quick_reader(output: Output) -> QuickReader | None:
 
     Examples
     --------
-    >>> from frameenrich.output import choose_output
+    >>> from frameenrich.forms import choose_output
     >>> read = quick_reader(choose_output(response_model={"color": str, "score": int}))
     >>> read('{"color": "red", "score": 7}'), read('{"color": "red", "score": "7"}')
     (('red', 7), None)

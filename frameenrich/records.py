@@ -88,7 +88,8 @@ def not_utf8(name: str, line: int) -> InputError:
     """The error about bytes that are no text."""
     return InputError(
         f"{name}, line {line}: this is not UTF-8.",
-        "Convert the file first, for instance: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW.",
+        "Convert the file first, for instance: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW "
+        "(-f UTF-16 for what Excel calls Unicode text).",
         line=line,
     )
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +25,7 @@ from frameenrich.prompts import Prompt, read_prompt
 from frameenrich.regenerate import last_lines
 from frameenrich.report import Column, Report, Row, grouped, page
 from frameenrich.store import JobFolder
+from frameenrich.writeback import whole_file
 
 MAX_FLAGGED = 50_000
 """How many flagged rows a page holds at most; nobody reads more of them."""
@@ -83,19 +82,15 @@ def write_report(
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise InputError(
             f"The report cannot be written to {path}: {error.strerror}.",
             "Choose another file.",
             path=str(path),
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _without_keys(text: str, secret: str | None) -> str:

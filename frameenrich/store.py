@@ -20,16 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.bucket import Bucket
-from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unwritable
+from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unreadable, unwritable
 from frameenrich.draft import Draft
-from frameenrich.errors import JobNotFoundError, StoreError
+from frameenrich.errors import JobNotFoundError, ParameterError, StoreError
 from frameenrich.model import Batch, JobSpec
 
 T = TypeVar("T")
 
 DEFAULT_FOLDER = ".frameenrich"
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
-_REQUESTS = re.compile(r"/round-(\d+)/shard-(\d+)\.requests\.jsonl$")
+_SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
 _META = b"frameenrich."
 PARTS = "frameenrich.parts"
 """Where the sidecar of a job that was written in parts says how many rows each has."""
@@ -60,7 +60,12 @@ class Store:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        text = os.fspath(url)
+        try:
+            text = os.fspath(url)
+        except TypeError:
+            raise ParameterError(
+                f"store= is a {type(url).__name__}.", "Give a folder, or a URL that fsspec opens."
+            ) from None
         if "://" not in text:
             text = os.path.abspath(os.path.expanduser(text))
         self.url = text
@@ -74,6 +79,7 @@ class Store:
 
     def job_ids(self) -> list[str]:
         """The ids of all jobs here, in no particular order."""
+        self._medium.check_readable(self.root)
         with self._medium.reaching(self.root):
             try:
                 found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
@@ -102,7 +108,8 @@ class Store:
         JobNotFoundError
             There is none of that id, or it is no id at all.
         """
-        if not _JOB_ID.fullmatch(job_id) or not self.has(job_id):
+        known = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and self.has(job_id)
+        if not known:
             some = ", ".join(sorted(self.job_ids())[:5]) or "none"
             raise JobNotFoundError(
                 f"The store {self.root} holds no job {job_id!r}.",
@@ -208,14 +215,6 @@ def _opened(url: str) -> tuple[Any, str]:
     return fs, str(root).rstrip("/")
 
 
-def _unreadable(path: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
-        "Restore it from a backup, or move its job's folder out of the store.",
-        path=path,
-    )
-
-
 def shard_name(number: int) -> str:
     """The stem of a shard's files."""
     return f"shard-{number:05d}"
@@ -257,7 +256,7 @@ class JobFolder:
             with self._open_parquet(path) as file:
                 yield file
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     @contextlib.contextmanager
     def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -338,10 +337,16 @@ class JobFolder:
 
 
 def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
-    """Those of some rounds whose requests are among the paths."""
-    found = filter(None, map(_REQUESTS.search, paths))
-    numbers = sorted((int(match[1]), int(match[2])) for match in found)
-    return [ShardFolder(job, *each) for each in numbers if each[0] in rounds]
+    """Those of some rounds, by either of the two files that each has from the beginning."""
+    found = {(int(m[1]), int(m[2]), m[3]) for m in filter(None, map(_SHARD.search, paths))}
+    shards = [
+        ShardFolder(job, *each)
+        for each in sorted({(round_, number) for round_, number, _ in found if round_ in rounds})
+    ]
+    for shard in shards:
+        if (shard.round, shard.number, "requests.jsonl") not in found:
+            raise unreadable(shard.requests_path, FileNotFoundError("it is not there"))
+    return shards
 
 
 @dataclass(frozen=True)
@@ -372,7 +377,7 @@ class ShardFolder:
         try:
             return Batch.from_json(self.job.store.read(path))
         except _DAMAGE as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:
         """Write ``batch.json``, the only file of a job that changes."""

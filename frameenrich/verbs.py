@@ -19,7 +19,14 @@ from frameenrich.budget import (
     measure,
 )
 from frameenrich.cost import Budget, Estimate
-from frameenrich.errors import CredentialsError, FrameMismatchError, JobNotFoundError, StoreError
+from frameenrich.errors import (
+    CredentialsError,
+    FrameMismatchError,
+    JobNotFoundError,
+    ParameterError,
+    StoreError,
+)
+from frameenrich.forms import choose_output
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.housekeeping import pass_over, readable_jobs
 from frameenrich.job import Job, StoreLike
@@ -27,7 +34,7 @@ from frameenrich.joining import join_parts
 from frameenrich.lines import find_lines
 from frameenrich.merge import output_columns
 from frameenrich.model import JobSpec, Limits
-from frameenrich.output import Parser, choose_output
+from frameenrich.output import Parser
 from frameenrich.parts import Part, Stage, staged
 from frameenrich.plan import Plan, Template, make_plan, ready_plan
 from frameenrich.preview import Preview
@@ -343,6 +350,8 @@ def preview(
     **wishes: Any,
 ) -> Preview:
     """The first requests as they would be sent; see ``df.llmbatch.preview``."""
+    if n < 1:
+        raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     output = choose_output(labels, response_model, parser)
     plan = make_plan(
         template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes

@@ -86,7 +86,7 @@ def write_table(table: Table, answered: pd.DataFrame, place: Place, *, safe: boo
     """
     changes = _Changes(table, answered, safe=safe and place.format in DELIMITERS)
     try:
-        with _whole_file(place) as file:
+        with _whole_table(place) as file:
             if place.format == "parquet":
                 pq.write_table(_arrow_table(table, changes), file)
             else:
@@ -118,18 +118,28 @@ def write_frame(frame: pd.DataFrame, place: Place, *, safe: bool = False) -> Non
 
 
 @contextlib.contextmanager
-def _whole_file(place: Place) -> Iterator[IO[bytes]]:
+def _whole_table(place: Place) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name when it is complete, or standard output."""
     if place.is_stream:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = os.path.realpath(place.path)
+    with whole_file(place.path) as file:
+        yield from _compressing(file, place)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its name, or where that leads, when it is complete.
+
+    What is there and no file (a device, a pipe) is written to, never replaced.
+    """
+    path = os.path.realpath(path)
     temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     is_device = os.path.exists(path) and not os.path.isfile(path)
     try:
         with open(path if is_device else temporary, "wb") as file:
-            yield from _compressing(file, place)
+            yield file
             if not is_device:
                 file.flush()
                 os.fsync(file.fileno())

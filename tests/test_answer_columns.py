@@ -21,9 +21,10 @@ from pydantic import BaseModel, Field
 import frameenrich
 from frameenrich.confidence import label_confidence
 from frameenrich.errors import ColumnCollisionError, ParameterError
+from frameenrich.forms import choose_output
 from frameenrich.job import Job
 from frameenrich.model import RowStatus
-from frameenrich.output import MalformedError, Output, choose_output
+from frameenrich.output import MalformedError, Output
 
 FAST: dict[str, Any] = {"poll_seconds": 0.01}
 

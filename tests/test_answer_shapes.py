@@ -18,8 +18,9 @@ import pytest
 from blocks import read_lines
 from pydantic import BaseModel, Field
 
+from frameenrich.forms import choose_output
 from frameenrich.model import Response
-from frameenrich.output import Output, choose_output
+from frameenrich.output import Output
 from frameenrich.parse import judge, read_result
 
 PAGE = Path(__file__).parent / "ANSWER_SHAPES.md"

@@ -39,12 +39,42 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
     ),
     "unknown filter": ({"template": "{{ title|loud }}"}, errors.TemplateError, "No filter named"),
     "empty template": ({"template": "  "}, errors.TemplateError, "The template is empty"),
+    "name of a file for a template": (
+        {"template": "ask.j2"},
+        errors.TemplateError,
+        "'ask.j2' is the name of a file. Pass pathlib.Path('ask.j2') to read it.",
+    ),
     "absent file": ({"template": Path("no.j2")}, errors.TemplateError, "no.j2 cannot be read"),
     "message without content": (
         {"template": [{"role": "user"}]},
         errors.TemplateError,
         "A message of the template is",
     ),
+    "unknown role": (
+        {"template": [{"role": "human", "content": "{{ title }}"}]},
+        errors.TemplateError,
+        "the roles are system, developer, user, assistant",
+    ),
+    "a field called as the status column": (
+        {"response_model": {"llmbatch_status": str}},
+        errors.ColumnCollisionError,
+        "Two of the columns that the answers go to would be called 'llmbatch_status'.",
+    ),
+    "a field called as a usage column": (
+        {"response_model": {"cost_usd": float}, "prefix": "llmbatch_"},
+        errors.ColumnCollisionError,
+        "would be called 'llmbatch_cost_usd'",
+    ),
+    "parameters in a list": ({"params": [1]}, errors.ParameterError, "params= is a list."),
+    "a number for a key": ({"key": 5}, errors.ParameterError, "key=5 names no column."),
+    "a number for an image": ({"image": 5}, errors.ParameterError, "image=5 names no column."),
+    "a client of no kind": ({"client": 5}, errors.ParameterError, "client= is a int, and 'openai'"),
+    "an async client": (
+        {"client": openai.AsyncOpenAI(api_key="sk-any")},
+        errors.ParameterError,
+        "client= is a AsyncOpenAI, and 'openai' wants its own kind.",
+    ),
+    "a store that is no place": ({"store": 5}, errors.ParameterError, "store= is a int."),
     "a row that fails": (
         {"template": "{{ 1 // (n - 2) }}"},
         errors.TemplateError,
@@ -99,7 +129,7 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
     "unknown provider": (
         {"provider": "opnai"},
         errors.ParameterError,
-        "no provider 'opnai'. Use 'openai'",
+        "no provider 'opnai'. Use 'openai' or another of: anthropic, azure",
     ),
     "an object that is no provider": ({"provider": 3}, errors.ParameterError, "lacks verbs"),
     "unknown parameter": (
@@ -172,12 +202,16 @@ def test_bad_input_is_refused_before_anything_is_sent(
     client: openai.OpenAI,
     store: Path,
     server: BatchServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One sentence names what is wrong, one says what to do; no call, no job."""
-    wishes = {"template": ASK, "model": "gpt-4o-mini", **wish}
+    monkeypatch.chdir(tmp_path)
+    Path("ask.j2").write_text(ASK)
+    usual = {"template": ASK, "model": "gpt-4o-mini", "client": client, "store": store}
 
     with pytest.raises(kind) as caught:
-        frame.llmbatch.submit(**wishes, client=client, store=store)
+        frame.llmbatch.submit(**(usual | wish))
 
     assert type(caught.value) is kind
     assert says in str(caught.value)
@@ -223,6 +257,28 @@ def test_a_job_id_cannot_leave_the_store(job_id: str, store: Path) -> None:
 
     with pytest.raises(errors.JobNotFoundError, match="holds no job"):
         frameenrich.open_job(job_id, store)
+
+
+def test_what_is_no_job_id(frame: pd.DataFrame, store: Path) -> None:
+    """A frame or a number where a job's id goes is told as an id that is not there."""
+    with pytest.raises(errors.JobNotFoundError, match="holds no job 5"):
+        frame.llmbatch.collect(5, store=store)
+
+
+def test_a_preview_of_no_row(frame: pd.DataFrame) -> None:
+    """As a pilot of none, it is refused rather than shown empty."""
+    with pytest.raises(errors.ParameterError, match=r"n=0 asks for no row\. Give 1 or more\."):
+        frame.llmbatch.preview(ASK, "m", n=0)
+
+
+def test_collect_on_what_is_no_frame(
+    frame: pd.DataFrame, client: openai.OpenAI, store: Path
+) -> None:
+    """A column, or a list, has no keys to find answers by."""
+    job = frame.llmbatch.submit(ASK, "m", client=client, store=store)
+
+    with pytest.raises(errors.InputError, match=r"is a Series\. Give the DataFrame"):
+        job.collect(frame["title"])
 
 
 def test_a_request_that_no_file_can_hold(

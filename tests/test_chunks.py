@@ -17,9 +17,9 @@ from pydantic import BaseModel
 from frameenrich.block import Block
 from frameenrich.chunks import ChunkReader, whole_lines
 from frameenrich.column import Column
+from frameenrich.forms import choose_output
 from frameenrich.merge import answer_columns
 from frameenrich.model import JobSpec, Message, Result
-from frameenrich.output import choose_output
 from frameenrich.parse import read_result, split_lines
 from frameenrich.tally import DETAILS, Tally
 

@@ -32,7 +32,7 @@ from conftest import DEPARTMENTS, ROOT
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from frameenrich.cli import app
+from frameenrich.cli import _PANELS, app
 from frameenrich.terminal import print_rows, printable
 
 COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]
@@ -124,6 +124,16 @@ def test_every_command_and_option_has_help(name: str) -> None:
         assert getattr(parameter, "help", None), parameter.name
     shown = here(name, "--help")
     assert (shown.exit_code, "Usage:" in shown.output) == (0, True)
+
+
+def test_every_command_stands_in_a_panel_beside_its_own_examples() -> None:
+    """No command falls out of the groups of ``--help``, nor shows another one's examples."""
+    commands_ = commands()
+
+    assert {command.rich_help_panel for command in commands_.values()} == set(_PANELS)
+    for name, command in commands_.items():
+        examples = (command.epilog or "").replace("\\\n", "").splitlines()[2:]
+        assert {line.split()[1] for line in examples if line.startswith("  fr")} <= {name}
 
 
 def test_the_verbs_are_there() -> None:
@@ -407,7 +417,9 @@ def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None
         (["mugs.csv", "out.csv", "-m", "m", "-t", "mugs.csv"], "--template @mugs.csv"),
         (["mugs.csv", "out.csv", *ASK, "--key", "nix"], "key column 'nix' is not in the frame"),
         (["mugs.csv", "out.csv", *ASK, "--param", "temprature=1"], "Did you mean 'temperature'?"),
-        (["mugs.csv", "out.csv", *ASK, "--provider", "opanai"], "Use 'openai'"),
+        (["mugs.csv", "out.csv", *ASK, "--provider", "opanai"], "Use 'openai' or another of: anth"),
+        (["mugs.csv", "out.csv", *ASK, "--labels", ""], "labels= holds 0 label(s)"),
+        (["mugs.csv", "out.csv", *ASK, "--parser", ""], "--parser  names nothing to import"),
         (["mugs.csv", "out.csv", *ASK, "--provider", "file"], "Use submit"),
         (["mugs.csv", "out.csv", *ASK, "--limit", "0"], "--limit"),
         (["mugs.csv", "out.csv", *ASK, "--nonsense"], "--nonsense"),

@@ -451,7 +451,8 @@ def test_the_server_is_down(
 ) -> None:
     """Nobody listens: a sentence, rows on disk, and the same submit later sends them once."""
     server.stop()
-    with pytest.raises(ProviderError, match="Nothing is lost: call again later"):
+    where = rf" at http://127\.0\.0\.1:{server.port}\. Nothing is lost: call again later"
+    with pytest.raises(ProviderError, match=where):
         submit(frame, provider, store)
 
     server.start()

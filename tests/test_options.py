@@ -13,21 +13,11 @@ import typer.main
 from pydantic import BaseModel
 
 from frameenrich.accessor import LLMBatch
+from frameenrich.arguments import read_params, read_response_model, read_template, split_commas
 from frameenrich.cli import app
 from frameenrich.errors import InputError, OutputError, ParameterError, TemplateError
 from frameenrich.job import Job
-from frameenrich.options import (
-    Answering,
-    Asking,
-    Embedding,
-    Images,
-    Sending,
-    Subject,
-    read_params,
-    read_response_model,
-    read_template,
-    split_commas,
-)
+from frameenrich.options import Answering, Asking, Embedding, Images, Sending, Subject
 
 
 def asking(**options: Any) -> Asking:

@@ -11,8 +11,8 @@ from blocks import read_lines
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from frameenrich.forms import choose_output
 from frameenrich.model import Batch, Response, Result, RowStatus, Usage
-from frameenrich.output import choose_output
 from frameenrich.parse import judge, read_response, read_result, split_lines
 
 FEW = settings(max_examples=150, deadline=None)

@@ -23,8 +23,8 @@ from frameenrich.errors import (
     RowKeyError,
     TemplateError,
 )
+from frameenrich.forms import choose_output
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
-from frameenrich.output import choose_output
 from frameenrich.plan import Plan, check_params, make_plan, read_template
 from frameenrich.render import CHUNK_ROWS
 from frameenrich.repeats import contains, repeated

@@ -21,7 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from frameenrich.output import MalformedError, Output, choose_output
+from frameenrich.forms import choose_output
+from frameenrich.output import MalformedError, Output
 from frameenrich.quick import quick_reader
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import random
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -500,6 +502,19 @@ def test_without_pillow_only_small_images_are_shown(monkeypatch: pytest.MonkeyPa
     assert thumbnail(large) is None
     assert thumbnail("http://127.0.0.1:9/a.png") is None
     assert thumbnail("data:image/png;base64," + base64.b64encode(b"<svg/>").decode()) is None
+
+
+def test_a_report_to_a_device_is_written_to_it(broken: Any, tmp_path: Path) -> None:
+    """A pipe gets the page and stays a pipe; a link stays a link."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "report.html").symlink_to("pipe")
+    with ThreadPoolExecutor() as reader:
+        text = reader.submit((tmp_path / "pipe").read_text)
+        broken.report(tmp_path / "report.html")
+
+    assert text.result().startswith("<!doctype html>")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "report.html").is_symlink()
 
 
 def test_a_report_that_cannot_be_written_says_so(broken: Any, tmp_path: Path) -> None:

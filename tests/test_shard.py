@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import RequestTooLargeError
+from frameenrich.forms import labels_spec
 from frameenrich.hashes import combined
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
-from frameenrich.output import labels_spec
 from frameenrich.parse import split_lines
 from frameenrich.shard import (
     LineWriter,

@@ -20,8 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
+from frameenrich.forms import choose_output
 from frameenrich.model import Batch, BatchError, Limits
-from frameenrich.output import choose_output
 from frameenrich.plan import Plan, make_plan
 from frameenrich.store import JobFolder, Store, open_store
 from frameenrich.write import Again, write_job, write_round
@@ -110,6 +110,14 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
 
     assert (store.job_ids(), store.jobs()) == ([], [])
     assert names(tmp_path) == set()
+
+
+def test_a_store_that_is_a_file_is_no_empty_store(tmp_path: Path) -> None:
+    """A wrong ``--store`` is told, rather than that it holds no job."""
+    (tmp_path / "goods.csv").write_text("a\n1\n")
+
+    with pytest.raises(StoreError, match=r"goods\.csv is no folder\. Say which folder holds"):
+        Store(tmp_path / "goods.csv").jobs()
 
 
 def test_a_new_store_is_private_and_keeps_out_of_git(tmp_path: Path) -> None:
@@ -384,6 +392,7 @@ def test_a_job_of_many_shards_keeps_one_file_open(tmp_path: Path) -> None:
         ("round-0/shard-00000.batch.json", b"[]"),
         ("round-0/shard-00000.batch.json", b"\xff"),
         ("round-0/shard-00000.batch.json", None),
+        ("round-0/shard-00000.requests.jsonl", None),
     ],
 )
 def test_a_broken_file_is_named(name: str, broken: bytes | None, tmp_path: Path) -> None:
@@ -395,6 +404,16 @@ def test_a_broken_file_is_named(name: str, broken: bytes | None, tmp_path: Path)
 
     with pytest.raises(StoreError, match=f"{path} cannot be read.*Restore it"):
         _ = (job.spec, job.created_at, job.sidecar(), [s.batch for s in job.shards(0)])
+
+
+def test_responses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """What the file system refuses is a StoreError too, not a bare OSError."""
+    job = a_job(Store(tmp_path))
+    path = Path(job.shards(0)[0].responses_path)
+    path.mkdir()
+
+    with pytest.raises(StoreError, match=f"{path} cannot be read: IsADirectoryError.*Restore it"):
+        list(job.shards(0)[0].read_responses())
 
 
 def test_a_foreign_parquet_file_is_no_sidecar(tmp_path: Path) -> None:

@@ -173,10 +173,13 @@ def _point(name: str, _path: tuple[str, ...]) -> EntryPoint:
 
 
 def _no_provider(provider: str) -> ParameterError:
-    close = difflib.get_close_matches(provider, provider_names(), n=1)
+    names = provider_names()
+    close = difflib.get_close_matches(provider, names, n=1)
     return ParameterError(
         f"There is no provider {provider!r}.",
-        f"Use {close[0]!r}." if close else f"Use one of: {', '.join(provider_names())}.",
+        f"Use {f'{close[0]!r} or another' if close else 'one'} of: {', '.join(names)}."
+        if names
+        else "Install frameenrich with pip: providers are found by its entry points.",
         provider=provider,
     )
 

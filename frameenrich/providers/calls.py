@@ -177,7 +177,17 @@ def _says(error: BaseException) -> str:
     if code is not None and (text.startswith("<") or len(text) > _LONGEST_SENTENCE):
         text = f"it answered with {len(text)} characters that are no error message"
     text = text.rstrip(".")
-    return f"HTTP {code}, {text}" if code is not None else f"{type(error).__name__}, {text}"
+    said_by = f"HTTP {code}" if code is not None else type(error).__name__
+    return f"{said_by}, {text}{_at(error) if code is None else ''}"
+
+
+def _at(error: BaseException) -> str:
+    """Which server was called, where no answer tells: a wrong base URL shows at once."""
+    request = vars(error).get("request")
+    if request is None:
+        return ""
+    port = f":{request.url.port}" if request.url.port else ""
+    return f" at {request.url.scheme}://{request.url.host}{port}"
 
 
 def _advice(status: int | None) -> str:

@@ -90,6 +90,23 @@ _AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION")
 _AZURE_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 
 
+def check_client(client: Any, provider: str) -> None:
+    """Refuse a client that is none of the `openai` package's synchronous ones.
+
+    Raises
+    ------
+    ParameterError
+        It is of another kind, such as `openai.AsyncOpenAI`.
+    """
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    if not isinstance(client, openai.OpenAI):
+        raise ParameterError(
+            f"client= is a {type(client).__name__}, and {provider!r} wants its own kind.",
+            "Pass an openai.OpenAI or openai.AzureOpenAI client.",
+        )
+
+
 def client_of(dialect: Dialect, provider: str | None = None) -> Any:
     """An `openai` client for the dialect's server, from the environment; `provider` asks for it.
 

@@ -12,7 +12,7 @@ from frameenrich.errors import ProviderError
 from frameenrich.model import Batch, BatchStatus, Limits, Pace
 from frameenrich.providers.base import Desk, Shard, request_ids
 from frameenrich.providers.calls import scrub
-from frameenrich.providers.dialects import AZURE, OPENAI, Dialect, client_of
+from frameenrich.providers.dialects import AZURE, OPENAI, Dialect, check_client, client_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -78,6 +78,7 @@ class LiveProvider:
 
         classic = isinstance(client, openai.AzureOpenAI)
         self._dialect = dialect or (AZURE if classic else OPENAI)
+        check_client(client, self.name)
         self._client = client
         self._pace = Pace(max_in_flight, requests_per_minute, tokens_per_minute)
         self._attempts = attempts

@@ -16,7 +16,15 @@ from frameenrich.errors import ProviderError
 from frameenrich.model import Batch, BatchError, Limits
 from frameenrich.providers.base import Desk, Shard
 from frameenrich.providers.calls import Calls, NotYetError, ShortDownloadError, printable, scrub
-from frameenrich.providers.dialects import AZURE, GROQ, OPENAI, TOGETHER, Dialect, client_of
+from frameenrich.providers.dialects import (
+    AZURE,
+    GROQ,
+    OPENAI,
+    TOGETHER,
+    Dialect,
+    check_client,
+    client_of,
+)
 
 if TYPE_CHECKING:
     import openai
@@ -71,6 +79,7 @@ class OpenAIBatch:
         self.name = self._dialect.name
         self.limits = self._dialect.limits
         # One policy of retries, ours: the SDK's own would make a batch twice.
+        check_client(client, self.name)
         self._client = client.with_options(max_retries=0)
         self._calls = Calls(
             openai, lambda: self._secrets, attempts=attempts, wait_seconds=wait_seconds

@@ -1,0 +1,1 @@
+"""The commands, a module for each panel of ``frameenrich --help``; `cli` puts them together."""

@@ -1,0 +1,174 @@
+"""What commands share: their arguments, how to go on, a table in, answers out and told."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frameenrich.errors import ParameterError
+from frameenrich.options import Asking, Embedding, Reading, Sending, Writing
+from frameenrich.terminal import as_line, print_rows, printable, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from frameenrich.drive import JobStatus
+    from frameenrich.job import Job
+    from frameenrich.tables import Place, Table
+
+
+GO_ON = "frameenrich.go_on"
+"""Where a command notes how to go on, for whoever tells it."""
+_FLAGGED_LEFT = 1
+
+
+def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For shell completion."""
+    from frameenrich.store import open_store  # noqa: PLC0415 - heavy
+
+    return [i for i in open_store(ctx.params.get("store")).job_ids() if i.startswith(incomplete)]
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN", help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -."
+    ),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="OUT", help="Where the table with the answers goes, likewise.")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=job_ids)]
+
+
+def places_of(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
+    """Where the table is and goes, checked before anything is sent."""
+    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+
+    here = locate(source, reading.format)
+    return here, target_of(target, reading, writing, like=here)
+
+
+def target_of(target: str, reading: Reading, writing: Writing, like: Place | None = None) -> Place:
+    """Where the table goes, checked before anything is sent."""
+    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.writeback import check_writable  # noqa: PLC0415
+
+    there = locate(target, reading.format, like=like)
+    check_writable(there)
+    if writing.safe_csv and there.format not in ("csv", "tsv"):
+        raise ParameterError(
+            f"--safe-csv is for CSV and TSV, and {target} is neither.", "Leave it out."
+        )
+    return there
+
+
+def read(place: Place, reading: Reading) -> Table:
+    """The table, or its first rows."""
+    from frameenrich.tables import read_table  # noqa: PLC0415 - heavy
+
+    return read_table(place, limit=reading.limit)
+
+
+def newest_id(store: str | None) -> str:
+    """The newest job of a store."""
+    from frameenrich.housekeeping import newest_job  # noqa: PLC0415 - heavy
+
+    return newest_job(store).id
+
+
+def send(
+    frame: pd.DataFrame, wishes: Asking | Embedding, sending: Sending, store: str | None
+) -> Job:
+    """Submit, and tell which job it is and how many rows it has."""
+    from frameenrich.verbs import submit  # noqa: PLC0415 - heavy
+
+    job = submit(frame, **wishes.wishes(), **sending.wishes(), store=store)
+    reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
+    say(f"Job {job.id}: {len(frame):,} rows{reused}.")
+    return job
+
+
+def can_go_on(ctx: typer.Context, *, again: bool = True) -> None:
+    """Note how to go on after an interrupt, a time-out or a failure of the provider."""
+    own = shlex.join(["frameenrich", *sys.argv[1:]])
+    if "-" in sys.argv[1:]:
+        own += "  # with the same standard input"
+    ctx.meta[GO_ON] = own if again else "frameenrich jobs lists what was sent; then collect it."
+
+
+def collect_command(job: Job, source: str, target: str, store: str | None) -> str:
+    """What goes on with a job that another ``run --fresh`` would pay for again."""
+    where = ["--store", store] if store else []
+    return shlex.join(["frameenrich", "collect", "--wait", *where, job.id, source, target])
+
+
+def finish(
+    job: Job,
+    table: Table,
+    there: Place,
+    writing: Writing,
+    asked: Mapping[str, Any] | None = None,
+    *,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Collect, write, and tell what became of the rows."""
+    from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
+
+    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **(asked or {}))
+    write_table(table, answered, there, safe=writing.safe_csv)
+    tell_all(job, answered, there, writing, as_json=as_json)
+
+
+def tell_all(
+    job: Job, answered: pd.DataFrame, there: Place, writing: Writing, *, as_json: bool
+) -> None:
+    """Tell what became of the rows; with ``--strict``, end with 1 where one has no good answer."""
+    counts, examples = _tell(answered, job.spec.name)
+    if as_json:
+        summary = {"job": job.id, "rows": len(answered), "statuses": counts, "output": there.path}
+        typer.echo(as_line(summary), err=there.is_stream)
+    else:
+        rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
+        heads = ["status", "rows", *(["for example"] if examples else [])]
+        print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
+        if examples:
+            say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
+    if writing.strict and set(counts) - {"ok", "skipped"}:
+        raise typer.Exit(_FLAGGED_LEFT)
+
+
+def _tell(answered: pd.DataFrame, name: str) -> tuple[dict[str, int], dict[str, str]]:
+    """How many rows have each status, and one's reason for each flagged one."""
+    statuses = answered[f"{name}_status"].fillna("never asked")
+    reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
+    counts = statuses.value_counts()
+    return {str(k): int(n) for k, n in counts.items()}, {str(k): str(r) for k, r in reasons.items()}
+
+
+def as_records(table: pd.DataFrame) -> str:
+    """A table as JSON for other programs, an object a row."""
+    told: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
+    return told
+
+
+def show_status(found: JobStatus, *, as_json: bool) -> None:
+    """Print how far a job is."""
+    told = {"requests": found.requests, "completed": found.completed, "failed": found.failed}
+    if as_json:
+        shards = [{"status": name, "age_seconds": age} for name, age in found.shards]
+        typer.echo(as_line({"job": found.id, "ended": found.ended, **told, "batches": shards}))
+    elif sys.stdout.isatty():
+        batches = ", ".join(
+            f"{n} {name}" for name, n in Counter(s for s, _ in found.shards).items()
+        )
+        row = [found.id, batches, *(f"{n:,}" for n in told.values())]
+        print_rows(["job", "batches", *told], [row], file=sys.stdout)
+    else:
+        typer.echo(printable(str(found)))

@@ -1,0 +1,102 @@
+"""A job in one go: ``run``, ``embed`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frameenrich.commands.shared import (
+    GO_ON,
+    Source,
+    Target,
+    can_go_on,
+    collect_command,
+    finish,
+    places_of,
+    read,
+    send,
+)
+from frameenrich.errors import ParameterError
+from frameenrich.options import AsJson, Asking, Embedding, Reading, Sending, Store, Writing
+from frameenrich.spread import spread
+
+
+@spread
+def run(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    asking: Asking,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for every row of IN, wait, and write IN with the answers' columns to OUT.
+
+    The same command again goes on where it stopped, and pays for nothing twice.
+    """
+    _run(ctx, asking, sending, reading, writing, source, target, store, as_json=as_json)
+
+
+@spread
+def embed(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    embedding: Embedding,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for an embedding of every row of IN, wait, and write IN with the vectors to OUT.
+
+    Parquet gets lists of float32, JSON Lines arrays, CSV their JSON text.
+    """
+    _run(ctx, embedding, sending, reading, writing, source, target, store, as_json=as_json)
+
+
+def demo(
+    rows: Annotated[
+        int, typer.Option(min=1, max=200, help="How many rows of the sample catalogue.")
+    ] = 60,
+    store: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Keep the job here; by default it goes at the end."),
+    ] = None,
+) -> None:
+    """Run a whole job on sample data with the embedded model: no key, no network."""
+    from frameenrich import demo as show  # noqa: PLC0415 - heavy
+
+    show.run(rows, store)
+
+
+def _run(
+    ctx: typer.Context,
+    wishes: Asking | Embedding,
+    sending: Sending,
+    reading: Reading,
+    writing: Writing,
+    source: str,
+    target: str,
+    store: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Submit, wait, collect, write."""
+    if sending.provider == "file":
+        raise ParameterError(
+            "--provider file waits for nobody.", "Use submit, then import, then collect."
+        )
+    here, there = places_of(source, target, reading, writing)
+    can_go_on(ctx, again=not sending.fresh)
+    with read(here, reading) as table:
+        job = send(table.frame, wishes, sending, store)
+        if sending.fresh:
+            ctx.meta[GO_ON] = collect_command(job, source, target, store)
+        finish(job, table, there, writing, wait=True, as_json=as_json)
