@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from batch_server import BatchServer
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 import frameenrich.dask  # noqa: F401 - registers ddf.llmbatch
 from frameenrich.errors import FrameMismatchError, NullValueError, OutputError, RowKeyError
@@ -187,6 +187,7 @@ def test_regenerate_then_collect(
     assert bad.index.tolist() == [104]
     assert ddf.llmbatch.status(job).ended
     kept = ddf.llmbatch.collect(job).persist()
+    wait(kept)
     ddf.llmbatch.regenerate(job).wait(poll_seconds=0.01)
     out = ddf.llmbatch.collect(job, usage=True).compute()
 
