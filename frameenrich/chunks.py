@@ -111,6 +111,14 @@ def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
     return bool((data[ends - 1] == _CLOSES).all() and (data[ends[:-1] + 1] == _OPENS).all())
 
 
+def _check_text(data: Chunk) -> None:
+    """Refuse what is not UTF-8: msgspec does not look into members that it passes over.
+
+    Which members those are depends on what is wanted; what a line is worth must not.
+    """
+    str(data, "utf-8")
+
+
 def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterator[memoryview]:
     r"""Read files one after the other, as if they were one, in chunks that end with a line.
 
@@ -186,6 +194,7 @@ class ChunkReader:
     def _open(self, chunk: Chunk) -> _Lines:
         ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
         try:
+            _check_text(chunk)
             opened = self._decoder.decode_lines(chunk)
         except UNUSUAL:
             opened = []
@@ -196,6 +205,7 @@ class ChunkReader:
 
     def _open_one(self, line: bytes) -> Any:
         try:
+            _check_text(line)
             return self._decoder.decode(line)
         except UNUSUAL:
             return _UNOPENED

@@ -244,7 +244,9 @@ def test_the_loop_over_rows_renders_as_plain_jinja_does(template: str, cells: li
 
     Where Jinja fails, as on a `set` block that prints the column it is named after, it may do more.
     """
-    frame = pd.DataFrame({"x": pd.Series(cells, dtype=object), "y": pd.Series(cells[::-1])})
+    frame = pd.DataFrame(
+        {"x": pd.Series(cells, dtype=object), "y": pd.Series(cells[::-1], dtype=object)}
+    )
     sources = {"part": "{% set z = 2 ~ 'a' %}{% macro m(y) %}{{ y }}{{ z ~ y }}{% endmacro %}"}
     plain = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, loader=jinja2.DictLoader(sources)
