@@ -111,7 +111,7 @@ class AnthropicBatch:
                 f"params= sets no max_tokens, which Anthropic wants: {DEFAULT_MAX_TOKENS:,} is "
                 "sent. Answers that reach it are flagged as truncated.",
                 FrameEnrichWarning,
-                stacklevel=5,  # the user's own line
+                stacklevel=6,  # the user's own line
             )
 
     # --- sending ---------------------------------------------------------------------------------
