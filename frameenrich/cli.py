@@ -38,6 +38,7 @@ from frameenrich.options import (
     Sending,
     Spending,
     Store,
+    Streaming,
     Writing,
     read_params,
     spread,
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
 
     from frameenrich.drive import JobStatus
     from frameenrich.job import Job
-    from frameenrich.tables import Place, Table
+    from frameenrich.places import Place
+    from frameenrich.streaming import Fates, Streamed, Whole
+    from frameenrich.tables import Table
 
 _GO_ON = "frameenrich.go_on"
 _INTERRUPTED = 130
@@ -177,7 +180,9 @@ def _job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="IN", help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -."
+        metavar="IN",
+        help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -. Several files, as "
+        "'data/*.parquet' or a folder, are one table.",
     ),
 ]
 Target = Annotated[
@@ -197,7 +202,7 @@ def run(
     target: Target,
     asking: Asking,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     store: Store = None,
     as_json: AsJson = False,
@@ -217,7 +222,7 @@ def embed(
     target: Target,
     embedding: Embedding,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     store: Store = None,
     as_json: AsJson = False,
@@ -236,16 +241,16 @@ def submit(
     source: Source,
     asking: Asking,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for every row of IN, and print the job's id; collect it whenever you like."""
     _can_go_on(ctx, again=not sending.fresh)
-    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.places import locate_all  # noqa: PLC0415 - heavy
 
-    with _read(locate(source, reading.format), reading) as table:
-        job = _submit(table.frame, asking, sending, store)
+    with _opened(locate_all(source, reading.format), reading) as table:
+        job = _submit(table, asking, sending, store)
     typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
 
 
@@ -286,11 +291,13 @@ def requests(
     if there is None:
         typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
         return
-    from frameenrich.writeback import write_frame  # noqa: PLC0415 - heavy
+    from frameenrich.streaming import Fates  # noqa: PLC0415 - heavy
+    from frameenrich.writeback import write_frame  # noqa: PLC0415
 
     answered = job.collect(wait=True, **writing.wishes())
     write_frame(answered, there, safe=writing.safe_csv)
-    _tell_all(job, answered, there, writing, as_json=as_json)
+    fates = Fates().add(answered, job.spec.name)
+    _tell_all(job, fates, there, writing, as_json=as_json)
 
 
 @app.command()
@@ -306,7 +313,7 @@ def collect(
             show_default=False,
         ),
     ],
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     answering: Answering,
     spending: Spending,
@@ -319,13 +326,13 @@ def collect(
     """Write IN with the answers that came so far to OUT."""
     if len(places) not in (2, 3):
         raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
-    from frameenrich.verbs import find_job, open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
 
     *ids, source, target = places
     here, there = _places(source, target, reading, writing)
     _can_go_on(ctx)
-    with _read(here, reading) as table:
-        job = open_job(ids[0], store) if ids else find_job(table.frame, store)
+    with _opened(here, reading) as table:
+        job = open_job(ids[0], store) if ids else table.find_job(store)
         wait = wait or writing.timeout is not None
         asked = {**answering.wishes(), **spending.wishes()}
         _finish(job, table, there, writing, asked, wait=wait, as_json=as_json)
@@ -529,10 +536,9 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show the first requests as they would be sent; sends and writes nothing."""
-    from frameenrich.tables import locate  # noqa: PLC0415
     from frameenrich.verbs import preview as show  # noqa: PLC0415 - heavy
 
-    with _read(locate(source, reading.format), reading) as table:
+    with _read(source, reading) as table:
         shown = show(table.frame, n=n, **asking.wishes())
     if as_json:
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
@@ -547,16 +553,15 @@ def estimate(
     source: Source,
     asking: Asking,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Count requests and tokens, and show what they cost; sends and writes nothing."""
-    from frameenrich.tables import locate  # noqa: PLC0415
-    from frameenrich.verbs import estimate as count  # noqa: PLC0415 - heavy
+    from frameenrich.places import locate_all  # noqa: PLC0415 - heavy
 
-    with _read(locate(source, reading.format), reading) as table:
-        found = count(table.frame, **asking.wishes(), **sending.wishes(), store=store)
+    with _opened(locate_all(source, reading.format), reading) as table:
+        found = table.estimate(**asking.wishes(), **sending.wishes(), store=store)
     if as_json:
         typer.echo(as_line(found.as_dict()))
         return
@@ -579,9 +584,8 @@ def pilot(
 ) -> None:
     """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
     from frameenrich.pilot import pilot as ask  # noqa: PLC0415 - heavy
-    from frameenrich.tables import locate  # noqa: PLC0415
 
-    with _read(locate(source, reading.format), reading) as table:
+    with _read(source, reading) as table:
         wishes = {**asking.wishes(), **sending.wishes()}
         answers = ask(table.frame, n=n, seed=seed, store=store, **wishes)
     answers = answers.reset_index(names="row", drop=asking.subject.key is not None)
@@ -615,7 +619,7 @@ def _run(
     ctx: typer.Context,
     wishes: Asking | Embedding,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     source: str,
     target: str,
@@ -630,23 +634,27 @@ def _run(
         )
     here, there = _places(source, target, reading, writing)
     _can_go_on(ctx, again=not sending.fresh)
-    with _read(here, reading) as table:
-        job = _submit(table.frame, wishes, sending, store)
+    with _opened(here, reading) as table:
+        job = _submit(table, wishes, sending, store)
         if sending.fresh:
             ctx.meta[_GO_ON] = _collect_command(job, source, target, store)
         _finish(job, table, there, writing, wait=True, as_json=as_json)
 
 
-def _places(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
+def _places(
+    source: str, target: str, reading: Reading, writing: Writing
+) -> tuple[tuple[Place, ...], Place]:
     """Where the table is and goes, checked before anything is sent."""
-    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.places import check_apart, locate_all  # noqa: PLC0415 - heavy
 
-    here = locate(source, reading.format)
-    return here, _target(target, reading, writing, like=here)
+    here = locate_all(source, reading.format)
+    there = _target(target, reading, writing, like=here[0])
+    check_apart(source, here, there)
+    return here, there
 
 
 def _target(target: str, reading: Reading, writing: Writing, like: Place | None = None) -> Place:
-    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.places import locate  # noqa: PLC0415 - heavy
     from frameenrich.writeback import check_writable  # noqa: PLC0415
 
     there = locate(target, reading.format, like=like)
@@ -658,10 +666,17 @@ def _target(target: str, reading: Reading, writing: Writing, like: Place | None 
     return there
 
 
-def _read(place: Place, reading: Reading) -> Table:
-    from frameenrich.tables import read_table  # noqa: PLC0415 - heavy
+def _opened(here: tuple[Place, ...], reading: Streaming) -> Whole | Streamed:
+    from frameenrich.streaming import open_input  # noqa: PLC0415 - heavy
 
-    return read_table(place, limit=reading.limit)
+    return open_input(here, limit=reading.limit, stream=reading.stream)
+
+
+def _read(source: str, reading: Reading) -> Table:
+    from frameenrich.places import locate_all  # noqa: PLC0415 - heavy
+    from frameenrich.tables import Source, read_whole  # noqa: PLC0415
+
+    return read_whole(Source(locate_all(source, reading.format), limit=reading.limit))
 
 
 def _newest(store: str | None) -> str:
@@ -671,13 +686,11 @@ def _newest(store: str | None) -> str:
 
 
 def _submit(
-    frame: pd.DataFrame, wishes: Asking | Embedding, sending: Sending, store: str | None
+    table: Whole | Streamed, wishes: Asking | Embedding, sending: Sending, store: str | None
 ) -> Job:
-    from frameenrich.verbs import submit as send  # noqa: PLC0415 - heavy
-
-    job = send(frame, **wishes.wishes(), **sending.wishes(), store=store)
+    job, rows = table.submit(**wishes.wishes(), **sending.wishes(), store=store)
     reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
-    say(f"Job {job.id}: {len(frame):,} rows{reused}.")
+    say(f"Job {job.id}: {rows:,} rows{reused}.")
     return job
 
 
@@ -696,7 +709,7 @@ def _collect_command(job: Job, source: str, target: str, store: str | None) -> s
 
 def _finish(
     job: Job,
-    table: Table,
+    table: Whole | Streamed,
     there: Place,
     writing: Writing,
     asked: Mapping[str, Any] | None = None,
@@ -705,19 +718,15 @@ def _finish(
     as_json: bool,
 ) -> None:
     """Collect, write, and tell what became of the rows."""
-    from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
-
-    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **(asked or {}))
-    write_table(table, answered, there, safe=writing.safe_csv)
-    _tell_all(job, answered, there, writing, as_json=as_json)
+    wishes = {**writing.wishes(), **(asked or {}), "wait": wait}
+    fates = table.write_answers(job, there, safe=writing.safe_csv, **wishes)
+    _tell_all(job, fates, there, writing, as_json=as_json)
 
 
-def _tell_all(
-    job: Job, answered: pd.DataFrame, there: Place, writing: Writing, *, as_json: bool
-) -> None:
-    counts, examples = _tell(answered, job.spec.name)
+def _tell_all(job: Job, fates: Fates, there: Place, writing: Writing, *, as_json: bool) -> None:
+    counts, examples = dict(fates.counts.most_common()), fates.examples
     if as_json:
-        summary = {"job": job.id, "rows": len(answered), "statuses": counts, "output": there.path}
+        summary = {"job": job.id, "rows": fates.rows, "statuses": counts, "output": there.path}
         typer.echo(as_line(summary), err=there.is_stream)
     else:
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
@@ -727,14 +736,6 @@ def _tell_all(
             say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
     if writing.strict and set(counts) - {"ok", "skipped"}:
         raise typer.Exit(_FLAGGED_LEFT)
-
-
-def _tell(answered: pd.DataFrame, name: str) -> tuple[dict[str, int], dict[str, str]]:
-    """How many rows have each status, and one's reason for each flagged one."""
-    statuses = answered[f"{name}_status"].fillna("never asked")
-    reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
-    counts = statuses.value_counts()
-    return {str(k): int(n) for k, n in counts.items()}, {str(k): str(r) for k, r in reasons.items()}
 
 
 def _batches_told(statuses: str, rounds: Any) -> str:
