@@ -6,7 +6,7 @@ CSV cells are texts, JSON values are Python's, Parquet columns have their Arrow 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import IO, Any, NamedTuple
@@ -143,7 +143,7 @@ def cut_lines(lines: Iterable[Line], limit: int | None) -> Iterator[list[Line]]:
 
 def csv_rows(
     content: IO[bytes], place: Place, header: Record | None, first: Place
-) -> Iterator[Line]:
+) -> Generator[Line]:
     """The records of a CSV file; where others came before it, without its header."""
     own: Record | None = None
     delimiter = DELIMITERS[place.format]
@@ -197,7 +197,7 @@ def _shown(name: str | None) -> str:
     return "none" if name is None else repr(name)
 
 
-def json_rows(content: IO[bytes], place: Place, *, first: bool) -> Iterator[Line]:
+def json_rows(content: IO[bytes], place: Place, *, first: bool) -> Generator[Line]:
     """The lines of a JSON Lines file; where others came before it, without its byte order mark."""
     for number, line, full in json_lines(content):
         value = json_object(line, number, place.called) if full else None

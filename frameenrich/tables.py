@@ -7,7 +7,7 @@ A table may lie in several files, which are read as if they were one. What is re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -136,15 +136,22 @@ class Source:
         """The records of all files, as if they stood in one."""
         header: Record | None = None
         for i, (file, place) in enumerate(self._opened()):
-            with content_of(file, place) as content:
-                if self.format == "jsonl":
-                    lines = json_rows(content, place, first=i == 0)
-                else:
-                    lines = csv_rows(content, place, header, self.places[0])
+            with (
+                content_of(file, place) as content,
+                contextlib.closing(self._records(content, place, header)) as lines,
+            ):
                 for line in ended(lines) if i < len(self.places) - 1 else lines:
                     if header is None and header_cells(line):
                         header = cast("Record", line.record)
                     yield line
+
+    def _records(
+        self, content: IO[bytes], place: Place, header: Record | None
+    ) -> Generator[Line]:
+        first = self.places[0]
+        if self.format == "jsonl":
+            return json_rows(content, place, first=place == first)
+        return csv_rows(content, place, header, first)
 
     def _parquet_files(self) -> Iterator[tuple[Place, pq.ParquetFile]]:
         first: pa.Schema | None = None
