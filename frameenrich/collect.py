@@ -77,7 +77,7 @@ class Collector:
             usage=self.usage,
             flatten=self.flatten,
         )
-        return out if self.parsed is None else _conformed(out, self.like(frame.iloc[:0]), frame)
+        return out if self.parsed is None else self._conformed(out, frame)
 
     def answers(self, frame: pd.DataFrame, part: int | None = None) -> dict[str, pd.Series]:
         """The columns alone that `collect_part` would give some rows, as their answers have it."""
@@ -134,28 +134,40 @@ class Collector:
         ours = {f"{folder.spec.name}_status", f"{folder.spec.name}_error"}
         return {name: each.dtype for name, each in columns.items() if name not in ours}
 
-
-def _conformed(out: pd.DataFrame, like: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """A part's columns as those of all parts are, where a parser made them."""
-    new = [name for name in out.columns if name not in like.columns]
-    if new:
-        raise OutputError(
-            f"The parser made a column {new[0]!r}, which the first rows' answers did not have.",
-            "Name all columns and their dtypes: collect(parser=..., meta={'column': 'string'}).",
-            columns=new,
-        )
-    conformed = out.reindex(columns=like.columns)
-    for name in like.columns.difference(frame.columns):
-        try:
-            conformed[name] = conformed[name].astype(like[name].dtype)
-        except (TypeError, ValueError) as error:
+    def _conformed(self, out: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+        """A part's columns as those of all parts are, where a parser made them."""
+        like = self.like(frame)
+        new = [name for name in out.columns if name not in like.columns and out[name].notna().any()]
+        if new:
             raise OutputError(
-                f"The parser made values for the column {name!r} that are no {like[name].dtype}, "
-                f"which the first rows' answers were: {error}.",
-                f"Say what it is: collect(parser=..., meta={{{name!r}: 'object'}}).",
-                columns=[name],
-            ) from None
-    return conformed
+                f"The parser made a column {new[0]!r}, which the first rows' answers did not have.",
+                "Name all columns and their dtypes: collect(parser=..., meta={'size': 'Int64'}).",
+                columns=new,
+            )
+        conformed = out.reindex(columns=like.columns)
+        for name in self.parsed or ():
+            try:
+                conformed[name] = _cast(conformed[name], like[name].dtype)
+            except (TypeError, ValueError) as error:
+                raise OutputError(
+                    f"The parser made values for the column {name!r} that are no "
+                    f"{like[name].dtype}, which the first rows' answers were: {error}.",
+                    f"Say what it is: collect(parser=..., meta={{{name!r}: 'object'}}).",
+                    columns=[name],
+                ) from None
+        return conformed
+
+
+def _cast(column: pd.Series, dtype: Any) -> pd.Series:
+    """A column in another dtype, with the same values."""
+    cast = column.astype(dtype)
+    known = column.notna()
+    if (
+        dtype != column.dtype
+        and not cast[known].astype(object).eq(column[known].astype(object)).all()
+    ):
+        raise ValueError("some would change")
+    return cast
 
 
 def collect_part(

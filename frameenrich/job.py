@@ -510,7 +510,7 @@ class Job:
                 self._regenerate(again.Wish(), output, budget)
             except BudgetError as error:
                 told = f"No further round of the job {self.id}: {error}"
-                warnings.warn(told, FrameEnrichWarning, stacklevel=4)
+                warnings.warn(told, FrameEnrichWarning, stacklevel=5)
                 break
             self._wait(deadline, poll_seconds)
             left = again.repairable(self._folder, output)

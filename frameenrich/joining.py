@@ -106,7 +106,7 @@ def _check_keys(stage: Stage, written: Sequence[Part]) -> None:
         if found is None:
             continue
         shown, first, second = found
-        names = stage.sidecar_of(first).key_names
+        names = stage.folder_of(first).key_names
         what = f"key {tuple(names)}" if len(names) > 1 else f"key {names[0]!r}"
         raise RowKeyError(
             f"The {what} repeats across parts of the frame (partitions, or chunks of a file): "
@@ -129,7 +129,7 @@ def _common_key(
         rows = np.flatnonzero(contains(suspect, part.keys))
         if not len(rows):
             continue
-        keys = key_columns(stage.sidecar_of(part.number).sidecar()).take(pa.array(rows))
+        keys = key_columns(stage.folder_of(part.number).sidecar()).take(pa.array(rows))
         for i, text in enumerate(key_texts(keys).to_pylist()):
             if text in seen:
                 return show_key(keys, i), seen[text], part.number
@@ -261,7 +261,7 @@ def _with_askers(
 def _join(joined: _Joined, written: Sequence[Part]) -> None:
     """File all parts, and write the sidecar a part at a time."""
     stage = joined.stage
-    folders = [stage.sidecar_of(part.number) for part in written]
+    folders = [stage.folder_of(part.number) for part in written]
     schema = common_schema([folder.schema for folder in folders])
     told = sidecar_metadata(stage.spec, folders[0].key_names)
     rows = {part.number: part.rows for part in written}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from frameenrich.gather import frame_keys
-from frameenrich.keys import find_keys
+from frameenrich.keys import find_keys, key_columns
 from frameenrich.store import JobFolder
 from frameenrich.tally import Positions
 
@@ -30,19 +32,21 @@ def find_lines(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) 
         Where the rows most likely are: the lines of this part are looked at first, the others only
         for keys that are not there.
     """
+    found = [folder.schema.empty_table()]
+    keys = frame_keys(frame, folder.spec, key_columns(found[0]).column_names)
+    if keys is None:
+        return found[0]
+    left = np.arange(len(keys))
     with folder.reading_sidecar() as file:
-        own = [name for name in file.schema_arrow.names if name.startswith("key_")]
-        keys = frame_keys(frame, folder.spec, own)
-        found = [file.schema_arrow.empty_table()]
-        if keys is None:
-            return found[0]
-        left = np.arange(len(keys))
+        span = _span(keys)
         for groups in _order(file, folder.part_rows, part):
             if not len(left):
                 break
+            if not _may_hold(file, groups, span):
+                continue
             lines, left = _lines_in(file, groups, keys, left)
             found.append(lines)
-        return pa.concat_tables(found)
+    return pa.concat_tables(found)
 
 
 def _order(file: pq.ParquetFile, part_rows: Sequence[int], part: int | None) -> Iterator[list[int]]:
@@ -73,6 +77,36 @@ def pieces(folder: JobFolder) -> Iterator[pa.Table | None]:
             yield file.read_row_groups(
                 _groups_of(rows, folder.part_rows, part), ["custom_id", "shard"]
             )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The least and the greatest of what keys begin with; None where that has no plain order."""
+
+    kind: pa.DataType
+    least: Any
+    greatest: Any
+
+
+def _span(keys: pa.Table) -> _Span | None:
+    first = keys.column(0)
+    if not (pa.types.is_integer(first.type) or pa.types.is_string(first.type)):
+        return None
+    found = pc.min_max(first).as_py()
+    return _Span(first.type, found["min"], found["max"]) if found["min"] is not None else None
+
+
+def _may_hold(file: pq.ParquetFile, groups: Sequence[int], span: _Span | None) -> bool:
+    """Whether the statistics of some row groups leave it open that they have some of the keys."""
+    if span is None or file.schema_arrow.types[0] != span.kind:
+        return True
+    for group in groups:
+        told = file.metadata.row_group(group).column(0).statistics
+        if told is None or not told.has_min_max:
+            return True
+        if told.min <= span.greatest and told.max >= span.least:
+            return True
+    return False
 
 
 def _lines_in(

@@ -68,7 +68,7 @@ class Stage:
         """The folder of a part, in the store."""
         return f"{self.folder}/part-{number:06d}"
 
-    def sidecar_of(self, number: int) -> JobFolder:
+    def folder_of(self, number: int) -> JobFolder:
         """A part's folder, which is laid out as a job's."""
         return JobFolder(Store(self.url), self.part(number))
 

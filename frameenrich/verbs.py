@@ -27,7 +27,7 @@ from frameenrich.joining import join_parts
 from frameenrich.lines import find_lines
 from frameenrich.merge import output_columns
 from frameenrich.model import JobSpec, Limits
-from frameenrich.output import Output, Parser, choose_output
+from frameenrich.output import Parser, choose_output
 from frameenrich.parts import Part, Stage, staged
 from frameenrich.plan import Plan, Template, make_plan, ready_plan
 from frameenrich.preview import Preview
@@ -46,27 +46,11 @@ def submit(
     template: Template,
     model: str,
     *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
     fresh: bool = False,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
+    **options: Any,
 ) -> Job:
     """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
-    sending = _prepare(
-        template,
-        model,
-        choose_output(labels, response_model, parser),
-        provider=provider,
-        client=client,
-        store=store,
-        endpoint=endpoint,
-        **wishes,
-    )
+    sending = _prepare(template, model, **options)
     folder = write_job(
         frame, sending.plan, sending.store, sending.limits, **sending.options(fresh=fresh)
     )
@@ -79,15 +63,8 @@ def submit_parts(
     template: Template,
     model: str,
     *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
     fresh: bool = False,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
+    **options: Any,
 ) -> Job:
     """As `submit`, for a frame that comes in parts; its job is the one of the whole frame.
 
@@ -108,16 +85,7 @@ def submit_parts(
     ProviderError
         The provider refused or broke; submit again to go on where it stopped.
     """
-    sending = _prepare(
-        template,
-        model,
-        choose_output(labels, response_model, parser),
-        provider=provider,
-        client=client,
-        store=store,
-        endpoint=endpoint,
-        **wishes,
-    )
+    sending = _prepare(template, model, **options)
     plan = sending.plan
     plan.prompt.columns_used(list(columns))
     with staged(sending.store, plan.spec, sending.limits) as stage:
@@ -158,14 +126,17 @@ class _Sending:
 def _prepare(
     template: Template,
     model: str,
-    output: Output,
     *,
-    provider: str | Provider,
-    client: Any,
-    store: StoreLike,
-    endpoint: str,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
     **wishes: Any,
 ) -> _Sending:
+    output = choose_output(labels, response_model, parser)
     route = connect(provider, client, model)
     plan = make_plan(
         template,
@@ -186,27 +157,11 @@ def estimate(
     template: Template,
     model: str,
     *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
     fresh: bool = False,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
+    **options: Any,
 ) -> Estimate:
     """What a submit would send and cost; see ``df.llmbatch.estimate``."""
-    plan, where = _plan_to_estimate(
-        template,
-        model,
-        choose_output(labels, response_model, parser),
-        provider=provider,
-        client=client,
-        store=store,
-        endpoint=endpoint,
-        **wishes,
-    )
+    plan, where = _plan_to_estimate(template, model, **options)
     found = measure(where, plan.spec)
     return estimate_frame(frame, plan, found, _answered(plan, where, fresh=fresh))
 
@@ -217,15 +172,8 @@ def estimate_parts(
     template: Template,
     model: str,
     *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
     fresh: bool = False,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
+    **options: Any,
 ) -> Estimate:
     """As `estimate`, for a frame that comes in parts.
 
@@ -238,16 +186,7 @@ def estimate_parts(
     template, model, **options
         As ``df.llmbatch.submit`` takes them.
     """
-    plan, where = _plan_to_estimate(
-        template,
-        model,
-        choose_output(labels, response_model, parser),
-        provider=provider,
-        client=client,
-        store=store,
-        endpoint=endpoint,
-        **wishes,
-    )
+    plan, where = _plan_to_estimate(template, model, **options)
     check_price(plan.spec)
     plan.prompt.columns_used(list(columns))
     counts, found = list(count(plan.spec)), measure(where, plan.spec)
@@ -257,14 +196,17 @@ def estimate_parts(
 def _plan_to_estimate(
     template: Template,
     model: str,
-    output: Output,
     *,
-    provider: str | Provider,
-    client: Any,
-    store: StoreLike,
-    endpoint: str,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
     **wishes: Any,
 ) -> tuple[Plan, Store]:
+    output = choose_output(labels, response_model, parser)
     name, url = _route(provider, client, model, endpoint)
     plan = make_plan(template, model, output, url=url, provider=name, endpoint=endpoint, **wishes)
     return plan, open_store(store)

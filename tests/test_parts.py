@@ -7,14 +7,18 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
+from crash import KillPoint, forked, ledger, server_process, watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +31,6 @@ from frameenrich.errors import (
     RowKeyError,
     StoreError,
 )
-from frameenrich.keys import find_keys
 from frameenrich.lines import find_lines
 from frameenrich.model import JobSpec, Limits, Message
 from frameenrich.parts import Part, Stage, staged, write_part
@@ -127,6 +130,37 @@ def test_however_a_frame_is_cut(
         shutil.rmtree(folder)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    known=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4),
+    titles=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=10),
+    ends=st.lists(st.integers(0, 10), max_size=3),
+    max_requests=st.integers(1, 4),
+)
+def test_whatever_the_store_has_answered(
+    known: list[str], titles: list[str], ends: list[int], max_requests: int
+) -> None:
+    """What is reused and what is sent, and under which names, is as for the frame as a whole."""
+    frame, folder = titled(titles), Path(tempfile.mkdtemp())
+    parts = cut(frame, [min(end, len(frame)) for end in ends])
+    try:
+        earlier = titled(known).llmbatch.submit(
+            TEMPLATE, "m", name="earlier", provider="file", store=folder / "parts"
+        )
+        answer(earlier, folder)
+        shutil.copytree(folder / "parts", folder / "whole")
+        options: dict[str, Any] = {"provider": FilesOf(max_requests)}
+        job = submit(parts, folder / "parts", **options)
+        whole = frame.llmbatch.submit(TEMPLATE, "m", store=folder / "whole", **options)
+
+        assert (job.id, job.reused, sent(job)) == (whole.id, whole.reused, sent(whole))
+        expected = whole.collect(frame, usage=True)
+        pd.testing.assert_frame_equal(collect(job, parts, usage=True), expected)
+        assert expected["llmbatch_status"].eq("ok").tolist() == frame["title"].isin(known).tolist()
+    finally:
+        shutil.rmtree(folder)
+
+
 class FilesOf(FileProvider):
     """The provider ``file`` with small files."""
 
@@ -177,18 +211,29 @@ def test_what_the_store_has_answered_is_not_sent(store: Path, tmp_path: Path) ->
 
 def test_a_later_round_is_collected_with_the_parts(store: Path, tmp_path: Path) -> None:
     """What was asked again in one part shows there, and nowhere else."""
-    job = submit(PARTS, store)
+    job = submit([*PARTS[:1], PARTS[0].iloc[:0], *PARTS[1:]], store)
     answer(job, tmp_path, but="row-k1")
 
     job.regenerate()
 
     again = [path for path in job.requests if "round-1" in path]
     assert [json.loads(Path(path).read_bytes())["custom_id"] for path in again] == ["r1-row-k1"]
-    out = collect(job, PARTS, usage=True)
+    out = collect(job, PARTS, usage=True)  # under other numbers than they had
     statuses = ["ok", "pending", "ok", "ok", "ok", "pending", "ok"]
     assert out["llmbatch_status"].tolist() == statuses
     assert out["llmbatch_attempt"].tolist() == [1, 2, 1, 1, 1, 2, 1]
     pd.testing.assert_frame_equal(job.collect(pd.concat(PARTS), usage=True), out)
+
+    choice = {"message": {"content": ""}, "finish_reason": "stop"}
+    response = {"status_code": 200, "body": {"choices": [choice]}}
+    line = json.dumps({"custom_id": "r1-row-k1", "response": response, "error": None})
+    (tmp_path / "again.jsonl").write_text(f"{line}\n")
+    job.import_responses(tmp_path / "again.jsonl")
+    collector = job.collector()
+    flagged = pd.concat([collector.flagged(part, n) for n, part in enumerate(PARTS)])
+    pd.testing.assert_frame_equal(flagged, job.flagged(pd.concat(PARTS)))
+    assert flagged["status"].to_dict() == {"k1": "empty", "k5": "empty"}
+    assert [attempt["status"] for attempt in flagged["history"]["k5"]] == ["missing"]
 
 
 def test_a_key_in_two_parts_is_refused(store: Path) -> None:
@@ -271,6 +316,49 @@ def test_a_part_may_be_written_twice_at_once_in_other_processes(store: Path) -> 
     assert [path.name for path in store.iterdir()] == [".gitignore"]
 
 
+def steps_until(kill_at: int, base_url: str, store: Path) -> int:
+    """Submit in a child that is killed at a step; how it ended."""
+
+    def work() -> None:
+        plain = httpx2.Client(verify=False)
+        client = openai.OpenAI(
+            api_key="sk-test", base_url=base_url, http_client=plain, max_retries=0
+        )
+        watch(KillPoint(kill_at))
+        submit(named_after(store), store, provider=OpenAIBatch(client, wait_seconds=0.002))
+
+    return forked(work)
+
+
+def named_after(store: Path) -> list[pd.DataFrame]:
+    """Parts whose keys are no other store's; two of the requests are one."""
+    frame = titled([f"{store.name} {title}" for title in "abcad"])
+    return cut(frame.set_axis([f"{store.name}{n}" for n in range(5)]), [2, 4])
+
+
+def test_the_paying_process_may_be_killed_anywhere(tmp_path: Path) -> None:
+    """The same submit again goes on: each request is paid once, and no step's remains are a job."""
+    with server_process(instant=True) as base_url:
+        kills = 0
+        for kill_at in itertools.count(4, 19):
+            store = tmp_path / f"s{kill_at}"
+            ended = steps_until(kill_at, base_url, store)
+            with openai.OpenAI(api_key="sk-test", base_url=base_url) as client:
+                job = submit(named_after(store), store, provider=OpenAIBatch(client))
+                out = collect(job.wait(poll_seconds=0.001), named_after(store))
+            assert out["llmbatch"].tolist() == [f"echo: Say {title}." for title in out["title"]]
+            assert open_store(store).job_ids() == [job.id]
+            if ended == 0:
+                break
+            assert ended == signal.SIGKILL
+            kills += 1
+        executed = ledger(base_url)["executed"]
+
+    assert kills >= 8
+    assert set(executed.values()) == {1}
+    assert len(executed) == 4 * (kills + 1)
+
+
 def test_a_store_that_a_worker_does_not_share_is_told(store: Path, tmp_path: Path) -> None:
     """Nothing is written where nobody would find it."""
     with staged(open_store(store), SPEC, Limits()) as stage:
@@ -309,18 +397,28 @@ def test_keys_of_several_types_become_one(store: Path) -> None:
     assert collect(job, parts)["llmbatch_status"].tolist() == ["pending"] * 3
 
 
-def test_lines_are_found_in_a_job_of_no_parts(store: Path) -> None:
-    """Row groups are searched one by one, until all keys are found."""
-    frame = pd.DataFrame({"title": "a"}, index=range(40_000))
+@pytest.mark.parametrize("kind", [int, "{:05}".format, float], ids=["numbers", "texts", "floats"])
+def test_lines_are_found_in_a_job_of_no_parts(kind: Any, store: Path) -> None:
+    """Row groups are searched until all keys are found; those that cannot have them, not at all."""
+    frame = pd.DataFrame({"title": "a"}, index=[kind(n) for n in range(40_000)])
     job = frame.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
     folder = JobFolder(Store(store), job.id)
     some = frame.iloc[[39_999, 5, 32_768]]
 
-    lines = find_lines(folder, some)
-
-    assert lines["key_0"].to_pylist() == [5, 32_768, 39_999]
-    assert find_keys(lines.select(["key_0"]), lines.select(["key_0"])).tolist() == [0, 1, 2]
+    assert find_lines(folder, some)["key_0"].to_pylist() == [kind(n) for n in (5, 32_768, 39_999)]
     assert job.collect_part(some)["llmbatch_status"].tolist() == ["pending"] * 3
+
+    with folder.reading_sidecar() as file:
+        start = file.metadata.row_group(0).column(0).data_page_offset
+    sidecar = Path(job.path) / "sidecar.parquet"
+    data = bytearray(sidecar.read_bytes())
+    data[start + 40 : start + 60] = bytes(20)  # reading the first group would now fail
+    sidecar.write_bytes(data)
+    if kind is float:
+        with pytest.raises(StoreError):
+            find_lines(folder, frame.iloc[[39_999]])
+    else:
+        assert len(find_lines(folder, frame.iloc[[39_999]])) == 1
 
 
 def test_parts_in_a_bucket(tmp_path: Path) -> None:
