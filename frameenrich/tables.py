@@ -145,9 +145,7 @@ class Source:
                         header = cast("Record", line.record)
                     yield line
 
-    def _records(
-        self, content: IO[bytes], place: Place, header: Record | None
-    ) -> Generator[Line]:
+    def _records(self, content: IO[bytes], place: Place, header: Record | None) -> Generator[Line]:
         first = self.places[0]
         if self.format == "jsonl":
             return json_rows(content, place, first=place == first)
