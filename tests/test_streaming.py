@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from frameenrich.tables import Source, read_table
 
 PRODUCTS = ROOT / "sample_data" / "products.csv"
 ASK = ["-t", "Which department sells {{ title }}?", "-m", "gpt-4o-mini", "--poll-seconds", "0.02"]
+SMALL = (
+    "import frameenrich.chunks as c; c.CHUNK_ROWS = 50; from frameenrich.cli import main; main()"
+)
 LABELS = ["--labels", ",".join(DEPARTMENTS)]
 
 
@@ -292,12 +296,41 @@ def test_the_same_command_again_pays_nothing(server: BatchServer) -> None:
     assert set(server.executed.values()) == {1}
 
 
+def test_a_killed_run_goes_on_where_it_stopped(server: BatchServer) -> None:
+    """SIGKILL while batches run; the same command finds them, and no row is executed twice."""
+    make("in.csv")
+    server.hold("in_progress")
+    run = ["run", "in.csv", "out.csv", *ASK, "--stream"]
+    with subprocess.Popen([sys.executable, "-c", SMALL, *run]) as child:
+        while len(server.batches) < 4:
+            assert child.poll() is None
+            time.sleep(0.05)
+        child.kill()
+    assert not Path("out.csv").exists()
+    server.release()
+
+    assert here(*run, "--strict").exit_code == 0
+    assert (len(server.batches), len(server.executed)) == (4, 198)  # two titles stand twice
+    assert set(server.executed.values()) == {1}
+    assert len(pd.read_csv("out.csv")) == 200
+
+
+def test_rounds_mend_what_is_flagged(server: BatchServer) -> None:
+    """``--max-rounds`` asks again for a row of a later chunk, and for that one only."""
+    make("in.csv")
+    server.faults.add("malformed", where="row-150", content="no label of ours", times=1)
+
+    done = here("run", "in.csv", "out.csv", *ASK, *LABELS, "--stream", "--max-rounds", "1")
+
+    assert "ok\t200" in done.stderr
+    assert len(server.executed) == 199  # two titles stand twice
+
+
 def test_standard_input_is_streamed_to_standard_output() -> None:
     """What comes down a pipe is kept on disk, and goes out as it is answered."""
-    script = "import frameenrich.chunks as c; c.CHUNK_ROWS = 50; from frameenrich.cli import main"
     ask = ["run", "-", "-", "--format", "csv", *ASK, "--stream"]
     done = subprocess.run(
-        [sys.executable, "-c", f"{script}; main()", *ask],
+        [sys.executable, "-c", SMALL, *ask],
         input=PRODUCTS.read_bytes(),
         capture_output=True,
         check=False,
