@@ -80,6 +80,18 @@ class Collector:
         )
         return out if self.parsed is None else self._conformed(out, frame)
 
+    def answers(self, frame: pd.DataFrame, part: int | None = None) -> dict[str, pd.Series]:
+        """The columns alone that `collect_part` would give some rows, as their answers have it."""
+        return part_answers(
+            self.folder,
+            self.output,
+            frame,
+            part,
+            prices=self.prices,
+            usage=self.usage,
+            flatten=self.flatten,
+        )
+
     def flagged(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
         """Some rows' flagged ones; see `Job.flagged`."""
         folder, lines = self.folder, find_lines(self.folder, frame, part)
@@ -191,9 +203,24 @@ def collect_part(
     FrameMismatchError
         The rows changed under their keys, or lack the key or a column of the template.
     """
+    columns = part_answers(folder, output, frame, part, prices=prices, usage=usage, flatten=flatten)
+    return with_columns(frame, columns)
+
+
+def part_answers(
+    folder: JobFolder,
+    output: Output,
+    frame: pd.DataFrame,
+    part: int | None = None,
+    *,
+    prices: Prices,
+    usage: bool = False,
+    flatten: bool = False,
+) -> dict[str, pd.Series]:
+    """The columns that `collect_part` gives some rows, in the rows' order, without the frame."""
     lines = find_lines(folder, frame, part)
     match = refuse_changed(match_frame(frame, folder, lines), frame, folder)
-    return with_answers(
+    return _columns(
         frame, match.positions, folder, output, prices, usage=usage, flatten=flatten, lines=lines
     )
 
@@ -222,6 +249,23 @@ def with_answers(
     lines : Table, optional
         The lines of the sidecar that are wanted, where those are not all.
     """
+    columns = _columns(
+        frame, positions, folder, output, prices, usage=usage, flatten=flatten, lines=lines
+    )
+    return with_columns(frame, columns)
+
+
+def _columns(
+    frame: pd.DataFrame,
+    positions: Positions,
+    folder: JobFolder,
+    output: Output,
+    prices: Prices,
+    *,
+    usage: bool,
+    flatten: bool,
+    lines: pa.Table | None,
+) -> dict[str, pd.Series]:
     details = details_wanted(folder.spec, usage=usage)
     found = gather(folder, output, details=details, lines=lines)
     columns = answer_columns(
@@ -237,7 +281,7 @@ def with_answers(
         costs = row_costs(folder, prices, found, positions, shares)
         columns = with_costs(columns, costs, folder.spec.name)
     refuse_collisions(frame, columns, folder.spec.name)
-    return with_columns(frame, columns)
+    return columns
 
 
 def refuse_collisions(frame: pd.DataFrame, columns: Iterable[str], name: str) -> None:

@@ -32,9 +32,10 @@ from frameenrich.errors import (
     ResponsesError,
 )
 from frameenrich.forms import choose_output
-from frameenrich.gather import match_frame, refuse_mismatch
+from frameenrich.gather import match_frame, refuse_changed, refuse_mismatch
 from frameenrich.glance import glance
 from frameenrich.keys import key_columns
+from frameenrich.lines import find_lines
 from frameenrich.model import BatchStatus, JobSpec
 from frameenrich.output import Output, Parser
 from frameenrich.parse import read_response, split_lines
@@ -451,6 +452,17 @@ class Job:
         usage, flatten = reading.pop("usage", False), reading.pop("flatten", False)
         output = self._reading(**reading)
         return self._collector(output, budget, usage=usage, flatten=flatten)(frame, part)
+
+    def count_seen(self, frame: pd.DataFrame, part: int | None = None) -> int:
+        """How many of some rows this job was made for, as `collect_part` takes them.
+
+        Raises
+        ------
+        FrameMismatchError
+            Rows changed under their keys, or lack the key or a column of the template.
+        """
+        match = match_frame(frame, self._folder, find_lines(self._folder, frame, part))
+        return int(refuse_changed(match, frame, self._folder).seen.sum())
 
     def collector(
         self,

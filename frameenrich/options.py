@@ -394,6 +394,22 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Streaming(Reading):
+    """How the table is read, where it may be larger than memory."""
+
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Whether IN is read a chunk at a time, which takes the same memory however large "
+            "it is.",
+            rich_help_panel=_IN_OUT,
+            show_default="where it is larger than 256 MB",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class Writing:
     """How long to wait, what is written, and what is told of it."""
 

@@ -118,8 +118,21 @@ def staged(store: Store, spec: JobSpec, limits: Limits) -> Iterator[Stage]:
         yield Stage(store.url, folder, spec, limits)
 
 
-def write_part(stage: Stage, number: int, frame: pd.DataFrame) -> Part:
+def write_part(
+    stage: Stage, number: int, frame: pd.DataFrame, *, called: str | None = None
+) -> Part:
     """Render a part into the stage; the same part again changes nothing.
+
+    Parameters
+    ----------
+    stage : Stage
+        Where it goes.
+    number : int
+        Which part it is.
+    frame : DataFrame
+        Its rows.
+    called : str, optional
+        What errors call it; its number by default.
 
     Raises
     ------
@@ -138,7 +151,7 @@ def write_part(stage: Stage, number: int, frame: pd.DataFrame) -> Part:
     if len(frame) == 0:
         none = np.empty(0, np.uint64)
         return Part(number, 0, none, none, (), JobHash())
-    with _part_named(number):
+    with _named(called or f"Part {number}"):
         return _write(store, stage, number, frame)
 
 
@@ -170,11 +183,11 @@ def _check_same(store: Store, stage: Stage, part: Part) -> None:
 
 
 @contextlib.contextmanager
-def _part_named(number: int) -> Iterator[None]:
+def _named(called: str) -> Iterator[None]:
     """Have errors say which part they are about."""
     try:
         yield
     except FrameEnrichError as error:
-        error.problem = f"Part {number}: {error.problem}"
+        error.problem = f"{called}: {error.problem}"
         error.args = (error.problem, error.fix)
         raise

@@ -1,133 +1,197 @@
-"""Tables in files, read as they stand: nothing is guessed about what a cell may mean.
+"""Tables in files, read as they stand and a chunk at a time: nothing is guessed about any cell.
 
-CSV cells are texts, JSON values are Python's, Parquet columns have their Arrow types. How such a
-table is written back with more columns is `frameenrich.writeback`.
+A table may lie in several files, which are read as if they were one. What is read of each is
+`frameenrich.table_chunks`; how a table is written back with more columns is
+`frameenrich.writeback`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import IO, Any, Literal, Self, cast
+from typing import IO, Any, Self, cast
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.errors import InputError
-from frameenrich.records import (
-    Record,
-    csv_records,
-    json_lines,
-    json_object,
+from frameenrich.files import check_unchanged, content_of, open_file, stamp_of
+from frameenrich.places import Place
+from frameenrich.records import Record
+from frameenrich.table_chunks import (
+    Chunk,
+    Line,
+    batch_rows,
+    check_schema,
+    csv_rows,
+    cut_lines,
+    ended,
+    header_cells,
+    json_rows,
+    parquet_bytes,
+    parquet_errors,
 )
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
-
-STANDARD_STREAM = "-"
-_ENDINGS: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-CHUNK_ROWS = 4096
+_READ_BYTES = 1 << 20
+_PACKED = 4
+"""How many times its size a .gz file is reckoned to hold."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a table is, or goes, and in which format; ``-`` is the standard stream."""
+class Source:
+    """A table in one file or several, open: read a chunk at a time, as often as is wished.
 
-    path: str
-    format: Format
-    compressed: bool = False
+    A single file is kept open, so that what is written back is what was read; standard input and
+    pipes are copied first. To be closed, as a file is.
 
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is standard input or output."""
-        return self.path == STANDARD_STREAM
+    Parameters
+    ----------
+    places : sequence of Place
+        Its files, all of one format.
+    limit : int, optional
+        How many rows are read at most.
 
-    @property
-    def called(self) -> str:
-        """What messages call it, as the source that it is."""
-        return "Standard input" if self.is_stream else self.path
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it was read: the frame that templates see, and what it is written back from.
-
-    ``frame`` has a plain ``RangeIndex``: a row is named by its position. ``file`` is kept open, so
-    that the records written back are those that were read; ``stamp`` tells whether they changed.
-    ``arrow`` is what a Parquet file holds. To be closed, as a file is.
+    Raises
+    ------
+    InputError
+        A file cannot be read.
     """
 
-    frame: pd.DataFrame
-    place: Place
-    file: IO[bytes]
-    stamp: tuple[int, int]
-    arrow: pa.Table | None = None
+    def __init__(self, places: Sequence[Place], *, limit: int | None = None) -> None:
+        self.places = tuple(places)
+        self.format = self.places[0].format
+        self.limit = limit
+        self._file = open_file(self.places[0]) if len(self.places) == 1 else None
+        self._stamps = [stamp_of(self._file or place.path) for place in self.places]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
+        return f"{self.places[0].called}{more}"
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """About how much it is to read, unpacked."""
+        if self.format == "parquet":
+            return sum(parquet_bytes(file, place) for file, place in self._opened())
+        sizes = (size for size, _ in self._stamps)
+        packed = (_PACKED if place.compressed else 1 for place in self.places)
+        return sum(size * times for size, times in zip(sizes, packed, strict=True))
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Its columns; of JSON Lines those of all rows, in the order in which they appear."""
+        if self.format == "jsonl":
+            rows = islice((line.row for line in self._lines() if line.row is not None), self.limit)
+            return list(dict.fromkeys(name for row in rows for name in row))
+        if self.format == "parquet":
+            return list(next(self._parquet_files())[1].schema_arrow.names)
+        return next(header_cells(line) for line in self._lines() if header_cells(line))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows, in order.
+
+        Raises
+        ------
+        InputError
+            A file is empty, not of its format, or not like the first one, or a record of it is not
+            like the others; the message has file and line.
+        FrameEnrichError
+            A file changed since it was opened.
+        """
+        start, columns = 0, self.columns
+        found = self._parquet_chunks() if self.format == "parquet" else self._text_chunks()
+        for number, (rows, content) in enumerate(found):
+            yield Chunk(number, start, columns, self.format, **content)
+            start += rows
+        if not start:
+            raise InputError(f"{self.called} holds no rows.", "Give a table with at least one row.")
+
+    def _opened(self) -> Iterator[tuple[IO[bytes], Place]]:
+        """Each file, as it was when the source was opened."""
+        for place, stamp in zip(self.places, self._stamps, strict=True):
+            with contextlib.ExitStack() as stack:
+                file = self._file or stack.enter_context(open_file(place))
+                check_unchanged(file, place, stamp)
+                yield file, place
+                check_unchanged(file, place, stamp)
+
+    def _text_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for lines in cut_lines(self._lines(), self.limit):
+            rows = [line for line in lines if line.row is not None]
+            called = f"{rows[0].place.called}, from line {rows[0].number} on"
+            yield len(rows), {"lines": lines, "called": called}
+
+    def _lines(self) -> Iterator[Line]:
+        """The records of all files, as if they stood in one."""
+        header: Record | None = None
+        for i, (file, place) in enumerate(self._opened()):
+            with (
+                content_of(file, place) as content,
+                contextlib.closing(self._records(content, place, header)) as lines,
+            ):
+                for line in ended(lines) if i < len(self.places) - 1 else lines:
+                    if header is None and header_cells(line):
+                        header = cast("Record", line.record)
+                    yield line
+
+    def _records(self, content: IO[bytes], place: Place, header: Record | None) -> Generator[Line]:
+        first = self.places[0]
+        if self.format == "jsonl":
+            return json_rows(content, place, first=place == first)
+        return csv_rows(content, place, header, first)
+
+    def _parquet_files(self) -> Iterator[tuple[Place, pq.ParquetFile]]:
+        first: pa.Schema | None = None
+        for file, place in self._opened():
+            with parquet_errors(place):
+                opened = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
+            first = first or opened.schema_arrow
+            check_schema(opened.schema_arrow, first, place, self.places[0])
+            yield place, opened
+
+    def _parquet_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        left = self.limit
+        for place, file in self._parquet_files():
+            read = 0
+            with parquet_errors(place):
+                for batch in file.iter_batches(batch_rows(file)):
+                    rows = batch.slice(0, left)
+                    called = f"{place.called}, from its row {read:,} on"
+                    yield len(rows), {"arrow": pa.Table.from_batches([rows]), "called": called}
+                    read += len(rows)
+                    left = None if left is None else left - len(rows)
+                    if left == 0:
+                        return
 
 
-def locate(path: str, wanted: str | None = None, *, like: Place | None = None) -> Place:
-    """Tell a table's format by the file's ending.
+@dataclass(frozen=True)
+class Table:
+    """A table that is read whole: a row is named by its position. To be closed, as a file is."""
 
-    Parameters
-    ----------
-    path : str
-        A file, or ``-``.
-    wanted : str, optional
-        The format where the ending does not say.
-    like : Place, optional
-        Whose format a standard stream has, where nothing else says.
+    frame: pd.DataFrame
+    source: Source
 
-    Raises
-    ------
-    InputError
-        Nothing says.
+    def __enter__(self) -> Self:
+        return self
 
-    Examples
-    --------
-    >>> locate("goods.csv.gz"), locate("-", like=locate("goods.jsonl")).format
-    (Place(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
-    """
-    name = os.path.basename(path).lower()
-    stem = name.removesuffix(".gz")
-    told = _ENDINGS.get(os.path.splitext(stem)[1])
-    if path == STANDARD_STREAM:
-        told = cast("Format | None", wanted) or (like.format if like else None)
-    choice = told or cast("Format | None", wanted)
-    if choice is None or (choice == "parquet" and (path == STANDARD_STREAM or stem != name)):
-        what = "standard input or output" if path == STANDARD_STREAM else path
-        raise InputError(
-            f"The format of {what} is not known.",
-            "Use a file that ends in .csv, .tsv, .jsonl (each also with .gz) or .parquet, or say "
-            "--format csv, tsv or jsonl.",
-            path=path,
-        )
-    return Place(path, choice, stem != name)
-
-
-# --- reading ------------------------------------------------------------------------------------
+    def __exit__(self, *_: object) -> None:
+        self.source.__exit__()
 
 
 def read_table(place: Place, *, limit: int | None = None) -> Table:
-    """Read a table, every cell as it stands.
+    """Read a table that is in one file, every cell as it stands.
 
     Parameters
     ----------
@@ -148,139 +212,16 @@ def read_table(place: Place, *, limit: int | None = None) -> Table:
         The file is missing, empty, not of its format, or a record of it is not like the others;
         the message has its line.
     """
-    file = _open_source(place)
+    source = Source([place], limit=limit)
     try:
-        return _read(file, place, limit)
+        return read_whole(source)
     except BaseException:
-        file.close()
+        source.__exit__()
         raise
 
 
-def _read(file: IO[bytes], place: Place, limit: int | None) -> Table:
-    stamp = stamp_of(file)
-    if place.format == "parquet":
-        arrow = _read_parquet(file, place, limit)
-        table = Table(_arrow_frame(arrow), place, file, stamp, arrow)
-    else:
-        read = _read_json_lines if place.format == "jsonl" else _read_csv
-        table = Table(read(file, place, limit), place, file, stamp)
-    if not len(table.frame):
-        raise InputError(f"{place.called} holds no rows.", "Give a table with at least one row.")
-    return table
-
-
-def _open_source(place: Place) -> IO[bytes]:
-    """The file, or a copy of what comes down a pipe: something that can be read twice."""
-    try:
-        if place.is_stream:
-            return _spooled(sys.stdin.buffer)
-        file = open(place.path, "rb")  # noqa: SIM115 - kept open with the table
-        if file.seekable():
-            return file
-        with file:
-            return _spooled(file)
-    except OSError as error:
-        raise InputError(
-            f"{place.called} cannot be read: {error.strerror}.", "Check the path.", path=place.path
-        ) from None
-
-
-def _spooled(stream: IO[bytes]) -> IO[bytes]:
-    copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - kept open with the table
-    shutil.copyfileobj(stream, copy)
-    copy.flush()
-    return cast("IO[bytes]", copy)
-
-
-def stamp_of(file: IO[bytes]) -> tuple[int, int]:
-    """What changes when somebody writes into the file: its size, and the time (ns)."""
-    found = os.fstat(file.fileno())
-    return found.st_size, found.st_mtime_ns
-
-
-@contextlib.contextmanager
-def content_of(file: IO[bytes], place: Place) -> Iterator[IO[bytes]]:
-    """The file from its start, decompressed; it stays open."""
-    file.seek(0)
-    try:
-        whole: Any = gzip.GzipFile(fileobj=file, mode="rb") if place.compressed else file
-        yield whole
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise InputError(
-            f"{place.called} is not a whole gzip file: {error}.", "Check it.", path=place.path
-        ) from None
-
-
-def _read_csv(file: IO[bytes], place: Place, limit: int | None) -> pd.DataFrame:
-    with (
-        content_of(file, place) as content,
-        contextlib.closing(csv_records(content, DELIMITERS[place.format], place.called)) as records,
-    ):
-        filled = (record for record in records if record.cells)
-        header = next(filled, None)
-        if header is None:
-            raise InputError(f"{place.called} is empty.", "Give a table with a header line.")
-        rows = islice((_as_wide(record, header, place) for record in filled), limit)
-        chunks = []
-        while chunk := list(islice(rows, CHUNK_ROWS)):
-            chunks.append(_text_columns(chunk))
-    return _text_frame(chunks, header.cells)
-
-
-def _as_wide(record: Record, header: Record, place: Place) -> list[str]:
-    if len(record.cells) == len(header.cells):
-        return record.cells
-    raise InputError(
-        f"{place.called}, line {record.line}: {len(record.cells)} cells, where the header has "
-        f"{len(header.cells)}.",
-        "Mend that line: a cell that holds the delimiter has to be in quotes.",
-        line=record.line,
-    )
-
-
-def _text_columns(rows: list[list[str]]) -> pa.Table:
-    cells = zip(*rows, strict=True)
-    columns = [pa.array([cell or None for cell in column], pa.string()) for column in cells]
-    return pa.table(columns, names=[str(i) for i in range(len(columns))])
-
-
-def _text_frame(chunks: list[pa.Table], header: Sequence[str]) -> pd.DataFrame:
-    if not chunks:
-        return pd.DataFrame(columns=list(header))
-    text = pd.StringDtype("pyarrow")
-    frame: pd.DataFrame = pa.concat_tables(chunks).to_pandas(types_mapper=lambda _: text)
-    return frame.set_axis(list(header), axis=1)
-
-
-def _read_json_lines(file: IO[bytes], place: Place, limit: int | None) -> pd.DataFrame:
-    columns: dict[str, list[Any]] = {}
-    count = 0
-    with content_of(file, place) as content:
-        filled = ((number, line) for number, line, full in json_lines(content) if full)
-        for number, line in islice(filled, limit):
-            for name, value in json_object(line, number, place.called).items():
-                cells = columns.setdefault(name, [])
-                cells.extend([None] * (count - len(cells)))
-                cells.append(value)
-            count += 1
-    for cells in columns.values():
-        cells.extend([None] * (count - len(cells)))
-    frame = {name: pd.Series(cells, dtype=object) for name, cells in columns.items()}
-    return pd.DataFrame(frame, index=pd.RangeIndex(count))
-
-
-def _read_parquet(file: IO[bytes], place: Place, limit: int | None) -> pa.Table:
-    try:
-        return pq.ParquetFile(file).read().slice(0, limit)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(
-            f"{place.called} cannot be read as Parquet: {reason}.", "Check it.", path=place.path
-        ) from None
-
-
-def _arrow_frame(table: pa.Table) -> pd.DataFrame:
-    """The same data in pandas; what pandas wrote as an index is a column like the others."""
-    plain = table.rename_columns([str(i) for i in range(table.num_columns)])
-    frame: pd.DataFrame = plain.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-    return frame.set_axis(table.column_names, axis=1)
+def read_whole(source: Source) -> Table:
+    """All of a source at once; see `read_table`."""
+    frames = [chunk.frame for chunk in source.chunks()]
+    whole = frames[0] if len(frames) == 1 else pd.concat(frames)
+    return Table(whole, source)

@@ -2,33 +2,35 @@
 
 Nothing that was there is written anew: CSV and JSON Lines keep the bytes of each record, to which
 the new cells are appended; Parquet keeps its Arrow columns. Only a table that goes to another
-format has to be put into it.
+format has to be put into it. A table is written a chunk at a time, in the chunks in which it is
+read, whether its answers are all there or come with each chunk: the files are the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import json
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import IO, Any, cast
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from frameenrich.column_types import Forms
 from frameenrich.errors import FrameEnrichError, InputError
+from frameenrich.places import DELIMITERS, Place
 from frameenrich.records import (
+    Record,
     cell_text,
-    csv_records,
-    json_lines,
-    json_object,
     quoted,
     to_json,
     with_cells,
@@ -36,7 +38,66 @@ from frameenrich.records import (
     without_formula,
 )
 from frameenrich.render import cell_values
-from frameenrich.tables import CHUNK_ROWS, DELIMITERS, Place, Table, content_of, stamp_of
+from frameenrich.table_chunks import Chunk
+from frameenrich.tables import Table
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Some rows of a table, and the columns that a job gives them.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        The rows.
+    answers : DataFrame
+        The columns, in order; one that the table has already is replaced where it is.
+    """
+
+    chunk: Chunk
+    answers: pd.DataFrame
+
+    @cached_property
+    def replaced(self) -> dict[int, str]:
+        """The table's own columns that give way, by their positions."""
+        given = set(self.answers.columns)
+        return {i: name for i, name in enumerate(self.chunk.columns) if name in given}
+
+    @cached_property
+    def added(self) -> list[str]:
+        """The columns that come after the table's own."""
+        own = set(self.chunk.columns)
+        return [name for name in self.answers.columns if name not in own]
+
+    @property
+    def names(self) -> list[str]:
+        """All columns of the result."""
+        return [*self.chunk.columns, *self.added]
+
+    def answered(self, *, safe: bool) -> Iterator[dict[str, Any]]:
+        """The answers' cells of each row, every null as None."""
+        names = list(self.answers.columns)
+        cells = [cell_values(self.answers.iloc[:, i]) for i in range(len(names))]
+        if safe:
+            cells = [[without_formula(value) for value in column] for column in cells]
+        rows = zip(*cells, strict=True) if cells else repeat((), len(self.answers))
+        for values in rows:
+            yield dict(zip(names, values, strict=True))
+
+    def rows(self, *, safe: bool) -> Iterator[list[Any]]:
+        """All cells of each row of the result, every null as None."""
+        frame = self.chunk.frame
+        own = [cell_values(frame.iloc[:, i]) for i in range(frame.shape[1])]
+        for i, told in enumerate(self.answered(safe=safe)):
+            before = [
+                told[self.replaced[at]] if at in self.replaced else column[i]
+                for at, column in enumerate(own)
+            ]
+            yield [*before, *(told[name] for name in self.added)]
+
+
+Fill = Callable[[], Iterable[Filled]]
+"""Reads a table from its start, and gives each chunk with its answers; may be called again."""
 
 
 def check_writable(place: Place) -> None:
@@ -84,22 +145,17 @@ def write_table(table: Table, answered: pd.DataFrame, place: Place, *, safe: boo
     FrameEnrichError
         The source changed since it was read, or the file cannot be written.
     """
-    changes = _Changes(table, answered, safe=safe and place.format in DELIMITERS)
-    try:
-        with _whole_table(place) as file:
-            if place.format == "parquet":
-                pq.write_table(_arrow_table(table, changes), file)
-            else:
-                for piece in _pieces(table, changes, place):
-                    file.write(piece)
-    except BrokenPipeError:  # who reads standard output has had enough
-        raise
-    except OSError as error:
-        raise FrameEnrichError(
-            f"{place.path} cannot be written: {error.strerror or error}.",
-            "Make room, or choose another file; the answers are kept in the store.",
-            path=place.path,
-        ) from error
+    own = table.frame.shape[1]
+    given = [i for i in range(answered.shape[1]) if i >= own or not _same(table.frame, answered, i)]
+    answers = answered.iloc[:, given]
+    answers = answers.loc[:, ~answers.columns.duplicated()]
+
+    def fill() -> Iterator[Filled]:
+        for chunk in table.source.chunks():
+            rows = slice(chunk.start, chunk.start + chunk.rows)
+            yield Filled(chunk, answers.iloc[rows])
+
+    write_chunks(fill, place, safe=safe)
 
 
 def write_frame(frame: pd.DataFrame, place: Place, *, safe: bool = False) -> None:
@@ -112,9 +168,43 @@ def write_frame(frame: pd.DataFrame, place: Place, *, safe: bool = False) -> Non
     place, safe
         As `write_table` takes them.
     """
-    nowhere = Place("the job", "parquet")
-    table = Table(frame.iloc[:, :1], nowhere, io.BytesIO(), (0, 0))
-    write_table(table, frame, place, safe=safe)
+    chunk = Chunk(0, 0, list(frame.columns[:1]), None, own=frame.iloc[:, :1])
+    write_chunks(lambda: [Filled(chunk, frame.iloc[:, 1:])], place, safe=safe)
+
+
+def write_chunks(fill: Fill, place: Place, *, safe: bool = False) -> None:
+    """Write a table whose answers come chunk by chunk, whole or not at all.
+
+    Parameters
+    ----------
+    fill : callable
+        Gives the chunks. Where their values show too late what a Parquet column has to be, it is
+        called once more.
+    place, safe
+        As `write_table` takes them.
+
+    Raises
+    ------
+    FrameEnrichError
+        The source changed since it was read, or the file cannot be written.
+    """
+    safe = safe and place.format in DELIMITERS
+    try:
+        if place.format == "parquet":
+            _write_parquet(fill, place)
+            return
+        with _whole_table(place) as file:
+            for filled in fill():
+                for piece in _pieces(filled, place, safe=safe):
+                    file.write(piece)
+    except BrokenPipeError:  # who reads standard output has had enough
+        raise
+    except OSError as error:
+        raise FrameEnrichError(
+            f"{place.path} cannot be written: {error.strerror or error}.",
+            "Make room, or choose another file; the answers are kept in the store.",
+            path=place.path,
+        ) from error
 
 
 @contextlib.contextmanager
@@ -160,160 +250,138 @@ def _compressing(file: IO[bytes], place: Place) -> Iterator[IO[bytes]]:
         yield cast("IO[bytes]", packed)
 
 
-class _Changes:
-    """What is new in a table: which columns, and their cells row by row."""
-
-    def __init__(self, table: Table, answered: pd.DataFrame, *, safe: bool) -> None:
-        own = table.frame.shape[1]
-        self.frame = answered
-        self.names = [str(name) for name in answered.columns]
-        self.replaced = [i for i in range(own) if not _same(table.frame, answered, i)]
-        self.added = list(range(own, answered.shape[1]))
-        self._safe = safe
-
-    @cached_property
-    def columns(self) -> list[int]:
-        """The columns that come from the job."""
-        return [*self.replaced, *self.added]
-
-    def rows(self, columns: Sequence[int]) -> Iterator[dict[int, Any]]:
-        """Some columns' cells of each row, every null as None."""
-        ours = set(self.columns) if self._safe else set()
-        for start in range(0, len(self.frame), CHUNK_ROWS):
-            chunk = self.frame.iloc[start : start + CHUNK_ROWS]
-            cells = [cell_values(chunk.iloc[:, i]) for i in columns]
-            for i, column in enumerate(columns):
-                if column in ours:
-                    cells[i] = [without_formula(value) for value in cells[i]]
-            for values in zip(*cells, strict=True):
-                yield dict(zip(columns, values, strict=True))
-
-
 def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
     was, now = before.iloc[:, column], after.iloc[:, column]
     return bool(was.dtype == now.dtype and was.equals(now))
 
 
-def _pieces(table: Table, changes: _Changes, place: Place) -> Iterator[bytes]:
-    """The bytes of a text table, a record at a time."""
-    if table.place.format != place.format:
-        yield from (_json_anew(changes) if place.format == "jsonl" else _csv_anew(changes, place))
-        return
-    beside = _json_beside if place.format == "jsonl" else _csv_beside
-    with content_of(table.file, table.place) as content:
-        _check_unchanged(table)
-        yield from beside(content, table.place, changes)
-        _check_unchanged(table)
+# --- texts --------------------------------------------------------------------------------------
 
 
-def _check_unchanged(table: Table) -> None:
-    if stamp_of(table.file) != table.stamp:
-        raise FrameEnrichError(
-            f"{table.place.called} changed since it was read.",
-            "Give the same command again; what stayed the same is not asked again.",
-            path=table.place.path,
-        )
+def _pieces(filled: Filled, place: Place, *, safe: bool) -> Iterator[bytes]:
+    """The bytes of a chunk of a text table, a record at a time."""
+    if filled.chunk.format == place.format:
+        beside = _json_beside if place.format == "jsonl" else _csv_beside
+        return beside(filled, place, safe=safe)
+    return (_json_anew if place.format == "jsonl" else _csv_anew)(filled, place, safe=safe)
 
 
-def _csv_beside(content: IO[bytes], place: Place, changes: _Changes) -> Iterator[bytes]:
+def _csv_beside(filled: Filled, place: Place, *, safe: bool) -> Iterator[bytes]:
     delimiter = DELIMITERS[place.format]
-    rows = changes.rows(changes.columns)
-    names = [changes.names[i] for i in changes.added]
-    has_header = False
-    with contextlib.closing(csv_records(content, delimiter, place.called)) as records:
-        for record in records:
-            if not record.cells:
-                yield record.raw.encode()
-            elif not has_header:
-                has_header = True
-                yield with_cells(record, {}, names, delimiter)
-            else:
-                row = next(rows, None)
-                if row is None:  # the rest lies beyond --limit
-                    return
-                texts = {i: cell_text(value) for i, value in row.items()}
-                added = [texts.pop(i) for i in changes.added]
-                yield with_cells(record, texts, added, delimiter)
-
-
-def _json_beside(content: IO[bytes], place: Place, changes: _Changes) -> Iterator[bytes]:
-    rows = changes.rows(changes.columns)
-    for number, line, full in json_lines(content):
-        if not full:
-            yield line
-            continue
-        row = next(rows, None)
-        if row is None:  # the rest lies beyond --limit
-            return
-        members = {changes.names[i]: value for i, value in row.items()}
-        if changes.replaced:
-            known = json_object(line, number, place.called)
-            yield json.dumps({**known, **members}, ensure_ascii=False, default=str).encode() + b"\n"
+    answers = filled.answered(safe=safe)
+    for line in filled.chunk.lines:
+        record = cast("Record", line.record)
+        if line.row is not None:
+            told = {name: cell_text(value) for name, value in next(answers).items()}
+            new = {i: told[name] for i, name in filled.replaced.items()}
+            changed = {i: text for i, text in new.items() if text != record.cells[i]}
+            yield with_cells(record, changed, [told[name] for name in filled.added], delimiter)
+        elif record.cells:
+            yield with_cells(record, {}, filled.added, delimiter)
         else:
-            yield with_members(line, members)
+            yield record.raw.encode()
 
 
-def _csv_anew(changes: _Changes, place: Place) -> Iterator[bytes]:
+def _json_beside(filled: Filled, _: Place, *, safe: bool) -> Iterator[bytes]:
+    answers = filled.answered(safe=safe)
+    for line in filled.chunk.lines:
+        raw = cast("bytes", line.record)
+        if line.row is None:
+            yield raw
+        elif filled.replaced:
+            whole = {**line.row, **next(answers)}
+            yield json.dumps(whole, ensure_ascii=False, default=str).encode() + b"\n"
+        else:
+            yield with_members(raw, next(answers))
+
+
+def _csv_anew(filled: Filled, place: Place, *, safe: bool) -> Iterator[bytes]:
     delimiter = DELIMITERS[place.format]
 
-    def line(texts: list[str]) -> bytes:
+    def line(texts: Iterable[str]) -> bytes:
         cells = delimiter.join(quoted(text, delimiter) for text in texts)
         return cells.encode("utf-8", "replace") + b"\n"
 
-    yield line(changes.names)
-    for row in changes.rows(range(len(changes.names))):
-        yield line([cell_text(value) for value in row.values()])
+    if filled.chunk.number == 0:
+        yield line(filled.names)
+    for row in filled.rows(safe=safe):
+        yield line(map(cell_text, row))
 
 
-def _json_anew(changes: _Changes) -> Iterator[bytes]:
-    for row in changes.rows(range(len(changes.names))):
-        yield to_json({changes.names[i]: value for i, value in row.items()}) + b"\n"
+def _json_anew(filled: Filled, _: Place, *, safe: bool) -> Iterator[bytes]:
+    names = filled.names
+    for row in filled.rows(safe=safe):
+        yield to_json(dict(zip(names, row, strict=True))) + b"\n"
 
 
 # --- Parquet ------------------------------------------------------------------------------------
 
 
-def _arrow_table(table: Table, changes: _Changes) -> pa.Table:
-    """The table's own Arrow columns, and the new ones with the types that pandas gave them."""
-    own = table.frame.shape[1]
-    whole = table.arrow
-    if whole is None:
-        columns = [_arrow_column(table.frame.iloc[:, i]) for i in range(own)]
-        whole = pa.table(columns, names=changes.names[:own])
-    for i in changes.columns:
-        field, column = changes.names[i], _arrow_column(changes.frame.iloc[:, i])
-        whole = (
-            whole.set_column(i, field, column) if i < own else whole.append_column(field, column)
-        )
-    return whole.replace_schema_metadata(_pandas_types(whole, changes))
+class _OutgrownError(Exception):
+    """A chunk needs another type than what was written before it."""
 
 
-def _arrow_column(column: pd.Series) -> pa.Array | pa.ChunkedArray:
-    """A column's Arrow form; as JSON texts where its values have no type in common."""
-    try:
-        array = pa.array(column, from_pandas=True)
-    except (pa.ArrowException, OverflowError):
-        array = None
-    if array is None or _is_unwritable(array.type):
-        texts = [None if v is None else cell_text(v) for v in cell_values(column)]
-        return pa.array(texts, pa.string())
-    return array
+def _write_parquet(fill: Fill, place: Place) -> None:
+    forms = Forms()
+    while True:
+        with contextlib.suppress(_OutgrownError), _whole_table(place) as file:
+            _write_once(fill, file, forms)
+            return
 
 
-def _is_unwritable(kind: pa.DataType) -> bool:
-    """Whether Parquet has no form for the type: an object without members, at any depth."""
-    if pa.types.is_struct(kind):
-        return kind.num_fields == 0 or any(_is_unwritable(field.type) for field in kind)
-    return pa.types.is_list(kind) and _is_unwritable(kind.value_type)
+def _write_once(fill: Fill, file: IO[bytes], forms: Forms) -> None:
+    """Write all chunks in the types that are known; where some are not, learn them to the end."""
+    with contextlib.ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        grown = False
+        for filled in fill():
+            table = _arrow_table(filled, forms)
+            if writer is None:
+                schema = table.schema.with_metadata(_pandas_types(table.schema, filled.answers))
+                writer = stack.enter_context(pq.ParquetWriter(file, schema))
+            grown = grown or not table.schema.equals(schema)
+            if not grown:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+    if grown:
+        raise _OutgrownError
 
 
-def _pandas_types(whole: pa.Table, changes: _Changes) -> Mapping[bytes, bytes]:
+def _arrow_table(filled: Filled, forms: Forms) -> pa.Table:
+    """The chunk's own Arrow columns, and the new ones with the types that pandas gave them."""
+    chunk, answers = filled.chunk, filled.answers
+    columns = []
+    for i in range(len(chunk.columns)):
+        if i in filled.replaced:
+            columns.append(forms.array(i, answers[filled.replaced[i]]))
+        elif chunk.arrow is not None:
+            columns.append(chunk.arrow.column(i))
+        else:
+            columns.append(forms.array(i, chunk.frame.iloc[:, i]))
+    for i, name in enumerate(filled.added, len(columns)):
+        columns.append(forms.array(i, answers[name]))
+    return pa.Table.from_arrays(columns, schema=_schema(filled, columns))
+
+
+def _schema(filled: Filled, columns: Sequence[Any]) -> pa.Schema:
+    """The result's; what the source says of its own columns and of the whole is kept."""
+    arrow = filled.chunk.arrow
+    fields = [
+        pa.field(name, column.type) for name, column in zip(filled.names, columns, strict=True)
+    ]
+    if arrow is None:
+        return pa.schema(fields)
+    for i in set(range(arrow.num_columns)) - set(filled.replaced):
+        fields[i] = arrow.schema.field(i)
+    return pa.schema(fields, arrow.schema.metadata)
+
+
+def _pandas_types(schema: pa.Schema, answers: pd.DataFrame) -> Mapping[bytes, bytes]:
     """The schema's metadata, with what pandas wants to know of the new columns."""
-    kept = dict(whole.schema.metadata or {})
-    new = pa.Schema.from_pandas(changes.frame.iloc[:0, changes.columns], preserve_index=False)
+    kept = dict(schema.metadata or {})
+    new = pa.Schema.from_pandas(answers.iloc[:0], preserve_index=False)
     told = json.loads(new.metadata[b"pandas"])
     before = json.loads(kept.get(b"pandas", b"{}"))
-    names = {changes.names[i] for i in changes.columns}
+    names = set(map(str, answers.columns))
     others = [column for column in before.get("columns", []) if column["name"] not in names]
     merged = {**told, **before, "columns": [*others, *told["columns"]]}
     return {**kept, b"pandas": json.dumps(merged).encode()}

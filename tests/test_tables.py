@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from frameenrich.errors import InputError
-from frameenrich.tables import locate, read_table
+from frameenrich.places import locate
+from frameenrich.tables import read_table
 
 PRICES = (
     "\ufeffsku,price,when,note\r\n"

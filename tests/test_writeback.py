@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import FrameEnrichError, InputError
-from frameenrich.tables import locate, read_table
+from frameenrich.places import locate
+from frameenrich.tables import read_table
 from frameenrich.writeback import check_writable, write_table
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from frameenrich.commands.shared import Source, read
-from frameenrich.options import AsJson, Asking, Reading, Sending, Store
+from frameenrich.commands.shared import Source, opened, read
+from frameenrich.options import AsJson, Asking, Reading, Sending, Store, Streaming
 from frameenrich.spread import spread
 from frameenrich.terminal import as_line, print_rows, printable, say
 
@@ -22,10 +22,9 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show the first requests as they would be sent; sends and writes nothing."""
-    from frameenrich.tables import locate  # noqa: PLC0415
     from frameenrich.verbs import preview as show  # noqa: PLC0415 - heavy
 
-    with read(locate(source, reading.format), reading) as table:
+    with read(source, reading) as table:
         shown = show(table.frame, n=n, **asking.wishes())
     if as_json:
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
@@ -39,16 +38,15 @@ def estimate(
     source: Source,
     asking: Asking,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Count requests and tokens, and show what they cost; sends and writes nothing."""
-    from frameenrich.tables import locate  # noqa: PLC0415
-    from frameenrich.verbs import estimate as count  # noqa: PLC0415 - heavy
+    from frameenrich.places import locate_all  # noqa: PLC0415 - heavy
 
-    with read(locate(source, reading.format), reading) as table:
-        found = count(table.frame, **asking.wishes(), **sending.wishes(), store=store)
+    with opened(locate_all(source, reading.format), reading) as table:
+        found = table.estimate(**asking.wishes(), **sending.wishes(), store=store)
     if as_json:
         typer.echo(as_line(found.as_dict()))
         return
@@ -70,9 +68,8 @@ def pilot(
 ) -> None:
     """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
     from frameenrich.pilot import pilot as ask  # noqa: PLC0415 - heavy
-    from frameenrich.tables import locate  # noqa: PLC0415
 
-    with read(locate(source, reading.format), reading) as table:
+    with read(source, reading) as table:
         wishes = {**asking.wishes(), **sending.wishes()}
         answers = ask(table.frame, n=n, seed=seed, store=store, **wishes)
     answers = answers.reset_index(names="row", drop=asking.subject.key is not None)

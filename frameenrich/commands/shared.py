@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from frameenrich.errors import ParameterError
-from frameenrich.options import Asking, Embedding, Reading, Sending, Writing
+from frameenrich.options import Asking, Embedding, Reading, Sending, Streaming, Writing
 from frameenrich.terminal import as_line, print_rows, printable, say
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from frameenrich.drive import JobStatus
     from frameenrich.job import Job
-    from frameenrich.tables import Place, Table
+    from frameenrich.places import Place
+    from frameenrich.streaming import Fates, Streamed, Whole
+    from frameenrich.tables import Table
 
 
 GO_ON = "frameenrich.go_on"
@@ -37,7 +39,9 @@ def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="IN", help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -."
+        metavar="IN",
+        help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -. Several files, as "
+        "'data/*.parquet' or a folder, are one table.",
     ),
 ]
 Target = Annotated[
@@ -46,17 +50,21 @@ Target = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=job_ids)]
 
 
-def places_of(source: str, target: str, reading: Reading, writing: Writing) -> tuple[Place, Place]:
+def places_of(
+    source: str, target: str, reading: Reading, writing: Writing
+) -> tuple[tuple[Place, ...], Place]:
     """Where the table is and goes, checked before anything is sent."""
-    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.places import check_apart, locate_all  # noqa: PLC0415 - heavy
 
-    here = locate(source, reading.format)
-    return here, target_of(target, reading, writing, like=here)
+    here = locate_all(source, reading.format)
+    there = target_of(target, reading, writing, like=here[0])
+    check_apart(source, here, there)
+    return here, there
 
 
 def target_of(target: str, reading: Reading, writing: Writing, like: Place | None = None) -> Place:
     """Where the table goes, checked before anything is sent."""
-    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.places import locate  # noqa: PLC0415 - heavy
     from frameenrich.writeback import check_writable  # noqa: PLC0415
 
     there = locate(target, reading.format, like=like)
@@ -68,11 +76,19 @@ def target_of(target: str, reading: Reading, writing: Writing, like: Place | Non
     return there
 
 
-def read(place: Place, reading: Reading) -> Table:
-    """The table, or its first rows."""
-    from frameenrich.tables import read_table  # noqa: PLC0415 - heavy
+def opened(here: tuple[Place, ...], reading: Streaming) -> Whole | Streamed:
+    """The table, or its first rows; a chunk at a time where it is large."""
+    from frameenrich.streaming import open_input  # noqa: PLC0415 - heavy
 
-    return read_table(place, limit=reading.limit)
+    return open_input(here, limit=reading.limit, stream=reading.stream)
+
+
+def read(source: str, reading: Reading) -> Table:
+    """The table, or its first rows, all of it in memory."""
+    from frameenrich.places import locate_all  # noqa: PLC0415 - heavy
+    from frameenrich.tables import Source, read_whole  # noqa: PLC0415
+
+    return read_whole(Source(locate_all(source, reading.format), limit=reading.limit))
 
 
 def newest_id(store: str | None) -> str:
@@ -83,14 +99,12 @@ def newest_id(store: str | None) -> str:
 
 
 def send(
-    frame: pd.DataFrame, wishes: Asking | Embedding, sending: Sending, store: str | None
+    table: Whole | Streamed, wishes: Asking | Embedding, sending: Sending, store: str | None
 ) -> Job:
     """Submit, and tell which job it is and how many rows it has."""
-    from frameenrich.verbs import submit  # noqa: PLC0415 - heavy
-
-    job = submit(frame, **wishes.wishes(), **sending.wishes(), store=store)
+    job, rows = table.submit(**wishes.wishes(), **sending.wishes(), store=store)
     reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
-    say(f"Job {job.id}: {len(frame):,} rows{reused}.")
+    say(f"Job {job.id}: {rows:,} rows{reused}.")
     return job
 
 
@@ -110,7 +124,7 @@ def collect_command(job: Job, source: str, target: str, store: str | None) -> st
 
 def finish(
     job: Job,
-    table: Table,
+    table: Whole | Streamed,
     there: Place,
     writing: Writing,
     asked: Mapping[str, Any] | None = None,
@@ -119,20 +133,16 @@ def finish(
     as_json: bool,
 ) -> None:
     """Collect, write, and tell what became of the rows."""
-    from frameenrich.writeback import write_table  # noqa: PLC0415 - heavy
-
-    answered = job.collect(table.frame, wait=wait, **writing.wishes(), **(asked or {}))
-    write_table(table, answered, there, safe=writing.safe_csv)
-    tell_all(job, answered, there, writing, as_json=as_json)
+    wishes = {**writing.wishes(), **(asked or {}), "wait": wait}
+    fates = table.write_answers(job, there, safe=writing.safe_csv, **wishes)
+    tell_all(job, fates, there, writing, as_json=as_json)
 
 
-def tell_all(
-    job: Job, answered: pd.DataFrame, there: Place, writing: Writing, *, as_json: bool
-) -> None:
+def tell_all(job: Job, fates: Fates, there: Place, writing: Writing, *, as_json: bool) -> None:
     """Tell what became of the rows; with ``--strict``, end with 1 where one has no good answer."""
-    counts, examples = _tell(answered, job.spec.name)
+    counts, examples = dict(fates.counts.most_common()), fates.examples
     if as_json:
-        summary = {"job": job.id, "rows": len(answered), "statuses": counts, "output": there.path}
+        summary = {"job": job.id, "rows": fates.rows, "statuses": counts, "output": there.path}
         typer.echo(as_line(summary), err=there.is_stream)
     else:
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
@@ -142,14 +152,6 @@ def tell_all(
             say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
     if writing.strict and set(counts) - {"ok", "skipped"}:
         raise typer.Exit(_FLAGGED_LEFT)
-
-
-def _tell(answered: pd.DataFrame, name: str) -> tuple[dict[str, int], dict[str, str]]:
-    """How many rows have each status, and one's reason for each flagged one."""
-    statuses = answered[f"{name}_status"].fillna("never asked")
-    reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
-    counts = statuses.value_counts()
-    return {str(k): int(n) for k, n in counts.items()}, {str(k): str(r) for k, r in reasons.items()}
 
 
 def as_records(table: pd.DataFrame) -> str:

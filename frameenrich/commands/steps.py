@@ -16,8 +16,8 @@ from frameenrich.commands.shared import (
     finish,
     job_ids,
     newest_id,
+    opened,
     places_of,
-    read,
     send,
     show_status,
     target_of,
@@ -31,6 +31,7 @@ from frameenrich.options import (
     Sending,
     Spending,
     Store,
+    Streaming,
     Writing,
 )
 from frameenrich.spread import spread
@@ -43,16 +44,16 @@ def submit(
     source: Source,
     asking: Asking,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for every row of IN, and print the job's id; collect it whenever you like."""
     can_go_on(ctx, again=not sending.fresh)
-    from frameenrich.tables import locate  # noqa: PLC0415 - heavy
+    from frameenrich.places import locate_all  # noqa: PLC0415 - heavy
 
-    with read(locate(source, reading.format), reading) as table:
-        job = send(table.frame, asking, sending, store)
+    with opened(locate_all(source, reading.format), reading) as table:
+        job = send(table, asking, sending, store)
     typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
 
 
@@ -92,11 +93,12 @@ def requests(
     if there is None:
         typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
         return
-    from frameenrich.writeback import write_frame  # noqa: PLC0415 - heavy
+    from frameenrich.streaming import Fates  # noqa: PLC0415 - heavy
+    from frameenrich.writeback import write_frame  # noqa: PLC0415
 
     answered = job.collect(wait=True, **writing.wishes())
     write_frame(answered, there, safe=writing.safe_csv)
-    tell_all(job, answered, there, writing, as_json=as_json)
+    tell_all(job, Fates().add(answered, job.spec.name), there, writing, as_json=as_json)
 
 
 @spread
@@ -111,7 +113,7 @@ def collect(
             show_default=False,
         ),
     ],
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     answering: Answering,
     spending: Spending,
@@ -124,13 +126,13 @@ def collect(
     """Write IN with the answers that came so far to OUT."""
     if len(places) not in (2, 3):
         raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
-    from frameenrich.verbs import find_job, open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs import open_job  # noqa: PLC0415 - heavy
 
     *ids, source, target = places
     here, there = places_of(source, target, reading, writing)
     can_go_on(ctx)
-    with read(here, reading) as table:
-        job = open_job(ids[0], store) if ids else find_job(table.frame, store)
+    with opened(here, reading) as table:
+        job = open_job(ids[0], store) if ids else table.find_job(store)
         wait = wait or writing.timeout is not None
         asked = {**answering.wishes(), **spending.wishes()}
         finish(job, table, there, writing, asked, wait=wait, as_json=as_json)

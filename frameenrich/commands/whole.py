@@ -14,12 +14,12 @@ from frameenrich.commands.shared import (
     can_go_on,
     collect_command,
     finish,
+    opened,
     places_of,
-    read,
     send,
 )
 from frameenrich.errors import ParameterError
-from frameenrich.options import AsJson, Asking, Embedding, Reading, Sending, Store, Writing
+from frameenrich.options import AsJson, Asking, Embedding, Sending, Store, Streaming, Writing
 from frameenrich.spread import spread
 
 
@@ -30,7 +30,7 @@ def run(
     target: Target,
     asking: Asking,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     store: Store = None,
     as_json: AsJson = False,
@@ -49,7 +49,7 @@ def embed(
     target: Target,
     embedding: Embedding,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     store: Store = None,
     as_json: AsJson = False,
@@ -80,7 +80,7 @@ def _run(
     ctx: typer.Context,
     wishes: Asking | Embedding,
     sending: Sending,
-    reading: Reading,
+    reading: Streaming,
     writing: Writing,
     source: str,
     target: str,
@@ -95,8 +95,8 @@ def _run(
         )
     here, there = places_of(source, target, reading, writing)
     can_go_on(ctx, again=not sending.fresh)
-    with read(here, reading) as table:
-        job = send(table.frame, wishes, sending, store)
+    with opened(here, reading) as table:
+        job = send(table, wishes, sending, store)
         if sending.fresh:
             ctx.meta[GO_ON] = collect_command(job, source, target, store)
         finish(job, table, there, writing, wait=True, as_json=as_json)

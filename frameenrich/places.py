@@ -1,0 +1,159 @@
+"""Where tables are, and go: files by their endings, many files as one table, standard streams."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from frameenrich.errors import InputError
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+
+STANDARD_STREAM = "-"
+_ENDINGS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+_WILD = "*?["
+_HIDDEN = (".", "_")  # such as _SUCCESS, and what lies beside the files of a Spark job
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table is, or goes, and in which format; ``-`` is the standard stream."""
+
+    path: str
+    format: Format
+    compressed: bool = False
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is standard input or output."""
+        return self.path == STANDARD_STREAM
+
+    @property
+    def called(self) -> str:
+        """What messages call it, as the source that it is."""
+        return "Standard input" if self.is_stream else self.path
+
+
+def locate(path: str, wanted: str | None = None, *, like: Place | None = None) -> Place:
+    """Tell a table's format by the file's ending.
+
+    Parameters
+    ----------
+    path : str
+        A file, or ``-``.
+    wanted : str, optional
+        The format where the ending does not say.
+    like : Place, optional
+        Whose format a standard stream has, where nothing else says.
+
+    Raises
+    ------
+    InputError
+        Nothing says.
+
+    Examples
+    --------
+    >>> locate("goods.csv.gz"), locate("-", like=locate("goods.jsonl")).format
+    (Place(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
+    """
+    name = os.path.basename(path).lower()
+    stem = name.removesuffix(".gz")
+    told = _ENDINGS.get(os.path.splitext(stem)[1])
+    if path == STANDARD_STREAM:
+        told = cast("Format | None", wanted) or (like.format if like else None)
+    choice = told or cast("Format | None", wanted)
+    if choice is None or (choice == "parquet" and (path == STANDARD_STREAM or stem != name)):
+        what = "standard input or output" if path == STANDARD_STREAM else path
+        raise InputError(
+            f"The format of {what} is not known.",
+            "Use a file that ends in .csv, .tsv, .jsonl (each also with .gz) or .parquet, or say "
+            "--format csv, tsv or jsonl.",
+            path=path,
+        )
+    return Place(path, choice, stem != name)
+
+
+def locate_all(path: str, wanted: str | None = None) -> tuple[Place, ...]:
+    """The files that make up a table: one, or those of a folder or a pattern, in their order.
+
+    Parameters
+    ----------
+    path : str
+        A file, ``-``, a folder whose files are all of one format, or a pattern as shells have it
+        (``data/*.parquet``, ``data/**/*.csv``). Files are taken in the order of their names.
+    wanted : str, optional
+        The format where the endings do not say.
+
+    Raises
+    ------
+    InputError
+        There is no file, their formats differ, or a folder holds folders.
+    """
+    if path == STANDARD_STREAM or (os.path.exists(path) and not os.path.isdir(path)):
+        return (locate(path, wanted),)
+    if os.path.isdir(path):
+        names = _files_in(path)
+    elif any(sign in path for sign in _WILD):
+        names = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+    else:
+        return (locate(path, wanted),)
+    if not names:
+        raise InputError(
+            f"{path} holds no file.", "Check the folder, or the pattern and its quotes.", path=path
+        )
+    places = tuple(locate(name, wanted) for name in names)
+    for place in places[1:]:
+        if place.format != places[0].format:
+            raise InputError(
+                f"{path} holds files of several formats: {places[0].path} is {places[0].format}, "
+                f"{place.path} is {place.format}.",
+                "Say which with a pattern in quotes, such as 'data/*.parquet'.",
+                path=path,
+            )
+    return places
+
+
+def _files_in(folder: str) -> list[str]:
+    """The files of a folder, but for those that are hidden."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    shown = [entry for entry in entries if not entry.name.startswith(_HIDDEN)]
+    inner = next((entry.path for entry in shown if entry.is_dir()), None)
+    if inner is not None:
+        raise InputError(
+            f"{folder} holds a folder, {inner}.",
+            "Say which files with a pattern in quotes, such as 'data/**/*.parquet'.",
+            path=folder,
+        )
+    return [entry.path for entry in shown]
+
+
+def check_apart(source: str, places: Sequence[Place], target: Place) -> None:
+    """Refuse a result that would be one of the files it is made of when it is made again.
+
+    Raises
+    ------
+    InputError
+        It would lie in the folder that is read, or be matched by the pattern.
+    """
+    if target.is_stream or (len(places) == 1 and places[0].path == source):
+        return
+    pattern = os.path.join(source, "*") if os.path.isdir(source) else source
+    own = os.path.realpath(target.path)
+    known = {os.path.realpath(place.path) for place in places}
+    if own in known or fnmatch.fnmatch(own, os.path.realpath(pattern)):
+        raise InputError(
+            f"{target.path} would be one of the files of {source}.",
+            "Have the result written to another folder.",
+            path=target.path,
+        )
