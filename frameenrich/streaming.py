@@ -16,7 +16,6 @@ import pandas as pd
 
 from frameenrich import verbs
 from frameenrich.budget import count_frame
-from frameenrich.chunks import CHUNK_ROWS
 from frameenrich.collect import Collector
 from frameenrich.cost import Estimate
 from frameenrich.errors import FrameMismatchError
@@ -25,6 +24,7 @@ from frameenrich.output import Output
 from frameenrich.parts import Part, Stage, write_part
 from frameenrich.places import Place
 from frameenrich.plan import Plan
+from frameenrich.table_chunks import CHUNK_ROWS
 from frameenrich.tables import Source, Table, read_whole
 from frameenrich.writeback import Filled, write_chunks, write_table
 

@@ -1,7 +1,8 @@
 """Tables in files, read as they stand and a chunk at a time: nothing is guessed about any cell.
 
 A table may lie in several files, which are read as if they were one. What is read of each is
-`frameenrich.chunks`; how a table is written back with more columns is `frameenrich.writeback`.
+`frameenrich.table_chunks`; how a table is written back with more columns is
+`frameenrich.writeback`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.chunks import (
+from frameenrich.errors import InputError
+from frameenrich.files import check_unchanged, content_of, open_file, stamp_of
+from frameenrich.places import Place
+from frameenrich.records import Record
+from frameenrich.table_chunks import (
     Chunk,
     Line,
     batch_rows,
@@ -30,10 +35,6 @@ from frameenrich.chunks import (
     parquet_bytes,
     parquet_errors,
 )
-from frameenrich.errors import InputError
-from frameenrich.files import check_unchanged, content_of, open_file, stamp_of
-from frameenrich.places import Place
-from frameenrich.records import Record
 
 _READ_BYTES = 1 << 20
 _PACKED = 4

@@ -25,9 +25,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.chunks import Chunk
+from frameenrich.column_types import Forms
 from frameenrich.errors import FrameEnrichError, InputError
-from frameenrich.forms import Forms
 from frameenrich.places import DELIMITERS, Place
 from frameenrich.records import (
     Record,
@@ -39,6 +38,7 @@ from frameenrich.records import (
     without_formula,
 )
 from frameenrich.render import cell_values
+from frameenrich.table_chunks import Chunk
 from frameenrich.tables import Table
 
 

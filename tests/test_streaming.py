@@ -22,7 +22,7 @@ from batch_server import BatchServer
 from conftest import DEPARTMENTS, ROOT
 from typer.testing import CliRunner, Result
 
-from frameenrich import chunks
+from frameenrich import table_chunks
 from frameenrich.cli import app
 from frameenrich.errors import InputError
 from frameenrich.places import locate, locate_all
@@ -30,9 +30,7 @@ from frameenrich.tables import Source, read_table
 
 PRODUCTS = ROOT / "sample_data" / "products.csv"
 ASK = ["-t", "Which department sells {{ title }}?", "-m", "gpt-4o-mini", "--poll-seconds", "0.02"]
-SMALL = (
-    "import frameenrich.chunks as c; c.CHUNK_ROWS = 50; from frameenrich.cli import main; main()"
-)
+SMALL = "from frameenrich import cli, table_chunks as c; c.CHUNK_ROWS = 50; cli.main()"
 LABELS = ["--labels", ",".join(DEPARTMENTS)]
 
 
@@ -41,7 +39,7 @@ def environment(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server and a key in the environment; a chunk has 70 rows."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 70)
+    monkeypatch.setattr(table_chunks, "CHUNK_ROWS", 70)
 
 
 def here(*arguments: str | Path) -> Result:
@@ -358,7 +356,7 @@ def test_a_file_ten_times_as_large_takes_hardly_more_memory(tmp_path: Path) -> N
 def _peak_mb(*arguments: str) -> float:
     """The most memory that a command takes in a process of its own."""
     script = (
-        "import frameenrich.chunks as c, resource, sys; c.CHUNK_BYTES = 6_000_000\n"
+        "import frameenrich.table_chunks as c, resource, sys; c.CHUNK_BYTES = 6_000_000\n"
         "from frameenrich.cli import app; app(standalone_mode=False)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
