@@ -30,7 +30,7 @@ from frameenrich.tables import Source, read_table
 
 PRODUCTS = ROOT / "sample_data" / "products.csv"
 ASK = ["-t", "Which department sells {{ title }}?", "-m", "gpt-4o-mini", "--poll-seconds", "0.02"]
-SMALL = "import frameenrich.table_chunks as c; c.CHUNK_ROWS = 50; from frameenrich.cli import main; main()"
+SMALL = "from frameenrich import cli, table_chunks as c; c.CHUNK_ROWS = 50; cli.main()"
 LABELS = ["--labels", ",".join(DEPARTMENTS)]
 
 
