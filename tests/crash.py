@@ -18,6 +18,10 @@ import aiohttp
 import httpx2
 from tqdm import tqdm
 
+# Before the first bar, and so for every kind of bar: a lock of tqdm's own is shared by forks, and
+# one that is killed while it holds it stops all others for good.
+tqdm.set_lock(threading.RLock())
+
 
 class KillPoint:
     """Counts steps; at the chosen one the process kills itself, as hard as it gets."""
@@ -86,7 +90,7 @@ def start(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         code = 1
-        tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a killed one keeps it
+        tqdm.set_lock(threading.RLock())  # another thread may have held it at the fork
         try:
             work()
             code = 0
