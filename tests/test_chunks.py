@@ -7,6 +7,7 @@ import json
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from blocks import results_of
@@ -137,7 +138,12 @@ def columns(tally: Tally, slots: list[int]) -> dict[str, list[Any]]:
     places, ids = np.array(slots, dtype=np.int64), pa.array(list("abcdef"))
     seen = np.ones(len(slots), dtype=np.bool_)
     cells = answer_columns(tally, places, seen, spec, custom_ids=ids)
-    return {name: column.astype(object).fillna("-").tolist() for name, column in cells.items()}
+    return {name: _plain(column) for name, column in cells.items()}
+
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Return a column's values with a dash for nulls, which are not equal to each other."""
+    return ["-" if null else value for value, null in zip(column, column.isna(), strict=True)]
 
 
 @MANY
