@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 import pandas as pd
+import pyarrow as pa
 from dask.dataframe.extensions import register_dataframe_accessor
 
 from frameenrich import housekeeping
@@ -139,10 +140,8 @@ class DaskAccessor:
 
         found = self._job(job, store, client)
         collector = found.collector(**options).with_parsed(meta)
-        parts = self._frame.to_delayed()
-        task = dask.delayed(collector, pure=False, traverse=False)  # answers may come meanwhile
         collected: DataFrame = dd.from_delayed(
-            [task(part, number) for number, part in enumerate(parts)],
+            _tasks(collector, self._frame),
             meta=collector.like(_empty(self._frame)),
             divisions=self._frame.divisions,
             prefix="llmbatch-collect",
@@ -160,8 +159,7 @@ class DaskAccessor:
     ) -> pd.DataFrame:
         """The frame's flagged rows under its index, in this process; see `Job.flagged`."""
         collector = self._job(job, store, client).collector(**reading)
-        task = dask.delayed(collector.flagged, pure=False, traverse=False)
-        found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(task, self._frame))
+        found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(collector.flagged, self._frame))
         filled = [part for part in found if len(part)]
         return pd.concat(filled) if filled else found[0]
 
@@ -231,7 +229,20 @@ def _rooted(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "image_root": os.path.abspath(options.get("image_root", "."))}
 
 
-def _tasks(task: Callable[..., Any], frame: DataFrame) -> list[Any]:
+def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
+    """Some work on each partition and its number, done anew whenever it is computed.
+
+    Dask pauses a worker that seems full, and where Arrow keeps the memory of what is done, it
+    stays so for good.
+    """
+
+    def run(rows: pd.DataFrame, number: int) -> Any:
+        try:
+            return work(rows, number)
+        finally:
+            pa.default_memory_pool().release_unused()
+
+    task = dask.delayed(run, pure=False, traverse=False)
     return [task(part, number) for number, part in enumerate(frame.to_delayed())]
 
 
@@ -241,7 +252,7 @@ def _written(frame: DataFrame, stage: Stage) -> Iterable[Part]:
     def write(rows: pd.DataFrame, number: int) -> Part:
         return write_part(stage, number, rows)
 
-    parts: tuple[Part, ...] = dask.compute(*_tasks(dask.delayed(write, pure=False), frame))
+    parts: tuple[Part, ...] = dask.compute(*_tasks(write, frame))
     return parts
 
 
@@ -251,14 +262,13 @@ def _counted(frame: DataFrame, spec: JobSpec) -> Iterable[Counts]:
     def count(rows: pd.DataFrame, _: int) -> Counts | None:
         return count_frame(rows, Plan(spec, Output(spec.output))) if len(rows) else None
 
-    counts = dask.compute(*_tasks(dask.delayed(count, pure=False), frame))
+    counts = dask.compute(*_tasks(count, frame))
     return [each for each in counts if each is not None]
 
 
 def _first_rows(frame: DataFrame, rows: int) -> tuple[int, pd.DataFrame]:
     """The first rows of the first partition that has any, and its number."""
-    first = dask.delayed(lambda part, _: part.head(rows), pure=False)
-    for number, task in enumerate(_tasks(first, frame)):
+    for number, task in enumerate(_tasks(lambda part, _: part.head(rows), frame)):
         (found,) = dask.compute(task)
         if len(found):
             return number, found

@@ -150,18 +150,18 @@ def test_a_worker_that_is_killed_changes_nothing(
 
 
 def wide(number: int) -> pd.DataFrame:
-    """A partition of 25 MB, most of it in a column that no template uses."""
-    rows = range(number * 250, number * 250 + 250)
+    """A partition of 12 MB, most of it in a column that no template uses."""
+    rows = range(number * 120, number * 120 + 120)
     blob = np.random.default_rng(number).bytes(50_000).hex()
     return pd.DataFrame(
-        {"title": [f"thing {n}" for n in rows], "page": [blob] * 250}, index=rows
+        {"title": [f"thing {n}" for n in rows], "page": [blob] * 120}, index=rows
     ).assign(page=lambda frame: frame["page"] + frame["title"])
 
 
 def test_a_frame_larger_than_a_worker_may_be(cluster: Client, store: Path) -> None:
-    """925 MB of rows through two workers of 450 MB; none has to be restarted for it."""
+    """924 MB of rows through two workers of 450 MB; none has to be restarted for it."""
     meta = wide(0).iloc[:0]
-    ddf = dd.from_map(wide, range(37), meta=meta)
+    ddf = dd.from_map(wide, range(77), meta=meta)
     before = sorted(cluster.run(os.getpid).values())
 
     job = ddf.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
