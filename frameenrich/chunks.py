@@ -116,7 +116,8 @@ def _check_text(data: Chunk) -> None:
 
     Which members those are depends on what is wanted; what a line is worth must not.
     """
-    str(data, "utf-8")
+    if np.frombuffer(data, np.int8).min(initial=0) < 0:
+        str(data, "utf-8")
 
 
 def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterator[memoryview]:
@@ -162,6 +163,7 @@ class ChunkReader:
         self._telling = not set(_TOLD).isdisjoint(details)
         lines: Any = _Line[_TellingBody] if self._telling else _Line[_Body]
         self._decoder = msgspec.json.Decoder(lines)
+        self._marks = np.empty(0, np.bool_)
 
     def read(self, chunk: Chunk) -> Block:
         r"""What a chunk's lines hold; nothing in them can raise.
@@ -192,7 +194,7 @@ class ChunkReader:
         return Block(ids, values, odd, self._told(lines.opened, texts) if self._telling else {})
 
     def _open(self, chunk: Chunk) -> _Lines:
-        ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
+        ends = self._line_ends(chunk)
         try:
             _check_text(chunk)
             opened = self._decoder.decode_lines(chunk)
@@ -202,6 +204,12 @@ class ChunkReader:
             return _Lines(opened, _Cut(chunk, ends))
         lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
         return _Lines(list(map(self._open_one, lines)), lines)
+
+    def _line_ends(self, chunk: Chunk) -> npt.NDArray[np.intp]:
+        data = np.frombuffer(chunk, np.uint8)
+        if len(self._marks) < len(data):  # kept: new memory costs more than the look at it
+            self._marks = np.empty(len(data), np.bool_)
+        return np.flatnonzero(np.equal(data, _NEWLINE, out=self._marks[: len(data)]))
 
     def _open_one(self, line: bytes) -> Any:
         try:

@@ -48,18 +48,23 @@ class Column:
         else:
             self._pieces.append(_arrow(cells, self.type))
 
-    def close(self, order: Positions) -> None:
-        """End a part: of the cells that came for it those at `order`, in that order."""
+    def close(self, order: pa.Array | None = None) -> None:
+        """End a part: of the cells that came for it those at `order`, in that order.
+
+        Without one they are all there and in order.
+        """
         pieces, self._pieces = self._pieces, []
         if self.type is None:
-            cells = [cell for piece in pieces for cell in piece]
-            self._parts.append([cells[place] for place in order.tolist()])
+            part: Any = [cell for piece in pieces for cell in piece]
+            if order is not None:
+                part = [part[place] for place in order.to_pylist()]
         else:
-            whole = pa.concat_arrays(pieces)
+            part = pa.concat_arrays(pieces)
             del pieces
-            ready = len(order) == len(whole) and (order[1:] > order[:-1]).all()
-            self._parts.append(whole if ready else whole.take(pa.array(order)))
-        self._starts.append(self._starts[-1] + len(order))
+            if order is not None:
+                part = part.take(order)
+        self._parts.append(part)
+        self._starts.append(self._starts[-1] + len(part))
 
     def at(self, place: int) -> Any:
         """One cell; None for place -1."""

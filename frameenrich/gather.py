@@ -132,6 +132,7 @@ def gather(
         found.tally.ask_again(answers)
         for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
             found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
+    pa.default_memory_pool().release_unused()  # a shard's worth, before columns are made of it all
     return replace(whole, strangers=found.strangers, unreadable=found.unreadable)
 
 

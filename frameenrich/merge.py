@@ -215,9 +215,10 @@ def _usage_columns(
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
     """A new frame with the columns after the others, or in place of an earlier collect's."""
     added = {name: column.set_axis(frame.index) for name, column in columns.items()}
-    own = frame.loc[:, [name not in added for name in frame.columns]]
+    kept = [name not in added for name in frame.columns]
+    own = frame if all(kept) else frame.loc[:, kept]  # which copies
     whole = pd.concat([own, pd.DataFrame(added, index=frame.index)], axis=1)
-    if own.shape[1] == frame.shape[1]:
+    if own is frame:
         return whole
     before = list(frame.columns)
     order = before + [name for name in added if name not in before]

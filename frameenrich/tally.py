@@ -117,8 +117,10 @@ class Tally:
         chosen, own = chosen[better], own[better]
         self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
         self._records[own] = np.arange(self._count, self._count + len(own))
+        ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
+        order = None if ready else pa.array(chosen)
         for column in (*self._columns, *self._told.values()):
-            column.close(chosen)
+            column.close(order)
 
     @property
     def _count(self) -> int:
@@ -182,7 +184,7 @@ class Tally:
     def details(self, name: str, slots: Positions) -> Any:
         """One of the details kept, at some slots; -1 for none."""
         told = self._told[name].take(self._records_at(slots))
-        if name != "error":
+        if name != "error" or len(self._reasons) == 1:
             return told
         reasons = pa.array(self._reasons, pa.large_string())
         settled = reasons.take(pa.array(np.where(slots >= 0, self._reason[slots], 0)))

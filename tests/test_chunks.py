@@ -196,7 +196,8 @@ def test_a_column_gives_back_its_cells_in_any_order(
         shown = [None if cell is None else show(cell) for cell in part]
         order = random.sample(range(len(part)), random.randint(0, len(part)))
         column.add(tuple(shown))
-        column.close(np.array(order, dtype=np.int64))
+        whole = order == list(range(len(part))) and random.random() < 0.5
+        column.close(None if whole else pa.array(order, pa.int64()))
         cells += [shown[i] for i in order]
     places = [random.randint(-1, len(cells) - 1) for _ in range(random.randint(0, 12))]
     wanted = random.choice([places, list(range(len(cells)))])
@@ -209,17 +210,21 @@ def test_a_column_gives_back_its_cells_in_any_order(
     assert found == [None if place < 0 else cells[place] for place in wanted]
 
 
-def test_a_column_in_the_jobs_order_is_not_copied() -> None:
-    """Promise 8: where the frame stands as it stood, the parts are the column."""
-    column = Column(pa.large_string())
-    for part in (["a", "b"], ["c"]):
-        column.add(part)
-        column.close(np.arange(len(part)))
-    address = column._parts[0].buffers()[2].address
+@pytest.mark.parametrize("slots", [[0, 1], [1, 0], [0, -1]])
+def test_a_column_in_the_jobs_order_is_not_copied(slots: list[int]) -> None:
+    """Promise 8: where the frame stands in the job's order, the parts are the column."""
+    tally = Tally(3, OUTPUTS["text"].fields, ())
+    for part, own in ((["a", "b"], slots), (["c"], [2])):
+        tally.add(Block([f"row-{i}" for i in own], [(text,) for text in part], {}))
+        tally.place(np.array(own), 0)
+    parts = [part.buffers()[2].address for part in tally._columns[0]._parts]
 
-    taken = column.take(np.arange(3))
+    taken = tally.hand_over(0, np.arange(3))
 
-    assert (address, ["a", "b", "c"]) == (taken.chunk(0).buffers()[2].address, taken.to_pylist())
+    told = dict(zip(slots, "ab", strict=True))
+    assert taken.to_pylist() == [told.get(0), told.get(1), "c"]
+    own_parts = [chunk.buffers()[2].address for chunk in taken.chunks] == parts
+    assert own_parts == (-1 not in slots)
 
 
 @pytest.mark.parametrize("forget", [True, False])
@@ -228,7 +233,7 @@ def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> N
     column, many = Column(pa.int64()), 70_000
     for start in (0, many, 2 * many):
         column.add(range(start, start + many))
-        column.close(np.arange(many))
+        column.close()
     places = np.concatenate([[3 * many - 1], np.arange(3 * many)[::-1], [0, -1]])
 
     taken = column.take(places, forget=forget)
