@@ -19,7 +19,7 @@ from frameenrich.column import Positions
 from frameenrich.cost import with_costs
 from frameenrich.errors import ColumnCollisionError, OutputError
 from frameenrich.gather import gather, match_frame, refuse_changed
-from frameenrich.keys import key_columns
+from frameenrich.keys import sidecar_keys
 from frameenrich.lines import count_shares, find_lines
 from frameenrich.merge import answer_columns, details_wanted, with_columns
 from frameenrich.output import Output
@@ -325,7 +325,7 @@ def flagged_rows(
     tally, slots = found.tally, found.at(positions)
     rows = np.flatnonzero((slots >= 0) & tally.flagged()[slots])
     own = slots[rows]
-    keys = key_columns(folder.sidecar() if lines is None else lines)
+    keys = sidecar_keys(folder.sidecar() if lines is None else lines)
     table = key_frame(folder, keys.take(pa.array(positions[rows])))
     table["status"] = pd.Series([str(tally.status(slot)) for slot in own], dtype="string")
     table["error"] = pd.Series(tally.details("error", own).to_pylist(), dtype="string")

@@ -22,7 +22,7 @@ from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.fingerprint import fingerprint
 from frameenrich.hashes import HASH_BYTES
 from frameenrich.images import image_cells
-from frameenrich.keys import find_keys, key_columns, key_names, read_keys, show_key
+from frameenrich.keys import find_keys, key_names, read_keys, show_key, sidecar_keys
 from frameenrich.model import HASHES, Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.plan import prompt_of
@@ -277,7 +277,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
         were made in another way.
     """
     spec = folder.spec
-    keys = frame_keys(frame, spec, key_columns(sidecar).column_names)
+    keys = frame_keys(frame, spec, sidecar_keys(sidecar).column_names)
     if keys is None or spec.version != HASHES:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))

@@ -34,7 +34,7 @@ from frameenrich.errors import (
 from frameenrich.forms import choose_output
 from frameenrich.gather import match_frame, refuse_changed, refuse_mismatch
 from frameenrich.glance import glance
-from frameenrich.keys import key_columns
+from frameenrich.keys import sidecar_keys
 from frameenrich.lines import find_lines
 from frameenrich.model import BatchStatus, JobSpec
 from frameenrich.output import Output, Parser
@@ -412,7 +412,7 @@ class Job:
         needed = [] if frame is None else ["input_hash", "shard"]
         sidecar = self._folder.sidecar(columns=[*self._folder.key_columns, *needed])
         if frame is None:
-            frame = key_frame(self._folder, key_columns(sidecar))
+            frame = key_frame(self._folder, sidecar_keys(sidecar))
             positions = np.arange(len(frame), dtype=np.int64)
         else:
             match = refuse_mismatch(match_frame(frame, self._folder, sidecar), frame, self._folder)

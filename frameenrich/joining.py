@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from frameenrich.draft import Draft
 from frameenrich.errors import InputError, RowKeyError
-from frameenrich.keys import cast_keys, common_schema, key_columns, key_texts, show_key
+from frameenrich.keys import cast_keys, common_schema, key_texts, show_key, sidecar_keys
 from frameenrich.parts import Part, Stage
 from frameenrich.plan import Plan
 from frameenrich.providers.base import request_ids
@@ -129,7 +129,7 @@ def _common_key(
         rows = np.flatnonzero(contains(suspect, part.keys))
         if not len(rows):
             continue
-        keys = key_columns(stage.folder_of(part.number).sidecar()).take(pa.array(rows))
+        keys = sidecar_keys(stage.folder_of(part.number).sidecar()).take(pa.array(rows))
         for i, text in enumerate(key_texts(keys).to_pylist()):
             if text in seen:
                 return show_key(keys, i), seen[text], part.number

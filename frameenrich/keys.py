@@ -171,7 +171,7 @@ def key_digests(keys: pa.Table) -> npt.NDArray[np.uint64]:
     return digests
 
 
-def key_columns(sidecar: pa.Table) -> pa.Table:
+def sidecar_keys(sidecar: pa.Table) -> pa.Table:
     """The columns of a sidecar that its keys are in."""
     return sidecar.select([name for name in sidecar.column_names if name.startswith("key_")])
 

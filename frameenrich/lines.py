@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from frameenrich.column import Positions
 from frameenrich.gather import frame_keys
-from frameenrich.keys import find_keys, key_columns
+from frameenrich.keys import find_keys, sidecar_keys
 from frameenrich.store import JobFolder
 
 
@@ -33,7 +33,7 @@ def find_lines(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) 
         for keys that are not there.
     """
     found = [folder.schema.empty_table()]
-    keys = frame_keys(frame, folder.spec, key_columns(found[0]).column_names)
+    keys = frame_keys(frame, folder.spec, sidecar_keys(found[0]).column_names)
     if keys is None:
         return found[0]
     left = np.arange(len(keys))

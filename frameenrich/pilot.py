@@ -14,7 +14,7 @@ from frameenrich.errors import InputError, ParameterError
 from frameenrich.gather import match_frame, refuse_mismatch
 from frameenrich.job import Job, StoreLike
 from frameenrich.keys import check_keys, key_names, read_keys
-from frameenrich.plan import Template, key_columns
+from frameenrich.plan import Template, key_parts
 from frameenrich.preview import turns
 from frameenrich.providers.base import Provider, connect, one_by_one, request_ids
 from frameenrich.store import JobFolder, open_store
@@ -41,7 +41,7 @@ def pilot(
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
     route = one_by_one(connect(provider, client, model))
-    check_keys(read_keys(frame, key_columns(key)), key_names(frame, key_columns(key)))
+    check_keys(read_keys(frame, key_parts(key)), key_names(frame, key_parts(key)))
     sample = frame.iloc[spread_rows(len(frame), n, seed)]
     job = submit(
         sample, template, model, provider=route, store=store, key=key, pilot=True, **wishes

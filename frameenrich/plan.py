@@ -199,7 +199,7 @@ def make_plan(
         provider=provider,
         params=check_params(params or {}, endpoint, output.spec),
         output=output.spec,
-        key=key_columns(key),
+        key=key_parts(key),
         prefix=prefix,
         on_null=cast("OnNull", on_null),
         sources=sources,
@@ -306,7 +306,7 @@ def _check_messages(spec: JobSpec) -> None:
         )
 
 
-def key_columns(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
+def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """The columns that ``key=`` names; None for the index."""
     if key is None:
         return None
