@@ -414,6 +414,17 @@ def test_preview_shows_requests_and_sends_nothing(
     assert server.requests == []
 
 
+def test_a_preview_says_what_renders_row_by_row(mugs: pd.DataFrame) -> None:
+    """Why, in what is printed and shown; of a template that renders together nothing is said."""
+    shown = mugs.llmbatch.preview("{% block ask %}{{ title }}?{% endblock %}", "m")
+    quick = mugs.llmbatch.preview(ASK, "m")
+
+    assert shown.slow == "inheritance"
+    assert "renders row by row, some five times slower: inheritance" in str(shown)
+    assert quick.slow is None
+    assert "row by row" not in str(quick)
+
+
 def test_messages_file_templates_and_parameters_reach_the_request(
     client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer, tmp_path: Path
 ) -> None:

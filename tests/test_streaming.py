@@ -22,7 +22,7 @@ from batch_server import BatchServer
 from conftest import DEPARTMENTS, ROOT
 from typer.testing import CliRunner, Result
 
-from frameenrich import table_chunks
+from frameenrich import streaming, table_chunks
 from frameenrich.cli import app
 from frameenrich.errors import InputError
 from frameenrich.places import locate, locate_all
@@ -263,6 +263,31 @@ def test_a_broken_row_late_in_a_file_sends_nothing(server: BatchServer) -> None:
     assert (broken.exit_code, "in.csv, line 102: 1 cells" in broken.stderr) == (2, True)
     assert "gap.csv, from line 72 on: Row 100 would print a null" in gap.stderr
     assert (gap.exit_code, dict(server.executed), Path("out.csv").exists()) == (2, {}, False)
+
+
+@pytest.mark.parametrize(
+    ("above", "options", "streams"),
+    [
+        (100, [], True),
+        (100, ["--no-stream"], False),
+        (100, ["--limit", "70"], False),
+        (100, ["--limit", "1000000"], True),
+        (10_000, [], False),
+        (10_000, ["--stream"], True),
+    ],
+)
+def test_a_large_table_is_streamed_by_itself(
+    above: int, options: list[str], streams: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its size on disk, unless somebody says otherwise or a few rows are all that is wanted."""
+    monkeypatch.setattr(streaming, "STREAM_BYTES", above)
+    Path("gap.csv").write_text("title,n\n" + ",1\n" + "mug,1\n" * 100)
+
+    gap = here("submit", "gap.csv", *ASK[:4], *options)
+
+    assert gap.exit_code == 2
+    assert ("gap.csv, from line 2 on: Row 0" in gap.stderr) == streams
+    assert "Row 0 would print a null" in gap.stderr
 
 
 def test_collect_finds_the_job_and_refuses_other_rows() -> None:
