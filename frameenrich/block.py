@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from frameenrich.model import Result, RowStatus
 STATUSES = list(RowStatus)
 CODES = {status: code for code, status in enumerate(STATUSES)}
 OK_CODE = CODES[RowStatus.OK]
+
+# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 USAGE = ("model", "prompt_tokens", "completion_tokens", "finish_reason")
 
@@ -68,4 +72,13 @@ class Block:
 def _of_result(name: str, result: Result) -> Any:
     if name == "bad_raw":
         return None if result.status is RowStatus.OK else result.raw
+    if name == "error":
+        return None if result.error is None else _printable(result.error)
     return getattr(result.usage if name in USAGE else result, name)
+
+
+def _printable(reason: str) -> str:
+    """A reason that can be printed: models and servers speak in it."""
+    if not _CONTROL.search(reason):
+        return reason
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], reason)

@@ -7,7 +7,6 @@ are there, the best of each slot is kept, in the order of slots: a record.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,9 +21,6 @@ from frameenrich.output import Field
 
 _PENDING = CODES[RowStatus.PENDING]
 _FLAGGED = np.array([status in FLAGGED for status in STATUSES])
-
-# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _ARROW = {
     "string": pa.large_string(),
@@ -95,10 +91,7 @@ class Tally:
         for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
             column.add(cells)
         for name, told in self._told.items():
-            details = block.detail(self._raw if name == "raw" else name)
-            if name == "error":
-                details = [None if reason is None else _printable(reason) for reason in details]
-            told.add(details)
+            told.add(block.detail(self._raw if name == "raw" else name))
 
     def place(self, slots: Positions, round_: int) -> None:
         """Say whose the results are that were added: each one's slot, -1 for nobody's.
@@ -211,10 +204,3 @@ def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
     for chosen in (lines[~good & (slots >= 0)], lines[good & (slots >= 0)]):
         line_of[slots[chosen[::-1]]] = chosen[::-1]  # what is assigned last stays: the first line
     return line_of[line_of >= 0]
-
-
-def _printable(reason: str) -> str:
-    """A reason that can be printed: models and servers speak in it."""
-    if not _CONTROL.search(reason):
-        return reason
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], reason)
