@@ -134,6 +134,8 @@ def _end(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     """What an ended batch leaves: lines to bring home, or requests to send once more."""
     if batch.output_file_id or batch.error_file_id:
         with shard.write_responses() as sink:
+            if batch.imported:
+                sink.writelines(shard.read_responses())
             provider.fetch(batch, sink)
     elif batch.status == BatchStatus.FAILED:
         # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -28,14 +29,19 @@ from frameenrich.disk import (
     SIDECAR,
     draft_folder,
     file_lock,
+    not_whole,
     staged,
     unwritable,
 )
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, JobBusyError, StoreError
 from frameenrich.lease import Lease, held
+from frameenrich.model import Batch, BatchStatus
 from frameenrich.objects import Objects, OvertakenError, PlainObjects, S3Objects
 
 _LEASE = ".lease.json"
+_LEFT_BEHIND = re.compile(
+    r"\.lease\.json(\.proof)?|(round-\d+/)?shard-\d+\.(requests\.jsonl|batch\.json|responses\.jsonl)"
+)
 _BLOCK_BYTES = 8 << 20
 _PART_BYTES = 1 << 19
 _SMALL_BYTES = 1 << 20
@@ -153,6 +159,8 @@ class Bucket:
         with self.reaching(destination), self.lock(destination, _PUBLISH_SECONDS):
             if self._objects.exists(f"{destination}/{SIDECAR}"):  # another process was faster
                 return False
+            if not self._never_sent(destination):
+                raise not_whole(destination)
             self._clear(destination)
             files = {
                 str(path): f"{destination}/{path.relative_to(draft).as_posix()}"
@@ -202,21 +210,44 @@ class Bucket:
     def _sweep(self, root: str) -> None:
         """Clear away the folders that never became jobs and that nobody has touched for a day."""
         try:
-            jobs = {path.rpartition("/")[0] for path in self._fs.glob(f"{root}/*/{SIDECAR}")}
             found = self._fs.ls(root, detail=True)
         except FileNotFoundError:  # no store yet, or it lost its last object meanwhile
             return
-        folders = {each["name"].rstrip("/") for each in found if each["type"] == "directory"}
-        for folder in folders - jobs:
+        for folder in [each["name"].rstrip("/") for each in found if each["type"] == "directory"]:
             staging = folder.rpartition("/")[2].startswith(DRAFT)
+            if not staging and self._objects.exists(f"{folder}/{SIDECAR}"):
+                continue
             if self._age_seconds(folder, leases=staging) <= _STALE_SECONDS:
                 continue
             if staging:
                 self._empty(folder)
-            else:
+            elif self._never_sent(folder):
                 with contextlib.suppress(JobBusyError), self.lock(folder, 0.0):
                     if not self._objects.exists(f"{folder}/{SIDECAR}"):
                         self._clear(folder)
+
+    def _never_sent(self, folder: str) -> bool:
+        """Whether nothing is in a folder but what a process leaves that dies before its sidecar.
+
+        Everything else is somebody's: other files under the same prefix, or a job that lost its
+        sidecar and has answers that were paid for.
+        """
+        found = [str(path) for path in self._fs.find(folder)]
+        if not all(_LEFT_BEHIND.fullmatch(path.removeprefix(f"{folder}/")) for path in found):
+            return False
+        return all(self._is_intent(path) for path in found if path.endswith(".batch.json"))
+
+    def _is_intent(self, path: str) -> bool:
+        """Whether a shard's batch is only planned, or filled with answers of other jobs."""
+        seen = self._objects.read(path)
+        try:
+            batch = Batch.from_json(seen.data) if seen is not None else None
+        except ValueError:
+            return False
+        if batch is None or batch.reused_from:
+            return True
+        called = batch.uploading or batch.creating or batch.id or batch.input_file_id
+        return batch.status == BatchStatus.PLANNED and not called
 
     def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
         every = self._fs.find(folder)

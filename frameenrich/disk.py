@@ -34,7 +34,7 @@ class Disk:
         """
         try:
             if not os.path.isdir(root):
-                os.makedirs(root, mode=0o700)
+                os.makedirs(root, mode=0o700, exist_ok=True)  # several may begin at once
                 Path(root, ".gitignore").write_text("*\n", encoding="utf-8")
             with tempfile.NamedTemporaryFile(dir=root, prefix=".probe-"):
                 pass
@@ -235,6 +235,11 @@ def unreadable(path: str, error: Exception) -> StoreError:
     )
 
 
+def absent(path: str) -> StoreError:
+    """The error for a file that a job has to have and has not."""
+    return unreadable(path, FileNotFoundError("it is not there"))
+
+
 def unwritable(path: str, error: OSError) -> StoreError:
     """The error for a place that cannot be written."""
     return StoreError(
@@ -248,7 +253,12 @@ def _complete(path: str) -> bool:
     """False, that is not committed, where the folder is whole; an error where it is not."""
     if os.path.exists(f"{path}/{SIDECAR}"):
         return False
-    raise StoreError(
+    raise not_whole(path)
+
+
+def not_whole(path: str) -> StoreError:
+    """What to say of a job's folder that has files, of which none is the sidecar."""
+    return StoreError(
         f"The job's folder {path} is there already, but its sidecar is not.",
         "Move that folder away, then submit again.",
         path=path,

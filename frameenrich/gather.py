@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from frameenrich.chunks import ChunkReader, whole_lines
 from frameenrich.column import Positions
+from frameenrich.disk import absent
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.fingerprint import fingerprint
 from frameenrich.hashes import HASH_BYTES
@@ -27,7 +28,7 @@ from frameenrich.model import HASHES, Batch, BatchStatus, JobSpec, Rejection, Re
 from frameenrich.output import Output
 from frameenrich.plan import prompt_of
 from frameenrich.rows import input_hashes
-from frameenrich.spool import FINGERPRINT
+from frameenrich.spool import FINGERPRINT, SKIPPED
 from frameenrich.store import JobFolder, ShardFolder
 from frameenrich.tally import Tally
 
@@ -152,7 +153,11 @@ def _by_shard(
     """Each shard that some lines of a round's sidecar name, with the lines that do, in order."""
     order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
     ordered = numbers if order is None else numbers[order]
-    for shard in folder.shards(round_):
+    shards = folder.shards(round_)
+    lost = np.setdiff1d(ordered, [SKIPPED, *(shard.number for shard in shards)])
+    if len(lost):
+        raise absent(ShardFolder(folder, round_, int(lost[0])).requests_path)
+    for shard in shards:
         first, end = np.searchsorted(ordered, [shard.number, shard.number + 1])
         if first < end:
             yield shard, np.arange(first, end) if order is None else order[first:end]
@@ -181,6 +186,8 @@ class _Gathering:
         of them more than once.
         """
         came = self._lines(shard, ids.type)
+        if not len(came):
+            shard.check_fetched()
         places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
         own = np.where(places >= 0, slots[places], -1)
         self.tally.place(own, shard.round)
@@ -336,7 +343,7 @@ def refuse_mismatch(match: Match | None, frame: pd.DataFrame, folder: JobFolder)
         The frame lacks columns, none of its rows is in the job, or rows changed under their keys.
     """
     match = refuse_changed(match, frame, folder)
-    if not match.seen.any():
+    if len(frame) and not match.seen.any():
         names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
         raise FrameMismatchError(
             f"None of the frame's {len(frame)} keys ({names}) is in the job {folder.id}.",

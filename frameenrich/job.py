@@ -29,20 +29,20 @@ from frameenrich.errors import (
     InputError,
     OutputError,
     ParameterError,
-    ResponsesError,
+    ProviderError,
 )
 from frameenrich.forms import choose_output
 from frameenrich.gather import match_frame, refuse_changed, refuse_mismatch
 from frameenrich.glance import glance
 from frameenrich.keys import sidecar_keys
 from frameenrich.lines import find_lines
-from frameenrich.model import BatchStatus, JobSpec
+from frameenrich.model import JobSpec
 from frameenrich.output import Output, Parser
-from frameenrich.parse import read_response, split_lines
-from frameenrich.plan import check_params
+from frameenrich.plan import check_model, check_params
 from frameenrich.prices import PricesLike, check_prices
 from frameenrich.providers.base import Provider, check_request, connect, provider_names
-from frameenrich.store import JobFolder, ShardFolder, Store
+from frameenrich.store import JobFolder, Store
+from frameenrich.taking import take_responses
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -255,7 +255,11 @@ class Job:
     def send(self) -> Job:
         """Send what is not sent yet; a provider that answers in this process answers all."""
         if not steps.settled(self._folder):
-            drive.send(self._folder, self._connected())
+            try:
+                drive.send(self._folder, self._connected())
+            except (ProviderError, KeyboardInterrupt) as error:
+                vars(error)["job_id"] = self.id  # who called submit has no job to ask
+                raise
         return self
 
     @property
@@ -679,13 +683,14 @@ class Job:
             check_params(params or {}, self.spec.endpoint, self.spec.output),
             feedback,
         )
-        if model is not None and self._connected().blocking:
-            self._check_model(model)
+        if model is not None:
+            check_model(model)
+            self._check_has(model)
         return self._regenerate(wish, output, budget)
 
-    def _check_model(self, model: str) -> None:
+    def _check_has(self, model: str) -> None:
         """Have a provider that runs models itself refuse what it does not have, before a round."""
-        if self.spec.provider in provider_names():
+        if self._connected().blocking and self.spec.provider in provider_names():
             with contextlib.suppress(CredentialsError):  # a key is not the question
                 connect(self.spec.provider, self._client, model)
 
@@ -704,30 +709,15 @@ class Job:
         Parameters
         ----------
         path : str or PathLike
-            A JSONL file in the Batch API's output format; an error file too. Importing again adds.
+            A JSONL file in the Batch API's output format, or an error file; gzipped or not.
+            Importing again adds, and where a batch still runs, what it brings is added, too.
 
         Raises
         ------
         ResponsesError
             The file cannot be read, or no line of it answers a request of this job.
         """
-        owners = {i: s for s in self._folder.all_shards() for i in steps.ids_of(s)}
-        found: dict[ShardFolder, list[bytes]] = {}
-        for line in _lines_of(path):
-            response = read_response(line)
-            if response is not None and response.custom_id in owners:
-                found.setdefault(owners[response.custom_id], []).append(line)
-        if not found:
-            raise ResponsesError(
-                f"No line of {os.fspath(path)} answers a request of the job {self.id}.",
-                "Give the output file of the requests in job.requests.",
-                path=os.fspath(path),
-            )
-        with self._folder.lock():
-            for shard, lines in found.items():
-                known = set(split_lines(shard.read_responses()))
-                shard.add_responses(line for line in lines if line not in known)
-                shard.save(shard.batch.but(status=BatchStatus.COMPLETED, fetched=True))
+        take_responses(self._folder, path)
         return self
 
 
@@ -742,14 +732,3 @@ def _check_rounds(max_rounds: int, max_cost: float | None, *, wait: bool) -> Non
             f"max_cost={max_cost} without max_rounds=, and so nothing to pay for.",
             "Add wait=True and max_rounds=, or give max_cost= to submit or regenerate.",
         )
-
-
-def _lines_of(path: str | os.PathLike[str]) -> list[bytes]:
-    try:
-        return list(split_lines([Path(path).read_bytes()]))
-    except OSError as error:
-        raise ResponsesError(
-            f"The responses file {os.fspath(path)} cannot be read: {error.strerror}.",
-            "Check the path.",
-            path=os.fspath(path),
-        ) from None

@@ -120,7 +120,7 @@ class Batch:
     where a provider cannot be asked for the tag; ``retry_at`` is when a full queue is tried again;
     ``reused_from`` names the jobs whose answers a shard that was never sent was filled from;
     ``spent_file_ids`` are uploads of earlier attempts. ``requests`` is how many lines the shard's
-    request file has.
+    request file has; ``imported`` says that some of its responses came by other means.
     """
 
     tag: str
@@ -146,6 +146,7 @@ class Batch:
     spent_file_ids: tuple[str, ...] = ()
     deleted: bool = False
     requests: int | None = None
+    imported: bool = False
 
     @property
     def ended(self) -> bool:

@@ -168,8 +168,7 @@ def make_plan(
         One of them cannot be used; the message says which and why.
     """
     _check_name(name)
-    if not isinstance(model, str) or not model.strip():
-        raise ParameterError("model= is empty.", "Name a model, such as 'gpt-4o-mini'.")
+    check_model(model)
     _check_queue(max_enqueued_tokens)
     if on_null not in get_args(OnNull):
         raise ParameterError(
@@ -304,6 +303,18 @@ def _check_messages(spec: JobSpec) -> None:
             "image= needs a message of the role 'user' to put the images in.",
             'Add {"role": "user", "content": "..."} to the template.',
         )
+
+
+def check_model(model: object) -> None:
+    """Refuse what names no model.
+
+    Raises
+    ------
+    ParameterError
+        It is empty, or no text.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise ParameterError("model= is empty.", "Name a model, such as 'gpt-4o-mini'.")
 
 
 def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.bucket import Bucket
-from frameenrich.disk import READ_BYTES, SIDECAR, Disk, unreadable, unwritable
+from frameenrich.disk import READ_BYTES, SIDECAR, Disk, absent, unreadable, unwritable
 from frameenrich.draft import Draft
 from frameenrich.errors import JobNotFoundError, ParameterError, StoreError
 from frameenrich.model import Batch, JobSpec
@@ -82,10 +82,12 @@ class Store:
         self._medium.check_readable(self.root)
         with self._medium.reaching(self.root):
             try:
-                found = self.fs.glob(f"{self.root}/*/{SIDECAR}")
+                found = self.fs.ls(self.root, detail=True)  # no glob: the root may be "a[1]"
             except FileNotFoundError:  # a bucket's folder ends with its last object, even meanwhile
                 return []
-        return [path.split("/")[-2] for path in found if not path.split("/")[-2].startswith(".")]
+        paths = [str(each["name"]).rstrip("/") for each in found if each["type"] != "file"]
+        names = [path.split("/")[-1] for path in paths]
+        return [name for name in names if not name.startswith(".") and self.has(name)]
 
     def jobs(self) -> list[JobFolder]:
         """All jobs, the newest first."""
@@ -204,9 +206,17 @@ def _opened(url: str) -> tuple[Any, str]:
     """The file system and the path of a URL; what others change shows at once."""
     import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
 
+    if "://" not in url:  # as it is: fsspec would take "a::b" for one file system in another
+        return fsspec.filesystem("file"), url.rstrip("/")
+    if "::" in url:
+        raise StoreError(
+            f"The store {url} is in two file systems at once, by its '::'.",
+            "Give one URL, such as s3://bucket/prefix, or a folder.",
+            path=url,
+        )
     try:
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError, TypeError) as error:  # some connect at once
         raise StoreError(
             f"The store {url} cannot be opened: {error}.",
             "Install what it needs (for s3://: pip install 'frameenrich[s3]'), or use a folder.",
@@ -345,7 +355,7 @@ def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFo
     ]
     for shard in shards:
         if (shard.round, shard.number, "requests.jsonl") not in found:
-            raise unreadable(shard.requests_path, FileNotFoundError("it is not there"))
+            raise absent(shard.requests_path)
     return shards
 
 
@@ -404,6 +414,19 @@ class ShardFolder:
     def response_bytes(self) -> int:
         """Size of the responses file; 0 where none has come."""
         return self.job.store.size_of_pieces(self.responses_path)
+
+    def check_fetched(self) -> None:
+        """Refuse what was brought home and is not there any more.
+
+        Raises
+        ------
+        StoreError
+            The provider's files were fetched, and the responses file is gone.
+        """
+        batch = self.batch
+        fetched = batch.fetched and (batch.output_file_id or batch.error_file_id)
+        if fetched and not self.job.store.exists(self.responses_path):
+            raise absent(self.responses_path)
 
     def open_responses(self) -> Iterator[IO[bytes]]:
         """The files of the responses, each open while it is read; none where none has come."""

@@ -11,12 +11,16 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
+from hypothesis import settings
 
 import frameenrich  # noqa: F401 - registers df.llmbatch
 from frameenrich.providers.openai_batch import OpenAIBatch
 
 DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no failure
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

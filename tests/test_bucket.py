@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -236,6 +237,44 @@ def test_what_never_became_a_job_is_swept_after_a_day(
         "killed-1/round-0/shard-00000.requests.jsonl"
     }
     assert keys(store) == objects_of(kept) | objects_of(another) | objects_of(third)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data/2024/sales.csv", "models/m.bin", "killed-1/shard-00000.requests.jsonl.gz", "notes.txt"],
+)
+def test_what_others_keep_under_the_prefix_is_left_alone(
+    name: str, bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's prefix may hold other things, as old as they like; only drafts are swept."""
+    store = bucket()
+    store.fs.pipe_file(f"{store.root}/{name}", b"mine")
+    monkeypatch.setattr(frameenrich.bucket, "_STALE_SECONDS", -60.0)
+
+    job = a_job(bucket())
+
+    assert keys(store) == objects_of(job) | {name}
+
+
+@pytest.mark.parametrize("change", [{"id": "batch_1"}, {"creating": True}, {"status": "completed"}])
+def test_answers_of_a_job_without_its_sidecar_are_left_alone(
+    change: dict[str, Any], bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 4: what was sent, or may have been, is neither swept nor written over."""
+    store = bucket()
+    job = a_job(store)
+    (first, _) = job.all_shards()
+    first.save(first.batch.but(**change))
+    store.fs.pipe_file(f"{job.path}/round-0/shard-00000.responses.jsonl", b"{}\n")
+    store.fs.rm_file(f"{job.path}/sidecar.parquet")
+    left = keys(store)
+    monkeypatch.setattr(frameenrich.bucket, "_STALE_SECONDS", -60.0)
+
+    another = a_job(bucket(), "another")
+    with pytest.raises(StoreError, match="its sidecar is not"):
+        a_job(bucket())
+
+    assert keys(store) == left | objects_of(another)
 
 
 def test_the_second_of_two_that_submit_the_same_finds_the_first(

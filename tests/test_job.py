@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,7 @@ from frameenrich.errors import (
     OutputError,
     ParameterError,
     ResponsesError,
+    StoreError,
     WaitTimeoutError,
 )
 from frameenrich.model import Limits
@@ -511,6 +514,96 @@ def test_the_file_provider_round_trip(store: Path, mugs: pd.DataFrame, tmp_path:
         job.import_responses(strange)
     with pytest.raises(ResponsesError, match="cannot be read"):
         job.import_responses(tmp_path / "absent.jsonl")
+
+
+def imported_line(custom_id: str, text: str) -> bytes:
+    """A line of an output file."""
+    choice = {"message": {"content": text}, "finish_reason": "stop"}
+    body = {"choices": [choice]}
+    response = {"status_code": 200, "body": body}
+    return (
+        json.dumps({"custom_id": custom_id, "response": response, "error": None}).encode() + b"\n"
+    )
+
+
+def test_an_import_while_the_batch_runs_loses_nothing(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer, tmp_path: Path
+) -> None:
+    """Promise 4: what was imported stays, and what the batch brings home is added to it."""
+    server.hold("in_progress")
+    provider = OpenAIBatch(client, wait_seconds=0.01)
+    job = mugs.llmbatch.submit(ASK, "m", provider=provider, store=store)
+    answers = tmp_path / "answers.jsonl.gz"
+    answers.write_bytes(gzip.compress(imported_line("row-A3", "Imported")))
+
+    early = job.import_responses(answers).collect(mugs)
+    server.release()
+    out = job.collect(mugs, wait=True, poll_seconds=0.01)
+
+    assert status_counts(early) == {"ok": 1, "pending": 3}
+    assert early["llmbatch"].tolist()[2] == "Imported"
+    assert status_counts(out) == {"ok": 4}
+    assert out["llmbatch"].tolist()[2] == "Imported"
+    assert set(server.executed.values()) == {1}
+    assert b"Imported" in b"".join(job._folder.shards(0)[0].read_responses())
+
+
+def test_an_import_of_all_answers_ends_a_batch(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer, tmp_path: Path
+) -> None:
+    """However many files they come in; the counts are those of the lines."""
+    server.hold("in_progress")
+    job = mugs.llmbatch.submit(ASK, "m", client=client, store=store)
+    for part in (mugs.index[:1], mugs.index[1:]):
+        path = tmp_path / "answers.jsonl"
+        path.write_bytes(b"".join(imported_line(f"row-{key}", f"of {key}") for key in part))
+        job.import_responses(path)
+
+    status = job.status()
+    out = job.collect(mugs)
+
+    assert status.ended
+    assert "4 of 4" in str(status)
+    assert out["llmbatch"].tolist() == [f"of {key}" for key in mugs.index]
+
+
+@pytest.mark.parametrize("name", ["responses.jsonl", "requests.jsonl", "*"])
+def test_files_that_a_job_lost_are_told_not_taken_for_rows_status(
+    name: str, client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
+) -> None:
+    """Else rows that were paid for would be `missing`, or `skipped`, and asked again."""
+    provider = OpenAIBatch(client, wait_seconds=0.01)
+    provider.limits = Limits(max_requests=2)
+    job = mugs.llmbatch.submit(ASK, "m", provider=provider, store=store)
+    job.wait(poll_seconds=0.01)
+    for path in Path(job.path, "round-0").glob(f"shard-00001.{name}"):
+        path.unlink()
+
+    with pytest.raises(StoreError, match=r"shard-00001.*it is not there"):
+        job.collect(mugs)
+    with pytest.raises(StoreError, match=r"shard-00001.*it is not there"):
+        job.regenerate()
+
+    assert set(server.executed.values()) == {1}
+
+
+def test_no_rows_are_collected_as_no_rows(store: Path, mugs: pd.DataFrame) -> None:
+    """A filter may leave nothing; the columns are there, with their types."""
+    job = mugs.llmbatch.submit(ASK, "m", labels=DEPARTMENTS, provider="file", store=store)
+
+    out = mugs.iloc[:0].llmbatch.collect(job)
+
+    assert len(out) == 0
+    assert out.dtypes.to_dict() == mugs.llmbatch.collect(job).dtypes.to_dict()
+
+
+def test_a_round_is_not_sent_to_what_is_no_model(store: Path, mugs: pd.DataFrame) -> None:
+    """As `submit` refuses it."""
+    job = mugs.llmbatch.submit(ASK, "m", provider="file", store=store)
+
+    for model in ("", 5):
+        with pytest.raises(ParameterError, match="model= is empty"):
+            job.regenerate(model=model)
 
 
 def test_cancel_keeps_what_was_answered(

@@ -610,3 +610,37 @@ def test_an_object_that_fails_in_the_middle_is_not_there(bucket: Store) -> None:
         write_half(file, CrashError)
 
     assert list(shard.read_responses()) == []
+
+
+@pytest.mark.parametrize("name", ["od[d]", "a*b", "what?", "a::b", "[1]", "{x}", "sp ace#1%41"])
+def test_a_store_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    """Its jobs are found, its neighbours' are not, and nothing is written beside it."""
+    neighbour = a_job(Store(tmp_path / "odd"), "neighbour")
+
+    job = a_job(Store(tmp_path / name))
+
+    assert Store(tmp_path / name).job_ids() == [job.id]
+    assert [found.id for found in Store(str(tmp_path / name)).jobs()] == [job.id]
+    assert Store(tmp_path / "odd").job_ids() == [neighbour.id]
+    assert {path.name for path in tmp_path.iterdir()} == {"odd", name}
+
+
+@pytest.mark.parametrize("name", ["a b[1]", "x*"])
+def test_a_bucket_s_prefix_may_be_called_anything(name: str, bucket: Store) -> None:
+    """As a folder may."""
+    url = f"{bucket.url}/{name}"
+    job = a_job(Store(url))
+
+    assert Store(url).job_ids() == [job.id]
+
+
+def test_a_store_in_two_file_systems_is_refused() -> None:
+    """What fsspec would take for a chain is neither silently another place nor a bare error."""
+    with pytest.raises(StoreError, match="two file systems at once"):
+        Store("s3://bucket/x::y")
+
+
+def test_a_store_that_cannot_be_connected_to_says_so() -> None:
+    """Some file systems connect as soon as they are named."""
+    with pytest.raises(StoreError, match=r"cannot be opened: .*refused"):
+        Store("ftp://127.0.0.1:9/x")
