@@ -6,6 +6,8 @@ dtypes (dates as text, numbers as strings) is cast to the types of the sidecar b
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 import warnings
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from frameenrich.errors import RowKeyError
 BLOCK_ROWS = 16_384
 """Keys are made text so many at a time."""
 _SEPARATOR = "\x1f"
+_ESCAPE = "\x1e"
 _PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,47}$"
 _SLUG_LENGTH = 14
 # What of a person's own custom_ids goes as it is: with room for a later round's "r1-", and never
@@ -92,7 +95,7 @@ def _to_arrow(part: pd.Series | pd.Index) -> pa.Array:
         part = part.map(str, na_action="ignore")
     try:
         array = pa.array(part, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         array = pa.array([None if _is_null(v) else str(v) for v in part], pa.string())
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -212,19 +215,60 @@ def cast_keys(sidecar: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def key_texts(keys: pa.Table) -> pa.Array:
-    """One text a row that says its key; the parts are joined by U+001F."""
+    r"""One text a row that says its key; the parts are joined by U+001F.
+
+    Examples
+    --------
+    >>> key_texts(pa.table({"key_0": ["a", "b\x1f"], "key_1": ["c", "d"]})).to_pylist()
+    ['a\x1fc', 'b\x1e\x1f\x1fd']
+    """
     texts = [_as_text(column) for column in keys.columns]
-    joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, _SEPARATOR)
+    if len(texts) == 1:
+        joined = texts[0]
+    else:
+        joined = pc.binary_join_element_wise(*_told_apart(texts), _SEPARATOR)
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _told_apart(texts: Sequence[pa.ChunkedArray]) -> Sequence[pa.ChunkedArray]:
+    """The parts of keys, escaped in those rows alone where one of them holds U+001F.
+
+    No other row has as many of it in its text as they do, so that those stay as they are.
+    """
+    odd = functools.reduce(pc.or_, (pc.match_substring(text, _SEPARATOR) for text in texts))
+    if not pc.any(odd).as_py():
+        return texts
+    return [pc.if_else(odd, _escaped(text), text) for text in texts]
+
+
+def _escaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    for mark in (_ESCAPE, _SEPARATOR):
+        texts = pc.replace_substring(texts, mark, _ESCAPE + mark)
+    return texts
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(column.type):
         return column
+    if pa.types.is_timestamp(column.type):
+        return _moments(column)
+    if pa.types.is_duration(column.type):
+        with contextlib.suppress(pa.ArrowInvalid):  # longer than fits
+            column = column.cast(pa.duration("ns"))
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return pa.chunked_array([pa.array([str(v) for v in column.to_pylist()], pa.string())])
+
+
+def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Moments as texts that are the same in each unit, of which pandas 2 and 3 differ, and zone."""
+    if column.type.tz is not None:
+        column = column.cast(pa.timestamp(column.type.unit, "UTC"))
+    texts = column.cast(pa.string())
+    for zeros, kept in ((r"(\.\d*?)0+(Z?)$", r"\1\2"), (r"\.(Z?)$", r"\1")):
+        texts = pc.replace_substring_regex(texts, zeros, kept)
+    return texts
 
 
 def show_key(keys: pa.Table, position: int) -> str:
@@ -310,6 +354,9 @@ def _cast_like(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     try:
         if pa.types.is_timestamp(target) and pa.types.is_string(column.type):
             return _parse_times(column, target)
+        if pa.types.is_duration(target) and pa.types.is_string(column.type):
+            spans = pd.to_timedelta(column.to_pandas(), errors="coerce")
+            return pa.chunked_array([pa.array(spans, from_pandas=True).cast(target)])
         return column.cast(target)
     except (ValueError, pa.ArrowNotImplementedError):  # ArrowInvalid is a ValueError
         return column

@@ -88,10 +88,8 @@ class ReadyRequests:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
-        import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
-
         try:
-            with fsspec.open(self._path, "rb", compression="infer") as file:
+            with _opened(self._path) as file:
                 yield file
         except (OSError, EOFError, ValueError, ImportError, zlib.error) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -293,6 +291,17 @@ def open_requests(requests: Requests) -> Iterator[ReadyRequests]:
         with open(path, "wb") as file:
             file.writelines(_line_of(each, i) for i, each in enumerate(requests))
         yield ReadyRequests(path, None)
+
+
+def _opened(path: str) -> Any:
+    """A URL as fsspec opens it; another path is a local file, though ``::`` stands in its name."""
+    import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
+    from fsspec.core import OpenFile, get_compression  # noqa: PLC0415
+
+    if "://" in path:
+        return fsspec.open(path, "rb", compression="infer")
+    kind = get_compression(path, "infer")
+    return OpenFile(fsspec.filesystem("file"), path, "rb", compression=kind)
 
 
 def _line_of(request: Any, position: int) -> bytes:

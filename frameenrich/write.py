@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -20,8 +20,9 @@ from frameenrich.fingerprint import fingerprint
 from frameenrich.hashes import HASH_BYTES
 from frameenrich.images import image_cells
 from frameenrich.keys import check_keys, key_names, read_keys, show_key
-from frameenrich.merge import flat_columns, output_columns
-from frameenrich.model import Batch, BatchStatus, Limits
+from frameenrich.merge import flat_columns, output_columns, usage_columns
+from frameenrich.model import Batch, BatchStatus, JobSpec, Limits
+from frameenrich.output import Output
 from frameenrich.plan import Plan
 from frameenrich.repeats import FirstAsked, Halves, repeated
 from frameenrich.rows import row_requests
@@ -36,15 +37,38 @@ def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
     Raises
     ------
     InputError
-        It is empty, its keys repeat or are null, or the template needs a column it lacks.
+        It is empty, its keys repeat or are null, the template needs a column it lacks, or an
+        answer would go to a column that is called as the key.
     """
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
     plan.prompt.columns_used(list(frame.columns))
     image_cells(frame, plan.spec)
     keys = read_keys(frame, plan.spec.key)
-    check_keys(keys, key_names(frame, plan.spec.key))
+    names = key_names(frame, plan.spec.key)
+    check_keys(keys, names)
+    check_key_names(names, plan.spec, plan.output)
     return keys
+
+
+def check_key_names(names: Sequence[str], spec: JobSpec, output: Output) -> None:
+    """Refuse output columns that are called as the key, which `collect` gives beside them.
+
+    Those of ``usage=True`` count: the report shows them.
+
+    Raises
+    ------
+    ColumnCollisionError
+        Names them.
+    """
+    own = [*output_columns(spec, output), *flat_columns(spec, output), *usage_columns(spec.name)]
+    taken = [name for name in own if name in names]
+    if taken:
+        raise ColumnCollisionError(
+            f"The answers would go to a column {taken[0]!r}, which is the name of the key.",
+            "Rename the field, or pass prefix= for the fields or another name=.",
+            columns=taken,
+        )
 
 
 def check_collisions(frame: pd.DataFrame, plan: Plan) -> None:

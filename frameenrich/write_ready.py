@@ -13,13 +13,14 @@ from frameenrich.errors import InputError
 from frameenrich.hashes import HASH_BYTES, request_hash
 from frameenrich.keys import key_digests, wire_id
 from frameenrich.model import JobSpec, Limits
+from frameenrich.output import Output
 from frameenrich.ready import ReadyRequests, Survey
 from frameenrich.repeats import Halves, JobHash, column_halves, repeated
 from frameenrich.rows import hash_column
 from frameenrich.shard import ShardCutter, request_line
 from frameenrich.spool import Answers, requests_name, sidecar_metadata
 from frameenrich.store import JobFolder, Store
-from frameenrich.write import Approve, FindAnswers, finish, slug
+from frameenrich.write import Approve, FindAnswers, check_key_names, finish, slug
 
 KEY = "custom_id"
 """What a person knows such a row by."""
@@ -51,7 +52,10 @@ def write_ready(
     ------
     InputError
         The requests changed since they were checked.
+    ColumnCollisionError
+        Answers would go to a column that is called as the key.
     """
+    check_key_names([KEY], spec, Output(spec.output))
     keys = pa.table({"key_0": pa.array(survey.ids, pa.string())})
     job_hash = JobHash()
     job_hash.add(key_digests(keys), survey.hashes)

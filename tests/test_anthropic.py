@@ -40,6 +40,9 @@ CAP = {"max_tokens": 200}
 CREATE = "POST /v1/messages/batches"
 POLL = "GET /v1/messages/batches/*"
 RESULTS = "GET /v1/messages/batches/*/results"
+TOKENS = (
+    "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -422,6 +425,59 @@ def test_results_of_other_kinds_are_reasons() -> None:
     assert response_line(b'{"custom_id": 3}', str) == b'{"custom_id": 3}'
     assert json.loads(other)["error"]["message"] == "a result of the kind 'paused'"
     assert json.loads(bare)["response"]["body"]["choices"][0]["message"]["content"] is None
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        "expired",
+        {},
+        {"type": ["succeeded"]},
+        {"type": "errored", "error": "boom"},
+        {"type": "errored", "error": {"error": "boom"}},
+        {"type": "succeeded"},
+        {"type": "succeeded", "message": {"content": 7}},
+        {"type": "succeeded", "message": {"content": [{"type": "text"}]}},
+        {"type": "succeeded", "message": {"content": [{"type": "text", "text": None}]}},
+        {"type": "succeeded", "message": {"usage": [7]}},
+        {"type": "succeeded", "message": {"usage": {"input_tokens": "7"}}},
+        {"type": "succeeded", "message": {"usage": dict.fromkeys(TOKENS, "7")}},
+        {"type": "succeeded", "message": {"stop_reason": "refusal", "stop_details": "no"}},
+    ],
+    ids=str,
+)
+def test_a_result_of_an_odd_form_is_a_reason(result: Any) -> None:
+    """Each is told under its custom_id, with the original beside it."""
+    line = json.dumps({"custom_id": "a", "result": result}).encode()
+
+    made = json.loads(response_line(line, lambda i: i))
+
+    assert (made["custom_id"], made["response"], made["anthropic"]) == ("a", None, result)
+    assert made["error"]["code"] == "unreadable_result"
+    assert "cannot be read" in made["error"]["message"]
+
+
+def test_odd_results_lose_only_themselves(
+    server: AnthropicServer,
+    provider: AnthropicBatch,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others of the batch are there, and the odd ones can be asked again."""
+    frame = shelf(4)
+    odd = {"row-T-00": {"type": "errored", "error": "boom"}, "row-T-02": {"type": "succeeded"}}
+    usual = server._answer
+    monkeypatch.setattr(server, "_answer", lambda own, *more: odd.get(own) or usual(own, *more))
+    job = submit(frame, provider, store)
+
+    out = finish(frame, job)
+    again = finish(frame, job.regenerate())
+
+    check_rows(out, frame, {"T-00": "failed", "T-02": "failed"})
+    assert out["llmbatch_error"]["T-00"].startswith("unreadable_result: Anthropic's result")
+    check_rows(again, frame)
+    check_paid(server, batches=2)
 
 
 def test_a_wrong_key_and_another_workspaces_key(

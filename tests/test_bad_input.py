@@ -13,6 +13,8 @@ from batch_server import BatchServer
 
 import frameenrich
 from frameenrich import errors
+from frameenrich.parts import write_part
+from frameenrich.verbs import submit_parts
 
 ASK = "Which department sells {{ title }}?"
 
@@ -118,6 +120,16 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
         errors.ColumnCollisionError,
         "has a column 'brand' already",
     ),
+    "a field called as the key": (
+        {"response_model": {"sku": str}},
+        errors.ColumnCollisionError,
+        "a column 'sku', which is the name of the key. Rename the field, or pass prefix=",
+    ),
+    "a job called as the key": (
+        {"name": "sku"},
+        errors.ColumnCollisionError,
+        "a column 'sku', which is the name of the key",
+    ),
     "empty name": ({"name": " "}, errors.ParameterError, "cannot name a column"),
     "control characters in the name": (
         {"name": "a\nb"},
@@ -218,6 +230,54 @@ def test_bad_input_is_refused_before_anything_is_sent(
     assert caught.value.fix
     assert server.requests == []
     assert frameenrich.jobs(store).empty
+
+
+NESTED = {
+    "type": "object",
+    "properties": {"maker": {"type": "object", "properties": {"name": {"type": "string"}}}},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*strict output")
+@pytest.mark.parametrize(
+    ("names", "model", "column"),
+    [
+        ([None], {"index": str}, "index"),
+        ([None, "shop"], {"level_0": str}, "level_0"),
+        (["maker.name"], NESTED, "maker.name"),
+        (["llmbatch_model"], {"color": str}, "llmbatch_model"),
+    ],
+    ids=["unnamed", "level", "flattened", "usage"],
+)
+def test_what_collect_would_give_beside_a_key_of_that_name(
+    names: list[str | None],
+    model: Any,
+    column: str,
+    client: openai.OpenAI,
+    store: Path,
+    server: BatchServer,
+) -> None:
+    """Whole or in parts, the key's names are not those of answers; other names are."""
+    index = pd.MultiIndex.from_arrays([["A"]] * len(names), names=names)
+    bad = pd.DataFrame({"title": ["Mug"]}, index=index if len(names) > 1 else index.levels[0])
+    says = f"'{column}', which is the name of the key"
+
+    with pytest.raises(errors.ColumnCollisionError, match=says):
+        bad.llmbatch.submit(ASK, "m", response_model=model, client=client, store=store)
+    with pytest.raises(errors.ColumnCollisionError, match=says):
+        submit_parts(
+            lambda stage: [write_part(stage, 0, bad)],
+            ["title"], ASK, "m", response_model=model, client=client, store=store,
+        )  # fmt: skip
+    assert server.requests == []
+    assert frameenrich.jobs(store).empty
+
+    good = bad.set_axis([f"k{i}" for i in range(len(bad))]).rename_axis("sku")
+    job = submit_parts(
+        lambda stage: [write_part(stage, 0, good)],
+        ["title"], ASK, "m", response_model=model, client=client, store=store,
+    )  # fmt: skip
+    assert job.collect().columns[0] == "sku"
 
 
 def test_an_empty_frame_is_refused(

@@ -193,6 +193,25 @@ def test_parts_of_a_key_do_not_run_into_each_other() -> None:
     assert find_keys(wanted, known).tolist() == [1, -1]
 
 
+ODD_PARTS = st.text("ab\x1e\x1f", max_size=4)
+
+
+@FEW
+@given(unique(st.tuples(ODD_PARTS, ODD_PARTS)) | unique(st.tuples(*[ODD_PARTS] * 3)))
+@example([("x\x1fy", "z"), ("x", "y\x1fz")])
+@example([("x\x1f", "y"), ("x", "\x1fy"), ("x\x1e\x1f", "y"), ("x\x1e", "\x1fy")])
+def test_parts_that_hold_the_separator_do_not_run_into_each_other(keys: list[Any]) -> None:
+    """Keys with U+001F are told apart; the text of the others has nothing but it between parts."""
+    frame = indexed(pd.MultiIndex.from_tuples(keys))
+    known = read_keys(frame, None)
+
+    check_keys(known, key_names(frame, None))
+
+    assert find_keys(known.slice(1), known).tolist() == list(range(1, len(keys)))
+    plain = [i for i, key in enumerate(keys) if "\x1f" not in "".join(key)]
+    assert [key_texts(known)[i].as_py() for i in plain] == ["\x1f".join(keys[i]) for i in plain]
+
+
 # --- reading and checking -------------------------------------------------------------------------
 
 
@@ -292,3 +311,48 @@ def test_keys_that_do_not_name_each_row_once_are_refused(case: str) -> None:
 def test_a_key_is_shown_as_people_write_it(index: pd.Index, expected: str) -> None:
     """Messages name a row by its key."""
     assert expected == show_key(read_keys(indexed(index), None), 0)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Paris"])
+def test_a_moment_is_one_key_in_every_unit_and_zone(unit: str, zone: str | None) -> None:
+    """Promise 3: pandas 2 reads dates as nanoseconds, pandas 3 as microseconds; one job is made."""
+    moments = pd.DatetimeIndex(["2024-01-31", "2024-02-01 03:04:05"], tz=zone and "UTC")
+    other = moments.as_unit(unit)  # type: ignore[arg-type]
+    frame = indexed(other.tz_convert(zone) if zone else other)
+
+    texts = key_texts(read_keys(frame, None)).to_pylist()
+
+    mark = "Z" if zone else ""
+    assert texts == [f"2024-01-31 00:00:00{mark}", f"2024-02-01 03:04:05{mark}"]
+    assert find_keys(read_keys(frame, None), read_keys(indexed(moments), None)).tolist() == [0, 1]
+
+
+def test_a_moments_fraction_is_kept_as_far_as_it_goes() -> None:
+    """Moments that are not the same have other texts, however near they are."""
+    moments = pd.DatetimeIndex(["2024-01-01 00:00:10.5", "2024-01-01 00:00:10.500000001"])
+
+    texts = key_texts(read_keys(indexed(moments), None)).to_pylist()
+
+    assert texts == ["2024-01-01 00:00:10.5", "2024-01-01 00:00:10.500000001"]
+
+
+def test_spans_of_time_are_found_in_every_unit_and_as_text() -> None:
+    """As a CSV file gives them back."""
+    spans = pd.TimedeltaIndex(["1D", "02:00:00.5"])
+    known = read_keys(indexed(spans), None)
+
+    for other in (spans.as_unit("ms"), spans.astype(str)):
+        assert find_keys(read_keys(indexed(other), None), known).tolist() == [0, 1]
+    texts = [key_texts(read_keys(indexed(spans.as_unit(u)), None)) for u in ("ms", "ns")]
+    assert texts[0].equals(texts[1])
+
+
+def test_whole_numbers_of_any_length_are_keys() -> None:
+    """Ids of thirty digits, which pandas reads as Python's own numbers."""
+    frame = pd.DataFrame({"id": pd.Series([2**70, 5], dtype=object)})
+
+    known = read_keys(frame, ["id"])
+
+    assert key_texts(known).to_pylist() == [str(2**70), "5"]
+    assert find_keys(read_keys(frame.iloc[::-1], ["id"]), known).tolist() == [1, 0]

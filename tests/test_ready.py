@@ -91,6 +91,41 @@ def test_dicts_texts_bytes_and_a_zipped_file_are_the_same_job(
     assert len(server.batches) == 2
 
 
+@pytest.mark.parametrize("called", ["a::b.jsonl", "a::b.jsonl.gz", "s3::b.jsonl"])
+def test_a_file_may_have_colons_in_its_name(called: str, store: Path, tmp_path: Path) -> None:
+    """Without ``://`` a path is a local file, relative or whole."""
+    text = json.dumps(ask("a")).encode()
+    (tmp_path / called).write_bytes(gzip.compress(text) if called.endswith(".gz") else text)
+    url = written(tmp_path / "plain.jsonl", [ask("a")]).as_uri()
+
+    jobs = [
+        frameenrich.submit_requests(path, provider="file", store=store)
+        for path in (called, Path(called), str(tmp_path / called), url)
+    ]
+
+    assert len({job.id for job in jobs}) == 1
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"name": "custom_id"},
+        {"response_model": {"custom_id": str}},
+        {"response_model": {"id": str}, "prefix": "custom_"},
+    ],
+    ids=["name", "field", "prefix"],
+)
+def test_an_answer_called_custom_id_is_refused(
+    wishes: dict[str, Any], server: BatchServer, provider: OpenAIBatch, store: Path
+) -> None:
+    """The frame of answers has such a column already: its key."""
+    with pytest.raises(errors.ColumnCollisionError, match="'custom_id', which is the name of the"):
+        frameenrich.submit_requests([ask("a")], provider=provider, store=store, **wishes)
+
+    assert not server.files
+    assert frameenrich.jobs(store).empty
+
+
 def test_identical_requests_are_sent_once_and_answered_under_each_custom_id(
     server: BatchServer, provider: OpenAIBatch, store: Path
 ) -> None:

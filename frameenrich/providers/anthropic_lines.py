@@ -256,7 +256,8 @@ def _source(url: str) -> dict[str, Json]:
 def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
     """A line of results as the Batch API would have written it, with the original inside.
 
-    A line that is no result is given back as it came.
+    A line that is no result is given back as it came; a result that cannot be read becomes an
+    error of its row, so that a broken line loses only itself.
 
     Examples
     --------
@@ -267,12 +268,18 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
     try:
         result = _loads(line)
         wire_id, outcome = result["custom_id"], result["result"]
-        kind = outcome["type"]
+        name = own_id(wire_id)
+        return encode({"id": wire_id, "custom_id": name, **_told(outcome), "anthropic": outcome})
     except (ValueError, KeyError, TypeError, RecursionError):
         return line
-    told = _OUTCOMES.get(kind, _strange)(outcome)
-    name = own_id(wire_id)
-    return encode({"id": wire_id, "custom_id": name, **told, "anthropic": outcome})
+
+
+def _told(outcome: Mapping[str, Json]) -> dict[str, Json]:
+    """What became of a request, as a Batch line tells it."""
+    try:
+        return _OUTCOMES.get(outcome["type"], _strange)(outcome)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return _UNREADABLE
 
 
 def _succeeded(outcome: Mapping[str, Json]) -> dict[str, Json]:
@@ -315,7 +322,7 @@ def _refusal(message: Mapping[str, Json]) -> str:
 def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
     """Tokens in OpenAI's words, where the prompt's include those of the cache."""
     made, read = (usage.get(f"cache_{which}_input_tokens") or 0 for which in ("creation", "read"))
-    prompt = (usage.get("input_tokens") or 0) + made + read
+    prompt = sum((usage.get("input_tokens") or 0, made, read))  # a TypeError where one is a text
     completion = usage.get("output_tokens") or 0
     return {
         "prompt_tokens": prompt,
@@ -349,6 +356,13 @@ _OUTCOMES: Mapping[str, Callable[[Mapping[str, Json]], dict[str, Json]]] = {
     "errored": _errored,
     "expired": _unrun("batch_expired", "This request did not run before the batch expired."),
     "canceled": _unrun("batch_cancelled", "The batch was cancelled before this request ran."),
+}
+_UNREADABLE: dict[str, Json] = {
+    "response": None,
+    "error": {
+        "code": "unreadable_result",
+        "message": "Anthropic's result for this request has a form that cannot be read.",
+    },
 }
 
 
