@@ -8,7 +8,10 @@ what is in the store; no client, key or provider ever travels. What a worker doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -19,11 +22,14 @@ from dask.dataframe.extensions import register_dataframe_accessor
 from frameenrich import housekeeping
 from frameenrich import verbs as story
 from frameenrich.budget import Counts, count_frame
+from frameenrich.collect import Collector
+from frameenrich.errors import JobNotFoundError
 from frameenrich.job import Job, StoreLike
 from frameenrich.model import JobSpec
 from frameenrich.output import Output
 from frameenrich.parts import Part, Stage, write_part
 from frameenrich.plan import Plan, Template
+from frameenrich.store import JobFolder, Store
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from frameenrich.preview import Preview
 
 _LOOKED_AT = 1000
-"""So many rows of a partition are looked at to find the frame's job."""
+"""So many rows of each partition are looked at to find the frame's job."""
 
 
 @register_dataframe_accessor("llmbatch")
@@ -139,14 +145,17 @@ class DaskAccessor:
         import dask.dataframe as dd  # noqa: PLC0415 - two seconds, which a worker can do without
 
         found = self._job(job, store, client)
-        collector = found.collector(**options).with_parsed(meta)
-        collected: DataFrame = dd.from_delayed(
-            _tasks(collector, self._frame),
-            meta=collector.like(_empty(self._frame)),
-            divisions=self._frame.divisions,
-            prefix="llmbatch-collect",
-            verify_meta=False,
-        )
+        collector = _collector(found, **options).with_parsed(meta)
+        # Else Dask makes text of every object column: of lists, of dicts, of bytes (which may be
+        # no text at all). It looks at this setting now, not when the result is computed.
+        with dask.config.set({"dataframe.convert-string": False}):
+            collected: DataFrame = dd.from_delayed(
+                _tasks(collector, self._frame),
+                meta=collector.like(_empty(self._frame)),
+                divisions=self._frame.divisions,
+                prefix="llmbatch-collect",
+                verify_meta=False,
+            )
         return collected
 
     def flagged(
@@ -158,7 +167,7 @@ class DaskAccessor:
         **reading: Any,
     ) -> pd.DataFrame:
         """The frame's flagged rows under its index, in this process; see `Job.flagged`."""
-        collector = self._job(job, store, client).collector(**reading)
+        collector = _collector(self._job(job, store, client), **reading)
         found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(collector.flagged, self._frame))
         filled = [part for part in found if len(part)]
         return pd.concat(filled) if filled else found[0]
@@ -208,7 +217,8 @@ class DaskAccessor:
 
     def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
         """The first `n` requests as they would be sent, of the first partition that has rows."""
-        return story.preview(_first_rows(self._frame, n)[1], template, model, n=n, **options)
+        rows = next((rows for _, rows in _heads(self._frame, n)), _empty(self._frame))
+        return story.preview(rows, template, model, n=n, **options)
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
@@ -216,17 +226,38 @@ class DaskAccessor:
             return job
         if job is not None:
             return story.open_job(job, store, client=client)
-        part, rows = _first_rows(self._frame, _LOOKED_AT)
-        return story.find_job(rows, store, part=part, client=client)
+        for part, rows in _heads(self._frame, _LOOKED_AT):
+            with contextlib.suppress(JobNotFoundError):  # these rows may all be newer than the job
+                return story.find_job(rows, store, part=part, client=client)
+        return story.find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
 
 
 def _rooted(options: dict[str, Any]) -> dict[str, Any]:
     """Options as they mean the same in every process: a worker's working folder is another."""
     if options.get("image") is None:
         return options
-    import os  # noqa: PLC0415 - for frames with images
-
     return {**options, "image_root": os.path.abspath(options.get("image_root", "."))}
+
+
+@dataclass(frozen=True)
+class _RootedCollector(Collector):
+    """A collector that looks for images in a folder which means the same in every process."""
+
+    image_root: str = "."
+
+    @property
+    def folder(self) -> JobFolder:
+        """The job's folder."""
+        return story.RootedFolder(Store(self.url), self.job_id, self.image_root)
+
+
+def _collector(job: Job, **options: Any) -> Collector:
+    """What collects a job's parts on the workers, whose images are where they are for `job`."""
+    collector = job.collector(**options)
+    if not job.spec.image:
+        return collector
+    root = os.path.abspath(job.spec.image_root)
+    return _RootedCollector(**vars(collector), image_root=root)
 
 
 def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
@@ -266,13 +297,12 @@ def _counted(frame: DataFrame, spec: JobSpec) -> Iterable[Counts]:
     return [each for each in counts if each is not None]
 
 
-def _first_rows(frame: DataFrame, rows: int) -> tuple[int, pd.DataFrame]:
-    """The first rows of the first partition that has any, and its number."""
+def _heads(frame: DataFrame, rows: int) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The number and the first rows of each partition that has any, computed one by one."""
     for number, task in enumerate(_tasks(lambda part, _: part.head(rows), frame)):
         (found,) = dask.compute(task)
         if len(found):
-            return number, found
-    return 0, _empty(frame)
+            yield number, found
 
 
 def _empty(frame: DataFrame) -> pd.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from frameenrich.cost import Budget, Estimate
 from frameenrich.errors import (
     CredentialsError,
     FrameMismatchError,
+    InputError,
     JobNotFoundError,
     ParameterError,
     StoreError,
@@ -102,6 +104,29 @@ def submit_parts(
 
 
 @dataclass(frozen=True)
+class RootedFolder(JobFolder):
+    """A job's folder, read where the job's images lie in another folder than they once did.
+
+    Where images lie is no part of what is asked: a submit from another working folder, or with
+    another ``image_root``, finds the job that is there, whose spec has the first one.
+
+    Parameters
+    ----------
+    store, id
+        As `JobFolder` takes them.
+    image_root : str
+        The folder that its images lie in now, as this process sees it.
+    """
+
+    image_root: str = "."
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What the job sends, with the images' place of now."""
+        return replace(JobFolder(self.store, self.id).spec, image_root=self.image_root)
+
+
+@dataclass(frozen=True)
 class _Sending:
     """What is decided of a submit before a row is looked at."""
 
@@ -125,8 +150,11 @@ class _Sending:
         }
 
     def job(self, folder: JobFolder) -> Job:
-        """The job that was written, sent."""
-        budget = Budget(self.plan.spec.max_cost, self.plan.spec.prices)
+        """The job that was written, or was there already, sent."""
+        spec = self.plan.spec
+        budget = Budget(spec.max_cost, spec.prices)
+        if spec.image:
+            folder = RootedFolder(folder.store, folder.id, spec.image_root)
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
 
 
@@ -187,16 +215,24 @@ def estimate_parts(
     Parameters
     ----------
     count : callable
-        Counts all parts, here or elsewhere, by `frameenrich.budget.count_frame`.
+        Counts all parts that have rows, here or elsewhere, by `frameenrich.budget.count_frame`.
     columns : sequence of str
         The frame's columns, checked before anything is read of it.
     template, model, **options
         As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used, or there is no row.
     """
     plan, where = _plan_to_estimate(template, model, **options)
     check_price(plan.spec)
     plan.prompt.columns_used(list(columns))
-    counts, found = list(count(plan.spec)), measure(where, plan.spec)
+    counts = list(count(plan.spec))
+    if not counts:
+        raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    found = measure(where, plan.spec)
     return estimate_counts(counts, plan, found, _answered(plan, where, fresh=fresh))
 
 

@@ -17,11 +17,19 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from batch_server import BatchServer
+from batch_server import BatchServer, Reply
 from distributed import Client, LocalCluster, wait
+from pydantic import BaseModel
 
 import frameenrich.dask  # noqa: F401 - registers ddf.llmbatch
-from frameenrich.errors import FrameMismatchError, NullValueError, OutputError, RowKeyError
+from frameenrich.errors import (
+    FrameMismatchError,
+    InputError,
+    JobNotFoundError,
+    NullValueError,
+    OutputError,
+    RowKeyError,
+)
 from frameenrich.providers.openai_batch import OpenAIBatch
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster, not one for each process of the tests
@@ -253,6 +261,92 @@ def test_on_threads_without_a_cluster(store: Path) -> None:
     assert jobs["job"].tolist() == [job.id]
     assert shown.splitlines()[0] == "row 103"
     assert estimate == frame[frame["n"] > 2].llmbatch.estimate(TEMPLATE, "m", store=store, **priced)
+
+
+class Size(BaseModel):
+    """A part of an answer."""
+
+    width: int
+
+
+class Article(BaseModel):
+    """An answer with a list, an object and a text."""
+
+    tags: list[str]
+    size: Size
+    said: str
+
+
+def test_lists_dicts_and_bytes_stay_what_they_are(
+    provider: OpenAIBatch, server: BatchServer, store: Path, tmp_path: Path
+) -> None:
+    """Dask makes no text of object columns, the answers' or the user's; dtypes are as foretold."""
+    answer = {"tags": ["a", "b"], "size": {"width": 3}, "said": "yes"}
+    server.answer = lambda *_: Reply(content=json.dumps(answer))
+    mine: Any = [[1], [2, 3], []]
+    frame = catalogue(3).assign(mine=mine, raw=[b"\xff", b"\xfe", b"c"])
+    frame.to_parquet(tmp_path / "frame.parquet")
+    ddf = dd.read_parquet(tmp_path / "frame.parquet")
+    with dask.config.set({"scheduler": "threads", "dataframe.convert-string": True}):
+        job = ddf.llmbatch.submit(
+            TEMPLATE, "m", response_model=Article, provider=provider, store=store
+        )
+        out = ddf.llmbatch.collect(job, wait=True, poll_seconds=0.01)
+        found = out[out["n"] >= 0].compute()
+
+    assert out.dtypes.to_dict() == found.dtypes.to_dict()
+    pd.testing.assert_frame_equal(found, job.collect(ddf.compute()))
+    assert found["tags"].tolist() == [["a", "b"]] * 3
+    assert found["size"].tolist() == [{"width": 3}] * 3
+    assert list(map(list, found["mine"])) == mine
+    assert found["raw"].tolist() == [b"\xff", b"\xfe", b"c"]
+    assert found["title"].dtype == ddf["title"].dtype
+    assert found["said"].dtype == "string"
+
+
+def test_with_images_it_is_the_job_of_pandas(
+    cluster: Client, provider: OpenAIBatch, server: BatchServer, store: Path, tmp_path: Path
+) -> None:
+    """Wherever the images lie for whom; workers, with another working folder, find them, too."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.gif").write_bytes(b"GIF89a, as far as one looks")
+    frame = catalogue(3).assign(photo="a.gif")
+    ddf = dd.from_pandas(frame, npartitions=2)
+    options = {"image": "photo", "provider": provider, "store": store}
+    whole = frame.llmbatch.submit(TEMPLATE, "m", image_root="photos", **options)
+
+    job = ddf.llmbatch.submit(TEMPLATE, "m", image_root="photos", **options)
+
+    assert job.id == whole.id
+    out = ddf.llmbatch.collect(whole, wait=True, poll_seconds=0.01).compute()
+
+    assert out["llmbatch_status"].tolist() == ["ok"] * 3
+    assert ddf.llmbatch.flagged(store=store).empty
+    assert sum(server.executed.values()) == 2
+
+
+def test_a_job_is_found_by_a_later_partition(store: Path) -> None:
+    """New rows may come first; only where no partition is known is there no job."""
+    ddf = dd.from_pandas(catalogue(9), npartitions=3)
+    with dask.config.set(scheduler="threads"):
+        job = ddf.partitions[1:].llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
+        out = ddf.llmbatch.collect(store=store).compute()
+        assert ddf.llmbatch.status(store=store) == job.status()
+        with pytest.raises(JobNotFoundError, match="no job for this frame"):
+            ddf.partitions[:1].llmbatch.collect(store=store)
+
+    assert out["llmbatch_status"].isna().tolist() == [True] * 3 + [False] * 6
+
+
+def test_an_empty_frame_is_refused(store: Path) -> None:
+    """By an estimate as by a submit."""
+    ddf = dd.from_pandas(catalogue(4), npartitions=2)
+    none = ddf[ddf["n"] < 0]
+    priced = {"prices": {"input": 1.0, "output": 1.0}, "store": store}
+    with dask.config.set(scheduler="threads"):
+        for verb in (none.llmbatch.estimate, none.llmbatch.submit):
+            with pytest.raises(InputError, match=r"The frame is empty\."):
+                verb(TEMPLATE, "m", provider="file", **priced)
 
 
 def test_a_parser_whose_columns_nobody_could_foresee(store: Path) -> None:

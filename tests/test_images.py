@@ -419,6 +419,27 @@ def test_the_same_submit_is_the_same_job_and_another_image_is_another(
     assert set(server.executed_bodies.values()) == {1}
 
 
+def test_the_job_is_the_same_from_another_working_folder(
+    client: openai.OpenAI,
+    server: BatchServer,
+    store: Path,
+    shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where images lie is no part of what is asked; the job found looks for them there now."""
+    frame = photos(["red.png", "blue.png"])
+    options: dict[str, Any] = {"image": "photo", "client": client, "store": store}
+    first = frame.llmbatch.submit(ASK, "gpt-4o-mini", image_root="photos", **options)
+
+    monkeypatch.chdir(shop / "more")
+    again = frame.llmbatch.submit(ASK, "gpt-4o-mini", image_root="..", **options)
+    out = again.collect(frame, wait=True, poll_seconds=0.01)
+
+    assert again.id == first.id
+    assert status_counts(out) == {"ok": 2}
+    assert sum(server.executed.values()) == 2
+
+
 def test_shards_are_cut_by_bytes(
     provider: OpenAIBatch, server: BatchServer, store: Path, tmp_path: Path
 ) -> None:
