@@ -12,8 +12,8 @@ from typing import Any
 from frameenrich.errors import OutputError
 from frameenrich.lenient import folded
 from frameenrich.model import Json, OutputSpec
-from frameenrich.output import LABEL, Output, Parser, shortened
-from frameenrich.schema import resolved
+from frameenrich.output import LABEL, Field, Output, Parser, is_encodable, shortened
+from frameenrich.schema import resolved, without_null
 
 
 def choose_output(
@@ -82,6 +82,11 @@ def _check_labels(texts: Sequence[str]) -> None:
         raise OutputError(
             f"labels= holds {len(texts)} label(s).", "Give at least two to choose from."
         )
+    for text in texts:
+        if not is_encodable(text):
+            raise OutputError(
+                f"The label {text!a} cannot be written as UTF-8.", "Mend it; nothing was sent."
+            )
     if any(not text.strip() for text in texts):
         raise OutputError("labels= holds an empty label.", "Remove it or give it a name.")
     if len({folded(text) for text in texts}) < len(texts):
@@ -95,6 +100,7 @@ def _check_labels(texts: Sequence[str]) -> None:
 def _model_output(wish: Any) -> Output:
     from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
     from pydantic import Field as PydanticField  # noqa: PLC0415
+    from pydantic_core import SchemaError  # noqa: PLC0415 - comes with pydantic
 
     if isinstance(wish, type) and issubclass(wish, BaseModel) and wish is not BaseModel:
         model: Any = wish
@@ -107,7 +113,7 @@ def _model_output(wish: Any) -> Output:
                 for i, (k, v) in enumerate(wish.items())
             }
             model = create_model("Answer", **members)
-        except (TypeError, NameError, SyntaxError, PydanticUserError) as error:
+        except (TypeError, NameError, SyntaxError, PydanticUserError, SchemaError) as error:
             raise _unusable(error) from error
     else:
         raise OutputError(
@@ -116,7 +122,9 @@ def _model_output(wish: Any) -> Output:
         )
     try:
         schema = model.model_json_schema(schema_generator=_schema_generator())
-        written = model.model_json_schema(mode="serialization")
+        written = model.model_json_schema(
+            mode="serialization", schema_generator=_schema_generator()
+        )
     except (PydanticUserError, ValueError) as error:
         raise _unusable(error) from error
     lost = sorted(set(schema.get("properties", ())) - set(written.get("properties", ())))
@@ -125,7 +133,74 @@ def _model_output(wish: Any) -> Output:
             f"response_model= reads {lost[0]!r} under one name and writes it under another.",
             "Use alias= instead of validation_alias= or serialization_alias=.",
         )
-    return Output(OutputSpec("schema", _checked_schema(schema)), model=model)
+    checked = _checked_schema(schema)
+    _check_written(checked, written)
+    return Output(OutputSpec("schema", checked), model=model)
+
+
+def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:
+    """Refuse a class whose serializers write what the columns, made of what it reads, cannot hold.
+
+    Texts are let through where the text decides: a date written as ISO text, say.
+    """
+    if _hides(read):
+        raise OutputError(
+            "response_model= holds a secret (SecretStr, SecretBytes), which is written as stars.",
+            "Use str or bytes: the answer is in the store as it came anyway.",
+        )
+    form = resolved(written, written)
+    if form.get("type", "object") != "object":
+        raise OutputError(
+            f"response_model= is written as {form['type']}, not as an object (model_serializer).",
+            "Remove the serializer: each field becomes a column.",
+        )
+    fields = Output(OutputSpec("schema", read)).fields
+    for name, reads, writes in _misfits(fields, form, written):
+        raise OutputError(
+            f"response_model= reads {name!r} as {reads} and its serializer writes {writes}.",
+            "Remove the serializer, or let it write what the field's type says.",
+        )
+
+
+def _hides(node: Json) -> bool:
+    """Whether a part of a schema is of a secret, however deep."""
+    if isinstance(node, list):
+        return any(map(_hides, node))
+    if not isinstance(node, Mapping):
+        return False
+    secret = node.get("format") == "password" and node.get("writeOnly") is True
+    return secret or any(map(_hides, node.values()))
+
+
+_TEXTS = ("string", "category", "date", "datetime")
+_WRITABLE: Mapping[str, Sequence[str]] = {
+    "integer": ["integer"],
+    "number": ["number", "integer", *_TEXTS],
+    "boolean": ["boolean"],
+    "date": _TEXTS,
+    "datetime": _TEXTS,
+    "category": _TEXTS,
+}
+"""What may be written of a field of each kind; texts and objects hold anything."""
+
+
+def _misfits(
+    fields: Sequence[Field], form: Mapping[str, Json], root: Mapping[str, Json], path: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """The fields whose columns cannot hold what is written: name, kind read and kind written."""
+    nodes = form.get("properties", {})
+    for field in fields:
+        node = without_null(nodes.get(field.name), root)
+        if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
+            continue  # it does not say
+        alone = {**root, "properties": {field.name: node}}
+        kind = Output(OutputSpec("schema", alone)).fields[0].kind
+        if node.get("type") == "null" and field.kind != "object":
+            yield path + field.name, field.kind, "null"
+        elif kind not in _WRITABLE.get(field.kind, [kind]) or (field.inner and kind != "object"):
+            yield path + field.name, field.kind, kind
+        elif field.inner:
+            yield from _misfits(field.inner, node, root, f"{path}{field.name}.")
 
 
 @cache
@@ -170,7 +245,7 @@ def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
             "The JSON Schema of response_model= is not an object with properties.",
             'Give {"type": "object", "properties": {...}}: each property becomes a column.',
         )
-    faults = list(_schema_faults(schema))
+    faults = [*_schema_faults(schema), *_odd_texts(schema)]
     try:
         if not faults:
             jsonschema_rs.validator_for(schema)
@@ -208,6 +283,19 @@ def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
                     yield from _schema_faults(schema, f"{path}.{field}")
             elif name not in {"enum", "const", "default", "examples"}:
                 yield from _schema_faults(value, f"{path}.{name}")
+
+
+def _odd_texts(node: Json) -> Iterator[str]:
+    """Texts anywhere in a schema that no request and no column can hold."""
+    if isinstance(node, str) and not is_encodable(node):
+        yield f"{node!a} cannot be written as UTF-8"
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _odd_texts(name)
+            yield from _odd_texts(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _odd_texts(value)
 
 
 def _own_faults(node: Mapping[str, Json], path: str) -> Iterator[str]:

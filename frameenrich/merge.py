@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from frameenrich.block import STATUSES, USAGE
 from frameenrich.column import Positions
 from frameenrich.confidence import asks_confidence
+from frameenrich.errors import ColumnCollisionError
 from frameenrich.model import JobSpec, RowStatus
 from frameenrich.output import Field, Output, flattened
 from frameenrich.tally import Tally
@@ -91,6 +93,7 @@ def answer_columns(
         In the order in which they go into the frame, with a plain ``RangeIndex``.
     """
     columns = _value_columns(tally, slots, spec, flatten)
+    _refuse_reserved(columns, spec)
     if _has_confidence(spec, tally.fields):
         columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", slots), "Float64")
     columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
@@ -98,6 +101,41 @@ def answer_columns(
     if custom_ids is not None:
         columns |= _usage_columns(tally, slots, custom_ids, spec.name)
     return columns
+
+
+def _refuse_reserved(columns: Iterable[str], spec: JobSpec) -> None:
+    """Refuse values that would go where the row's status or its usage stands.
+
+    Raises
+    ------
+    ColumnCollisionError
+        Names them; a parser's keys and the names of flattened fields are known here only.
+    """
+    reserved = {f"{spec.name}_status", f"{spec.name}_error", *usage_columns(spec.name)}
+    taken = [name for name in columns if name in reserved]
+    if taken:
+        raise ColumnCollisionError(
+            f"The answers would go to a column {taken[0]!r}, which tells of the row itself.",
+            "Rename that key in the parser; the answers are safe in the job.",
+            columns=taken,
+        )
+
+
+def _refuse_twice(names: Sequence[str], fix: str) -> None:
+    """Refuse two columns of one name.
+
+    Raises
+    ------
+    ColumnCollisionError
+        Names them.
+    """
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ColumnCollisionError(
+            f"Two of the columns that the answers go to would be called {twice[0]!r}.",
+            f"{fix}; the answers are safe in the job.",
+            columns=twice,
+        )
 
 
 def _series(cells: pa.Array, dtype: str) -> pd.Series:
@@ -115,6 +153,9 @@ def _statuses(tally: Tally, slots: Positions, seen: npt.NDArray[np.bool_]) -> pd
 def _value_columns(
     tally: Tally, slots: Positions, spec: JobSpec, flatten: bool
 ) -> dict[str, pd.Series]:
+    if flatten:
+        leaves = [leaf for field in tally.fields for leaf, _ in flattened(field, ())]
+        _refuse_twice([column_name(spec, leaf) for leaf in leaves], "Collect with flatten=False")
     columns: dict[str, pd.Series] = {}
     for i, field in enumerate(tally.fields):
         cells = tally.hand_over(i, slots)
@@ -177,20 +218,61 @@ def _times(values: Sequence[str | None], kind: str) -> pd.Series:
 
 
 def _parsed_columns(values: Sequence[Any], spec: JobSpec) -> dict[str, pd.Series]:
-    """What a user's parser returned: a column a key where it returns dicts, else one column."""
-    if not any(isinstance(value, Mapping) for value in values):
-        return {f"{spec.prefix}{spec.name}": _inferred(values)}
-    names = list(dict.fromkeys(k for v in values if isinstance(v, Mapping) for k in v))
-    return {
-        f"{spec.prefix}{name}": _inferred(
-            [v.get(name) if isinstance(v, Mapping) else None for v in values]
-        )
-        for name in names
+    """What a user's parser returned: a column a key where it returns dicts, else one column.
+
+    Where it returns dicts for some rows only, the others' values are in the one called after the
+    job, too.
+    """
+    own = f"{spec.prefix}{spec.name}"
+    keys = list(dict.fromkeys(k for v in values if isinstance(v, Mapping) for k in v))
+    names = [f"{spec.prefix}{key}" for key in keys]
+    _refuse_twice(names, "Let the parser give keys that differ as texts")  # 1 and "1" do not
+    columns = {
+        name: [v.get(key) if isinstance(v, Mapping) else None for v in values]
+        for name, key in zip(names, keys, strict=True)
     }
+    others = [None if isinstance(v, Mapping) else v for v in values]
+    if typed(others, _ANYTHING).notna().any() or not any(isinstance(v, Mapping) for v in values):
+        cells = columns.get(own, others)
+        columns[own] = [o if c is None else c for c, o in zip(cells, others, strict=True)]
+    return {name: _inferred(cells) for name, cells in columns.items()}
+
+
+_ANYTHING = Field("", "object")
 
 
 def _inferred(values: Sequence[Any]) -> pd.Series:
-    return typed(values, Field("", "object")).convert_dtypes()
+    """A column of what a parser made, of pandas' own type for it.
+
+    Floats stay floats where all happen to be whole, and no integer is too large to be kept.
+    """
+    column = typed(values, _ANYTHING)
+    known = column.notna()
+    types = set(map(type, column[known]))
+    if types and all(issubclass(each, _NUMBERS) and each is not bool for each in types):
+        numbers = [v if there else None for v, there in zip(values, known, strict=True)]
+        return _numbers(numbers, whole=all(issubclass(each, _WHOLE) for each in types))
+    try:
+        return column.convert_dtypes()
+    except (OverflowError, TypeError, ValueError):
+        return column
+
+
+_WHOLE = (int, np.integer)
+_NUMBERS = (*_WHOLE, float, np.floating)
+
+
+def _numbers(values: Sequence[Any], *, whole: bool) -> pd.Series:
+    """Numbers and None as Float64, Int64 or UInt64; as text where none of them holds them all."""
+    kinds = (("Int64", pa.int64()), ("UInt64", pa.uint64())) if whole else ()
+    for dtype, kind in kinds or (("Float64", pa.float64()),):
+        number = int if whole else float
+        try:
+            cells = pa.array([None if v is None else number(v) for v in values], kind)
+        except (OverflowError, pa.ArrowInvalid):
+            continue
+        return _series(cells, dtype)
+    return pd.Series([None if v is None else str(v) for v in values], dtype="string")
 
 
 def _usage_columns(

@@ -8,9 +8,11 @@ one built from the stored schema, whose constraints `jsonschema-rs` then checks.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -36,7 +38,10 @@ class _InvalidError(MalformedError):
     """An answer that pydantic does not take; where and why is put in words when it is asked for."""
 
     def __str__(self) -> str:
-        return _where_and_why(self.args[0])
+        try:
+            return _where_and_why(self.args[0])
+        except Exception:  # noqa: BLE001 - the words of what a user's validator raised are asked for
+            return "$: a validator refused the answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +158,45 @@ class Output:
     def _validated(self, text: str) -> tuple[Any, ...]:
         from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import
 
+        validate = self.adapter.validate_json
         try:
-            answer = self.adapter.validate_json(text)
+            answer = validate(text)
         except ValidationError as error:
             raise _InvalidError(error) from None
+        except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+            raise MalformedError(f"$: the validator failed: {_described(error)}") from None
         values = self._dumped(answer)
         self._check_constraints(answer)
+        self._refuse_lost(answer, values)
         return tuple(_fitting(values.get(field.name), field) for field in self.fields)
 
     def _dumped(self, answer: Any, **how: bool) -> dict[str, Any]:
         """The answer as JSON has it; what a user's validator made of a field is no matter."""
-        dumped: dict[str, Any] = self.adapter.dump_python(
-            answer, mode="json", by_alias=True, warnings=False, **how
-        )
+        dump = self.adapter.dump_python
+        try:
+            dumped = dump(answer, mode="json", by_alias=True, warnings=False, **how)
+        except Exception as error:  # noqa: BLE001 - a user's serializer may raise anything
+            raise MalformedError(f"$: the serializer failed: {_described(error)}") from None
+        if not isinstance(dumped, dict):
+            raise MalformedError("$: the model's serializer makes no object of the answer")
         return dumped
+
+    def _refuse_lost(self, answer: Any, values: Mapping[str, Any]) -> None:
+        """Refuse an answer some of whose values a user's serializer leaves out."""
+        from pydantic import RootModel  # noqa: PLC0415 - heavy, and not needed at import
+
+        null_as_json = (type(None), float, enum.Enum, RootModel)  # or may be: NaN, a choice of null
+        for field in self.fields if self.model is not None else ():
+            if values.get(field.name) is None:
+                value = getattr(answer, self._attributes.get(field.name, ""), None)
+                if not isinstance(value, null_as_json):
+                    raise MalformedError(f"{json_path([field.name])}: the serializer left it out")
+
+    @cached_property
+    def _attributes(self) -> Mapping[str, str]:
+        """Where on an instance of the class each column's value is."""
+        members = self.model.model_fields.items()
+        return {each.serialization_alias or each.alias or name: name for name, each in members}
 
     def _check_constraints(self, answer: Any) -> None:
         if self._constraints is None:
@@ -216,11 +246,41 @@ class Output:
 def _fitting(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
     """The value, where its column can hold it: pandas' Int64 has 64 bits."""
     here = (*path, field.name)
+    if value is not None and not _is_of_kind(value, field):
+        shown = shortened(json.dumps(value))
+        raise MalformedError(f"{json_path(here)}: the model made {shown} of it, no {field.kind}")
     if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
         raise MalformedError(f"{json_path(here)}: the integer does not fit in 64 bits")
     for inner in field.inner if isinstance(value, dict) else ():
         _fitting(value.get(inner.name), inner, here)
     return as_cell(value, field)
+
+
+def _is_of_kind(value: Any, field: Field) -> bool:
+    """Whether a value is what its column takes; users' validators and serializers make anything.
+
+    Texts take every value, as JSON, and objects are not looked into.
+    """
+    if field.kind == "boolean":
+        return isinstance(value, bool)
+    if field.kind == "category":
+        return isinstance(value, str) and value in field.categories
+    if field.kind == "integer":
+        whole = value.is_integer() if isinstance(value, float) else isinstance(value, int)
+        return whole and not isinstance(value, bool)
+    if field.kind == "number":
+        return not isinstance(value, bool) and _can(float, value)
+    if field.kind in {"date", "datetime"}:
+        return _can(datetime.fromisoformat, value)
+    return True
+
+
+def _can(convert: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        convert(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def as_cell(value: Any, field: Field) -> Any:
@@ -259,11 +319,57 @@ def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequ
 
 def _parsed(parser: Parser, text: str) -> Any:
     try:
-        return parser(text)
+        return _encodable(parser(text))
     except ValueError as error:
-        raise MalformedError(str(error) or "the parser refused the answer") from None
+        raise MalformedError(_words(error) or "the parser refused the answer") from None
     except Exception as error:  # noqa: BLE001 - a user's parser may raise anything; rows must live
-        raise MalformedError(f"the parser failed: {type(error).__name__}: {error}") from None
+        raise MalformedError(f"the parser failed: {_described(error)}") from None
+
+
+def _described(error: Exception) -> str:
+    name, words = type(error).__name__, _words(error)
+    return name if words in {"", name} else f"{name}: {words}"
+
+
+def _words(error: Exception) -> str:
+    """What an error says; its type's name where it cannot even say it."""
+    try:
+        return str(_encodable(str(error)))
+    except Exception:  # noqa: BLE001 - a user's own class may do anything
+        return type(error).__name__
+
+
+def _encodable(value: Any) -> Any:
+    r"""A parser's value with U+FFFD for lone surrogates: no column and no file can hold those.
+
+    What has none is given back itself, not a copy.
+
+    Examples
+    --------
+    >>> _encodable({"cut": ["\ud83d"]}) == {"cut": ["\ufffd"]}
+    True
+    """
+    if isinstance(value, str):
+        return value if is_encodable(value) else _without_surrogates(value)
+    if isinstance(value, list | tuple):
+        items = [_encodable(item) for item in value]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return value if same else items
+    if isinstance(value, dict):
+        pairs = [(_encodable(k), _encodable(v)) for k, v in value.items()]
+        old = value.items()
+        same = all(k is k_ and v is v_ for (k, v), (k_, v_) in zip(pairs, old, strict=True))
+        return value if same else dict(pairs)
+    return value
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    return text.isascii() or _can(str.encode, text)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def shortened(text: str, length: int = 60) -> str:
@@ -306,7 +412,7 @@ def _field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Fie
     choices = node.get("enum", [node["const"]] if "const" in node else [])
     texts = [choice for choice in choices if choice is not None]
     if texts and all(isinstance(choice, str) for choice in texts):
-        return Field(name, "category", tuple(texts))
+        return Field(name, "category", tuple(dict.fromkeys(texts)))
     kind = _kind(node, root) if "type" in node or not texts else _kind_of_all(texts)
     members = node.get("properties", {})
     if kind != "object" or node.get("additionalProperties") or node in above:

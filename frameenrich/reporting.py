@@ -240,7 +240,7 @@ def _shown(value: Any, kind: str) -> Any:
         return f"[{some}, ... {len(value):,} numbers]"
     if kind == "json" and value is not None:
         return json.dumps(value, ensure_ascii=False, default=str)
-    if pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
     if kind in {"number", "bool"}:
         return value.item() if isinstance(value, np.generic) else value

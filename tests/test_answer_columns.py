@@ -288,6 +288,30 @@ def test_a_column_that_flattening_would_replace_is_refused_at_submit(store: Path
         frame.llmbatch.submit("{{ n }}", "m", response_model=Thing, provider="file", store=store)
 
 
+def test_a_field_called_like_a_flattened_one_is_never_lost(store: Path) -> None:
+    """Flattening is refused; as it is, both are there."""
+    said = json.dumps({"maker.width": 1, "maker": {"width": 2}})
+    job = job_of([said], store, response_model={"maker.width": int, "maker": Size})
+
+    with pytest.raises(ColumnCollisionError, match=r"'maker\.width'.* flatten=False"):
+        job.collect(flatten=True)
+
+    out = job.collect()
+    assert out["maker.width"].tolist() == [1]
+    assert out["maker"].iloc[0]["width"] == 2
+
+
+@pytest.mark.parametrize("made", [pd.DataFrame({"a": [1, 2]}), pd.Series([1, 2])])
+def test_a_report_shows_whatever_a_parser_made(made: Any, store: Path) -> None:
+    """Frames in cells are shown as texts."""
+    job = job_of(["?"], store, parser=lambda _: made)
+
+    job.report(store / "report.html")
+
+    assert "llmbatch" in job._repr_html_()
+    assert (store / "report.html").exists()
+
+
 def test_an_integer_that_no_column_holds_is_flagged_wherever_it_stands(store: Path) -> None:
     """Nested too: collect never fails for what an answer holds."""
     said = {**LEAST, "maker": {"name": "b", "office": {"width": 2**70}}}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
+from frameenrich.errors import ColumnCollisionError
 from frameenrich.forms import choose_output
 from frameenrich.merge import answer_columns, output_columns, typed, with_columns
 from frameenrich.model import JobSpec, Message, Result, RowStatus, Usage
@@ -303,6 +306,17 @@ def test_usage_adds_what_the_provider_said() -> None:
         ([{"x": 1, "y": "a"}, {"x": 2}], {"x": "Int64", "y": "string"}),
         ([{"x": 1.5}, None], {"x": "Float64"}),
         ([[1], [2]], {"ask": "object"}),
+        ([1.0, 2.0], {"ask": "Float64"}),
+        ([1, 2.0], {"ask": "Float64"}),
+        ([1, math.nan], {"ask": "Int64"}),
+        ([True, False], {"ask": "boolean"}),
+        ([2**64 - 1, None], {"ask": "UInt64"}),
+        ([2**70, None], {"ask": "string"}),
+        ([2**63, -1], {"ask": "string"}),
+        ([2**70, 1.5], {"ask": "Float64"}),
+        ([{"x": 1}, 7], {"x": "Int64", "ask": "Int64"}),
+        ([{"x": 1}, math.nan], {"x": "Int64"}),
+        ([{"ask": 1}, 7], {"ask": "Int64"}),
     ],
 )
 def test_a_parsers_values_get_pandas_own_types(values: list[Any], expected: dict[str, str]) -> None:
@@ -314,6 +328,42 @@ def test_a_parsers_values_get_pandas_own_types(values: list[Any], expected: dict
     columns = columns_of(tally).drop(columns=["ask_status", "ask_error"])
 
     assert expected == {name: str(dtype) for name, dtype in columns.dtypes.items()}
+
+
+def parsed(*values: Any) -> Tally:
+    """Return what is known where a parser made these values."""
+    tally = a_tally(len(values), choose_output(parser=str))
+    for slot, value in enumerate(values):
+        put(tally, slot, ok("r", value))
+    return tally
+
+
+def test_no_value_of_a_parser_is_lost() -> None:
+    """What is no dict where others are, and integers of any length, through Parquet too."""
+    columns = columns_of(parsed({"x": 2**64 - 1, "ask": None}, 2**70, {"x": 2}))
+    file = io.BytesIO()
+    columns.to_parquet(file)
+
+    assert columns["x"].tolist() == [2**64 - 1, pd.NA, 2]
+    assert columns["ask"].tolist() == [pd.NA, str(2**70), pd.NA]
+    assert_frame_equal(pd.read_parquet(file), columns)
+
+
+@pytest.mark.parametrize(
+    ("value", "prefix", "taken"),
+    [
+        ({"ask_status": 1}, "", "'ask_status', which tells of the row"),
+        ({"error": 1}, "ask_", "'ask_error', which tells of the row"),
+        ({"ask_cost_usd": 1}, "", "'ask_cost_usd', which tells of the row"),
+        ({1: "a", "1": "b"}, "", "would be called '1'"),
+    ],
+)
+def test_a_parsers_key_never_takes_the_place_of_another_column(
+    value: Any, prefix: str, taken: str
+) -> None:
+    """Its value would vanish, or the row's status."""
+    with pytest.raises(ColumnCollisionError, match=taken):
+        columns_of(parsed(value), spec=make_spec(prefix=prefix))
 
 
 # --- frames ---------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import datetime as dt
 import enum
 import json
 import time
+from collections import OrderedDict
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +16,18 @@ import pytest
 from annotated_types import Ge, Le
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, RootModel
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    PlainSerializer,
+    RootModel,
+    SecretBytes,
+    SecretStr,
+    create_model,
+    model_serializer,
+)
 from pydantic import Field as PydanticField
+from pydantic_core import PydanticUndefined
 
 from frameenrich.errors import OutputError
 from frameenrich.forms import choose_output, labels_spec
@@ -475,6 +487,163 @@ def test_a_response_model_that_cannot_be_used_is_refused(wish: Any, message: str
     assert caught.value.fix.endswith(".")
 
 
+# --- what users' classes do -----------------------------------------------------------------------
+
+
+class SpeechlessError(ValueError):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise RuntimeError("no words")
+
+
+def failing(error: BaseException) -> Any:
+    """Return a class whose validator raises this."""
+
+    def check(_: str) -> str:
+        raise error
+
+    return create_model("Failing", x=Annotated[str, AfterValidator(check)])
+
+
+def written(kind: Any, write: Any, writes: Any = PydanticUndefined) -> Any:
+    """Return a class whose serializer writes the field `x` like this, and says it writes that."""
+    how = PlainSerializer(write, return_type=writes)
+    return create_model("Written", x=Annotated[kind, how])
+
+
+class AsText(BaseModel):
+    """A class that is written as a text."""
+
+    x: str
+
+    @model_serializer
+    def write(self) -> str:
+        """Return the text."""
+        return self.x
+
+
+class Secretly(BaseModel):
+    """The same, and its types do not say so."""
+
+    x: str
+
+    @model_serializer
+    def write(self) -> Any:
+        """Return the text."""
+        return self.x
+
+
+class Nullable(enum.Enum):
+    """A choice of null."""
+
+    A = "a"
+    NONE = None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyError("Rome"), "malformed: $: the validator failed: KeyError: 'Rome'"),
+        (ZeroDivisionError(), "malformed: $: the validator failed: ZeroDivisionError"),
+        (SpeechlessError(), "malformed: $: "),
+    ],
+)
+def test_a_validator_that_fails_loses_only_its_row(error: Exception, expected: str) -> None:
+    """Whatever it raises, collect goes on; the row says what it was."""
+    output = choose_output(response_model=failing(error))
+
+    actual = read(output, '{"x": "y"}')
+
+    assert str(actual).startswith(expected)
+
+
+def test_an_interrupt_in_a_validator_is_one() -> None:
+    """Ctrl+C is never a row's fault."""
+    with pytest.raises(KeyboardInterrupt):
+        choose_output(response_model=failing(KeyboardInterrupt())).read('{"x": "y"}')
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (written(int, str, str), "reads 'x' as integer and its serializer writes string"),
+        (written(bool, str, str), "reads 'x' as boolean and its serializer writes string"),
+        (written(str, lambda _: None, None), "its serializer writes null"),
+        ({"n": written(int, str, str)}, "reads 'n.x' as integer"),
+        ({"n": AsText}, "reads 'n' as object and its serializer writes string"),
+        (AsText, "is written as string, not as an object"),
+        ({"x": SecretStr}, "holds a secret"),
+        ({"x": list[SecretBytes]}, "holds a secret"),
+    ],
+)
+def test_a_class_that_is_written_as_no_column_holds_it_is_refused(wish: Any, message: str) -> None:
+    """Before anything is sent: its answers could not be collected, or would be lost."""
+    with pytest.raises(OutputError) as caught:
+        choose_output(response_model=wish)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "expected"),
+    [
+        (
+            written(int, lambda v: f"{v}!"),
+            5,
+            'malformed: $.x: the model made "5!" of it, no integer',
+        ),
+        (written(float, lambda _: "abc"), 5, 'malformed: $.x: the model made "abc" of it, no numb'),
+        (written(float, lambda _: 10**400), 5, "malformed: $.x: the model made 1000"),
+        (written(bool, lambda _: "yes"), True, 'malformed: $.x: the model made "yes" of it, no'),
+        (written(dt.date, str, str), "2024-01-31", ("2024-01-31",)),
+        (
+            written(dt.date, lambda _: "31.1.24", str),
+            "2024-01-31",
+            "malformed: $.x: the model made",
+        ),
+        (written(Decimal, lambda v: f"{v:.2f}", str), 1.5, (1.5,)),
+        (written(Nullable, lambda v: v.name, str), "a", 'malformed: $.x: the model made "A" of it'),
+        (written(Nullable, lambda v: v.value), None, (None,)),
+        (written(dt.timedelta, lambda v: v.total_seconds(), float), "PT1M", ("60.0",)),
+        (written(list[int], lambda v: v[:1]), [1, 2], ([1],)),
+        (written(str, lambda _: None), "a", "malformed: $.x: the serializer left it out"),
+        (written(str, lambda _: 1 / 0), "a", "malformed: $: the serializer failed: "),
+        (Secretly, "a", "malformed: $: the model's serializer makes no object of the answer"),
+    ],
+)
+def test_what_a_serializer_writes_is_a_value_or_a_reason(
+    model: Any, said: Any, expected: tuple[Any, ...] | str
+) -> None:
+    """A serializer's wrong type is the row's status, and no value is lost silently."""
+    actual = read(choose_output(response_model=model), json.dumps({"x": said}))
+
+    assert str(actual).startswith(str(expected))
+
+
+def test_a_choice_written_twice_is_one_category() -> None:
+    """JSON Schema lets it pass, pandas does not."""
+    output = choose_output(response_model=object_schema(x={"enum": ["x", "y", "x"]}))
+
+    assert output.fields == (Field("x", "category", ("x", "y")),)
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"labels": ["a", "\ud800"]},
+        {"response_model": object_schema(x={"enum": ["a", "\ud800"]})},
+        {"response_model": object_schema(x={"type": "array", "items": {"const": "\ud800"}})},
+        {"response_model": {"x": Literal["a", "\ud800"]}},
+    ],
+)
+def test_choices_that_are_no_unicode_are_refused(wishes: Any) -> None:
+    """Before anything is sent: no request file holds them."""
+    with pytest.raises(OutputError):
+        choose_output(**wishes)
+
+
 # --- text and parsers -----------------------------------------------------------------------------
 
 
@@ -518,6 +687,39 @@ def test_a_parser_without_words_is_explained() -> None:
     output = choose_output(parser=refuse_silently)
 
     assert read(output, "x") == "malformed: the parser refused the answer"
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [(ValueError, "malformed: Mute"), (Exception, "malformed: the parser failed: Mute")],
+)
+def test_a_parsers_error_that_cannot_be_said_is_named(base: Any, expected: str) -> None:
+    """Its type is all there is to tell."""
+    mute = type("Mute", (base,), {"__str__": SpeechlessError.__str__})
+
+    def fail(_: str) -> Any:
+        raise mute
+
+    assert read(choose_output(parser=fail), "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"cut \\ud83d"', "cut \ufffd"),
+        ('{"\\ud83d": ["a", {"b": "\\ud83d"}]}', {"\ufffd": ["a", {"b": "\ufffd"}]}),
+    ],
+)
+def test_half_a_character_from_a_parser_is_replaced(text: str, expected: Any) -> None:
+    """However deep, and in keys: neither pandas nor a file can hold it."""
+    assert read(choose_output(parser=json.loads), text) == (expected,)
+
+
+def test_a_parsers_value_is_kept_and_not_copied() -> None:
+    """Whatever class it is of, where there is nothing to replace."""
+    made = {"a": [1, ("b", OrderedDict(c="é"))]}
+
+    assert choose_output(parser=lambda _: made).read("x")[0][0] is made
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,24 @@ def test_ordinary_classes_are_read_quickly(wanted: Any) -> None:
     assert quick(json.dumps({k: v for k, v in answer.items() if k in fields})) is not None
 
 
+class Looked(BaseModel):
+    s: str
+
+    @field_validator("s")
+    @classmethod
+    def look(cls, value: str) -> str:
+        return {"Paris": "FR"}[value]
+
+
+def test_a_validator_that_fails_leaves_the_answer_to_the_full_way() -> None:
+    """Which flags the row, whatever was raised."""
+    quick = quick_reader(choose_output(response_model=Looked))
+
+    assert quick is not None
+    assert quick('{"s": "Paris"}') == ("FR",)
+    assert quick('{"s": "Rome"}') is None
+
+
 @pytest.mark.parametrize("wanted", [Dumped, Computed, Open, Rich, Tree])
 def test_classes_that_answer_otherwise_than_they_read_take_the_long_way(wanted: Any) -> None:
     """What a dump changes, and what is nested, is left to pydantic as a whole."""
