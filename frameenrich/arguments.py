@@ -134,7 +134,7 @@ def import_named(option: str, name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard ends itself
         raise OutputError(
             f"{option} {name} cannot be imported: {type(error).__name__}: {error}.",
             "Check the module, the name in it, and the folder you are in.",

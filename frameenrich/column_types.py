@@ -26,6 +26,12 @@ class Forms:
 
     def array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
         """A chunk of the column that stands at a place, in the type that is known so far."""
+        try:
+            return self._array(place, column)
+        except UnicodeEncodeError:
+            return self._array(place, pd.Series(map(_encodable, column), dtype=object))
+
+    def _array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
         if place not in self._texts:
             try:
                 return self._typed(place, column)
@@ -87,6 +93,17 @@ _WITNESSES: tuple[tuple[Any, Any], ...] = (
     (pa.types.is_floating, 0.5),
     (pa.types.is_string, ""),
 )
+
+
+def _encodable(value: Any) -> Any:
+    """A cell without halves of surrogate pairs, as CSV has them: no Arrow text can hold those."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
+    return value
 
 
 def _json_texts(column: pd.Series) -> pa.Array:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -66,7 +67,7 @@ def content_of(file: IO[bytes], place: Place) -> Iterator[IO[bytes]]:
     try:
         whole: Any = gzip.GzipFile(fileobj=file, mode="rb") if place.compressed else file
         yield whole
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(
             f"{place.called} is not a whole gzip file: {error}.", "Check it.", path=place.path
         ) from None

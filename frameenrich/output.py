@@ -322,16 +322,16 @@ def _parsed(parser: Parser, text: str) -> Any:
         return _encodable(parser(text))
     except ValueError as error:
         raise MalformedError(_words(error) or "the parser refused the answer") from None
-    except Exception as error:  # noqa: BLE001 - a user's parser may raise anything; rows must live
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's parser may do anything
         raise MalformedError(f"the parser failed: {_described(error)}") from None
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     name, words = type(error).__name__, _words(error)
     return name if words in {"", name} else f"{name}: {words}"
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """What an error says; its type's name where it cannot even say it."""
     try:
         return str(_encodable(str(error)))

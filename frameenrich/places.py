@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from frameenrich.errors import InputError
 
@@ -60,13 +60,17 @@ def locate(path: str, wanted: str | None = None, *, like: Place | None = None) -
     Raises
     ------
     InputError
-        Nothing says.
+        Nothing says, or there is no such format.
 
     Examples
     --------
     >>> locate("goods.csv.gz"), locate("-", like=locate("goods.jsonl")).format
     (Place(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
     """
+    if wanted is not None and wanted not in get_args(Format):
+        raise InputError(
+            f"--format {wanted} is no format.", "Use csv, tsv, jsonl or parquet.", path=path
+        )
     name = os.path.basename(path).lower()
     stem = name.removesuffix(".gz")
     told = _ENDINGS.get(os.path.splitext(stem)[1])
@@ -136,6 +140,22 @@ def _files_in(folder: str) -> list[str]:
             path=folder,
         )
     return [entry.path for entry in shown]
+
+
+def check_other(source: str, target: Place) -> None:
+    """Refuse a result that would replace the file that it is made of.
+
+    Raises
+    ------
+    InputError
+        Both are the same file.
+    """
+    if not target.is_stream and os.path.realpath(source) == os.path.realpath(target.path):
+        raise InputError(
+            f"{target.path} would be replaced by its own answers.",
+            "Have them written to another file.",
+            path=target.path,
+        )
 
 
 def check_apart(source: str, places: Sequence[Place], target: Place) -> None:

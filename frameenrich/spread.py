@@ -1,12 +1,15 @@
-"""Groups of options as one parameter of a command: each field becomes an option of its own."""
+"""Groups of options as one parameter of a command: each field becomes an option of its own.
+
+And back: `words_of` says what somebody would have to type to get a group.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
-from typing import Any, get_type_hints
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,3 +43,30 @@ def _taken(kind: Any, name: str, found: dict[str, Any]) -> Any:
     if not isinstance(kind, type) or not is_dataclass(kind):
         return found[name]
     return kind(**{n: _taken(k, n, found) for n, (k, _) in _options_of(kind)})
+
+
+def words_of(group: Any) -> list[str]:
+    """The words of a command line that give these options; none for what is so by default."""
+    hints = get_type_hints(type(group), include_extras=True)
+    words: list[str] = []
+    for field in fields(group):
+        value = getattr(group, field.name)
+        if is_dataclass(value):
+            words += words_of(value)
+        elif value != field.default:
+            words += _told(_option_of(field.name, hints[field.name]), value)
+    return words
+
+
+def _option_of(name: str, hint: Any) -> str:
+    """What an option is called: as its declaration says first, else as its field is."""
+    info = get_args(hint)[1]
+    own = (each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str))
+    return next(own, f"--{name.replace('_', '-')}")
+
+
+def _told(option: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [option.split("/")[0 if value else 1]]
+    values = value if isinstance(value, list) else [value]
+    return [word for each in values for word in (option, str(each))]

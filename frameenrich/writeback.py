@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.column_types import Forms
-from frameenrich.errors import FrameEnrichError, InputError
+from frameenrich.errors import FrameEnrichError, InputError, OutputError
 from frameenrich.places import DELIMITERS, Place
 from frameenrich.records import (
     Record,
@@ -73,6 +73,10 @@ class Filled:
     def names(self) -> list[str]:
         """All columns of the result."""
         return [*self.chunk.columns, *self.added]
+
+    def heads(self, *, safe: bool) -> list[str]:
+        """What the columns that come after the table's own are called in a header."""
+        return [without_formula(name) for name in self.added] if safe else self.added
 
     def answered(self, *, safe: bool) -> Iterator[dict[str, Any]]:
         """The answers' cells of each row, every null as None."""
@@ -185,16 +189,18 @@ def write_chunks(fill: Fill, place: Place, *, safe: bool = False) -> None:
 
     Raises
     ------
+    OutputError
+        The answers of one chunk have other columns than those before it.
     FrameEnrichError
         The source changed since it was read, or the file cannot be written.
     """
     safe = safe and place.format in DELIMITERS
     try:
         if place.format == "parquet":
-            _write_parquet(fill, place)
+            _write_parquet(lambda: _alike(fill()), place)
             return
         with _whole_table(place) as file:
-            for filled in fill():
+            for filled in _alike(fill()):
                 for piece in _pieces(filled, place, safe=safe):
                     file.write(piece)
     except BrokenPipeError:  # who reads standard output has had enough
@@ -205,6 +211,24 @@ def write_chunks(fill: Fill, place: Place, *, safe: bool = False) -> None:
             "Make room, or choose another file; the answers are kept in the store.",
             path=place.path,
         ) from error
+
+
+def _alike(chunks: Iterable[Filled]) -> Iterator[Filled]:
+    """The chunks, as long as all have the same columns: a table has one header, one schema."""
+    first: list[str] | None = None
+    for filled in chunks:
+        names = list(filled.answers.columns)
+        first = names if first is None else first
+        if names != first:
+            pairs = zip([*names, None], [*first, None], strict=False)
+            name = next(has or wanted for has, wanted in pairs if has != wanted)
+            raise OutputError(
+                f"The answers' column {name!r} is not there, or elsewhere, in some of the rows.",
+                "Collect with a parser whose keys are no column of the job's; nothing that was "
+                "answered is lost.",
+                column=name,
+            )
+        yield filled
 
 
 @contextlib.contextmanager
@@ -252,7 +276,23 @@ def _compressing(file: IO[bytes], place: Place) -> Iterator[IO[bytes]]:
 
 def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
     was, now = before.iloc[:, column], after.iloc[:, column]
-    return bool(was.dtype == now.dtype and was.equals(now))
+    return bool(was.dtype == now.dtype and (was.equals(now) or _is_shared(was, now)))
+
+
+def _is_shared(was: pd.Series, now: pd.Series) -> bool:
+    """Whether both are the very same Arrow data, which may hold NaN: that equals nothing."""
+    if not isinstance(was.dtype, pd.ArrowDtype):
+        return False
+    return _memory_of(was) == _memory_of(now)
+
+
+def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:
+    """Where each piece of an Arrow column lies."""
+    pieces = pa.chunked_array(pa.array(column.array)).chunks
+    return [
+        (piece.offset, len(piece), *(each.address if each else 0 for each in piece.buffers()))
+        for piece in pieces
+    ]
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -277,7 +317,7 @@ def _csv_beside(filled: Filled, place: Place, *, safe: bool) -> Iterator[bytes]:
             changed = {i: text for i, text in new.items() if text != record.cells[i]}
             yield with_cells(record, changed, [told[name] for name in filled.added], delimiter)
         elif record.cells:
-            yield with_cells(record, {}, filled.added, delimiter)
+            yield with_cells(record, {}, filled.heads(safe=safe), delimiter)
         else:
             yield record.raw.encode()
 
@@ -303,7 +343,7 @@ def _csv_anew(filled: Filled, place: Place, *, safe: bool) -> Iterator[bytes]:
         return cells.encode("utf-8", "replace") + b"\n"
 
     if filled.chunk.number == 0:
-        yield line(filled.names)
+        yield line([*filled.chunk.columns, *filled.heads(safe=safe)])
     for row in filled.rows(safe=safe):
         yield line(map(cell_text, row))
 

@@ -6,11 +6,13 @@ import base64
 import contextlib
 import csv
 import fcntl
+import gzip
 import io
 import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -384,6 +386,18 @@ def test_safe_csv_neutralises_formulas(server: BatchServer) -> None:
     assert refused.exit_code == 2
 
 
+def test_halves_of_surrogate_pairs_reach_parquet_replaced(server: BatchServer) -> None:
+    """In a cell and inside of one, as CSV has them; paid for once."""
+    Path("odd.jsonl").write_text('{"title": "\\ud800", "in": [{"\\udc00": "\\ud800x"}]}\n')
+    ask = ["-t", "{{ title }}", "-m", "m", *FAST]
+    done = frameenrich("run", "odd.jsonl", "out.parquet", *ask)
+
+    assert done.returncode == 0, done.stderr
+    (row,) = pq.read_table("out.parquet").to_pylist()
+    assert (row["title"], row["in"]) == ("?", [{"?": "?x"}])
+    assert set(server.executed.values()) == {1}
+
+
 # --- exit codes ---------------------------------------------------------------------------------
 
 
@@ -422,6 +436,8 @@ def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None
         (["mugs.csv", "out.csv", *ASK, "--parser", ""], "--parser  names nothing to import"),
         (["mugs.csv", "out.csv", *ASK, "--provider", "file"], "Use submit"),
         (["mugs.csv", "out.csv", *ASK, "--limit", "0"], "--limit"),
+        (["-", "-", "--format", "xml", *ASK], "--format xml is no format. Use csv, tsv, jsonl"),
+        (["mugs.csv", "out.csv", *ASK, "--format", "CSV.gz"], "--format CSV.gz is no format"),
         (["mugs.csv", "out.csv", *ASK, "--nonsense"], "--nonsense"),
         (["mugs.csv", "out.csv"], "--model"),
     ],
@@ -470,6 +486,56 @@ def test_a_timeout_is_3_and_the_same_command_goes_on(server: BatchServer) -> Non
     server.release()
     assert here(*arguments).exit_code == 0
     assert set(server.executed.values()) == {1}
+
+
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]])
+def test_a_timeout_holds_while_a_provider_answers_what_it_is_sent(
+    fresh: list[str], server: BatchServer
+) -> None:
+    """One call a request: after the time exit code 3, and what goes on asks only the rest."""
+    server.faults.add("slow", where="POST /v1/chat/completions", times="always", seconds=1.0)
+    Path("many.csv").write_text("title\n" + "".join(f"thing {n}\n" for n in range(100)))
+    live = ["--provider", "live", "--max-in-flight", "1", *fresh]
+
+    began = time.monotonic()
+    late = frameenrich("run", "many.csv", "out.csv", *ASK, *live, "--timeout", "3")
+    assert (late.returncode, time.monotonic() - began < 60) == (3, True), late.stderr
+
+    assert not Path("out.csv").exists()
+    hint = late.stderr.splitlines()[-1]
+    server.faults.clear()
+    words = shlex.split(hint.removeprefix("To go on: frameenrich "))
+    assert words[0] == ("collect" if fresh else "run")
+    words[words.index("--timeout") + 1] = "120"
+    done = here(*words)
+    assert done.exit_code == 0, done.stderr
+    assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok"] * 100
+    assert sum(server.executed.values()) <= 101  # one may have been on its way
+
+
+def test_a_timeout_holds_for_further_rounds(server: BatchServer) -> None:
+    """A round that is answered while it is sent keeps to what time is left."""
+    server.faults.add("malformed", where="*", content="no label", times="always")
+    Path("many.csv").write_text("title\n" + "".join(f"thing {n}\n" for n in range(100)))
+    run = ["run", "many.csv", "out.csv", *ASK, *LABELS, "--provider", "live"]
+    assert here(*run).exit_code == 0
+    server.faults.add("slow", where="POST /v1/chat/completions", times="always", seconds=1.0)
+    slow = [*run, "--max-in-flight", "1", "--max-rounds", "1", "--timeout", "1"]
+
+    began = time.monotonic()
+    late = frameenrich(*slow)
+    assert (late.returncode, time.monotonic() - began < 60) == (3, True), late.stderr
+
+
+def test_modules_of_the_user_that_end_the_process_are_2(server: BatchServer) -> None:
+    """A script without a guard, imported for a parser or a class, ends no command silently."""
+    Path("script.py").write_text("import sys\nsys.exit(3)\n")
+
+    for option in ("--parser", "--response-model"):
+        done = frameenrich("run", "mugs.csv", "out.csv", *ASK, option, "script:read")
+        assert done.returncode == 2
+        assert f"{option} script:read cannot be imported: SystemExit: 3." in done.stderr
+    assert server.requests == []
 
 
 def test_what_breaks_after_the_work_does_not_change_the_exit_code() -> None:
@@ -527,9 +593,55 @@ def test_ctrl_c_of_a_fresh_run_does_not_offer_to_pay_again(server: BatchServer) 
     assert child.returncode == 130
     hint = said.splitlines()[-1]
     assert re.fullmatch(
-        r"To go on: frameenrich collect --wait --store 'jobs here' llmbatch-\w+ mugs.csv out.csv",
+        r"To go on: frameenrich collect --wait --store 'jobs here' --poll-seconds 0.02 "
+        r"llmbatch-\w+ mugs.csv out.csv",
         hint,
     )
+
+
+def test_the_hint_of_a_fresh_run_has_every_option_that_collect_takes(server: BatchServer) -> None:
+    """What was to be written, and how to wait and to read, is as it was asked for."""
+    server.hold("in_progress")
+    kept = (
+        "--format csv --limit 2 --no-stream --usage --flatten --safe-csv --strict --max-rounds 1 "
+        "--timeout 60.0 --poll-seconds 0.02 --parser json:dumps --max-cost 5.0 --prices 1,2"
+    )
+    run = ["run", "-", "-", *ASK, "--param", "max_tokens=9", "--fresh", "--json", *kept.split()]
+    with subprocess.Popen(
+        [*COMMAND, *run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(MUGS.encode())
+        child.stdin.close()
+        child.stdin = None
+        until(lambda: server.batches)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        said = child.communicate(timeout=60)[1].decode()
+
+    words, _, note = said.splitlines()[-1].partition("  # ")
+    assert note == "with the same standard input"
+    assert re.sub(r"llmbatch-\w+", "JOB", words) == (
+        f"To go on: frameenrich collect --wait --json {kept} JOB - -"
+    )
+    job = re.findall(r"llmbatch-\w+", words)[0]
+    server.release()
+    done = frameenrich(*words.split()[4:], stdin=MUGS.encode())
+    assert (done.returncode, done.stdout.count(",ok,")) == (0, 2), done.stderr
+    assert json.loads(done.stderr)["job"] == job
+
+
+def test_the_hint_of_a_fresh_run_leaves_out_a_cap_without_rounds(server: BatchServer) -> None:
+    """``collect`` takes ``--max-cost`` for further rounds only."""
+    server.hold("in_progress")
+    money = ["--max-cost", "5", "--prices", "1,2", "--param", "max_tokens=9"]
+    done = frameenrich(
+        "run", "mugs.csv", "out.csv", *ASK, *FAST, *money, "--fresh", "--timeout", "0.3"
+    )
+
+    assert done.returncode == 3
+    hint = done.stderr.splitlines()[-1]
+    assert re.search(r"--timeout 0.3 --poll-seconds 0.02 --prices 1,2 llmbatch-\w+ mugs", hint)
 
 
 MOMENTS: dict[str, tuple[str, str] | None] = {
@@ -835,3 +947,44 @@ def test_ready_requests_without_out_give_the_jobs_id(server: BatchServer) -> Non
     assert bad.returncode == 2
     assert "The request at position 1: the request lacks 'body'" in bad.stderr
     assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("source", ["asked.jsonl", "asked.jsonl.gz", "-"])
+def test_limit_sends_the_first_requests_only(source: str, server: BatchServer) -> None:
+    """The rest is not looked at; a bad one among the first is told with its line."""
+    lines = ready("one", "two") + b"broken\n"
+    Path("asked.jsonl").write_bytes(lines)
+    Path("asked.jsonl.gz").write_bytes(gzip.compress(lines))
+
+    done = frameenrich("requests", source, "out.csv", "--limit", "2", *FAST, stdin=lines)
+    bad = frameenrich("requests", "asked.jsonl", "out.csv", "--limit", "3", *FAST)
+
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv("out.csv")["custom_id"].tolist() == ["one", "two"]
+    assert (bad.returncode, "asked.jsonl, line 3: this is not JSON" in bad.stderr) == (2, True)
+    assert len(server.batches) == 1
+
+
+def test_ready_requests_are_not_replaced_by_their_answers(server: BatchServer) -> None:
+    """The same file twice is refused before anything is sent, by whatever path."""
+    Path("asked.jsonl").write_bytes(ready("one"))
+    Path("same.jsonl").symlink_to("asked.jsonl")
+
+    for target in ("asked.jsonl", "./asked.jsonl", "same.jsonl"):
+        done = frameenrich("requests", "asked.jsonl", target)
+        assert (done.returncode, "its own answers" in done.stderr) == (2, True), done.stderr
+    assert Path("asked.jsonl").read_bytes() == ready("one")
+    assert server.requests == []
+
+
+def test_the_embedded_embedder_leaves_logging_to_the_caller() -> None:
+    """WordLlama sets up the root logger as it is imported; that is undone."""
+    script = (
+        "import logging; from frameenrich.providers.embedder import Embedder; Embedder()\n"
+        "assert (logging.root.handlers, logging.root.level) == ([], logging.WARNING)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr

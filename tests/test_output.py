@@ -832,3 +832,13 @@ def test_an_answer_cut_off_is_refused_with_the_reason_of_the_repaired_one(title:
     assert [read(output, value) for _, value in repaired] == [
         read(output, cut) for cut, _ in repaired
     ]
+
+
+def test_a_parser_that_would_end_the_program_ends_its_row() -> None:
+    """``sys.exit`` in a parser is one row's failure, and says so."""
+
+    def parser(text: str) -> str:
+        raise SystemExit(5)
+
+    with pytest.raises(MalformedError, match="the parser failed: SystemExit: 5"):
+        choose_output(parser=parser).read("x")

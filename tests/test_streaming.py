@@ -175,6 +175,19 @@ def test_usage_safe_csv_limit_and_strict(server: BatchServer) -> None:
     assert "malformed\t1" in strict[1].stderr
 
 
+def test_a_parquet_column_with_nan_stays_as_it_is() -> None:
+    """NaN equals nothing, but the column is the same one; so with an earlier collect's."""
+    kinds = {
+        "f": pa.array([0.5, float("nan"), None] * 50),
+        "l": pa.array([[float("nan")]] * 150, pa.list_(pa.float32(), 1)),
+    }
+    pq.write_table(pa.table({"title": [f"x{i}" for i in range(150)], **kinds}), "in.parquet")
+
+    both("in.parquet", "out.parquet")
+
+    assert pq.read_schema("streamed/out.parquet").field("l").type == pa.list_(pa.float32(), 1)
+
+
 def test_many_files_are_one_table() -> None:
     """In the order of their names, rows counted through, line ends mended; one file comes out."""
     Path("data").mkdir()

@@ -24,6 +24,9 @@ PRICES = (
     '007,12.50,2024-02-30,NA\r\n98765432109876543210,1e3,,"two\r\nlines"\r\n'
 )
 
+PACKED = gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)
+FLIPPED = PACKED[:12] + b"\xff" + PACKED[13:]
+
 
 def frame_of(path: Path, data: bytes | str, **options: Any) -> pd.DataFrame:
     """What is read from a file of that content."""
@@ -187,6 +190,7 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9],
             "x.csv.gz is not a whole gzip file",
         ),
+        ("x.csv.gz", FLIPPED, "x.csv.gz is not a whole gzip file: Error -3"),
         ("x.parquet", "PAR1 not", "x.parquet cannot be read as Parquet"),
         ("x.parquet", "", "x.parquet cannot be read as Parquet"),
     ],

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frameenrich.errors import FrameEnrichError, InputError
+from frameenrich.errors import FrameEnrichError, InputError, OutputError
 from frameenrich.places import locate
+from frameenrich.table_chunks import Chunk
 from frameenrich.tables import read_table
-from frameenrich.writeback import check_writable, write_table
+from frameenrich.writeback import Filled, check_writable, write_chunks, write_table
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"
 ODD = (
@@ -210,6 +212,38 @@ def test_safe_csv_neutralises_answers_only(tmp_path: Path) -> None:
     )
     assert "=1+1\t\"'=HYPERLINK" in (tmp_path / "out.tsv").read_text()
     assert '=1+1,"=HYPERLINK' in (tmp_path / "plain.csv").read_text()
+
+
+@pytest.mark.parametrize("source", ["in.csv", "in.jsonl"])
+def test_safe_csv_neutralises_the_names_of_the_models_columns(source: str, tmp_path: Path) -> None:
+    """A parser may make columns of an answer's keys; the table's own names stay."""
+    (tmp_path / "in.csv").write_text("=own\n1\n")
+    (tmp_path / "in.jsonl").write_text('{"=own": 1}\n')
+    with read_table(locate(str(tmp_path / source))) as table:
+        answered = table.frame.assign(**{"=HYPERLINK(1)": pd.Series(["=x"], dtype="string")})
+        write_table(table, answered, locate(str(tmp_path / "out.csv")), safe=True)
+        write_table(table, answered, locate(str(tmp_path / "plain.csv")))
+
+    assert (tmp_path / "out.csv").read_text() == "=own,'=HYPERLINK(1)\n1,'=x\n"
+    assert (tmp_path / "plain.csv").read_text() == "=own,=HYPERLINK(1)\n1,=x\n"
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.parquet", "out.jsonl"])
+@pytest.mark.parametrize("later", [{"x": ["q"]}, {"x": ["q"], "y": [1], "z": [2]}, {"y": [1]}])
+def test_chunks_whose_columns_differ_are_refused(
+    later: dict[str, list[Any]], target: str, tmp_path: Path
+) -> None:
+    """No header that some rows do not fit, no schema that is sought for ever, no half a file."""
+    both: list[Any] = [{"x": ["p"], "y": [1]}, later]
+
+    def fill() -> Iterator[Filled]:
+        for i, answers in enumerate(both):
+            own = pd.DataFrame({"a": [i]})
+            yield Filled(Chunk(i, i, ["a"], None, own=own), pd.DataFrame(answers))
+
+    with pytest.raises(OutputError, match=r"The answers' column '[xyz]' is not there"):
+        write_chunks(fill, locate(str(tmp_path / target)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_lines_keep_their_bytes(tmp_path: Path) -> None:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frameenrich.errors import ParameterError
-from frameenrich.options import Asking, Embedding, Reading, Sending, Streaming, Writing
+from frameenrich.options import (
+    Answering,
+    Asking,
+    Embedding,
+    Reading,
+    Sending,
+    Streaming,
+    Writing,
+)
+from frameenrich.spread import words_of
 from frameenrich.terminal import as_line, print_rows, printable, say
 
 if TYPE_CHECKING:
@@ -110,16 +122,55 @@ def send(
 
 def can_go_on(ctx: typer.Context, *, again: bool = True) -> None:
     """Note how to go on after an interrupt, a time-out or a failure of the provider."""
-    own = shlex.join(["frameenrich", *sys.argv[1:]])
-    if "-" in sys.argv[1:]:
-        own += "  # with the same standard input"
+    own = _command(sys.argv[1:])
     ctx.meta[GO_ON] = own if again else "frameenrich jobs lists what was sent; then collect it."
 
 
-def collect_command(job: Job, source: str, target: str, store: str | None) -> str:
+def _command(words: list[str]) -> str:
+    """What to type, with what else it takes."""
+    typed = shlex.join(["frameenrich", *words])
+    return f"{typed}  # with the same standard input" if "-" in words else typed
+
+
+def collect_command(
+    job_id: str,
+    places: tuple[str, str],
+    wishes: Asking | Embedding,
+    sending: Sending,
+    reading: Streaming,
+    writing: Writing,
+    store: str | None,
+    *,
+    as_json: bool,
+) -> str:
     """What goes on with a job that another ``run --fresh`` would pay for again."""
-    where = ["--store", store] if store else []
-    return shlex.join(["frameenrich", "collect", "--wait", *where, job.id, source, target])
+    answering = wishes.answering if isinstance(wishes, Asking) else Answering()
+    spending = sending.spending
+    if not writing.max_rounds:  # collect takes a cap for further rounds only
+        spending = replace(spending, max_cost=None)
+    options = ["--wait", *(["--store", store] if store else []), *(["--json"] if as_json else [])]
+    for group in (reading, writing, answering, spending):
+        options += words_of(group)
+    return _command(["collect", *options, job_id, *places])
+
+
+@contextlib.contextmanager
+def in_time(writing: Writing) -> Iterator[None]:
+    """Have ``--timeout`` hold for all of a command: sending, too, may be what takes the time."""
+    from frameenrich.providers.base import patience  # noqa: PLC0415 - heavy
+
+    with patience(math.inf if writing.timeout is None else writing.timeout):
+        yield
+
+
+def collect_wishes(writing: Writing) -> dict[str, Any]:
+    """The keyword arguments of ``collect``, with the time that `in_time` has left."""
+    from frameenrich.providers.base import patience_left  # noqa: PLC0415 - heavy
+
+    wishes = writing.wishes()
+    if writing.timeout is not None:
+        wishes["timeout"] = max(0.0, round(patience_left(), 2))
+    return wishes
 
 
 def finish(
@@ -133,7 +184,7 @@ def finish(
     as_json: bool,
 ) -> None:
     """Collect, write, and tell what became of the rows."""
-    wishes = {**writing.wishes(), **(asked or {}), "wait": wait}
+    wishes = {**collect_wishes(writing), **(asked or {}), "wait": wait}
     fates = table.write_answers(job, there, safe=writing.safe_csv, **wishes)
     tell_all(job, fates, there, writing, as_json=as_json)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +16,9 @@ from frameenrich.commands.shared import (
     JobId,
     Source,
     can_go_on,
+    collect_wishes,
     finish,
+    in_time,
     job_ids,
     newest_id,
     opened,
@@ -84,21 +89,39 @@ def requests(
 
     The same command again goes on where it stopped, and pays for nothing twice.
     """
-    from frameenrich.verbs import submit_requests  # noqa: PLC0415 - heavy
-
-    there = None if target is None else target_of(target, reading, writing)
-    can_go_on(ctx, again=not sending.fresh)
-    lines = sys.stdin.buffer if source == "-" else source
-    job = submit_requests(lines, name=name, **answering.wishes(), **sending.wishes(), store=store)
-    if there is None:
-        typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
-        return
-    from frameenrich.streaming import Fates  # noqa: PLC0415 - heavy
+    from frameenrich.places import check_other  # noqa: PLC0415 - heavy
+    from frameenrich.streaming import Fates  # noqa: PLC0415
+    from frameenrich.verbs import submit_requests  # noqa: PLC0415
     from frameenrich.writeback import write_frame  # noqa: PLC0415
 
-    answered = job.collect(wait=True, **writing.wishes())
+    there = None if target is None else target_of(target, reading, writing)
+    if there is not None:
+        check_other(source, there)
+    can_go_on(ctx, again=not sending.fresh)
+    lines = sys.stdin.buffer if source == "-" else source
+    wishes = {"name": name, **answering.wishes(), **sending.wishes(), "store": store}
+    with in_time(writing):
+        job = submit_requests(_first(lines, reading.limit), **wishes)
+        if there is None:
+            typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+            return
+        answered = job.collect(wait=True, **collect_wishes(writing))
     write_frame(answered, there, safe=writing.safe_csv)
     tell_all(job, Fates().add(answered, job.spec.name), there, writing, as_json=as_json)
+
+
+def _first(requests: Any, limit: int | None) -> Any:
+    """The first requests of a file or a stream, each checked where it stands; all without limit."""
+    return requests if limit is None else _first_lines(requests, limit)
+
+
+def _first_lines(requests: Any, limit: int) -> Iterator[bytes]:
+    from frameenrich.ready import open_requests  # noqa: PLC0415 - heavy
+
+    with open_requests(requests) as ready:
+        for request in islice(ready, limit):
+            about = {"custom_id": request.custom_id, "method": "POST", "url": request.endpoint}
+            yield json.dumps(about).encode()[:-1] + b', "body": ' + request.body + b"}"
 
 
 @spread
@@ -131,7 +154,7 @@ def collect(
     *ids, source, target = places
     here, there = places_of(source, target, reading, writing)
     can_go_on(ctx)
-    with opened(here, reading) as table:
+    with opened(here, reading) as table, in_time(writing):
         job = open_job(ids[0], store) if ids else table.find_job(store)
         wait = wait or writing.timeout is not None
         asked = {**answering.wishes(), **spending.wishes()}

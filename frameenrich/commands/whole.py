@@ -14,6 +14,7 @@ from frameenrich.commands.shared import (
     can_go_on,
     collect_command,
     finish,
+    in_time,
     opened,
     places_of,
     send,
@@ -95,8 +96,18 @@ def _run(
         )
     here, there = places_of(source, target, reading, writing)
     can_go_on(ctx, again=not sending.fresh)
-    with opened(here, reading) as table:
-        job = send(table, wishes, sending, store)
-        if sending.fresh:
-            ctx.meta[GO_ON] = collect_command(job, source, target, store)
+
+    def can_collect(job_id: str | None) -> None:
+        if sending.fresh and job_id is not None:
+            ctx.meta[GO_ON] = collect_command(
+                job_id, (source, target), wishes, sending, reading, writing, store, as_json=as_json
+            )
+
+    with opened(here, reading) as table, in_time(writing):
+        try:
+            job = send(table, wishes, sending, store)
+        except BaseException as error:  # Ctrl-C, too
+            can_collect(getattr(error, "job_id", None))
+            raise
+        can_collect(job.id)
         finish(job, table, there, writing, wait=True, as_json=as_json)

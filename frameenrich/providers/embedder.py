@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -38,8 +39,7 @@ class Embedder:
 
     def __init__(self) -> None:
         try:
-            import wordllama  # noqa: PLC0415 - an extra
-
+            wordllama = _import_quietly()
             # Its own default looks elsewhere and then goes to the network (LOCAL_MODEL.md).
             folder = Path(wordllama.__file__).parent
             self._model: Any = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
@@ -75,6 +75,19 @@ class Embedder:
             yield from zip(
                 self._model.embed(some), (sum(e.attention_mask) for e in encoded), strict=True
             )
+
+
+def _import_quietly() -> Any:
+    """WordLlama; it sets up logging for the whole process, which is the caller's to do."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        import wordllama  # noqa: PLC0415 - an extra
+
+        return wordllama
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _without_surrogates(text: str) -> str:
