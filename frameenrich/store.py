@@ -83,8 +83,8 @@ class Store:
         with self._medium.reaching(self.root):
             try:
                 found = self.fs.ls(self.root, detail=True)  # no glob: the root may be "a[1]"
-            except FileNotFoundError:  # a bucket's folder ends with its last object, even meanwhile
-                return []
+            except (FileNotFoundError, NotADirectoryError):  # below a file there is no folder, too
+                return []  # and a bucket's folder ends with its last object, even meanwhile
         paths = [str(each["name"]).rstrip("/") for each in found if each["type"] != "file"]
         names = [path.split("/")[-1] for path in paths]
         return [name for name in names if not name.startswith(".") and self.has(name)]

@@ -634,6 +634,16 @@ def test_a_bucket_s_prefix_may_be_called_anything(name: str, bucket: Store) -> N
     assert Store(url).job_ids() == [job.id]
 
 
+def test_a_store_below_a_file_holds_no_jobs(tmp_path: Path) -> None:
+    """Reading it finds nothing; that nothing can be written there is told by who writes."""
+    (tmp_path / "file").write_text("in the way")
+    store = Store(tmp_path / "file" / "store")
+
+    assert store.job_ids() == []
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.check_writable()
+
+
 def test_a_store_in_two_file_systems_is_refused() -> None:
     """What fsspec would take for a chain is neither silently another place nor a bare error."""
     with pytest.raises(StoreError, match="two file systems at once"):
