@@ -42,6 +42,7 @@ _LEASE = ".lease.json"
 _LEFT_BEHIND = re.compile(
     r"\.lease\.json(\.proof)?|(round-\d+/)?shard-\d+\.(requests\.jsonl|batch\.json|responses\.jsonl)"
 )
+_IN_A_JOB = re.compile(r"\.lease\.json(\.proof)?|round-\d+")
 _BLOCK_BYTES = 8 << 20
 _PART_BYTES = 1 << 19
 _SMALL_BYTES = 1 << 20
@@ -77,6 +78,14 @@ class Bucket:
 
     def check_readable(self, root: str) -> None:
         """Nothing: a bucket has no folders, so that any prefix can hold jobs."""
+
+    def folders(self, root: str) -> list[str]:
+        """The names of the folders in it; none where nothing is, as when its last object goes."""
+        try:
+            found = self._fs.ls(root, detail=True)
+        except FileNotFoundError:
+            return []
+        return [e["name"].rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
 
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
@@ -209,13 +218,11 @@ class Bucket:
 
     def _sweep(self, root: str) -> None:
         """Clear away the folders that never became jobs and that nobody has touched for a day."""
-        try:
-            found = self._fs.ls(root, detail=True)
-        except FileNotFoundError:  # no store yet, or it lost its last object meanwhile
-            return
-        for folder in [each["name"].rstrip("/") for each in found if each["type"] == "directory"]:
-            staging = folder.rpartition("/")[2].startswith(DRAFT)
-            if not staging and self._objects.exists(f"{folder}/{SIDECAR}"):
+        for name in self.folders(root):
+            folder, staging = f"{root}/{name}", name.startswith(DRAFT)
+            if not staging and (
+                self._objects.exists(f"{folder}/{SIDECAR}") or self._is_other(folder)
+            ):
                 continue
             if self._age_seconds(folder, leases=staging) <= _STALE_SECONDS:
                 continue
@@ -225,6 +232,15 @@ class Bucket:
                 with contextlib.suppress(JobBusyError), self.lock(folder, 0.0):
                     if not self._objects.exists(f"{folder}/{SIDECAR}"):
                         self._clear(folder)
+
+    def _is_other(self, folder: str) -> bool:
+        """Whether something that no job has lies right in a folder: it may hold any amount more."""
+        try:
+            found = self._fs.ls(folder, detail=False)
+        except FileNotFoundError:  # somebody else swept it
+            return True
+        names = [str(path).rstrip("/").rpartition("/")[2] for path in found]
+        return not all(map(_IN_A_JOB.fullmatch, names))
 
     def _never_sent(self, folder: str) -> bool:
         """Whether nothing is in a folder but what a process leaves that dies before its sidecar.

@@ -54,6 +54,14 @@ class Disk:
                 f"The store {root} is no folder.", "Say which folder holds the jobs.", path=root
             )
 
+    def folders(self, root: str) -> list[str]:
+        """The names of the folders in it; none where it is not there."""
+        try:
+            with os.scandir(root) as entries:  # no pattern: a folder may be called "a[1]"
+                return [entry.name for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
         """A disk is there, but a file of it may not be readable; what is absent is the caller's."""

@@ -150,8 +150,8 @@ class JobHash:
     def hexdigest(self, spec: JobSpec, nonce: str) -> str:
         """32 hexadecimal digits."""
         same = replace(spec, max_enqueued_tokens=None, pace=None, max_cost=None, prices={})
-        same = replace(same, image_root=".")  # what images show is in the input hashes
-        what = same.to_json()  # neither pace nor money is identity
+        # Neither pace nor money is identity, nor where images lie: the input hashes know them.
+        what = replace(same, image_root=".").to_json()
         start = f"{what}\n{nonce}".encode("utf-8", "surrogatepass")
         return xxhash.xxh3_128_hexdigest(start + self._sums.astype("<u8").tobytes())
 

@@ -81,12 +81,7 @@ class Store:
         """The ids of all jobs here, in no particular order."""
         self._medium.check_readable(self.root)
         with self._medium.reaching(self.root):
-            try:
-                found = self.fs.ls(self.root, detail=True)  # no glob: the root may be "a[1]"
-            except (FileNotFoundError, NotADirectoryError):  # below a file there is no folder, too
-                return []  # and a bucket's folder ends with its last object, even meanwhile
-        paths = [str(each["name"]).rstrip("/") for each in found if each["type"] != "file"]
-        names = [path.split("/")[-1] for path in paths]
+            names = self._medium.folders(self.root)
         return [name for name in names if not name.startswith(".") and self.has(name)]
 
     def jobs(self) -> list[JobFolder]:

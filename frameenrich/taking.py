@@ -15,14 +15,15 @@ from frameenrich.parse import read_response, split_lines
 from frameenrich.store import JobFolder, ShardFolder
 
 _FILE = "file"
+_OK = 200
 _GZIP = b"\x1f\x8b"
 
 
 def take_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
     """Add a file's lines to the shards whose requests they answer; see `Job.import_responses`.
 
-    A shard whose batch still runs stays as it is, until all of its requests have a line: what the
-    batch brings home later is added, not lost.
+    A shard whose batch still runs stays as it is, until all of its requests have a good answer:
+    what the batch brings home later is added, not lost.
 
     Raises
     ------
@@ -33,9 +34,9 @@ def take_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
     owners = {custom_id: shard for shard, own in ids.items() for custom_id in own}
     found: dict[ShardFolder, list[bytes]] = {}
     for line in _lines_of(path):
-        custom_id = _custom_id(line)
-        if custom_id in owners:
-            found.setdefault(owners[custom_id], []).append(line)
+        response = read_response(line)
+        if response is not None and response.custom_id in owners:
+            found.setdefault(owners[response.custom_id], []).append(line)
     if not found:
         raise ResponsesError(
             f"No line of {os.fspath(path)} answers a request of the job {folder.id}.",
@@ -50,20 +51,16 @@ def take_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
 def _take(shard: ShardFolder, lines: Sequence[bytes], ids: Sequence[str]) -> None:
     known = set(split_lines(shard.read_responses()))
     shard.add_responses(line for line in lines if line not in known)
-    answered = {_custom_id(line) for line in (*known, *lines)}.intersection(ids)
+    heard = [response for line in {*known, *lines} if (response := read_response(line))]
+    good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
     batch = shard.batch
     at_work = (batch.id is not None or batch.creating) and not batch.ended
     elsewhere = shard.job.spec.provider == _FILE  # nothing will come but what is imported
-    if at_work and not elsewhere and len(answered) < len(ids):
+    if at_work and not elsewhere and not good.issuperset(ids):
         shard.save(batch.but(imported=True))
         return
-    counts = {"total": len(ids), "completed": len(answered)}
+    counts = {"total": len(ids), "completed": len(good.intersection(ids))}
     shard.save(batch.but(status=BatchStatus.COMPLETED, fetched=True, imported=True, **counts))
-
-
-def _custom_id(line: bytes) -> str | None:
-    response = read_response(line)
-    return None if response is None else response.custom_id
 
 
 def _lines_of(path: str | os.PathLike[str]) -> Iterable[bytes]:

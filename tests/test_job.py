@@ -567,6 +567,26 @@ def test_an_import_of_all_answers_ends_a_batch(
     assert out["llmbatch"].tolist() == [f"of {key}" for key in mugs.index]
 
 
+def test_an_import_of_errors_does_not_end_a_running_batch(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer, tmp_path: Path
+) -> None:
+    """Promise 4: what it brings home is paid for, and better than what was imported."""
+    server.hold("in_progress")
+    provider = OpenAIBatch(client, wait_seconds=0.01)
+    job = mugs.llmbatch.submit(ASK, "m", provider=provider, store=store)
+    error = {"response": {"status_code": 500, "body": {}}, "error": None}
+    lines = [json.dumps({"custom_id": f"row-{key}", **error}) for key in mugs.index]
+    (tmp_path / "errors.jsonl").write_text("\n".join(lines))
+
+    early = job.import_responses(tmp_path / "errors.jsonl").status()
+    server.release()
+    out = job.collect(mugs, wait=True, poll_seconds=0.01)
+
+    assert not early.ended
+    assert status_counts(out) == {"ok": 4}
+    assert set(server.executed.values()) == {1}
+
+
 @pytest.mark.parametrize("name", ["responses.jsonl", "requests.jsonl", "*"])
 def test_files_that_a_job_lost_are_told_not_taken_for_rows_status(
     name: str, client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
