@@ -24,6 +24,7 @@ from frameenrich.fingerprint import fingerprint
 from frameenrich.hashes import HASH_BYTES
 from frameenrich.images import image_cells
 from frameenrich.keys import find_keys, key_names, read_keys, show_key, sidecar_keys
+from frameenrich.merge import reserved_columns
 from frameenrich.model import HASHES, Batch, BatchStatus, JobSpec, Rejection, Result, RowStatus
 from frameenrich.output import Output
 from frameenrich.plan import prompt_of
@@ -118,6 +119,7 @@ def gather(
     Never raises for what a response holds: a broken line loses only itself.
     """
     lines = folder.sidecar(columns=list(LINE)) if lines is None else lines
+    output = output.reserving(reserved_columns(folder.spec.name), folder.spec.prefix)
     found = _Gathering(output, Tally(max(len(lines), 1), output.fields, details), details)
     custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
     slots = np.full(len(lines), -1, dtype=np.int64)

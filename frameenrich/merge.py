@@ -40,6 +40,11 @@ def usage_columns(name: str) -> list[str]:
     return [f"{name}_{what}" for what in _USAGE_COLUMNS]
 
 
+def reserved_columns(name: str) -> list[str]:
+    """The columns that tell of a row, not of its answer."""
+    return [f"{name}_status", f"{name}_error", *usage_columns(name)]
+
+
 def flat_columns(spec: JobSpec, output: Output) -> list[str]:
     """The columns that ``flatten=True`` makes of nested fields."""
     nested = [field for field in output.fields if field.inner]
@@ -111,8 +116,7 @@ def _refuse_reserved(columns: Iterable[str], spec: JobSpec) -> None:
     ColumnCollisionError
         Names them; a parser's keys and the names of flattened fields are known here only.
     """
-    reserved = {f"{spec.name}_status", f"{spec.name}_error", *usage_columns(spec.name)}
-    taken = [name for name in columns if name in reserved]
+    taken = [name for name in columns if name in reserved_columns(spec.name)]
     if taken:
         raise ColumnCollisionError(
             f"The answers would go to a column {taken[0]!r}, which tells of the row itself.",

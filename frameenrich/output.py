@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -71,11 +71,20 @@ class Output:
         The pydantic class, where the user gave one in this session.
     parser : callable or None
         ``str -> dict | value``; a `ValueError` from it flags the row ``malformed``.
+    reserved : frozenset of str
+        Keys that a parser must not give, since columns of the row's status are called so: they
+        often are the model's words, which must not stop the other rows.
     """
 
     spec: OutputSpec
     model: Any = None
     parser: Parser | None = None
+    reserved: frozenset[str] = frozenset()
+
+    def reserving(self, columns: Iterable[str], prefix: str) -> Output:
+        """The same, where a parser's keys, with the prefix before them, are none of the columns."""
+        own = (name.removeprefix(prefix) for name in columns if name.startswith(prefix))
+        return dataclasses.replace(self, reserved=frozenset(own))
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -113,7 +122,15 @@ class Output:
         if self.spec.kind == "text":
             return (text,), False
         if self.parser is not None:
-            return (_parsed(self.parser, text),), False
+            value = _parsed(self.parser, text)
+            taken = (
+                self.reserved.intersection(map(str, value)) if isinstance(value, Mapping) else ()
+            )
+            if taken:
+                raise MalformedError(
+                    f"the parser gave {min(taken)!r}, which tells of the row itself"
+                )
+            return (value,), False
         return self._read_label(text) if self._labels else self._read_object(text)
 
     def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:

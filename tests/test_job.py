@@ -417,6 +417,25 @@ def test_preview_shows_requests_and_sends_nothing(
     assert server.requests == []
 
 
+def test_a_model_cannot_stop_the_other_rows_by_what_it_calls_its_keys(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
+) -> None:
+    """A parser's keys are often the model's words; one that is ours flags its own row."""
+
+    def answer(body: dict[str, Any], custom_id: str) -> Reply:
+        del body
+        return Reply(content='{"llmbatch_status": "ok"}' if custom_id == "row-A2" else '{"n": 1}')
+
+    server.answer = answer
+    job = mugs.llmbatch.submit(ASK, "m", parser=json.loads, client=client, store=store)
+
+    out = mugs.llmbatch.collect(job, wait=True, poll_seconds=0.01)
+
+    assert out["llmbatch_status"].tolist() == ["ok", "malformed", "ok", "ok"]
+    assert "'llmbatch_status', which tells of the row itself" in out["llmbatch_error"].iloc[1]
+    assert out["n"].tolist() == [1, pd.NA, 1, 1]
+
+
 def test_a_preview_says_what_renders_row_by_row(mugs: pd.DataFrame) -> None:
     """Why, in what is printed and shown; of a template that renders together nothing is said."""
     shown = mugs.llmbatch.preview("{% block ask %}{{ title }}?{% endblock %}", "m")
