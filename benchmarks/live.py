@@ -30,7 +30,7 @@ import pandas as pd
 from aiohttp import web
 
 import frameenrich  # noqa: F401 - registers df.llmbatch
-from frameenrich.providers.live import LiveProvider
+from frameenrich.providers.live.provider import LiveProvider
 
 MODEL = "m"
 SYSTEM = "You sort products into departments. " * 20

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
         InputError,
         ProviderError,
     )
-    from frameenrich.housekeeping import clean, jobs
-    from frameenrich.job import Job
+    from frameenrich.jobs.clean import clean
+    from frameenrich.jobs.find import open_job
+    from frameenrich.jobs.job import Job
+    from frameenrich.jobs.submit import submit_requests
     from frameenrich.model import RowStatus
-    from frameenrich.verbs import open_job, submit_requests
+    from frameenrich.store.listing import jobs
 
 __version__ = "0.1.0"
 
@@ -45,13 +47,13 @@ _HOMES = {
     "FrameEnrichWarning": "errors",
     "FrameMismatchError": "errors",
     "InputError": "errors",
-    "Job": "job",
+    "Job": "jobs.job",
     "ProviderError": "errors",
     "RowStatus": "model",
-    "clean": "housekeeping",
-    "jobs": "housekeeping",
-    "open_job": "verbs",
-    "submit_requests": "verbs",
+    "clean": "jobs.clean",
+    "jobs": "store.listing",
+    "open_job": "jobs.find",
+    "submit_requests": "jobs.submit",
 }
 
 

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
+    StoreLike = str | os.PathLike[str] | None
     from pandas.io.formats.style import Styler
 
-    from frameenrich.cost import Estimate
-    from frameenrich.drive import JobStatus
-    from frameenrich.job import Job
+    from frameenrich.answers.output import Parser
+    from frameenrich.jobs.estimate import Estimate
+    from frameenrich.jobs.job import Job
+    from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.model import ImageDetail
-    from frameenrich.output import Parser
-    from frameenrich.plan import Template
-    from frameenrich.preview import Preview
-    from frameenrich.providers.base import Provider
-
-    StoreLike = str | os.PathLike[str] | None
+    from frameenrich.providers.protocol import Provider
+    from frameenrich.rendering.readable import Preview
+    from frameenrich.rendering.template_source import Template
 
 
 @pd.api.extensions.register_dataframe_accessor("llmbatch")
@@ -177,9 +176,9 @@ class LLMBatch:
         >>> job.id.startswith("llmbatch-"), len(job.requests)
         (True, 1)
         """
-        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.jobs.submit import submit  # noqa: PLC0415 - nothing but pandas at import
 
-        return story.submit(
+        return submit(
             self._frame,
             template,
             model,
@@ -287,9 +286,9 @@ class LLMBatch:
         <BLANKLINE>
         -> columns: llmbatch, llmbatch_status, llmbatch_error
         """
-        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.jobs.before_paying import preview  # noqa: PLC0415 - nothing but pandas at import
 
-        return story.preview(self._frame, template, model, n=n, **options)
+        return preview(self._frame, template, model, n=n, **options)
 
     def estimate(self, template: Template, model: str, **options: Any) -> Estimate:
         """What a `submit` would send and cost; sends and writes nothing, and takes no key.
@@ -328,9 +327,9 @@ class LLMBatch:
         cost, batch        at most $0.0000048
         cost, live         at most $0.0000096
         """
-        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.jobs.before_paying import estimate  # noqa: PLC0415 - nothing but pandas at import
 
-        return story.estimate(self._frame, template, model, **options)
+        return estimate(self._frame, template, model, **options)
 
     def pilot(
         self,
@@ -370,20 +369,20 @@ class LLMBatch:
         Look first, then pay for the rest: ``df.llmbatch.pilot("Colour of {{ title }}?", "m")``,
         and ``df.llmbatch.submit("Colour of {{ title }}?", "m")`` with the same options.
         """
-        from frameenrich.pilot import pilot  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.jobs.before_paying import pilot  # noqa: PLC0415 - nothing but pandas at import
 
         return pilot(self._frame, template, model, n=n, seed=seed, usage=usage, **options)
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
-        from frameenrich import verbs as story  # noqa: PLC0415 - nothing but pandas at import
-        from frameenrich.job import Job  # noqa: PLC0415
+        from frameenrich.jobs.find import find_job, open_job  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.jobs.job import Job  # noqa: PLC0415
 
         if isinstance(job, Job):
             return job
         if job is not None:
-            return story.open_job(job, store, client=client)
-        return story.find_job(self._frame, store, client=client)
+            return open_job(job, store, client=client)
+        return find_job(self._frame, store, client=client)
 
     def collect(
         self,
@@ -521,6 +520,6 @@ class LLMBatch:
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
         """The jobs of the store, the newest first."""
-        from frameenrich import housekeeping  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.store.listing import jobs  # noqa: PLC0415 - nothing but pandas at import
 
-        return housekeeping.jobs(store)
+        return jobs(store)

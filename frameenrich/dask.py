@@ -3,7 +3,7 @@
 Partitions render on the workers, straight into the store, which every worker has to see: a folder
 that all mount at the same place, or a bucket. The process that calls makes all paid calls, from
 what is in the store; no client, key or provider ever travels. What a worker does is
-`frameenrich.parts.write_part` and `frameenrich.collect.Collector`, as for any frame in parts.
+`prepare.parts.write_part` and `lifecycle.collect.Collector`, as for any frame in parts.
 """
 
 from __future__ import annotations
@@ -19,24 +19,29 @@ import pandas as pd
 import pyarrow as pa
 from dask.dataframe.extensions import register_dataframe_accessor
 
-from frameenrich import housekeeping
-from frameenrich import verbs as story
-from frameenrich.budget import Counts, count_frame
-from frameenrich.collect import Collector
+from frameenrich.answers.output import Output
 from frameenrich.errors import JobNotFoundError
-from frameenrich.job import Job, StoreLike
+from frameenrich.jobs.before_paying import estimate_parts, preview
+from frameenrich.jobs.estimate import Counts, count_frame
+from frameenrich.jobs.find import find_job, open_job
+from frameenrich.jobs.job import Job
+from frameenrich.jobs.submit import RootedFolder, submit_parts
+from frameenrich.lifecycle.collect import Collector
 from frameenrich.model import JobSpec
-from frameenrich.output import Output
-from frameenrich.parts import Part, Stage, write_part
-from frameenrich.plan import Plan, Template
-from frameenrich.store import JobFolder, Store
+from frameenrich.prepare.options import Plan
+from frameenrich.prepare.parts import Part, PartsFolder, write_part
+from frameenrich.rendering.template_source import Template
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.listing import jobs
+from frameenrich.store.store import Store, StoreLike
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
-    from frameenrich.cost import Estimate
-    from frameenrich.drive import JobStatus
-    from frameenrich.preview import Preview
+    from frameenrich.jobs.estimate import Estimate
+    from frameenrich.lifecycle.wait import JobStatus
+    from frameenrich.rendering.readable import Preview
+
 
 _LOOKED_AT = 1000
 """So many rows of each partition are looked at to find the frame's job."""
@@ -102,7 +107,7 @@ class DaskAccessor:
         >>> ddf.llmbatch.collect(job).compute()["llmbatch_status"].tolist()
         ['pending', 'pending', 'pending']
         """
-        return story.submit_parts(
+        return submit_parts(
             lambda stage: _written(self._frame, stage),
             self._columns,
             template,
@@ -197,7 +202,7 @@ class DaskAccessor:
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
         """The jobs of the store, the newest first."""
-        return housekeeping.jobs(store)
+        return jobs(store)
 
     def estimate(self, template: Template, model: str, **options: Any) -> Estimate:
         """What a `submit` would send and cost; the workers count, nothing is sent or written.
@@ -207,7 +212,7 @@ class DaskAccessor:
         template, model, **options
             As `submit` takes them.
         """
-        return story.estimate_parts(
+        return estimate_parts(
             lambda spec: _counted(self._frame, spec),
             self._columns,
             template,
@@ -218,18 +223,18 @@ class DaskAccessor:
     def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
         """The first `n` requests as they would be sent, of the first partition that has rows."""
         rows = next((rows for _, rows in _heads(self._frame, n)), _empty(self._frame))
-        return story.preview(rows, template, model, n=n, **options)
+        return preview(rows, template, model, n=n, **options)
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
         if isinstance(job, Job):
             return job
         if job is not None:
-            return story.open_job(job, store, client=client)
+            return open_job(job, store, client=client)
         for part, rows in _heads(self._frame, _LOOKED_AT):
             with contextlib.suppress(JobNotFoundError):  # these rows may all be newer than the job
-                return story.find_job(rows, store, part=part, client=client)
-        return story.find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
+                return find_job(rows, store, part=part, client=client)
+        return find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
 
 
 def _rooted(options: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +253,7 @@ class _RootedCollector(Collector):
     @property
     def folder(self) -> JobFolder:
         """The job's folder."""
-        return story.RootedFolder(Store(self.url), self.job_id, self.image_root)
+        return RootedFolder(Store(self.url), self.job_id, self.image_root)
 
 
 def _collector(job: Job, **options: Any) -> Collector:
@@ -277,7 +282,7 @@ def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
     return [task(part, number) for number, part in enumerate(frame.to_delayed())]
 
 
-def _written(frame: DataFrame, stage: Stage) -> Iterable[Part]:
+def _written(frame: DataFrame, stage: PartsFolder) -> Iterable[Part]:
     """Have every partition written, where the cluster has a worker for it."""
 
     def write(rows: pd.DataFrame, number: int) -> Part:

@@ -15,13 +15,20 @@ from frameenrich.errors import ParameterError
 Json = Any
 """A value that ``json.loads`` could have returned."""
 
+
 OnNull = Literal["raise", "empty", "skip"]
+
+
 BYTES_PER_TOKEN = 4
 """For pacing only: request bytes hold JSON too, so this counts rather too many tokens."""
 
+
 ImageDetail = Literal["low", "high", "auto"]
+
+
 MAX_IMAGE_BYTES = 20_000_000
 """How large an image may be where nothing else is said."""
+
 
 OutputKind = Literal["text", "labels", "schema", "parser", "embedding", "moderation"]
 
@@ -54,6 +61,7 @@ class RowStatus(StrEnum):
 
 
 FLAGGED = frozenset(RowStatus) - {RowStatus.OK, RowStatus.PENDING, RowStatus.SKIPPED}
+
 
 STATUS_ORDER = [
     *(status for status in RowStatus if status.flagged),
@@ -227,7 +235,7 @@ class Pace:
 
 
 HASHES = 2
-"""How hashes are made now: of digests (`frameenrich.hashes`); in version 1 of whole bodies."""
+"""How hashes are made now: of digests (`identity.hashes`); in version 1 of whole bodies."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +328,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     ``values`` holds one value per output column, in their order; ``raw`` is the answer's text.
     ``status_code`` is the HTTP status of a ``failed`` request, where there was one; ``confidence``
-    is how sure the model was of a label (`frameenrich.confidence`).
+    is how sure the model was of a label (`frameenrich.answers.confidence`).
     """
 
     custom_id: str

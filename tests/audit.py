@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 from batch_server import BatchServer
 
-from frameenrich.job import Job
+from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
 
 ASK = "Which department sells {{ title }}?"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from frameenrich.block import STATUSES, USAGE, Block
-from frameenrich.chunks import ChunkReader
+from frameenrich.answers.output import Output
+from frameenrich.answers.reader import ResponseReader
+from frameenrich.answers.result_table import DETAILS, STATUSES, USAGE, ParsedLines
 from frameenrich.model import Result, RowStatus, Usage
-from frameenrich.output import Output
-from frameenrich.tally import DETAILS
 
 
-def results_of(block: Block) -> list[Result | None]:
+def results_of(block: ParsedLines) -> list[Result | None]:
     """Return each line's result, made of the block's columns; None for a line without a row."""
     names = [name for name in DETAILS if name != "answer_id"]
     told = [dict(zip(names, cells, strict=True)) for cells in zip(*map(block.detail, names))]  # noqa: B905 - no line, no cells
@@ -33,4 +32,4 @@ def _result(custom_id: str, status: RowStatus, values: Any, told: dict[str, Any]
 def read_lines(lines: Sequence[bytes], output: Output) -> list[Result | None]:
     """Return what lines come to that are read together, as a chunk of a file."""
     chunk = b"".join(line + b"\n" for line in lines)
-    return results_of(ChunkReader(output, DETAILS).read(chunk))
+    return results_of(ResponseReader(output, DETAILS).read(chunk))

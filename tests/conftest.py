@@ -14,7 +14,7 @@ from batch_server import BatchServer
 from hypothesis import settings
 
 import frameenrich  # noqa: F401 - registers df.llmbatch
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
 ROOT = Path(__file__).parent.parent

@@ -35,12 +35,12 @@ import pandas as pd
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
 from object_server import BUCKET, object_server
 
-import frameenrich.verbs  # noqa: F401 - loaded here once, so that forks need not
+import frameenrich.jobs.submit  # noqa: F401 - loaded here once, so that forks need not
 from frameenrich.model import Limits
-from frameenrich.providers.anthropic_batch import AnthropicBatch
+from frameenrich.providers.anthropic.batch import AnthropicBatch
 from frameenrich.providers.dialects import TOGETHER
-from frameenrich.providers.live import LiveProvider
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.live.provider import LiveProvider
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 ROWS = 6
 ROWS_A_SHARD = 3

@@ -25,7 +25,7 @@ from PIL import Image as Pillow
 from pydantic import BaseModel
 
 import frameenrich
-from frameenrich.demo import read_catalogue
+from frameenrich.cli.demo import read_catalogue
 
 ASK = """Read this product for our catalogue.
 Title: {{ title }}

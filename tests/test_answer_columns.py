@@ -19,12 +19,12 @@ from conftest import DEPARTMENTS, status_counts
 from pydantic import BaseModel, Field
 
 import frameenrich
-from frameenrich.confidence import label_confidence
+from frameenrich.answers.confidence import label_confidence
+from frameenrich.answers.output import MalformedError, Output
 from frameenrich.errors import ColumnCollisionError, ParameterError
-from frameenrich.forms import choose_output
-from frameenrich.job import Job
+from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
-from frameenrich.output import MalformedError, Output
+from frameenrich.prepare.output_options import output_from_options
 
 FAST: dict[str, Any] = {"poll_seconds": 0.01}
 
@@ -178,12 +178,12 @@ def test_a_later_session_reads_the_same_types(store: Path) -> None:
 
 def test_a_moment_at_the_edge_of_the_calendar_is_a_moment() -> None:
     """The first hours of year 1 in the east are before it in UTC: a cell still, and no crash."""
-    from frameenrich.merge import typed
-    from frameenrich.output import Field as Column
+    from frameenrich.answers.columns import to_series
+    from frameenrich.answers.output import Field as Column
 
     texts = ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "2024-05-01T12:00:00"]
 
-    column = typed(texts, Column("t", "datetime"))
+    column = to_series(texts, Column("t", "datetime"))
 
     assert str(column.dtype) == "datetime64[us, UTC]"
     assert column.notna().all()
@@ -221,7 +221,7 @@ def test_repaired_says_whether_the_json_was_mended(text: str, repaired: bool, st
 @pytest.mark.parametrize("session", ["with the class", "without it"])
 def test_choices_are_matched_by_case_and_spacing_however_deep(session: str) -> None:
     """In lists, nested and optional objects; what differs in more than that is never guessed."""
-    output = choose_output(response_model=Thing)
+    output = output_from_options(response_model=Thing)
     if session == "without it":
         output = Output(output.spec)
     sizes, office = [{"width": 1, "unit": " CM "}], {"width": 1, "unit": "In"}

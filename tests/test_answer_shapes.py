@@ -18,10 +18,10 @@ import pytest
 from blocks import read_lines
 from pydantic import BaseModel, Field
 
-from frameenrich.forms import choose_output
+from frameenrich.answers.judge import read_result, result_of
+from frameenrich.answers.output import Output
 from frameenrich.model import Response
-from frameenrich.output import Output
-from frameenrich.parse import judge, read_result
+from frameenrich.prepare.output_options import output_from_options
 
 PAGE = Path(__file__).parent / "ANSWER_SHAPES.md"
 
@@ -52,10 +52,10 @@ def two_parts(text: str) -> dict[str, str]:
 
 
 OUTPUTS: dict[str, Output] = {
-    "text": choose_output(),
-    "labels": choose_output(labels=["Kitchen", "Garden & Patio"]),
-    "model": choose_output(response_model=Mug),
-    "parser": choose_output(parser=two_parts),
+    "text": output_from_options(),
+    "labels": output_from_options(labels=["Kitchen", "Garden & Patio"]),
+    "model": output_from_options(response_model=Mug),
+    "parser": output_from_options(parser=two_parts),
 }
 GOOD = '{"colour": "red", "price": "9.90"}'
 MUG: tuple[Any, ...] = ("red", 9.9, 0, None, [])
@@ -389,7 +389,9 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.endpoint}, {shape.name}")
 def test_an_answer_becomes_what_the_table_says(shape: Shape) -> None:
     """Status, values, reason and whether it was repaired; for every endpoint of text."""
-    result = judge(Response("r", shape.code, shape.came, shape.line_error), OUTPUTS[shape.asked])
+    result = result_of(
+        Response("r", shape.code, shape.came, shape.line_error), OUTPUTS[shape.asked]
+    )
 
     found = (str(result.status), result.values, result.repaired)
     assert (shape.status, shape.values, shape.repaired) == found
@@ -408,7 +410,7 @@ def test_a_line_of_a_file_becomes_the_same(shape: Shape) -> None:
     line = json.dumps({"custom_id": "r", "response": response, "error": error}).encode()
     output = OUTPUTS[shape.asked]
 
-    result = judge(Response("r", shape.code, shape.came, shape.line_error), output)
+    result = result_of(Response("r", shape.code, shape.came, shape.line_error), output)
 
     assert result == read_result(line, output)
     assert [result] == read_lines([line], output)

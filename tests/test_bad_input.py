@@ -13,8 +13,8 @@ from batch_server import BatchServer
 
 import frameenrich
 from frameenrich import errors
-from frameenrich.parts import write_part
-from frameenrich.verbs import submit_parts
+from frameenrich.jobs.submit import submit_parts
+from frameenrich.prepare.parts import write_part
 
 ASK = "Which department sells {{ title }}?"
 
@@ -346,7 +346,7 @@ def test_a_request_that_no_file_can_hold(
 ) -> None:
     """An oversize line names its row."""
     from frameenrich.model import Limits
-    from frameenrich.providers.openai_batch import OpenAIBatch
+    from frameenrich.providers.openai.batch import OpenAIBatch
 
     provider = OpenAIBatch(client)
     provider.limits = Limits(max_bytes=250)

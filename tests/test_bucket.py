@@ -20,17 +20,17 @@ from batch_server import BatchServer
 from object_server import BUCKET, CARELESS, lose_answer, object_server
 from test_store import CrashError, a_job, write_half
 
-import frameenrich.bucket
-from frameenrich.advance import _StoreDesk
-from frameenrich.disk import sync
+import frameenrich.store.bucket
+from frameenrich.answers.output import Output
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
-from frameenrich.joining import join_parts
+from frameenrich.lifecycle.step import _StoreShardWriter
 from frameenrich.model import Batch, JobSpec, Limits, Message
-from frameenrich.output import Output
-from frameenrich.parts import staged, write_part
-from frameenrich.plan import Plan
-from frameenrich.store import JobFolder, Store
-from frameenrich.write import Again, write_round
+from frameenrich.prepare.options import Plan
+from frameenrich.prepare.parts import join_parts, open_parts_folder, write_part
+from frameenrich.prepare.rounds import RetryRequest, write_retry_round
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.local import sync
+from frameenrich.store.store import Store
 
 pytestmark = pytest.mark.any_pandas
 TESTS = Path(__file__).parent
@@ -96,7 +96,7 @@ def test_parts_in_a_bucket_are_copied_within_it(
     plan = Plan(spec, Output(spec.output))
 
     def joined(store: Store) -> JobFolder:
-        with staged(store, spec, Limits()) as stage:
+        with open_parts_folder(store, spec, Limits()) as stage:
             parts = [write_part(stage, n, frame.iloc[[2 * n, 2 * n + 1]]) for n in (1, 0)]
             assert write_part(stage, 1, frame.iloc[2:]).mark == parts[0].mark
             return join_parts(stage, plan, parts)
@@ -118,8 +118,8 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     seen = (other.job_ids(), other.job(job.id).rounds(), other.job(job.id).shards(0)[0].batch.id)
     with job.lock():
         job.shards(0)[0].save(job.shards(0)[0].batch.but(id="batch_1"))
-        again = Again("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
-        write_round(job, 1, [again], Limits())
+        again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
+        write_retry_round(job, 1, [again], Limits())
     a_job(bucket(), "more")
 
     assert seen == ([job.id], 1, None)
@@ -158,12 +158,12 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
     job = a_job(bucket())
     shard = job.shards(0)[0]
     answer = json.dumps({"custom_id": "row-a", "response": {"status_code": 200, "body": {}}})
-    with job.lock(), _StoreDesk(shard) as desk:
+    with job.lock(), _StoreShardWriter(shard) as desk:
         desk.append(answer.encode())
         desk.append(b"x" * 600_000)
         desk.append(b"next part")
     later = bucket().job(job.id).shards(0)[0]
-    with later.job.lock(), _StoreDesk(later) as desk:
+    with later.job.lock(), _StoreShardWriter(later) as desk:
         known = desk.answered()
         desk.append(b"later")
     grown = b"".join(later.read_responses())
@@ -230,7 +230,7 @@ def test_what_never_became_a_job_is_swept_after_a_day(
     store.fs.pipe_file(f"{store.root}/killed-1/round-0/shard-00000.requests.jsonl", b"{}\n")
     another = a_job(bucket(), "another")
     after_one = keys(store)
-    monkeypatch.setattr(frameenrich.bucket, "_STALE_SECONDS", -60.0)
+    monkeypatch.setattr(frameenrich.store.bucket, "_STALE_SECONDS", -60.0)
     third = a_job(bucket(), "third")
 
     assert after_one - objects_of(kept) - objects_of(another) == {
@@ -249,7 +249,7 @@ def test_what_others_keep_under_the_prefix_is_left_alone(
     """A store's prefix may hold other things, as old as they like; only drafts are swept."""
     store = bucket()
     store.fs.pipe_file(f"{store.root}/{name}", b"mine")
-    monkeypatch.setattr(frameenrich.bucket, "_STALE_SECONDS", -60.0)
+    monkeypatch.setattr(frameenrich.store.bucket, "_STALE_SECONDS", -60.0)
 
     job = a_job(bucket())
 
@@ -268,7 +268,7 @@ def test_answers_of_a_job_without_its_sidecar_are_left_alone(
     store.fs.pipe_file(f"{job.path}/round-0/shard-00000.responses.jsonl", b"{}\n")
     store.fs.rm_file(f"{job.path}/sidecar.parquet")
     left = keys(store)
-    monkeypatch.setattr(frameenrich.bucket, "_STALE_SECONDS", -60.0)
+    monkeypatch.setattr(frameenrich.store.bucket, "_STALE_SECONDS", -60.0)
 
     another = a_job(bucket(), "another")
     with pytest.raises(StoreError, match="its sidecar is not"):
@@ -295,10 +295,10 @@ def test_the_second_of_two_that_submit_the_same_finds_the_first(
 
 WORK = """
 import sys
-import frameenrich.lease
+import frameenrich.store.lease
 from frameenrich.errors import FrameEnrichError
 from frameenrich.store import Store
-frameenrich.lease.LEASE_SECONDS = float(sys.argv[3])
+frameenrich.store.lease.LEASE_SECONDS = float(sys.argv[3])
 shard = Store(sys.argv[1]).job(sys.argv[2]).shards(0)[0]
 with shard.job.lock():
     batch = shard.batch
@@ -434,7 +434,7 @@ def test_a_server_without_conditions_is_found_out(
     bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told once, and the job goes on with what such a server can do."""
-    monkeypatch.setattr(frameenrich.bucket, "_proven", {})
+    monkeypatch.setattr(frameenrich.store.bucket, "_proven", {})
     url = f"s3://{CARELESS}/{tmp_path.name}"
     with pytest.warns(FrameEnrichWarning, match=f"{url} has no conditional writes") as told:
         job = a_job(Store(url))

@@ -15,14 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from frameenrich.block import Block
-from frameenrich.chunks import ChunkReader, whole_lines
-from frameenrich.column import Column
-from frameenrich.forms import choose_output
-from frameenrich.merge import answer_columns
+from frameenrich.answers.columns import result_columns
+from frameenrich.answers.judge import read_result
+from frameenrich.answers.reader import ResponseReader
+from frameenrich.answers.result_table import DETAILS, ArrowColumn, ParsedLines, ResultTable
+from frameenrich.jsonl import split_lines, whole_lines
 from frameenrich.model import JobSpec, Message, Result
-from frameenrich.parse import read_result, split_lines
-from frameenrich.tally import DETAILS, Tally
+from frameenrich.prepare.output_options import output_from_options
 
 MANY = settings(max_examples=150, deadline=None)
 FEW = settings(max_examples=60, deadline=None)
@@ -37,11 +36,11 @@ class Size(BaseModel):
 
 
 OUTPUTS = {
-    "text": choose_output(),
-    "labels": choose_output(labels=["Kitchen", "Garden"]),
-    "a class": choose_output(response_model=Size),
-    "a schema": choose_output(response_model={"size": Literal["S", "M"], "width": int}),
-    "a parser": choose_output(parser=json.loads),
+    "text": output_from_options(),
+    "labels": output_from_options(labels=["Kitchen", "Garden"]),
+    "a class": output_from_options(response_model=Size),
+    "a schema": output_from_options(response_model={"size": Literal["S", "M"], "width": int}),
+    "a parser": output_from_options(parser=json.loads),
 }
 CONTENTS = [
     '{"size": "S", "width": 3}',
@@ -100,7 +99,7 @@ def test_lines_read_together_are_read_as_each_alone(
     """Status, values, error and every detail are those of the line by itself."""
     output, chunk = OUTPUTS[asked], b"".join(line + b"\n" for line in each)
     expected = [read_result(line, output) for line in split_lines([chunk])]
-    block = ChunkReader(output, DETAILS if telling else ()).read(chunk)
+    block = ResponseReader(output, DETAILS if telling else ()).read(chunk)
 
     if telling:
         assert expected == results_of(block)
@@ -123,21 +122,21 @@ def test_chunks_are_the_files_cut_behind_lines(files: list[bytes], size: int) ->
 # --- a shard's blocks to its slots ----------------------------------------------------------------
 
 
-def one_by_one(results: list[Result], slots: list[int], rounds: list[int]) -> Tally:
+def one_by_one(results: list[Result], slots: list[int], rounds: list[int]) -> ResultTable:
     """Return a tally that took results as they came, each as if it were alone."""
-    tally = Tally(6, OUTPUTS["a class"].fields, DETAILS)
+    tally = ResultTable(6, OUTPUTS["a class"].fields, DETAILS)
     for result, slot, round_ in zip(results, slots, rounds, strict=True):
         if slot >= 0:
             tally.put(np.array([slot]), [result], round_)
     return tally
 
 
-def columns(tally: Tally, slots: list[int]) -> dict[str, list[Any]]:
+def columns(tally: ResultTable, slots: list[int]) -> dict[str, list[Any]]:
     """Return all columns of a frame whose rows have these slots."""
     spec = JobSpec("ask", "m", (Message("user", "x"),))
     places, ids = np.array(slots, dtype=np.int64), pa.array(list("abcdef"))
     seen = np.ones(len(slots), dtype=np.bool_)
-    cells = answer_columns(tally, places, seen, spec, custom_ids=ids)
+    cells = result_columns(tally, places, seen, spec, custom_ids=ids)
     return {name: _plain(column) for name, column in cells.items()}
 
 
@@ -157,7 +156,7 @@ def test_shards_of_blocks_come_to_the_same_as_results_one_by_one(
 ) -> None:
     """Two lines of one request, other requests' lines, later rounds, any frame: the same cells."""
     output = OUTPUTS["a class"]
-    reader, tally = ChunkReader(output, DETAILS), Tally(6, output.fields, DETAILS)
+    reader, tally = ResponseReader(output, DETAILS), ResultTable(6, output.fields, DETAILS)
     came: list[tuple[Result, int, int]] = []
     for round_, chunks in enumerate(rounds):
         blocks = [reader.read(b"".join(line + b"\n" for line in chunk)) for chunk in chunks]
@@ -190,7 +189,7 @@ def test_a_column_gives_back_its_cells_in_any_order(
     kind: Any, parts: list[list[int | None]], random: Any, forget: bool
 ) -> None:
     """Whatever its type, however its parts were put in order, and -1 is a null."""
-    column, cells = Column(kind), []
+    column, cells = ArrowColumn(kind), []
     show = {pa.large_string(): str, pa.int64(): int, None: str}.get(kind, "abc".__getitem__)
     for part in parts:
         shown = [None if cell is None else show(cell) for cell in part]
@@ -213,9 +212,9 @@ def test_a_column_gives_back_its_cells_in_any_order(
 @pytest.mark.parametrize("slots", [[0, 1], [1, 0], [0, -1]])
 def test_a_column_in_the_jobs_order_is_not_copied(slots: list[int]) -> None:
     """Promise 8: where the frame stands in the job's order, the parts are the column."""
-    tally = Tally(3, OUTPUTS["text"].fields, ())
+    tally = ResultTable(3, OUTPUTS["text"].fields, ())
     for part, own in ((["a", "b"], slots), (["c"], [2])):
-        tally.add(Block([f"row-{i}" for i in own], [(text,) for text in part], {}))
+        tally.add(ParsedLines([f"row-{i}" for i in own], [(text,) for text in part], {}))
         tally.place(np.array(own), 0)
     parts = [part.buffers()[2].address for part in tally._columns[0]._parts]
 
@@ -230,7 +229,7 @@ def test_a_column_in_the_jobs_order_is_not_copied(slots: list[int]) -> None:
 @pytest.mark.parametrize("forget", [True, False])
 def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> None:
     """A part is dropped when the last cell of it was taken, not before."""
-    column, many = Column(pa.int64()), 70_000
+    column, many = ArrowColumn(pa.int64()), 70_000
     for start in (0, many, 2 * many):
         column.add(range(start, start + many))
         column.close()
@@ -243,8 +242,8 @@ def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> N
 
 def test_a_block_of_nothing_changes_nothing() -> None:
     """A file that is empty, or not there."""
-    tally = Tally(2, OUTPUTS["text"].fields, ())
-    tally.add(Block([], [], {}))
+    tally = ResultTable(2, OUTPUTS["text"].fields, ())
+    tally.add(ParsedLines([], [], {}))
     tally.place(np.array([], dtype=np.int64), 0)
 
     assert tally.counts(np.arange(2)) == {"pending": 2}

@@ -34,8 +34,8 @@ from conftest import DEPARTMENTS, ROOT
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from frameenrich.cli import _PANELS, app
-from frameenrich.terminal import print_rows, printable
+from frameenrich.cli.main import _PANELS, app
+from frameenrich.cli.terminal import print_rows, printable
 
 COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]
 PRODUCTS = ROOT / "sample_data" / "products.csv"

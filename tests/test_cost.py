@@ -19,14 +19,14 @@ from rs_bpe.bpe import openai as second_tokenizer
 from typer.testing import CliRunner
 
 import frameenrich
-from frameenrich.cli import app
-from frameenrich.cost import show_usd
+from frameenrich.cli.main import app
 from frameenrich.errors import BudgetError, FrameEnrichWarning, ParameterError
-from frameenrich.job import Job
+from frameenrich.jobs.job import Job
 from frameenrich.model import JobSpec, Limits, Message
-from frameenrich.prices import Price, check_prices, find_rates, rate_of, rates_of_answer
-from frameenrich.providers.openai_batch import OpenAIBatch
-from frameenrich.tokens import TokenCounter, vocabulary
+from frameenrich.pricing.money import show_usd
+from frameenrich.pricing.prices import Price, check_prices, find_rates, rate_of, rates_of_answer
+from frameenrich.pricing.tokens import TokenCounter, vocabulary
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 ASK = "Which department sells {{ title }}?"
 CHAT = "/v1/chat/completions"

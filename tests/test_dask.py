@@ -30,7 +30,7 @@ from frameenrich.errors import (
     OutputError,
     RowKeyError,
 )
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster, not one for each process of the tests
 

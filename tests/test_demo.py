@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from frameenrich import __version__, demo
-from frameenrich.cli import exit_code
+from frameenrich import __version__
+from frameenrich.cli import demo
+from frameenrich.cli.main import exit_code
 from frameenrich.errors import (
     CredentialsError,
     FrameEnrichError,

@@ -15,7 +15,7 @@ from batch_server import BatchServer
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError
 from frameenrich.model import Limits
 from frameenrich.providers.dialects import AZURE, GROQ, TOGETHER, Dialect
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 pytestmark = pytest.mark.any_pandas
 KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"

@@ -23,12 +23,12 @@ from conftest import status_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frameenrich.data_answers import read_embedding
+from frameenrich.answers.judge import read_embedding
+from frameenrich.answers.output import MalformedError
 from frameenrich.errors import OutputError, ParameterError
 from frameenrich.model import Limits, OutputSpec
-from frameenrich.output import MalformedError
-from frameenrich.providers.embedder import EMBEDDED_EMBEDDER
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.local.embeddings import EMBEDDED_EMBEDDER
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 MODEL = "text-embedding-3-small"
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from frameenrich import fingerprint as module
 from frameenrich import open_job
 from frameenrich.errors import FrameMismatchError
-from frameenrich.fingerprint import fingerprint
+from frameenrich.identity import fingerprint as module
+from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.model import Message
-from frameenrich.render import Prompt
+from frameenrich.rendering.prompt import Prompt
 
 FEW = settings(max_examples=60, deadline=None)
 # What a template can tell of a cell: its text, its type, and whether it is there.

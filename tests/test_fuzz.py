@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 import frameenrich
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, StoreError
-from frameenrich.job import Job
+from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
-from frameenrich.store import open_store
+from frameenrich.store.store import open_store
 
 WORDS = ["alder", "birch", "cedar", "doumo", "ebony", "fagus", "gumbo", "hazel"]
 KEYS = [f"T-{n}" for n in range(len(WORDS))]

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_shard import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
-from frameenrich.hashes import combined, request_hash, rest_digest, text_digest
-from frameenrich.shard import RequestWriter, encode, encode_all, input_hash
+from frameenrich.identity.hashes import combined, request_hash, rest_digest, text_digest
+from frameenrich.jsonl import encode, encode_all
+from frameenrich.rendering.body import BodyTemplate, input_hash
 
 FEW = settings(max_examples=150, deadline=None)
 # Names that are looked for, as names and as what texts hold.
@@ -73,7 +74,7 @@ def test_a_rows_hash_is_that_of_its_body(
     spec = make_spec(endpoint, messages, params)
     texts = data.draw(st.lists(TEXT, min_size=messages, max_size=messages))
     constant = data.draw(st.sets(st.integers(0, messages - 1)))
-    writer = RequestWriter(spec, {i: encode(texts[i]) for i in constant})
+    writer = BodyTemplate(spec, {i: encode(texts[i]) for i in constant})
     own = [encode_all([text]) for i, text in enumerate(texts) if i not in constant]
 
     (body,) = writer.bodies(own, 1)

@@ -17,16 +17,11 @@ from batch_server import BatchServer
 from conftest import status_counts
 
 import frameenrich
-from frameenrich.errors import (
-    FrameEnrichWarning,
-    JobNotFoundError,
-    ParameterError,
-    StoreError,
-)
-from frameenrich.housekeeping import newest_job
-from frameenrich.job import Job
-from frameenrich.providers.openai_batch import OpenAIBatch
-from frameenrich.store import open_store
+from frameenrich.errors import FrameEnrichWarning, JobNotFoundError, ParameterError, StoreError
+from frameenrich.jobs.job import Job
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.listing import newest_job
+from frameenrich.store.store import open_store
 
 DAY = 86400.0
 
@@ -240,8 +235,8 @@ KILLED = """
 import os, signal, sys
 import pandas as pd
 import frameenrich
-from frameenrich import sweep
-sweep.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from frameenrich.store import cleanup
+cleanup.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 frameenrich.clean("30d", store=sys.argv[1])
 """
 

@@ -26,9 +26,9 @@ from frameenrich.errors import (
     ParameterError,
     RequestTooLargeError,
 )
-from frameenrich.images import ImageCells, data_url, media_type
 from frameenrich.model import JobSpec, Limits, Message
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.rendering.images import ImageCells, data_url, media_type
 
 ASK = "What is this {{ title }}?"
 SECRET = "root:x:0:0:the secret"

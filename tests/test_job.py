@@ -29,7 +29,7 @@ from frameenrich.errors import (
     WaitTimeoutError,
 )
 from frameenrich.model import Limits
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"
 ASK = "Which department sells {{ title }}?"

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import RowKeyError
-from frameenrich.keys import (
+from frameenrich.identity.keys import (
     check_keys,
     custom_ids,
     find_keys,

@@ -25,7 +25,6 @@ from conftest import DEPARTMENTS, status_counts
 from crash import control, ledger, server_process
 
 import frameenrich
-from frameenrich.budget import measure
 from frameenrich.errors import (
     CredentialsError,
     ParameterError,
@@ -33,12 +32,13 @@ from frameenrich.errors import (
     StoreError,
     WaitTimeoutError,
 )
-from frameenrich.job import Job
+from frameenrich.jobs.approve import measure_answers
+from frameenrich.jobs.job import Job
 from frameenrich.model import Pace
-from frameenrich.providers.conversation import MOST_DOUBTFUL
-from frameenrich.providers.flow import Flow
-from frameenrich.providers.live import LiveProvider
-from frameenrich.store import open_store
+from frameenrich.providers.live.client import MAX_SHARED_FAILURES
+from frameenrich.providers.live.provider import LiveProvider
+from frameenrich.providers.live.rate_limit import RateLimiter
+from frameenrich.store.store import open_store
 
 pytestmark = pytest.mark.any_pandas
 TESTS = Path(__file__).parent
@@ -309,7 +309,7 @@ def test_a_wrong_address_stops_soon(
 
     assert "HTTP 404" in str(error)
     assert "Check base_url" in str(error)
-    assert len(server.requests) < MOST_DOUBTFUL + 4
+    assert len(server.requests) < MAX_SHARED_FAILURES + 4
     assert response_lines(store) == []
 
 
@@ -514,7 +514,7 @@ def test_requests_a_minute(submit: Submit) -> None:
 def test_tokens_a_minute_are_learnt_from_answers() -> None:
     """A request is reckoned at its own length and at what answers took beyond it so far."""
     now = [0.0]
-    flow = Flow(Pace(tokens_per_minute=6000), clock=lambda: now[0])
+    flow = RateLimiter(Pace(tokens_per_minute=6000), clock=lambda: now[0])
 
     first = flow.reserve(100)
     flow.answered(100, 2100)
@@ -530,7 +530,7 @@ def test_tokens_a_minute_are_learnt_from_answers() -> None:
 def test_the_limit_halves_once_a_round_and_grows_again() -> None:
     """Ten refusals of requests that were under way together are one; answers win it back."""
     now = [0.0]
-    flow = Flow(Pace(max_in_flight=64), clock=lambda: now[0])
+    flow = RateLimiter(Pace(max_in_flight=64), clock=lambda: now[0])
 
     now[0] = 1.0
     for _ in range(10):
@@ -847,7 +847,7 @@ def test_a_pilots_answers_are_not_paid_again(
     assert status_counts(out) == {"ok": 50}
     assert out.loc[shown.index, "llmbatch"].tolist() == shown["llmbatch"].tolist()
     assert asked(server) == 50
-    measured = measure(open_store(store), job.spec)
+    measured = measure_answers(open_store(store), job.spec)
     assert measured is not None
     assert measured.answers >= 5
     assert max(server.executed_bodies.values()) == 1
@@ -879,7 +879,7 @@ def test_another_question_takes_no_pilot(
     job = frame.llmbatch.submit(ASK, "m", client=client, store=store, params={"temperature": 0})
 
     assert job.reused == 0
-    assert measure(open_store(store), job.spec) is None
+    assert measure_answers(open_store(store), job.spec) is None
 
 
 def test_azures_pilot_is_reused(server: BatchServer, store: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 import frameenrich
 from frameenrich.errors import ParameterError, ProviderError
-from frameenrich.providers.local import EMBEDDED_MODEL, model_path
+from frameenrich.providers.local.provider import EMBEDDED_MODEL, model_path
 
 pytestmark = pytest.mark.any_pandas
 SCHEMA = {

@@ -12,7 +12,7 @@ import pandas as pd
 from conftest import DEPARTMENTS
 from crash import server_process
 
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 PADDING = "x" * 4_000
 

@@ -17,19 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
+from frameenrich.answers.column_names import output_columns
+from frameenrich.answers.columns import result_columns, to_series, with_columns
+from frameenrich.answers.judge import read_response, result_of
+from frameenrich.answers.output import Field, Output
+from frameenrich.answers.result_table import DETAILS, ResultTable
 from frameenrich.errors import ColumnCollisionError
-from frameenrich.forms import choose_output
-from frameenrich.merge import answer_columns, output_columns, typed, with_columns
 from frameenrich.model import JobSpec, Message, Result, RowStatus, Usage
-from frameenrich.output import Field, Output
-from frameenrich.parse import judge, read_response
-from frameenrich.tally import DETAILS, Tally
+from frameenrich.prepare.output_options import output_from_options
 
 FEW = settings(max_examples=60, deadline=None)
 
-TEXT = choose_output()
-LABELS = choose_output(labels=["a", "b"])
-FIELDS = choose_output(
+TEXT = output_from_options()
+LABELS = output_from_options(labels=["a", "b"])
+FIELDS = output_from_options(
     response_model={
         "s": str,
         "i": int,
@@ -60,7 +61,7 @@ def bad(custom_id: str, status: RowStatus = RowStatus.MALFORMED) -> Result:
 
 
 def columns_of(
-    tally: Tally,
+    tally: ResultTable,
     slots: list[int] | None = None,
     *,
     usage: bool = False,
@@ -71,20 +72,20 @@ def columns_of(
     seen = np.array([slot > -2 for slot in wanted], dtype=bool)
     places = np.array([max(slot, -1) for slot in wanted], dtype=np.int64)
     ids = pa.array([f"row-{i}" for i in range(tally.slots)]) if usage else None
-    return pd.DataFrame(answer_columns(tally, places, seen, spec or make_spec(), custom_ids=ids))
+    return pd.DataFrame(result_columns(tally, places, seen, spec or make_spec(), custom_ids=ids))
 
 
-def a_tally(slots: int, output: Output) -> Tally:
+def a_tally(slots: int, output: Output) -> ResultTable:
     """Return a tally that keeps every detail."""
-    return Tally(slots, output.fields, DETAILS)
+    return ResultTable(slots, output.fields, DETAILS)
 
 
-def put(tally: Tally, slot: int, result: Result, round_: int = 0) -> None:
+def put(tally: ResultTable, slot: int, result: Result, round_: int = 0) -> None:
     """Take one result."""
     tally.put(np.array([slot]), [result], round_)
 
 
-def fields_tally(*results: Result | None) -> Tally:
+def fields_tally(*results: Result | None) -> ResultTable:
     """Return the tally of an output with every type of field."""
     tally = a_tally(len(results), FIELDS)
     for slot, each in enumerate(results):
@@ -116,7 +117,7 @@ def collected(lines: list[bytes], order: list[int], slots: list[int]) -> pd.Data
     for i in order:
         response = read_response(lines[i])
         assert response is not None
-        put(tally, int(response.custom_id[4:]), judge(response, LABELS))
+        put(tally, int(response.custom_id[4:]), result_of(response, LABELS))
     return columns_of(tally, slots, usage=True)
 
 
@@ -235,7 +236,7 @@ def test_every_row_has_exactly_one_status() -> None:
     ],
     ids=["all good", "mixed", "all flagged", "all pending", "no row"],
 )
-def test_types_do_not_depend_on_the_answers(tally: Tally) -> None:
+def test_types_do_not_depend_on_the_answers(tally: ResultTable) -> None:
     """An all-flagged column keeps its type, and the categories are the labels asked for."""
     columns = columns_of(tally, usage=True)
 
@@ -260,7 +261,7 @@ def test_values_stay_what_they_are() -> None:
 )
 def test_lists_of_one_length_stay_lists(values: list[Any]) -> None:
     """One cell a row, also where numpy would make a table of them."""
-    assert values == typed(values, Field("l", "object")).tolist()
+    assert values == to_series(values, Field("l", "object")).tolist()
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,7 @@ def test_usage_adds_what_the_provider_said() -> None:
 )
 def test_a_parsers_values_get_pandas_own_types(values: list[Any], expected: dict[str, str]) -> None:
     """A dict becomes a column a key, anything else the one column called after the job."""
-    tally = a_tally(len(values), choose_output(parser=str))
+    tally = a_tally(len(values), output_from_options(parser=str))
     for slot, value in enumerate(values):
         put(tally, slot, bad("r") if value is None else ok("r", value))
 
@@ -330,9 +331,9 @@ def test_a_parsers_values_get_pandas_own_types(values: list[Any], expected: dict
     assert expected == {name: str(dtype) for name, dtype in columns.dtypes.items()}
 
 
-def parsed(*values: Any) -> Tally:
+def parsed(*values: Any) -> ResultTable:
     """Return what is known where a parser made these values."""
-    tally = a_tally(len(values), choose_output(parser=str))
+    tally = a_tally(len(values), output_from_options(parser=str))
     for slot, value in enumerate(values):
         put(tally, slot, ok("r", value))
     return tally

@@ -17,10 +17,10 @@ from conftest import status_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frameenrich.data_answers import read_moderation
+from frameenrich.answers.judge import read_moderation
+from frameenrich.answers.output import MalformedError
 from frameenrich.errors import OutputError, ParameterError
 from frameenrich.model import OutputSpec
-from frameenrich.output import MalformedError
 
 MODEL = "omni-moderation-latest"
 

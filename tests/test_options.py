@@ -13,16 +13,25 @@ import typer.main
 from pydantic import BaseModel
 
 from frameenrich.accessor import LLMBatch
-from frameenrich.arguments import read_params, read_response_model, read_template, split_commas
-from frameenrich.cli import app
+from frameenrich.cli.main import app
+from frameenrich.cli.options import (
+    AnswerOptions,
+    Embedding,
+    Images,
+    PromptOptions,
+    ProviderOptions,
+    RequestOptions,
+)
+from frameenrich.cli.values import read_params, read_response_model, read_template, split_commas
 from frameenrich.errors import InputError, OutputError, ParameterError, TemplateError
-from frameenrich.job import Job
-from frameenrich.options import Answering, Asking, Embedding, Images, Sending, Subject
+from frameenrich.jobs.job import Job
 
 
-def asking(**options: Any) -> Asking:
+def asking(**options: Any) -> RequestOptions:
     """What is asked, of a model and a template."""
-    return Asking(Subject(model="m", template="{{ a }}"), Images(), Answering(), **options)
+    return RequestOptions(
+        PromptOptions(model="m", template="{{ a }}"), Images(), AnswerOptions(), **options
+    )
 
 
 def test_only_what_was_given_is_passed_on() -> None:
@@ -33,13 +42,13 @@ def test_only_what_was_given_is_passed_on() -> None:
         "endpoint": "/v1/chat/completions",
         "params": {},
     }
-    assert Sending().wishes() == {"provider": "openai", "fresh": False}
+    assert ProviderOptions().wishes() == {"provider": "openai", "fresh": False}
 
 
 def test_everything_given_arrives(tmp_path: Path) -> None:
     """Each option is the keyword argument that it is called after."""
     (tmp_path / "system.txt").write_text("Be brief.")
-    subject = Subject(
+    subject = PromptOptions(
         model="m",
         template_file=Path("ask.j2"),
         param=["temperature=0"],
@@ -53,8 +62,8 @@ def test_everything_given_arrives(tmp_path: Path) -> None:
         image_max_pixels=512,
         image_max_bytes=1000,
     )
-    answering = Answering(labels='a,"b, c"', parser="json:loads")
-    wishes = Asking(
+    answering = AnswerOptions(labels='a,"b, c"', parser="json:loads")
+    wishes = RequestOptions(
         subject,
         images,
         answering,
@@ -115,7 +124,7 @@ def test_every_option_of_collect_has_an_option_here() -> None:
 
 def test_an_embedding_is_a_submit_with_its_endpoint() -> None:
     """``--dimensions`` is a request parameter like the others."""
-    subject = Subject(model="m", template="{{ a }}", param=["user=me"])
+    subject = PromptOptions(model="m", template="{{ a }}", param=["user=me"])
 
     assert Embedding(subject, dimensions=8).wishes() == {
         "template": "{{ a }}",

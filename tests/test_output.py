@@ -29,11 +29,11 @@ from pydantic import (
 from pydantic import Field as PydanticField
 from pydantic_core import PydanticUndefined
 
+from frameenrich.answers.output import Field, MalformedError, Output, json_path
+from frameenrich.answers.schema import loads_repaired
 from frameenrich.errors import OutputError
-from frameenrich.forms import choose_output, labels_spec
-from frameenrich.lenient import loads_leniently
 from frameenrich.model import JobSpec, Message, OutputSpec
-from frameenrich.output import Field, MalformedError, Output, json_path
+from frameenrich.prepare.output_options import labels_spec, output_from_options
 
 FEW = settings(max_examples=80, deadline=None)
 
@@ -83,7 +83,7 @@ class Node(BaseModel):
     children: list[Node] = []
 
 
-LABELS = choose_output(labels=["Kitchen", "Garden & Patio", "Öl", "2"])
+LABELS = output_from_options(labels=["Kitchen", "Garden & Patio", "Öl", "2"])
 SIMPLE = {"title": str, "count": int, "colour": Literal["red", "dark blue"]}
 
 
@@ -190,7 +190,7 @@ def test_labels_may_be_an_enum() -> None:
 def test_labels_that_cannot_be_used_are_refused(labels: Any, message: str) -> None:
     """The error says what is wrong with them before anything is sent."""
     with pytest.raises(OutputError, match=message) as caught:
-        choose_output(labels=labels)
+        output_from_options(labels=labels)
 
     assert caught.value.fix.endswith(".")
 
@@ -274,7 +274,7 @@ ANSWERS: dict[str, tuple[str, tuple[Any, ...] | str]] = {
 def test_an_answer_is_read_or_flagged(case: str) -> None:
     """Small faults are mended, real ones are flagged with the place and the reason."""
     text, expected = ANSWERS[case]
-    actual = read(choose_output(response_model=Product), text)
+    actual = read(output_from_options(response_model=Product), text)
 
     if isinstance(expected, str):
         assert isinstance(actual, str)
@@ -287,7 +287,7 @@ def test_an_answer_is_read_or_flagged(case: str) -> None:
 def test_a_later_session_reads_answers_alike(case: str) -> None:
     """Without the class, from the stored schema: the same values, the same rows flagged."""
     text, _ = ANSWERS[case]
-    output = choose_output(response_model=Product)
+    output = output_from_options(response_model=Product)
     now, later = read(output, text), read(reopened(output), text)
 
     assert (now == later) or (isinstance(now, str) and isinstance(later, str))
@@ -298,7 +298,7 @@ def test_a_later_session_reads_answers_alike(case: str) -> None:
 
 def test_repaired_answers_say_so() -> None:
     """A person can look at the rows whose JSON was mended; a label's case is no repair."""
-    output = choose_output(response_model=Product)
+    output = output_from_options(response_model=Product)
     answers = [product(), f"```json\n{product()}\n```", product(department="KITCHEN")]
 
     assert [output.read(text)[1] for text in answers] == [False, True, False]
@@ -369,7 +369,7 @@ def test_repaired_answers_say_so() -> None:
 )
 def test_each_property_is_a_column_of_its_type(wish: Any, expected: tuple[Field, ...]) -> None:
     """The columns are known before any answer comes, and the same in a later session."""
-    output = choose_output(response_model=wish)
+    output = output_from_options(response_model=wish)
 
     assert expected == output.fields == reopened(output).fields
 
@@ -416,7 +416,7 @@ def test_types_and_schemas_read_like_classes(
     wish: Any, text: str, expected: tuple[Any, ...] | str
 ) -> None:
     """A dict of types and a JSON Schema give values of the right type, now and later."""
-    output = choose_output(response_model=wish)
+    output = output_from_options(response_model=wish)
     for actual in (read(output, text), read(reopened(output), text)):
         if isinstance(expected, str):
             assert str(actual).startswith(expected)
@@ -445,7 +445,7 @@ class Callback(BaseModel):
 
 def test_an_alias_is_the_columns_name() -> None:
     """The name that the model answers under is the one that the user sees."""
-    output = choose_output(response_model=Aliased)
+    output = output_from_options(response_model=Aliased)
 
     assert (output.fields, read(output, '{"product title": "mug"}')) == (
         (Field("product title", "string"),),
@@ -481,7 +481,7 @@ def test_an_alias_is_the_columns_name() -> None:
 def test_a_response_model_that_cannot_be_used_is_refused(wish: Any, message: str) -> None:
     """The error says what is wrong with it before anything is sent."""
     with pytest.raises(OutputError) as caught:
-        choose_output(response_model=wish)
+        output_from_options(response_model=wish)
 
     assert message in str(caught.value)
     assert caught.value.fix.endswith(".")
@@ -552,7 +552,7 @@ class Nullable(enum.Enum):
 )
 def test_a_validator_that_fails_loses_only_its_row(error: Exception, expected: str) -> None:
     """Whatever it raises, collect goes on; the row says what it was."""
-    output = choose_output(response_model=failing(error))
+    output = output_from_options(response_model=failing(error))
 
     actual = read(output, '{"x": "y"}')
 
@@ -562,7 +562,7 @@ def test_a_validator_that_fails_loses_only_its_row(error: Exception, expected: s
 def test_an_interrupt_in_a_validator_is_one() -> None:
     """Ctrl+C is never a row's fault."""
     with pytest.raises(KeyboardInterrupt):
-        choose_output(response_model=failing(KeyboardInterrupt())).read('{"x": "y"}')
+        output_from_options(response_model=failing(KeyboardInterrupt())).read('{"x": "y"}')
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def test_an_interrupt_in_a_validator_is_one() -> None:
 def test_a_class_that_is_written_as_no_column_holds_it_is_refused(wish: Any, message: str) -> None:
     """Before anything is sent: its answers could not be collected, or would be lost."""
     with pytest.raises(OutputError) as caught:
-        choose_output(response_model=wish)
+        output_from_options(response_model=wish)
 
     assert message in str(caught.value)
 
@@ -617,14 +617,14 @@ def test_what_a_serializer_writes_is_a_value_or_a_reason(
     model: Any, said: Any, expected: tuple[Any, ...] | str
 ) -> None:
     """A serializer's wrong type is the row's status, and no value is lost silently."""
-    actual = read(choose_output(response_model=model), json.dumps({"x": said}))
+    actual = read(output_from_options(response_model=model), json.dumps({"x": said}))
 
     assert str(actual).startswith(str(expected))
 
 
 def test_a_choice_written_twice_is_one_category() -> None:
     """JSON Schema lets it pass, pandas does not."""
-    output = choose_output(response_model=object_schema(x={"enum": ["x", "y", "x"]}))
+    output = output_from_options(response_model=object_schema(x={"enum": ["x", "y", "x"]}))
 
     assert output.fields == (Field("x", "category", ("x", "y")),)
 
@@ -641,7 +641,7 @@ def test_a_choice_written_twice_is_one_category() -> None:
 def test_choices_that_are_no_unicode_are_refused(wishes: Any) -> None:
     """Before anything is sent: no request file holds them."""
     with pytest.raises(OutputError):
-        choose_output(**wishes)
+        output_from_options(**wishes)
 
 
 # --- text and parsers -----------------------------------------------------------------------------
@@ -651,7 +651,7 @@ def test_choices_that_are_no_unicode_are_refused(wishes: Any) -> None:
 @given(st.text())
 def test_plain_text_is_kept_as_it_is(text: str) -> None:
     """No trimming, no fences taken off: the answer is the value."""
-    assert ((text,), False) == choose_output().read(text)
+    assert ((text,), False) == output_from_options().read(text)
 
 
 def refuse(text: str) -> Any:
@@ -674,7 +674,7 @@ def refuse(text: str) -> Any:
 )
 def test_a_parser_gives_a_value_or_a_reason(text: str, expected: tuple[Any, ...] | str) -> None:
     """A ValueError flags the row with its message; any other failure loses only that row."""
-    assert expected == read(choose_output(parser=refuse), text)
+    assert expected == read(output_from_options(parser=refuse), text)
 
 
 def refuse_silently(_: str) -> Any:
@@ -684,7 +684,7 @@ def refuse_silently(_: str) -> Any:
 
 def test_a_parser_without_words_is_explained() -> None:
     """An empty ValueError still says what happened."""
-    output = choose_output(parser=refuse_silently)
+    output = output_from_options(parser=refuse_silently)
 
     assert read(output, "x") == "malformed: the parser refused the answer"
 
@@ -700,7 +700,7 @@ def test_a_parsers_error_that_cannot_be_said_is_named(base: Any, expected: str) 
     def fail(_: str) -> Any:
         raise mute
 
-    assert read(choose_output(parser=fail), "x") == expected
+    assert read(output_from_options(parser=fail), "x") == expected
 
 
 @pytest.mark.parametrize(
@@ -712,14 +712,14 @@ def test_a_parsers_error_that_cannot_be_said_is_named(base: Any, expected: str) 
 )
 def test_half_a_character_from_a_parser_is_replaced(text: str, expected: Any) -> None:
     """However deep, and in keys: neither pandas nor a file can hold it."""
-    assert read(choose_output(parser=json.loads), text) == (expected,)
+    assert read(output_from_options(parser=json.loads), text) == (expected,)
 
 
 def test_a_parsers_value_is_kept_and_not_copied() -> None:
     """Whatever class it is of, where there is nothing to replace."""
     made = {"a": [1, ("b", OrderedDict(c="é"))]}
 
-    assert choose_output(parser=lambda _: made).read("x")[0][0] is made
+    assert output_from_options(parser=lambda _: made).read("x")[0][0] is made
 
 
 @pytest.mark.parametrize(
@@ -733,14 +733,14 @@ def test_a_parsers_value_is_kept_and_not_copied() -> None:
 def test_an_answer_has_one_form(wishes: dict[str, Any], message: str) -> None:
     """Two wishes at once are refused."""
     with pytest.raises(OutputError, match=message):
-        choose_output(**wishes)
+        output_from_options(**wishes)
 
 
 def test_the_field_of_text_and_parsers_is_called_after_the_job() -> None:
     """Single-valued outputs have no name of their own."""
-    assert choose_output().fields == (Field("", "string"),)
-    assert choose_output(parser=str).fields == (Field("", "any"),)
-    assert choose_output().spec == OutputSpec("text")
+    assert output_from_options().fields == (Field("", "string"),)
+    assert output_from_options(parser=str).fields == (Field("", "any"),)
+    assert output_from_options().spec == OutputSpec("text")
 
 
 # --- anything at all ------------------------------------------------------------------------------
@@ -754,10 +754,10 @@ NEARLY_JSON = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 
 READERS = {
     "labels": LABELS,
-    "class": choose_output(response_model=Product),
-    "later": reopened(choose_output(response_model=Product)),
-    "recursive": reopened(choose_output(response_model=Node)),
-    "loose": choose_output(response_model=object_schema(label={}, b={"type": "number"})),
+    "class": output_from_options(response_model=Product),
+    "later": reopened(output_from_options(response_model=Product)),
+    "recursive": reopened(output_from_options(response_model=Node)),
+    "loose": output_from_options(response_model=object_schema(label={}, b={"type": "number"})),
 }
 
 
@@ -808,7 +808,7 @@ def test_a_model_in_a_loop_cannot_raise(reader: str, text: str) -> None:
 )
 def test_json_is_found_where_there_is_some(text: str, expected: Any) -> None:
     """Objects are taken out of what stands around them; nothing is made up."""
-    assert expected == loads_leniently(text)[0]
+    assert expected == loads_repaired(text)[0]
 
 
 @pytest.mark.parametrize(
@@ -823,10 +823,10 @@ def test_places_are_written_as_people_do(parts: list[str | int], expected: str) 
 @pytest.mark.parametrize("title", ["x, y", 'in "quotes", colour: red', "ends  \n here"])
 def test_an_answer_cut_off_is_refused_with_the_reason_of_the_repaired_one(title: str) -> None:
     """The short way for answers that end early says what the repair would come to."""
-    output = choose_output(response_model=SIMPLE)
+    output = output_from_options(response_model=SIMPLE)
     whole = json.dumps({"title": title, "count": 7, "colour": "red"})
     cuts = [whole[:end] for end in range(1, len(whole))]
-    repaired = [(cut, json.dumps(value)) for cut in cuts if (value := loads_leniently(cut)[0])]
+    repaired = [(cut, json.dumps(value)) for cut in cuts if (value := loads_repaired(cut)[0])]
 
     assert len(repaired) > len(cuts) / 2
     assert [read(output, value) for _, value in repaired] == [
@@ -841,4 +841,4 @@ def test_a_parser_that_would_end_the_program_ends_its_row() -> None:
         raise SystemExit(5)
 
     with pytest.raises(MalformedError, match="the parser failed: SystemExit: 5"):
-        choose_output(parser=parser).read("x")
+        output_from_options(parser=parser).read("x")

@@ -11,14 +11,15 @@ from blocks import read_lines
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from frameenrich.forms import choose_output
+from frameenrich.answers.judge import read_response, read_result, result_of
+from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, Response, Result, RowStatus, Usage
-from frameenrich.parse import judge, read_response, read_result, split_lines
+from frameenrich.prepare.output_options import output_from_options
 
 FEW = settings(max_examples=150, deadline=None)
 
-TEXT = choose_output()
-LABELS = choose_output(labels=["Kitchen", "Garden"])
+TEXT = output_from_options()
+LABELS = output_from_options(labels=["Kitchen", "Garden"])
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7}
 USED = Usage("gpt-4o-mini", 11, 7, "stop")
 
@@ -54,7 +55,7 @@ def line(body: Any = None, code: Any = 200, error: Any = None, custom_id: Any = 
 def result(raw: bytes, output: Any = TEXT) -> Result | None:
     """What a line comes to; the short way for ordinary answers gives the same as the long one."""
     response = read_response(raw)
-    done = None if response is None else judge(response, output)
+    done = None if response is None else result_of(response, output)
 
     assert read_result(raw, output) == done
     assert read_lines([raw], output) == ([done] if raw.strip() else [])

@@ -31,13 +31,14 @@ from frameenrich.errors import (
     RowKeyError,
     StoreError,
 )
-from frameenrich.lines import find_lines
+from frameenrich.jobs.submit import submit_parts
+from frameenrich.lifecycle.match import find_sidecar_rows
 from frameenrich.model import JobSpec, Limits, Message
-from frameenrich.parts import Part, Stage, staged, write_part
+from frameenrich.prepare.parts import Part, PartsFolder, open_parts_folder, write_part
 from frameenrich.providers.file import FileProvider
-from frameenrich.providers.openai_batch import OpenAIBatch
-from frameenrich.store import JobFolder, Store, open_store
-from frameenrich.verbs import submit_parts
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import Store, open_store
 
 TEMPLATE = "Say {{ title }}."
 
@@ -51,7 +52,7 @@ def cut(frame: pd.DataFrame, ends: Iterable[int]) -> list[pd.DataFrame]:
 def submit(parts: Sequence[pd.DataFrame], store: str | Path, **options: Any) -> Job:
     """Submit a frame in parts, written one after another."""
 
-    def write(stage: Stage) -> Iterator[Part]:
+    def write(stage: PartsFolder) -> Iterator[Part]:
         yield from (write_part(stage, n, part) for n, part in enumerate(parts))
 
     options = {"provider": "file", **options}
@@ -293,7 +294,7 @@ def write_pickled(stage: bytes, number: int, frame: pd.DataFrame) -> None:
 
 def test_a_part_may_be_written_twice_at_once_in_other_processes(store: Path) -> None:
     """The same bytes, once; another frame under the same number is refused."""
-    with staged(open_store(store), SPEC, Limits()) as stage:
+    with open_parts_folder(open_store(store), SPEC, Limits()) as stage:
         context = multiprocessing.get_context("spawn")
         workers = [
             context.Process(target=write_pickled, args=(pickle.dumps(stage), 0, PARTS[0]))
@@ -361,8 +362,8 @@ def test_the_paying_process_may_be_killed_anywhere(tmp_path: Path) -> None:
 
 def test_a_store_that_a_worker_does_not_share_is_told(store: Path, tmp_path: Path) -> None:
     """Nothing is written where nobody would find it."""
-    with staged(open_store(store), SPEC, Limits()) as stage:
-        elsewhere = Stage(str(tmp_path / "elsewhere"), stage.folder, SPEC, Limits())
+    with open_parts_folder(open_store(store), SPEC, Limits()) as stage:
+        elsewhere = PartsFolder(str(tmp_path / "elsewhere"), stage.folder, SPEC, Limits())
         with pytest.raises(StoreError, match="not the same folder here"):
             write_part(elsewhere, 0, PARTS[0])
     assert not (tmp_path / "elsewhere").exists()
@@ -405,7 +406,9 @@ def test_lines_are_found_in_a_job_of_no_parts(kind: Any, store: Path) -> None:
     folder = JobFolder(Store(store), job.id)
     some = frame.iloc[[39_999, 5, 32_768]]
 
-    assert find_lines(folder, some)["key_0"].to_pylist() == [kind(n) for n in (5, 32_768, 39_999)]
+    assert find_sidecar_rows(folder, some)["key_0"].to_pylist() == [
+        kind(n) for n in (5, 32_768, 39_999)
+    ]
     assert job.collect_part(some)["llmbatch_status"].tolist() == ["pending"] * 3
 
     with folder.reading_sidecar() as file:
@@ -416,9 +419,9 @@ def test_lines_are_found_in_a_job_of_no_parts(kind: Any, store: Path) -> None:
     sidecar.write_bytes(data)
     if kind is float:
         with pytest.raises(StoreError):
-            find_lines(folder, frame.iloc[[39_999]])
+            find_sidecar_rows(folder, frame.iloc[[39_999]])
     else:
-        assert len(find_lines(folder, frame.iloc[[39_999]])) == 1
+        assert len(find_sidecar_rows(folder, frame.iloc[[39_999]])) == 1
 
 
 def test_parts_in_a_bucket(tmp_path: Path) -> None:

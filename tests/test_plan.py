@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frameenrich.advance import ids_of
 from frameenrich.errors import (
     ColumnCollisionError,
     InputError,
@@ -23,15 +22,18 @@ from frameenrich.errors import (
     RowKeyError,
     TemplateError,
 )
-from frameenrich.forms import choose_output
+from frameenrich.identity.dedupe import duplicates, is_in
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
-from frameenrich.plan import Plan, check_params, make_plan, read_template
-from frameenrich.render import CHUNK_ROWS
-from frameenrich.repeats import contains, repeated
-from frameenrich.rows import input_hashes
-from frameenrich.spool import SKIPPED
-from frameenrich.store import JobFolder, Store
-from frameenrich.write import preview_bodies, write_job
+from frameenrich.prepare.options import Plan, make_plan
+from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.params import check_params
+from frameenrich.prepare.writer import preview_bodies, write_job
+from frameenrich.rendering.encode_rows import input_hashes
+from frameenrich.rendering.prompt import CHUNK_ROWS
+from frameenrich.rendering.template_source import read_template
+from frameenrich.store.folder import JobFolder, ids_of
+from frameenrich.store.sidecar import SKIPPED
+from frameenrich.store.store import Store
 
 FEW = settings(max_examples=40, deadline=None)
 CHAT = "/v1/chat/completions"
@@ -44,7 +46,7 @@ FRAME = pd.DataFrame(
 
 def a_plan(template: Any = "Sort {{ title }}", labels: Any = None, **wishes: Any) -> Plan:
     """Return a plan; nothing but the template has to be said."""
-    output = choose_output(labels, wishes.pop("response_model", None))
+    output = output_from_options(labels, wishes.pop("response_model", None))
     plain = {"model": "m", "url": CHAT, "provider": "file"}
     return make_plan(template, output=output, **(plain | wishes))
 
@@ -520,7 +522,7 @@ def test_an_answer_in_the_store_is_found_among_many_requests() -> None:
     """Halves of hashes find the candidates; the whole hash decides."""
     ordered = np.sort(np.array([5, 9, 2**63 + 1], np.uint64))
 
-    assert contains(ordered, np.array([9, 8, 2**63 + 1, 0, 2**64 - 1], np.uint64)).tolist() == [
+    assert is_in(ordered, np.array([9, 8, 2**63 + 1, 0, 2**64 - 1], np.uint64)).tolist() == [
         True, False, True, False, False,
     ]  # fmt: skip
-    assert repeated(np.array([1, 1, 2, 3, 3, 3], np.uint64)).tolist() == [1, 3]
+    assert duplicates(np.array([1, 1, 2, 3, 3, 3], np.uint64)).tolist() == [1, 3]

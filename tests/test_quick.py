@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from frameenrich.forms import choose_output
-from frameenrich.output import MalformedError, Output
-from frameenrich.quick import quick_reader
+from frameenrich.answers.fast_path import fast_parser
+from frameenrich.answers.output import MalformedError, Output
+from frameenrich.prepare.output_options import output_from_options
 
 
 class Plain(BaseModel):
@@ -185,9 +185,9 @@ def test_what_is_taken_quickly_is_what_the_full_way_gives(
     wanted: Any, changes: dict[str, Any], absent: set[str], stored: bool
 ) -> None:
     """Whatever the class does, and whether it is at hand or only the schema that was stored."""
-    output = choose_output(response_model=wanted)
+    output = output_from_options(response_model=wanted)
     output = Output(output.spec) if stored else output
-    quick = quick_reader(output)
+    quick = fast_parser(output)
     fields = {field.name for field in output.fields} | {"the s", "in"}
     answer = {k: v for k, v in FITTING.items() if k in fields and k not in absent} | changes
     for text in (json.dumps(answer), json.dumps(answer, ensure_ascii=False)):
@@ -202,8 +202,8 @@ def test_what_is_taken_quickly_is_what_the_full_way_gives(
 @given(st.sampled_from(["x", "y", " X", "z", "\u2028", "1"]) | st.text(max_size=3), st.booleans())
 def test_labels_are_taken_as_the_full_way_takes_them(label: str, extra: bool) -> None:
     """Exact labels at once; another case, spacing or member the long way."""
-    output = choose_output(labels=["x", "y", "1"])
-    quick = quick_reader(output)
+    output = output_from_options(labels=["x", "y", "1"])
+    quick = fast_parser(output)
     assert quick is not None
     for text in (json.dumps({"label": label} | ({"why": "so"} if extra else {})), label):
         values = quick(text)
@@ -213,8 +213,8 @@ def test_labels_are_taken_as_the_full_way_takes_them(label: str, extra: bool) ->
 @pytest.mark.parametrize("wanted", [Plain, Bounded, Checked, {"s": str}, Closed])
 def test_ordinary_classes_are_read_quickly(wanted: Any) -> None:
     """The quick way is there where it matters: a fitting answer is taken by it."""
-    output = choose_output(response_model=wanted)
-    quick = quick_reader(output)
+    output = output_from_options(response_model=wanted)
+    quick = fast_parser(output)
     assert quick is not None
     fields = {field.name for field in output.fields}
     answer = {"n": 3} | FITTING | ({"items": [1]} if wanted is Bounded else {})
@@ -232,7 +232,7 @@ class Looked(BaseModel):
 
 def test_a_validator_that_fails_leaves_the_answer_to_the_full_way() -> None:
     """Which flags the row, whatever was raised."""
-    quick = quick_reader(choose_output(response_model=Looked))
+    quick = fast_parser(output_from_options(response_model=Looked))
 
     assert quick is not None
     assert quick('{"s": "Paris"}') == ("FR",)
@@ -242,4 +242,4 @@ def test_a_validator_that_fails_leaves_the_answer_to_the_full_way() -> None:
 @pytest.mark.parametrize("wanted", [Dumped, Computed, Open, Rich, Tree])
 def test_classes_that_answer_otherwise_than_they_read_take_the_long_way(wanted: Any) -> None:
     """What a dump changes, and what is nested, is left to pydantic as a whole."""
-    assert quick_reader(choose_output(response_model=wanted)) is None
+    assert fast_parser(output_from_options(response_model=wanted)) is None

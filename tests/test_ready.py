@@ -20,7 +20,7 @@ from crash import KillPoint, control, forked, ledger, server_process, watch
 import frameenrich
 from frameenrich import errors
 from frameenrich.model import Limits
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 CHAT = "/v1/chat/completions"
 EVERY = 20

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frameenrich.errors import InputError
-from frameenrich.records import (
+from frameenrich.cli.tables.records import (
     cell_text,
     csv_records,
     json_lines,
@@ -25,6 +24,7 @@ from frameenrich.records import (
     with_members,
     without_formula,
 )
+from frameenrich.errors import InputError
 
 TEXT = st.text(st.sampled_from('a0 ,;"\t\r\né漢\x00\u2028\x85'), max_size=6)
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])

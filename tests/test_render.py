@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import Message, OnNull
-from frameenrich.plan import read_template
-from frameenrich.render import CHUNK_ROWS, Prompt, Rendered, cell_values
+from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
+from frameenrich.rendering.template_source import read_template
 
 FEW = settings(max_examples=60, deadline=None)
 

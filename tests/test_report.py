@@ -26,17 +26,17 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 import frameenrich
-from frameenrich import cli
-from frameenrich.card import Card, card_html
-from frameenrich.charts import chart_of
-from frameenrich.cost import show_usd
+from frameenrich.cli.main import app
 from frameenrich.errors import InputError
-from frameenrich.glance import MAX_RESPONSE_BYTES
-from frameenrich.images import data_url, thumbnail
 from frameenrich.model import Batch
-from frameenrich.prompts import Prompt
-from frameenrich.report import Column, Report, Row, page, script_json
-from frameenrich.spot import spot
+from frameenrich.pricing.money import show_usd
+from frameenrich.rendering.images import data_url
+from frameenrich.rendering.readable import Prompt
+from frameenrich.report.card import MAX_RESPONSE_BYTES, Card, card_html
+from frameenrich.report.charts import chart_of
+from frameenrich.report.locate_error import locate_error
+from frameenrich.report.page import Column, Report, Row, page, script_json
+from frameenrich.report.thumbnails import thumbnail
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -565,7 +565,7 @@ def test_every_endpoint_has_a_report(
 
 def test_the_command_writes_the_newest_jobs_report(broken: Any, store: Path) -> None:
     """``frameenrich report`` prints where it is."""
-    done = CliRunner().invoke(cli.app, ["report", "--store", str(store), "--out", "seen.html"])
+    done = CliRunner().invoke(app, ["report", "--store", str(store), "--out", "seen.html"])
 
     assert (done.exit_code, done.stdout) == (0, "seen.html\n")
     assert broken.id in Path("seen.html").read_text(encoding="utf-8")
@@ -705,7 +705,7 @@ def test_every_place_of_an_answer_is_found(value: Any, indent: int | None, befor
     """What stands at the place that an error names is the value that is there."""
     raw = before + json.dumps(value, indent=indent)
     for path, inner in places(value):
-        found = spot(raw, f"{path}: wrong")
+        found = locate_error(raw, f"{path}: wrong")
         if path != "$":
             assert found is not None
             assert json.loads(raw[slice(*found)]) == inner
@@ -715,7 +715,7 @@ def test_every_place_of_an_answer_is_found(value: Any, indent: int | None, befor
 def test_nonsense_has_no_place(raw: str, error: str) -> None:
     """Whatever the texts, the answer is None or lies inside."""
     for wrong in (error, "$.a[1].b: wrong"):
-        found = spot(raw, wrong)
+        found = locate_error(raw, wrong)
         assert found is None or 0 <= found[0] <= found[1] <= len(raw)
 
 

@@ -23,10 +23,10 @@ from conftest import DEPARTMENTS
 
 import frameenrich
 from frameenrich.errors import JobBusyError, ProviderError, WaitTimeoutError
-from frameenrich.job import Job
+from frameenrich.jobs.job import Job
 from frameenrich.model import BYTES_PER_TOKEN, Limits
-from frameenrich.providers.openai_batch import OpenAIBatch
-from frameenrich.store import open_store
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.store import open_store
 
 TESTS = Path(__file__).parent
 Submit = Callable[..., Job]

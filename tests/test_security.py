@@ -23,7 +23,7 @@ from conftest import ROOT, status_counts
 
 import frameenrich
 from frameenrich import errors
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 
 KEY = "sk-PLANTED0123456789abcdef"
 BARE_KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"  # Azure's look like this: no prefix tells them

@@ -11,20 +11,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import RequestTooLargeError
-from frameenrich.forms import labels_spec
-from frameenrich.hashes import combined
+from frameenrich.identity.hashes import combined
+from frameenrich.jsonl import encode, encode_all, split_lines
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
-from frameenrich.parse import split_lines
-from frameenrich.shard import (
+from frameenrich.prepare.output_options import labels_spec
+from frameenrich.prepare.writer import ShardCutter
+from frameenrich.rendering.body import (
+    BodyTemplate,
     LineWriter,
-    RequestWriter,
-    ShardCutter,
     _unused_marks,
-    encode,
-    encode_all,
     input_hash,
     request_body,
-    reworked_line,
+    retry_line,
     strict_schema,
 )
 
@@ -62,7 +60,7 @@ def make_spec(
 
 def a_line(spec: JobSpec, own: str, texts: list[str], constant: tuple[int, ...] = ()) -> bytes:
     """Write one row's line, with some messages folded into the constant pieces."""
-    writer = RequestWriter(spec, {i: encode(texts[i]) for i in constant})
+    writer = BodyTemplate(spec, {i: encode(texts[i]) for i in constant})
     contents = [encode_all([text]) for i, text in enumerate(texts) if i not in constant]
     bodies = writer.bodies(contents, 1)
     line = LineWriter(spec.url).together([own.encode()], bodies)
@@ -119,7 +117,7 @@ def test_a_reworked_line_changes_what_was_asked_for_only(
     expected = json.loads(before)
     expected |= {"custom_id": own, "body": {**expected["body"], "model": "gpt-5"}}
 
-    line, _ = reworked_line(before, own, lambda body: {**body, "model": "gpt-5"})
+    line, _ = retry_line(before, own, lambda body: {**body, "model": "gpt-5"})
 
     assert as_json_reads(expected) == json.loads(line)
     assert [line[:-1]] == list(split_lines([line]))
@@ -130,10 +128,10 @@ def test_a_reworked_line_changes_what_was_asked_for_only(
 def test_the_same_request_has_the_same_hash_in_every_round(text: str) -> None:
     """A request is known again by its hash, so that it is not paid twice."""
     spec = make_spec(params={"temperature": 0.1, "max_tokens": 300})
-    writer = RequestWriter(spec)
+    writer = BodyTemplate(spec)
     bodies = writer.bodies([encode_all([text])], 1)
 
-    line, request_hash = reworked_line(a_line(spec, "row-1", [text]), "r1-row-1", dict)
+    line, request_hash = retry_line(a_line(spec, "row-1", [text]), "r1-row-1", dict)
 
     assert a_line(spec, "r1-row-1", [text]) == line
     assert combined([writer.rest, input_hash([text])]) == request_hash

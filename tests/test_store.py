@@ -20,11 +20,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
-from frameenrich.forms import choose_output
 from frameenrich.model import Batch, BatchError, Limits
-from frameenrich.plan import Plan, make_plan
-from frameenrich.store import JobFolder, Store, open_store
-from frameenrich.write import Again, write_job, write_round
+from frameenrich.prepare.options import Plan, make_plan
+from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.rounds import RetryRequest, write_retry_round
+from frameenrich.prepare.writer import write_job
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import Store, open_store
 
 FEW = settings(max_examples=40, deadline=None)
 
@@ -44,7 +46,7 @@ def write_half(file: IO[bytes], error: type[BaseException]) -> None:
 def a_plan(name: str = "ask") -> Plan:
     """Return a plan of one question."""
     return make_plan(
-        "Which? {{ title }}", "m", choose_output(), url="/v1/x", provider="file", name=name
+        "Which? {{ title }}", "m", output_from_options(), url="/v1/x", provider="file", name=name
     )
 
 
@@ -339,9 +341,9 @@ def test_rounds_are_counted_while_they_have_a_sidecar(tmp_path: Path) -> None:
     """A round exists as a whole or not at all; a second draft of it does nothing."""
     job = a_job(Store(tmp_path))
     line = b'{"custom_id":"r1-row-a"}\n'
-    lines = [Again("row-a", "r1-row-a", line, b"h" * 16, "m", "empty", "unchanged")]
+    lines = [RetryRequest("row-a", "r1-row-a", line, b"h" * 16, "m", "empty", "unchanged")]
 
-    made = [write_round(job, 1, lines, Limits()), write_round(job, 1, lines, Limits())]
+    made = [write_retry_round(job, 1, lines, Limits()), write_retry_round(job, 1, lines, Limits())]
 
     assert (made, job.rounds()) == ([True, False], 2)
     assert job.sidecar(1).to_pylist() == [
@@ -588,8 +590,8 @@ def test_an_object_store_takes_batches_responses_and_rounds(bucket: Store) -> No
     shard.save(Batch("t", id="batch_1"))
     shard.add_responses([b"one"])
     shard.add_responses([b"two\n"])
-    again = Again("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
-    write_round(job, 1, [again], Limits())
+    again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
+    write_retry_round(job, 1, [again], Limits())
 
     assert (Batch("t", id="batch_1"), b"one\ntwo\n") == (
         shard.batch,

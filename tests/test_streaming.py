@@ -22,15 +22,19 @@ from batch_server import BatchServer
 from conftest import DEPARTMENTS, ROOT
 from typer.testing import CliRunner, Result
 
-from frameenrich import streaming, table_chunks
-from frameenrich.cli import app
+from frameenrich.cli import table_jobs
+from frameenrich.cli.main import app
+from frameenrich.cli.tables import chunks
+from frameenrich.cli.tables.files import table_file, table_files
+from frameenrich.cli.tables.read import Source, read_table
 from frameenrich.errors import InputError
-from frameenrich.places import locate, locate_all
-from frameenrich.tables import Source, read_table
 
 PRODUCTS = ROOT / "sample_data" / "products.csv"
 ASK = ["-t", "Which department sells {{ title }}?", "-m", "gpt-4o-mini", "--poll-seconds", "0.02"]
-SMALL = "from frameenrich import cli, table_chunks as c; c.CHUNK_ROWS = 50; cli.main()"
+SMALL = (
+    "from frameenrich.cli import main; import frameenrich.cli.tables.chunks as c; "
+    "c.CHUNK_ROWS = 50; main()"
+)
 LABELS = ["--labels", ",".join(DEPARTMENTS)]
 
 
@@ -39,7 +43,7 @@ def environment(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server and a key in the environment; a chunk has 70 rows."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-    monkeypatch.setattr(table_chunks, "CHUNK_ROWS", 70)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 70)
 
 
 def here(*arguments: str | Path) -> Result:
@@ -100,7 +104,7 @@ def test_streamed_or_not_job_and_file_are_the_same(source: str, target: str) -> 
     whole, streamed = both(source, target, *LABELS, "--name", "dept")
 
     assert whole.stderr == streamed.stderr
-    with read_table(locate(f"streamed/{target}")) as table:
+    with read_table(table_file(f"streamed/{target}")) as table:
         assert table.frame["dept_status"].tolist() == ["ok"] * 200
 
 
@@ -232,7 +236,7 @@ def test_files_that_differ_are_refused(first: str, second: str, says: str) -> No
     Path("a.csv").write_text(first)
     Path("b.csv").write_text(second)
 
-    with Source(locate_all("*.csv")) as source, pytest.raises(InputError, match=says):
+    with Source(table_files("*.csv")) as source, pytest.raises(InputError, match=says):
         list(source.chunks())
 
 
@@ -293,7 +297,7 @@ def test_a_large_table_is_streamed_by_itself(
     above: int, options: list[str], streams: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its size on disk, unless somebody says otherwise or a few rows are all that is wanted."""
-    monkeypatch.setattr(streaming, "STREAM_BYTES", above)
+    monkeypatch.setattr(table_jobs, "STREAM_BYTES", above)
     Path("gap.csv").write_text("title,n\n" + ",1\n" + "mug,1\n" * 100)
 
     gap = here("submit", "gap.csv", *ASK[:4], *options)
@@ -394,7 +398,7 @@ def test_a_file_ten_times_as_large_takes_hardly_more_memory(tmp_path: Path) -> N
 def _peak_mb(*arguments: str) -> float:
     """The most memory that a command takes in a process of its own."""
     script = (
-        "import frameenrich.table_chunks as c, resource, sys; c.CHUNK_BYTES = 6_000_000\n"
+        "import frameenrich.cli.tables.chunks as c, resource, sys; c.CHUNK_BYTES = 6_000_000\n"
         "from frameenrich.cli import app; app(standalone_mode=False)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

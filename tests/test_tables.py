@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from frameenrich.cli.tables.files import table_file
+from frameenrich.cli.tables.read import read_table
 from frameenrich.errors import InputError
-from frameenrich.places import locate
-from frameenrich.tables import read_table
 
 PRICES = (
     "\ufeffsku,price,when,note\r\n"
@@ -31,7 +31,7 @@ FLIPPED = PACKED[:12] + b"\xff" + PACKED[13:]
 def frame_of(path: Path, data: bytes | str, **options: Any) -> pd.DataFrame:
     """What is read from a file of that content."""
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    with read_table(locate(str(path)), **options) as table:
+    with read_table(table_file(str(path)), **options) as table:
         return table.frame
 
 
@@ -119,7 +119,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     frame.index = pd.Index(["a", "b"], name="sku")
     frame.to_parquet(tmp_path / "goods.parquet")
 
-    with read_table(locate(str(tmp_path / "goods.parquet"))) as table:
+    with read_table(table_file(str(tmp_path / "goods.parquet"))) as table:
         shown = table.frame.llmbatch.preview("{{ sku }} {{ n or 'none' }} {{ when.year }}", "m")
 
     assert [body["messages"][0]["content"] for _, body in shown.requests] == [
@@ -137,7 +137,7 @@ def test_parquet_dictionaries_lists_and_decimals_reach_the_template(tmp_path: Pa
     }
     pq.write_table(pa.table(columns), tmp_path / "goods.parquet")
 
-    with read_table(locate(str(tmp_path / "goods.parquet"))) as table:
+    with read_table(table_file(str(tmp_path / "goods.parquet"))) as table:
         template = "{{ c or '-' }} {{ l | join('+') }} {{ d }}"
         shown = table.frame.llmbatch.preview(template, "m")
 
@@ -159,7 +159,7 @@ def test_a_named_pipe_is_read(tmp_path: Path) -> None:
     writer = Thread(target=pipe.write_text, args=("a\n1\n",))
     writer.start()
 
-    with read_table(locate(str(pipe))) as table:
+    with read_table(table_file(str(pipe))) as table:
         assert cells_of(table.frame) == [["1"]]
     writer.join()
 
@@ -168,7 +168,7 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """``-`` is standard input, in the format that was said."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n1\n")))
 
-    with read_table(locate("-", "csv")) as table:
+    with read_table(table_file("-", "csv")) as table:
         assert cells_of(table.frame) == [["1"]]
 
 
@@ -203,7 +203,7 @@ def test_a_file_that_cannot_be_used_says_why(
     Path(name).write_bytes(data.encode() if isinstance(data, str) else data)
 
     with pytest.raises(InputError) as raised:
-        read_table(locate(name))
+        read_table(table_file(name))
 
     assert raised.value.problem.startswith(says)
     assert raised.value.fix
@@ -214,23 +214,23 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
 
     with pytest.raises(InputError, match=r"none\.csv cannot be read: No such file"):
-        read_table(locate(str(tmp_path / "none.csv")))
+        read_table(table_file(str(tmp_path / "none.csv")))
     with pytest.raises(InputError, match=r"folder\.csv cannot be read: Is a directory"):
-        read_table(locate(str(tmp_path / "folder.csv")))
+        read_table(table_file(str(tmp_path / "folder.csv")))
 
 
 @pytest.mark.parametrize("path", ["goods.xlsx", "goods", "goods.parquet.gz", "-", ".csv"])
 def test_an_unknown_format_is_refused(path: str) -> None:
     """Where neither ending nor option says the format, the message lists what is known."""
     with pytest.raises(InputError, match=r"is not known\. Use a file that ends in \.csv"):
-        locate(path)
+        table_file(path)
 
 
 def test_a_standard_stream_takes_the_others_format() -> None:
     """``frameenrich run goods.tsv -`` writes TSV; an ending wins over the option."""
-    assert locate("-", like=locate("goods.tsv")).format == "tsv"
-    assert locate("-", "csv", like=locate("goods.tsv")).format == "csv"
-    assert locate("goods.txt", "tsv").format == "tsv"
-    assert locate("GOODS.CSV", "tsv").format == "csv"
+    assert table_file("-", like=table_file("goods.tsv")).format == "tsv"
+    assert table_file("-", "csv", like=table_file("goods.tsv")).format == "csv"
+    assert table_file("goods.txt", "tsv").format == "tsv"
+    assert table_file("GOODS.CSV", "tsv").format == "csv"
     with pytest.raises(InputError):
-        locate("-", like=locate("goods.parquet"))
+        table_file("-", like=table_file("goods.parquet"))

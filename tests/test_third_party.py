@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from frameenrich.errors import ParameterError
-from frameenrich.providers import provider_names
+from frameenrich.providers.registry import provider_names
 
 DOCS = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
 

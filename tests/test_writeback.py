@@ -20,11 +20,11 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frameenrich.cli.tables.chunks import Chunk
+from frameenrich.cli.tables.files import table_file
+from frameenrich.cli.tables.read import read_table
+from frameenrich.cli.tables.write import ChunkWithAnswers, check_writable, write_chunks, write_table
 from frameenrich.errors import FrameEnrichError, InputError, OutputError
-from frameenrich.places import locate
-from frameenrich.table_chunks import Chunk
-from frameenrich.tables import read_table
-from frameenrich.writeback import Filled, check_writable, write_chunks, write_table
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"
 ODD = (
@@ -59,9 +59,9 @@ def with_answers(frame: pd.DataFrame) -> pd.DataFrame:
 
 def rewrite(source: Path | str, target: Path, **options: Any) -> pd.DataFrame:
     """Read a table, add columns, write it; returns the frame with them."""
-    with read_table(locate(str(source)), limit=options.pop("limit", None)) as table:
+    with read_table(table_file(str(source)), limit=options.pop("limit", None)) as table:
         answered = with_answers(table.frame)
-        write_table(table, answered, locate(str(target)), **options)
+        write_table(table, answered, table_file(str(target)), **options)
     return answered
 
 
@@ -183,11 +183,11 @@ def test_limit_writes_the_rows_that_were_read(tmp_path: Path) -> None:
 def test_columns_of_an_earlier_collect_are_replaced_where_they_are(tmp_path: Path) -> None:
     """A result that is collected again keeps every other cell's bytes and the columns' order."""
     (tmp_path / "in.csv").write_bytes(b'"a",label,z\r\n"01",pending,"9"\r\n02,,"8,0"\r\n')
-    with read_table(locate(str(tmp_path / "in.csv"))) as table:
+    with read_table(table_file(str(tmp_path / "in.csv"))) as table:
         answered = table.frame.assign(
             label=pd.Series(["x, y", None], dtype="string"), new=pd.Series([1, 2], dtype="Int64")
         )
-        write_table(table, answered, locate(str(tmp_path / "in.csv")))
+        write_table(table, answered, table_file(str(tmp_path / "in.csv")))
 
     assert (tmp_path / "in.csv").read_bytes() == (
         b'"a",label,z,new\r\n"01","x, y","9",1\r\n02,,"8,0",2\r\n'
@@ -197,15 +197,15 @@ def test_columns_of_an_earlier_collect_are_replaced_where_they_are(tmp_path: Pat
 def test_safe_csv_neutralises_answers_only(tmp_path: Path) -> None:
     """The table's own formulas stay; the model's become texts; numbers stay numbers."""
     (tmp_path / "in.csv").write_bytes(b"f\n=1+1\n-5\n")
-    with read_table(locate(str(tmp_path / "in.csv"))) as table:
+    with read_table(table_file(str(tmp_path / "in.csv"))) as table:
         answered = table.frame.assign(
             text=pd.Series(['=HYPERLINK("http://evil")', "+cmd"], dtype="string"),
             label=pd.Categorical(["@a", "b"]),
             n=pd.Series([-1, 2], dtype="Int64"),
         )
-        write_table(table, answered, locate(str(tmp_path / "out.csv")), safe=True)
-        write_table(table, answered, locate(str(tmp_path / "out.tsv")), safe=True)
-        write_table(table, answered, locate(str(tmp_path / "plain.csv")))
+        write_table(table, answered, table_file(str(tmp_path / "out.csv")), safe=True)
+        write_table(table, answered, table_file(str(tmp_path / "out.tsv")), safe=True)
+        write_table(table, answered, table_file(str(tmp_path / "plain.csv")))
 
     assert (tmp_path / "out.csv").read_text() == (
         'f,text,label,n\n=1+1,"\'=HYPERLINK(""http://evil"")",\'@a,-1\n-5,\'+cmd,b,2\n'
@@ -219,10 +219,10 @@ def test_safe_csv_neutralises_the_names_of_the_models_columns(source: str, tmp_p
     """A parser may make columns of an answer's keys; the table's own names stay."""
     (tmp_path / "in.csv").write_text("=own\n1\n")
     (tmp_path / "in.jsonl").write_text('{"=own": 1}\n')
-    with read_table(locate(str(tmp_path / source))) as table:
+    with read_table(table_file(str(tmp_path / source))) as table:
         answered = table.frame.assign(**{"=HYPERLINK(1)": pd.Series(["=x"], dtype="string")})
-        write_table(table, answered, locate(str(tmp_path / "out.csv")), safe=True)
-        write_table(table, answered, locate(str(tmp_path / "plain.csv")))
+        write_table(table, answered, table_file(str(tmp_path / "out.csv")), safe=True)
+        write_table(table, answered, table_file(str(tmp_path / "plain.csv")))
 
     assert (tmp_path / "out.csv").read_text() == "=own,'=HYPERLINK(1)\n1,'=x\n"
     assert (tmp_path / "plain.csv").read_text() == "=own,=HYPERLINK(1)\n1,=x\n"
@@ -236,13 +236,13 @@ def test_chunks_whose_columns_differ_are_refused(
     """No header that some rows do not fit, no schema that is sought for ever, no half a file."""
     both: list[Any] = [{"x": ["p"], "y": [1]}, later]
 
-    def fill() -> Iterator[Filled]:
+    def fill() -> Iterator[ChunkWithAnswers]:
         for i, answers in enumerate(both):
             own = pd.DataFrame({"a": [i]})
-            yield Filled(Chunk(i, i, ["a"], None, own=own), pd.DataFrame(answers))
+            yield ChunkWithAnswers(Chunk(i, i, ["a"], None, own=own), pd.DataFrame(answers))
 
     with pytest.raises(OutputError, match=r"The answers' column '[xyz]' is not there"):
-        write_chunks(fill, locate(str(tmp_path / target)))
+        write_chunks(fill, table_file(str(tmp_path / target)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,9 +264,9 @@ def test_json_lines_keep_their_bytes(tmp_path: Path) -> None:
 def test_json_members_of_an_earlier_collect_are_replaced(tmp_path: Path) -> None:
     """No name stands twice in an object."""
     (tmp_path / "in.jsonl").write_bytes(b'{"a": 1, "text": "old", "z": 2}\n')
-    with read_table(locate(str(tmp_path / "in.jsonl"))) as table:
+    with read_table(table_file(str(tmp_path / "in.jsonl"))) as table:
         answered = table.frame.assign(text=pd.Series(["new"], dtype="string"))
-        write_table(table, answered, locate(str(tmp_path / "out.jsonl")))
+        write_table(table, answered, table_file(str(tmp_path / "out.jsonl")))
 
     assert (tmp_path / "out.jsonl").read_text() == '{"a": 1, "text": "new", "z": 2}\n'
 
@@ -311,9 +311,9 @@ def test_parquet_of_pandas_keeps_what_pandas_wants_to_know(tmp_path: Path) -> No
 def test_parquet_column_is_replaced_where_it_is(tmp_path: Path) -> None:
     """An earlier collect's column gives way, the order stays."""
     pd.DataFrame({"text": ["old", None], "z": [1, 2]}).to_parquet(tmp_path / "in.parquet")
-    with read_table(locate(str(tmp_path / "in.parquet"))) as table:
+    with read_table(table_file(str(tmp_path / "in.parquet"))) as table:
         answered = table.frame.assign(text=pd.Series([None, "new"], dtype="string"))
-        write_table(table, answered, locate(str(tmp_path / "out.parquet")))
+        write_table(table, answered, table_file(str(tmp_path / "out.parquet")))
 
     read = pd.read_parquet(tmp_path / "out.parquet")
     assert list(read.columns) == ["text", "z"]
@@ -326,9 +326,9 @@ def test_answers_without_a_type_in_common_go_to_parquet_as_json(
 ) -> None:
     """No answer that was paid for is lost to a file format."""
     (tmp_path / "in.csv").write_text("a\n1\n2\n")
-    with read_table(locate(str(tmp_path / "in.csv"))) as table:
+    with read_table(table_file(str(tmp_path / "in.csv"))) as table:
         answered = table.frame.assign(x=pd.Series(cells, dtype=object))
-        write_table(table, answered, locate(str(tmp_path / "out.parquet")))
+        write_table(table, answered, table_file(str(tmp_path / "out.parquet")))
 
     read = pq.read_table(tmp_path / "out.parquet")["x"].to_pylist()
     parsed = [cell if cell in (None, "x") else json.loads(cell) for cell in read]
@@ -338,11 +338,11 @@ def test_answers_without_a_type_in_common_go_to_parquet_as_json(
 def test_vectors_go_everywhere(tmp_path: Path) -> None:
     """Embeddings are lists in Parquet and JSON, and JSON in CSV."""
     (tmp_path / "in.csv").write_text("a\n1\n2\n")
-    with read_table(locate(str(tmp_path / "in.csv"))) as table:
+    with read_table(table_file(str(tmp_path / "in.csv"))) as table:
         vectors = pd.Series([np.array([0.5, 1.0], dtype="float32"), None], dtype=object)
         answered = table.frame.assign(v=vectors)
         for ending in ("csv", "jsonl", "parquet"):
-            write_table(table, answered, locate(str(tmp_path / f"out.{ending}")))
+            write_table(table, answered, table_file(str(tmp_path / f"out.{ending}")))
 
     assert (tmp_path / "out.csv").read_text() == 'a,v\n1,"[0.5,1.0]"\n2,\n'
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["v"] == [0.5, 1.0]
@@ -367,7 +367,7 @@ def test_any_format_goes_to_any_other(source: str, target: str, tmp_path: Path) 
             csv.writer(file, delimiter=mark).writerows([["sku", "note"], *rows])
     rewrite(tmp_path / f"in.{source}", tmp_path / f"out.{target}")
 
-    with read_table(locate(str(tmp_path / f"out.{target}"))) as table:
+    with read_table(table_file(str(tmp_path / f"out.{target}"))) as table:
         read = table.frame
     assert read["sku"].tolist() == ["000", "001", "002", "003"]
     assert [None if pd.isna(note) else note for note in read["note"]] == notes
@@ -378,12 +378,12 @@ def test_a_source_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     """Answers never go beside rows that somebody edited while they were awaited."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("a\n1\n2\n")
-    with read_table(locate(str(source))) as table:
+    with read_table(table_file(str(source))) as table:
         answered = with_answers(table.frame)
         source.write_text("a\n2\n1\n")
         os.utime(source, ns=(1, 1))
         with pytest.raises(FrameEnrichError, match=r"in\.csv changed since it was read"):
-            write_table(table, answered, locate(str(target)))
+            write_table(table, answered, table_file(str(target)))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
 
@@ -392,10 +392,10 @@ def test_a_source_that_was_replaced_is_still_the_one_that_was_read(tmp_path: Pat
     """A new file under the old name does not disturb: the one that was read is kept open."""
     source = tmp_path / "in.csv"
     source.write_text("a\n1\n2\n")
-    with read_table(locate(str(source))) as table:
+    with read_table(table_file(str(source))) as table:
         (tmp_path / "new.csv").write_text("a\n9\n")
         (tmp_path / "new.csv").replace(source)
-        write_table(table, with_answers(table.frame), locate(str(tmp_path / "out.csv")))
+        write_table(table, with_answers(table.frame), table_file(str(tmp_path / "out.csv")))
 
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("1,plain,")
 
@@ -406,11 +406,11 @@ def test_an_interrupted_write_leaves_the_old_file(
     """Files are whole or absent: the result appears under its name when it is complete."""
     (tmp_path / "in.csv").write_text("a\n1\n2\n")
     (tmp_path / "out.csv").write_text("old")
-    with read_table(locate(str(tmp_path / "in.csv"))) as table:
+    with read_table(table_file(str(tmp_path / "in.csv"))) as table:
         answered = with_answers(table.frame)
         answered = answered.assign(list=pd.Series([_Breaks(), _Breaks()], dtype=object))
         with pytest.raises(KeyboardInterrupt):
-            write_table(table, answered, locate(str(tmp_path / "out.csv")))
+            write_table(table, answered, table_file(str(tmp_path / "out.csv")))
 
     assert (tmp_path / "out.csv").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
@@ -426,10 +426,10 @@ def test_a_full_disk_says_that_nothing_is_lost(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a\n1\n")
     (tmp_path / "full.csv").symlink_to("/dev/full")
     with (
-        read_table(locate(str(tmp_path / "in.csv"))) as table,
+        read_table(table_file(str(tmp_path / "in.csv"))) as table,
         pytest.raises(FrameEnrichError, match=r"full\.csv cannot be written: No space left"),
     ):
-        write_table(table, with_answers(table.frame), locate(str(tmp_path / "full.csv")))
+        write_table(table, with_answers(table.frame), table_file(str(tmp_path / "full.csv")))
 
 
 def test_a_result_keeps_the_files_mode_and_its_link(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_place_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) ->
     (tmp_path / "folder.csv").mkdir()
 
     with pytest.raises(InputError, match="it is a folder"):
-        check_writable(locate(str(tmp_path / "folder.csv")))
+        check_writable(table_file(str(tmp_path / "folder.csv")))
     with pytest.raises(InputError, match="there is no folder"):
-        check_writable(locate(str(tmp_path / "none" / "out.csv")))
-    check_writable(locate("-", "csv"))
+        check_writable(table_file(str(tmp_path / "none" / "out.csv")))
+    check_writable(table_file("-", "csv"))

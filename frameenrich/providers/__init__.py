@@ -5,6 +5,7 @@ Found by name through the entry point group ``frameenrich.providers`` and import
 
 from __future__ import annotations
 
-from frameenrich.providers.base import Desk, Provider, Shard, connect, provider_names
+from frameenrich.providers.protocol import Provider, Shard, ShardWriter
+from frameenrich.providers.registry import connect, provider_names
 
-__all__ = ["Desk", "Provider", "Shard", "connect", "provider_names"]
+__all__ = ["Provider", "Shard", "ShardWriter", "connect", "provider_names"]

@@ -60,6 +60,7 @@ class Dialect:
 
 OPENAI = Dialect()
 
+
 AZURE = Dialect(
     name="azure",
     limits=Limits(max_requests=100_000),
@@ -69,7 +70,9 @@ AZURE = Dialect(
     processes=True,
 )
 
+
 GROQ = Dialect(name="groq", endpoints=(_CHAT,), keeps=False)
+
 
 TOGETHER = Dialect(
     name="together",
@@ -81,12 +84,17 @@ TOGETHER = Dialect(
     tags=False,
 )
 
+
 _SERVERS = {
     "groq": ("GROQ_API_KEY", "GROQ_BASE_URL", "https://api.groq.com", "/openai/v1"),
     "together": ("TOGETHER_API_KEY", "TOGETHER_BASE_URL", "https://api.together.ai/v1", ""),
 }
 """Each one's key, the variable that names another server, its own server, and the path there."""
+
+
 _AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION")
+
+
 _AZURE_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO, Any
 
 from frameenrich.model import Batch, BatchStatus, Limits
-from frameenrich.providers.base import Desk, Shard
+from frameenrich.providers.protocol import Shard, ShardWriter
 
 
 class FileProvider:
@@ -19,7 +19,7 @@ class FileProvider:
         """The endpoint as it is, which ``vllm run-batch`` and web pages take."""
         return endpoint
 
-    def send(self, shard: Shard, batch: Batch, desk: Desk) -> Batch:
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """The file is there; from now on somebody else is at work."""
         return desk.record(
             batch.but(id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests)

@@ -1,0 +1,1 @@
+"""Read answers: schemas, parsing, validation, and the columns they become."""

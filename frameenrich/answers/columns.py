@@ -1,0 +1,247 @@
+"""Results to columns: one slot a request, filled in any order, taken in the frame's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.answers.column_names import (
+    asks_confidence,
+    column_name,
+    has_confidence,
+    refuse_reserved,
+    refuse_twice,
+)
+from frameenrich.answers.output import Field, flattened
+from frameenrich.answers.result_table import STATUSES, USAGE, Positions, ResultTable
+from frameenrich.model import JobSpec, RowStatus
+
+_DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
+
+
+def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
+    """What a tally has to keep for these columns."""
+    sure = ["confidence"] if asks_confidence(spec) else []
+    return [*USAGE, "repaired", "raw", *sure] if usage else sure
+
+
+def result_columns(
+    tally: ResultTable,
+    slots: Positions,
+    seen: npt.NDArray[np.bool_],
+    spec: JobSpec,
+    *,
+    custom_ids: pa.Array | None = None,
+    flatten: bool = False,
+) -> dict[str, pd.Series]:
+    """The output columns of a frame's rows.
+
+    Parameters
+    ----------
+    tally : Tally
+        What is known of each request.
+    slots : int64 array
+        Each row's slot; -1 for a row without a request.
+    seen : bool array
+        Whether the job has ever seen the row; others get ``<NA>`` everywhere. A row seen that has
+        no slot was skipped.
+    custom_ids : Array, optional
+        Each slot's custom_id, where the columns of ``usage=True`` are wanted.
+    flatten : bool
+        Whether nested objects become columns of their own.
+
+    Returns
+    -------
+    dict of str to Series
+        In the order in which they go into the frame, with a plain ``RangeIndex``.
+    """
+    columns = _value_columns(tally, slots, spec, flatten)
+    refuse_reserved(columns, spec)
+    if has_confidence(spec, tally.fields):
+        columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", slots), "Float64")
+    columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
+    columns[f"{spec.name}_error"] = _series(tally.details("error", slots), "string")
+    if custom_ids is not None:
+        columns |= _usage_columns(tally, slots, custom_ids, spec.name)
+    return columns
+
+
+def _series(cells: pa.Array, dtype: str) -> pd.Series:
+    """An Arrow column as one of pandas' own nullable types."""
+    kind: Any = pd.api.types.pandas_dtype(dtype)
+    return pd.Series(kind.__from_arrow__(cells))
+
+
+def _statuses(tally: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_]) -> pd.Series:
+    names = pa.array([str(status) for status in STATUSES], pa.large_string())
+    codes = np.where(slots >= 0, tally.codes[slots], STATUSES.index(RowStatus.SKIPPED))
+    return _series(names.take(pa.array(codes.astype(np.int32), mask=~seen)), "string")
+
+
+def _value_columns(
+    tally: ResultTable, slots: Positions, spec: JobSpec, flatten: bool
+) -> dict[str, pd.Series]:
+    if flatten:
+        leaves = [leaf for field in tally.fields for leaf, _ in flattened(field, ())]
+        refuse_twice([column_name(spec, leaf) for leaf in leaves], "Collect with flatten=False")
+    columns: dict[str, pd.Series] = {}
+    for i, field in enumerate(tally.fields):
+        cells = tally.hand_over(i, slots)
+        if field.kind == "any":
+            columns |= _parser_columns(cells, spec)
+        elif flatten and field.inner:
+            for leaf, inner in flattened(field, cells):
+                columns[column_name(spec, leaf)] = to_series(inner, leaf)
+        else:
+            columns[column_name(spec, field)] = _column(cells, field)
+    return columns
+
+
+def _column(cells: Any, field: Field) -> pd.Series:
+    if field.kind == "category":
+        categories = pd.Index(field.categories)  # as Parquet gives them back: str from pandas 3 on
+        codes = cells.fill_null(-1).to_numpy()
+        return pd.Series(pd.Categorical.from_codes(codes, categories=categories))
+    dtype = _DTYPES.get(field.kind)
+    return to_series(cells, field) if dtype is None else _series(cells, dtype)
+
+
+def to_series(values: Sequence[Any], field: Field) -> pd.Series:
+    """A column of the field's pandas type, the same whatever the values (DESIGN.md §2).
+
+    Examples
+    --------
+    >>> typed([None, None], Field("n", "integer")).dtype
+    Int64Dtype()
+    >>> list(typed(["a", None], Field("c", "category", ("a", "b"))).cat.categories)
+    ['a', 'b']
+    """
+    if field.kind == "category":
+        categories = pd.Index(field.categories)
+        return pd.Series(pd.Categorical(values, categories=categories))
+    dtype = _DTYPES.get(field.kind)
+    if dtype is not None:
+        return pd.Series(values, dtype=dtype)
+    if field.kind in {"date", "datetime"}:
+        return _times(values, field.kind)
+    cells = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):  # one by one: numpy would unpack lists of equal length
+        cells[i] = value
+    return pd.Series(cells, dtype=object)
+
+
+def _times(values: Sequence[str | None], kind: str) -> pd.Series:
+    """Dates, or moments in UTC, in microseconds: what every year of the calendar fits into.
+
+    A moment without an offset is taken for UTC, as JSON Schema's ``date-time`` leaves no other.
+    """
+    times = np.full(len(values), "NaT", dtype="datetime64[us]")
+    for i, text in enumerate(values):
+        if text is not None:
+            moment = datetime.fromisoformat(text)
+            offset = np.timedelta64(moment.utcoffset() or timedelta(0), "us")
+            times[i] = np.datetime64(moment.replace(tzinfo=None), "us") - offset
+    column = pd.Series(times)
+    return column if kind == "date" else column.dt.tz_localize("UTC")
+
+
+def _parser_columns(values: Sequence[Any], spec: JobSpec) -> dict[str, pd.Series]:
+    """What a user's parser returned: a column a key where it returns dicts, else one column.
+
+    Where it returns dicts for some rows only, the others' values are in the one called after the
+    job, too.
+    """
+    own = f"{spec.prefix}{spec.name}"
+    keys = list(dict.fromkeys(k for v in values if isinstance(v, Mapping) for k in v))
+    names = [f"{spec.prefix}{key}" for key in keys]
+    refuse_twice(names, "Let the parser give keys that differ as texts")  # 1 and "1" do not
+    columns = {
+        name: [v.get(key) if isinstance(v, Mapping) else None for v in values]
+        for name, key in zip(names, keys, strict=True)
+    }
+    others = [None if isinstance(v, Mapping) else v for v in values]
+    if to_series(others, _ANYTHING).notna().any() or not any(
+        isinstance(v, Mapping) for v in values
+    ):
+        cells = columns.get(own, others)
+        columns[own] = [o if c is None else c for c, o in zip(cells, others, strict=True)]
+    return {name: _inferred(cells) for name, cells in columns.items()}
+
+
+_ANYTHING = Field("", "object")
+
+
+def _inferred(values: Sequence[Any]) -> pd.Series:
+    """A column of what a parser made, of pandas' own type for it.
+
+    Floats stay floats where all happen to be whole, and no integer is too large to be kept.
+    """
+    column = to_series(values, _ANYTHING)
+    known = column.notna()
+    types = set(map(type, column[known]))
+    if types and all(issubclass(each, _NUMBERS) and each is not bool for each in types):
+        numbers = [v if there else None for v, there in zip(values, known, strict=True)]
+        return _numbers(numbers, whole=all(issubclass(each, _WHOLE) for each in types))
+    try:
+        return column.convert_dtypes()
+    except (OverflowError, TypeError, ValueError):
+        return column
+
+
+_WHOLE = (int, np.integer)
+
+
+_NUMBERS = (*_WHOLE, float, np.floating)
+
+
+def _numbers(values: Sequence[Any], *, whole: bool) -> pd.Series:
+    """Numbers and None as Float64, Int64 or UInt64; as text where none of them holds them all."""
+    kinds = (("Int64", pa.int64()), ("UInt64", pa.uint64())) if whole else ()
+    for dtype, kind in kinds or (("Float64", pa.float64()),):
+        number = int if whole else float
+        try:
+            cells = pa.array([None if v is None else number(v) for v in values], kind)
+        except (OverflowError, pa.ArrowInvalid):
+            continue
+        return _series(cells, dtype)
+    return pd.Series([None if v is None else str(v) for v in values], dtype="string")
+
+
+def _usage_columns(
+    tally: ResultTable, slots: Positions, custom_ids: pa.Array, name: str
+) -> dict[str, pd.Series]:
+    none = slots < 0
+    attempts = pa.array(tally.attempts[slots].astype(np.int64), mask=none)
+    ids = custom_ids.take(pa.array(slots, mask=none))
+    told = {detail: tally.details(detail, slots) for detail in (*USAGE, "repaired", "raw")}
+    return {
+        f"{name}_model": _series(told["model"], "string"),
+        f"{name}_attempt": _series(attempts, "Int64"),
+        f"{name}_prompt_tokens": _series(told["prompt_tokens"], "Int64"),
+        f"{name}_completion_tokens": _series(told["completion_tokens"], "Int64"),
+        f"{name}_finish_reason": _series(told["finish_reason"], "string"),
+        f"{name}_custom_id": _series(ids, "string"),
+        f"{name}_repaired": _series(told["repaired"], "boolean"),
+        f"{name}_raw": _series(told["raw"], "string"),
+    }
+
+
+def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """A new frame with the columns after the others, or in place of an earlier collect's."""
+    added = {name: column.set_axis(frame.index) for name, column in columns.items()}
+    kept = [name not in added for name in frame.columns]
+    own = frame if all(kept) else frame.loc[:, kept]  # which copies
+    whole = pd.concat([own, pd.DataFrame(added, index=frame.index)], axis=1)
+    if own is frame:
+        return whole
+    before = list(frame.columns)
+    order = before + [name for name in added if name not in before]
+    places = {name: i for i, name in enumerate(added, own.shape[1])}
+    others = iter(range(own.shape[1]))
+    return whole.iloc[:, [places[name] if name in places else next(others) for name in order]]

@@ -1,0 +1,390 @@
+"""Raw response lines to results: open the envelope, find the answer, judge it.
+
+Every fact of BATCH_API.md, "Lines", is met here; nothing in a line can raise.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from frameenrich.answers.confidence import label_confidence
+from frameenrich.answers.output import MalformedError, Output
+from frameenrich.model import Json, OutputKind, OutputSpec, Response, Result, RowStatus, Usage
+
+_OK_CODES = range(200, 300)
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
+_NULL = msgspec.Raw(b"null")  # Raw cannot be in a union: what is absent is this
+
+
+class _Inner(msgspec.Struct, gc=False):
+    status_code: int | None = None
+    body: msgspec.Raw = _NULL
+
+
+class _Line(msgspec.Struct, gc=False):
+    custom_id: str | None = None
+    response: _Inner | None = None
+    error: msgspec.Raw = _NULL
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What opening a line can raise."""
+
+
+def read_result(line: bytes, output: Output) -> Result | None:
+    """Open and judge one line; None where no row can be told from it."""
+    response = read_response(line)
+    return None if response is None else result_of(response, output)
+
+
+def read_answer(custom_id: str, text: str, output: Output, usage: Usage) -> Result:
+    """Judge the text of an answer that came whole and is not blank."""
+    try:
+        values, repaired = output.read(text)
+    except MalformedError as error:
+        return Result(custom_id, RowStatus.MALFORMED, None, str(error), text, usage)
+    return Result(custom_id, RowStatus.OK, values, None, text, usage, repaired)
+
+
+def read_response(line: bytes) -> Response | None:
+    """Open one line; None where no row can be told from it.
+
+    A line that is not JSON, not UTF-8, or has no custom_id is None: it loses only itself.
+    """
+    opened: _Line | None
+    try:
+        opened = _decode_line(line)
+    except DECODE_ERRORS:
+        opened = _open_leniently(line)
+    if opened is None or not opened.custom_id:
+        return None
+    error = _error_text(_loads(opened.error))
+    if opened.response is None:
+        return Response(opened.custom_id, None, None, error)
+    body = _loads(opened.response.body)
+    return Response(opened.custom_id, opened.response.status_code, _unwrap(body), error)
+
+
+def _open_leniently(line: bytes) -> _Line | None:
+    """The envelope of a line whose members have other types than they should."""
+    try:
+        loaded = _loads_whole(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("custom_id"), str):
+        return None
+    inner, error = loaded.get("response"), loaded.get("error")
+    if isinstance(inner, str):
+        inner = _unwrap(inner)
+    response = None
+    if isinstance(inner, dict):
+        code = inner.get("status_code")
+        body = msgspec.Raw(json.dumps(inner.get("body")).encode())
+        response = _Inner(_as_int(code), body)
+    return _Line(loaded["custom_id"], response, msgspec.Raw(json.dumps(error).encode()))
+
+
+def _as_int(value: Json) -> int | None:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def _loads_whole(text: str | bytes) -> Json:
+    """JSON, with U+FFFD for lone surrogates: no column and no file can hold those."""
+    loaded = json.loads(text)
+    try:
+        plain = json.dumps(loaded, ensure_ascii=False)
+        plain.encode()
+    except UnicodeEncodeError:
+        return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return loaded
+
+
+def _loads(raw: msgspec.Raw) -> Json:
+    try:
+        return msgspec.json.decode(raw)
+    except DECODE_ERRORS:
+        try:
+            return _loads_whole(bytes(raw))
+        except (ValueError, RecursionError):
+            return None
+
+
+def _unwrap(body: Json) -> Json:
+    """A body that came as a JSON string is the JSON inside it."""
+    if not isinstance(body, str):
+        return body
+    try:
+        return _loads_whole(body)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _error_text(error: Json) -> str | None:
+    if error in (None, "", {}):
+        return None
+    if not isinstance(error, dict):
+        return str(error)
+    if isinstance(error.get("error"), dict):  # an error's whole body, as `vllm run-batch` has it
+        return _error_text(error["error"])
+    code, message = error.get("code") or error.get("type"), error.get("message")
+    if code and message:
+        return f"{code}: {message}"
+    return str(code or message or _as_text(error))
+
+
+def result_of(response: Response, output: Output) -> Result:
+    """Give a response its row status, and values or the reason why not."""
+    failure = _failure(response)
+    if failure is not None:
+        return failure
+    if output.spec.kind in READERS:
+        return _judge_data(response, output)
+    answer = _answer(response.body)
+    usage = _usage(response.body, answer.finish_reason)
+    done = _refused_or_empty(response, answer, usage)
+    if done is not None:
+        return done
+    result = read_answer(response.custom_id, answer.text or "", output, usage)
+    if output.spec.kind != "labels" or result.status is not RowStatus.OK:
+        return result
+    sure = label_confidence(response.body, result.raw or "")
+    return msgspec.structs.replace(result, confidence=sure)
+
+
+def _judge_data(response: Response, output: Output) -> Result:
+    """Judge an answer that is no text: a vector, a verdict."""
+    usage = _usage(response.body, None)
+    try:
+        reading = READERS[output.spec.kind](response.body, output.spec)
+    except MalformedError as error:
+        raw = _dumps(response.body)
+        return Result(response.custom_id, RowStatus.MALFORMED, None, str(error), raw, usage)
+    if reading is None:
+        reason = "the answer holds no result"
+        return Result(response.custom_id, RowStatus.EMPTY, None, reason, None, usage)
+    return Result(response.custom_id, RowStatus.OK, reading[0], None, reading[1], usage)
+
+
+def _failure(response: Response) -> Result | None:
+    error, code, body = response.error, response.status_code, response.body
+    if error is None and code in _OK_CODES and isinstance(body, dict) and not body.get("error"):
+        return None
+    if error is None and code is None and isinstance(body, dict) and _has_answer(body):
+        return None  # the code is absent; the answer is there
+    status = RowStatus.FAILED
+    if error is not None and error.startswith("batch_expired"):
+        status = RowStatus.EXPIRED
+    elif error is not None and error.startswith("batch_cancelled"):
+        status = RowStatus.CANCELLED
+    raw = None if body in (None, {}) else _as_text(body)
+    reason = error or _why_failed(code, body)
+    return Result(response.custom_id, status, None, reason, raw, status_code=code)
+
+
+def _as_text(value: Json) -> str:
+    try:
+        return _dumps(value)
+    except RecursionError:
+        return "(nested too deeply to show)"
+
+
+def _has_answer(body: dict[str, Json]) -> bool:
+    return any(name in body for name in ("choices", "output", "data", "results"))
+
+
+def _why_failed(code: int | None, body: Json) -> str:
+    inner = body.get("error") if isinstance(body, dict) else None
+    said = _error_text(inner) or (body if isinstance(body, str) and body else None)
+    if code is None:
+        return said or "the provider sent no response for this request"
+    if code in _OK_CODES:
+        return said or f"HTTP {code} with a body that is no answer"
+    return f"HTTP {code}: {said}" if said else f"HTTP {code} without a reason"
+
+
+class _Answer(msgspec.Struct):
+    text: str | None = None
+    refusal: str | None = None
+    finish_reason: str | None = None
+
+
+def _answer(body: dict[str, Json]) -> _Answer:
+    if isinstance(body.get("output"), list):
+        return _responses_answer(body)
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return _Answer()
+    message = choice.get("message")
+    finish = choice.get("finish_reason")
+    if not isinstance(message, dict):  # /v1/completions
+        return _Answer(_text(choice.get("text")), None, _text(finish))
+    return _Answer(_text(message.get("content")), _text(message.get("refusal")), _text(finish))
+
+
+def _responses_answer(body: dict[str, Json]) -> _Answer:
+    texts, refusals = [], []
+    for item in body["output"]:
+        for part in _list(item.get("content")) if isinstance(item, dict) else ():
+            if isinstance(part, dict) and part.get("type") == "output_text":
+                texts.append(_text(part.get("text")) or "")
+            elif isinstance(part, dict) and part.get("type") == "refusal":
+                refusals.append(_text(part.get("refusal")) or "refused")
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    finish = "length" if reason == "max_output_tokens" else reason or body.get("status")
+    return _Answer("".join(texts) or None, "".join(refusals) or None, _text(finish))
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Json) -> str | None:
+    """Text as it is, content parts joined, nothing else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = [part.get("text") for part in value if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return None
+
+
+def _refused_or_empty(response: Response, answer: _Answer, usage: Usage) -> Result | None:
+    """Refused, truncated or empty (BATCH_API.md, "Answers that are not answers")."""
+
+    def flagged(status: RowStatus, reason: str) -> Result:
+        return Result(response.custom_id, status, None, reason, answer.text, usage)
+
+    if answer.refusal:
+        return flagged(RowStatus.REFUSED, answer.refusal)
+    if answer.finish_reason == "content_filter":
+        return flagged(RowStatus.REFUSED, "stopped by the provider's content filter")
+    if answer.finish_reason == "length":
+        return flagged(
+            RowStatus.TRUNCATED, "cut at the token limit; regenerate asks with twice the limit"
+        )
+    if not (answer.text or "").strip():
+        return flagged(RowStatus.EMPTY, "the answer holds no text")
+    return None
+
+
+def _usage(body: dict[str, Json], finish_reason: str | None) -> Usage:
+    tokens: Any = body.get("usage")
+    tokens = tokens if isinstance(tokens, dict) else {}
+    return Usage(
+        _text(body.get("model")),
+        _as_int(tokens.get("prompt_tokens", tokens.get("input_tokens"))),
+        _as_int(tokens.get("completion_tokens", tokens.get("output_tokens"))),
+        finish_reason,
+    )
+
+
+Vector = npt.NDArray[np.float32]
+
+
+Reading = tuple[tuple[Any, ...], str | None]
+"""One value an output column, and the answer's text where keeping it is worth it."""
+
+
+def read_embedding(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None:
+    """The one vector of an embeddings body; None where there is none.
+
+    Raises
+    ------
+    MalformedError
+        It is no list of finite numbers, or has another length than was asked for.
+
+    Examples
+    --------
+    >>> (vector,), _ = read_embedding({"data": [{"embedding": [0.5, -1]}]}, OutputSpec("embedding"))
+    >>> vector
+    array([ 0.5, -1. ], dtype=float32)
+    """
+    entry = _first(body.get("data"))
+    if entry is None:
+        return None
+    given = entry.get("embedding") if isinstance(entry, Mapping) else None
+    vector = _unpacked(given) if isinstance(given, str) else _listed(given)
+    wanted = spec.dimensions
+    if not len(vector) or (wanted is not None and len(vector) != wanted):
+        asked = f", not the {wanted} asked for" if wanted is not None else ""
+        raise MalformedError(f"$.data[0].embedding: {len(vector)} numbers{asked}")
+    if not np.isfinite(vector).all():
+        raise MalformedError("$.data[0].embedding: not all numbers are finite")
+    return (vector,), None
+
+
+def _listed(given: Json) -> Vector:
+    if not isinstance(given, list) or not {type(number) for number in given} <= {int, float}:
+        raise MalformedError("$.data[0].embedding: not a list of numbers")
+    try:
+        with np.errstate(over="ignore"):  # becomes infinite, which is told by its own message
+            return np.asarray(given, dtype=np.float64).astype(np.float32)
+    except OverflowError:
+        raise MalformedError("$.data[0].embedding: not all numbers are finite") from None
+
+
+def _unpacked(given: str) -> Vector:
+    """``encoding_format="base64"``: little-endian float32."""
+    try:
+        return np.frombuffer(base64.b64decode(given, validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError):
+        raise MalformedError("$.data[0].embedding: not base64 of 32-bit numbers") from None
+
+
+def read_moderation(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None:
+    """Whether a text was flagged, and for which categories; None where there is no result.
+
+    Raises
+    ------
+    MalformedError
+        The result has another shape.
+
+    Examples
+    --------
+    >>> result = {"flagged": True, "categories": {"hate": False, "violence": True}}
+    >>> read_moderation({"results": [result]}, OutputSpec("moderation"))[0]
+    (True, ['violence'])
+    """
+    del spec
+    result = _first(body.get("results"))
+    if result is None:
+        return None
+    if not isinstance(result, Mapping) or not isinstance(result.get("flagged"), bool):
+        raise MalformedError("$.results[0].flagged: not true or false")
+    categories = result.get("categories")
+    if not isinstance(categories, Mapping):
+        raise MalformedError("$.results[0].categories: not an object")
+    names = [name for name, flagged in categories.items() if flagged is True]
+    return (result["flagged"], names), json.dumps(result, ensure_ascii=False)
+
+
+def _first(items: Json) -> Json:
+    return items[0] if isinstance(items, list) and items else None
+
+
+READERS: Mapping[OutputKind, Callable[[Mapping[str, Json], OutputSpec], Reading | None]] = {
+    "embedding": read_embedding,
+    "moderation": read_moderation,
+}
+"""How the answers of these kinds of output are read."""

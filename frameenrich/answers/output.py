@@ -1,0 +1,434 @@
+"""What an answer has to be: its columns, and how it is read and validated.
+
+The schema is stored with the job, so a later session without the pydantic class still knows the
+columns and the constraints. Validation is pydantic's: of the class where it is at hand, else of
+one built from the stored schema, whose constraints `jsonschema-rs` then checks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from frameenrich.answers.schema import (
+    loads_repaired,
+    normalize_label,
+    python_type,
+    resolved,
+    with_exact_choices,
+    without_null,
+)
+from frameenrich.model import Json, OutputSpec
+from frameenrich.text import can, encodable, shortened
+
+FieldKind = Literal[
+    "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
+    "any",
+]  # fmt: skip
+
+
+Parser = Callable[[str], Any]
+
+
+LABEL = "label"
+"""The one property of the object that a labels answer is."""
+
+
+class MalformedError(ValueError):
+    """An answer that does not parse or validate; becomes a row status, never reaches the user."""
+
+
+class _InvalidError(MalformedError):
+    """An answer that pydantic does not take; where and why is put in words when it is asked for."""
+
+    def __str__(self) -> str:
+        try:
+            return _where_and_why(self.args[0])
+        except Exception:  # noqa: BLE001 - the words of what a user's validator raised are asked for
+            return "$: a validator refused the answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One output column: the property it comes from and the type it has.
+
+    ``suffix`` ends the column's name, where a single-valued output has a second column. ``inner``
+    are the fields of a nested object, for ``flatten=True``.
+    """
+
+    name: str
+    kind: FieldKind
+    categories: tuple[str, ...] = ()
+    suffix: str = ""
+    inner: tuple[Field, ...] = dataclasses.field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class Output:
+    """How answers are read: the stored wish, and what this session has at hand of it.
+
+    Parameters
+    ----------
+    spec : OutputSpec
+        What is stored with the job.
+    model : type or None
+        The pydantic class, where the user gave one in this session.
+    parser : callable or None
+        ``str -> dict | value``; a `ValueError` from it flags the row ``malformed``.
+    reserved : frozenset of str
+        Keys that a parser must not give, since columns of the row's status are called so: they
+        often are the model's words, which must not stop the other rows.
+    """
+
+    spec: OutputSpec
+    model: Any = None
+    parser: Parser | None = None
+    reserved: frozenset[str] = frozenset()
+
+    def reserving(self, columns: Iterable[str], prefix: str) -> Output:
+        """The same, where a parser's keys, with the prefix before them, are none of the columns."""
+        own = (name.removeprefix(prefix) for name in columns if name.startswith(prefix))
+        return dataclasses.replace(self, reserved=frozenset(own))
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The output columns; a text or parser answer has one, called after the job."""
+        if self.spec.kind == "text":
+            return (Field("", "string"),)
+        if self.spec.kind == "embedding":
+            return (Field("", "vector"),)
+        if self.spec.kind == "moderation":
+            return (Field("", "boolean"), Field("", "object", suffix="_categories"))
+        if self.spec.schema is None:
+            return (Field("", "any"),)
+        schema = self.spec.schema
+        top = {name: value for name, value in schema.items() if name != "$defs"}
+        fields = tuple(_field(name, p, schema, top) for name, p in schema["properties"].items())
+        return (Field("", "category", fields[0].categories),) if self._labels else fields
+
+    @property
+    def _labels(self) -> bool:
+        return self.spec.kind == "labels"
+
+    def read(self, text: str) -> tuple[tuple[Any, ...], bool]:
+        """Parse and validate one answer.
+
+        Returns
+        -------
+        (tuple, bool)
+            One value a field, and whether the JSON had to be repaired first.
+
+        Raises
+        ------
+        MalformedError
+            It does not parse or validate; the text says where (``$.specs[2].width: ...``).
+        """
+        if self.spec.kind == "text":
+            return (text,), False
+        if self.parser is not None:
+            value = _parsed(self.parser, text)
+            taken = (
+                self.reserved.intersection(map(str, value)) if isinstance(value, Mapping) else ()
+            )
+            if taken:
+                raise MalformedError(
+                    f"the parser gave {min(taken)!r}, which tells of the row itself"
+                )
+            return (value,), False
+        return self._read_label(text) if self._labels else self._read_object(text)
+
+    def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:
+        try:
+            return self._validated(text), False
+        except MalformedError as error:
+            self._refuse_cut_off(text)
+            value, repaired = loads_repaired(text)
+            if value is None:
+                raise
+            if not isinstance(value, dict):
+                raise MalformedError("$: the answer is not a JSON object") from error
+        return self._validated(self._with_exact_choices(value)), repaired
+
+    def _refuse_cut_off(self, text: str) -> None:
+        """Refuse an answer that ends before required properties are even named.
+
+        No repair can know them, and trying takes twice as long; the reason is the same.
+        """
+        from pydantic_core import from_json  # noqa: PLC0415 - comes with pydantic
+
+        try:
+            begun = from_json(text, allow_partial="trailing-strings")
+        except ValueError:
+            return
+        if begun and isinstance(begun, dict):
+            missing = [name for name in self._required if name not in begun]
+            if missing and not any(name in text for name in missing):
+                self._validated(self._with_exact_choices(begun))
+
+    @cached_property
+    def _required(self) -> Sequence[str]:
+        return list((self.spec.schema or {}).get("required", ()))
+
+    def _with_exact_choices(self, value: Json) -> str:
+        schema = self.spec.schema or {}
+        try:
+            return json.dumps(with_exact_choices(value, schema, schema))
+        except RecursionError:
+            raise MalformedError("$: the answer is nested too deeply") from None
+
+    def _validated(self, text: str) -> tuple[Any, ...]:
+        from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import
+
+        validate = self.adapter.validate_json
+        try:
+            answer = validate(text)
+        except ValidationError as error:
+            raise _InvalidError(error) from None
+        except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+            raise MalformedError(f"$: the validator failed: {_described(error)}") from None
+        values = self._dumped(answer)
+        self._check_constraints(answer)
+        self._refuse_lost(answer, values)
+        return tuple(_to_cell(values.get(field.name), field) for field in self.fields)
+
+    def _dumped(self, answer: Any, **how: bool) -> dict[str, Any]:
+        """The answer as JSON has it; what a user's validator made of a field is no matter."""
+        dump = self.adapter.dump_python
+        try:
+            dumped = dump(answer, mode="json", by_alias=True, warnings=False, **how)
+        except Exception as error:  # noqa: BLE001 - a user's serializer may raise anything
+            raise MalformedError(f"$: the serializer failed: {_described(error)}") from None
+        if not isinstance(dumped, dict):
+            raise MalformedError("$: the model's serializer makes no object of the answer")
+        return dumped
+
+    def _refuse_lost(self, answer: Any, values: Mapping[str, Any]) -> None:
+        """Refuse an answer some of whose values a user's serializer leaves out."""
+        from pydantic import RootModel  # noqa: PLC0415 - heavy, and not needed at import
+
+        null_as_json = (type(None), float, enum.Enum, RootModel)  # or may be: NaN, a choice of null
+        for field in self.fields if self.model is not None else ():
+            if values.get(field.name) is None:
+                value = getattr(answer, self._attributes.get(field.name, ""), None)
+                if not isinstance(value, null_as_json):
+                    raise MalformedError(f"{json_path([field.name])}: the serializer left it out")
+
+    @cached_property
+    def _attributes(self) -> Mapping[str, str]:
+        """Where on an instance of the class each column's value is."""
+        members = self.model.model_fields.items()
+        return {each.serialization_alias or each.alias or name: name for name, each in members}
+
+    def _check_constraints(self, answer: Any) -> None:
+        if self._constraints is None:
+            return
+        # Only what the answer holds: an optional property that is absent was filled with None.
+        given = self._dumped(answer, exclude_unset=True)
+        error = next(iter(self._constraints.iter_errors(given)), None)
+        if error is not None:
+            raise MalformedError(f"{json_path(error.instance_path)}: {error.message}")
+
+    @cached_property
+    def adapter(self) -> Any:
+        """Pydantic's validator of an answer that is an object."""
+        from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and not needed at import
+
+        return TypeAdapter(self.model or python_type(self.spec.schema, self.spec.schema or {}))
+
+    @cached_property
+    def _constraints(self) -> Any:
+        if self.model is not None or self.spec.schema is None:
+            return None
+        import jsonschema_rs  # noqa: PLC0415 - needed only where the class is not at hand
+
+        return jsonschema_rs.validator_for(dict(self.spec.schema))
+
+    @cached_property
+    def _known_labels(self) -> dict[str, str]:
+        return {normalize_label(label): label for label in self.fields[0].categories}
+
+    def _read_label(self, text: str) -> tuple[tuple[str], bool]:
+        value, repaired = loads_repaired(text)
+        answer = value.get(LABEL) if isinstance(value, dict) else text
+        if isinstance(answer, int) and not isinstance(answer, bool):
+            answer = str(answer)
+        known = self._known_labels
+        label = known.get(normalize_label(answer)) if isinstance(answer, str) else None
+        if label is None and answer is text:  # the label alone, as a sentence or a quotation
+            label = known.get(normalize_label(text.strip().strip("\"'.")))
+        if label is None:
+            shown = answer if isinstance(answer, str) else json.dumps(answer)
+            raise MalformedError(
+                f"$.{LABEL}: {shortened(shown)!r} is not one of the {len(known)} labels"
+            )
+        return (label,), repaired and isinstance(value, dict)
+
+
+def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
+    """The value, where its column can hold it: pandas' Int64 has 64 bits."""
+    here = (*path, field.name)
+    if value is not None and not _is_of_kind(value, field):
+        shown = shortened(json.dumps(value))
+        raise MalformedError(f"{json_path(here)}: the model made {shown} of it, no {field.kind}")
+    if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
+        raise MalformedError(f"{json_path(here)}: the integer does not fit in 64 bits")
+    for inner in field.inner if isinstance(value, dict) else ():
+        _to_cell(value.get(inner.name), inner, here)
+    return as_cell(value, field)
+
+
+def _is_of_kind(value: Any, field: Field) -> bool:
+    """Whether a value is what its column takes; users' validators and serializers make anything.
+
+    Texts take every value, as JSON, and objects are not looked into.
+    """
+    if field.kind == "boolean":
+        return isinstance(value, bool)
+    if field.kind == "category":
+        return isinstance(value, str) and value in field.categories
+    if field.kind == "integer":
+        whole = value.is_integer() if isinstance(value, float) else isinstance(value, int)
+        return whole and not isinstance(value, bool)
+    if field.kind == "number":
+        return not isinstance(value, bool) and can(float, value)
+    if field.kind in {"date", "datetime"}:
+        return can(datetime.fromisoformat, value)
+    return True
+
+
+def as_cell(value: Any, field: Field) -> Any:
+    """A value of an answer as its column holds it.
+
+    A Decimal comes as text and is made a number; what is one of several plain types is text.
+
+    Examples
+    --------
+    >>> as_cell("12.30", Field("price", "number")), as_cell(3, Field("size", "string"))
+    (12.3, '3')
+    """
+    if field.kind == "number" and isinstance(value, str):
+        return float(value)
+    if field.kind == "string" and value is not None and not isinstance(value, str):
+        return json.dumps(value)
+    return value
+
+
+def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequence[Any]]]:
+    """A field's columns with nested objects as columns of their own, ``field.sub``.
+
+    Examples
+    --------
+    >>> size = Field("size", "object", inner=(Field("w", "integer"), Field("h", "integer")))
+    >>> [(f.name, cells) for f, cells in flattened(size, [{"w": 1, "h": 2}, None])]
+    [('size.w', [1, None]), ('size.h', [2, None])]
+    """
+    if not field.inner:
+        yield field, values
+    for inner in field.inner:
+        cells = [v.get(inner.name) if isinstance(v, Mapping) else None for v in values]
+        named = dataclasses.replace(inner, name=f"{field.name}.{inner.name}")
+        yield from flattened(named, [as_cell(cell, inner) for cell in cells])
+
+
+def _parsed(parser: Parser, text: str) -> Any:
+    try:
+        return encodable(parser(text))
+    except ValueError as error:
+        raise MalformedError(_words(error) or "the parser refused the answer") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's parser may do anything
+        raise MalformedError(f"the parser failed: {_described(error)}") from None
+
+
+def _described(error: BaseException) -> str:
+    name, words = type(error).__name__, _words(error)
+    return name if words in {"", name} else f"{name}: {words}"
+
+
+def _words(error: BaseException) -> str:
+    """What an error says; its type's name where it cannot even say it."""
+    try:
+        return str(encodable(str(error)))
+    except Exception:  # noqa: BLE001 - a user's own class may do anything
+        return type(error).__name__
+
+
+def _where_and_why(error: Any) -> str:
+    first = error.errors(include_url=False)[0]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    reason = first["msg"].removeprefix("Value error, ")  # what a user's own validator raised
+    return f"{json_path(first['loc'])}: {reason}{more}"
+
+
+def json_path(parts: Sequence[str | int]) -> str:
+    """A place in a JSON value, as people write it.
+
+    Examples
+    --------
+    >>> json_path(["specs", 2, "width"])
+    '$.specs[2].width'
+    """
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+# --- from a JSON Schema to columns and types ----------------------------------------------------
+
+_KINDS: Mapping[str, FieldKind] = {
+    "string": "string",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
+
+
+_FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
+
+
+def _field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Field:
+    """The column of a property; `above` are the objects it is in, which may hold it again."""
+    node = without_null(node, root)
+    choices = node.get("enum", [node["const"]] if "const" in node else [])
+    texts = [choice for choice in choices if choice is not None]
+    if texts and all(isinstance(choice, str) for choice in texts):
+        return Field(name, "category", tuple(dict.fromkeys(texts)))
+    kind = _kind(node, root) if "type" in node or not texts else _kind_of_all(texts)
+    members = node.get("properties", {})
+    if kind != "object" or node.get("additionalProperties") or node in above:
+        return Field(name, kind)
+    inner = (_field(sub, value, root, *above, node) for sub, value in members.items())
+    return Field(name, kind, inner=tuple(inner))
+
+
+def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
+    alternatives = node.get("anyOf", node.get("oneOf"))
+    if isinstance(node.get("type"), list):
+        alternatives = [{**node, "type": each} for each in node["type"]]
+    if alternatives is not None:
+        nodes = [resolved(each, root) for each in alternatives]
+        return _common_kind([each for each in nodes if each.get("type") != "null"], root)
+    if node.get("type") == "string" and node.get("format") in _FORMATS:
+        return _FORMATS[node["format"]]
+    return _KINDS.get(str(node.get("type")), "object")
+
+
+def _kind_of_all(values: Sequence[Json]) -> FieldKind:
+    """The type of choices that are not all texts."""
+    types = {type(value) for value in values}
+    if types <= {int, float}:
+        return "integer" if types == {int} else "number"
+    if types == {bool}:
+        return "boolean"
+    return "string" if types <= {str, int, float, bool} else "object"
+
+
+def _common_kind(nodes: Sequence[Mapping[str, Json]], root: Mapping[str, Json]) -> FieldKind:
+    """One type for values of several: numbers stay numbers, other plain values are text."""
+    kinds = {_kind(node, root) for node in nodes}
+    if not kinds or "object" in kinds:
+        return "object"
+    return "number" if kinds <= {"integer", "number"} else "string"

@@ -1,0 +1,261 @@
+"""A responses file a chunk at a time: whole lines in, a block of what they hold out.
+
+Nearly every line is an ordinary chat answer. A chunk's lines are opened together, by types that
+hold no more than is needed, and an ordinary answer never becomes a `Result`; what is not ordinary
+is judged alone and in full. Both ways give the same (SPEED.md, "Parsing").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from frameenrich.answers.fast_path import fast_parser
+from frameenrich.answers.judge import DECODE_ERRORS, READERS, read_answer, read_result
+from frameenrich.answers.output import Output
+from frameenrich.answers.result_table import USAGE, ParsedLines
+from frameenrich.model import Result, Usage
+
+_TOLD = (*USAGE, "raw", "repaired")
+"""Details that an ordinary answer has."""
+
+
+_HTTP_OK = 200
+
+
+_MOST_TOKENS = 2**63 - 1
+
+
+_NEWLINE, _OPENS, _CLOSES = b"\n{}"
+
+
+Chunk = bytes | memoryview
+"""Some whole lines."""
+
+
+# Members are Any where another type would only make the whole chunk be opened line by line.
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: Any = None
+    refusal: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    message: _Message | None = None
+    finish_reason: Any = None
+    logprobs: Any = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    choices: tuple[_Choice, ...] = ()
+    error: Any = None
+
+
+class _Tokens(msgspec.Struct, gc=False):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+
+
+class _TellingBody(_Body, gc=False):
+    model: Any = None
+    usage: _Tokens | None = None
+
+
+_B = TypeVar("_B")
+
+
+class _Inner(msgspec.Struct, Generic[_B], gc=False):
+    status_code: Any = None
+    body: _B | None = None
+
+
+class _Line(msgspec.Struct, Generic[_B], gc=False):
+    custom_id: Any = None
+    response: _Inner[_B] | None = None
+    error: Any = None
+
+
+_UNOPENED = _Line[Any]()
+
+
+@dataclass(frozen=True)
+class _RawLines:
+    """A chunk's lines, each cut out when it is asked for: only the odd ones are."""
+
+    chunk: Chunk
+    ends: npt.NDArray[np.intp]
+
+    def __getitem__(self, place: int) -> bytes:
+        start = self.ends[place - 1] + 1 if place else 0
+        return bytes(self.chunk[start : self.ends[place]])
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """A chunk's lines: opened, and as they came."""
+
+    opened: list[Any]
+    raw: Sequence[bytes] | _RawLines
+
+
+def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
+    """Whether each of `count` objects has a line of its own, and no line anything else.
+
+    No object has a line's end between ``}`` and ``{`` in it, so as many of those as there are
+    objects stand between them.
+    """
+    if len(ends) != count:
+        return False
+    data = np.frombuffer(chunk, np.uint8)
+    return bool((data[ends - 1] == _CLOSES).all() and (data[ends[:-1] + 1] == _OPENS).all())
+
+
+def _check_text(data: Chunk) -> None:
+    """Refuse what is not UTF-8: msgspec does not look into members that it passes over.
+
+    Which members those are depends on what is wanted; what a line is worth must not.
+    """
+    if np.frombuffer(data, np.int8).min(initial=0) < 0:
+        str(data, "utf-8")
+
+
+class ResponseReader:
+    """Reads chunks of whole lines.
+
+    Parameters
+    ----------
+    output : Output
+        How answers are read.
+    details : collection of str
+        What is wanted beside values, statuses and errors.
+    """
+
+    def __init__(self, output: Output, details: Collection[str] = ()) -> None:
+        self._output, self._quick = output, fast_parser(output)
+        self._blank = (None,) * len(output.fields)
+        self._telling = not set(_TOLD).isdisjoint(details)
+        lines: Any = _Line[_TellingBody] if self._telling else _Line[_Body]
+        self._decoder = msgspec.json.Decoder(lines)
+        self._marks = np.empty(0, np.bool_)
+
+    def read(self, chunk: Chunk) -> ParsedLines:
+        r"""What a chunk's lines hold; nothing in them can raise.
+
+        Examples
+        --------
+        >>> from frameenrich.forms import choose_output
+        >>> line = b'{"custom_id": "row-1", "response": {"status_code": 500, "body": {}}}\n'
+        >>> block = ChunkReader(choose_output()).read(line)
+        >>> block.ids, block.detail("error")
+        (['row-1'], ['HTTP 500 without a reason'])
+        """
+        lines = self._open(chunk)
+        texts = self._texts(lines.opened)
+        if self._quick is None:
+            values: list[Any] = [None] * len(texts)
+        else:
+            quick = self._quick
+            values = [None if text is None else quick(text) for text in texts]
+        ids = [line.custom_id for line in lines.opened]
+        odd: dict[int, Result] = {}
+        for place in [place for place, row in enumerate(values) if row is None]:
+            result = self._judged(lines, place, texts[place])
+            values[place], ids[place] = self._blank, None
+            if result is not None:
+                odd[place], ids[place] = result, result.custom_id
+                values[place] = result.values or self._blank
+        return ParsedLines(
+            ids, values, odd, self._told(lines.opened, texts) if self._telling else {}
+        )
+
+    def _open(self, chunk: Chunk) -> _Lines:
+        ends = self._line_ends(chunk)
+        try:
+            _check_text(chunk)
+            opened = self._decoder.decode_lines(chunk)
+        except DECODE_ERRORS:
+            opened = []
+        if _one_a_line(chunk, ends, len(opened)):
+            return _Lines(opened, _RawLines(chunk, ends))
+        lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
+        return _Lines(list(map(self._open_one, lines)), lines)
+
+    def _line_ends(self, chunk: Chunk) -> npt.NDArray[np.intp]:
+        data = np.frombuffer(chunk, np.uint8)
+        if len(self._marks) < len(data):  # kept: new memory costs more than the look at it
+            self._marks = np.empty(len(data), np.bool_)
+        return np.flatnonzero(np.equal(data, _NEWLINE, out=self._marks[: len(data)]))
+
+    def _open_one(self, line: bytes) -> Any:
+        try:
+            _check_text(line)
+            return self._decoder.decode(line)
+        except DECODE_ERRORS:
+            return _UNOPENED
+
+    def _texts(self, opened: list[Any]) -> list[str | None]:
+        """The answer's text where a line is an ordinary chat answer, stopped by itself."""
+        if self._output.spec.kind in READERS:
+            return [None] * len(opened)
+        texts = list(map(_ordinary_text, opened))
+        if self._telling:
+            pairs = zip(texts, opened, strict=True)
+            return [None if text is None or not _has_usage(line) else text for text, line in pairs]
+        return texts
+
+    def _judged(self, lines: _Lines, place: int, text: str | None) -> Result | None:
+        if text is None or not text.strip():
+            return read_result(lines.raw[place], self._output)
+        line = lines.opened[place]
+        usage = _usage(line) if self._telling else Usage()
+        return read_answer(line.custom_id, text, self._output, usage)
+
+    def _told(self, opened: list[Any], texts: list[str | None]) -> dict[str, Sequence[Any]]:
+        nothing = (None,) * len(_TOLD)
+        cells = [
+            nothing if text is None else (*msgspec.structs.astuple(_usage(line)), text, False)
+            for text, line in zip(texts, opened, strict=True)
+        ]
+        return dict(zip(_TOLD, zip(*cells, strict=True), strict=True)) if cells else {}
+
+
+def _ordinary_text(line: Any) -> str | None:
+    response = line.response
+    if response is None or response.status_code != _HTTP_OK or line.error is not None:
+        return None
+    body = response.body
+    if body is None or body.error is not None or len(body.choices) != 1:
+        return None
+    choice = body.choices[0]
+    message = choice.message
+    if message is None or message.refusal or choice.finish_reason != "stop":
+        return None
+    text, own = message.content, line.custom_id
+    plain = text.__class__ is str and own and own.__class__ is str and choice.logprobs is None
+    return text if plain else None
+
+
+def _has_usage(line: Any) -> bool:
+    """Whether an ordinary answer's line says, as a rule does, what it took and of whom."""
+    body = line.response.body
+    tokens = body.usage
+    return (
+        tokens is not None
+        and body.model.__class__ is str
+        and all(
+            n.__class__ is int and 0 <= n <= _MOST_TOKENS
+            for n in (tokens.prompt_tokens, tokens.completion_tokens)
+        )
+    )
+
+
+def _usage(line: Any) -> Usage:
+    """What an ordinary answer took."""
+    body = line.response.body
+    return Usage(body.model, body.usage.prompt_tokens, body.usage.completion_tokens, "stop")

@@ -1,0 +1,403 @@
+"""What is known of each request: the best result so far, kept column by column.
+
+A job has a slot for every line of its sidecar; rows that share a request share its first row's
+slot. A shard's results come in blocks of some hundred, and go into Arrow arrays at once. When all
+are there, the best of each slot is kept, in the order of slots: a record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from frameenrich.answers.output import Field
+from frameenrich.model import FLAGGED, Result, RowStatus, Usage
+
+STATUSES = list(RowStatus)
+
+
+CODES = {status: code for code, status in enumerate(STATUSES)}
+
+
+_PENDING = CODES[RowStatus.PENDING]
+
+
+_FLAGGED = np.array([status in FLAGGED for status in STATUSES])
+
+
+_ARROW = {
+    "string": pa.large_string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+}
+"""Fields that are kept in Arrow; the others hold Python objects."""
+
+
+DETAILS: dict[str, Any] = {
+    "error": pa.large_string(),
+    "status_code": pa.int32(),
+    "confidence": pa.float64(),
+    "repaired": pa.bool_(),
+    "model": pa.large_string(),
+    "prompt_tokens": pa.int64(),
+    "completion_tokens": pa.int64(),
+    "finish_reason": pa.large_string(),
+    "answer_id": pa.large_string(),
+    "raw": pa.large_string(),
+}
+"""What is told of a result beside its values; ``answer_id`` is the custom_id it came under."""
+
+
+class ResultTable:
+    """What is known of each request.
+
+    Parameters
+    ----------
+    slots : int
+        How many there are: the lines of the sidecar.
+    fields : sequence of Field
+        The output columns.
+    details : collection of str
+        Which of `DETAILS` to keep. The raw text of good answers is kept with ``"raw"`` only, that
+        of others with ``"bad_raw"``, too.
+    """
+
+    def __init__(self, slots: int, fields: Sequence[Field], details: Iterable[str]) -> None:
+        self.fields = tuple(fields)
+        wanted = {*details, "error"}
+        self._raw = "raw" if "raw" in wanted else "bad_raw"
+        names = [n for n in DETAILS if n in wanted or (n == "raw" and "bad_raw" in wanted)]
+        self._columns = [ArrowColumn(_kind(field)) for field in fields]
+        self._told = {name: ArrowColumn(DETAILS[name]) for name in names}
+        self.codes = np.full(slots, _PENDING, dtype=np.uint8)
+        self.attempts = np.ones(slots, dtype=np.int32)
+        self._rounds = np.zeros(slots, dtype=np.int32)
+        self._records = np.full(slots, -1, dtype=np.int64)
+        self._reasons: list[str | None] = [None]
+        self._reason = np.zeros(slots, dtype=np.int32)
+        self._coming: list[npt.NDArray[np.uint8]] = []
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are."""
+        return len(self.codes)
+
+    def ask_again(self, slots: Positions) -> None:
+        """Count a later round's requests, before its results; good answers keep their count."""
+        self.attempts[slots[self.codes[slots] != OK_CODE]] += 1
+
+    def add(self, block: ParsedLines) -> None:
+        """More of the results that the next `place` puts where they belong."""
+        if not block.ids:
+            return
+        self._coming.append(block.codes)
+        for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
+            column.add(cells)
+        for name, told in self._told.items():
+            told.add(block.detail(self._raw if name == "raw" else name))
+
+    def place(self, slots: Positions, round_: int) -> None:
+        """Say whose the results are that were added: each one's slot, -1 for nobody's.
+
+        A good answer is never overwritten, and a later round beats an earlier one. Of a round's
+        results for a slot the first stands, unless a later one is a good answer.
+        """
+        if not self._coming:
+            return
+        codes, self._coming = np.concatenate(self._coming), []
+        chosen = _best(slots, codes == OK_CODE)
+        own = slots[chosen]
+        heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
+        good = codes[chosen] == OK_CODE
+        better = (self.codes[own] != OK_CODE) & ~(heard_now & ~good)
+        chosen, own = chosen[better], own[better]
+        self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
+        self._records[own] = np.arange(self._count, self._count + len(own))
+        ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
+        order = None if ready else pa.array(chosen)
+        for column in (*self._columns, *self._told.values()):
+            column.close(order)
+
+    @property
+    def _count(self) -> int:
+        """How many records there are."""
+        return len(self._told["error"])
+
+    def put(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
+        """Take results that were judged in full, whose slots are known."""
+        self.add(ParsedLines.of(results, len(self.fields)))
+        self.place(slots, round_)
+
+    def settle(self, slots: Positions, status: RowStatus, reason: str | None, round_: int) -> None:
+        """Give requests for which no line came the status that their batch leaves them."""
+        slots = slots[self.codes[slots] != OK_CODE]
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        self.codes[slots], self._rounds[slots] = CODES[status], round_
+        self._records[slots], self._reason[slots] = -1, self._reasons.index(reason)
+
+    # --- reading it ---------------------------------------------------------------------------
+
+    def status(self, slot: int) -> RowStatus:
+        """The status of one request."""
+        status: RowStatus = STATUSES[self.codes[slot]]
+        return status
+
+    def flagged(self) -> npt.NDArray[np.bool_]:
+        """Which slots' statuses are terminal and not ``ok``."""
+        return _FLAGGED[self.codes]
+
+    def counts(self, slots: Positions) -> dict[RowStatus, int]:
+        """How many of some slots have each status; only those that occur."""
+        found = np.bincount(self.codes[slots], minlength=len(STATUSES))
+        return {status: int(n) for status, n in zip(STATUSES, found, strict=True) if n}
+
+    def result(self, slot: int) -> Result:
+        """What is known of one request, without its values and as far as details are kept."""
+        told = {name: column.at(self._records[slot]) for name, column in self._told.items()}
+        reason = self._reasons[self._reason[slot]]
+        usage = Usage(**{name: told[name] for name in USAGE if name in told})
+        return Result(
+            told.get("answer_id") or "",
+            self.status(slot),
+            None,
+            told["error"] if reason is None else reason,
+            told.get("raw"),
+            usage,
+            bool(told.get("repaired")),
+            told.get("status_code"),
+            told.get("confidence"),
+        )
+
+    def hand_over(self, index: int, slots: Positions) -> Any:
+        """One field's values at some slots, -1 for none: Arrow, or a list of objects.
+
+        The tally forgets them, so that they are not in memory twice; a field can be had once.
+        """
+        column, self._columns[index] = self._columns[index], ArrowColumn(None)
+        return column.take(self._records_at(slots), forget=True)
+
+    def details(self, name: str, slots: Positions) -> Any:
+        """One of the details kept, at some slots; -1 for none."""
+        told = self._told[name].take(self._records_at(slots))
+        if name != "error" or len(self._reasons) == 1:
+            return told
+        reasons = pa.array(self._reasons, pa.large_string())
+        settled = reasons.take(pa.array(np.where(slots >= 0, self._reason[slots], 0)))
+        return pa.compute.coalesce(told, settled)
+
+    def _records_at(self, slots: Positions) -> Positions:
+        records: Positions = np.where(slots >= 0, self._records[slots], -1)
+        return records
+
+
+def _kind(field: Field) -> Any:
+    if field.kind == "category":
+        return field.categories
+    return _ARROW.get(field.kind)
+
+
+def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
+    """The line that stands for each slot, in the slots' order: the first good one, else the first.
+
+    Lines of nobody's slot, -1, are left out.
+    """
+    lines = np.arange(len(slots))
+    line_of = np.full(slots.max(initial=-1) + 1, -1)
+    for chosen in (lines[~good & (slots >= 0)], lines[good & (slots >= 0)]):
+        line_of[slots[chosen[::-1]]] = chosen[::-1]  # what is assigned last stays: the first line
+    return line_of[line_of >= 0]
+
+
+OK_CODE = CODES[RowStatus.OK]
+
+
+# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+USAGE = ("model", "prompt_tokens", "completion_tokens", "finish_reason")
+
+
+@dataclass(frozen=True)
+class ParsedLines:
+    """What some lines hold, in their order.
+
+    Parameters
+    ----------
+    ids : sequence of str or None
+        The custom_id of each; None where no row can be told from the line.
+    values : sequence of tuple
+        One value a field of each; Nones where it is no good answer.
+    odd : mapping of int to Result
+        By their place, the lines that were judged in full. Every other one is a good answer of
+        which nothing else is to be said.
+    told : mapping of str to sequence
+        What is told of those others, by the detail's name, as far as it is wanted.
+    """
+
+    ids: Sequence[str | None]
+    values: Sequence[tuple[Any, ...]]
+    odd: Mapping[int, Result]
+    told: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Sequence[Result], fields: int) -> ParsedLines:
+        """A block of results, each judged in full."""
+        blank = (None,) * fields
+        values = [blank if result.values is None else result.values for result in results]
+        return cls([r.custom_id for r in results], values, dict(enumerate(results)))
+
+    @property
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """Each line's status, as its number in `STATUSES`."""
+        codes = np.full(len(self.ids), OK_CODE, dtype=np.uint8)
+        for place, result in self.odd.items():
+            codes[place] = CODES[result.status]
+        return codes
+
+    def detail(self, name: str) -> Sequence[Any]:
+        """One detail of each line (`frameenrich.answers.result_table.DETAILS`, and ``bad_raw``)."""
+        if name == "answer_id":
+            return self.ids
+        cells = list(self.told.get(name, (None,) * len(self.ids)))
+        for place, result in self.odd.items():
+            cells[place] = _of_result(name, result)
+        return cells
+
+
+def _of_result(name: str, result: Result) -> Any:
+    if name == "bad_raw":
+        return None if result.status is RowStatus.OK else result.raw
+    if name == "error":
+        return None if result.error is None else _printable(result.error)
+    return getattr(result.usage if name in USAGE else result, name)
+
+
+def _printable(reason: str) -> str:
+    """A reason that can be printed: models and servers speak in it."""
+    if not _CONTROL.search(reason):
+        return reason
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], reason)
+
+
+Positions = npt.NDArray[np.int64]
+
+
+_TAKEN_ROWS = 65_536
+
+
+_MOST_SMALL = 127
+
+
+class ArrowColumn:
+    """Cells, kept in Arrow where `kind` is a type of Arrow's, else as the objects they are.
+
+    Where `kind` is a tuple of texts, the cells are some of those, kept as their numbers.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self._numbers: dict[str, int] | None = None
+        self.type = kind
+        if isinstance(kind, tuple):
+            self._numbers = {text: i for i, text in enumerate(kind)}
+            self.type = pa.int8() if len(kind) <= _MOST_SMALL else pa.int32()
+        self._pieces: list[Any] = []
+        self._parts: list[Any] = []
+        self._starts = [0]
+
+    def __len__(self) -> int:
+        """How many cells are in whole parts."""
+        return self._starts[-1]
+
+    def add(self, cells: Sequence[Any]) -> None:
+        """More cells of the part that is coming."""
+        if self.type is None:
+            self._pieces.append(cells)
+        elif self._numbers is not None:
+            self._pieces.append(pa.array(map(self._numbers.get, cells), self.type))
+        else:
+            self._pieces.append(_arrow(cells, self.type))
+
+    def close(self, order: pa.Array | None = None) -> None:
+        """End a part: of the cells that came for it those at `order`, in that order.
+
+        Without one they are all there and in order.
+        """
+        pieces, self._pieces = self._pieces, []
+        if self.type is None:
+            part: Any = [cell for piece in pieces for cell in piece]
+            if order is not None:
+                part = [part[place] for place in order.to_pylist()]
+        else:
+            part = pa.concat_arrays(pieces)
+            del pieces
+            if order is not None:
+                part = part.take(order)
+        self._parts.append(part)
+        self._starts.append(self._starts[-1] + len(part))
+
+    def at(self, place: int) -> Any:
+        """One cell; None for place -1."""
+        if place < 0:
+            return None
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        cell = self._parts[part][place - self._starts[part]]
+        return cell if self.type is None else cell.as_py()
+
+    def take(self, places: Positions, *, forget: bool = False) -> Any:
+        """Cells by their place, -1 for null: Arrow's, in chunks, or a list of objects.
+
+        With `forget`, a part is dropped as soon as no later cell is in it; take only once then.
+        """
+        if self.type is None:
+            cells = [cell for part in self._parts for cell in part]
+            return [cells[place] if place >= 0 else None for place in places.tolist()]
+        if len(places) and np.array_equal(places, np.arange(len(self))):
+            return pa.chunked_array(self._parts, self.type)
+        parts = np.searchsorted(self._starts, places, side="right") - 1
+        blocks = np.arange(len(places)) // _TAKEN_ROWS
+        last = np.full(len(self._parts), -1)
+        last[parts[places >= 0]] = blocks[places >= 0]  # of each part's, the last one stays
+        taken = []
+        for block, start in enumerate(range(0, len(places), _TAKEN_ROWS)):
+            rows = slice(start, start + _TAKEN_ROWS)
+            taken.append(self._taken(places[rows], parts[rows]))
+            for part in np.flatnonzero(last <= block) if forget else ():
+                self._parts[part] = None
+        return pa.chunked_array(taken or [pa.array([], self.type)], self.type)
+
+    def _taken(self, places: Positions, parts: Positions) -> Any:
+        """Cells that are in several parts: each part's, joined, and these put in order."""
+        pieces, order, count = [pa.array([], self.type)], np.full(len(places), -1), 0
+        for part in np.unique(parts[places >= 0]):
+            own = np.flatnonzero((parts == part) & (places >= 0))
+            pieces.append(self._parts[part].take(pa.array(places[own] - self._starts[part])))
+            order[own] = np.arange(count, count + len(own))
+            count += len(own)
+        joined = pa.concat_arrays(pieces)
+        sorted_already = count == len(places) and (order[1:] > order[:-1]).all()
+        return joined if sorted_already else joined.take(pa.array(order, mask=order < 0))
+
+
+def _arrow(cells: Sequence[Any], kind: Any) -> Any:
+    try:
+        return pa.array(cells, kind, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        return pa.array([_fitting(cell, kind) for cell in cells], kind, from_pandas=True)
+
+
+def _fitting(cell: Any, kind: Any) -> Any:
+    """A cell that Arrow's own rules would not let into its column."""
+    if isinstance(cell, str):  # a half of a surrogate pair
+        return cell.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if cell is not None and pa.types.is_floating(kind):
+        return float(cell)
+    return cell

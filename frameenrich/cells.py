@@ -1,0 +1,34 @@
+"""Read the cells of pandas columns as plain Python values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+
+def cell_values(column: pd.Series) -> list[Any]:
+    """A column's cells as plain Python values, every null as ``None``.
+
+    Examples
+    --------
+    >>> cell_values(pd.Series([1.5, float("nan")])), cell_values(pd.Series([1, 2]))
+    ([1.5, None], [1, 2])
+    """
+    values: list[Any] = column.tolist()
+    if not column.hasnans:
+        return values
+    return [None if null else v for v, null in zip(values, column.isna(), strict=True)]
+
+
+def is_null(value: object) -> bool:
+    """Whether a cell holds no value: ``None``, ``NaN``, ``NA`` or ``NaT``.
+
+    Examples
+    --------
+    >>> [is_null(value) for value in (None, float("nan"), pd.NA, pd.NaT, "", 0, [None])]
+    [True, True, True, True, False, False, False]
+    """
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    return isinstance(value, float) and value != value  # noqa: PLR0124 - the test for NaN

@@ -1,0 +1,277 @@
+"""A job step by step, from ``submit`` to ``import``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from frameenrich.cli.commands.shared import (
+    JobId,
+    Source,
+    collect_wishes,
+    finish,
+    job_ids,
+    newest_id,
+    note_resume_command,
+    opened,
+    places_of,
+    print_summary,
+    send,
+    show_status,
+    target_of,
+    with_timeout,
+)
+from frameenrich.cli.option_groups import flatten_options
+from frameenrich.cli.options import (
+    AnswerOptions,
+    AsJson,
+    BudgetOptions,
+    CollectOptions,
+    InputOptions,
+    ProviderOptions,
+    RequestOptions,
+    Store,
+    StreamInputOptions,
+)
+from frameenrich.cli.terminal import as_line
+from frameenrich.cli.values import read_params
+
+
+@flatten_options
+def submit(
+    ctx: typer.Context,
+    source: Source,
+    asking: RequestOptions,
+    sending: ProviderOptions,
+    reading: StreamInputOptions,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for every row of IN, and print the job's id; collect it whenever you like."""
+    note_resume_command(ctx, again=not sending.fresh)
+    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
+
+    with opened(table_files(source, reading.format), reading) as table:
+        job = send(table, asking, sending, store)
+    typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+
+
+@flatten_options
+def requests(
+    ctx: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Requests in the batch format: .jsonl, .gz, or -.")
+    ],
+    answering: AnswerOptions,
+    sending: ProviderOptions,
+    reading: InputOptions,
+    writing: CollectOptions,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[OUT]",
+            help="Where the answers go, by custom_id; without it the job's id is printed, and "
+            "nothing is waited for.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Names the answers' column.")] = "answer",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send requests that are written already; with OUT wait, and write the answers.
+
+    The same command again goes on where it stopped, and pays for nothing twice.
+    """
+    from frameenrich.cli.table_jobs import StatusCounts  # noqa: PLC0415
+    from frameenrich.cli.tables.files import check_other  # noqa: PLC0415 - heavy
+    from frameenrich.cli.tables.write import write_frame  # noqa: PLC0415
+    from frameenrich.jobs.submit import submit_requests  # noqa: PLC0415
+
+    there = None if target is None else target_of(target, reading, writing)
+    if there is not None:
+        check_other(source, there)
+    note_resume_command(ctx, again=not sending.fresh)
+    lines = sys.stdin.buffer if source == "-" else source
+    wishes = {"name": name, **answering.wishes(), **sending.wishes(), "store": store}
+    with with_timeout(writing):
+        job = submit_requests(_first(lines, reading.limit), **wishes)
+        if there is None:
+            typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+            return
+        answered = job.collect(wait=True, **collect_wishes(writing))
+    write_frame(answered, there, safe=writing.safe_csv)
+    print_summary(job, StatusCounts().add(answered, job.spec.name), there, writing, as_json=as_json)
+
+
+def _first(requests: Any, limit: int | None) -> Any:
+    """The first requests of a file or a stream, each checked where it stands; all without limit."""
+    return requests if limit is None else _first_lines(requests, limit)
+
+
+def _first_lines(requests: Any, limit: int) -> Iterator[bytes]:
+    from frameenrich.prepare.ready import open_requests  # noqa: PLC0415 - heavy
+
+    with open_requests(requests) as ready:
+        for request in islice(ready, limit):
+            about = {"custom_id": request.custom_id, "method": "POST", "url": request.endpoint}
+            yield json.dumps(about).encode()[:-1] + b', "body": ' + request.body + b"}"
+
+
+@flatten_options
+def collect(
+    ctx: typer.Context,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[JOB] IN OUT",
+            help="The job, by default the newest one that was made for IN; the table that was "
+            "submitted; where it goes with the answers' columns.",
+            show_default=False,
+        ),
+    ],
+    reading: StreamInputOptions,
+    writing: CollectOptions,
+    answering: AnswerOptions,
+    spending: BudgetOptions,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until every row has its answer or its reason.")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write IN with the answers that came so far to OUT."""
+    if len(places) not in (2, 3):
+        raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
+    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+
+    *ids, source, target = places
+    here, there = places_of(source, target, reading, writing)
+    note_resume_command(ctx)
+    with opened(here, reading) as table, with_timeout(writing):
+        job = open_job(ids[0], store) if ids else table.find_job(store)
+        wait = wait or writing.timeout is not None
+        asked = {**answering.wishes(), **spending.wishes()}
+        finish(job, table, there, writing, asked, wait=wait, as_json=as_json)
+
+
+def status(
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="The job's id; by default the newest.",
+            autocompletion=job_ids,
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a job is; sends and downloads nothing."""
+    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+
+    show_status(open_job(job or newest_id(store), store).status(), as_json=as_json)
+
+
+@flatten_options
+def report(
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="The job's id; by default the newest.",
+            autocompletion=job_ids,
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    answering: AnswerOptions,
+    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The HTML file.")] = Path(
+        "report.html"
+    ),
+    rows: Annotated[
+        int, typer.Option(min=0, help="How many rows that are not flagged it holds at most.")
+    ] = 10_000,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page on a job's answers, for a person who decides whether to trust them."""
+    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+
+    found = open_job(job or newest_id(store), store)
+    path = found.report(out, rows=rows, **answering.wishes())
+    typer.echo(as_line({"job": found.id, "report": str(path)}) if as_json else str(path))
+
+
+@flatten_options
+def regenerate(
+    ctx: typer.Context,
+    job: JobId,
+    answering: AnswerOptions,
+    spending: BudgetOptions,
+    statuses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only rows of this status, such as malformed; may be given again.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Another model for these rows.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A request parameter to change for these rows."),
+    ] = None,
+    feedback: Annotated[
+        bool,
+        typer.Option(help="Whether the model is shown its malformed answer and what is wrong."),
+    ] = True,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask again for the rows without a good answer, as a new round of the same job."""
+    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+
+    note_resume_command(ctx)
+    again = open_job(job, store).regenerate(
+        statuses=statuses or None,
+        model=model,
+        params=read_params(param),
+        feedback=feedback,
+        **answering.wishes(),
+        **spending.wishes(),
+    )
+    show_status(again.status(), as_json=as_json)
+
+
+def cancel(job: JobId, store: Store = None, as_json: AsJson = False) -> None:
+    """Stop a job; the answers that came by then are kept and can be collected."""
+    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+
+    show_status(open_job(job, store).cancel().status(), as_json=as_json)
+
+
+def import_responses(
+    job: JobId,
+    responses: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="JSONL in the Batch API's output form.")
+    ],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take answers that came by other means: a web page, `vllm run-batch`."""
+    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+
+    found = open_job(job, store)
+    for path in responses:
+        found.import_responses(path)
+    show_status(found.status(), as_json=as_json)

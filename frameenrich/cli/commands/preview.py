@@ -1,0 +1,87 @@
+"""Before paying: ``preview``, ``estimate`` and ``pilot``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from frameenrich.cli.commands.shared import Source, opened, read
+from frameenrich.cli.option_groups import flatten_options
+from frameenrich.cli.options import (
+    AsJson,
+    InputOptions,
+    ProviderOptions,
+    RequestOptions,
+    Store,
+    StreamInputOptions,
+)
+from frameenrich.cli.terminal import as_line, print_rows, printable, say
+
+
+@flatten_options
+def preview(
+    source: Source,
+    asking: RequestOptions,
+    reading: InputOptions,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show the first requests as they would be sent; sends and writes nothing."""
+    from frameenrich.jobs.before_paying import preview as show  # noqa: PLC0415 - heavy
+
+    with read(source, reading) as table:
+        shown = show(table.frame, n=n, **asking.wishes())
+    if as_json:
+        bodies = [{"key": key, "body": body} for key, body in shown.requests]
+        typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
+    else:
+        typer.echo(printable(str(shown)))
+
+
+@flatten_options
+def estimate(
+    source: Source,
+    asking: RequestOptions,
+    sending: ProviderOptions,
+    reading: StreamInputOptions,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count requests and tokens, and show what they cost; sends and writes nothing."""
+    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
+
+    with opened(table_files(source, reading.format), reading) as table:
+        found = table.estimate(**asking.wishes(), **sending.wishes(), store=store)
+    if as_json:
+        typer.echo(as_line(found.as_dict()))
+        return
+    print_rows(["estimate", ""], found.cells(), file=sys.stdout)
+    for note in found.notes:
+        say(f"note: {note}")
+
+
+@flatten_options
+def pilot(
+    source: Source,
+    asking: RequestOptions,
+    sending: ProviderOptions,
+    reading: InputOptions,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Another number picks other rows.")] = 0,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
+    from frameenrich.jobs.before_paying import pilot as ask  # noqa: PLC0415 - heavy
+
+    with read(source, reading) as table:
+        wishes = {**asking.wishes(), **sending.wishes()}
+        answers = ask(table.frame, n=n, seed=seed, store=store, **wishes)
+    answers = answers.reset_index(names="row", drop=asking.subject.key is not None)
+    if as_json:
+        typer.echo(answers.to_json(orient="records", force_ascii=False))
+        return
+    shown = answers.dropna(axis="columns", how="all").astype("string").fillna("")
+    print_rows(list(shown.columns), shown.itertuples(index=False), file=sys.stdout)

@@ -1,0 +1,121 @@
+"""A job in one go: ``run``, ``embed`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frameenrich.cli.commands.shared import (
+    RESUME,
+    Source,
+    Target,
+    collect_command,
+    finish,
+    note_resume_command,
+    opened,
+    places_of,
+    send,
+    with_timeout,
+)
+from frameenrich.cli.option_groups import flatten_options
+from frameenrich.cli.options import (
+    AsJson,
+    CollectOptions,
+    Embedding,
+    ProviderOptions,
+    RequestOptions,
+    Store,
+    StreamInputOptions,
+)
+from frameenrich.errors import ParameterError
+
+
+@flatten_options
+def run(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    asking: RequestOptions,
+    sending: ProviderOptions,
+    reading: StreamInputOptions,
+    writing: CollectOptions,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for every row of IN, wait, and write IN with the answers' columns to OUT.
+
+    The same command again goes on where it stopped, and pays for nothing twice.
+    """
+    _run(ctx, asking, sending, reading, writing, source, target, store, as_json=as_json)
+
+
+@flatten_options
+def embed(
+    ctx: typer.Context,
+    source: Source,
+    target: Target,
+    embedding: Embedding,
+    sending: ProviderOptions,
+    reading: StreamInputOptions,
+    writing: CollectOptions,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for an embedding of every row of IN, wait, and write IN with the vectors to OUT.
+
+    Parquet gets lists of float32, JSON Lines arrays, CSV their JSON text.
+    """
+    _run(ctx, embedding, sending, reading, writing, source, target, store, as_json=as_json)
+
+
+def demo(
+    rows: Annotated[
+        int, typer.Option(min=1, max=200, help="How many rows of the sample catalogue.")
+    ] = 60,
+    store: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Keep the job here; by default it goes at the end."),
+    ] = None,
+) -> None:
+    """Run a whole job on sample data with the embedded model: no key, no network."""
+    from frameenrich.cli.demo import run  # noqa: PLC0415 - heavy
+
+    run(rows, store)
+
+
+def _run(
+    ctx: typer.Context,
+    wishes: RequestOptions | Embedding,
+    sending: ProviderOptions,
+    reading: StreamInputOptions,
+    writing: CollectOptions,
+    source: str,
+    target: str,
+    store: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Submit, wait, collect, write."""
+    if sending.provider == "file":
+        raise ParameterError(
+            "--provider file waits for nobody.", "Use submit, then import, then collect."
+        )
+    here, there = places_of(source, target, reading, writing)
+    note_resume_command(ctx, again=not sending.fresh)
+
+    def can_collect(job_id: str | None) -> None:
+        if sending.fresh and job_id is not None:
+            ctx.meta[RESUME] = collect_command(
+                job_id, (source, target), wishes, sending, reading, writing, store, as_json=as_json
+            )
+
+    with opened(here, reading) as table, with_timeout(writing):
+        try:
+            job = send(table, wishes, sending, store)
+        except BaseException as error:  # Ctrl-C, too
+            can_collect(getattr(error, "job_id", None))
+            raise
+        can_collect(job.id)
+        finish(job, table, there, writing, wait=True, as_json=as_json)

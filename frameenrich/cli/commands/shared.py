@@ -1,0 +1,242 @@
+"""What commands share: their arguments, how to go on, a table in, answers out and told."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frameenrich.cli.option_groups import to_argv
+from frameenrich.cli.options import (
+    AnswerOptions,
+    CollectOptions,
+    Embedding,
+    InputOptions,
+    ProviderOptions,
+    RequestOptions,
+    StreamInputOptions,
+)
+from frameenrich.cli.terminal import as_line, print_rows, printable, say
+from frameenrich.errors import ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from frameenrich.cli.table_jobs import InMemoryTable, StatusCounts, StreamedTable
+    from frameenrich.cli.tables.files import TableFile
+    from frameenrich.cli.tables.read import Table
+    from frameenrich.jobs.job import Job
+    from frameenrich.lifecycle.wait import JobStatus
+
+
+RESUME = "frameenrich.go_on"
+"""Where a command notes how to go on, for whoever tells it."""
+
+
+_FLAGGED_LEFT = 1
+
+
+def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For shell completion."""
+    from frameenrich.store.store import open_store  # noqa: PLC0415 - heavy
+
+    return [i for i in open_store(ctx.params.get("store")).job_ids() if i.startswith(incomplete)]
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN",
+        help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -. Several files, as "
+        "'data/*.parquet' or a folder, are one table.",
+    ),
+]
+
+
+Target = Annotated[
+    str, typer.Argument(metavar="OUT", help="Where the table with the answers goes, likewise.")
+]
+
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=job_ids)]
+
+
+def places_of(
+    source: str, target: str, reading: InputOptions, writing: CollectOptions
+) -> tuple[tuple[TableFile, ...], TableFile]:
+    """Where the table is and goes, checked before anything is sent."""
+    from frameenrich.cli.tables.files import check_output_outside_input, table_files  # noqa: PLC0415 - heavy
+
+    here = table_files(source, reading.format)
+    there = target_of(target, reading, writing, like=here[0])
+    check_output_outside_input(source, here, there)
+    return here, there
+
+
+def target_of(
+    target: str, reading: InputOptions, writing: CollectOptions, like: TableFile | None = None
+) -> TableFile:
+    """Where the table goes, checked before anything is sent."""
+    from frameenrich.cli.tables.files import table_file  # noqa: PLC0415 - heavy
+    from frameenrich.cli.tables.write import check_writable  # noqa: PLC0415
+
+    there = table_file(target, reading.format, like=like)
+    check_writable(there)
+    if writing.safe_csv and there.format not in ("csv", "tsv"):
+        raise ParameterError(
+            f"--safe-csv is for CSV and TSV, and {target} is neither.", "Leave it out."
+        )
+    return there
+
+
+def opened(
+    here: tuple[TableFile, ...], reading: StreamInputOptions
+) -> InMemoryTable | StreamedTable:
+    """The table, or its first rows; a chunk at a time where it is large."""
+    from frameenrich.cli.table_jobs import open_table  # noqa: PLC0415 - heavy
+
+    return open_table(here, limit=reading.limit, stream=reading.stream)
+
+
+def read(source: str, reading: InputOptions) -> Table:
+    """The table, or its first rows, all of it in memory."""
+    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
+    from frameenrich.cli.tables.read import Source, read_whole  # noqa: PLC0415
+
+    return read_whole(Source(table_files(source, reading.format), limit=reading.limit))
+
+
+def newest_id(store: str | None) -> str:
+    """The newest job of a store."""
+    from frameenrich.store.listing import newest_job  # noqa: PLC0415 - heavy
+
+    return newest_job(store).id
+
+
+def send(
+    table: InMemoryTable | StreamedTable,
+    wishes: RequestOptions | Embedding,
+    sending: ProviderOptions,
+    store: str | None,
+) -> Job:
+    """Submit, and tell which job it is and how many rows it has."""
+    job, rows = table.submit(**wishes.wishes(), **sending.wishes(), store=store)
+    reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
+    say(f"Job {job.id}: {rows:,} rows{reused}.")
+    return job
+
+
+def note_resume_command(ctx: typer.Context, *, again: bool = True) -> None:
+    """Note how to go on after an interrupt, a time-out or a failure of the provider."""
+    own = _command(sys.argv[1:])
+    ctx.meta[RESUME] = own if again else "frameenrich jobs lists what was sent; then collect it."
+
+
+def _command(words: list[str]) -> str:
+    """What to type, with what else it takes."""
+    typed = shlex.join(["frameenrich", *words])
+    return f"{typed}  # with the same standard input" if "-" in words else typed
+
+
+def collect_command(
+    job_id: str,
+    places: tuple[str, str],
+    wishes: RequestOptions | Embedding,
+    sending: ProviderOptions,
+    reading: StreamInputOptions,
+    writing: CollectOptions,
+    store: str | None,
+    *,
+    as_json: bool,
+) -> str:
+    """What goes on with a job that another ``run --fresh`` would pay for again."""
+    answering = wishes.answering if isinstance(wishes, RequestOptions) else AnswerOptions()
+    spending = sending.spending
+    if not writing.max_rounds:  # collect takes a cap for further rounds only
+        spending = replace(spending, max_cost=None)
+    options = ["--wait", *(["--store", store] if store else []), *(["--json"] if as_json else [])]
+    for group in (reading, writing, answering, spending):
+        options += to_argv(group)
+    return _command(["collect", *options, job_id, *places])
+
+
+@contextlib.contextmanager
+def with_timeout(writing: CollectOptions) -> Iterator[None]:
+    """Have ``--timeout`` hold for all of a command: sending, too, may be what takes the time."""
+    from frameenrich.providers.protocol import patience  # noqa: PLC0415 - heavy
+
+    with patience(math.inf if writing.timeout is None else writing.timeout):
+        yield
+
+
+def collect_wishes(writing: CollectOptions) -> dict[str, Any]:
+    """The keyword arguments of ``collect``, with the time that `in_time` has left."""
+    from frameenrich.providers.protocol import patience_left  # noqa: PLC0415 - heavy
+
+    wishes = writing.wishes()
+    if writing.timeout is not None:
+        wishes["timeout"] = max(0.0, round(patience_left(), 2))
+    return wishes
+
+
+def finish(
+    job: Job,
+    table: InMemoryTable | StreamedTable,
+    there: TableFile,
+    writing: CollectOptions,
+    asked: Mapping[str, Any] | None = None,
+    *,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Collect, write, and tell what became of the rows."""
+    wishes = {**collect_wishes(writing), **(asked or {}), "wait": wait}
+    fates = table.write_answers(job, there, safe=writing.safe_csv, **wishes)
+    print_summary(job, fates, there, writing, as_json=as_json)
+
+
+def print_summary(
+    job: Job, fates: StatusCounts, there: TableFile, writing: CollectOptions, *, as_json: bool
+) -> None:
+    """Tell what became of the rows; with ``--strict``, end with 1 where one has no good answer."""
+    counts, examples = dict(fates.counts.most_common()), fates.examples
+    if as_json:
+        summary = {"job": job.id, "rows": fates.rows, "statuses": counts, "output": there.path}
+        typer.echo(as_line(summary), err=there.is_stream)
+    else:
+        rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
+        heads = ["status", "rows", *(["for example"] if examples else [])]
+        print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
+        if examples:
+            say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
+    if writing.strict and set(counts) - {"ok", "skipped"}:
+        raise typer.Exit(_FLAGGED_LEFT)
+
+
+def as_records(table: pd.DataFrame) -> str:
+    """A table as JSON for other programs, an object a row."""
+    told: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
+    return told
+
+
+def show_status(found: JobStatus, *, as_json: bool) -> None:
+    """Print how far a job is."""
+    told = {"requests": found.requests, "completed": found.completed, "failed": found.failed}
+    if as_json:
+        shards = [{"status": name, "age_seconds": age} for name, age in found.shards]
+        typer.echo(as_line({"job": found.id, "ended": found.ended, **told, "batches": shards}))
+    elif sys.stdout.isatty():
+        batches = ", ".join(
+            f"{n} {name}" for name, n in Counter(s for s, _ in found.shards).items()
+        )
+        row = [found.id, batches, *(f"{n:,}" for n in told.values())]
+        print_rows(["job", "batches", *told], [row], file=sys.stdout)
+    else:
+        typer.echo(printable(str(found)))

@@ -1,0 +1,122 @@
+"""The store: ``jobs`` and ``clean``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frameenrich.cli.commands.shared import as_records
+from frameenrich.cli.options import AsJson, Store
+from frameenrich.cli.terminal import print_rows, say
+from frameenrich.errors import ParameterError
+from frameenrich.text import age_text, size_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def jobs(store: Store = None, as_json: AsJson = False) -> None:
+    """List the jobs of the store, the newest first, with their age and size."""
+    from frameenrich.store.listing import jobs as list_jobs  # noqa: PLC0415 - heavy
+
+    table = list_jobs(store)
+    if as_json:
+        typer.echo(as_records(table))
+        return
+    shown = table[["job", "model", "provider"]].assign(
+        age=_ages(table["created"]),
+        size=table["bytes"].map(size_text),
+        batches=[*map(_batches_told, table["batches"], table["rounds"])],
+    )
+    print_rows(list(shown.columns), shown.fillna("").itertuples(index=False), file=sys.stdout)
+
+
+def clean(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            metavar="AGE",
+            help="How long ago a job last changed: 30d, 12h, 8w.",
+            show_default=False,
+        ),
+    ],
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Delete the provider's copies of its files first.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also jobs that are not finished, or damaged; their answers are lost."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be deleted, and stop.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete finished jobs that are old, and what killed processes left in the store.
+
+    Answers that go are gone: the same submit later pays for them again.
+    A job that runs, or whose answers are not all here, stays.
+    """
+    from frameenrich.jobs.clean import clean as delete  # noqa: PLC0415 - heavy
+
+    wishes: dict[str, Any] = {"store": store, "remote": remote, "force": force}
+    found = delete(older_than, **wishes, dry_run=True)
+    going = int(found["reason"].isna().sum())
+    asks = going > 0 and not dry_run and not yes
+    if asks:
+        _show_cleaned(found, file=sys.stderr)
+        _confirm(f"Delete {going:,} of these?")
+    if not dry_run:
+        found = delete(older_than, **wishes)
+    gone = found["deleted"]
+    if as_json:
+        typer.echo(as_records(found))
+    elif len(found) and not (asks and gone.sum() == going):
+        _show_cleaned(found, file=sys.stdout)
+    say(f"{gone.sum():,} deleted, {size_text(found.loc[gone, 'bytes'].sum())}.")
+
+
+def _batches_told(statuses: str, rounds: Any) -> str:
+    """Such as "completed", or "3 completed, 1 in_progress in 2 rounds"."""
+    counts = Counter(statuses.split(", "))
+    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    if len(counts) == counts.total() == 1:
+        return statuses
+    return told if rounds == 1 else f"{told} in {rounds} rounds"
+
+
+def _ages(moments: pd.Series) -> list[str]:
+    """How long ago each was; empty where nobody knows."""
+    now = datetime.now(tz=UTC)
+    return ["" if m is None else age_text((now - m).total_seconds()) for m in _values(moments)]
+
+
+def _values(column: pd.Series) -> list[Any]:
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
+    fates = [
+        reason or ("deleted" if gone else "would be deleted")
+        for reason, gone in zip(_values(found["reason"]), found["deleted"], strict=True)
+    ]
+    sizes, names = found["bytes"].map(size_text), found["name"].map(os.path.basename)
+    rows = zip(names, found["what"], _ages(found["changed"]), sizes, fates, strict=True)
+    print_rows(["name", "what", "changed", "size", "fate"], rows, file=file)
+
+
+def _confirm(question: str) -> None:
+    """Ask who sits there; with nobody there, refuse."""
+    if not sys.stdin.isatty():
+        raise ParameterError("Nobody is here to be asked.", "Add --yes, or --dry-run to look.")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit

@@ -1,0 +1,220 @@
+"""The command line: one command per verb of a `Job`, no logic.
+
+Data goes to standard output, all that is said about it to standard error. Exit codes: 0 done, 1
+with ``--strict`` a row has no good answer, 2 the input, the store or the command has to change, 3
+the provider refused, broke or took longer than ``--timeout``, 130 interrupted, 141 nobody reads
+standard output any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from frameenrich.cli.commands.job import (
+    cancel,
+    collect,
+    import_responses,
+    regenerate,
+    report,
+    requests,
+    status,
+    submit,
+)
+from frameenrich.cli.commands.preview import estimate, pilot, preview
+from frameenrich.cli.commands.run import demo, embed, run
+from frameenrich.cli.commands.shared import RESUME
+from frameenrich.cli.commands.store import clean, jobs
+from frameenrich.cli.terminal import say
+from frameenrich.errors import FrameEnrichError, ProviderError, WaitTimeoutError
+
+_INTERRUPTED = 130
+
+
+_NO_READER = 141  # what a shell makes of SIGPIPE
+
+
+_PANELS = (_WHOLE, _LOOK, _STEPS, _STORE) = (
+    "A job in one go",
+    "Before paying",
+    "A job step by step",
+    "The store",
+)
+
+
+_EXAMPLES = """\
+Try it without a key: frameenrich demo. With one:
+
+  frameenrich run goods.csv out.csv -m gpt-4o-mini -t "Colour of {{ title }}?"
+"""
+
+
+_RUN_EXAMPLES = """\
+Examples:
+
+  frameenrich run goods.csv out.csv --model gpt-4o-mini --key sku \\
+      --template "Which department sells {{ title }}?" --labels Kitchen,Toys
+  frameenrich run a.parquet b.parquet -m gpt-4o-mini -t @ask.j2 --schema s.json
+  frameenrich run - - --format jsonl -m gpt-4o-mini -t @ask.j2 < a.jsonl | head
+"""
+
+
+_EMBED_EXAMPLES = """\
+Examples:
+
+  frameenrich embed a.csv b.parquet -t "{{ title }}" -m text-embedding-3-small
+  frameenrich embed a.csv b.csv -t @text.j2 -m wordllama-256 --provider local
+"""
+
+
+_COLLECT_EXAMPLES = """\
+Examples:
+
+  frameenrich collect goods.csv out.csv --wait      # the newest for goods.csv
+  frameenrich collect kind-1f0e goods.csv out.csv   # what came so far of kind
+"""
+
+
+_CLEAN_EXAMPLES = """\
+Examples:
+
+  frameenrich clean --older-than 30d --dry-run
+  frameenrich clean --older-than 30d --remote --yes
+"""
+
+
+class _Verbs(TyperGroup):
+    """The commands, with our errors told in one line each, and how to go on."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in the order in which help shows them."""
+        return sorted(super().list_commands(ctx), key=self._panel_of)
+
+    def _panel_of(self, name: str) -> int:
+        panel = getattr(self.commands[name], "rich_help_panel", None)
+        return _PANELS.index(panel) if panel in _PANELS else -1
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an error of ours becomes its message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except FrameEnrichError as error:
+            say(f"error: {error}")
+            if exit_code(error) == 3 and RESUME in ctx.meta:  # noqa: PLR2004 - as documented above
+                say(f"To go on: {ctx.meta[RESUME]}")
+            raise typer.Exit(exit_code(error)) from None
+        except KeyboardInterrupt:
+            say("Interrupted; a store keeps every answer that came.")
+            if RESUME in ctx.meta:
+                say(f"To go on: {ctx.meta[RESUME]}")
+            raise typer.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:  # who reads standard output has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_NO_READER) from None
+
+
+def exit_code(error: FrameEnrichError) -> int:
+    """3 where the provider is at fault or late, 2 where the caller has something to change.
+
+    Examples
+    --------
+    >>> exit_code(ProviderError("It broke.", "Try again.")), exit_code(FrameEnrichError("No.", ""))
+    (3, 2)
+    """
+    return 3 if isinstance(error, ProviderError | WaitTimeoutError) else 2
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from frameenrich import version__  # noqa: PLC0415 - for this option only
+
+        typer.echo(f"frameenrich {version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """DataFrame rows become LLM batch requests; answers become columns."""
+
+
+_COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
+    _WHOLE: (run, embed, demo),
+    _LOOK: (preview, estimate, pilot),
+    _STEPS: (
+        submit,
+        requests,
+        collect,
+        status,
+        report,
+        regenerate,
+        cancel,
+        import_responses,
+    ),
+    _STORE: (jobs, clean),
+}
+
+
+_NAMES: Mapping[Callable[..., None], str] = {import_responses: "import"}
+
+
+_EXAMPLES_OF: Mapping[Callable[..., None], str] = {
+    run: _RUN_EXAMPLES,
+    embed: _EMBED_EXAMPLES,
+    collect: _COLLECT_EXAMPLES,
+    clean: _CLEAN_EXAMPLES,
+}
+
+
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        app.command(
+            _NAMES.get(_command), rich_help_panel=_panel, epilog=_EXAMPLES_OF.get(_command)
+        )(_command)
+
+
+def main() -> None:
+    """What the ``frameenrich`` script calls; ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # titles in twelve languages, any terminal
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    try:
+        app()
+    except SystemExit as end:
+        _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    _end(0)
+
+
+def _end(code: int) -> None:
+    """Leave at once: Arrow's threads now and then abort an interpreter that is shutting down.
+
+    Every file is closed by now, and 134 is no answer to a script (apache/arrow issue 34314).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,72 @@
+"""Groups of options as one parameter of a command: each field becomes an option of its own.
+
+And back: `words_of` says what somebody would have to type to get a group.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+
+def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of the groups that it takes, and of theirs."""
+    parts = dict(_options_of(command))
+    options = [option for _, own in parts.values() for option in own]
+
+    @functools.wraps(command)
+    def with_options(**found: Any) -> None:
+        command(**{name: _taken(kind, name, found) for name, (kind, _) in parts.items()})
+
+    vars(with_options)["__signature__"] = inspect.Signature(options)
+    with_options.__annotations__ = {option.name: option.annotation for option in options}
+    return with_options
+
+
+def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Parameter]]]]:
+    """Each parameter of a command or a group: what it is, and the options that make it up."""
+    hints = get_type_hints(taker, include_extras=True)
+    for parameter in inspect.signature(taker).parameters.values():
+        kind = hints[parameter.name]
+        if is_dataclass(kind):
+            inner = [option for _, (_, own) in _options_of(kind) for option in own]
+        else:
+            inner = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)]
+        yield parameter.name, (kind, inner)
+
+
+def _taken(kind: Any, name: str, found: dict[str, Any]) -> Any:
+    """An option's value, or the group that is made of its own options' values."""
+    if not isinstance(kind, type) or not is_dataclass(kind):
+        return found[name]
+    return kind(**{n: _taken(k, n, found) for n, (k, _) in _options_of(kind)})
+
+
+def to_argv(group: Any) -> list[str]:
+    """The words of a command line that give these options; none for what is so by default."""
+    hints = get_type_hints(type(group), include_extras=True)
+    words: list[str] = []
+    for field in fields(group):
+        value = getattr(group, field.name)
+        if is_dataclass(value):
+            words += to_argv(value)
+        elif value != field.default:
+            words += _told(_option_of(field.name, hints[field.name]), value)
+    return words
+
+
+def _option_of(name: str, hint: Any) -> str:
+    """What an option is called: as its declaration says first, else as its field is."""
+    info = get_args(hint)[1]
+    own = (each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str))
+    return next(own, f"--{name.replace('_', '-')}")
+
+
+def _told(option: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [option.split("/")[0 if value else 1]]
+    values = value if isinstance(value, list) else [value]
+    return [word for each in values for word in (option, str(each))]

@@ -1,0 +1,269 @@
+"""Tables in files to jobs and back: in memory where they are small, else a chunk at a time.
+
+Both ways have the same verbs, make the same job and write the same file. A table that is streamed
+is read once to be submitted, each chunk a part of the job, and once to be written; in memory are
+one chunk and its answers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import pandas as pd
+
+from frameenrich.answers.output import Output
+from frameenrich.cli.tables.chunks import CHUNK_ROWS
+from frameenrich.cli.tables.files import TableFile
+from frameenrich.cli.tables.read import Source, Table, read_whole
+from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
+from frameenrich.errors import FrameMismatchError
+from frameenrich.jobs.before_paying import estimate, estimate_parts
+from frameenrich.jobs.estimate import Estimate, count_frame
+from frameenrich.jobs.find import find_job
+from frameenrich.jobs.job import Job
+from frameenrich.jobs.submit import submit, submit_parts
+from frameenrich.lifecycle.collect import Collector
+from frameenrich.prepare.options import Plan
+from frameenrich.prepare.parts import Part, PartsFolder, write_part
+from frameenrich.store.store import StoreLike
+
+STREAM_BYTES = 256_000_000
+"""A larger table is streamed, unless somebody says otherwise."""
+
+
+_NEVER = "never asked"
+
+
+@dataclass
+class StatusCounts:
+    """What became of rows: how many have each status, and one's reason for each flagged one."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.counts.total()
+
+    @property
+    def seen(self) -> int:
+        """How many of them the job has seen."""
+        return self.rows - self.counts[_NEVER]
+
+    def add(self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str) -> Self:
+        """Count some rows of the job called `name`."""
+        statuses = answered[f"{name}_status"].fillna(_NEVER)
+        reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
+        self.counts.update({str(k): int(n) for k, n in statuses.value_counts().items()})
+        self.examples = {str(k): str(reason) for k, reason in reasons.items()} | self.examples
+        return self
+
+
+def open_table(
+    places: Sequence[TableFile], *, limit: int | None = None, stream: bool | None = None
+) -> InMemoryTable | StreamedTable:
+    """A table to be asked about; to be closed, as a file is.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        Its files (`frameenrich.cli.tables.files.table_files`).
+    limit : int, optional
+        How many rows are read at most.
+    stream : bool, optional
+        Whether it is read a chunk at a time; by default where it is large.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    source = Source(places, limit=limit)
+    try:
+        if stream is None:
+            few = limit is not None and limit <= CHUNK_ROWS
+            stream = not few and source.size_bytes > STREAM_BYTES
+        return StreamedTable(source) if stream else InMemoryTable(read_whole(source))
+    except BaseException:
+        source.__exit__()
+        raise
+
+
+@dataclass(frozen=True)
+class InMemoryTable:
+    """A table that is in memory."""
+
+    table: Table
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.table.__exit__()
+
+    def submit(self, **wishes: Any) -> tuple[Job, int]:
+        """Ask for every row; gives the job, and how many rows there are."""
+        return submit(self.table.frame, **wishes), len(self.table.frame)
+
+    def estimate(self, **wishes: Any) -> Estimate:
+        """What a `submit` would send and cost."""
+        return estimate(self.table.frame, **wishes)
+
+    def find_job(self, store: StoreLike) -> Job:
+        """The newest job that was made for this table."""
+        return find_job(self.table.frame, store)
+
+    def write_answers(
+        self, job: Job, place: TableFile, *, safe: bool = False, **wishes: Any
+    ) -> StatusCounts:
+        """Collect, and write the table with the answers' columns; see `Job.collect`."""
+        answered = job.collect(self.table.frame, **wishes)
+        write_table(self.table, answered, place, safe=safe)
+        return StatusCounts().add(answered, job.spec.name)
+
+
+@dataclass(frozen=True)
+class StreamedTable:
+    """A table that is read a chunk at a time."""
+
+    source: Source
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.__exit__()
+
+    def submit(self, **wishes: Any) -> tuple[Job, int]:
+        """Ask for every row; gives the job, and how many rows there are."""
+        rows = 0
+
+        def write(stage: PartsFolder) -> Iterator[Part]:
+            nonlocal rows
+            for chunk in self.source.chunks():
+                rows += chunk.rows
+                yield write_part(stage, chunk.number, chunk.frame, called=chunk.called)
+
+        return submit_parts(write, self.source.columns, **wishes), rows
+
+    def estimate(self, **wishes: Any) -> Estimate:
+        """What a `submit` would send and cost."""
+        return estimate_parts(
+            lambda spec: (
+                count_frame(chunk.frame, Plan(spec, Output(spec.output)))
+                for chunk in self.source.chunks()
+            ),
+            self.source.columns,
+            **wishes,
+        )
+
+    def find_job(self, store: StoreLike) -> Job:
+        """The newest job that was made for this table, by its first rows."""
+        first = next(self.source.chunks())
+        return find_job(first.frame, store, part=first.number)
+
+    def write_answers(
+        self, job: Job, place: TableFile, *, safe: bool = False, **wishes: Any
+    ) -> StatusCounts:
+        """Collect, and write the table with the answers' columns; see `Job.collect`.
+
+        Raises
+        ------
+        FrameMismatchError
+            The rows are not those the answers were made for. Nothing is paid for such rows, and
+            nothing of them goes to standard output.
+        """
+        if place.is_stream or wishes.get("max_rounds"):
+            self._check(job)
+        collector = job.collector(**wishes)
+        made = self._made(collector)
+        fates = StatusCounts()
+
+        def fill() -> Iterator[ChunkWithAnswers]:
+            nonlocal fates
+            fates = StatusCounts()
+            for chunk in self.source.chunks():
+                columns = collector.answers(chunk.frame, chunk.number)
+                answers = pd.DataFrame(columns if made is None else made.conform(columns))
+                fates.add(answers, job.spec.name)
+                yield ChunkWithAnswers(chunk, answers)
+            _refuse_strangers(job, fates.rows, fates.seen)
+
+        write_chunks(fill, place, safe=safe)
+        return fates
+
+    def _check(self, job: Job) -> None:
+        rows = seen = 0
+        for chunk in self.source.chunks():
+            rows += chunk.rows
+            seen += job.count_seen(chunk.frame, chunk.number)
+        _refuse_strangers(job, rows, seen)
+
+    def _made(self, collector: Collector) -> ParserColumns | None:
+        """The columns that a parser makes of all answers; None where there is no parser."""
+        if not any(each.kind == "any" for each in collector.output.fields):
+            return None
+        made = ParserColumns(collector.folder.spec.name, collector.folder.spec.prefix)
+        for chunk in self.source.chunks():
+            made.add(collector.answers(chunk.frame, chunk.number))
+        return made
+
+
+def _refuse_strangers(job: Job, rows: int, seen: int) -> None:
+    if not seen:
+        raise FrameMismatchError(
+            f"None of the table's {rows:,} rows is in the job {job.id}.",
+            "Give the table that was submitted, and the job that was made for it.",
+            job_id=job.id,
+        )
+
+
+@dataclass
+class ParserColumns:
+    """The columns that a parser makes, as all chunks of a table have them.
+
+    What the answers of one chunk show is not all: another may have a column more, or fractions
+    where this one has whole numbers.
+    """
+
+    name: str
+    prefix: str
+    dtypes: dict[str, set[Any]] = field(default_factory=dict)
+
+    def _own(self, columns: Mapping[str, pd.Series]) -> list[str]:
+        """Those of some columns that the parser made."""
+        names = list(columns)
+        return names[: names.index(f"{self.name}_status")]
+
+    def add(self, columns: Mapping[str, pd.Series]) -> None:
+        """Learn from a chunk's columns."""
+        for name in self._own(columns):
+            known = self.dtypes.setdefault(name, set())
+            if columns[name].notna().any():
+                known.add(columns[name].dtype)
+
+    @property
+    def _wanted(self) -> dict[str, Any]:
+        plain = f"{self.prefix}{self.name}"
+        named = {name: _common(found) for name, found in self.dtypes.items() if name != plain}
+        return named or {plain: _common(self.dtypes[plain])}
+
+    def conform(self, columns: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
+        """A chunk's columns as those of all chunks are."""
+        own = set(self._own(columns))
+        rest = {name: column for name, column in columns.items() if name not in own}
+        none = pd.Series([None] * len(rest[f"{self.name}_status"]), dtype=object)
+        made = {name: columns.get(name, none).astype(dtype) for name, dtype in self._wanted.items()}
+        return {**made, **rest}
+
+
+def _common(dtypes: set[Any]) -> Any:
+    """The dtype that pandas would find for all values at once."""
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    numbers = {pd.Int64Dtype(), pd.Float64Dtype()}
+    return pd.Float64Dtype() if dtypes and dtypes <= numbers else object

@@ -1,0 +1,1 @@
+"""Read and write the table files of the command line."""

@@ -1,0 +1,118 @@
+"""Columns in Arrow's form, for Parquet: one type for all chunks, whatever each of them holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.cells import cell_values
+from frameenrich.cli.tables.records import cell_text
+
+
+class ArrowTypes:
+    """What type each column of a table has, as far as its chunks told.
+
+    A chunk's values alone do not say it: they may all be null, or whole numbers, or objects that
+    lack a member. So a file is written with the types that are known, and where a later chunk
+    makes one grow, it is written once more. Columns whose values have no type in common are JSON
+    texts.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, list[pa.DataType]] = {}
+        self._texts: set[int] = set()
+
+    def array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
+        """A chunk of the column that stands at a place, in the type that is known so far."""
+        try:
+            return self._array(place, column)
+        except UnicodeEncodeError:
+            return self._array(place, pd.Series(map(_encodable, column), dtype=object))
+
+    def _array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
+        if place not in self._texts:
+            try:
+                return self._typed(place, column)
+            except (pa.ArrowException, OverflowError):
+                self._texts.add(place)
+        return _json_texts(column)
+
+    def _typed(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
+        array = pa.array(column, from_pandas=True)
+        kinds = self._kinds.setdefault(place, [])
+        if array.type not in kinds:
+            kinds.append(array.type)
+        common = common_type(kinds)
+        if _is_unwritable(common):
+            return _json_texts(column)
+        if common == array.type:
+            return array
+        return pa.array(column, type=common, from_pandas=True)
+
+
+def common_type(kinds: list[pa.DataType]) -> pa.DataType:
+    """The type that Arrow would have found had it seen the values of all chunks at once.
+
+    Raises
+    ------
+    ArrowException
+        They have none in common.
+
+    Examples
+    --------
+    >>> common_type([pa.null(), pa.int64(), pa.float64()])
+    DataType(double)
+    >>> common_type([pa.list_(pa.null()), pa.list_(pa.struct({"a": pa.int64()}))])
+    ListType(list<item: struct<a: int64>>)
+    """
+    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if len(known) < 2:  # noqa: PLR2004 - nothing to be reconciled
+        return known[0] if known else pa.null()
+    return pa.infer_type([_sample_value(kind) for kind in known])
+
+
+def _sample_value(kind: pa.DataType) -> Any:
+    """A value from which Arrow infers the type."""
+    if pa.types.is_struct(kind):
+        return {member.name: _sample_value(member.type) for member in kind}
+    if pa.types.is_list(kind):
+        return [_sample_value(kind.value_type)]
+    for is_so, value in _WITNESSES:
+        if is_so(kind):
+            return value
+    raise pa.ArrowNotImplementedError(f"{kind} among other types")
+
+
+_WITNESSES: tuple[tuple[Any, Any], ...] = (
+    (pa.types.is_null, None),
+    (pa.types.is_boolean, True),
+    (pa.types.is_uint64, 2**63),
+    (pa.types.is_integer, 1),
+    (pa.types.is_floating, 0.5),
+    (pa.types.is_string, ""),
+)
+
+
+def _encodable(value: Any) -> Any:
+    """A cell without halves of surrogate pairs, as CSV has them: no Arrow text can hold those."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
+    return value
+
+
+def _json_texts(column: pd.Series) -> pa.Array:
+    texts = [None if value is None else cell_text(value) for value in cell_values(column)]
+    return pa.array(texts, pa.string())
+
+
+def _is_unwritable(kind: pa.DataType) -> bool:
+    """Whether Parquet has no form for the type: an object without members, at any depth."""
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_is_unwritable(field.type) for field in kind)
+    return pa.types.is_list(kind) and _is_unwritable(kind.value_type)

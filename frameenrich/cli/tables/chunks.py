@@ -1,0 +1,276 @@
+"""Some consecutive rows of a table, as they are read: records of a text, row groups of Parquet.
+
+CSV cells are texts, JSON values are Python's, Parquet columns have their Arrow types.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import IO, Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.cli.tables.files import DELIMITERS, Format, TableFile
+from frameenrich.cli.tables.records import Record, csv_records, json_lines, json_object
+from frameenrich.errors import InputError
+
+CHUNK_ROWS = 50_000
+
+
+CHUNK_BYTES = 32_000_000
+"""A chunk has at most so many rows, and ends with the row that makes it larger than this."""
+
+
+_ARROW_ROWS = 4096
+
+
+_MARK = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """What stands in a text table: a record as it was written, and what it says if it is a row."""
+
+    place: TableFile
+    number: int
+    record: Record | bytes
+    row: Any = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some consecutive rows of a table, and what they are written back from.
+
+    Parameters
+    ----------
+    number : int
+        Which one, from 0.
+    start : int
+        The position of its first row in the whole table.
+    columns : sequence of str
+        The table's.
+    format : str, optional
+        The table's; none where it is in no file.
+    lines : list of Line
+        Of a text table: the rows, and beside them the header and blank lines.
+    arrow : Table, optional
+        Of a Parquet table.
+    own : DataFrame, optional
+        Of a table that is in no file.
+    called : str
+        Where it begins, in messages.
+    """
+
+    number: int
+    start: int
+    columns: Sequence[str]
+    format: Format | None
+    lines: list[Line] = field(default_factory=list)
+    arrow: pa.Table | None = None
+    own: pd.DataFrame | None = None
+    called: str = ""
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as templates see them, named by their positions in the whole table."""
+        if self.own is not None:
+            return self.own
+        if self.format == "jsonl":
+            return _object_frame(self._rows, self.columns, self.start)
+        if self.format == "parquet":
+            return _arrow_frame(self.arrow, self.columns, self.start, pd.ArrowDtype)
+        return _arrow_frame(_text_table(self._rows), self.columns, self.start, _as_text)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self._rows) if self.arrow is None else len(self.arrow)
+
+    @property
+    def _rows(self) -> list[Any]:
+        return [line.row for line in self.lines if line.row is not None]
+
+
+def _text_table(rows: list[list[str]]) -> pa.Table:
+    parts = [rows[at : at + _ARROW_ROWS] for at in range(0, len(rows), _ARROW_ROWS)]
+    return pa.concat_tables(map(_text_columns, parts))
+
+
+def _text_columns(rows: list[list[str]]) -> pa.Table:
+    cells = zip(*rows, strict=True)
+    columns = [pa.array([cell or None for cell in column], pa.string()) for column in cells]
+    return pa.table(columns, names=[str(i) for i in range(len(columns))])
+
+
+def _as_text(_: pa.DataType) -> Any:
+    return pd.StringDtype("pyarrow")
+
+
+def _object_frame(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], start: int
+) -> pd.DataFrame:
+    cells = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}
+    frame = pd.DataFrame(cells, index=pd.RangeIndex(len(rows)))
+    return frame.set_axis(pd.RangeIndex(start, start + len(rows)))
+
+
+def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any) -> pd.DataFrame:
+    """The same data in pandas; what pandas wrote as an index is a column like the others."""
+    plain = table.rename_columns([str(i) for i in range(table.num_columns)])
+    frame: pd.DataFrame = plain.to_pandas(types_mapper=kinds, ignore_metadata=True)
+    frame.index = pd.RangeIndex(start, start + len(frame))
+    return frame.set_axis(list(columns), axis=1)
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+
+def cut_lines(lines: Iterable[Line], limit: int | None) -> Iterator[list[Line]]:
+    """Chunks of lines with some rows each; what is no row goes with the row before it."""
+    held: list[Line] = []
+    rows, size, taken = 0, 0, 0
+    for line in lines:
+        if line.row is not None and (rows == CHUNK_ROWS or size >= CHUNK_BYTES):
+            yield held
+            held, rows, size = [], 0, 0
+        held.append(line)
+        if line.row is not None:
+            rows, taken = rows + 1, taken + 1
+        size += len(line.record.raw if isinstance(line.record, Record) else line.record)
+        if taken == limit:
+            break
+    if rows:
+        yield held
+
+
+def csv_rows(
+    content: IO[bytes], place: TableFile, header: Record | None, first: TableFile
+) -> Generator[Line]:
+    """The records of a CSV file; where others came before it, without its header."""
+    own: Record | None = None
+    delimiter = DELIMITERS[place.format]
+    with contextlib.closing(csv_records(content, delimiter, place.called)) as records:
+        for record in records:
+            if not record.cells:
+                yield Line(place, record.line, record)
+            elif own is not None:
+                yield Line(place, record.line, record, _as_wide(record, own, place))
+            else:
+                own = record
+                if header is None:
+                    yield Line(place, record.line, record)
+                else:
+                    _check_header(own, header, place, first)
+    if own is None:
+        raise InputError(f"{place.called} is empty.", "Give a table with a header line.")
+
+
+def header_cells(line: Line) -> list[str]:
+    """The cells of a CSV record; none of a blank line, or of another format's."""
+    return line.record.cells if isinstance(line.record, Record) else []
+
+
+def _as_wide(record: Record, header: Record, place: TableFile) -> list[str]:
+    if len(record.cells) == len(header.cells):
+        return record.cells
+    raise InputError(
+        f"{place.called}, line {record.line}: {len(record.cells)} cells, where the header has "
+        f"{len(header.cells)}.",
+        "Mend that line: a cell that holds the delimiter has to be in quotes.",
+        line=record.line,
+    )
+
+
+def _check_header(own: Record, first: Record, place: TableFile, before: TableFile) -> None:
+    """Refuse files whose columns differ, or their order."""
+    if own.cells == first.cells:
+        return
+    pairs = zip([*own.cells, None], [*first.cells, None], strict=False)
+    at, (has, wanted) = next((i, p) for i, p in enumerate(pairs, 1) if p[0] != p[1])
+    raise InputError(
+        f"{place.called}, line {own.line}: column {at} is {_shown(has)}, where {before.called} has "
+        f"{_shown(wanted)}.",
+        "Give files with the same header; others are tables of their own.",
+        path=place.path,
+    )
+
+
+def _shown(name: str | None) -> str:
+    return "none" if name is None else repr(name)
+
+
+def json_rows(content: IO[bytes], place: TableFile, *, first: bool) -> Generator[Line]:
+    """The lines of a JSON Lines file; where others came before it, without its byte order mark."""
+    for number, line, full in json_lines(content):
+        value = json_object(line, number, place.called) if full else None
+        yield Line(place, number, line if first else line.removeprefix(_MARK), value)
+
+
+def ended(lines: Iterable[Line]) -> Iterator[Line]:
+    """Lines of a file that others follow: the last one has its line end, too."""
+    last: Line | None = None
+    for line in lines:
+        if last is not None:
+            yield last
+        last = line
+    if last is not None:
+        yield last._replace(record=_with_end(last.record))
+
+
+def _with_end(record: Record | bytes) -> Record | bytes:
+    if isinstance(record, bytes):
+        return record if record.endswith(b"\n") else record + b"\n"
+    return record if record.raw.endswith(("\n", "\r")) else replace(record, raw=record.raw + "\n")
+
+
+# --- Parquet ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def parquet_errors(place: TableFile) -> Iterator[None]:
+    """Have Arrow's errors name the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"{place.called} cannot be read as Parquet: {reason}.", "Check it.", path=place.path
+        ) from None
+
+
+def parquet_bytes(file: IO[bytes], place: TableFile) -> int:
+    """How much a Parquet file holds, unpacked."""
+    with parquet_errors(place):
+        return _unpacked_bytes(pq.ParquetFile(file).metadata)
+
+
+def _unpacked_bytes(told: Any) -> int:
+    return sum(told.row_group(i).total_byte_size for i in range(told.num_row_groups))
+
+
+def batch_rows(file: pq.ParquetFile) -> int:
+    """How many rows are a chunk of this file."""
+    told = file.metadata
+    fitting = CHUNK_BYTES * told.num_rows // max(_unpacked_bytes(told), 1)
+    return int(max(1, min(CHUNK_ROWS, fitting)))
+
+
+def check_schema(own: pa.Schema, first: pa.Schema, place: TableFile, before: TableFile) -> None:
+    """Refuse files whose columns differ, their order, or their types."""
+    if own.equals(first):
+        return
+    pairs = zip([*own, None], [*first, None], strict=False)
+    has, wanted = next(p for p in pairs if p[0] is None or p[1] is None or not p[0].equals(p[1]))
+    raise InputError(
+        f"{place.called} has the column {_told(has)}, where {before.called} has {_told(wanted)}.",
+        "Give files with the same columns and types; others are tables of their own.",
+        path=place.path,
+    )
+
+
+def _told(column: pa.Field | None) -> str:
+    return "none" if column is None else f"{column.name!r} ({column.type})"

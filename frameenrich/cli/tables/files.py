@@ -1,0 +1,251 @@
+"""Where tables are, and go: files by their endings, many files as one table, standard streams."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import glob
+import gzip
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Literal, cast, get_args
+
+from frameenrich.errors import FrameEnrichError, InputError
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+
+
+STANDARD_STREAM = "-"
+
+
+_ENDINGS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
+_WILD = "*?["
+
+
+_HIDDEN = (".", "_")  # such as _SUCCESS, and what lies beside the files of a Spark job
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """Where a table is, or goes, and in which format; ``-`` is the standard stream."""
+
+    path: str
+    format: Format
+    compressed: bool = False
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is standard input or output."""
+        return self.path == STANDARD_STREAM
+
+    @property
+    def called(self) -> str:
+        """What messages call it, as the source that it is."""
+        return "Standard input" if self.is_stream else self.path
+
+
+def table_file(path: str, wanted: str | None = None, *, like: TableFile | None = None) -> TableFile:
+    """Tell a table's format by the file's ending.
+
+    Parameters
+    ----------
+    path : str
+        A file, or ``-``.
+    wanted : str, optional
+        The format where the ending does not say.
+    like : Place, optional
+        Whose format a standard stream has, where nothing else says.
+
+    Raises
+    ------
+    InputError
+        Nothing says, or there is no such format.
+
+    Examples
+    --------
+    >>> locate("goods.csv.gz"), locate("-", like=locate("goods.jsonl")).format
+    (Place(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
+    """
+    if wanted is not None and wanted not in get_args(Format):
+        raise InputError(
+            f"--format {wanted} is no format.", "Use csv, tsv, jsonl or parquet.", path=path
+        )
+    name = os.path.basename(path).lower()
+    stem = name.removesuffix(".gz")
+    told = _ENDINGS.get(os.path.splitext(stem)[1])
+    if path == STANDARD_STREAM:
+        told = cast("Format | None", wanted) or (like.format if like else None)
+    choice = told or cast("Format | None", wanted)
+    if choice is None or (choice == "parquet" and (path == STANDARD_STREAM or stem != name)):
+        what = "standard input or output" if path == STANDARD_STREAM else path
+        raise InputError(
+            f"The format of {what} is not known.",
+            "Use a file that ends in .csv, .tsv, .jsonl (each also with .gz) or .parquet, or say "
+            "--format csv, tsv or jsonl.",
+            path=path,
+        )
+    return TableFile(path, choice, stem != name)
+
+
+def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
+    """The files that make up a table: one, or those of a folder or a pattern, in their order.
+
+    Parameters
+    ----------
+    path : str
+        A file, ``-``, a folder whose files are all of one format, or a pattern as shells have it
+        (``data/*.parquet``, ``data/**/*.csv``). Files are taken in the order of their names.
+    wanted : str, optional
+        The format where the endings do not say.
+
+    Raises
+    ------
+    InputError
+        There is no file, their formats differ, or a folder holds folders.
+    """
+    if path == STANDARD_STREAM or (os.path.exists(path) and not os.path.isdir(path)):
+        return (table_file(path, wanted),)
+    if os.path.isdir(path):
+        names = _files_in(path)
+    elif any(sign in path for sign in _WILD):
+        names = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+    else:
+        return (table_file(path, wanted),)
+    if not names:
+        raise InputError(
+            f"{path} holds no file.", "Check the folder, or the pattern and its quotes.", path=path
+        )
+    places = tuple(table_file(name, wanted) for name in names)
+    for place in places[1:]:
+        if place.format != places[0].format:
+            raise InputError(
+                f"{path} holds files of several formats: {places[0].path} is {places[0].format}, "
+                f"{place.path} is {place.format}.",
+                "Say which with a pattern in quotes, such as 'data/*.parquet'.",
+                path=path,
+            )
+    return places
+
+
+def _files_in(folder: str) -> list[str]:
+    """The files of a folder, but for those that are hidden."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    shown = [entry for entry in entries if not entry.name.startswith(_HIDDEN)]
+    inner = next((entry.path for entry in shown if entry.is_dir()), None)
+    if inner is not None:
+        raise InputError(
+            f"{folder} holds a folder, {inner}.",
+            "Say which files with a pattern in quotes, such as 'data/**/*.parquet'.",
+            path=folder,
+        )
+    return [entry.path for entry in shown]
+
+
+def check_other(source: str, target: TableFile) -> None:
+    """Refuse a result that would replace the file that it is made of.
+
+    Raises
+    ------
+    InputError
+        Both are the same file.
+    """
+    if not target.is_stream and os.path.realpath(source) == os.path.realpath(target.path):
+        raise InputError(
+            f"{target.path} would be replaced by its own answers.",
+            "Have them written to another file.",
+            path=target.path,
+        )
+
+
+def check_output_outside_input(source: str, places: Sequence[TableFile], target: TableFile) -> None:
+    """Refuse a result that would be one of the files it is made of when it is made again.
+
+    Raises
+    ------
+    InputError
+        It would lie in the folder that is read, or be matched by the pattern.
+    """
+    if target.is_stream or (len(places) == 1 and places[0].path == source):
+        return
+    pattern = os.path.join(source, "*") if os.path.isdir(source) else source
+    own = os.path.realpath(target.path)
+    known = {os.path.realpath(place.path) for place in places}
+    if own in known or fnmatch.fnmatch(own, os.path.realpath(pattern)):
+        raise InputError(
+            f"{target.path} would be one of the files of {source}.",
+            "Have the result written to another folder.",
+            path=target.path,
+        )
+
+
+def open_file(place: TableFile) -> IO[bytes]:
+    """The file, or a copy of what comes down a pipe: something that can be read twice."""
+    try:
+        if place.is_stream:
+            return _copied(sys.stdin.buffer)
+        file = open(place.path, "rb")  # noqa: SIM115 - kept open with the source
+        if file.seekable():
+            return file
+        with file:
+            return _copied(file)
+    except OSError as error:
+        raise _unreadable(place.path, place.called, error) from None
+
+
+def _unreadable(path: str, called: str, error: OSError) -> InputError:
+    return InputError(f"{called} cannot be read: {error.strerror}.", "Check the path.", path=path)
+
+
+def _copied(stream: IO[bytes]) -> IO[bytes]:
+    copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - kept open with the source
+    shutil.copyfileobj(stream, copy)
+    copy.flush()
+    return cast("IO[bytes]", copy)
+
+
+def file_version(file: IO[bytes] | str) -> tuple[int, int]:
+    """What changes when somebody writes into the file: its size, and the time (ns)."""
+    try:
+        found = os.stat(file) if isinstance(file, str) else os.fstat(file.fileno())
+    except OSError as error:
+        raise _unreadable(str(file), str(file), error) from None
+    return found.st_size, found.st_mtime_ns
+
+
+def check_unchanged(file: IO[bytes], place: TableFile, stamp: tuple[int, int]) -> None:
+    """Refuse a file into which somebody wrote since its stamp was taken."""
+    if file_version(file) != stamp:
+        raise FrameEnrichError(
+            f"{place.called} changed since it was read.",
+            "Give the same command again; what stayed the same is not asked again.",
+            path=place.path,
+        )
+
+
+@contextlib.contextmanager
+def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
+    """The file from its start, decompressed; it stays open."""
+    file.seek(0)
+    try:
+        whole: Any = gzip.GzipFile(fileobj=file, mode="rb") if place.compressed else file
+        yield whole
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{place.called} is not a whole gzip file: {error}.", "Check it.", path=place.path
+        ) from None

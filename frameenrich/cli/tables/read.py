@@ -1,0 +1,236 @@
+"""Tables in files, read as they stand and a chunk at a time: nothing is guessed about any cell.
+
+A table may lie in several files, which are read as if they were one. What is read of each is
+`frameenrich.cli.tables.chunks`; how a table is written back with more columns is
+`frameenrich.cli.tables.write`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import IO, Any, Self, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.cli.tables.chunks import (
+    Chunk,
+    Line,
+    batch_rows,
+    check_schema,
+    csv_rows,
+    cut_lines,
+    ended,
+    header_cells,
+    json_rows,
+    parquet_bytes,
+    parquet_errors,
+)
+from frameenrich.cli.tables.files import (
+    TableFile,
+    check_unchanged,
+    decompressed,
+    file_version,
+    open_file,
+)
+from frameenrich.cli.tables.records import Record
+from frameenrich.errors import InputError
+
+_READ_BYTES = 1 << 20
+
+
+_PACKED = 4
+"""How many times its size a .gz file is reckoned to hold."""
+
+
+class Source:
+    """A table in one file or several, open: read a chunk at a time, as often as is wished.
+
+    A single file is kept open, so that what is written back is what was read; standard input and
+    pipes are copied first. To be closed, as a file is.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        Its files, all of one format.
+    limit : int, optional
+        How many rows are read at most.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read.
+    """
+
+    def __init__(self, places: Sequence[TableFile], *, limit: int | None = None) -> None:
+        self.places = tuple(places)
+        self.format = self.places[0].format
+        self.limit = limit
+        self._file = open_file(self.places[0]) if len(self.places) == 1 else None
+        self._stamps = [file_version(self._file or place.path) for place in self.places]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
+        return f"{self.places[0].called}{more}"
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """About how much it is to read, unpacked."""
+        if self.format == "parquet":
+            return sum(parquet_bytes(file, place) for file, place in self._opened())
+        sizes = (size for size, _ in self._stamps)
+        packed = (_PACKED if place.compressed else 1 for place in self.places)
+        return sum(size * times for size, times in zip(sizes, packed, strict=True))
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Its columns; of JSON Lines those of all rows, in the order in which they appear."""
+        if self.format == "jsonl":
+            rows = islice((line.row for line in self._lines() if line.row is not None), self.limit)
+            return list(dict.fromkeys(name for row in rows for name in row))
+        if self.format == "parquet":
+            return list(next(self._parquet_files())[1].schema_arrow.names)
+        return next(header_cells(line) for line in self._lines() if header_cells(line))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows, in order.
+
+        Raises
+        ------
+        InputError
+            A file is empty, not of its format, or not like the first one, or a record of it is not
+            like the others; the message has file and line.
+        FrameEnrichError
+            A file changed since it was opened.
+        """
+        start, columns = 0, self.columns
+        found = self._parquet_chunks() if self.format == "parquet" else self._text_chunks()
+        for number, (rows, content) in enumerate(found):
+            yield Chunk(number, start, columns, self.format, **content)
+            start += rows
+        if not start:
+            raise InputError(f"{self.called} holds no rows.", "Give a table with at least one row.")
+
+    def _opened(self) -> Iterator[tuple[IO[bytes], TableFile]]:
+        """Each file, as it was when the source was opened."""
+        for place, stamp in zip(self.places, self._stamps, strict=True):
+            with contextlib.ExitStack() as stack:
+                file = self._file or stack.enter_context(open_file(place))
+                check_unchanged(file, place, stamp)
+                yield file, place
+                check_unchanged(file, place, stamp)
+
+    def _text_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for lines in cut_lines(self._lines(), self.limit):
+            rows = [line for line in lines if line.row is not None]
+            called = f"{rows[0].place.called}, from line {rows[0].number} on"
+            yield len(rows), {"lines": lines, "called": called}
+
+    def _lines(self) -> Iterator[Line]:
+        """The records of all files, as if they stood in one."""
+        header: Record | None = None
+        for i, (file, place) in enumerate(self._opened()):
+            with (
+                decompressed(file, place) as content,
+                contextlib.closing(self._records(content, place, header)) as lines,
+            ):
+                for line in ended(lines) if i < len(self.places) - 1 else lines:
+                    if header is None and header_cells(line):
+                        header = cast("Record", line.record)
+                    yield line
+
+    def _records(
+        self, content: IO[bytes], place: TableFile, header: Record | None
+    ) -> Generator[Line]:
+        first = self.places[0]
+        if self.format == "jsonl":
+            return json_rows(content, place, first=place == first)
+        return csv_rows(content, place, header, first)
+
+    def _parquet_files(self) -> Iterator[tuple[TableFile, pq.ParquetFile]]:
+        first: pa.Schema | None = None
+        for file, place in self._opened():
+            with parquet_errors(place):
+                opened = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
+            first = first or opened.schema_arrow
+            check_schema(opened.schema_arrow, first, place, self.places[0])
+            yield place, opened
+
+    def _parquet_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        left = self.limit
+        for place, file in self._parquet_files():
+            read = 0
+            with parquet_errors(place):
+                for batch in file.iter_batches(batch_rows(file)):
+                    rows = batch.slice(0, left)
+                    called = f"{place.called}, from its row {read:,} on"
+                    yield len(rows), {"arrow": pa.Table.from_batches([rows]), "called": called}
+                    read += len(rows)
+                    left = None if left is None else left - len(rows)
+                    if left == 0:
+                        return
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is read whole: a row is named by its position. To be closed, as a file is."""
+
+    frame: pd.DataFrame
+    source: Source
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.__exit__()
+
+
+def read_table(place: TableFile, *, limit: int | None = None) -> Table:
+    """Read a table that is in one file, every cell as it stands.
+
+    Parameters
+    ----------
+    place : Place
+        Where it is.
+    limit : int, optional
+        How many rows are read at most.
+
+    Returns
+    -------
+    Table
+        CSV cells are texts, and an empty one is null; nothing else is. JSON values are Python's;
+        Parquet columns have their Arrow types.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, not of its format, or a record of it is not like the others;
+        the message has its line.
+    """
+    source = Source([place], limit=limit)
+    try:
+        return read_whole(source)
+    except BaseException:
+        source.__exit__()
+        raise
+
+
+def read_whole(source: Source) -> Table:
+    """All of a source at once; see `read_table`."""
+    frames = [chunk.frame for chunk in source.chunks()]
+    whole = frames[0] if len(frames) == 1 else pd.concat(frames)
+    return Table(whole, source)

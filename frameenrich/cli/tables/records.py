@@ -1,0 +1,253 @@
+"""Records of text tables: where one ends, what its cells say, and the bytes it is made of.
+
+A record is read without losing how it was written, so that cells can be appended to the very bytes
+that came. Where a CSV record ends is decided by Python's `csv`, nobody else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from frameenrich.errors import InputError
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of stray bytes
+
+
+_NESTED = (list, dict, np.ndarray)
+
+
+_LINE_END = re.compile(r"(?:\r?\n|\r)\Z")
+
+
+_JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+
+
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+
+
+# Those of OWASP's list; the last four are the full-width forms, which some spreadsheets fold.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One CSV record: the number of its first line, its text with the line end, its cells."""
+
+    line: int
+    raw: str
+    cells: list[str]
+
+
+def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Generator[Record]:
+    r"""Read CSV record by record, with what each was made of.
+
+    Encoding each ``raw`` gives the file's bytes. A blank line is a record without cells; a byte
+    order mark is in ``raw`` only.
+
+    Raises
+    ------
+    InputError
+        A line is not UTF-8 or not CSV; the message has its number.
+
+    Examples
+    --------
+    >>> file = io.BytesIO(b'a,"b\nc"\r\n\r\n01,')
+    >>> [record.cells for record in csv_records(file, ",")]
+    [['a', 'b\nc'], [], ['01', '']]
+    """
+    csv.field_size_limit(2**31 - 1)  # its default refuses cells of 128 KiB; a text may be longer
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    taken: list[str] = []
+    reader = csv.reader(_told(text, taken, name), delimiter=delimiter, strict=True)
+    first = 1
+    try:
+        while (cells := next(reader, None)) is not None:
+            yield Record(first, "".join(taken), cells)
+            taken.clear()
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{name}, line {first}: this is not CSV ({error}).",
+            "Put a cell that holds a quote, a delimiter or a line end in quotes, its own doubled.",
+            line=first,
+        ) from None
+    finally:
+        text.detach()
+
+
+def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
+    """The lines as the reader takes them, each noted."""
+    for number, line in enumerate(text, 1):
+        if not line.isascii() and _NOT_UTF8.search(line):
+            raise not_utf8(name, number)
+        taken.append(line)
+        yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def not_utf8(name: str, line: int) -> InputError:
+    """The error about bytes that are no text."""
+    return InputError(
+        f"{name}, line {line}: this is not UTF-8.",
+        "Convert the file first, for instance: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW "
+        "(-f UTF-16 for what Excel calls Unicode text).",
+        line=line,
+    )
+
+
+def with_cells(
+    record: Record, replaced: Mapping[int, str], added: Sequence[str], delimiter: str
+) -> bytes:
+    r"""A record's bytes with some cells replaced and others added before its line end.
+
+    Parameters
+    ----------
+    record : Record
+        As it was read.
+    replaced : mapping of int to str
+        Cells by position.
+    added : sequence of str
+        Cells that come after its own.
+    delimiter : str
+        What stands between cells.
+
+    Examples
+    --------
+    >>> record = Record(1, '007,"a, b"\r\n', ["007", "a, b"])
+    >>> with_cells(record, {}, ["x", "y, z"], ","), with_cells(record, {1: "c"}, [], ",")
+    (b'007,"a, b",x,"y, z"\r\n', b'007,c\r\n')
+    """
+    end = _LINE_END.search(record.raw)
+    body, line_end = (record.raw[: end.start()], end.group()) if end else (record.raw, "")
+    if replaced:
+        cells = raw_cells(body, delimiter)
+        for position, text in replaced.items():
+            cells[position] = quoted(text, delimiter)
+        body = delimiter.join(cells)
+    whole = delimiter.join([body, *(quoted(text, delimiter) for text in added)]) + line_end
+    return whole.encode("utf-8", "replace")  # half a surrogate pair in an answer is no text
+
+
+def raw_cells(body: str, delimiter: str) -> list[str]:
+    r"""The cells of a CSV record as they are written, quotes and all.
+
+    Examples
+    --------
+    >>> raw_cells('01,"a ""b"", c",', ",")
+    ['01', '"a ""b"", c"', '']
+    """
+    cells, position, ended = [], 0, False
+    while not ended:
+        found = _cell(delimiter).match(body, position)
+        assert found is not None  # noqa: S101 - the csv module has read this record
+        cells.append(found.group(1))
+        position, ended = found.end(), not found.group(2)
+    return cells
+
+
+@cache
+def _cell(delimiter: str) -> re.Pattern[str]:
+    own = re.escape(delimiter)
+    return re.compile(rf'("[^"]*(?:""[^"]*)*"|[^{own}]*)({own}|\Z)')
+
+
+def quoted(text: str, delimiter: str) -> str:
+    """A text as a CSV cell, in quotes where it needs them.
+
+    Examples
+    --------
+    >>> quoted("plain", ","), quoted('say "hi", twice', ",")
+    ('plain', '"say ""hi"", twice"')
+    """
+    if any(sign in text for sign in (delimiter, '"', "\n", "\r")):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def cell_text(value: Any) -> str:
+    """A value as a CSV cell says it; a list or an object as JSON.
+
+    Examples
+    --------
+    >>> [cell_text(value) for value in (None, 1.5, True, ["a", {"b": None}])]
+    ['', '1.5', 'True', '["a",{"b":null}]']
+    """
+    if value is None:
+        return ""
+    return to_json(value).decode() if isinstance(value, _NESTED) else str(value)
+
+
+def without_formula(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula; numbers are what they are.
+
+    Examples
+    --------
+    >>> without_formula("=1+1"), without_formula(-1), without_formula("a=b")
+    ("'=1+1", -1, 'a=b')
+    """
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+def to_json(value: Any) -> bytes:
+    """Any value as JSON; what JSON has no form for becomes its text, infinity becomes null."""
+    try:
+        return orjson.dumps(value, default=str, option=_JSON_OPTIONS)
+    except TypeError:  # an integer of over 64 bits, half of a surrogate pair
+        return json.dumps(value, default=str).encode()
+
+
+def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
+    """Each line with its number, and whether something stands in it."""
+    for number, line in enumerate(file, 1):
+        yield number, line, bool(line.strip(_BLANK))
+
+
+def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
+    """What a line of JSON Lines holds.
+
+    Raises
+    ------
+    InputError
+        It is no JSON object; the message has its number.
+    """
+    try:
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError:
+        raise not_utf8(name, number) from None
+    except (ValueError, RecursionError) as error:
+        reason = f"this is not JSON ({error})"
+    else:
+        if isinstance(value, dict):
+            return value
+        reason = f"this is a JSON {'array' if isinstance(value, list) else 'value'}, not an object"
+    raise InputError(
+        f"{name}, line {number}: {reason}.",
+        "Write one JSON object a line; of a JSON array `jq -c '.[]'` makes that.",
+        line=number,
+    )
+
+
+def with_members(line: bytes, members: Mapping[str, Any]) -> bytes:
+    r"""A line's bytes with members added at the end of its object.
+
+    Examples
+    --------
+    >>> with_members(b'{"price": 12.50}\n', {"label": "a"}), with_members(b"{}", {"n": None})
+    (b'{"price": 12.50, "label": "a"}\n', b'{"n": null}')
+    """
+    body = line.rstrip()
+    inner, line_end = body[:-1], line[len(body) :]
+    told = b", ".join(to_json(name) + b": " + to_json(value) for name, value in members.items())
+    comma = b"" if not told or inner.strip(_BLANK) == b"{" else b", "
+    return inner + comma + told + b"}" + line_end

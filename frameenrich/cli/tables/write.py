@@ -1,0 +1,404 @@
+"""Tables written back with the columns that were added to them, whole or not at all.
+
+Nothing that was there is written anew: CSV and JSON Lines keep the bytes of each record, to which
+the new cells are appended; Parquet keeps its Arrow columns. Only a table that goes to another
+format has to be put into it. A table is written a chunk at a time, in the chunks in which it is
+read, whether its answers are all there or come with each chunk: the files are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from typing import IO, Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.atomic import whole_file
+from frameenrich.cells import cell_values
+from frameenrich.cli.tables.arrow_types import ArrowTypes
+from frameenrich.cli.tables.chunks import Chunk
+from frameenrich.cli.tables.files import DELIMITERS, TableFile
+from frameenrich.cli.tables.read import Table
+from frameenrich.cli.tables.records import (
+    Record,
+    cell_text,
+    quoted,
+    to_json,
+    with_cells,
+    with_members,
+    without_formula,
+)
+from frameenrich.errors import FrameEnrichError, InputError, OutputError
+
+
+@dataclass(frozen=True)
+class ChunkWithAnswers:
+    """Some rows of a table, and the columns that a job gives them.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        The rows.
+    answers : DataFrame
+        The columns, in order; one that the table has already is replaced where it is.
+    """
+
+    chunk: Chunk
+    answers: pd.DataFrame
+
+    @cached_property
+    def replaced(self) -> dict[int, str]:
+        """The table's own columns that give way, by their positions."""
+        given = set(self.answers.columns)
+        return {i: name for i, name in enumerate(self.chunk.columns) if name in given}
+
+    @cached_property
+    def added(self) -> list[str]:
+        """The columns that come after the table's own."""
+        own = set(self.chunk.columns)
+        return [name for name in self.answers.columns if name not in own]
+
+    @property
+    def names(self) -> list[str]:
+        """All columns of the result."""
+        return [*self.chunk.columns, *self.added]
+
+    def heads(self, *, safe: bool) -> list[str]:
+        """What the columns that come after the table's own are called in a header."""
+        return [without_formula(name) for name in self.added] if safe else self.added
+
+    def answered(self, *, safe: bool) -> Iterator[dict[str, Any]]:
+        """The answers' cells of each row, every null as None."""
+        names = list(self.answers.columns)
+        cells = [cell_values(self.answers.iloc[:, i]) for i in range(len(names))]
+        if safe:
+            cells = [[without_formula(value) for value in column] for column in cells]
+        rows = zip(*cells, strict=True) if cells else repeat((), len(self.answers))
+        for values in rows:
+            yield dict(zip(names, values, strict=True))
+
+    def rows(self, *, safe: bool) -> Iterator[list[Any]]:
+        """All cells of each row of the result, every null as None."""
+        frame = self.chunk.frame
+        own = [cell_values(frame.iloc[:, i]) for i in range(frame.shape[1])]
+        for i, told in enumerate(self.answered(safe=safe)):
+            before = [
+                told[self.replaced[at]] if at in self.replaced else column[i]
+                for at, column in enumerate(own)
+            ]
+            yield [*before, *(told[name] for name in self.added)]
+
+
+Fill = Callable[[], Iterable[ChunkWithAnswers]]
+"""Reads a table from its start, and gives each chunk with its answers; may be called again."""
+
+
+def check_writable(place: TableFile) -> None:
+    """Refuse a file that could not be written, before anything is sent.
+
+    Raises
+    ------
+    InputError
+        Its folder is missing or closed, or it is a folder itself.
+    """
+    if place.is_stream:
+        return
+    folder = os.path.dirname(os.path.realpath(place.path))
+    reason = None
+    if os.path.isdir(place.path):
+        reason = "it is a folder"
+    elif not os.path.isdir(folder):
+        reason = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK):
+        reason = f"the folder {folder} may not be written"
+    if reason:
+        raise InputError(
+            f"{place.path} cannot be written: {reason}.", "Choose another file.", path=place.path
+        )
+
+
+def write_table(
+    table: Table, answered: pd.DataFrame, place: TableFile, *, safe: bool = False
+) -> None:
+    """Write a table with the columns that were added to its frame, whole or not at all.
+
+    Parameters
+    ----------
+    table : Table
+        What was read.
+    answered : DataFrame
+        ``table.frame`` with more columns after its own; those of its own that are not as they
+        were (an earlier collect's) are replaced.
+    place : Place
+        Where it goes.
+    safe : bool
+        Whether a text of those columns that a spreadsheet would take for a formula gets a ``'``
+        in front, in CSV and TSV.
+
+    Raises
+    ------
+    FrameEnrichError
+        The source changed since it was read, or the file cannot be written.
+    """
+    own = table.frame.shape[1]
+    given = [i for i in range(answered.shape[1]) if i >= own or not _same(table.frame, answered, i)]
+    answers = answered.iloc[:, given]
+    answers = answers.loc[:, ~answers.columns.duplicated()]
+
+    def fill() -> Iterator[ChunkWithAnswers]:
+        for chunk in table.source.chunks():
+            rows = slice(chunk.start, chunk.start + chunk.rows)
+            yield ChunkWithAnswers(chunk, answers.iloc[rows])
+
+    write_chunks(fill, place, safe=safe)
+
+
+def write_frame(frame: pd.DataFrame, place: TableFile, *, safe: bool = False) -> None:
+    """Write a frame that was read from no file, whole or not at all.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its first column is the user's own; the others come from the job.
+    place, safe
+        As `write_table` takes them.
+    """
+    chunk = Chunk(0, 0, list(frame.columns[:1]), None, own=frame.iloc[:, :1])
+    write_chunks(lambda: [ChunkWithAnswers(chunk, frame.iloc[:, 1:])], place, safe=safe)
+
+
+def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
+    """Write a table whose answers come chunk by chunk, whole or not at all.
+
+    Parameters
+    ----------
+    fill : callable
+        Gives the chunks. Where their values show too late what a Parquet column has to be, it is
+        called once more.
+    place, safe
+        As `write_table` takes them.
+
+    Raises
+    ------
+    OutputError
+        The answers of one chunk have other columns than those before it.
+    FrameEnrichError
+        The source changed since it was read, or the file cannot be written.
+    """
+    safe = safe and place.format in DELIMITERS
+    try:
+        if place.format == "parquet":
+            _write_parquet(lambda: _same_columns(fill()), place)
+            return
+        with _whole_table(place) as file:
+            for filled in _same_columns(fill()):
+                for piece in _pieces(filled, place, safe=safe):
+                    file.write(piece)
+    except BrokenPipeError:  # who reads standard output has had enough
+        raise
+    except OSError as error:
+        raise FrameEnrichError(
+            f"{place.path} cannot be written: {error.strerror or error}.",
+            "Make room, or choose another file; the answers are kept in the store.",
+            path=place.path,
+        ) from error
+
+
+def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswers]:
+    """The chunks, as long as all have the same columns: a table has one header, one schema."""
+    first: list[str] | None = None
+    for filled in chunks:
+        names = list(filled.answers.columns)
+        first = names if first is None else first
+        if names != first:
+            pairs = zip([*names, None], [*first, None], strict=False)
+            name = next(has or wanted for has, wanted in pairs if has != wanted)
+            raise OutputError(
+                f"The answers' column {name!r} is not there, or elsewhere, in some of the rows.",
+                "Collect with a parser whose keys are no column of the job's; nothing that was "
+                "answered is lost.",
+                column=name,
+            )
+        yield filled
+
+
+@contextlib.contextmanager
+def _whole_table(place: TableFile) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its name when it is complete, or standard output."""
+    if place.is_stream:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with whole_file(place.path) as file:
+        yield from _compressing(file, place)
+
+
+def _compressing(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
+    if not place.compressed:
+        yield file
+        return
+    with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        yield cast("IO[bytes]", packed)
+
+
+def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
+    was, now = before.iloc[:, column], after.iloc[:, column]
+    return bool(was.dtype == now.dtype and (was.equals(now) or _is_shared(was, now)))
+
+
+def _is_shared(was: pd.Series, now: pd.Series) -> bool:
+    """Whether both are the very same Arrow data, which may hold NaN: that equals nothing."""
+    if not isinstance(was.dtype, pd.ArrowDtype):
+        return False
+    return _memory_of(was) == _memory_of(now)
+
+
+def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:
+    """Where each piece of an Arrow column lies."""
+    pieces = pa.chunked_array(pa.array(column.array)).chunks
+    return [
+        (piece.offset, len(piece), *(each.address if each else 0 for each in piece.buffers()))
+        for piece in pieces
+    ]
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+
+def _pieces(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
+    """The bytes of a chunk of a text table, a record at a time."""
+    if filled.chunk.format == place.format:
+        beside = _json_beside if place.format == "jsonl" else _append_csv_cells
+        return beside(filled, place, safe=safe)
+    return (_json_anew if place.format == "jsonl" else _write_csv)(filled, place, safe=safe)
+
+
+def _append_csv_cells(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
+    delimiter = DELIMITERS[place.format]
+    answers = filled.answered(safe=safe)
+    for line in filled.chunk.lines:
+        record = cast("Record", line.record)
+        if line.row is not None:
+            told = {name: cell_text(value) for name, value in next(answers).items()}
+            new = {i: told[name] for i, name in filled.replaced.items()}
+            changed = {i: text for i, text in new.items() if text != record.cells[i]}
+            yield with_cells(record, changed, [told[name] for name in filled.added], delimiter)
+        elif record.cells:
+            yield with_cells(record, {}, filled.heads(safe=safe), delimiter)
+        else:
+            yield record.raw.encode()
+
+
+def _json_beside(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
+    answers = filled.answered(safe=safe)
+    for line in filled.chunk.lines:
+        raw = cast("bytes", line.record)
+        if line.row is None:
+            yield raw
+        elif filled.replaced:
+            whole = {**line.row, **next(answers)}
+            yield json.dumps(whole, ensure_ascii=False, default=str).encode() + b"\n"
+        else:
+            yield with_members(raw, next(answers))
+
+
+def _write_csv(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
+    delimiter = DELIMITERS[place.format]
+
+    def line(texts: Iterable[str]) -> bytes:
+        cells = delimiter.join(quoted(text, delimiter) for text in texts)
+        return cells.encode("utf-8", "replace") + b"\n"
+
+    if filled.chunk.number == 0:
+        yield line([*filled.chunk.columns, *filled.heads(safe=safe)])
+    for row in filled.rows(safe=safe):
+        yield line(map(cell_text, row))
+
+
+def _json_anew(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
+    names = filled.names
+    for row in filled.rows(safe=safe):
+        yield to_json(dict(zip(names, row, strict=True))) + b"\n"
+
+
+# --- Parquet ------------------------------------------------------------------------------------
+
+
+class _OutgrownError(Exception):
+    """A chunk needs another type than what was written before it."""
+
+
+def _write_parquet(fill: Fill, place: TableFile) -> None:
+    forms = ArrowTypes()
+    while True:
+        with contextlib.suppress(_OutgrownError), _whole_table(place) as file:
+            _write_once(fill, file, forms)
+            return
+
+
+def _write_once(fill: Fill, file: IO[bytes], forms: ArrowTypes) -> None:
+    """Write all chunks in the types that are known; where some are not, learn them to the end."""
+    with contextlib.ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        grown = False
+        for filled in fill():
+            table = _arrow_table(filled, forms)
+            if writer is None:
+                schema = table.schema.with_metadata(_pandas_types(table.schema, filled.answers))
+                writer = stack.enter_context(pq.ParquetWriter(file, schema))
+            grown = grown or not table.schema.equals(schema)
+            if not grown:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+    if grown:
+        raise _OutgrownError
+
+
+def _arrow_table(filled: ChunkWithAnswers, forms: ArrowTypes) -> pa.Table:
+    """The chunk's own Arrow columns, and the new ones with the types that pandas gave them."""
+    chunk, answers = filled.chunk, filled.answers
+    columns = []
+    for i in range(len(chunk.columns)):
+        if i in filled.replaced:
+            columns.append(forms.array(i, answers[filled.replaced[i]]))
+        elif chunk.arrow is not None:
+            columns.append(chunk.arrow.column(i))
+        else:
+            columns.append(forms.array(i, chunk.frame.iloc[:, i]))
+    for i, name in enumerate(filled.added, len(columns)):
+        columns.append(forms.array(i, answers[name]))
+    return pa.Table.from_arrays(columns, schema=_schema(filled, columns))
+
+
+def _schema(filled: ChunkWithAnswers, columns: Sequence[Any]) -> pa.Schema:
+    """The result's; what the source says of its own columns and of the whole is kept."""
+    arrow = filled.chunk.arrow
+    fields = [
+        pa.field(name, column.type) for name, column in zip(filled.names, columns, strict=True)
+    ]
+    if arrow is None:
+        return pa.schema(fields)
+    for i in set(range(arrow.num_columns)) - set(filled.replaced):
+        fields[i] = arrow.schema.field(i)
+    return pa.schema(fields, arrow.schema.metadata)
+
+
+def _pandas_types(schema: pa.Schema, answers: pd.DataFrame) -> Mapping[bytes, bytes]:
+    """The schema's metadata, with what pandas wants to know of the new columns."""
+    kept = dict(schema.metadata or {})
+    new = pa.Schema.from_pandas(answers.iloc[:0], preserve_index=False)
+    told = json.loads(new.metadata[b"pandas"])
+    before = json.loads(kept.get(b"pandas", b"{}"))
+    names = set(map(str, answers.columns))
+    others = [column for column in before.get("columns", []) if column["name"] not in names]
+    merged = {**told, **before, "columns": [*others, *told["columns"]]}
+    return {**kept, b"pandas": json.dumps(merged).encode()}

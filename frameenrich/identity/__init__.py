@@ -1,0 +1,1 @@
+"""Name rows and requests: keys, hashes, duplicates, fingerprints."""

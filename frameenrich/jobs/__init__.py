@@ -1,0 +1,1 @@
+"""What a user does with jobs, one module for each verb."""

@@ -1,0 +1,229 @@
+"""Check a job or a round against `max_cost` before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from frameenrich.errors import BudgetError, ParameterError
+from frameenrich.jsonl import request_ids
+from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of
+from frameenrich.model import JobSpec
+from frameenrich.prepare.writer import Approve
+from frameenrich.pricing.money import Budget, show_usd
+from frameenrich.pricing.prices import Prices, Rate, find_rates, rate_of, unknown_price
+from frameenrich.pricing.tokens import Counted, TokenCounter, count_line
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import Store
+
+_MEASURED_ANSWERS = 5_000
+"""How many answers of a job are read to measure their length."""
+
+
+def measure_answers(store: Store, spec: JobSpec) -> AnswerLengths | None:
+    """How long earlier answers of this store were, to the same templates, model and parameters."""
+    lengths: list[int] = []
+    for folder in store.jobs():
+        if _asks_the_same(folder.spec, spec):
+            lengths += _lengths(folder)
+    return _measured(lengths)
+
+
+def _measured(lengths: list[int]) -> AnswerLengths | None:
+    if not lengths:
+        return None
+    return AnswerLengths(len(lengths), sum(lengths) / len(lengths), max(lengths))
+
+
+def _asks_the_same(other: JobSpec, spec: JobSpec) -> bool:
+    if not spec.messages:  # the requests came ready: nothing says that they are alike
+        return False
+    ours = (spec.model, spec.messages, spec.endpoint, spec.params, spec.output.schema)
+    theirs = (other.model, other.messages, other.endpoint, other.params, other.output.schema)
+    return ours == theirs
+
+
+def _lengths(folder: JobFolder) -> list[int]:
+    lines = (line for shard in folder.all_shards() for line in billed_lines(shard))
+    return [line.completion_tokens for line in islice(lines, _MEASURED_ANSWERS)]
+
+
+def approve_job(spec: JobSpec, store: Store) -> Approve | None:
+    """What refuses a job that could cost more than its cap; None where it has none."""
+    cap = spec.max_cost
+    if cap is None:
+        return None
+
+    def approve(lines: Iterable[bytes]) -> None:
+        demands = _demands(spec, lines)
+        refuse_over_budget(_max_cost(spec, demands, spec.prices, measure_answers(store, spec)), cap)
+
+    return approve
+
+
+def approve_round(folder: JobFolder, budget: Budget) -> Approve | None:
+    """What refuses a round that could bring the job over its cap; None where it has none."""
+    cap = budget.max_cost if budget.max_cost is not None else folder.spec.max_cost
+    if cap is None:
+        return None
+
+    def approve(lines: Iterable[bytes]) -> None:
+        spec, prices = folder.spec, prices_of(folder, budget)
+        measured = _measured(_lengths(folder))
+        to_come = _max_cost(spec, _demands(spec, lines), prices, measured)
+        running = _max_cost(spec, _demands(spec, _unanswered(folder)), prices, measured)
+        refuse_over_budget(to_come, cap, _spent_usd(folder, prices), running)
+
+    return approve
+
+
+def _max_cost(
+    spec: JobSpec,
+    demands: Mapping[str, TokenDemand],
+    prices: Prices,
+    measured: AnswerLengths | None,
+) -> float:
+    return most_usd(demands, prices, spec.provider, rate_of(spec), measured)
+
+
+def _demands(spec: JobSpec, lines: Iterable[bytes]) -> dict[str, TokenDemand]:
+    counter = TokenCounter(spec.endpoint)
+    return sum_demand(count_line(line, counter) for line in lines)
+
+
+def _unanswered(folder: JobFolder) -> Iterator[bytes]:
+    """The requests that are at the provider, or will be, and can still cost something."""
+    for shard in folder.all_shards():
+        if shard.batch.settled:
+            continue
+        answered = {line.custom_id for line in billed_lines(shard)}
+        with shard.open_requests() as lines:
+            for custom_id, line in request_ids(lines):
+                if custom_id not in answered:
+                    yield line
+
+
+def _spent_usd(folder: JobFolder, prices: Prices) -> float:
+    used = job_usage(folder, prices)
+    if used.usd is None:
+        unknown = used.table["model"][used.table["cost_usd"].isna()]
+        raise unknown_price(str(unknown.iloc[0]))
+    return used.usd
+
+
+_ROUNDING_USD = 1e-9
+
+
+@dataclass(frozen=True)
+class AnswerLengths:
+    """How many tokens earlier answers to the same template and model had."""
+
+    answers: int
+    mean_tokens: float
+    most_tokens: int
+
+
+@dataclass
+class TokenDemand:
+    """What some requests to one model ask for, in tokens.
+
+    ``capped_tokens`` is the most that those answers can have whose requests say it; ``uncapped``
+    counts the other requests, ``uncounted`` the images without a known number of tokens.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    capped_tokens: int = 0
+    uncapped: int = 0
+    uncounted: int = 0
+
+    def add(self, found: Counted) -> None:
+        """Take one request more."""
+        self.requests += 1
+        self.prompt_tokens += found.prompt_tokens
+        self.capped_tokens += found.cap or 0
+        self.uncapped += found.cap is None
+        self.uncounted += found.uncounted
+
+
+def sum_demand(counted: Iterable[Counted]) -> dict[str, TokenDemand]:
+    """What requests ask for, by model."""
+    demands: dict[str, TokenDemand] = {}
+    for found in counted:
+        demands.setdefault(found.model, TokenDemand()).add(found)
+    return demands
+
+
+def most_usd(
+    demands: Mapping[str, TokenDemand],
+    prices: Prices,
+    provider: str,
+    rate: Rate,
+    measured: AnswerLengths | None,
+) -> float:
+    """What requests can cost at most.
+
+    An answer without a cap counts as the longest one that was measured.
+
+    Raises
+    ------
+    ParameterError
+        A price, the length of answers, or what an image takes is not known.
+    """
+    total = 0.0
+    for model, demand in demands.items():
+        if rate == "free":
+            continue
+        rates = find_rates(model, prices, provider)
+        if rates is None:
+            raise unknown_price(model)
+        if demand.uncapped and measured is None:
+            raise ParameterError(
+                f"max_cost= cannot be held: nothing bounds how long {demand.uncapped:,} answers "
+                "may get.",
+                'Set params={"max_tokens": ...} (max_completion_tokens, max_output_tokens), or '
+                "have a few rows answered first: pilot().",
+            )
+        if demand.uncounted:
+            raise ParameterError(
+                f"max_cost= cannot be held: what an image costs with {model!r} is not known.",
+                "Leave out max_cost=, or use a model whose image tokens are documented.",
+            )
+        longest = demand.capped_tokens + demand.uncapped * (measured.most_tokens if measured else 0)
+        total += rates.at(rate).usd(demand.prompt_tokens, longest)
+    return total
+
+
+def refuse_over_budget(
+    next_usd: float, max_usd: float, spent_usd: float = 0.0, running_usd: float = 0.0
+) -> None:
+    """Refuse what could cost more than there is left.
+
+    Raises
+    ------
+    BudgetError
+        Names the estimate, what is spent and the cap.
+    """
+    total = spent_usd + running_usd + next_usd
+    if total <= max_usd + _ROUNDING_USD:
+        return
+    before = ""
+    if spent_usd or running_usd:
+        running = f" and {show_usd(running_usd)} is on its way" if running_usd else ""
+        before = f", where {show_usd(spent_usd)} is spent{running}"
+    raise BudgetError(
+        f"Sending this could cost {show_usd(next_usd)}{before}; max_cost is {show_usd(max_usd)}.",
+        f"Nothing of it was sent: pass max_cost={_up_to_cents(total)}, send fewer rows, a smaller "
+        "max_tokens or another model.",
+        estimate_usd=next_usd,
+        spent_usd=spent_usd + running_usd,
+        max_usd=max_usd,
+    )
+
+
+def _up_to_cents(usd: float) -> str:
+    """A cap that is enough, with two digits that count where it is small."""
+    digits = max(2, 1 - math.floor(math.log10(usd))) if usd > 0 else 2
+    return f"{math.ceil(usd * 10**digits) / 10**digits:.{digits}f}"

@@ -1,0 +1,233 @@
+"""Show what a submit would do before it costs anything: preview, estimate and pilot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.answers.column_names import output_columns
+from frameenrich.answers.output import Parser
+from frameenrich.answers.result_table import Positions
+from frameenrich.errors import CredentialsError, InputError, ParameterError
+from frameenrich.identity.dedupe import ShortHashes
+from frameenrich.identity.keys import check_keys, key_names, read_keys
+from frameenrich.jobs.approve import measure_answers
+from frameenrich.jobs.estimate import (
+    Counts,
+    Estimate,
+    FindAnswered,
+    check_price,
+    estimate_counts,
+    estimate_frame,
+)
+from frameenrich.jobs.job import Job
+from frameenrich.jobs.submit import submit
+from frameenrich.jsonl import request_ids
+from frameenrich.lifecycle.match import match_frame, require_match
+from frameenrich.lifecycle.reuse import find_stored_answers
+from frameenrich.model import JobSpec
+from frameenrich.prepare.check_frame import check_frame
+from frameenrich.prepare.options import Plan, key_parts, make_plan
+from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.writer import preview_bodies
+from frameenrich.providers.protocol import Provider
+from frameenrich.providers.registry import connect, live_version
+from frameenrich.rendering.readable import Preview, turns
+from frameenrich.rendering.template_source import Template
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import Store, StoreLike, open_store
+
+
+def pilot(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    n: int = 5,
+    seed: int = 0,
+    usage: bool = False,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    key: Any = None,
+    **wishes: Any,
+) -> pd.DataFrame:
+    """Ask for a few rows now; see ``df.llmbatch.pilot``."""
+    if n < 1:
+        raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
+    if len(frame) == 0:
+        raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    route = live_version(connect(provider, client, model))
+    check_keys(read_keys(frame, key_parts(key)), key_names(frame, key_parts(key)))
+    sample = frame.iloc[spread_rows(len(frame), n, seed)]
+    job = submit(
+        sample, template, model, provider=route, store=store, key=key, pilot=True, **wishes
+    )
+    return _shown(job, sample, open_store(store).job(job.id), usage=usage)
+
+
+def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
+    """Positions of `n` rows, one out of each n-th of the frame; the same for the same seed.
+
+    Examples
+    --------
+    >>> spread_rows(100, 4).tolist()
+    [21, 40, 62, 81]
+    >>> spread_rows(3, 5).tolist()
+    [0, 1, 2]
+    """
+    n = min(n, rows)
+    edges = np.linspace(0, rows, n + 1).astype(np.int64)
+    return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+
+
+def _shown(job: Job, sample: pd.DataFrame, folder: JobFolder, *, usage: bool) -> pd.DataFrame:
+    """The key, what was asked, and the answers' columns."""
+    out = job.collect(sample, usage=usage)
+    answers = [name for name in out.columns if name not in sample.columns]
+    asked = _questions(folder)
+    prompts = pd.Series(
+        [asked.get(own or "") for own in _ids(sample, folder)], index=out.index, dtype="string"
+    )
+    table = out[list(job.spec.key or ())].assign(**{f"{job.spec.name}_prompt": prompts})
+    return pd.concat([table, out[answers]], axis=1)
+
+
+def _ids(sample: pd.DataFrame, folder: JobFolder) -> list[str | None]:
+    """The custom_id of each row's request; None for a row that was skipped."""
+    sidecar = folder.sidecar()
+    found = require_match(match_frame(sample, folder, sidecar), sample, folder)
+    ids: list[str | None] = sidecar["custom_id"].take(pa.array(found.positions)).to_pylist()
+    return ids
+
+
+def _questions(folder: JobFolder) -> dict[str, str]:
+    """What each request of a job's first round asks, as a person reads it."""
+    texts: dict[str, str] = {}
+    for shard in folder.shards(0):
+        with shard.open_requests() as lines:
+            for custom_id, line in request_ids(lines):
+                asked = turns(json.loads(line)["body"])
+                texts[custom_id] = next(
+                    (text for role, text in reversed(asked) if role == "user"), asked[-1][1]
+                )
+    return texts
+
+
+def estimate(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Estimate:
+    """What a submit would send and cost; see ``df.llmbatch.estimate``."""
+    plan, where = _plan_to_estimate(template, model, **options)
+    found = measure_answers(where, plan.spec)
+    return estimate_frame(frame, plan, found, _answered(plan, where, fresh=fresh))
+
+
+def estimate_parts(
+    count: Callable[[JobSpec], Iterable[Counts]],
+    columns: Sequence[str],
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Estimate:
+    """As `estimate`, for a frame that comes in parts.
+
+    Parameters
+    ----------
+    count : callable
+        Counts all parts that have rows, here or elsewhere, by `jobs.estimate.count_frame`.
+    columns : sequence of str
+        The frame's columns, checked before anything is read of it.
+    template, model, **options
+        As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used, or there is no row.
+    """
+    plan, where = _plan_to_estimate(template, model, **options)
+    check_price(plan.spec)
+    plan.prompt.columns_used(list(columns))
+    counts = list(count(plan.spec))
+    if not counts:
+        raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    found = measure_answers(where, plan.spec)
+    return estimate_counts(counts, plan, found, _answered(plan, where, fresh=fresh))
+
+
+def _plan_to_estimate(
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> tuple[Plan, Store]:
+    output = output_from_options(labels, response_model, parser)
+    name, url = provider_url(provider, client, model, endpoint)
+    plan = make_plan(template, model, output, url=url, provider=name, endpoint=endpoint, **wishes)
+    return plan, open_store(store)
+
+
+def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
+    """What of some requests the store has good answers to."""
+
+    def answered(sent: ShortHashes) -> Iterable[bytes]:
+        found = None if fresh else find_stored_answers(where, plan.spec, plan.output, sent)
+        return () if found is None else found.origins
+
+    return answered
+
+
+def provider_url(
+    provider: str | Provider, client: Any, model: str, endpoint: str
+) -> tuple[str, str]:
+    """What a provider is called and what its requests call; asks for no key."""
+    try:
+        route = connect(provider, client, model)
+    except CredentialsError:
+        return str(provider), endpoint
+    return route.name, route.url(endpoint)
+
+
+def preview(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    n: int = 3,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Preview:
+    """The first requests as they would be sent; see ``df.llmbatch.preview``."""
+    if n < 1:
+        raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
+    output = output_from_options(labels, response_model, parser)
+    plan = make_plan(
+        template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
+    )
+    check_frame(frame, plan)
+    columns = output_columns(plan.spec, plan.output)
+    slow = plan.prompt.why_slow(list(frame.columns))
+    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns), slow)

@@ -1,0 +1,158 @@
+"""Delete old jobs and unfinished files of a store."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+
+from frameenrich.errors import FrameEnrichError, JobBusyError, ParameterError, StoreError
+from frameenrich.jobs.job import Job
+from frameenrich.store.cleanup import (
+    FolderSize,
+    delete_job,
+    delete_leftover,
+    folder_size,
+    unfinished_files,
+)
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.listing import MOMENT, folders, to_frame
+from frameenrich.store.store import StoreLike, open_store
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?) ?(m|h|d|w)")
+
+
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+_CLEANED = {
+    "what": "string",
+    "name": "string",
+    "changed": MOMENT,
+    "bytes": "Int64",
+    "deleted": "boolean",
+    "reason": "string",
+}
+
+
+# --- deleting -----------------------------------------------------------------------------------
+
+
+def clean(
+    older_than: str | timedelta,
+    *,
+    store: StoreLike = None,
+    remote: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    client: Any = None,
+) -> pd.DataFrame:
+    """Delete finished jobs that nothing was done to for long, and what killed processes left.
+
+    A job that still runs, has answers at its provider that are not here, or is damaged stays.
+    Answers that go are gone: the same submit later pays for them again.
+
+    Parameters
+    ----------
+    older_than : str or timedelta
+        How long ago a job's folder last changed: ``"30d"``, ``"12h"``, ``"8w"``.
+    store : str, PathLike or Store, optional
+        Whose jobs; ``$FRAMEENRICH_STORE`` or ``.frameenrich`` by default.
+    remote : bool
+        Whether the provider's copies of a job's files are deleted first (see `Job.cleanup`);
+        where that fails, the job stays.
+    force : bool
+        Whether jobs go that are not finished, or damaged: their answers are lost.
+    dry_run : bool
+        Delete nothing; tell what would be.
+    client : openai.OpenAI, optional
+        For `remote`, where the environment does not say.
+
+    Returns
+    -------
+    DataFrame
+        One row for each old job and each leftover: ``what`` (``job`` or ``leftover``), ``name``,
+        ``changed`` (UTC), ``bytes``, ``deleted``, and ``reason``, which says why a job stays.
+        What a `dry_run` would delete has neither.
+
+    Raises
+    ------
+    ParameterError
+        `older_than` is no length of time.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> clean("30d", store=tempfile.mkdtemp(), dry_run=True).empty
+    True
+    """
+    where = open_store(store)
+    limit = time.time() - _seconds(older_than)
+    rows = []
+    for folder in folders(where):
+        size = folder_size(folder)
+        if size.changed_at <= limit:
+            reason = _why_kept(folder, force=force)
+            if reason is None and not dry_run:
+                reason = _delete(folder, Job(folder, client=client) if remote else None, force)
+            rows.append(_row("job", folder.id, size, reason is None and not dry_run, reason))
+    for path, size in unfinished_files(where):
+        rows.append(_row("leftover", path, size, not dry_run and delete_leftover(path), None))
+    return to_frame(rows, _CLEANED)
+
+
+def _row(
+    what: str, name: str, size: FolderSize, deleted: bool, reason: str | None
+) -> dict[str, Any]:
+    known = {"what": what, "name": name, "deleted": deleted, "reason": reason}
+    return known | {"bytes": size.size_bytes, "changed": size.changed_at}
+
+
+def _seconds(age: str | timedelta) -> float:
+    """A length of time in seconds.
+
+    Examples
+    --------
+    >>> _seconds("1.5h"), _seconds(timedelta(days=2))
+    (5400.0, 172800.0)
+    """
+    found = _AGE.fullmatch(age.strip()) if isinstance(age, str) else None
+    if found:
+        return float(found[1]) * _UNIT_SECONDS[found[2]]
+    if isinstance(age, timedelta) and age >= timedelta(0):
+        return age.total_seconds()
+    raise ParameterError(
+        f"older_than={age!r} is no length of time.",
+        "Write a number and m, h, d or w, such as '30d' for thirty days.",
+    )
+
+
+def _why_kept(folder: JobFolder, *, force: bool) -> str | None:
+    """Why a job must not go; None where it may."""
+    if force:
+        return None
+    try:
+        statuses = {s.batch.status for s in folder.all_shards() if not s.batch.settled}
+        _ = folder.spec
+    except StoreError as error:
+        return f"damaged: {error.problem}"
+    return f"not finished: {', '.join(sorted(statuses))}" if statuses else None
+
+
+def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
+    """Delete a job; why it stays, where it does."""
+    try:
+        if remote is not None and any(shard.batch.id for shard in folder.all_shards()):
+            remote.cleanup()
+        with folder.lock(timeout_seconds=0):
+            reason = _why_kept(folder, force=force)  # somebody may have asked again by now
+            if reason is None:
+                delete_job(folder)
+            return reason
+    except JobBusyError:
+        return "another process is at work on it"
+    except FrameEnrichError as error:
+        return str(error)

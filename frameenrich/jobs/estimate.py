@@ -1,0 +1,294 @@
+"""Estimate the tokens and the price of a frame's requests."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from frameenrich.identity.dedupe import ShortHashes, halves
+from frameenrich.jobs.approve import AnswerLengths, TokenDemand
+from frameenrich.model import JobSpec
+from frameenrich.prepare.check_frame import check_frame
+from frameenrich.prepare.options import Plan
+from frameenrich.pricing.money import show_usd
+from frameenrich.pricing.prices import FREE, Rate, Rates, find_rates, rate_of, unknown_price
+from frameenrich.pricing.tokens import Counted, TokenCounter, vocabulary
+from frameenrich.rendering.encode_rows import row_requests
+
+_EMPTY = Counted("", 0, 0)
+
+
+FindAnswered = Callable[[ShortHashes], Iterable[bytes]]
+"""The hashes of the requests that the store has good answers to, given the halves of all."""
+
+
+# --- before ---------------------------------------------------------------------------------------
+
+
+def estimate_frame(
+    frame: pd.DataFrame, plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
+) -> Estimate:
+    """What submitting a frame would send and cost; sends and writes nothing.
+
+    Rendered rows are counted as they come: 20 bytes a row are kept.
+
+    Raises
+    ------
+    ParameterError
+        The model's price is not known.
+    """
+    check_price(plan.spec)
+    return estimate_counts([count_frame(frame, plan)], plan, measured, answered)
+
+
+def check_price(spec: JobSpec) -> Rates:
+    """What a job goes by.
+
+    Raises
+    ------
+    ParameterError
+        The model's price is not known.
+    """
+    rates = (
+        Rates(FREE, FREE)
+        if rate_of(spec) == "free"
+        else find_rates(spec.model, spec.prices, spec.provider)
+    )
+    if rates is None:
+        raise unknown_price(spec.model)
+    return rates
+
+
+def estimate_counts(
+    parts: Sequence[Counts], plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
+) -> Estimate:
+    """What submitting a frame would send and cost, given what was counted of its parts."""
+    spec, counts = plan.spec, _together(parts)
+    reused = halves(b"".join(answered(counts.hashes)))
+    free = np.isin(counts.hashes, reused)
+    paid = ~free
+    cap = counts.last.cap
+    demand = TokenDemand(
+        requests=int(paid.sum()),
+        prompt_tokens=int(counts.tokens[paid].sum()),
+        capped_tokens=(cap or 0) * int(paid.sum()),
+        uncapped=int(paid.sum()) if cap is None else 0,
+        uncounted=int(counts.images[paid].sum()),
+    )
+    return make_estimate(
+        spec.model,
+        demand,
+        check_price(spec),
+        rate_of(spec),
+        rows=counts.rows,
+        skipped=counts.rows - counts.asked,
+        reused=int(free.sum()),
+        measured=measured,
+    )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The distinct requests of a frame: halves of their hashes in order, and their tokens.
+
+    ``rows`` is how many rows there are, ``asked`` how many of them have a request, ``last`` what
+    was counted of one of them.
+    """
+
+    rows: int
+    hashes: ShortHashes
+    tokens: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
+    asked: int
+    last: Counted
+
+
+def count_frame(frame: pd.DataFrame, plan: Plan) -> Counts:
+    """Render a frame and count the tokens of its requests.
+
+    Raises
+    ------
+    InputError
+        A row cannot be asked, or the keys do not name the rows.
+    """
+    check_frame(frame, plan)
+    counter, last, asked = TokenCounter(plan.spec.endpoint), _EMPTY, 0
+    hashes, tokens = np.empty(len(frame), np.uint64), np.empty(len(frame), np.int64)
+    images = np.zeros(len(frame), np.int64)
+    for found in row_requests(frame, plan.spec, plan.prompt):
+        own = slice(asked, asked + len(found.bodies))
+        hashes[own] = halves(found.request_hashes)
+        for i, body in enumerate(found.bodies, asked):
+            last = counter.count(body)
+            tokens[i], images[i] = last.prompt_tokens, last.uncounted
+        asked += len(found.bodies)
+    distinct, first = np.unique(hashes[:asked], return_index=True)
+    return Counts(len(frame), distinct, tokens[first], images[first], asked, last)
+
+
+def _together(parts: Sequence[Counts]) -> Counts:
+    """Parts of one frame as one."""
+    distinct, first = np.unique(np.concatenate([p.hashes for p in parts]), return_index=True)
+    return Counts(
+        sum(p.rows for p in parts),
+        distinct,
+        np.concatenate([p.tokens for p in parts])[first],
+        np.concatenate([p.images for p in parts])[first],
+        sum(p.asked for p in parts),
+        next((p.last for p in parts if p.asked), _EMPTY),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a submit would send, and what that would cost; see ``df.llmbatch.estimate``.
+
+    Parameters
+    ----------
+    model : str
+        The model.
+    rows : int
+        Rows of the frame.
+    skipped : int
+        Rows that the null policy leaves out.
+    reused : int
+        Requests that the store has a good answer to: free.
+    requests : int
+        What would be sent and paid for: without the skipped rows, each repeated request once,
+        without the reused.
+    prompt_tokens : int
+        Of those requests.
+    max_completion_tokens : int or None
+        The most that their answers can have; None where the requests set no cap.
+    expected_completion_tokens : int or None
+        About what their answers will have, as earlier answers to the same template and model have
+        it; None where the store holds none.
+    batch_usd, live_usd : float
+        In a batch, and one call at a time: at most, where there is a cap; else about, where there
+        are earlier answers; else of the prompts alone. `bound` says which.
+    rate : {"batch", "live", "free"}
+        Which of the two the provider takes.
+    notes : tuple of str
+        How it was counted.
+    """
+
+    model: str
+    rows: int
+    skipped: int
+    reused: int
+    requests: int
+    prompt_tokens: int
+    max_completion_tokens: int | None
+    expected_completion_tokens: int | None
+    batch_usd: float
+    live_usd: float
+    rate: Rate
+    notes: tuple[str, ...] = ()
+
+    @property
+    def usd(self) -> float:
+        """What it costs with the provider that was asked about."""
+        return {"batch": self.batch_usd, "live": self.live_usd, "free": 0.0}[self.rate]
+
+    @property
+    def bound(self) -> str:
+        """What the amounts are: ``at most``, ``about`` or ``at least``."""
+        if self.max_completion_tokens is not None:
+            return "at most"
+        return "about" if self.expected_completion_tokens is not None else "at least"
+
+    def cells(self) -> list[tuple[str, str]]:
+        """What a person wants to know of it: names and texts."""
+        rows = f"{self.rows:,}"
+        if self.skipped:
+            rows += f", {self.skipped:,} of them skipped"
+        requests = f"{self.requests:,}"
+        if self.reused:
+            requests += f"; {self.reused:,} answers are in the store"
+        answers = "unknown: no cap such as max_tokens"
+        if self.max_completion_tokens is not None:
+            answers = f"at most {self.max_completion_tokens:,}"
+        if self.expected_completion_tokens is not None:
+            about = f"about {self.expected_completion_tokens:,}, as earlier answers have"
+            answers = about if self.max_completion_tokens is None else f"{answers}; {about}"
+        cells = [
+            ("model", self.model),
+            ("rows", rows),
+            ("requests", requests),
+            ("prompt tokens", f"{self.prompt_tokens:,}"),
+            ("completion tokens", answers),
+        ]
+        if self.rate == "free":
+            return [*cells, ("cost", "nothing")]
+        said = {"at least": "at least ", "about": "about ", "at most": "at most "}[self.bound]
+        amounts = (("batch", self.batch_usd), ("live", self.live_usd))
+        return [*cells, *((f"cost, {how}", f"{said}{show_usd(usd)}") for how, usd in amounts)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a program wants to know of it."""
+        return {**asdict(self), "usd": self.usd, "bound": self.bound}
+
+    def __str__(self) -> str:
+        cells = self.cells()
+        width = max(len(name) for name, _ in cells)
+        lines = [f"{name:<{width}}  {text}" for name, text in cells]
+        return "\n".join([*lines, *(f"({note})" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th {left}>{html.escape(name)}</th><td {left}>{html.escape(text)}</td></tr>"
+            for name, text in self.cells()
+        )
+        notes = "".join(f"<div><small>{html.escape(note)}</small></div>" for note in self.notes)
+        return f"<table>{rows}</table>{notes}"
+
+
+def make_estimate(
+    model: str,
+    demand: TokenDemand,
+    rates: Rates,
+    rate: Rate,
+    *,
+    rows: int,
+    skipped: int,
+    reused: int,
+    measured: AnswerLengths | None,
+) -> Estimate:
+    """An `Estimate` of what was counted."""
+    most = None if demand.uncapped else demand.capped_tokens
+    about = None if measured is None else round(demand.requests * measured.mean_tokens)
+    longest = most if most is not None else about or 0
+    return Estimate(
+        model=model,
+        rows=rows,
+        skipped=skipped,
+        reused=reused,
+        requests=demand.requests,
+        prompt_tokens=demand.prompt_tokens,
+        max_completion_tokens=most,
+        expected_completion_tokens=about,
+        batch_usd=rates.batch.usd(demand.prompt_tokens, longest),
+        live_usd=rates.live.usd(demand.prompt_tokens, longest),
+        rate=rate,
+        notes=tuple(_notes(model, demand)),
+    )
+
+
+def _notes(model: str, demand: TokenDemand) -> list[str]:
+    name, own = vocabulary(model)
+    notes = [] if own else [f"tokens estimated with {name}: the model's own are not known"]
+    if demand.uncounted:
+        notes.append(
+            f"{demand.uncounted:,} images are not counted: what they take with this model is not "
+            "known"
+        )
+    return notes

@@ -1,0 +1,90 @@
+"""Find a job in a store by name, id or frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError
+from frameenrich.jobs.job import Job
+from frameenrich.lifecycle.match import find_sidecar_rows, match_frame, require_match
+from frameenrich.providers.protocol import Provider
+from frameenrich.store.listing import list_jobs, warn_damaged
+from frameenrich.store.store import StoreLike, open_store
+
+
+def open_job(
+    id: str,  # noqa: A002 - the public face's own name
+    store: StoreLike = None,
+    *,
+    client: Any = None,
+    provider: Provider | None = None,
+) -> Job:
+    """A handle on a job that was submitted earlier.
+
+    Parameters
+    ----------
+    id : str
+        As ``job.id`` gave it, or `frameenrich.jobs` lists it.
+    store : str, PathLike or Store, optional
+        Where to look; ``$FRAMEENRICH_STORE`` or ``.frameenrich`` by default.
+    client, provider : optional
+        How to reach the provider, where the environment does not say.
+
+    Raises
+    ------
+    JobNotFoundError
+        The store holds no such job.
+    """
+    return Job(open_store(store).job(id), provider=provider, client=client)
+
+
+def find_job(
+    frame: pd.DataFrame, store: StoreLike = None, *, part: int | None = None, **handles: Any
+) -> Job:
+    """The newest job that was made for this frame; a pilot only where there is no other.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The frame, or some rows of it.
+    store : str, PathLike or Store, optional
+        Where to look.
+    part : int, optional
+        Which part these rows are of, where the frame is larger than memory.
+    **handles
+        As `Job` takes them.
+
+    Raises
+    ------
+    JobNotFoundError
+        No job of the store has any of this frame's keys.
+    FrameMismatchError
+        Jobs have its keys, but its rows changed under them since.
+    StoreError
+        There is none, but a job whose sidecar is damaged; where there is one, that is a warning.
+    """
+    where = open_store(store)
+    mismatch: FrameMismatchError | None = None
+    folders, damages = list_jobs(where)
+    for folder in sorted(folders, key=lambda folder: folder.spec.pilot):
+        try:
+            lines = folder.sidecar() if part is None else find_sidecar_rows(folder, frame, part)
+            match = match_frame(frame, folder, lines)
+            if match is None or not match.seen.any():
+                continue
+            require_match(match, frame, folder)
+        except StoreError as error:
+            damages.append(error)
+        except FrameMismatchError as error:
+            mismatch = mismatch or error
+        else:
+            warn_damaged(damages)
+            return Job(folder, **handles)
+    if mismatch is not None or damages:
+        raise mismatch or damages[0]
+    raise JobNotFoundError(
+        f"The store {where.root} holds no job for this frame.",
+        "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
+    )

@@ -1,0 +1,267 @@
+"""What the doors call: from a frame and wishes to a `Job`, and from a store to its jobs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from frameenrich.answers.output import Parser
+from frameenrich.jobs.approve import approve_job
+from frameenrich.jobs.job import Job
+from frameenrich.lifecycle.reuse import find_stored_answers
+from frameenrich.model import JobSpec, Limits
+from frameenrich.prepare.options import Plan, check_request, make_plan, ready_plan
+from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.parts import Part, PartsFolder, join_parts, open_parts_folder
+from frameenrich.prepare.ready import Requests, open_requests, write_ready
+from frameenrich.prepare.writer import write_job
+from frameenrich.pricing.money import Budget
+from frameenrich.pricing.prices import PricesLike
+from frameenrich.providers.protocol import Provider
+from frameenrich.providers.registry import connect
+from frameenrich.rendering.template_source import Template
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import Store, StoreLike, open_store
+
+
+def submit(
+    frame: pd.DataFrame,
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Job:
+    """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
+    sending = prepare(template, model, **options)
+    folder = write_job(
+        frame, sending.plan, sending.store, sending.limits, **sending.options(fresh=fresh)
+    )
+    return sending.job(folder)
+
+
+def submit_parts(
+    write: Callable[[PartsFolder], Iterable[Part]],
+    columns: Sequence[str],
+    template: Template,
+    model: str,
+    *,
+    fresh: bool = False,
+    **options: Any,
+) -> Job:
+    """As `submit`, for a frame that comes in parts; its job is the one of the whole frame.
+
+    Parameters
+    ----------
+    write : callable
+        Writes all parts, here or elsewhere, by `prepare.parts.write_part`, and gives what that
+        gave for each. It is called once.
+    columns : sequence of str
+        The frame's columns, checked before anything is read of it.
+    template, model, **options
+        As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used; nothing was sent, and there is no job.
+    ProviderError
+        The provider refused or broke; submit again to go on where it stopped.
+    """
+    sending = prepare(template, model, **options)
+    plan = sending.plan
+    plan.prompt.columns_used(list(columns))
+    with open_parts_folder(sending.store, plan.spec, sending.limits) as stage:
+        parts = write(stage)
+        folder = join_parts(stage, plan, parts, columns=columns, **sending.options(fresh=fresh))
+    return sending.job(folder)
+
+
+@dataclass(frozen=True)
+class RootedFolder(JobFolder):
+    """A job's folder, read where the job's images lie in another folder than they once did.
+
+    Where images lie is no part of what is asked: a submit from another working folder, or with
+    another ``image_root``, finds the job that is there, whose spec has the first one.
+
+    Parameters
+    ----------
+    store, id
+        As `JobFolder` takes them.
+    image_root : str
+        The folder that its images lie in now, as this process sees it.
+    """
+
+    image_root: str = "."
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What the job sends, with the images' place of now."""
+        return replace(JobFolder(self.store, self.id).spec, image_root=self.image_root)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is decided of a submit before a row is looked at."""
+
+    plan: Plan
+    route: Provider
+    store: Store
+
+    @property
+    def limits(self) -> Limits:
+        """The provider's limits, within the queue of tokens that the user named."""
+        return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
+
+    def options(self, *, fresh: bool) -> dict[str, Any]:
+        """What of it decides whether there is a new job, and what is sent of it."""
+        spec, output = self.plan.spec, self.plan.output
+        return {
+            "nonce": secrets.token_hex(8) if fresh else "",
+            "find_answers": None
+            if fresh
+            else lambda hashes: find_stored_answers(self.store, spec, output, hashes),
+            "approve": approve_job(spec, self.store),
+        }
+
+    def job(self, folder: JobFolder) -> Job:
+        """The job that was written, or was there already, sent."""
+        spec = self.plan.spec
+        budget = Budget(spec.max_cost, spec.prices)
+        if spec.image:
+            folder = RootedFolder(folder.store, folder.id, spec.image_root)
+        return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
+
+
+def prepare(
+    template: Template,
+    model: str,
+    *,
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    endpoint: str = "/v1/chat/completions",
+    **wishes: Any,
+) -> Submission:
+    """Check all options and connect to the provider, before a row is looked at."""
+    output = output_from_options(labels, response_model, parser)
+    route = connect(provider, client, model)
+    plan = make_plan(
+        template,
+        model,
+        output,
+        url=route.url(endpoint),
+        provider=route.name,
+        endpoint=endpoint,
+        **wishes,
+    )
+    route = connect(route, pace=plan.spec.pace)
+    check_request(route, plan.spec)
+    return Submission(plan, route, open_store(store))
+
+
+def submit_requests(
+    requests: Requests,
+    *,
+    name: str = "answer",
+    labels: Any = None,
+    response_model: Any = None,
+    parser: Parser | None = None,
+    prefix: str = "",
+    provider: str | Provider = "openai",
+    client: Any = None,
+    store: StoreLike = None,
+    max_enqueued_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: PricesLike | None = None,
+    fresh: bool = False,
+) -> Job:
+    """Send requests that are in the batch format already, with the promises of a frame's job.
+
+    All are checked before the first is sent. The same requests again, in whatever order and form,
+    are the same job; those that this store has good answers to are not sent, and identical ones
+    are sent once (a ``seed`` of its own makes a request another one). They are cut into batches by
+    model and by the provider's limits. A ``custom_id`` that not every provider takes (over 51
+    characters, or others than ``A-Z a-z 0-9 _ -``) goes under another name and comes back as it
+    was. ``job.collect()`` gives a frame by custom_id: ``custom_id``, ``answer``,
+    ``answer_status``, ``answer_error``; a frame that has a column ``custom_id`` can be collected
+    on, too.
+
+    Parameters
+    ----------
+    requests : str, PathLike or iterable
+        A JSONL file (``.gz`` too, or any URL that fsspec opens), or the requests: dicts, or lines
+        of JSON. Each is ``{"custom_id", "method": "POST", "url", "body"}``; all go to one
+        endpoint.
+    name : str
+        Names the column of the answers.
+    labels, response_model, parser
+        How answers are read, as ``df.llmbatch.submit`` takes them; nothing of it is put into the
+        requests. By default they are text.
+    prefix, provider, client, store, max_enqueued_tokens, max_cost, prices, fresh
+        As ``df.llmbatch.submit`` takes them.
+
+    Raises
+    ------
+    InputError
+        Something cannot be used, named by file and line; nothing was sent.
+    ProviderError
+        The provider refused or broke; submit again to go on where it stopped.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> ask = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Red or blue?"}]}
+    >>> url = "/v1/chat/completions"
+    >>> job = submit_requests(
+    ...     [{"custom_id": "colour", "method": "POST", "url": url, "body": ask}],
+    ...     provider="file",
+    ...     store=tempfile.mkdtemp(),
+    ... )
+    >>> job.collect()[["custom_id", "answer_status"]].values.tolist()
+    [['colour', 'pending']]
+    """
+    output = output_from_options(labels, response_model, parser)
+    where = open_store(store)
+    with open_requests(requests) as ready:
+        first = ready.first()
+        route = connect(provider, client, first.model)
+        url = route.url(first.endpoint)
+        limits = route.limits.within_tokens(max_enqueued_tokens)
+        survey = ready.survey(url, limits, getattr(route, "check", None))
+        for model in survey.models if route.blocking and isinstance(provider, str) else ():
+            connect(provider, client, model)  # one that it does not have is refused here
+        plan = ready_plan(
+            output,
+            models=survey.models,
+            url=url,
+            provider=route.name,
+            endpoint=first.endpoint,
+            name=name,
+            prefix=prefix,
+            max_enqueued_tokens=max_enqueued_tokens,
+            max_cost=max_cost,
+            prices=prices,
+        )
+        folder = write_ready(
+            ready,
+            survey,
+            plan.spec,
+            where,
+            limits,
+            nonce=secrets.token_hex(8) if fresh else "",
+            find_answers=None
+            if fresh
+            else lambda hashes: find_stored_answers(where, plan.spec, plan.output, hashes),
+            approve=approve_job(plan.spec, where),
+        )
+    budget = Budget(plan.spec.max_cost, plan.spec.prices)
+    return Job(folder, output=plan.output, provider=route, budget=budget).send()

@@ -1,0 +1,148 @@
+"""Lines of JSON: encode requests, split files into lines, read what every line has in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import msgspec
+import orjson
+
+from frameenrich.errors import StoreError
+from frameenrich.model import Json
+
+_CHUNK_BYTES = 512 * 1024
+"""What stays in a processor's own cache, with what is made of it."""
+
+
+def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterator[memoryview]:
+    r"""Read files one after the other, as if they were one, in chunks that end with a line.
+
+    A chunk is good until the next one is asked for: all of them lie in one piece of memory.
+
+    Examples
+    --------
+    >>> import io
+    >>> files = [io.BytesIO(b"a\nbb\n"), io.BytesIO(b"b\nlong, long\nend")]
+    >>> list(map(bytes, whole_lines(files, 4)))
+    [b'a\n', b'bb\n', b'b\n', b'long, long\n', b'end\n']
+    """
+    buffer, kept = bytearray(size), 0
+    for file in files:
+        while got := file.readinto(memoryview(buffer)[kept:]):  # type: ignore[attr-defined]
+            whole, kept = buffer.rfind(b"\n", kept, kept + got) + 1, kept + got
+            if whole:
+                yield memoryview(buffer)[:whole]
+                buffer[: kept - whole] = buffer[whole:kept]
+                kept -= whole
+            if kept == len(buffer):  # a line longer than that
+                buffer = buffer + bytearray(len(buffer))
+    if kept:
+        yield memoryview(buffer[:kept] + b"\n")
+
+
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Cut a byte stream at ``\n`` only; U+2028 and its like stand raw inside strings.
+
+    Examples
+    --------
+    >>> list(split_lines([b"a\nb", b"c\r\n\n", b"d"]))
+    [b'a', b'bc', b'd']
+    """
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, map(bytes.strip, whole))
+    if stripped := rest.strip():
+        yield stripped
+
+
+def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Each request line with its custom_id, which our own lines begin with.
+
+    Raises
+    ------
+    StoreError
+        The file is damaged.
+    """
+    for line in lines:
+        end = line.find(b'"', 14)
+        if not line.startswith(b'{"custom_id":"') or end < 0:
+            raise StoreError(
+                f"The store's file {getattr(lines, 'name', '')} is damaged: {line[:40]!r}.",
+                "Restore it from a backup, or move its job's folder out of the store.",
+            )
+        yield line[14:end].decode("ascii", "replace"), line
+
+
+class _RequestLine(msgspec.Struct):
+    body: msgspec.Raw
+
+
+_decode_request = msgspec.json.Decoder(_RequestLine).decode
+
+
+def body_of(line: bytes) -> bytes:
+    r"""The body of a request line, byte for byte.
+
+    Examples
+    --------
+    >>> body_of(b'{"custom_id":"row-1","method":"POST","url":"/v1/x","body":{"a": 1}}\n')
+    b'{"a": 1}'
+    """
+    try:
+        return bytes(_decode_request(line).body)
+    except msgspec.DecodeError:  # a lone surrogate
+        return encode(json.loads(line)["body"])
+
+
+def under_id(line: bytes, custom_id: str) -> bytes:
+    """A response line under another custom_id, everything else as it came.
+
+    Examples
+    --------
+    >>> under_id(b'{"custom_id": "row-1", "response": {"body":  "as it came"}}', "row-9")
+    b'{"custom_id":"row-9","response":{"body":  "as it came"}}'
+    """
+    try:
+        members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # half a surrogate pair
+        return json.dumps({**json.loads(line), "custom_id": custom_id}).encode()
+    members["custom_id"] = msgspec.Raw(msgspec.json.encode(custom_id))
+    return msgspec.json.encode(members)
+
+
+def encode(value: Json) -> bytes:
+    r"""Compact UTF-8 JSON; a lone surrogate is escaped, where orjson would refuse it.
+
+    Examples
+    --------
+    >>> encode({"a": "é"}), encode("\ud83d")
+    (b'{"a":"\xc3\xa9"}', b'"\\ud83d"')
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def encode_all(texts: Iterable[Json]) -> list[bytes]:
+    """`encode` of each."""
+    texts = list(texts)
+    try:
+        return list(map(orjson.dumps, texts))
+    except TypeError:  # a lone surrogate somewhere
+        return list(map(encode, texts))
+
+
+def request_line(custom_id: str, url: str, body: bytes) -> bytes:
+    r"""One line of a batch file, with its line end.
+
+    Examples
+    --------
+    >>> request_line("row-1", "/v1/embeddings", b"{}")
+    b'{"custom_id":"row-1","method":"POST","url":"/v1/embeddings","body":{}}\n'
+    """
+    head = encode({"custom_id": custom_id, "method": "POST", "url": url})
+    return head[:-1] + b',"body":' + body + b"}\n"

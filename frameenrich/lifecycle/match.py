@@ -1,0 +1,302 @@
+"""Match the rows of a frame with the rows of a job's sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from frameenrich.answers.result_table import Positions
+from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
+from frameenrich.identity.fingerprint import fingerprint
+from frameenrich.identity.hashes import HASH_BYTES
+from frameenrich.identity.keys import find_keys, key_names, read_keys, show_key, sidecar_keys
+from frameenrich.model import HASHES, JobSpec
+from frameenrich.rendering.encode_rows import input_hashes
+from frameenrich.rendering.images import image_cells
+from frameenrich.rendering.prompt import prompt_of
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.sidecar import FINGERPRINT
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a frame's rows are in a job: positions in its sidecar, -1 for rows never seen."""
+
+    positions: Positions
+    changed: Positions
+    keys: pa.Table
+
+    @property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which rows the job has seen."""
+        return self.positions >= 0
+
+
+def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Match | None:
+    """Find a frame's rows in a job and compare what they render to, and show, now.
+
+    Returns
+    -------
+    Match or None
+        None where the frame lacks the job's key, template or image columns, or the job's hashes
+        were made in another way.
+    """
+    spec = folder.spec
+    keys = frame_keys(frame, spec, sidecar_keys(sidecar).column_names)
+    if keys is None or spec.version != HASHES:
+        return None
+    positions = find_keys(keys, sidecar.select(keys.column_names))
+    if _as_submitted(frame, spec, sidecar, positions):
+        return Match(positions, positions[:0], keys)
+    seen = np.flatnonzero(positions >= 0)
+    now = _hashes(frame if len(seen) == len(frame) else frame.iloc[seen], spec)
+    if now is None:
+        return None
+    then = sidecar["input_hash"].take(pa.array(positions[seen]))
+    shard = sidecar["shard"].take(pa.array(positions[seen]))
+    then = pc.if_else(pc.less(shard, 0), pa.scalar(None, then.type), then)
+    same = pc.fill_null(pc.equal(now, then), False)
+    both_skipped = pc.and_(pc.is_null(now), pc.is_null(then))
+    changed = ~np.asarray(pc.or_(same, both_skipped))
+    return Match(positions, seen[changed], keys)
+
+
+def frame_keys(frame: pd.DataFrame, spec: JobSpec, own: Sequence[str]) -> pa.Table | None:
+    """A frame's keys; None where it lacks some, or has others than the job's `own` columns."""
+    if spec.key is not None and any(name not in frame.columns for name in spec.key):
+        return None
+    keys = read_keys(frame, spec.key)
+    return keys if keys.column_names == list(own) else None
+
+
+def _as_submitted(
+    frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table, positions: Positions
+) -> bool:
+    """Whether this is the frame of the job row for row, so far as that shows unrendered."""
+    then = (sidecar.schema.metadata or {}).get(FINGERPRINT.encode())
+    if then is None or not np.array_equal(positions, np.arange(len(sidecar))):
+        return False
+    try:
+        columns = prompt_of(spec).columns_used(list(frame.columns))
+    except TemplateError:
+        return False
+    return fingerprint(frame, columns) == str(then, "ascii")
+
+
+def _hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array | None:
+    if not spec.messages:  # the requests came ready: their custom_ids are all that names them
+        return pa.nulls(len(frame), pa.binary(HASH_BYTES))
+    try:
+        return input_hashes(frame, spec)
+    except (TemplateError, ImageError):
+        return None
+
+
+def require_match(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -> Match:
+    """Give back a match that is safe to merge.
+
+    Raises
+    ------
+    FrameMismatchError
+        The frame lacks columns, none of its rows is in the job, or rows changed under their keys.
+    """
+    match = require_unchanged(match, frame, folder)
+    if len(frame) and not match.seen.any():
+        names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
+        raise FrameMismatchError(
+            f"None of the frame's {len(frame)} keys ({names}) is in the job {folder.id}.",
+            "Collect on the frame that was submitted, or use job.collect() without a frame.",
+            job_id=folder.id,
+        )
+    return match
+
+
+def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -> Match:
+    """Give back a match of rows that the job has seen as they are, or never.
+
+    Raises
+    ------
+    FrameMismatchError
+        The frame lacks columns, rows changed under their keys, or the job is of an earlier version.
+    """
+    if match is None and folder.spec.version != HASHES:
+        raise FrameMismatchError(
+            f"The job {folder.id} was written by another version of frameenrich, whose hashes tell "
+            "nothing of this frame's rows.",
+            "Use job.collect() without a frame, and join what it gives by its key.",
+            job_id=folder.id,
+        )
+    if match is None:
+        names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
+        raise FrameMismatchError(
+            f"The frame lacks the key {names} or a template column of the job {folder.id}, so its "
+            "rows cannot be told to be the same.",
+            "Collect on the frame that was submitted, or use job.collect() without a frame.",
+            job_id=folder.id,
+        )
+    if len(match.changed):
+        example = show_key(match.keys, int(match.changed[0]))
+        lost = _lost_image(frame, int(match.changed[0]), folder.spec)
+        raise FrameMismatchError(
+            f"{len(match.changed)} of the frame's rows changed under their keys since the job "
+            f"{folder.id} was submitted, such as row {example}{lost}.",
+            f"Restore the old index or inputs{' (the images too)' if lost else ''}, or submit the "
+            "frame as it is now.",
+            job_id=folder.id,
+            count=len(match.changed),
+            example=example,
+        )
+    return match
+
+
+def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
+    """What is wrong with a row's image now, as the end of a sentence; empty where nothing is."""
+    cells = image_cells(frame.iloc[[position]], spec)
+    problem = cells.problem(0) if cells is not None else None
+    if problem is None:
+        return ""
+    reason = problem.removeprefix("The row at position 0 ").rstrip(".")
+    return f", which {reason}"
+
+
+def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) -> pa.Table:
+    """The lines of a job's sidecar that are about a frame's rows, in the sidecar's order.
+
+    Parameters
+    ----------
+    folder : JobFolder
+        The job.
+    frame : DataFrame
+        Some rows; those that the job never saw have no line.
+    part : int, optional
+        Where the rows most likely are: the lines of this part are looked at first, the others only
+        for keys that are not there.
+    """
+    found = [folder.schema.empty_table()]
+    keys = frame_keys(frame, folder.spec, sidecar_keys(found[0]).column_names)
+    if keys is None:
+        return found[0]
+    left = np.arange(len(keys))
+    with folder.reading_sidecar() as file:
+        span = _span(keys)
+        for groups in _order(file, folder.part_rows, part):
+            if not len(left):
+                break
+            if not _may_contain(file, groups, span):
+                continue
+            lines, left = _lines_in(file, groups, keys, left)
+            found.append(lines)
+    return pa.concat_tables(found)
+
+
+def _order(file: pq.ParquetFile, part_rows: Sequence[int], part: int | None) -> Iterator[list[int]]:
+    """The row groups of a part together, then the others one by one."""
+    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    first = _groups_of(rows, part_rows, part) if part is not None and part < len(part_rows) else []
+    if first:
+        yield first
+    yield from ([i] for i in range(len(rows)) if i not in first)
+
+
+def _groups_of(rows: Sequence[int], part_rows: Sequence[int], part: int) -> list[int]:
+    """The row groups, of so many rows each, that the lines of a part are in."""
+    starts, start = np.cumsum([0, *rows]), sum(part_rows[:part])
+    end = start + part_rows[part]
+    return [i for i in range(len(rows)) if starts[i] < end and starts[i + 1] > start]
+
+
+def sidecar_parts(folder: JobFolder) -> Iterator[pa.Table | None]:
+    """The lines of a job's sidecar, a part's at a time; None, for all, where it has no parts."""
+    if not folder.part_rows:
+        yield None
+        return
+    with folder.reading_sidecar() as file:
+        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    for part in range(len(folder.part_rows)):
+        with folder.reading_sidecar() as file:
+            yield file.read_row_groups(
+                _groups_of(rows, folder.part_rows, part), ["custom_id", "shard"]
+            )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The least and the greatest of what keys begin with; None where that has no plain order."""
+
+    kind: pa.DataType
+    least: Any
+    greatest: Any
+
+
+def _span(keys: pa.Table) -> _Span | None:
+    first = keys.column(0)
+    if not (pa.types.is_integer(first.type) or pa.types.is_string(first.type)):
+        return None
+    found = pc.min_max(first).as_py()
+    return _Span(first.type, found["min"], found["max"]) if found["min"] is not None else None
+
+
+def _may_contain(file: pq.ParquetFile, groups: Sequence[int], span: _Span | None) -> bool:
+    """Whether the statistics of some row groups leave it open that they have some of the keys."""
+    if span is None or file.schema_arrow.types[0] != span.kind:
+        return True
+    for group in groups:
+        told = file.metadata.row_group(group).column(0).statistics
+        if told is None or not told.has_min_max:
+            return True
+        if told.min <= span.greatest and told.max >= span.least:
+            return True
+    return False
+
+
+def _lines_in(
+    file: pq.ParquetFile, groups: list[int], keys: pa.Table, left: Positions
+) -> tuple[pa.Table, Positions]:
+    """The lines of some row groups that have some of the keys, and which keys are left."""
+    known = file.read_row_groups(groups, keys.column_names)
+    wanted = keys if len(left) == len(keys) else keys.take(pa.array(left))
+    places = find_keys(wanted, known)
+    used = np.unique(places[places >= 0])
+    if not len(used):
+        return file.schema_arrow.empty_table(), left
+    lines = file.read_row_groups(groups)
+    if len(used) < len(lines):
+        lines = lines.take(pa.array(used))
+    return lines, left[places < 0]
+
+
+def rows_per_request(folder: JobFolder, lines: pa.Table) -> npt.NDArray[np.int64]:
+    """How many rows of the whole job share the request of each of some lines; at least 1."""
+    ids = pc.unique(lines["custom_id"]).drop_null()
+    counts = np.zeros(len(ids) + 1, np.int64)
+    with folder.reading_sidecar() as file:
+        for group in _with_shards(file, lines["shard"].to_numpy()):
+            column = file.read_row_group(group, ["custom_id"])["custom_id"]
+            counts += _counted(column, ids)
+    own = pc.index_in(lines["custom_id"], value_set=ids).fill_null(len(ids))
+    shares: npt.NDArray[np.int64] = np.maximum(counts[own.to_numpy()], 1)
+    return shares
+
+
+def _counted(column: pa.ChunkedArray, ids: pa.Array) -> npt.NDArray[np.int64]:
+    places = pc.index_in(column, value_set=ids).fill_null(len(ids))
+    counts: npt.NDArray[np.int64] = np.bincount(places.to_numpy(), minlength=len(ids) + 1)
+    return counts
+
+
+def _with_shards(file: pq.ParquetFile, shards: npt.NDArray[np.int32]) -> Iterator[int]:
+    """The row groups in which there may be one of some shards."""
+    place = file.schema_arrow.get_field_index("shard")
+    for group in range(file.num_row_groups):
+        told = file.metadata.row_group(group).column(place).statistics
+        known = told is not None and told.has_min_max
+        if not known or bool(((shards >= told.min) & (shards <= told.max)).any()):
+            yield group

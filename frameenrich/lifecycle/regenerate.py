@@ -1,0 +1,350 @@
+"""Another round for flagged rows: which are asked again, and how each is asked this time.
+
+=========================================  =====================================================
+what became of a row                       how it is asked again
+=========================================  =====================================================
+``malformed``                              with its answer and what was wrong with it as feedback
+``truncated``                              with twice the cap on the answer's tokens
+``empty``, ``missing``, ``expired``,       as before
+``cancelled``
+``failed``: 5xx, 408, 409, 429, no status  as before
+``failed``: any other 4xx                  as before, and only where ``statuses=`` names it
+``refused``                                as before, and only where ``statuses=`` names it
+=========================================  =====================================================
+
+"As before" is the request as it was last sent: what an earlier round changed stays changed, so a
+cap doubles again and a stronger model stays. Feedback is the exception: a conversation holds the
+newest bad answer only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from frameenrich.answers.output import Output
+from frameenrich.errors import ParameterError
+from frameenrich.jsonl import request_ids
+from frameenrich.lifecycle.match import sidecar_parts
+from frameenrich.lifecycle.results import JobResults, read_results
+from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
+from frameenrich.prepare.rounds import RetryRequest, write_retry_round
+from frameenrich.prepare.writer import Approve
+from frameenrich.rendering.body import retry_line
+from frameenrich.store.folder import JobFolder
+
+UNCHANGED = "unchanged"
+
+
+_FEEDBACK = "feedback"
+
+
+_CAPS = {
+    "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
+    "/v1/responses": ("max_output_tokens",),
+    "/v1/completions": ("max_tokens",),
+}
+"""The names of the cap on an answer's tokens; the first where a request sets none."""
+
+
+_FIRST_CAP_TOKENS = 512
+"""What is doubled where neither the request has a cap nor the answer says what it took."""
+
+
+_TURNS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
+"""Where a request keeps its conversation; plain completions have none."""
+
+
+@dataclass(frozen=True)
+class RetryOptions:
+    """What the user asks of a round.
+
+    ``statuses`` is None for every row that can be mended; ``params`` holds request parameters to
+    change, and wins over what a row's class would change.
+    """
+
+    statuses: frozenset[RowStatus] | None = None
+    model: str | None = None
+    params: Mapping[str, Json] = field(default_factory=dict)
+    feedback: bool = True
+
+    def wants(self, result: Result) -> bool:
+        """Whether a row with this result is asked again."""
+        return result.repairable if self.statuses is None else result.status in self.statuses
+
+
+def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | None:
+    """The statuses that were named.
+
+    Raises
+    ------
+    ParameterError
+        One is not a flagged status.
+    """
+    if statuses is None:
+        return None
+    names = {statuses} if isinstance(statuses, str) else set(statuses)
+    unknown = names - {str(status) for status in FLAGGED}
+    if unknown:
+        raise ParameterError(
+            f"statuses= holds {min(unknown)!r}, which is not a flagged status.",
+            f"Use some of: {', '.join(sorted(FLAGGED))}.",
+        )
+    return frozenset(RowStatus(name) for name in names)
+
+
+_DETAILS = ("bad_raw", "status_code", "completion_tokens")
+
+
+def repairable(
+    folder: JobFolder, output: Output
+) -> dict[str, tuple[RowStatus, str | None, str | None]]:
+    """The rows that a round could mend, by custom_id: what there is of each so far."""
+    chosen = _chosen(folder, output, RetryOptions())
+    return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
+
+
+def _chosen(folder: JobFolder, output: Output, wish: RetryOptions) -> dict[str, Result]:
+    """The flagged rows that are asked again, by custom_id; a part in memory at a time."""
+    chosen: dict[str, Result] = {}
+    for lines in sidecar_parts(folder):
+        chosen |= _wanted(read_results(folder, output, details=_DETAILS, lines=lines), wish)
+    return chosen
+
+
+def _wanted(found: JobResults, wish: RetryOptions) -> dict[str, Result]:
+    requests = found.requests
+    results = {
+        found.custom_id(slot): found.tally.result(slot)
+        for slot in requests[found.tally.flagged()[requests]].tolist()
+    }
+    return {custom_id: result for custom_id, result in results.items() if wish.wants(result)}
+
+
+def add_retry_round(
+    folder: JobFolder,
+    output: Output,
+    wish: RetryOptions,
+    limits: Limits,
+    approve: Approve | None = None,
+) -> bool:
+    """Write the requests of another round; False where no row is asked again. Sends nothing.
+
+    The caller holds the job's lock; `approve` has the last word, before the round exists.
+    """
+    chosen = _chosen(folder, output, wish)
+    if not chosen:
+        return False
+    return write_retry_round(folder, folder.rounds(), _lines(folder, chosen, wish), limits, approve)
+
+
+def _lines(
+    folder: JobFolder, chosen: Mapping[str, Result], wish: RetryOptions
+) -> Iterator[RetryRequest]:
+    """Each chosen row's request as it was last sent, reworked; one line at a time in memory."""
+    round_, told = folder.rounds(), _told_before(folder)
+    for custom_id, line in last_lines(folder, chosen):
+        result, own = chosen[custom_id], f"r{round_}-{custom_id}"
+        rework = _RetryBody(result, wish, folder.spec, told_before=custom_id in told)
+        reworked, request_hash = retry_line(line, own, rework)
+        change = ", ".join(rework.words) or UNCHANGED
+        yield RetryRequest(
+            custom_id, own, reworked, request_hash, rework.model, result.status, change
+        )
+
+
+def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The newest request line of some rows, each with the row's custom_id in round 0."""
+    own = {custom_id: custom_id for custom_id in chosen}
+    last = dict.fromkeys(chosen, 0)
+    for round_ in range(1, folder.rounds()):
+        sidecar = folder.sidecar(round_)
+        pairs = zip(sidecar["answers"].to_pylist(), sidecar["custom_id"].to_pylist(), strict=True)
+        for answers, custom_id in pairs:
+            if answers in chosen:
+                own[answers], last[answers] = custom_id, round_
+    rows = {(last[of], custom_id): of for of, custom_id in own.items()}
+    for shard in folder.all_shards():
+        with shard.open_requests() as lines:
+            for custom_id, line in request_ids(lines):
+                if (shard.round, custom_id) in rows:
+                    yield rows[shard.round, custom_id], line
+
+
+def _told_before(folder: JobFolder) -> set[str]:
+    """The rows whose newest request ends with feedback on an earlier answer."""
+    told = set[str]()
+    for round_ in range(1, folder.rounds()):
+        sidecar = folder.sidecar(round_)
+        pairs = zip(sidecar["answers"].to_pylist(), _reasons(sidecar), strict=False)
+        told |= {row for row, (_, change) in pairs if change.split(", ")[0] == _FEEDBACK}
+    return told
+
+
+@dataclass
+class _RetryBody:
+    """What is done to the body of one row's request; afterwards it says what that was."""
+
+    result: Result
+    wish: RetryOptions
+    spec: JobSpec
+    told_before: bool = False
+    model: str = ""
+    words: list[str] = field(default_factory=list)
+
+    def __call__(self, body: dict[str, Json]) -> dict[str, Json]:
+        """The body to send this time."""
+        if self.wish.feedback and (
+            turns := _with_feedback(body, self.result, self.spec, told_before=self.told_before)
+        ):
+            body = {**body, **turns}
+            self.words.append(_FEEDBACK)
+        changes = self._changes(body)
+        self.model = str(changes.get("model", body["model"]))
+        self.words += _in_words(body, changes, self._caps)
+        if any(cap in changes for cap in self._caps):  # two names for one thing are refused
+            body = {name: value for name, value in body.items() if name not in self._caps}
+        return {**body, **changes}
+
+    @property
+    def _caps(self) -> tuple[str, ...]:
+        return _CAPS.get(self.spec.endpoint, ())
+
+    def _changes(self, body: Mapping[str, Json]) -> dict[str, Json]:
+        changes = {"model": self.wish.model} if self.wish.model else {}
+        changes |= self.wish.params
+        if self.result.status is RowStatus.TRUNCATED and not any(c in changes for c in self._caps):
+            changes |= _doubled_cap(body, self.result, self._caps)
+        return changes
+
+
+def _doubled_cap(
+    body: Mapping[str, Json], result: Result, caps: tuple[str, ...]
+) -> dict[str, Json]:
+    for cap in caps:
+        if isinstance(body.get(cap), int):
+            return {cap: 2 * body[cap]}
+    return dict.fromkeys(caps[:1], 2 * (result.usage.completion_tokens or _FIRST_CAP_TOKENS))
+
+
+def _in_words(
+    body: Mapping[str, Json], changes: Mapping[str, Json], caps: tuple[str, ...]
+) -> Iterator[str]:
+    for name, value in changes.items():
+        others = caps if name in caps else (name,)
+        before = next((body[other] for other in others if other in body), "unset")
+        if name not in body or before != value:
+            yield f"{name} {before} -> {value}"
+
+
+def _with_feedback(
+    body: Mapping[str, Json], result: Result, spec: JobSpec, *, told_before: bool
+) -> dict[str, Json]:
+    """The conversation with the bad answer and what was wrong with it, the newest one only."""
+    place = _TURNS.get(spec.endpoint)
+    if (
+        place is None
+        or place not in body
+        or result.status is not RowStatus.MALFORMED
+        or not result.raw
+    ):
+        return {}
+    said = (
+        f"That answer could not be used: {result.error}. Answer again, in the form asked for and "
+        "nothing else."
+    )
+    turns = [{"role": "assistant", "content": result.raw}, {"role": "user", "content": said}]
+    asked = body[place]
+    if isinstance(asked, str):  # the Responses API takes a text alone, too
+        asked = [{"role": "user", "content": asked}]
+    return {place: [*(asked[: -len(turns)] if told_before else asked), *turns]}
+
+
+# --- what was done ------------------------------------------------------------------------------
+
+
+def changes(folder: JobFolder) -> list[tuple[int, str, str, int]]:
+    """What the later rounds asked again: (round, status, change, requests), the most first."""
+    found = []
+    for round_ in range(1, folder.rounds()):
+        counts = Counter(_reasons(folder.sidecar(round_)))
+        found += [(round_, *reason, count) for reason, count in counts.most_common()]
+    return found
+
+
+def _reasons(sidecar: pa.Table) -> Iterator[tuple[str, str]]:
+    if "change" in sidecar.column_names:
+        yield from zip(sidecar["status"].to_pylist(), sidecar["change"].to_pylist(), strict=True)
+
+
+def describe_changes(folder: JobFolder) -> list[str]:
+    """What rounds changed of requests, a line each; empty where nothing was changed.
+
+    Examples
+    --------
+    A line reads ``round 1: max_tokens 28 -> 56 for 12 truncated rows``.
+    """
+    return [
+        f"round {round_}: {change} for {count:,} {status} row{'s' if count > 1 else ''}"
+        for round_, status, change, count in changes(folder)
+        if change != UNCHANGED
+    ]
+
+
+def history(
+    folder: JobFolder, output: Output, slots: Iterable[int], lines: pa.Table | None = None
+) -> list[list[dict[str, Any]]]:
+    """What became of some requests in each round but their last.
+
+    Parameters
+    ----------
+    folder, output : JobFolder, Output
+        The job, and how its answers are read.
+    slots : iterable of int
+        Which requests, by their slot in the job's tally.
+    lines : Table, optional
+        The lines of the sidecar that slots are of, where those are not all.
+
+    Returns
+    -------
+    list of list of dict
+        For each slot its earlier attempts in order: ``attempt`` (from 1), ``status``, ``error``
+        and ``then``, what the next attempt changed.
+    """
+    wanted = list(slots)
+    attempts: dict[int, list[dict[str, Any]]] = {slot: [] for slot in wanted}
+    if not wanted or folder.rounds() == 1:
+        return [attempts[slot] for slot in wanted]
+    for round_ in range(folder.rounds()):
+        found = read_results(folder, output, only_round=round_, lines=lines)
+        asked = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
+        for slot in asked:
+            result, own = found.tally.result(slot), attempts[slot]
+            own.append(
+                {
+                    "attempt": len(own) + 1,
+                    "status": str(result.status),
+                    "error": result.error,
+                    "then": None,
+                }
+            )
+    return [attempts[slot][:-1] for slot in wanted]
+
+
+def _tell_what_changed(
+    folder: JobFolder, round_: int, found: JobResults, attempts: Mapping[int, list[dict[str, Any]]]
+) -> list[int]:
+    """Note with the attempts before it what a round changed; gives the slots that it asked."""
+    sidecar = folder.sidecar(round_)
+    changes = sidecar["change"].to_pylist() if "change" in sidecar.column_names else None
+    asked = []
+    for i, slot in enumerate(found.find(sidecar["answers"]).tolist()):
+        if slot in attempts:
+            asked.append(slot)
+            if changes is not None and attempts[slot]:
+                attempts[slot][-1]["then"] = changes[i]
+    return asked

@@ -1,0 +1,258 @@
+"""From a job's folder to results: every response line of every round, judged anew each time.
+
+Only reads the store. Which rows are done is decided by the lines, never by a batch's counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.answers.column_names import reserved_columns
+from frameenrich.answers.output import Output
+from frameenrich.answers.reader import ResponseReader
+from frameenrich.answers.result_table import Positions, ResultTable
+from frameenrich.jsonl import whole_lines
+from frameenrich.model import Batch, BatchStatus, Rejection, Result, RowStatus
+from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.local import missing
+from frameenrich.store.sidecar import SKIPPED
+
+SIDECAR_ID_COLUMNS = ("custom_id", "shard")
+"""The columns of a sidecar's line that say which request it is."""
+
+
+_SETTLED = {
+    BatchStatus.COMPLETED: (RowStatus.MISSING, "the batch ended and no line came for this request"),
+    BatchStatus.EXPIRED: (RowStatus.EXPIRED, "the batch expired before this request was run"),
+    BatchStatus.CANCELLED: (RowStatus.CANCELLED, "the batch was cancelled before this request ran"),
+    BatchStatus.FAILED: (RowStatus.FAILED, "the provider refused the whole batch"),
+}
+
+
+_REFUSED_BY_VALIDATION = 400
+"""What the endpoint itself would answer to a request that a batch's validation refuses."""
+
+
+@dataclass(frozen=True)
+class JobResults:
+    """A job's results, and the lines that belong to none of its requests.
+
+    ``custom_ids`` and ``shards`` are the sidecar's columns, ``slots`` each of its lines' slot in
+    the tally, -1 for a line without a request.
+    """
+
+    tally: ResultTable
+    custom_ids: pa.Array
+    shards: npt.NDArray[np.int32]
+    slots: Positions
+    strangers: int
+    unreadable: int
+
+    @property
+    def requests(self) -> Positions:
+        """The slots that are in use, each once."""
+        return np.flatnonzero(self.slots == np.arange(len(self.slots)))
+
+    def custom_id(self, slot: int) -> str:
+        """What a request is called in round 0."""
+        own: str = self.custom_ids[slot].as_py()
+        return own
+
+    def find(self, custom_ids: pa.Array | pa.ChunkedArray) -> Positions:
+        """The slots of some custom_ids of round 0; -1 for one that is none."""
+        found = pc.index_in(custom_ids, value_set=self.custom_ids).fill_null(-1)
+        positions: Positions = found.to_numpy(zero_copy_only=False).astype(np.int64)
+        return self.at(positions)
+
+    def at(self, positions: Positions) -> Positions:
+        """The slots of some lines; -1 for position -1, and for a line without a request."""
+        if not len(self.slots):
+            return np.full(len(positions), -1)
+        return np.where(positions >= 0, self.slots[positions], -1)
+
+    def asked_again(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
+        """The lines of a later round's sidecar that are about these requests, and their slots."""
+        table = folder.sidecar(round_)
+        slots = self.find(table["answers"])
+        own = slots >= 0
+        return (table, slots) if own.all() else (table.filter(pa.array(own)), slots[own])
+
+
+def read_results(
+    folder: JobFolder,
+    output: Output,
+    only_round: int | None = None,
+    *,
+    details: Collection[str] = (),
+    lines: pa.Table | None = None,
+) -> JobResults:
+    """Read every response of a job, or of one of its rounds, into a tally of its requests.
+
+    Parameters
+    ----------
+    folder, output : JobFolder, Output
+        The job, and how its answers are read.
+    only_round : int, optional
+        Which round's.
+    details : collection of str
+        What to keep beside values, statuses and errors (`answers.result_table.DETAILS`).
+    lines : Table, optional
+        The rows of the sidecar that matter, with `SIDECAR_ID_COLUMNS`'s columns at least; by
+        default all. Only
+        the shards that they name are read, slots are counted among them, and responses to others
+        count as strangers.
+
+    Notes
+    -----
+    Never raises for what a response holds: a broken line loses only itself.
+    """
+    lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
+    output = output.reserving(reserved_columns(folder.spec.name), folder.spec.prefix)
+    found = _ResultReader(output, ResultTable(max(len(lines), 1), output.fields, details), details)
+    custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
+    slots = np.full(len(lines), -1, dtype=np.int64)
+    rounds = range(folder.rounds())
+    for shard, places in _by_shard(folder, 0, shards):
+        ids = _at(custom_ids, places)
+        slots[places] = _first_places(ids, places)
+        if only_round in {None, 0}:
+            found.read(shard, ids, slots[places])
+    whole = JobResults(found.tally, custom_ids, shards, slots, 0, 0)
+    for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
+        asked, answers = whole.asked_again(folder, round_)
+        found.tally.ask_again(answers)
+        for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
+            found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
+    pa.default_memory_pool().release_unused()  # a shard's worth, before columns are made of it all
+    return replace(whole, strangers=found.strangers, unreadable=found.unreadable)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+
+
+def _at(cells: pa.Array, places: Positions) -> pa.Array:
+    """Some cells; a slice, which copies nothing, where they lie together."""
+    start, end = (int(places[0]), int(places[-1]) + 1)
+    return cells[start:end] if end - start == len(places) else cells.take(pa.array(places))
+
+
+def _by_shard(
+    folder: JobFolder, round_: int, numbers: npt.NDArray[np.int32]
+) -> Iterator[tuple[ShardFolder, Positions]]:
+    """Each shard that some lines of a round's sidecar name, with the lines that do, in order."""
+    order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
+    ordered = numbers if order is None else numbers[order]
+    shards = folder.shards(round_)
+    lost = np.setdiff1d(ordered, [SKIPPED, *(shard.number for shard in shards)])
+    if len(lost):
+        raise missing(ShardFolder(folder, round_, int(lost[0])).requests_path)
+    for shard in shards:
+        first, end = np.searchsorted(ordered, [shard.number, shard.number + 1])
+        if first < end:
+            yield shard, np.arange(first, end) if order is None else order[first:end]
+
+
+def _first_places(ids: pa.Array, places: Positions) -> Positions:
+    """Each line's slot: the first line of the same custom_id."""
+    if len(ids.dictionary_encode().dictionary) == len(ids):
+        return places
+    slots: Positions = places[pc.index_in(ids, value_set=ids).to_numpy()]
+    return slots
+
+
+class _ResultReader:
+    """Reads shards into a tally."""
+
+    def __init__(self, output: Output, tally: ResultTable, details: Collection[str]) -> None:
+        self._reader = ResponseReader(output, details)
+        self.tally = tally
+        self.strangers = self.unreadable = 0
+
+    def read(self, shard: ShardFolder, ids: pa.Array, slots: Positions) -> None:
+        """Take a shard's lines, and what its end means for requests without one.
+
+        `ids` are its requests' custom_ids and `slots` their slots; where requests are shared, some
+        of them more than once.
+        """
+        came = self._lines(shard, ids.type)
+        if not len(came):
+            shard.check_fetched()
+        places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
+        own = np.where(places >= 0, slots[places], -1)
+        self.tally.place(own, shard.round)
+        self.unreadable += came.null_count
+        self.strangers += int((own < 0).sum()) - came.null_count
+        heard = np.zeros(self.tally.slots, dtype=np.bool_)
+        heard[own[own >= 0]] = True
+        if not heard[slots].all():
+            _settle_rest(shard, ids, slots, heard, self.tally, came.null_count)
+
+    def _lines(self, shard: ShardFolder, kind: pa.DataType) -> pa.Array:
+        """Add all of a shard's lines to the tally; gives the custom_id of each."""
+        ids = [pa.array([], kind)]
+        for chunk in whole_lines(shard.open_responses()):
+            with _collector_paused():
+                block = self._reader.read(chunk)
+                self.tally.add(block)
+                ids.append(pa.array(block.ids, kind))
+        return pa.concat_arrays(ids)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Have Python's cycle collector leave some hundred short-lived objects alone (SPEED.md)."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _settle_rest(
+    shard: ShardFolder,
+    ids: pa.Array,
+    slots: Positions,
+    heard: npt.NDArray[np.bool_],
+    tally: ResultTable,
+    unreadable: int,
+) -> None:
+    """Rows without a line: pending while the batch runs, else what its end says."""
+    batch = shard.batch
+    places = pc.index_in(pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids)
+    refused = [
+        (slots[place], _rejected(rejection))
+        for place, rejection in zip(places.to_pylist(), batch.rejected, strict=True)
+        if place is not None and not heard[slots[place]]
+    ]
+    if refused:
+        own, results = zip(*refused, strict=True)
+        tally.put(np.array(own), results, shard.round)
+        heard[list(own)] = True
+    rest = np.unique(slots[~heard[slots]])
+    if not batch.settled:
+        tally.settle(rest, RowStatus.PENDING, None, shard.round)
+        return
+    status, reason = _SETTLED[BatchStatus(batch.status)]
+    tally.settle(rest, status, reason + _more(batch, unreadable), shard.round)
+
+
+def _rejected(rejection: Rejection) -> Result:
+    code = _REFUSED_BY_VALIDATION
+    return Result(rejection.custom_id, RowStatus.FAILED, None, rejection.message, status_code=code)
+
+
+def _more(batch: Batch, unreadable: int) -> str:
+    said = [f"{e.code or 'error'}: {e.message or 'no message'}" for e in batch.errors[:2]]
+    broken = [f"{unreadable} line(s) of its responses could not be read"] if unreadable else []
+    return "".join(f"; {text}" for text in [*said, *broken])

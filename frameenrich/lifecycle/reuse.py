@@ -1,0 +1,109 @@
+"""Answers that this store paid for already: found by request hash, copied into the new job.
+
+A copied answer stands in a shard of its own that is never sent, so the new job has all its state
+in its own folder and `collect` has one path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.answers.judge import read_response, result_of
+from frameenrich.answers.output import Output
+from frameenrich.answers.result_table import STATUSES
+from frameenrich.identity.dedupe import ShortHashes, column_halves, is_in
+from frameenrich.jsonl import split_lines, under_id
+from frameenrich.lifecycle.results import read_results
+from frameenrich.model import JobSpec, RowStatus
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import Store
+
+_LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
+"""Providers whose requests are the same ones live; a server is told by its models."""
+
+
+@dataclass(frozen=True)
+class StoredAnswers:
+    """Which requests have an answer, and where it is.
+
+    ``origins`` maps a request hash to a job's folder and the custom_id of the answer there.
+    """
+
+    origins: Mapping[bytes, tuple[JobFolder, str]]
+    output: Output
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The ids of the jobs that were paid for these answers."""
+        return tuple(sorted({folder.id for folder, _ in self.origins.values()}))
+
+    def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
+        """The response lines for some request hashes, each under its new custom_id."""
+        wanted = sorted((self.origins[h][0].id, self.origins[h][1], own) for h, own in ids.items())
+        folders = {folder.id: folder for folder, _ in self.origins.values()}
+        for job_id, group in groupby(wanted, key=lambda item: item[0]):
+            yield from self._lines_of(folders[job_id], {old: own for _, old, own in group})
+
+    def _lines_of(self, folder: JobFolder, renamed: dict[str, str]) -> Iterator[bytes]:
+        for shard in folder.all_shards():
+            for line in split_lines(shard.read_responses()):
+                response = read_response(line)
+                if response is None or response.custom_id not in renamed:
+                    continue
+                if result_of(response, self.output).status is RowStatus.OK:
+                    yield under_id(line, renamed.pop(response.custom_id))
+
+
+def find_stored_answers(
+    store: Store, spec: JobSpec, output: Output, sent: ShortHashes
+) -> StoredAnswers | None:
+    """What the store's other jobs have answered ``ok`` of these requests.
+
+    Parameters
+    ----------
+    store : Store
+        Where to look.
+    spec, output : JobSpec, Output
+        The new job: the same provider has to have answered, or one that gives its answers, and
+        the answer has to be ``ok`` by the new job's reading.
+    sent : array of uint64
+        The halves of the new job's request hashes, in order.
+    """
+    origins: dict[bytes, tuple[JobFolder, str]] = {}
+    for folder in store.jobs():
+        if _same_route(folder.spec, spec):
+            origins = {**_answered(folder, output, sent), **origins}
+    return StoredAnswers(origins, output) if origins else None
+
+
+def _same_route(other: JobSpec, spec: JobSpec) -> bool:
+    same = _alike(other.provider, spec.provider) and other.url == spec.url
+    return same and not set(other.models).isdisjoint(spec.models)
+
+
+def _alike(provider: str, other: str) -> bool:
+    """Whether two providers give the same answers: live calls stand for any server's batches."""
+    return provider == other or ("live" in {provider, other} and {provider, other} <= _LIVE_TOO)
+
+
+def _answered(
+    folder: JobFolder, output: Output, sent: ShortHashes
+) -> dict[bytes, tuple[JobFolder, str]]:
+    sidecar = folder.sidecar(columns=["custom_id", "request_hash"])
+    asked = sidecar.filter(pc.is_valid(sidecar["custom_id"]))
+    shared = asked.filter(pa.array(is_in(sent, column_halves(asked["request_hash"]))))
+    if len(shared) == 0:
+        return {}
+    found = read_results(folder, output, details=["answer_id"])
+    slots = found.find(shared["custom_id"])
+    good = found.tally.codes[slots] == STATUSES.index(RowStatus.OK)
+    # The custom_id, of whichever round, under which the good answer came.
+    ids = found.tally.details("answer_id", np.where(good, slots, -1)).to_pylist()
+    hashes = shared["request_hash"].to_pylist()
+    return {h: (folder, own) for h, own in zip(hashes, ids, strict=True) if own}

@@ -1,0 +1,314 @@
+"""One step of a job: send what is not sent, look at what runs, bring home what has ended.
+
+Each step leaves on disk where it stands, before and after each call that could be paid for; a
+process that dies anywhere is continued by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import IO, Any, Self
+
+from frameenrich.answers.judge import read_response
+from frameenrich.errors import ProviderError, StoreError
+from frameenrich.jsonl import request_ids, split_lines
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection
+from frameenrich.prepare.job_files import batch_tag
+from frameenrich.providers.protocol import Provider, Shard
+from frameenrich.store.folder import JobFolder, ShardFolder, ids_of, model_of
+from frameenrich.store.local import sync
+
+Progress = Callable[[], None]
+
+
+_QUEUE_FULL = "token_limit_exceeded"
+
+
+_LONGEST_QUEUE_WAIT = 16
+"""In multiples of the provider's `queue_wait_seconds`."""
+
+
+_MOST_REJECTIONS = 20
+"""How often a shard is sent again without what validation refused; nothing of it was billed."""
+
+
+def step_job(
+    folder: JobFolder,
+    provider: Provider,
+    *,
+    max_enqueued_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Do what can be done for a job now; True when all its batches are settled.
+
+    Parameters
+    ----------
+    folder : JobFolder
+        The job.
+    provider : Provider
+        Where its requests go.
+    max_enqueued_tokens : int, optional
+        How many prompt tokens of this job may wait at the provider at once.
+    progress : callable, optional
+        Called after each answered request of a provider that answers in this process.
+
+    Raises
+    ------
+    ProviderError
+        A call failed for good; every other shard was still advanced.
+    """
+    with folder.lock():
+        round_trip = _Step(provider, max_enqueued_tokens, progress)
+        shards = folder.all_shards()
+        for shard in shards:
+            round_trip.look(shard)
+        round_trip.send_waiting(shards)
+        if round_trip.failure is not None:
+            raise round_trip.failure
+        return all(shard.batch.settled for shard in shards)
+
+
+def settled(folder: JobFolder) -> bool:
+    """Whether nothing more will come."""
+    return all(shard.batch.settled for shard in folder.all_shards())
+
+
+@dataclass
+class _Step:
+    """One look at all shards of a job; remembers what the next shard's turn depends on."""
+
+    provider: Provider
+    max_enqueued_tokens: int | None
+    progress: Progress | None
+    failure: ProviderError | None = None
+    ended: bool = False
+
+    def look(self, shard: ShardFolder) -> None:
+        """Poll a batch that runs; bring home one that has ended."""
+        batch = shard.batch
+        if batch.settled or (batch.id is None and not batch.ended):
+            return
+        try:
+            if not batch.ended:
+                batch = self.provider.poll(batch)
+                shard.save(batch)
+            if batch.ended:
+                self.ended |= batch.status != BatchStatus.FAILED  # that one had no room to leave
+                _fetch_or_retry(shard, batch, self.provider)
+        except ProviderError as error:
+            self.failure = self.failure or error
+
+    def send_waiting(self, shards: Iterable[ShardFolder]) -> None:
+        """Send what is not sent, as far as the provider's queue has room."""
+        shards = list(shards)
+        for shard in shards:
+            batch = shard.batch
+            if batch.id is not None or batch.ended or not self._may_send(shard, batch, shards):
+                continue
+            try:
+                self._send(shard, batch)
+            except ProviderError as error:
+                if not getattr(error, "try_later", False):
+                    self.failure = self.failure or error
+                    return  # what refuses one shard refuses the next
+                shard.save(_waiting(shard.batch, self.provider))
+
+    def _may_send(self, shard: ShardFolder, batch: Batch, shards: Iterable[ShardFolder]) -> bool:
+        if batch.retry_at is not None and time.time() < batch.retry_at and not self.ended:
+            return False
+        if batch.retry_at is not None:
+            self.ended = False  # the room that an ended batch left is for one shard
+        if self.max_enqueued_tokens is None:
+            return True
+        running = sum(s.request_bytes for s in shards if s.batch.id and not s.batch.ended)
+        waiting = (running + shard.request_bytes) // BYTES_PER_TOKEN
+        return running == 0 or waiting <= self.max_enqueued_tokens
+
+    def _send(self, shard: ShardFolder, batch: Batch) -> None:
+        with _StoreShardWriter(shard, self.progress) as desk:
+            batch = self.provider.send(_shard_for_provider(shard, batch), batch, desk)
+        if batch.ended and not batch.fetched:
+            _fetch_or_retry(shard, batch, self.provider)
+
+
+def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
+    """What an ended batch leaves: lines to bring home, or requests to send once more."""
+    if batch.output_file_id or batch.error_file_id:
+        with shard.write_responses() as sink:
+            if batch.imported:
+                sink.writelines(shard.read_responses())
+            provider.fetch(batch, sink)
+    elif batch.status == BatchStatus.FAILED:
+        # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.
+        again = _retry_when_queue_frees(shard, batch, provider) or _retry_without_rejected(
+            shard, batch
+        )
+        if again is not None:
+            shard.save(again)
+            return
+    shard.save(batch.but(fetched=True))
+
+
+def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
+    """The same shard anew, where the provider's queue was full."""
+    if not any(error.code == _QUEUE_FULL for error in batch.errors):
+        return None
+    return _waiting(_next_attempt(shard, batch), provider)
+
+
+def _waiting(batch: Batch, provider: Provider) -> Batch:
+    patience = min(2 ** max(batch.attempt - 1, 0), _LONGEST_QUEUE_WAIT)
+    return batch.but(retry_at=time.time() + provider.limits.queue_wait_seconds * patience)
+
+
+def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
+    """The shard without the requests that validation named; some servers name one at a time."""
+    if len(batch.spent_file_ids) >= _MOST_REJECTIONS:
+        return None
+    before = {rejection.custom_id for rejection in batch.rejected}
+    ids = [custom_id for custom_id in ids_of(shard) if custom_id not in before]
+    named = {
+        ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
+        for e in reversed(batch.errors)
+        if e.line and 0 < e.line <= len(ids)
+    }
+    if not named:
+        return None
+    rejected = (*batch.rejected, *(Rejection(*each) for each in named.items()))
+    if len(named) == len(ids):
+        return batch.but(rejected=rejected, fetched=True)
+    spent = (*batch.spent_file_ids, batch.input_file_id or "")
+    return _next_attempt(shard, batch).but(
+        rejected=rejected, input_file_id=None, spent_file_ids=tuple(filter(None, spent))
+    )
+
+
+def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
+    attempt = batch.attempt + 1
+    return Batch(
+        batch_tag(shard.job.id, shard.round, shard.number, attempt),
+        attempt,
+        input_file_id=batch.input_file_id,
+        rejected=batch.rejected,
+        spent_file_ids=batch.spent_file_ids,
+        requests=batch.requests,
+    )
+
+
+def cancel(folder: JobFolder, provider: Provider) -> None:
+    """Ask for an end of what runs; what was never sent is cancelled here and now."""
+    with folder.lock():
+        for shard in folder.all_shards():
+            batch = shard.batch
+            if batch.ended:
+                continue
+            if batch.id is None and not batch.creating:
+                shard.save(batch.but(status=BatchStatus.CANCELLED, fetched=True))
+            else:
+                if batch.id is None:  # perhaps it was made: find out before it can be cancelled
+                    with _StoreShardWriter(shard) as desk:
+                        batch = provider.send(_shard_for_provider(shard, batch), batch, desk)
+                shard.save(provider.cancel(batch))
+
+
+def refresh(folder: JobFolder, provider: Provider) -> None:
+    """Look at what runs, and change nothing else."""
+    running = [s for s in folder.all_shards() if s.batch.id is not None and not s.batch.ended]
+    if not running:
+        return
+    with folder.lock():
+        for shard in running:
+            batch = shard.batch
+            if batch.id is not None and not batch.ended:
+                shard.save(provider.poll(batch))
+
+
+def cleanup(folder: JobFolder, provider: Provider) -> int:
+    """Delete the provider's files of settled batches; how many batches that were."""
+    done = 0
+    with folder.lock():
+        for shard in folder.all_shards():
+            batch = shard.batch
+            if batch.settled and batch.id is not None and not batch.deleted:
+                provider.delete_files(batch)
+                shard.save(batch.but(deleted=True))
+                done += 1
+    return done
+
+
+def _shard_for_provider(shard: ShardFolder, batch: Batch) -> Shard:
+    """The shard as a provider sees it."""
+    spec = shard.job.spec
+    left_out = {rejection.custom_id for rejection in batch.rejected}
+    return Shard(
+        tag=batch.tag,
+        endpoint=spec.endpoint,
+        url=spec.url,
+        model=model_of(shard),
+        requests=shard.request_count - len(left_out),
+        open=lambda: _open_without(shard, left_out),
+        metadata=_metadata(shard, spec),
+    )
+
+
+def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
+    return {
+        "frameenrich_job": shard.job.id,
+        "frameenrich_name": spec.name[:200],
+        "frameenrich_shard": f"round {shard.round}, shard {shard.number}",
+    }
+
+
+def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
+    """The requests file, or a temporary one without the requests that were refused."""
+    if not left_out:
+        return shard.open_requests()
+    kept: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with shard.open_requests() as lines:
+        kept.writelines(line for custom_id, line in request_ids(lines) if custom_id not in left_out)
+    kept.seek(0)
+    return kept  # type: ignore[no-any-return]
+
+
+@dataclass
+class _StoreShardWriter:
+    """A provider's desk, which is the shard's files."""
+
+    shard: ShardFolder
+    progress: Progress | None = None
+    _file: IO[bytes] | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what was appended is on disk, or was told of
+                self._file.close()
+
+    def record(self, batch: Batch) -> Batch:
+        self.shard.save(batch)
+        return batch
+
+    def answered(self) -> set[str]:
+        lines = map(read_response, split_lines(self.shard.read_responses()))
+        return {response.custom_id for response in lines if response is not None}
+
+    def append(self, *lines: bytes) -> None:
+        if self._file is None:
+            self._file = self.shard.open_appending()
+        try:
+            self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
+            sync(self._file)
+        except OSError as error:
+            raise StoreError(
+                f"The answers cannot be written to {self.shard.responses_path}: {error.strerror}.",
+                "Make room there, then call again: the job goes on from here.",
+            ) from None
+        if self.progress is not None:
+            for _ in lines:
+                self.progress()

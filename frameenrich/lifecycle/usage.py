@@ -1,0 +1,309 @@
+"""What jobs cost: estimated before anything is sent, held to a cap, and read out of responses.
+
+What was spent is always what the responses say, of every round and every line: flagged answers
+are paid for, too. What runs counts as much as it can still cost. Only reads the store.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.answers.judge import read_response
+from frameenrich.answers.result_table import Positions
+from frameenrich.jsonl import split_lines
+from frameenrich.lifecycle.results import JobResults
+from frameenrich.model import Json
+from frameenrich.pricing.money import Budget, show_usd
+from frameenrich.pricing.prices import FREE, Price, Prices, rate_of, rates_of_answer
+from frameenrich.store.folder import JobFolder, ShardFolder, model_of
+
+
+def prices_of(folder: JobFolder, budget: Budget) -> Prices:
+    """The prices that a job goes by: this call's before the folder's."""
+    return {**folder.spec.prices, **budget.prices}
+
+
+# --- after ----------------------------------------------------------------------------------------
+
+
+class _Cached(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Tokens(msgspec.Struct):
+    prompt_tokens: int | None = None
+    input_tokens: int | None = None
+    completion_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Cached | None = None
+    input_tokens_details: _Cached | None = None
+
+
+class _Body(msgspec.Struct):
+    usage: _Tokens | None = None
+    model: str | None = None
+
+
+class _Reply(msgspec.Struct):
+    body: _Body | None = None
+
+
+class _Line(msgspec.Struct):
+    custom_id: str
+    response: _Reply | None = None
+
+
+_UNUSUAL = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Billed:
+    """A response line that says what it took."""
+
+    custom_id: str
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
+    """A shard's lines that were paid for in this job, each request once."""
+    if shard.batch.reused_from:
+        return
+    seen: set[str] = set()
+    for line in split_lines(shard.read_responses()):
+        found = _read(line)
+        if found is not None and found.custom_id not in seen:
+            seen.add(found.custom_id)
+            yield found
+
+
+def _read(line: bytes) -> _Billed | None:
+    try:
+        read = msgspec.json.decode(line, type=_Line)
+        body = None if read.response is None else read.response.body
+        custom_id = read.custom_id
+    except _UNUSUAL:  # of another form, or broken: slowly, with all that can be met
+        response = read_response(line)
+        if response is None:
+            return None
+        body, custom_id = _loosely(response.body), response.custom_id
+    if body is None or body.usage is None:
+        return None
+    used = body.usage
+    details = used.prompt_tokens_details or used.input_tokens_details or _Cached()
+    return _Billed(
+        custom_id,
+        body.model or "",
+        used.prompt_tokens or used.input_tokens or 0,
+        details.cached_tokens or 0,
+        used.completion_tokens or used.output_tokens or 0,
+    )
+
+
+def _loosely(body: Json) -> _Body | None:
+    try:
+        return msgspec.convert(body, _Body, strict=False)
+    except _UNUSUAL:
+        return None
+
+
+@dataclass
+class _CostTable:
+    """What a job's lines cost, each at its own model's price."""
+
+    folder: JobFolder
+    prices: Prices
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[str, str], Price | None] = {}
+
+    def price(self, asked: str, answered: str) -> Price | None:
+        """What an answer is paid by; None where that is not known."""
+        if (asked, answered) not in self._known:
+            spec, rate = self.folder.spec, rate_of(self.folder.spec)
+            rates = rates_of_answer(asked, answered, self.prices, spec.provider)
+            price = FREE if rate == "free" else None if rates is None else rates.at(rate)
+            self._known[asked, answered] = price
+        return self._known[asked, answered]
+
+    def usd(self, asked: str, line: _Billed) -> float:
+        """What a line cost; NaN where its price is not known."""
+        price = self.price(asked, line.model or asked)
+        if price is None:
+            return math.nan
+        return price.usd(line.prompt_tokens, line.completion_tokens, line.cached_tokens)
+
+
+def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
+    """What a job's responses took, by round and model."""
+    till, reused = _CostTable(folder, prices), 0
+    sums: dict[tuple[int, str], list[float]] = {}
+    for shard in folder.all_shards():
+        reused += (shard.batch.total or 0) if shard.batch.reused_from else 0
+        asked = model_of(shard)
+        for line in billed_lines(shard):
+            own = sums.setdefault((shard.round, line.model or asked), [0, 0, 0, 0, 0.0])
+            tokens = (line.prompt_tokens, line.cached_tokens, line.completion_tokens)
+            for i, amount in enumerate((1, *tokens, till.usd(asked, line))):
+                own[i] += amount
+    table = pd.DataFrame(
+        [[*key, *own] for key, own in sorted(sums.items())], columns=list(_USAGE_TYPES)
+    )
+    return JobUsage(table.astype(_USAGE_TYPES), reused)
+
+
+_USAGE_TYPES = {
+    "round": "Int64",
+    "model": "string",
+    "requests": "Int64",
+    "prompt_tokens": "Int64",
+    "cached_tokens": "Int64",
+    "completion_tokens": "Int64",
+    "cost_usd": "Float64",
+}
+
+
+def row_costs(
+    folder: JobFolder,
+    prices: Prices,
+    found: JobResults,
+    positions: Positions,
+    shares: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float64]:
+    """What each row of a frame cost, USD; NaN where a price is not known or there is no request.
+
+    A row's cost is that of all its requests in this job, of every round; rows that share a
+    request share its cost in equal parts. So the costs of all the job's rows add up to
+    `JobUsage.usd`. An answer that was reused cost nothing.
+
+    Parameters
+    ----------
+    folder, prices, found : JobFolder, Prices, Gathered
+        The job, its prices, and what was gathered of it.
+    positions : int64 array
+        Where the frame's rows are in what was gathered; -1 for rows that the job never saw.
+    shares : int64 array, optional
+        How many rows of the job share each line's request, where not all lines were gathered.
+    """
+    cost = _cost_by_slot(folder, prices, found)
+    if shares is None:
+        shares = np.bincount(found.slots[found.slots >= 0], minlength=len(cost))
+    cost[: len(shares)] /= np.maximum(shares, 1)
+    slots = found.at(positions)
+    return np.where(slots >= 0, cost[slots], math.nan)
+
+
+def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.NDArray[np.float64]:
+    """What each request of round 0 cost, with its later rounds."""
+    till, cost = _CostTable(folder, prices), np.zeros(found.tally.slots)
+    for round_ in range(folder.rounds()):
+        for shard, ids, slots in _requests_by_shard(folder, found, round_):
+            asked = model_of(shard)
+            lines = [(line.custom_id, till.usd(asked, line)) for line in billed_lines(shard)]
+            billed = pa.array([custom_id for custom_id, _ in lines], pa.string())
+            places = np.asarray(pc.index_in(billed, value_set=ids).fill_null(-1))
+            own = places >= 0
+            np.add.at(cost, slots[places[own]], np.array([usd for _, usd in lines])[own])
+    return cost
+
+
+def _requests_by_shard(
+    folder: JobFolder, found: JobResults, round_: int
+) -> Iterator[tuple[ShardFolder, pa.Array, Positions]]:
+    """Each shard of a round with its custom_ids and the slots that they answer."""
+    ids, numbers, slots = found.custom_ids, found.shards, found.slots
+    if round_:
+        table, slots = found.asked_again(folder, round_)
+        ids, numbers = table["custom_id"], table["shard"].to_numpy()
+    for shard in folder.shards(round_):
+        places = np.flatnonzero(numbers == shard.number)
+        if len(places):
+            yield shard, ids.take(pa.array(places)), slots[places]
+
+
+@dataclass(frozen=True, eq=False)
+class JobUsage:
+    """What a job has taken so far, by the responses that came; see `Job.usage`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each round and model: ``round``, ``model``, ``requests`` (those with an answer
+        that tells its tokens), ``prompt_tokens``, ``cached_tokens`` (of the prompt tokens),
+        ``completion_tokens`` and ``cost_usd`` (``<NA>`` where the model's price is not known).
+    reused : int
+        Requests whose answers the store had already; they cost nothing here and are not in the
+        table.
+    """
+
+    table: pd.DataFrame
+    reused: int = 0
+
+    def _total(self, name: str) -> int:
+        return int(self.table[name].sum())
+
+    @property
+    def requests(self) -> int:
+        """Requests that were answered and paid for."""
+        return self._total("requests")
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens read, cached ones too."""
+        return self._total("prompt_tokens")
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt tokens, those that were cheaper."""
+        return self._total("cached_tokens")
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens written."""
+        return self._total("completion_tokens")
+
+    @property
+    def usd(self) -> float | None:
+        """What all of it cost; None where the price of one of the models is not known."""
+        costs = self.table["cost_usd"]
+        return None if costs.isna().any() else float(costs.sum())
+
+    def __str__(self) -> str:
+        reused = f"; {self.reused:,} answers reused for nothing" if self.reused else ""
+        return (
+            f"{self.requests:,} requests, {self.prompt_tokens:,} prompt tokens "
+            f"({self.cached_tokens:,} cached), {self.completion_tokens:,} completion tokens, "
+            f"{show_usd(self.usd)}{reused}"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.table.to_string(index=False)}\ntotal: {self}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.table.to_html(index=False)}<div>total: {html.escape(str(self))}</div>"
+
+
+def with_costs(
+    columns: dict[str, pd.Series], costs: npt.NDArray[np.float64], name: str
+) -> dict[str, pd.Series]:
+    """The columns of ``usage=True`` with ``<name>_cost_usd`` behind the tokens."""
+    import pandas as pd  # noqa: PLC0415 - this module is imported where no frame is
+
+    found: dict[str, pd.Series] = {}
+    for column, series in columns.items():
+        found[column] = series
+        if column == f"{name}_completion_tokens":
+            found[f"{name}_cost_usd"] = pd.Series(costs).astype("Float64")
+    return found

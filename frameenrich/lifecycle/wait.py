@@ -1,0 +1,242 @@
+"""Driving a job: one step after another, until all is settled or the time is up.
+
+What a step is stands in `lifecycle.step`; here are the pauses, the deadline and the bar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from frameenrich.errors import ProviderError, WaitTimeoutError
+from frameenrich.jsonl import split_lines
+from frameenrich.lifecycle.step import refresh, settled, step_job
+from frameenrich.model import TERMINAL, Batch
+from frameenrich.providers.protocol import Provider, RetryDeadline, patience
+from frameenrich.store.folder import JobFolder, ShardFolder
+
+_FIRST_POLL_SECONDS = 0.5
+
+
+_LONGEST_POLL_SECONDS = 60.0
+
+
+_POLL_GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How far a job is, by what its batches say; counts are for orientation only.
+
+    ``shards`` pairs each batch's status with its age in seconds (None where it is not sent yet).
+    """
+
+    id: str
+    ended: bool
+    requests: int
+    completed: int
+    failed: int
+    shards: tuple[tuple[str, float | None], ...]
+
+    def __str__(self) -> str:
+        words = ", ".join(sorted({_aged(*shard) for shard in self.shards}))
+        done = self.completed + self.failed
+        return f"{self.id}: {words}; {done:,} of {self.requests:,} requests done"
+
+
+def _aged(status: str, age: float | None) -> str:
+    """A status that is not the last one with how long ago its batch was made."""
+    if status in TERMINAL or age is None:
+        return status
+    hours, minutes = divmod(int(age) // 60, 60)
+    return f"{status} for {hours} h {minutes:02d} min"
+
+
+def aged_now(batch: Batch) -> str:
+    """A batch's status, with its age while it runs."""
+    return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to give up waiting; never, as it stands here."""
+
+    seconds: float = np.inf
+    at: float = np.inf
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """So many seconds from now; None is never."""
+        return cls() if seconds is None else cls(seconds, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return self.at - time.monotonic()
+
+
+def status(folder: JobFolder, provider: Provider | None) -> JobStatus:
+    """How far a job is; asks the provider about what runs, where one is given."""
+    if provider is not None:
+        refresh(folder, provider)
+    batches = [shard.batch for shard in folder.all_shards()]
+    now = time.time()
+    return JobStatus(
+        id=folder.id,
+        ended=all(batch.ended for batch in batches),
+        requests=sum(b.total or 0 for b in batches) or _requests(folder.all_shards()),
+        completed=sum(b.completed or 0 for b in batches),
+        failed=sum(b.failed or 0 for b in batches),
+        shards=tuple((b.status, now - b.created_at if b.created_at else None) for b in batches),
+    )
+
+
+def send(folder: JobFolder, provider: Provider) -> None:
+    """Send what is not sent yet; a provider that answers in this process answers all."""
+    if settled(folder):
+        return
+    if not provider.blocking:
+        step(folder, provider)
+        return
+    with _bar(folder) as bar:
+        step(folder, provider, bar)
+
+
+def step(folder: JobFolder, provider: Provider, bar: Any = None) -> bool:
+    """Do what can be done for a job now; True when nothing more will come."""
+    before = _counted(folder)
+    done = step_job(
+        folder,
+        provider,
+        max_enqueued_tokens=folder.spec.max_enqueued_tokens,
+        progress=None if bar is None else bar.update,
+    )
+    if bar is not None and not provider.blocking:
+        bar.update(_counted(folder) - before)
+    return done
+
+
+def wait(
+    folder: JobFolder, provider: Provider, deadline: Deadline, poll_seconds: float | None
+) -> None:
+    """Go on until every batch has ended and its answers are on disk.
+
+    Raises
+    ------
+    WaitTimeoutError
+        The time was up; the job goes on at the provider.
+    """
+    with _bar(folder) as bar:
+        for pause in _steps(folder, provider, bar, deadline, poll_seconds):
+            time.sleep(pause)
+
+
+async def wait_async(
+    folder: JobFolder, provider: Provider, deadline: Deadline, poll_seconds: float | None
+) -> None:
+    """As `wait`, in a running event loop: steps in a thread, pauses in the loop.
+
+    Cancelled, a step that runs is told to try nothing again, and to ask nothing more where it
+    answers in this process; what came by then is on disk.
+    """
+    given = RetryDeadline()
+    with _bar(folder) as bar:
+        steps_left = _steps(folder, provider, bar, deadline, poll_seconds, given)
+        try:
+            while True:
+                pause = await asyncio.to_thread(next, steps_left, None)
+                if pause is None:
+                    return
+                await asyncio.sleep(pause)
+        finally:
+            given.end()
+
+
+def _steps(
+    folder: JobFolder,
+    provider: Provider,
+    bar: Any,
+    deadline: Deadline,
+    poll_seconds: float | None,
+    given: RetryDeadline | None = None,
+) -> Iterator[float]:
+    """Step after step until nothing more will come; yields the seconds to pause in between."""
+    pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
+    while not _patient_step(folder, provider, bar, deadline, given):
+        if deadline.left <= 0:
+            raise _timed_out(folder, provider, deadline.seconds)
+        yield min(pause, deadline.left)
+        if poll_seconds is None:
+            pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
+
+
+def _patient_step(
+    folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline, given: RetryDeadline | None
+) -> bool:
+    """A step in which the provider tries again no longer than the deadline lets it."""
+    with patience(deadline.left, given):
+        try:
+            return step(folder, provider, bar)
+        except ProviderError as error:
+            if not (error.impatient and getattr(error, "passing", False)):
+                raise
+            raise _timed_out(folder, provider, deadline.seconds) from error
+
+
+def _timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
+    statuses = sorted({shard.batch.status for shard in folder.all_shards()})
+    return WaitTimeoutError(
+        f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
+        "What was answered is on disk: call again and the rest is asked."
+        if provider.blocking
+        else "It goes on at the provider: collect() later, also in another session.",
+        job_id=folder.id,
+    )
+
+
+def _bar(folder: JobFolder) -> Any:
+    shards = [shard for shard in folder.all_shards() if not shard.batch.settled]
+    return progress_bar(_requests(shards), sum(map(_done, shards)), folder.spec.name)
+
+
+def _requests(shards: list[ShardFolder]) -> int:
+    return sum(shard.request_count for shard in shards)
+
+
+def _counted(folder: JobFolder) -> int:
+    """How many requests the provider counts as done; for a bar only."""
+    batches = [shard.batch for shard in folder.all_shards()]
+    return sum((batch.completed or 0) + (batch.failed or 0) for batch in batches)
+
+
+def _done(shard: ShardFolder) -> int:
+    """How many requests of a shard are done: what the provider counted, or the lines here."""
+    counted = (shard.batch.completed or 0) + (shard.batch.failed or 0)
+    return counted or sum(1 for _ in split_lines(shard.read_responses()))
+
+
+# Without a rate: a batch's counts come in jumps. The blank at the end parts the bar from a "^C".
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} requests [{elapsed}<{remaining}] "
+
+
+def progress_bar(total: int, done: int, description: str) -> Any:
+    """A tqdm bar over requests; shows nothing where nobody is looking (no TTY, no notebook)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns where ipywidgets is absent, then falls back
+        from tqdm.auto import tqdm  # noqa: PLC0415 - not needed at import
+
+    shown = total > 0 and (sys.stderr.isatty() or _in_notebook())
+    return tqdm(total=total, initial=done, desc=description, bar_format=_FORMAT, disable=not shown)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})

@@ -1,0 +1,1 @@
+"""From options and rows to a job folder. Nothing here sends anything."""

@@ -1,0 +1,361 @@
+"""From wishes to a plan: the checks of `submit` that need no row, and the spec they make."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from frameenrich.answers.column_names import check_columns
+from frameenrich.answers.confidence import confidence_params
+from frameenrich.answers.output import Output
+from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError
+from frameenrich.model import (
+    MAX_IMAGE_BYTES,
+    ImageDetail,
+    JobSpec,
+    Json,
+    OnNull,
+    OutputKind,
+    OutputSpec,
+    Pace,
+)
+from frameenrich.prepare.params import check_params
+from frameenrich.pricing.money import check_max_cost
+from frameenrich.pricing.prices import PricesLike, check_prices
+from frameenrich.providers.protocol import Provider
+from frameenrich.rendering.body import request_body, strict_schema
+from frameenrich.rendering.prompt import Prompt, prompt_of
+from frameenrich.rendering.template_source import Template, read_template
+
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+)
+
+
+_WITH_IMAGES = ENDPOINTS[:2]
+
+
+_ONE_TEXT = ENDPOINTS[2:]
+
+
+_DATA_KINDS: Mapping[str, OutputKind] = {
+    "/v1/embeddings": "embedding",
+    "/v1/moderations": "moderation",
+}
+
+
+_MAX_NAME = 80
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A spec with what is needed to render it; what `preview`, `estimate` and `submit` share."""
+
+    spec: JobSpec
+    output: Output
+
+    @property
+    def prompt(self) -> Prompt:
+        """The compiled templates."""
+        return prompt_of(self.spec)
+
+
+def ready_plan(
+    output: Output,
+    *,
+    models: Iterable[str],
+    url: str,
+    provider: str,
+    endpoint: str,
+    name: str,
+    prefix: str,
+    max_enqueued_tokens: int | None,
+    max_cost: float | None,
+    prices: PricesLike | None,
+) -> Plan:
+    """The plan of requests that came ready: where they go, and how their answers are read.
+
+    Raises
+    ------
+    InputError
+        One of the wishes cannot be used; the message says which and why.
+    """
+    _check_name(name)
+    _check_queue(max_enqueued_tokens)
+    output = _endpoint_output(endpoint, output, {})
+    spec = JobSpec(
+        name=name,
+        model=", ".join(sorted(models)),
+        messages=(),
+        endpoint=endpoint,
+        url=url,
+        provider=provider,
+        output=output.spec,
+        key=("custom_id",),
+        prefix=prefix,
+        max_enqueued_tokens=max_enqueued_tokens,
+        max_cost=check_max_cost(max_cost),
+        prices=check_prices(prices),
+    )
+    check_columns(spec, output)
+    return Plan(spec, output)
+
+
+def make_plan(
+    template: Template,
+    model: str,
+    output: Output,
+    *,
+    url: str,
+    provider: str,
+    system: str | None = None,
+    name: str = "llmbatch",
+    key: str | Sequence[str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    endpoint: str = "/v1/chat/completions",
+    on_null: str = "raise",
+    prefix: str = "",
+    max_enqueued_tokens: int | None = None,
+    max_cost: float | None = None,
+    prices: PricesLike | None = None,
+    max_in_flight: int | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    pilot: bool = False,
+    logprobs: bool = False,
+    image: str | Sequence[str] | None = None,
+    image_root: str | os.PathLike[str] = ".",
+    image_detail: ImageDetail | None = None,
+    image_max_pixels: int | None = None,
+    image_max_bytes: int = MAX_IMAGE_BYTES,
+) -> Plan:
+    """Check every wish that needs no frame, and put them together.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be used; the message says which and why.
+    """
+    _check_name(name)
+    check_model(model)
+    _check_queue(max_enqueued_tokens)
+    if on_null not in get_args(OnNull):
+        raise ParameterError(
+            f"on_null={on_null!r} is not known.", "Use 'raise', 'empty' or 'skip'."
+        )
+    if endpoint not in ENDPOINTS:
+        raise ParameterError(
+            f"endpoint={endpoint!r} is not one this version answers for.",
+            f"Use one of: {', '.join(ENDPOINTS)}.",
+        )
+    output = _endpoint_output(endpoint, output, params or {})
+    if logprobs:
+        if output.spec.kind != "labels":
+            raise ParameterError(
+                "logprobs=True tells how sure a label is, and there are no labels=.",
+                "Give labels=, or ask for logprobs in params=.",
+            )
+        params = confidence_params(endpoint, params or {})
+    messages, sources = read_template(template, system)
+    columns = _image_columns(image, image_detail, image_max_pixels, image_max_bytes)
+    spec = JobSpec(
+        name=name,
+        model=model,
+        messages=messages,
+        endpoint=endpoint,
+        url=url,
+        provider=provider,
+        params=check_params(params or {}, endpoint, output.spec),
+        output=output.spec,
+        key=key_parts(key),
+        prefix=prefix,
+        on_null=cast("OnNull", on_null),
+        sources=sources,
+        max_enqueued_tokens=max_enqueued_tokens,
+        max_cost=check_max_cost(max_cost),
+        prices=check_prices(prices),
+        pace=_pace(max_in_flight, requests_per_minute, tokens_per_minute),
+        pilot=pilot,
+        image=columns,
+        image_root=os.fspath(image_root),
+        image_detail=image_detail,
+        image_max_pixels=image_max_pixels,
+        image_max_bytes=image_max_bytes,
+    )
+    _check_messages(spec)
+    check_columns(spec, output)
+    warn_unless_strict(output.spec)
+    return Plan(spec, output)
+
+
+def _pace(in_flight: int | None, requests: int | None, tokens: int | None) -> Pace | None:
+    if in_flight is None and requests is None and tokens is None:
+        return None
+    return Pace(Pace().max_in_flight if in_flight is None else in_flight, requests, tokens)
+
+
+def _endpoint_output(endpoint: str, output: Output, params: Mapping[str, Any]) -> Output:
+    """What an endpoint that answers with data gives; the others as they were."""
+    kind = _DATA_KINDS.get(endpoint)
+    if kind is None:
+        return output
+    if output.spec.kind != "text":
+        given = "a vector" if kind == "embedding" else "a verdict"
+        raise OutputError(
+            f"endpoint={endpoint!r} answers with {given}, which has one form.",
+            "Leave out labels=, response_model= and parser=, or use '/v1/chat/completions'.",
+        )
+    return Output(OutputSpec(kind, dimensions=_dimensions(params) if kind == "embedding" else None))
+
+
+def _dimensions(params: Mapping[str, Any]) -> int | None:
+    dimensions = params.get("dimensions")
+    if dimensions is None:
+        return None
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
+        raise ParameterError(
+            f"dimensions={dimensions!r} is no length of a vector.", "Give a whole number above 0."
+        )
+    return dimensions
+
+
+def _image_columns(
+    image: str | Sequence[str] | None, detail: str | None, max_pixels: int | None, max_bytes: int
+) -> tuple[str, ...]:
+    columns = () if image is None else _names(image)
+    if columns is None or (image is not None and not columns):
+        raise ParameterError(
+            f"image={image!r} names no column.", "Give the name of a column, or a list of names."
+        )
+    if detail is not None and detail not in get_args(ImageDetail):
+        raise ParameterError(
+            f"image_detail={detail!r} is not known.", "Use 'low', 'high' or 'auto'."
+        )
+    for name, limit in (("image_max_pixels", max_pixels), ("image_max_bytes", max_bytes)):
+        if limit is not None and limit < 1:
+            raise ParameterError(f"{name}={limit} lets no image through.", "Give 1 or more.")
+    if not columns and (detail is not None or max_pixels is not None):
+        raise ParameterError(
+            "image_detail= or image_max_pixels= is given, and image= is not.",
+            "Name the column with the images: image='photo'.",
+        )
+    return columns
+
+
+def _check_messages(spec: JobSpec) -> None:
+    """Refuse messages that the endpoint has no room for."""
+    endpoint = spec.endpoint
+    if endpoint in _ONE_TEXT and (len(spec.messages) > 1 or spec.output.schema):
+        raise ParameterError(
+            f"endpoint={endpoint!r} takes one text"
+            + (" and gives plain text." if endpoint == "/v1/completions" else "."),
+            "Leave out system=, labels= and response_model=, or use '/v1/chat/completions'.",
+        )
+    if spec.image and endpoint not in _WITH_IMAGES:
+        raise ParameterError(
+            f"endpoint={endpoint!r} takes no images.", f"Use one of: {', '.join(_WITH_IMAGES)}."
+        )
+    if spec.image and not any(message.role == "user" for message in spec.messages):
+        raise ParameterError(
+            "image= needs a message of the role 'user' to put the images in.",
+            'Add {"role": "user", "content": "..."} to the template.',
+        )
+
+
+def check_model(model: object) -> None:
+    """Refuse what names no model.
+
+    Raises
+    ------
+    ParameterError
+        It is empty, or no text.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise ParameterError("model= is empty.", "Name a model, such as 'gpt-4o-mini'.")
+
+
+def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The columns that ``key=`` names; None for the index."""
+    if key is None:
+        return None
+    names = _names(key)
+    if not names:
+        raise ParameterError(
+            f"key={key!r} names no column." if key else "key= names no column.",
+            "Name one or more, as texts, or leave key= out to use the index.",
+        )
+    return names
+
+
+def _names(columns: Any) -> tuple[str, ...] | None:
+    """The columns that were named by one text or several; None where that is none of both."""
+    if isinstance(columns, str):
+        return (columns,)
+    if not isinstance(columns, Iterable):
+        return None
+    names = tuple(columns)
+    return names if all(isinstance(name, str) for name in names) else None
+
+
+def warn_unless_strict(output: OutputSpec) -> None:
+    """Say it where the provider cannot be held to the schema; answers are validated all the same.
+
+    Warns
+    -----
+    FrameEnrichWarning
+        The schema has a part that strict structured output does not take.
+    """
+    if output.schema is not None and not strict_schema(output.schema)[1]:
+        warnings.warn(
+            "response_model= has a part that strict output does not take (a free-form object, a "
+            "tuple, allOf or the like), so the model is asked for it but not held to it; answers "
+            "that do not fit are flagged.",
+            FrameEnrichWarning,
+            stacklevel=5,  # the user's own line
+        )
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME:
+        raise ParameterError(
+            f"name={name!r} cannot name a column.", f"Give 1 to {_MAX_NAME} characters."
+        )
+    if not name.isprintable():
+        raise ParameterError(
+            f"name={name!r} holds control characters.", "Use printable characters only."
+        )
+
+
+def _check_queue(max_enqueued_tokens: int | None) -> None:
+    if max_enqueued_tokens is not None and max_enqueued_tokens < 1:
+        raise ParameterError(
+            f"max_enqueued_tokens={max_enqueued_tokens} lets nothing through.",
+            "Give the model's limit of enqueued prompt tokens, or leave it out.",
+        )
+
+
+def check_request(
+    provider: Provider, spec: JobSpec, params: Mapping[str, Json] | None = None
+) -> None:
+    """Have a provider refuse what its API cannot carry, before anything is written or sent.
+
+    Raises
+    ------
+    ParameterError
+        The job's requests, with `params` in place of their own, are none for it.
+    """
+    check = getattr(provider, "check", None)
+    if check is not None:
+        image = ("data:image/png;base64,",) if spec.image else ()
+        if spec.messages:
+            body = request_body(spec, [""] * len(spec.messages), image)
+        else:  # the requests came ready, and were checked as they are
+            body = {"model": spec.models[0], "messages": [{"role": "user", "content": ""}]}
+        check({**body, **(params or {})})

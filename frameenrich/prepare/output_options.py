@@ -1,0 +1,315 @@
+"""From what the user asked an answer to be to an `Output`: labels, a model, a schema, a parser."""
+
+from __future__ import annotations
+
+import enum
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from numbers import Number
+from typing import Any
+
+from frameenrich.answers.output import LABEL, Field, Output, Parser
+from frameenrich.answers.schema import normalize_label, resolved, without_null
+from frameenrich.errors import OutputError
+from frameenrich.model import Json, OutputSpec
+from frameenrich.text import is_encodable, shortened
+
+
+def output_from_options(
+    labels: Any = None, response_model: Any = None, parser: Parser | None = None
+) -> Output:
+    """The output that the user asked for; plain text where nothing was.
+
+    Raises
+    ------
+    OutputError
+        More than one was given, or the one given cannot be used.
+    """
+    given = [
+        name
+        for name, value in (
+            ("labels", labels),
+            ("response_model", response_model),
+            ("parser", parser),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise OutputError(
+            f"Both {given[0]} and {given[1]} were given.",
+            "Give one of them: an answer has one form.",
+        )
+    if labels is not None:
+        return Output(labels_spec(labels))
+    if response_model is not None:
+        return _model_output(response_model)
+    if parser is not None:
+        if not callable(parser):
+            raise OutputError(
+                "The parser is not callable.", "Give a function str -> dict or value."
+            )
+        return Output(OutputSpec("parser"), parser=parser)
+    return Output(OutputSpec())
+
+
+def labels_spec(labels: Any) -> OutputSpec:
+    """The spec of an answer that is one of `labels` (a list, or an Enum class)."""
+    if isinstance(labels, type) and issubclass(labels, enum.Enum):
+        labels = list(labels)
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise OutputError(
+            f"labels= is a {type(labels).__name__}.", "Give a list of texts, or an Enum class."
+        )
+    values = [label.value if isinstance(label, enum.Enum) else label for label in labels]
+    texts = [str(value) for value in values if isinstance(value, (str, Number)) and value == value]  # noqa: PLR0124 - NaN
+    if len(texts) < len(values):
+        raise OutputError("labels= holds a null or what is no text.", "Give a list of texts.")
+    _check_labels(texts)
+    return OutputSpec(
+        "labels",
+        {
+            "type": "object",
+            "properties": {LABEL: {"type": "string", "enum": texts}},
+            "required": [LABEL],
+            "additionalProperties": False,
+        },
+    )
+
+
+def _check_labels(texts: Sequence[str]) -> None:
+    if len(texts) < 2:  # noqa: PLR2004 - a choice has two sides
+        raise OutputError(
+            f"labels= holds {len(texts)} label(s).", "Give at least two to choose from."
+        )
+    for text in texts:
+        if not is_encodable(text):
+            raise OutputError(
+                f"The label {text!a} cannot be written as UTF-8.", "Mend it; nothing was sent."
+            )
+    if any(not text.strip() for text in texts):
+        raise OutputError("labels= holds an empty label.", "Remove it or give it a name.")
+    if len({normalize_label(text) for text in texts}) < len(texts):
+        repeated = next(
+            t for i, t in enumerate(texts) if normalize_label(t) in map(normalize_label, texts[:i])
+        )
+        raise OutputError(
+            f"The label {repeated!r} stands twice in labels= (case and spacing do not count).",
+            "Keep one of them.",
+        )
+
+
+def _model_output(wish: Any) -> Output:
+    from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
+    from pydantic import Field as PydanticField  # noqa: PLC0415
+    from pydantic_core import SchemaError  # noqa: PLC0415 - comes with pydantic
+
+    if isinstance(wish, type) and issubclass(wish, BaseModel) and wish is not BaseModel:
+        model: Any = wish
+    elif isinstance(wish, Mapping) and _is_json_schema(wish):
+        return Output(OutputSpec("schema", _checked_schema(dict(wish))))
+    elif isinstance(wish, Mapping) and wish:
+        try:
+            members: dict[str, Any] = {  # by alias: a column may be called as no attribute can
+                f"field_{i}": (v, PydanticField(alias=str(k)))
+                for i, (k, v) in enumerate(wish.items())
+            }
+            model = create_model("Answer", **members)
+        except (TypeError, NameError, SyntaxError, PydanticUserError, SchemaError) as error:
+            raise _unusable(error) from error
+    else:
+        raise OutputError(
+            f"response_model= is {shortened(repr(wish))}.",
+            "Give a pydantic model class, a JSON Schema, or a dict of field names and types.",
+        )
+    try:
+        schema = model.model_json_schema(schema_generator=_schema_generator())
+        written = model.model_json_schema(
+            mode="serialization", schema_generator=_schema_generator()
+        )
+    except (PydanticUserError, ValueError) as error:
+        raise _unusable(error) from error
+    lost = sorted(set(schema.get("properties", ())) - set(written.get("properties", ())))
+    if lost and "properties" in written:
+        raise OutputError(
+            f"response_model= reads {lost[0]!r} under one name and writes it under another.",
+            "Use alias= instead of validation_alias= or serialization_alias=.",
+        )
+    checked = _checked_schema(schema)
+    _check_written(checked, written)
+    return Output(OutputSpec("schema", checked), model=model)
+
+
+def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:
+    """Refuse a class whose serializers write what the columns, made of what it reads, cannot hold.
+
+    Texts are let through where the text decides: a date written as ISO text, say.
+    """
+    if _hides(read):
+        raise OutputError(
+            "response_model= holds a secret (SecretStr, SecretBytes), which is written as stars.",
+            "Use str or bytes: the answer is in the store as it came anyway.",
+        )
+    form = resolved(written, written)
+    if form.get("type", "object") != "object":
+        raise OutputError(
+            f"response_model= is written as {form['type']}, not as an object (model_serializer).",
+            "Remove the serializer: each field becomes a column.",
+        )
+    fields = Output(OutputSpec("schema", read)).fields
+    for name, reads, writes in _misfits(fields, form, written):
+        raise OutputError(
+            f"response_model= reads {name!r} as {reads} and its serializer writes {writes}.",
+            "Remove the serializer, or let it write what the field's type says.",
+        )
+
+
+def _hides(node: Json) -> bool:
+    """Whether a part of a schema is of a secret, however deep."""
+    if isinstance(node, list):
+        return any(map(_hides, node))
+    if not isinstance(node, Mapping):
+        return False
+    secret = node.get("format") == "password" and node.get("writeOnly") is True
+    return secret or any(map(_hides, node.values()))
+
+
+_TEXTS = ("string", "category", "date", "datetime")
+
+
+_WRITABLE: Mapping[str, Sequence[str]] = {
+    "integer": ["integer"],
+    "number": ["number", "integer", *_TEXTS],
+    "boolean": ["boolean"],
+    "date": _TEXTS,
+    "datetime": _TEXTS,
+    "category": _TEXTS,
+}
+"""What may be written of a field of each kind; texts and objects hold anything."""
+
+
+def _misfits(
+    fields: Sequence[Field], form: Mapping[str, Json], root: Mapping[str, Json], path: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """The fields whose columns cannot hold what is written: name, kind read and kind written."""
+    nodes = form.get("properties", {})
+    for field in fields:
+        node = without_null(nodes.get(field.name), root)
+        if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
+            continue  # it does not say
+        alone = {**root, "properties": {field.name: node}}
+        kind = Output(OutputSpec("schema", alone)).fields[0].kind
+        if node.get("type") == "null" and field.kind != "object":
+            yield path + field.name, field.kind, "null"
+        elif kind not in _WRITABLE.get(field.kind, [kind]) or (field.inner and kind != "object"):
+            yield path + field.name, field.kind, kind
+        elif field.inner:
+            yield from _misfits(field.inner, node, root, f"{path}{field.name}.")
+
+
+@cache
+def _schema_generator() -> Any:
+    from decimal import Decimal  # noqa: PLC0415 - as pydantic, only where a class is given
+
+    from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415
+
+    class Numbers(GenerateJsonSchema):
+        """Asks for a Decimal as a number; pydantic's own pattern for texts is refused by APIs."""
+
+        def decimal_schema(self, schema: Any) -> dict[str, Any]:
+            plain = {k: float(v) if isinstance(v, Decimal) else v for k, v in schema.items()}
+            return self.float_schema(typing.cast("Any", plain))
+
+    return Numbers
+
+
+def _unusable(error: Exception) -> OutputError:
+    first_line = str(error).partition("\n")[0]
+    return OutputError(
+        f"response_model= cannot be made a JSON Schema: {first_line}.",
+        "Use field types that JSON can carry.",
+    )
+
+
+def _is_json_schema(wish: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(wish.get("properties"), Mapping)
+        or isinstance(wish.get("type"), str)
+        or "$schema" in wish
+        or "$ref" in wish
+    )
+
+
+def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
+    import jsonschema_rs  # noqa: PLC0415 - only where a schema is given
+
+    schema = resolved(schema, schema) | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
+    if schema.get("type") != "object" or not schema.get("properties"):
+        raise OutputError(
+            "The JSON Schema of response_model= is not an object with properties.",
+            'Give {"type": "object", "properties": {...}}: each property becomes a column.',
+        )
+    faults = [*_schema_faults(schema), *_odd_texts(schema)]
+    try:
+        if not faults:
+            jsonschema_rs.validator_for(schema)
+    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        faults.append(str(error).partition("\n")[0])
+    if faults:
+        raise OutputError(
+            f"response_model= is not a valid JSON Schema: {faults[0].rstrip('.')}.",
+            "Mend the schema; nothing was sent.",
+        )
+    return schema
+
+
+_BOUNDS = (
+    ("minLength", "maxLength"),
+    ("minItems", "maxItems"),
+    ("minimum", "maximum"),
+    ("minProperties", "maxProperties"),
+)
+
+
+def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
+    """What is legal JSON Schema and still cannot be used.
+
+    A reference to elsewhere would be fetched; bounds that cross make llama.cpp eat all memory.
+    """
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            yield from _schema_faults(item, f"{path}[{i}]")
+    elif isinstance(node, Mapping):
+        yield from _own_faults(node, path)
+        for name, value in node.items():
+            if name == "properties" and isinstance(value, Mapping):  # its names are no keywords
+                for field, schema in value.items():
+                    yield from _schema_faults(schema, f"{path}.{field}")
+            elif name not in {"enum", "const", "default", "examples"}:
+                yield from _schema_faults(value, f"{path}.{name}")
+
+
+def _odd_texts(node: Json) -> Iterator[str]:
+    """Texts anywhere in a schema that no request and no column can hold."""
+    if isinstance(node, str) and not is_encodable(node):
+        yield f"{node!a} cannot be written as UTF-8"
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _odd_texts(name)
+            yield from _odd_texts(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _odd_texts(value)
+
+
+def _own_faults(node: Mapping[str, Json], path: str) -> Iterator[str]:
+    reference, properties = node.get("$ref"), node.get("properties")
+    if isinstance(reference, str) and not reference.startswith("#"):
+        yield f"{path} refers to {reference!r}, outside of the schema"
+    for low, high in _BOUNDS:
+        least, most = node.get(low), node.get(high)
+        if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
+            yield f"{path} has {low} {least} over {high} {most}"
+    for name, value in properties.items() if isinstance(properties, Mapping) else ():
+        if not isinstance(value, Mapping):
+            yield f"{path}.{name} is {value!r} and not an object"

@@ -1,0 +1,105 @@
+"""Check the request parameters that a user passes as `params=`."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from frameenrich.errors import ParameterError
+from frameenrich.model import OutputSpec
+
+_OURS = frozenset({"model", "messages", "input", "prompt"})
+
+
+_PARAMETER_TYPES = {
+    "/v1/chat/completions": "openai.types.chat.completion_create_params",
+    "/v1/responses": "openai.types.responses.response_create_params",
+    "/v1/completions": "openai.types.completion_create_params",
+    "/v1/embeddings": "openai.types.embedding_create_params",
+    "/v1/moderations": "openai.types.moderation_create_params",
+}
+
+
+def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -> dict[str, Any]:
+    """The request parameters, each known to the endpoint; ``extra_body`` passes the rest as it is.
+
+    Raises
+    ------
+    ParameterError
+        One is unknown, or is ours to set.
+    """
+    if not isinstance(params, Mapping):
+        raise ParameterError(
+            f"params= is a {type(params).__name__}.", 'Give a dict, such as {"temperature": 0}.'
+        )
+    extra = params.get("extra_body") or {}
+    if not isinstance(extra, Mapping):
+        raise ParameterError(
+            f"params= holds an extra_body of type {type(extra).__name__}.",
+            'Write params={"extra_body": {"name": value}}.',
+            name="extra_body",
+        )
+    given = {name: _plain(value) for name, value in params.items() if name != "extra_body"}
+    known = _known_parameters(endpoint)
+    for name in [*extra, *given]:
+        if name in _OURS:
+            raise ParameterError(
+                f"params= sets {name!r}, which submit() sets itself.",
+                "Use model=, template= and system= instead.",
+                name=name,
+            )
+        if name in given and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ParameterError(
+                f"params= holds {name!r}, which {endpoint} does not know.",
+                (f"Did you mean {close[0]!r}? " if close else "")
+                + 'For a server\'s own parameter write params={"extra_body": {...}}.',
+                name=name,
+            )
+    merged = {**given, **{name: _plain(value) for name, value in extra.items()}}
+    _check_values(merged, output)
+    return dict(sorted(merged.items()))  # their order makes no other request
+
+
+def _check_values(params: Mapping[str, Any], output: OutputSpec) -> None:
+    for name, value in params.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(
+                f"params= sets {name!r} to {value!r}, which JSON cannot carry ({error}).",
+                "Give plain numbers, texts, booleans, lists and dicts.",
+                name=name,
+            ) from None
+    if params.get("stream"):
+        raise ParameterError("params= asks for a stream.", "Leave out 'stream': batches have none.")
+    if params.get("n", 1) != 1:
+        raise ParameterError(
+            "params= asks for several answers a row (n).", "Leave out 'n', or repeat the rows."
+        )
+    taken = {"response_format", "text"} & set(params)
+    if output.schema is not None and taken:
+        name = taken.pop()
+        raise ParameterError(
+            f"params= sets {name!r} beside labels= or response_model=, which set it too.",
+            "Give one of them.",
+        )
+
+
+def _known_parameters(endpoint: str) -> frozenset[str]:
+    """The endpoint's parameters, as the installed `openai` package's own types list them."""
+    from importlib import import_module  # noqa: PLC0415 - the types are heavy; only when sending
+
+    module = import_module(_PARAMETER_TYPES[endpoint])
+    names: set[str] = set()
+    for item in vars(module).values():
+        if isinstance(item, type) and item.__name__.endswith(("CreateParams", "CreateParamsBase")):
+            names |= set(item.__annotations__)
+    return frozenset(names | {"stream"})
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value

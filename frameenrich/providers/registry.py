@@ -1,0 +1,112 @@
+"""Find providers by name or entry point and connect to them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from frameenrich.errors import ParameterError
+from frameenrich.model import Pace
+from frameenrich.providers.protocol import Provider
+
+_GROUP = "frameenrich.providers"
+
+
+def provider_names() -> list[str]:
+    """The names that ``provider=`` takes here.
+
+    Examples
+    --------
+    >>> "openai" in provider_names()
+    True
+    """
+    return sorted({point.name for point in entry_points(group=_GROUP)})
+
+
+def connect(
+    provider: str | Provider, client: Any = None, model: str | None = None, pace: Pace | None = None
+) -> Provider:
+    """The provider of that name, ready to use; an object with the protocol is given back.
+
+    Raises
+    ------
+    ParameterError
+        There is none of that name, or it keeps no such pace.
+    CredentialsError
+        It needs an API key and there is none.
+    """
+    if not isinstance(provider, str):
+        return _at_pace(_checked(provider), pace)
+    try:
+        point = _point(provider, tuple(sys.path))
+    except LookupError:
+        raise _no_provider(provider) from None
+    return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
+
+
+@functools.lru_cache(maxsize=64)
+def _point(name: str, _path: tuple[str, ...]) -> EntryPoint:
+    """Where a provider's code is: found by a look through all that is installed, so once.
+
+    Raises
+    ------
+    LookupError
+        Nowhere; that is not remembered, as it may be installed yet.
+    """
+    for point in entry_points(group=_GROUP, name=name):
+        return point
+    raise LookupError(name)
+
+
+def _no_provider(provider: str) -> ParameterError:
+    names = provider_names()
+    close = difflib.get_close_matches(provider, names, n=1)
+    return ParameterError(
+        f"There is no provider {provider!r}.",
+        f"Use {f'{close[0]!r} or another' if close else 'one'} of: {', '.join(names)}."
+        if names
+        else "Install frameenrich with pip: providers are found by its entry points.",
+        provider=provider,
+    )
+
+
+def _checked(provider: Any) -> Provider:
+    if isinstance(provider, Provider):
+        return provider
+    raise ParameterError(
+        f"provider= is a {type(provider).__name__}, which lacks verbs of the Provider protocol.",
+        "Give a name, or an object with send, poll, fetch, cancel and delete_files.",
+    )
+
+
+def _at_pace(provider: Provider, pace: Pace | None) -> Provider:
+    if pace is None:
+        return provider
+    if not hasattr(provider, "at_pace"):
+        raise ParameterError(
+            f"The provider {provider.name!r} takes no max_in_flight=, requests_per_minute= or "
+            "tokens_per_minute=.",
+            "They are for provider='live'; a batch has max_enqueued_tokens=.",
+        )
+    return cast("Provider", provider.at_pace(pace))
+
+
+def live_version(provider: Provider) -> Provider:
+    """A provider of the same answers that are there when `send` returns, for a pilot.
+
+    Raises
+    ------
+    ParameterError
+        There is none.
+    """
+    if provider.blocking:
+        return provider
+    if hasattr(provider, "live"):
+        return cast("Provider", provider.live())
+    raise ParameterError(
+        f"The provider {provider.name!r} cannot answer a pilot.",
+        "Use provider='live' or 'local' for it; nothing was sent.",
+    )

@@ -1,0 +1,1 @@
+"""From rows to request bodies: templates, images, encoding."""

@@ -1,0 +1,306 @@
+"""Rendered rows to request lines, and request lines to shards: the exact bytes of batch files.
+
+The JSON around the varying strings is the same for every row, so it is serialised once and a
+line is a join of constant and varying pieces (SPEED.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from frameenrich.identity.hashes import combined, request_hash, text_digest
+from frameenrich.jsonl import encode, request_line
+from frameenrich.model import JobSpec, Json
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBodies:
+    """The JSON bodies of some requests, in pieces: made whole when they are looked at.
+
+    ``pieces`` are the same in each; between them stand a request's own ``contents``, which are
+    given message by message.
+    """
+
+    pieces: Sequence[bytes]
+    contents: Sequence[Sequence[bytes]]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: int) -> bytes:
+        (body,) = self.take([place])
+        return body
+
+    def __iter__(self) -> Iterator[bytes]:
+        parts: list[Iterable[bytes]] = [itertools.repeat(self.pieces[0], self.count)]
+        for column, piece in zip(self.contents, self.pieces[1:], strict=True):
+            parts += (column, itertools.repeat(piece, self.count))
+        return map(b"".join, zip(*parts, strict=True))
+
+    def take(self, places: Sequence[int]) -> RequestBodies:
+        """Some of them, in that order."""
+        columns = [[column[i] for i in places] for column in self.contents]
+        return RequestBodies(self.pieces, columns, len(places))
+
+
+EMPTY_BODIES = RequestBodies((b"",), (), 0)
+
+
+class BodyTemplate:
+    """Turns rendered rows into request bodies and lines.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        Decides everything in a request but the row's own text.
+    constants : Mapping[int, bytes], optional
+        The JSON of messages that are the same in every row, by their place; `bodies` takes no
+        contents for them.
+    """
+
+    def __init__(self, spec: JobSpec, constants: Mapping[int, bytes] | None = None) -> None:
+        self._spec = spec
+        marks = _unused_marks(spec)
+        self._body = encode(request_body(spec, marks))
+        self._marks = [encode(mark) for mark in marks]
+        pieces = _split(self._body, self._marks)
+        self._pieces = _folded(pieces, constants or {})
+
+    def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
+        """The content of the message that carries a row's images."""
+        return encode(_with_images(self._spec, text, image_urls) if image_urls else text)
+
+    def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> RequestBodies:
+        """The JSON bodies of `count` rows, given the contents of each message that varies."""
+        return RequestBodies(self._pieces, contents, count)
+
+    @cached_property
+    def rest(self) -> bytes:
+        """What a row's request hash has beside its input hash, where it shows no image."""
+        marks = (text_digest(mark, place) for place, mark in enumerate(self._marks))
+        return combined([request_hash(self._spec.url, self._body), *marks])
+
+
+class LineWriter:
+    """Puts bodies into lines of a batch file.
+
+    Parameters
+    ----------
+    url : str
+        What the requests call.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._mid = b'","method":"POST","url":' + encode(url) + b',"body":'
+
+    def lines(self, custom_ids: Iterable[bytes], bodies: RequestBodies) -> Iterator[bytes]:
+        """One line a request, with its line end."""
+        head, mid, tail = map(itertools.repeat, (_HEAD, self._mid, _TAIL))
+        return map(b"".join, zip(head, custom_ids, mid, bodies, tail, strict=False))
+
+    def together(self, custom_ids: Sequence[bytes], bodies: RequestBodies) -> bytes:
+        """All lines at once: a row's own parts between what is the same in every row."""
+        first, *pieces = bodies.pieces
+        same = [self._mid + first, *pieces]
+        same[-1] += _TAIL + _HEAD
+        step = 2 * len(same)
+        parts = [_HEAD] * (1 + step * len(bodies))
+        for i, (column, piece) in enumerate(zip([custom_ids, *bodies.contents], same, strict=True)):
+            parts[2 * i + 1 :: step] = column
+            parts[2 * i + 2 :: step] = [piece] * len(bodies)
+        parts[-1] = parts[-1].removesuffix(_HEAD)
+        return b"".join(parts)
+
+
+_HEAD, _TAIL = b'{"custom_id":"', b"}\n"
+
+
+def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[bytes]:
+    """The constant pieces with the constant messages in them."""
+    folded = [pieces[0]]
+    for place, piece in enumerate(pieces[1:]):
+        if place in constants:
+            folded[-1] += constants[place] + piece
+        else:
+            folded.append(piece)
+    return folded
+
+
+def input_hash(texts: Iterable[str]) -> bytes:
+    """16 bytes over what a row rendered to, and shows.
+
+    Examples
+    --------
+    >>> input_hash(("ab", "c")) == input_hash(("a", "bc"))
+    False
+    """
+    return combined(text_digest(encode(text), place) for place, text in enumerate(texts))
+
+
+def request_body(
+    spec: JobSpec, texts: Sequence[str], image_urls: Sequence[str] = ()
+) -> dict[str, Json]:
+    """The body of a request whose messages have these contents."""
+    messages: list[dict[str, Json]] = [
+        {"role": m.role, "content": text} for m, text in zip(spec.messages, texts, strict=True)
+    ]
+    if image_urls:
+        slot = image_slot(spec)
+        messages[slot]["content"] = _with_images(spec, texts[slot], image_urls)
+    return {"model": spec.model, **_content(spec, messages), **_answer_format(spec), **spec.params}
+
+
+def _content(spec: JobSpec, messages: list[dict[str, Json]]) -> dict[str, Json]:
+    if spec.endpoint == "/v1/chat/completions":
+        return {"messages": messages}
+    if spec.endpoint == "/v1/responses":
+        return {"input": messages}
+    name = "prompt" if spec.endpoint == "/v1/completions" else "input"
+    return {name: messages[0]["content"]}  # plan.py sees to it that there is just one
+
+
+def image_slot(spec: JobSpec) -> int:
+    """Which message carries the images: the last of the user's, counted from the end."""
+    roles = [message.role for message in reversed(spec.messages)]
+    return -1 - roles.index("user") if "user" in roles else -1
+
+
+def _with_images(spec: JobSpec, text: str, image_urls: Sequence[str]) -> list[Json]:
+    """A message's content as parts, as the endpoint wants them: the text, then the images."""
+    detail = spec.image_detail
+    if spec.endpoint == "/v1/responses":  # which wants a detail with every image
+        images: list[Json] = [
+            {"type": "input_image", "image_url": url, "detail": detail or "auto"}
+            for url in image_urls
+        ]
+        return [{"type": "input_text", "text": text}, *images]
+    images = [
+        {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
+        for url in image_urls
+    ]
+    return [{"type": "text", "text": text}, *images]
+
+
+def _answer_format(spec: JobSpec) -> dict[str, Json]:
+    if spec.output.schema is None:
+        return {}
+    schema, strict = strict_schema(spec.output.schema)
+    described = {"name": "answer", "schema": schema, "strict": strict}
+    if spec.endpoint == "/v1/responses":
+        return {"text": {"format": {"type": "json_schema", **described}}}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
+def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
+    """Rewrite a JSON Schema as strict structured output wants it.
+
+    Every property is required and none may be added (BATCH_API.md, "Answers that are not
+    answers"). A schema with a free-form part cannot be strict; it is returned as it was.
+
+    Returns
+    -------
+    (dict, bool)
+        The schema to send, and whether it is strict.
+
+    Examples
+    --------
+    >>> strict_schema({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
+    ({'type': 'object', 'properties': {'n': {'type': 'integer'}}, \
+'required': ['n'], 'additionalProperties': False}, True)
+    """
+    if _free_form(schema):
+        return dict(schema), False
+    rewritten: dict[str, Json] = _strict(schema)
+    return rewritten, True
+
+
+# Keywords that strict structured output refuses.
+_NOT_STRICT = frozenset(
+    {
+        "allOf", "not", "if", "then", "else", "contains", "dependentRequired", "dependentSchemas",
+        "patternProperties", "prefixItems", "propertyNames",
+    }
+)  # fmt: skip
+
+
+_TYPED = frozenset({"type", "anyOf", "oneOf", "enum", "const", "$ref"})
+
+
+def _free_form(node: Json) -> bool:
+    """Whether some part of a schema leaves more open than strict output may."""
+    if not isinstance(node, Mapping) or not _TYPED & set(node) or _NOT_STRICT & set(node):
+        return True
+    kinds = node["type"] if isinstance(node.get("type"), list) else [node.get("type")]
+    if "object" in kinds and not isinstance(node.get("properties"), Mapping):
+        return True
+    if node.get("additionalProperties") not in (None, False):
+        return True
+    if "array" in kinds and "items" not in node:
+        return True
+    return any(_free_form(child) for child in _subschemas(node))
+
+
+def _subschemas(node: Mapping[str, Json]) -> Iterator[Json]:
+    for name in ("properties", "$defs", "definitions"):
+        yield from node.get(name, {}).values()
+    for name in ("anyOf", "oneOf"):
+        yield from node.get(name, ())
+    if "items" in node:
+        yield node["items"]
+
+
+def _strict(node: Json) -> Json:
+    """A schema with every property required; pydantic's tagged ``oneOf`` as the ``anyOf`` it is."""
+    if "$ref" in node:
+        return {"$ref": node["$ref"]}
+    rewritten = {k: v for k, v in node.items() if k not in {"default", "discriminator", "oneOf"}}
+    for name in ("$defs", "definitions", "properties"):
+        if name in node:
+            rewritten[name] = {key: _strict(value) for key, value in node[name].items()}
+    choices = node.get("anyOf", node.get("oneOf"))
+    if choices is not None:
+        rewritten["anyOf"] = [_strict(choice) for choice in choices]
+    if "items" in node:
+        rewritten["items"] = _strict(node["items"])
+    if "properties" in node:
+        rewritten["required"] = list(node["properties"])
+        rewritten["additionalProperties"] = False
+    return rewritten
+
+
+def _unused_marks(spec: JobSpec) -> list[str]:
+    """One placeholder a message that nothing else in the request can contain."""
+    text = encode(request_body(spec, [""] * len(spec.messages))).decode()
+    stem = "text"
+    while stem in text:
+        stem += "-"
+    return [f"<{stem}:{i}>" for i in range(len(spec.messages))]
+
+
+def _split(body: bytes, marks: Sequence[bytes]) -> list[bytes]:
+    pieces, rest = [], body
+    for mark in marks:
+        before, _, rest = rest.partition(mark)
+        pieces.append(before)
+    return [*pieces, rest]
+
+
+def retry_line(
+    line: bytes, custom_id: str, rework: Callable[[dict[str, Json]], dict[str, Json]]
+) -> tuple[bytes, bytes]:
+    """A request line under a new custom_id, with its body reworked.
+
+    Returns
+    -------
+    (bytes, bytes)
+        The line, and its request hash.
+    """
+    request = json.loads(line)  # not orjson, which refuses a lone surrogate
+    body = encode(rework(request["body"]))
+    url = request["url"]
+    return request_line(custom_id, url, body), request_hash(url, body)

@@ -1,0 +1,395 @@
+"""Cells to images: what a request may carry, and the only reader of image files.
+
+A cell is a URL (passed on, never fetched), a ``data:`` URL, a path under ``image_root``, bytes or a
+PIL image. A file is opened only where it lies under the root after all symbolic links, and is used
+only where its first bytes are those of an image: a frame from elsewhere cannot read other files.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pandas as pd
+import xxhash
+
+from frameenrich.cells import is_null
+from frameenrich.errors import ImageError, NullValueError
+from frameenrich.model import JobSpec
+
+T = TypeVar("T")
+
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")
+
+
+DATA_URL = re.compile(
+    r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)", re.IGNORECASE | re.DOTALL
+)
+
+
+_JPEG_QUALITY = 90
+
+
+_MEND = "Mend that cell, or leave the row out; nothing was sent."
+
+
+class UnusableError(Exception):
+    """Why a cell is no image, and what to do about it."""
+
+    def __init__(self, reason: str, fix: str = _MEND) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fix = fix
+
+
+def media_type(content: bytes) -> str | None:
+    """What an image's first bytes say it is; None where they are no image's.
+
+    Examples
+    --------
+    >>> media_type(b"GIF89a..."), media_type(b"root:x:0:0")
+    ('image/gif', None)
+    """
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "image/webp"
+    return None
+
+
+def data_url(content: bytes) -> str:
+    """An image's bytes as a ``data:`` URL.
+
+    Examples
+    --------
+    >>> data_url(b"GIF89a")
+    'data:image/gif;base64,R0lGODlh'
+    """
+    return f"data:{media_type(content)};base64,{base64.b64encode(content).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class RowImages:
+    """A row's images: where the model finds them, and what tells them from others.
+
+    ``digests`` has one for each column, ``""`` for a null; each is of the cell's URL, bytes or
+    pixels as they are, before any downscaling.
+    """
+
+    urls: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+
+
+NO_IMAGES = RowImages()
+"""The images of a row of a job without any."""
+
+
+@dataclass(frozen=True)
+class ImageCells:
+    """The image columns of a frame.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its rows are taken by position, one at a time.
+    spec : JobSpec
+        Which columns, and the ``image_...`` options.
+
+    Raises
+    ------
+    ImageError
+        The frame lacks a column, or has it twice.
+    """
+
+    frame: pd.DataFrame
+    spec: JobSpec
+    _columns: dict[str, pd.Series] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        columns = {name: _column(self.frame, name) for name in self.spec.image}
+        object.__setattr__(self, "_columns", columns)
+
+    def images(self, position: int) -> RowImages | None:
+        """A row's images, in the order of the columns; None where the null policy skips the row.
+
+        Raises
+        ------
+        ImageError
+            A cell cannot be used; the message names row and column.
+        NullValueError
+            A cell is null and ``on_null="raise"``.
+        """
+        cells = self._cells(position)
+        if cells is None:
+            return None
+        pairs = [self._read(position, name, cell, _image) for name, cell in cells.items()]
+        urls = tuple(url for url, _ in pairs if url is not None)
+        return RowImages(urls, tuple(digest for _, digest in pairs))
+
+    def digests(self, position: int) -> tuple[str, ...] | None:
+        """As `images`, but only what tells a row's images from others."""
+        cells = self._cells(position)
+        if cells is None:
+            return None
+        return tuple(self._read(position, name, cell, _digest) for name, cell in cells.items())
+
+    def problem(self, position: int) -> str | None:
+        """Why a row's images cannot be had; None where they can."""
+        try:
+            self.digests(position)
+        except (ImageError, NullValueError) as error:
+            return error.problem
+        return None
+
+    def _cells(self, position: int) -> dict[str, Any] | None:
+        """A row's cells, a null as None; None where they are not to be sent."""
+        cells = {name: _cell(column.iloc[position]) for name, column in self._columns.items()}
+        empty = [name for name, cell in cells.items() if cell is None]
+        if empty and self.spec.on_null == "raise":
+            raise NullValueError(
+                f"The row at position {position} has no image: column {empty[0]!r} is empty there.",
+                "Fill it, or pass on_null='empty' (no image) or 'skip' (no request).",
+                position=position,
+                columns=empty,
+            )
+        return None if empty and self.spec.on_null == "skip" else cells
+
+    def _read(self, position: int, name: str, cell: Any, read: Callable[[Any, JobSpec], T]) -> T:
+        try:
+            return read(cell, self.spec)
+        except UnusableError as error:
+            raise ImageError(
+                f"The row at position {position} has an image in column {name!r} that cannot be "
+                f"used: {error.reason}.",
+                error.fix,
+                position=position,
+                columns=[name],
+            ) from None
+
+
+def image_cells(frame: pd.DataFrame, spec: JobSpec) -> ImageCells | None:
+    """The image columns of a job's frame; None where the job has no images."""
+    return ImageCells(frame, spec) if spec.image else None
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name not in frame.columns:
+        close = difflib.get_close_matches(name, [str(column) for column in frame.columns], n=1)
+        meant = f"Did you mean {close[0]!r}? " if close else ""
+        raise ImageError(
+            f"image= names {name!r}, which is not a column of the frame.",
+            f"{meant}The columns are {', '.join(map(repr, list(frame.columns)[:12]))}.",
+            columns=[name],
+        )
+    column: Any = frame[name]
+    if isinstance(column, pd.DataFrame):
+        raise ImageError(
+            f"The frame has more than one column called {name!r}, which image= names.",
+            "Rename one of them.",
+            columns=[name],
+        )
+    found: pd.Series = column
+    return found
+
+
+def _cell(value: Any) -> Any:
+    # A CSV makes no difference between an empty text and a null.
+    return None if is_null(value) or (isinstance(value, str) and not value.strip()) else value
+
+
+# --- one cell -----------------------------------------------------------------------------------
+
+
+def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
+    """An image's URL, None for a null, and its digest."""
+    if cell is None:
+        return None, ""
+    kind, source = _source(cell, spec)
+    digest = _digest_of(kind, source)
+    if kind == "url":
+        return source, digest
+    content = _png(source) if kind == "pixels" else source
+    if spec.image_max_pixels is not None:
+        content = _downscaled(content, spec.image_max_pixels)
+    _check_size(len(content), spec.image_max_bytes)
+    return data_url(content), digest
+
+
+def _digest(cell: Any, spec: JobSpec) -> str:
+    return "" if cell is None else _digest_of(*_source(cell, spec))
+
+
+def _digest_of(kind: str, source: Any) -> str:
+    """The same for the same image, however a later session reads the frame."""
+    if kind == "url":
+        source = source.encode()
+    elif kind == "pixels":
+        source = b"%dx%d:" % source.size + with_pillow(lambda _: source.convert("RGBA").tobytes())
+    return f"{kind}:{xxhash.xxh3_128_hexdigest(source)}"
+
+
+def _source(cell: Any, spec: JobSpec) -> tuple[str, Any]:
+    """What a cell holds: ``url`` and text, ``content`` and bytes, ``pixels`` and a PIL image."""
+    if isinstance(cell, os.PathLike):
+        return "content", _checked(_read_file(os.fspath(cell), spec), spec, str(cell))
+    if isinstance(cell, str):
+        return _text_source(cell.strip(), spec)
+    if isinstance(cell, bytes | bytearray | memoryview):
+        _check_size(len(cell), spec.image_max_bytes)
+        return "content", _checked(bytes(cell), spec, "what it holds")
+    if _is_pil(cell):
+        return "pixels", cell
+    raise UnusableError(
+        f"it holds a {type(cell).__name__}", "Give a URL, a path, bytes or a PIL image."
+    )
+
+
+def _text_source(text: str, spec: JobSpec) -> tuple[str, Any]:
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else ""
+    if scheme in {"http", "https"}:
+        return "url", _checked_url(text)
+    if scheme == "data":
+        return "content", _checked(_decoded(text, spec), spec, "its data URL")
+    if scheme and text[len(scheme) + 1 :].startswith("//"):
+        raise UnusableError(
+            f"it is a {scheme}: URL", "Give an https: URL, or a local path under image_root."
+        )
+    return "content", _checked(_read_file(text, spec), spec, repr(_short(text)))
+
+
+def _checked_url(text: str) -> str:
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    if not host or not text.isprintable() or " " in text:
+        raise UnusableError(f"{_short(text)!r} is no whole URL")
+    return text
+
+
+def _decoded(text: str, spec: JobSpec) -> bytes:
+    found = DATA_URL.fullmatch(text)
+    if found is None:
+        raise UnusableError("its data URL is not data:image/...;base64,...")
+    _check_size(len(found[1]) * 3 // 4 - 2, spec.image_max_bytes)
+    try:
+        return base64.b64decode(found[1], validate=True)
+    except (binascii.Error, ValueError):
+        raise UnusableError("its data URL does not hold base64") from None
+
+
+def _checked(content: bytes, spec: JobSpec, what: str) -> bytes:
+    _check_size(len(content), spec.image_max_bytes)
+    if media_type(content) is None:
+        raise UnusableError(f"{what} is no PNG, JPEG, WebP or GIF image")
+    return content
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise UnusableError(
+            f"it has more than {max_bytes:,} bytes",
+            "Make it smaller, or pass image_max_bytes= (providers refuse very large ones).",
+        )
+
+
+def _short(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _read_file(name: str, spec: JobSpec) -> bytes:
+    """The bytes of a file under the root; never more than the limit and one."""
+    shown = repr(_short(str(name)))
+    try:
+        root = Path(spec.image_root).resolve()
+        path = (root / name).resolve()
+        if root not in path.parents:
+            raise UnusableError(
+                f"{shown} lies outside of image_root={spec.image_root!r}",
+                "Pass image_root= with the folder that holds the images.",
+            )
+        if not path.is_file():  # a pipe or a device would wait for ever
+            what = "is not a file" if path.exists() else "is not there"
+            raise UnusableError(
+                f"{shown} {what} under image_root={spec.image_root!r}", f"Check the path. {_MEND}"
+            )
+        with path.open("rb") as file:
+            return file.read(spec.image_max_bytes + 1)
+    except (OSError, ValueError, RuntimeError) as error:  # a name with NUL, a loop of links
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UnusableError(f"{shown} cannot be read ({reason or 'no usable path'})") from None
+
+
+# --- Pillow, where it is needed -----------------------------------------------------------------
+
+
+def _is_pil(cell: Any) -> bool:
+    module = sys.modules.get("PIL.Image")  # who has such an image has imported it
+    return module is not None and isinstance(cell, module.Image)
+
+
+def with_pillow(work: Any) -> Any:
+    """Do something with `PIL.Image`; what it raises for broken images becomes a reason."""
+    try:
+        from PIL import Image as pillow  # noqa: N813, PLC0415 - an extra, and named as a module is
+    except ImportError:
+        raise UnusableError(
+            "it has to be made smaller, which takes Pillow",
+            "Run: pip install 'frameenrich[images]', or leave out image_max_pixels=.",
+        ) from None
+    try:
+        return work(pillow)
+    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
+        raise UnusableError(f"Pillow cannot read it ({type(error).__name__})") from None
+
+
+def _png(image: Any) -> bytes:
+    def save(_: Any) -> bytes:
+        kept = image if image.mode in {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"} else None
+        sink = io.BytesIO()
+        (kept or image.convert("RGB")).save(sink, "PNG")
+        return sink.getvalue()
+
+    content: bytes = with_pillow(save)
+    return content
+
+
+def _downscaled(content: bytes, max_pixels: int) -> bytes:
+    """The image with its longest side at most `max_pixels`; as it came where it is already."""
+
+    def shrink(pillow: Any) -> bytes:
+        from PIL import ImageOps  # noqa: PLC0415 - an extra
+
+        image = pillow.open(io.BytesIO(content))
+        if max(image.size) <= max_pixels:
+            return content
+        form = image.format if image.format in {"JPEG", "WEBP"} else "PNG"
+        if image.mode in {"1", "P"}:
+            image = image.convert("RGBA")  # a palette cannot be smoothed
+        image.thumbnail((max_pixels, max_pixels))
+        sink = io.BytesIO()
+        options = {} if form == "PNG" else {"quality": _JPEG_QUALITY}
+        ImageOps.exif_transpose(image).save(sink, form, **options)
+        return sink.getvalue()
+
+    smaller: bytes = with_pillow(shrink)
+    return smaller

@@ -1,0 +1,374 @@
+"""Rows to text: compile templates once, render them over a frame a chunk at a time.
+
+Templates come from the user, row data does not become code (`rendering.sandbox`). A template
+without inheritance and includes is one compiled loop over rows (`frameenrich.rendering.row_loop`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import repeat
+from typing import Any, Protocol, cast
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from jinja2 import meta, nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from frameenrich.cells import cell_values
+from frameenrich.errors import InputError, NullValueError, TemplateError
+from frameenrich.model import JobSpec, Message, OnNull
+from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
+from frameenrich.rendering.sandbox import PrintedNullError, sandbox
+
+CHUNK_ROWS = 256
+"""Rows rendered at a time: they stay in the processor's second-level cache (SPEED.md)."""
+
+
+Rendered = tuple[str, ...]
+"""One row's messages, in the order of the templates."""
+
+
+Texts = list[list[str | None]]
+"""A chunk's messages: for each template the text of every row, None where it has none."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The templates of a job, compiled.
+
+    Parameters
+    ----------
+    messages : tuple of Message
+        Role and Jinja2 source of each message.
+    on_null : {"raise", "empty", "skip"}
+        What happens to a row where a null would be printed.
+    sources : Mapping[str, str]
+        Other templates by name, for ``{% include %}``, ``{% import %}`` and ``{% extends %}``.
+
+    Raises
+    ------
+    TemplateError
+        On the first use, where a source does not compile; names the line.
+    """
+
+    messages: tuple[Message, ...]
+    on_null: OnNull = "raise"
+    sources: Mapping[str, str] | None = None
+
+    @cached_property
+    def _env(self) -> SandboxedEnvironment:
+        return sandbox(self.on_null, self.sources or {})
+
+    @cached_property
+    def _trees(self) -> list[nodes.Template]:
+        own = [self._parse(m.content, f"{m.role} template") for m in self.messages]
+        return own + [self._parse(text, name) for name, text in (self.sources or {}).items()]
+
+    def _parse(self, source: str, name: str) -> nodes.Template:
+        try:
+            self._env.compile(source)  # for the errors that only the compiler finds
+            return self._env.parse(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise _syntax_error(error, source, name) from None
+
+    def _compile(self, used: Sequence[Any]) -> list[_Template]:
+        """The messages' templates for a frame of which these columns are used."""
+        if (*used,) not in self._compiled:
+            self._compiled[*used,] = [self._template(message, used) for message in self.messages]
+        return self._compiled[*used,]
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[Any, ...], list[_Template]]:
+        return {}
+
+    def _template(self, message: Message, used: Sequence[Any]) -> _Template:
+        environment, name = self._env, f"{message.role} template"
+        tree = environment.parse(message.content)  # each takes its own apart
+        if why_slow(tree, used) is None:
+            return RowLoop(environment, tree, used, name)
+        code = environment.compile(tree, name=name)
+        template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
+        return _RowByRow(template, list(used), ROW in self.names and ROW not in used)
+
+    def why_slow(self, columns: Sequence[Any]) -> str | None:
+        """What makes rows render one by one, some five times slower; None where nothing."""
+        used = self.columns_used(columns)
+        reasons = (why_slow(self._env.parse(m.content), used) for m in self.messages)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every variable name that the templates mention."""
+        return frozenset(n.name for tree in self._trees for n in tree.find_all(nodes.Name))
+
+    @cached_property
+    def _names_set(self) -> frozenset[str]:
+        """Every name that some template gives a value: loops, ``set``, macros' arguments."""
+        found = (n for tree in self._trees for n in tree.find_all(nodes.Name))
+        return frozenset(n.name for n in found if n.ctx != "load")
+
+    @cached_property
+    def _wanted(self) -> list[frozenset[str]]:
+        """For each template the names that a frame has to have."""
+        # What is set somewhere, in a branch or by an includer, shows itself on the rows.
+        known = [self._names_set | _names_tested(tree) for tree in self._trees]
+        return [
+            frozenset(meta.find_undeclared_variables(tree) - names)
+            for tree, names in zip(self._trees, known, strict=True)
+        ]
+
+    @cached_property
+    def _row_items(self) -> frozenset[Any] | None:
+        """Columns taken as ``row["..."]``; None where `row` is used in another way."""
+        items: set[Any] = set()
+        uses = 0
+        for tree in self._trees:
+            uses += sum(n.name == ROW for n in tree.find_all(nodes.Name))
+            for node in tree.find_all(nodes.Getitem):
+                if isinstance(node.node, nodes.Name) and node.node.name == ROW:
+                    if not isinstance(node.arg, nodes.Const):
+                        return None
+                    items.add(node.arg.value)
+                    uses -= 1
+        return frozenset(items) if uses == 0 else None
+
+    def columns_used(self, columns: Sequence[Any]) -> list[Any]:
+        """The columns of a frame that the templates can see, in the frame's order.
+
+        Raises
+        ------
+        TemplateError
+            The templates name something that is neither a column nor known to Jinja.
+        """
+        self._check_names(columns)
+        if ROW in self.names and ROW not in columns:
+            if self._row_items is None:
+                return list(columns)
+            wanted = self.names | self._row_items
+        else:
+            wanted = self.names
+        return [column for column in columns if column in wanted]
+
+    def _check_names(self, columns: Sequence[Any]) -> None:
+        for wanted in self._wanted:
+            unknown = wanted.difference(columns, [ROW])
+            if unknown:
+                raise _missing_column(sorted(unknown), columns)
+        absent = (self._row_items or frozenset()) - set(columns)
+        if ROW not in columns and absent:
+            raise _missing_column(sorted(absent, key=str), columns)
+
+    def render(
+        self, frame: pd.DataFrame, *, lenient: bool = False
+    ) -> Iterator[list[Rendered | None]]:
+        """Render each row of `frame`; chunks of at most `CHUNK_ROWS`, in order.
+
+        With `lenient`, a row that does not render is None instead of an error.
+
+        Yields
+        ------
+        list of (tuple of str) or None
+            A row's messages; None for a row that the null policy skips.
+
+        Raises
+        ------
+        TemplateError, NullValueError
+            Some row does not render; the message names its position and the reason.
+        """
+        for texts in self.render_texts(frame, lenient=lenient):
+            rows = zip(*texts, strict=True)
+            yield [None if None in row else cast("Rendered", row) for row in rows]
+
+    def render_texts(self, frame: pd.DataFrame, *, lenient: bool = False) -> Iterator[Texts]:
+        """As `render`, but message by message: for each message its text in every row of a chunk.
+
+        A message that uses no column is rendered once. A row is left out where any of its
+        messages is None.
+        """
+        used = self.columns_used(list(frame.columns))
+        _check_distinct(frame, used)
+        templates = self._compile(used)
+        readers = {column: _reader(frame[column]) for column in used}
+        constant: dict[int, str | None] = {}
+        for start in range(0, len(frame), CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, len(frame))
+            cells = {column: read(start, stop) for column, read in readers.items()}
+            chunk = _Chunk(cells, start, stop - start, self.on_null, lenient)
+            texts: Texts = []
+            for i, template in enumerate(templates):
+                if i not in constant:
+                    texts.append(chunk.render(template))
+                else:
+                    texts.append([constant[i]] * chunk.count)
+                if not template.columns:
+                    constant[i] = texts[i][0]
+            yield texts
+
+    def constants(self, columns: Sequence[Any]) -> list[bool]:
+        """Which messages are the same in every row, since they use no column."""
+        return [not template.columns for template in self._compile(self.columns_used(columns))]
+
+
+class _Template(Protocol):
+    """A message's template, compiled in one of two ways."""
+
+    @property
+    def columns(self) -> list[Any]:
+        """What a row's tuple has to hold."""
+
+    def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
+        """One string a row; an exception is about the row after the last string."""
+
+
+@dataclass(frozen=True)
+class _RowByRow:
+    """A template that wants a context of its own for every row."""
+
+    template: jinja2.Template
+    columns: list[Any]
+    whole_row: bool
+
+    def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
+        for values in rows:
+            row = dict(zip(self.columns, values, strict=True))
+            if self.whole_row:
+                row = {**{k: v for k, v in row.items() if isinstance(k, str)}, ROW: row}
+            yield self.template.render(row)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some rows' cells, and what becomes of a row that does not render."""
+
+    cells: Mapping[Any, list[Any]]
+    start: int
+    count: int
+    on_null: OnNull
+    lenient: bool
+
+    def render(self, template: _Template) -> list[str | None]:
+        """Each row's text; None for a row that is left out."""
+        used = [self.cells[column] for column in template.columns]
+        rows = zip(*used, strict=True) if used else repeat((), self.count)
+        texts: list[str | None] = []
+        while len(texts) < self.count:
+            try:
+                texts.extend(template.render(rows))
+            except PrintedNullError:
+                if not self.lenient and self.on_null != "skip":
+                    raise self._printed_null(len(texts)) from None
+                texts.append(None)  # the row is taken from `rows`; the next call goes on after it
+            except Exception as error:
+                if not self.lenient:
+                    raise _row_error(error, self.start + len(texts)) from error
+                texts.append(None)
+        return texts
+
+    def _printed_null(self, offset: int) -> NullValueError:
+        empty = [name for name, values in self.cells.items() if values[offset] is None]
+        return _printed_null(empty, self.start + offset)
+
+
+def _reader(column: pd.Series) -> Callable[[int, int], list[Any]]:
+    """Gives a column's cells from one position to another, without a copy of the rest."""
+    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
+        texts = pa.chunked_array(pa.array(column.array))
+        return lambda start, stop: texts.slice(start, stop - start).to_numpy().tolist()
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
+        numbers = column.to_numpy()
+        return lambda start, stop: numbers[start:stop].tolist()
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        floats = column.to_numpy()
+        return lambda start, stop: _float_cells(floats[start:stop])
+    return lambda start, stop: cell_values(column.iloc[start:stop])
+
+
+def _float_cells(floats: npt.NDArray[Any]) -> list[Any]:
+    """As `cell_values`, at a tenth of the price for some hundred numbers."""
+    cells: list[Any] = floats.tolist()
+    if np.isnan(floats).any():
+        return [None if cell != cell else cell for cell in cells]  # noqa: PLR0124 - the test for NaN
+    return cells
+
+
+def _names_tested(tree: nodes.Template) -> set[str]:
+    """Names that a template asks about (``is defined``, ``default``) may be absent."""
+    asked: list[nodes.Expr | None] = [
+        *(t.node for t in tree.find_all(nodes.Test) if t.name in {"defined", "undefined"}),
+        *(f.node for f in tree.find_all(nodes.Filter) if f.name in {"default", "d"}),
+    ]
+    return {node.name for node in asked if isinstance(node, nodes.Name)}
+
+
+def _check_distinct(frame: pd.DataFrame, used: Iterable[Any]) -> None:
+    repeated = set(frame.columns[frame.columns.duplicated()]) & set(used)
+    if repeated:
+        name = min(repeated, key=str)
+        raise InputError(
+            f"The frame has more than one column called {name!r}.",
+            "Rename one of them: the template cannot tell which is meant.",
+            columns=sorted(repeated, key=str),
+        )
+
+
+def _syntax_error(error: jinja2.TemplateSyntaxError, source: str, name: str) -> TemplateError:
+    lines = source.splitlines()
+    quoted = f": {lines[error.lineno - 1].strip()!r}" if 0 < error.lineno <= len(lines) else ""
+    message = (error.message or "syntax error").rstrip(".")
+    return TemplateError(
+        f"The {error.name or name} does not compile, line {error.lineno}{quoted} ({message}).",
+        "Mend that line; nothing was sent.",
+        line=error.lineno,
+    )
+
+
+def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateError:
+    close = difflib.get_close_matches(str(names[0]), [str(c) for c in columns], n=1)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    some = ", ".join(repr(column) for column in list(columns)[:12])
+    more = ", ..." if len(columns) > 12 else ""  # noqa: PLR2004 - as many as a message can hold
+    return TemplateError(
+        f"The template uses {', '.join(map(repr, names))}, which is not a column of the frame.",
+        f"{meant}The columns are {some}{more}; a name with spaces is written row['...'].",
+        columns=list(names),
+    )
+
+
+def _printed_null(empty: Sequence[Any], position: int) -> NullValueError:
+    where = f"column {empty[0]!r}" if len(empty) == 1 else f"one of the columns {empty}"
+    if not empty:
+        where = "something that the template makes of it"
+    return NullValueError(
+        f"The row at position {position} would print a null: {where} is empty there.",
+        "Write {{ column or 'unknown' }} in the template, or pass on_null='empty' or 'skip'.",
+        position=position,
+        columns=empty,
+    )
+
+
+def _row_error(error: Exception, position: int) -> TemplateError:
+    reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
+    return TemplateError(
+        f"The template fails on the row at position {position}: {reason}.",
+        "Mend the template or that row; nothing was sent.",
+        position=position,
+    )
+
+
+def prompt_of(spec: JobSpec) -> Prompt:
+    """The templates of a job; compiled once for whoever renders them in this process."""
+    return _prompt(spec.messages, spec.on_null, tuple(spec.sources.items()))
+
+
+@lru_cache(maxsize=16)
+def _prompt(
+    messages: tuple[Message, ...], on_null: OnNull, sources: tuple[tuple[str, str], ...]
+) -> Prompt:
+    return Prompt(messages, on_null, dict(sources))

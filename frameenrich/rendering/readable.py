@@ -1,0 +1,113 @@
+"""Rendered requests as a person reads them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from frameenrich.model import Json
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Rendered requests: (key, body) pairs, and the columns that `collect` will add.
+
+    ``slow`` says what has the template render row by row; None where nothing does.
+    """
+
+    requests: tuple[tuple[str, dict[str, Any]], ...]
+    columns: tuple[str, ...]
+    slow: str | None = None
+
+    def __str__(self) -> str:
+        blocks = []
+        for key, body in self.requests:
+            texts = "\n".join(f"[{role}] {text}" for role, text in turns(body))
+            blocks.append(f"row {key}\n{texts}")
+        slow = f"\n-> renders row by row, some five times slower: {self.slow}" if self.slow else ""
+        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}{slow}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
+
+
+def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
+    """The messages of a request as (role, text), whatever its endpoint calls them.
+
+    Examples
+    --------
+    >>> turns({"messages": [{"role": "user", "content": "Hello"}]}), turns({"input": "Hello"})
+    ([('user', 'Hello')], [('input', 'Hello')])
+    """
+    asked = body.get("messages", body.get("input", body.get("prompt", ())))
+    if isinstance(asked, str):
+        return [("prompt" if "prompt" in body else "input", asked)]
+    return [(message["role"], _shown_content(message["content"])) for message in asked]
+
+
+def _shown_content(content: Json) -> str:
+    """A message's content as a person reads it: texts, and what is known of images."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
+
+
+def _shown_image(image: Json) -> str:
+    url = image["url"] if isinstance(image, dict) else image
+    if not url.startswith("data:"):
+        return f"[image] {url}"
+    kind, _, content = url.removeprefix("data:").partition(";base64,")
+    return f"[image] {kind}, {len(content) * 3 // 4 - content.count('='):,} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What was asked: ``messages`` are pairs of role and text, ``images`` URLs in their order."""
+
+    messages: tuple[tuple[str, str], ...]
+    images: tuple[str, ...] = ()
+
+
+def read_prompt(body: Mapping[str, Json]) -> Prompt:
+    """The prompt in a request's body, for each endpoint that can be asked.
+
+    Examples
+    --------
+    >>> read_prompt({"model": "m", "messages": [{"role": "user", "content": "Red mug"}]})
+    Prompt(messages=(('user', 'Red mug'),), images=())
+    """
+    asked = body.get("messages", body.get("input", body.get("prompt", "")))
+    turns = [("system", body["instructions"])] if isinstance(body.get("instructions"), str) else []
+    turns += _turns(asked, "prompt" if "prompt" in body else "input")
+    texts = tuple((role, _text(content)) for role, content in turns)
+    return Prompt(texts, tuple(url for _, content in turns for url in _images(content)))
+
+
+def _turns(asked: Json, role: str) -> list[tuple[str, Any]]:
+    if not isinstance(asked, list):
+        return [(role, asked)]
+    return [
+        (str(turn.get("role", role)), turn.get("content", ""))
+        if isinstance(turn, dict)
+        else (role, turn)
+        for turn in asked
+    ]
+
+
+def _text(content: Json) -> str:
+    if not isinstance(content, list):
+        return str(content)
+    return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+
+
+def _images(content: Json) -> Iterator[str]:
+    """The URLs of image parts, in the forms of chat completions and of responses."""
+    for part in content if isinstance(content, list) else ():
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        if isinstance(url, str):
+            yield url

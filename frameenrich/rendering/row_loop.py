@@ -1,0 +1,202 @@
+"""A template as one compiled loop over rows: what makes rendering fast.
+
+`Template.render` spends its time on building a context per row. Here the parsed template becomes
+the body of a ``for`` over rows, as an AST, and Jinja's own compiler turns that into one generator
+that yields a string a row, with filters, tests, macros and the sandbox as they were (SPEED.md).
+What looks at the whole context (inheritance, includes) is rendered row by row instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.visitor import NodeTransformer
+
+ROW = "row"
+
+
+_ROWS = "__rows"
+
+
+_ITEM = "__item_"
+
+
+_NONE = "__nothing"
+
+
+_CONTEXT_NAMES = frozenset({"self", "super", "loop", "varargs", "kwargs", "caller"})
+
+
+def why_slow(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
+    """What in a template needs a context of its own for every row; None where nothing does.
+
+    Examples
+    --------
+    >>> env = jinja2.Environment()
+    >>> why_slow(env.parse("{{ title }}"), ["title"]) is None
+    True
+    >>> why_slow(env.parse("{% include 'head' %}{{ title }}"), ["title"])
+    'an include'
+    """
+    whole_row = _whole_row(tree, columns)  # first: Jinja folds constants in the tree it looks at
+    for kind, reason in (
+        (nodes.Extends, "inheritance"),
+        (nodes.Block, "inheritance"),
+        # Without context, too: Jinja has such a one yield past the text that is being collected.
+        (nodes.Include, "an include"),
+        (nodes.Import, "import with context"),
+        (nodes.FromImport, "import with context"),
+    ):
+        for node in tree.find_all(kind):
+            if kind is nodes.Include or getattr(node, "with_context", True):
+                return reason
+    special = _CONTEXT_NAMES & (meta.find_undeclared_variables(tree) | set(map(str, columns)))
+    if special & {node.name for node in tree.find_all(nodes.Name)}:
+        return f"the name {min(special)!r}"
+    return whole_row
+
+
+def _whole_row(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
+    if ROW in columns:
+        return None
+    items = {id(node.node) for node in tree.find_all(nodes.Getitem) if _constant_item(node)}
+    names = [node for node in tree.find_all(nodes.Name) if node.name == ROW]
+    return None if all(id(node) in items for node in names) else "the whole row"
+
+
+def _constant_item(node: nodes.Getitem) -> bool:
+    is_row = isinstance(node.node, nodes.Name) and node.node.name == ROW
+    return is_row and isinstance(node.arg, nodes.Const)
+
+
+class _RowItems(NodeTransformer):
+    """``row["Product name"]`` becomes a name of its own."""
+
+    def __init__(self, names: Mapping[Any, str]) -> None:
+        self._names = names
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - Jinja's naming
+        self.generic_visit(node)
+        if not self._names or not _constant_item(node) or not isinstance(node.arg, nodes.Const):
+            return node
+        return nodes.Name(self._names[node.arg.value], "load", lineno=node.lineno)
+
+
+class RowLoop:
+    """One message's template, compiled to a loop.
+
+    Parameters
+    ----------
+    environment : jinja2.Environment
+        Decides filters, tests, globals and undefined; its compiler is `rendering.row_loop`'s.
+    tree : nodes.Template
+        The parsed template; it is taken apart.
+    columns : sequence
+        The frame's columns that the template may see.
+    name : str
+        What errors call the template.
+    """
+
+    def __init__(
+        self,
+        environment: jinja2.Environment,
+        tree: nodes.Template,
+        columns: Sequence[Any],
+        name: str,
+    ) -> None:
+        items = {} if ROW in columns else {c: f"{_ITEM}{i}" for i, c in enumerate(columns)}
+        seen = {node.name for node in tree.find_all(nodes.Name)}
+        taken = {n.arg.as_const() for n in tree.find_all(nodes.Getitem) if _constant_item(n)}
+        tree = _RowItems(items).visit(tree)
+        targets = {c: c for c in columns if c in seen}
+        # Once under its own name and once as an item, which no `set` or loop can shadow.
+        pairs = [*targets.items(), *((c, name) for c, name in items.items() if c in taken)]
+        self.columns = [column for column, _ in pairs]
+        """Which columns a row's tuple has to hold; one may stand twice."""
+        whole = _wrapped(environment, tree, [name for _, name in pairs])
+        code = environment.compile(whole, name=name)
+        self._template = jinja2.Template.from_code(
+            environment, code, environment.make_globals(None)
+        )
+
+    def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
+        """One string a row; an exception names the row by how many strings came before it."""
+        context = self._template.new_context({_ROWS: rows})
+        return self._template.root_render_func(context)
+
+
+def _wrapped(
+    environment: jinja2.Environment, tree: nodes.Template, names: Sequence[str]
+) -> nodes.Template:
+    """``{% for (targets) in __rows %}{% set __out %} tree {% endset %}{% endfor %}``."""
+    text = nodes.AssignBlock(nodes.Name(OUT, "store", lineno=1), None, tree.body, lineno=1)
+    targets: list[nodes.Expr] = [nodes.Name(name, "store", lineno=1) for name in names]
+    target = nodes.Tuple(targets, "store", lineno=1) if names else nodes.Name(_NONE, "store")
+    rows = nodes.Name(_ROWS, "load", lineno=1)
+    loop = nodes.For(target, rows, [text], [], None, False, lineno=1)
+    whole = nodes.Template([loop], lineno=1)
+    whole.set_environment(environment)
+    return whole
+
+
+SHOWN = "__shown"
+"""The filter by which ``a ~ b`` has the null policy see its operands."""
+
+
+OUT = "__out"
+"""A ``set`` block of this name is a row's whole text: the loop over rows yields it."""
+
+
+class Compiler(CodeGenerator):
+    """Writes the Python code of a template.
+
+    The environment's ``printed`` makes text of a value that is no `str`, its `SHOWN` filter shows
+    one. Where Jinja would escape, everything is Jinja's own.
+    """
+
+    def write_commons(self) -> None:
+        """Begin a function of the template."""
+        super().write_commons()
+        self.writeline("printed = environment.printed")
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:  # noqa: N802 - Jinja's naming
+        """``{% set x %} ... {% endset %}``."""
+        if getattr(node.target, "name", None) != OUT:
+            super().visit_AssignBlock(node, frame)
+            return
+        row = frame.inner()
+        row.symbols.analyze_node(node)
+        self.enter_frame(row)
+        self.buffer(row)
+        self.blockvisit(node.body, row)
+        self.writeline(f"yield concat({row.buffer})")
+        self.leave_frame(row)
+
+    def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:  # noqa: N802 - Jinja's naming
+        """``value | filter``."""
+        if node.name != SHOWN or node.node is None:
+            super().visit_Filter(node, frame)
+            return
+        self.write("(value if type(value := ")
+        self.visit(node.node, frame)
+        self.write(f") is str else {self.filters[SHOWN]}(value))")
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
+        if _escapes(frame):
+            super()._output_child_pre(node, frame, finalize)
+        else:
+            self.write("(value if type(value := ")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
+        if _escapes(frame):
+            super()._output_child_post(node, frame, finalize)
+        else:
+            self.write(") is str else printed(value))")
+
+
+def _escapes(frame: Frame) -> bool:
+    return bool(frame.eval_ctx.volatile or frame.eval_ctx.autoescape)

@@ -1,0 +1,366 @@
+"""From a job's folder and its answers to what a report shows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xxhash
+
+from frameenrich.atomic import whole_file
+from frameenrich.errors import InputError
+from frameenrich.lifecycle.regenerate import last_lines
+from frameenrich.lifecycle.usage import JobUsage
+from frameenrich.model import FLAGGED
+from frameenrich.pricing.money import show_usd
+from frameenrich.rendering.readable import Prompt, read_prompt
+from frameenrich.report.charts import Chart, chart_of, number_chart
+from frameenrich.report.page import Column, Report, Row, grouped, page
+from frameenrich.report.thumbnails import thumbnail
+from frameenrich.store.folder import JobFolder
+
+MAX_FLAGGED = 50_000
+"""How many flagged rows a page holds at most; nobody reads more of them."""
+
+
+_MAX_IMAGES = 1_000
+
+
+_MAX_IMAGE_CHARACTERS = 24_000_000
+
+
+_MAX_CHARTS = 12
+
+
+_SHORTEST_SECRET = 8
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What `Job.collect` (with ``usage=True``), `Job.flagged` and `Job.usage` give of a job."""
+
+    folder: JobFolder
+    frame: pd.DataFrame
+    flagged: pd.DataFrame
+    used: JobUsage
+
+    def said(self, what: str) -> pd.Series | None:
+        """One of the columns on how the answers came, such as ``status``; None where not there."""
+        name = f"{self.folder.spec.name}_{what}"
+        return self.frame[name] if name in self.frame.columns else None
+
+    @property
+    def output(self) -> pd.DataFrame:
+        """The output columns alone: those between the key and the status."""
+        names = list(self.frame.columns)
+        end = names.index(f"{self.folder.spec.name}_status")
+        found = self.frame.iloc[:, len(self.folder.key_names) : end]
+        sure = f"{self.folder.spec.name}_confidence"
+        return found.drop(columns=sure) if sure in found.columns else found
+
+    @property
+    def keys(self) -> list[str]:
+        """What names each row."""
+        parts = self.frame.iloc[:, : len(self.folder.key_names)]
+        return [", ".join(map(str, key)) for key in parts.itertuples(index=False, name=None)]
+
+
+def write_report(
+    path: str | os.PathLike[str], answers: Answers, *, rows: int, secret: str | None
+) -> Path:
+    """Write a job's report, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    """
+    made_at = _moment(datetime.now(UTC))
+    text = page(make_report(answers, rows), version=version("frameenrich"), made_at=made_at)
+    _write(Path(path), _without_keys(text, secret))
+    return Path(path)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with whole_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise InputError(
+            f"The report cannot be written to {path}: {error.strerror}.",
+            "Choose another file.",
+            path=str(path),
+        ) from None
+
+
+def _without_keys(text: str, secret: str | None) -> str:
+    """The page without the API keys of this process, which a server may have put in an answer."""
+    known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
+    for key in {secret or "", *known}:
+        if len(key) >= _SHORTEST_SECRET:
+            text = text.replace(key, "***")
+    return text
+
+
+def make_report(answers: Answers, rows: int) -> Report:
+    """What there is to show of a job, with at most `rows` rows that are not flagged."""
+    folder, statuses = answers.folder, list(answers.frame[f"{answers.folder.spec.name}_status"])
+    chosen = _chosen(statuses, rows)
+    counts = pd.Series(statuses, dtype=object).value_counts().to_dict()
+    errors = answers.said("error")
+    said = [None if pd.isna(e) else e for e in errors] if errors is not None else []
+    reasons, groups = grouped(statuses, said)
+    columns = tuple(Column(str(n), _kind(c)) for n, c in answers.output.items())
+    thumbs = _Thumbnails()
+    shown = _rows(answers, columns, chosen, thumbs)
+    return Report(
+        job=folder.id,
+        name=folder.spec.name,
+        facts=_facts(folder),
+        figures=tuple(_figures(answers)),
+        counts={str(status): int(n) for status, n in counts.items()},
+        columns=columns,
+        rows=shown,
+        charts=tuple(_charts(answers, columns)),
+        reasons=reasons,
+        groups=[groups[i] for i in chosen],
+        notes=(*_told(statuses, chosen), *thumbs.told()),
+        own_turn=_own_turn(folder),
+    )
+
+
+# --- which rows ---------------------------------------------------------------------------------
+
+
+def _chosen(statuses: Sequence[str], rows: int) -> list[int]:
+    """The flagged rows, and of the others a sample that is the same each time; by position."""
+    is_flagged = np.fromiter((s in FLAGGED for s in statuses), dtype=bool, count=len(statuses))
+    flagged = _sample(np.flatnonzero(is_flagged), MAX_FLAGGED)
+    others = _sample(np.flatnonzero(~is_flagged), rows)
+    return sorted([*flagged.tolist(), *others.tolist()])
+
+
+def _sample(positions: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    if len(positions) <= size:
+        return positions
+    return np.random.default_rng(0).choice(positions, size, replace=False)
+
+
+def _told(statuses: Sequence[str], chosen: Sequence[int]) -> Iterator[str]:
+    if len(chosen) == len(statuses):
+        return
+    flagged = sum(status in FLAGGED for status in statuses)
+    held = sum(statuses[i] in FLAGGED for i in chosen)
+    every = f"all {flagged:,} flagged rows" if held == flagged else f"{held:,} of the flagged rows"
+    yield (
+        f"The list below holds {every} and a random sample of {len(chosen) - held:,} of the other "
+        f"{len(statuses) - flagged:,}. Counts and charts are of all rows."
+    )
+
+
+# --- the rows -----------------------------------------------------------------------------------
+
+
+def _rows(
+    answers: Answers, columns: Sequence[Column], chosen: Sequence[int], thumbs: _Thumbnails
+) -> list[Row]:
+    part = replace(answers, frame=answers.frame.iloc[list(chosen)])
+    ids = _cells(part.said("custom_id"), len(chosen))
+    prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
+    values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
+    said = {name: _cells(part.said(what), len(chosen)) for name, what in _SAID.items()}
+    histories = _histories(answers)
+    keys = part.keys
+    rows = []
+    for i, position in enumerate(chosen):
+        own = {name: cells[i] for name, cells in said.items()}
+        cells = tuple(_shown(v[i], c.kind) for v, c in zip(values, columns, strict=True))
+        prompt, images = prompts.get(ids[i], (None, ()))
+        rows.append(
+            Row(
+                key=keys[i],
+                values=cells if own["status"] == "ok" else None,
+                prompt=prompt,
+                images=images,
+                history=tuple(histories.get(position, ())),
+                custom_id=ids[i],
+                **own | {"repaired": bool(own["repaired"])},
+            )
+        )
+    return rows
+
+
+_SAID = {
+    "status": "status",
+    "error": "error",
+    "raw": "raw",
+    "attempt": "attempt",
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "cost_usd": "cost_usd",
+    "confidence": "confidence",
+    "model": "model",
+    "finish_reason": "finish_reason",
+    "repaired": "repaired",
+}
+
+
+def _cells(column: pd.Series | None, count: int) -> list[Any]:
+    """A column's cells as Python has them, nulls as None."""
+    if column is None:
+        return [None] * count
+    cells: list[Any] = column.astype(object).where(column.notna(), None).tolist()
+    return cells
+
+
+def _histories(answers: Answers) -> dict[int, list[Mapping[str, Any]]]:
+    """Earlier attempts of the flagged rows, by their position: `flagged` keeps the order."""
+    statuses = answers.frame[f"{answers.folder.spec.name}_status"]
+    positions = [i for i, status in enumerate(statuses) if status in FLAGGED]
+    return dict(zip(positions, answers.flagged["history"], strict=True))
+
+
+def _kind(column: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return "bool"
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return "number"
+    plain = column.dtype != object or column.dropna().map(lambda v: not _is_nested(v)).all()
+    return "text" if plain else "json"
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple)
+
+
+def _shown(value: Any, kind: str) -> Any:
+    """A cell as the page has it: a number, a truth value or a text."""
+    if isinstance(value, np.ndarray):
+        some = ", ".join(f"{number:.4g}" for number in value[:6])
+        return f"[{some}, ... {len(value):,} numbers]"
+    if kind == "json" and value is not None:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    if kind in {"number", "bool"}:
+        return value.item() if isinstance(value, np.generic) else value
+    return str(value)
+
+
+# --- what was asked -----------------------------------------------------------------------------
+
+
+def _own_turn(folder: JobFolder) -> int:
+    """The place of the message that rows are rendered into: the user's last."""
+    roles = [message.role for message in folder.spec.messages]
+    return max((i for i, role in enumerate(roles) if role == "user"), default=0)
+
+
+_Asked = tuple[Prompt, tuple[tuple[str, str], ...]]
+
+
+def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str | None, _Asked]:
+    """What was last asked for each custom_id, and its images made small."""
+    found: dict[str | None, _Asked] = {}
+    for custom_id, line in last_lines(folder, ids):
+        prompt = read_prompt(json.loads(line)["body"])  # takes a lone surrogate
+        found[custom_id] = Prompt(prompt.messages), tuple(map(thumbs.take, prompt.images))
+    return found
+
+
+@dataclass
+class _Thumbnails:
+    """Images made small, until the page has enough of them."""
+
+    seen: dict[str, tuple[str, str]] = field(default_factory=dict)
+    characters: int = 0
+    held: int = 0
+    left_out: int = 0
+
+    def take(self, url: str) -> tuple[str, str]:
+        """How the page shows an image: ``src``, ``url`` or ``note``, and its text."""
+        if not url.startswith("data:"):
+            return "url", url
+        name = xxhash.xxh3_128_hexdigest(url.encode())
+        if name not in self.seen:
+            self.seen[name] = self._new(url)
+        return self.seen[name]
+
+    def _new(self, url: str) -> tuple[str, str]:
+        full = self.held >= _MAX_IMAGES or self.characters >= _MAX_IMAGE_CHARACTERS
+        small = None if full else thumbnail(url)
+        if small is None:
+            self.left_out += full
+            return "note", f"image of {len(url) * 3 // 4:,} bytes, not in this page"
+        self.held += 1
+        self.characters += len(small)
+        return "src", small
+
+    def told(self) -> Iterator[str]:
+        """What the page lacks."""
+        if self.left_out:
+            yield f"{self.left_out:,} images are left out: the page holds {self.held:,} of them."
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+def _facts(folder: JobFolder) -> tuple[str, ...]:
+    submitted = datetime.fromtimestamp(folder.created_at, UTC)
+    rounds = folder.rounds()
+    return (
+        f"{folder.spec.model} through {folder.spec.provider}",
+        f"submitted {_moment(submitted)}",
+        *([f"{rounds} rounds"] if rounds > 1 else []),
+        f"job {folder.id}",
+    )
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
+
+
+def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
+    """Totals over all rows and rounds."""
+    used = answers.used
+    if used.requests:
+        yield "Tokens in", f"{used.prompt_tokens:,}"
+        yield "Tokens out", f"{used.completion_tokens:,}"
+        yield from [("Cost", show_usd(used.usd))] if used.usd is not None else []
+    if used.reused:
+        yield "Reused answers", f"{used.reused:,}"
+    repaired = answers.said("repaired")
+    if repaired is not None and repaired.fillna(False).any():
+        yield "Mended before reading", f"{int(repaired.sum()):,}"
+    attempts = answers.said("attempt")
+    if attempts is not None and (attempts > 1).any():
+        yield "Asked more than once", f"{int((attempts > 1).sum()):,}"
+
+
+def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
+    """Each output column's values, then what the answers took."""
+    output = answers.output
+    wishes = [
+        chart_of(column.name, f"v{i}", output.iloc[:, i])
+        for i, column in enumerate(columns[:_MAX_CHARTS])
+        if column.kind != "json"
+    ]
+    raw = answers.said("raw")
+    measures = [
+        ("Confidence", "conf", answers.said("confidence")),
+        ("Answer length, characters", "len", None if raw is None else raw.str.len()),
+        ("Tokens in, per row", "in", answers.said("prompt_tokens")),
+        ("Tokens out, per row", "out", answers.said("completion_tokens")),
+        ("Cost in USD, per row", "cost", answers.said("cost_usd")),
+    ]
+    wishes += [number_chart(title, name, v) for title, name, v in measures if v is not None]
+    yield from (chart for chart in wishes if chart is not None)

@@ -1,0 +1,303 @@
+"""A job as a card in a notebook: how far it is, its batches, what it took, what to call next.
+
+Inline styles only, since notebooks strip the others, and colours that read on light and on dark.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from frameenrich.errors import OutputError
+from frameenrich.lifecycle.regenerate import describe_changes
+from frameenrich.lifecycle.usage import JobUsage
+from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus
+from frameenrich.pricing.money import show_usd
+from frameenrich.store.folder import JobFolder, ShardFolder
+
+COLORS = {
+    "ok": "#2e9a6a",
+    "pending": "#7f8fa6",
+    "malformed": "#d4700f",
+    "truncated": "#b08400",
+    "refused": "#8a4cc0",
+    "empty": "#7d828a",
+    "failed": "#d23f3f",
+    "expired": "#9b5c37",
+    "cancelled": "#5c6878",
+    "missing": "#bd4a8c",
+    "skipped": "#aaadb2",
+    "answered": "#2e9a6a",
+}
+"""Of row statuses, and of ``answered``: what a provider counts as done, not yet judged."""
+
+
+_MAX_BATCHES = 8
+
+
+_FAINT = "rgba(128,128,128,.35)"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card shows.
+
+    ``counts`` are rows (or, where ``unit`` says so, requests) by status; ``shards`` the round,
+    number and batch of each shard; ``facts`` further lines, ``next_calls`` what to write next.
+    """
+
+    id: str
+    title: str
+    counts: Mapping[str, int]
+    unit: str
+    shards: Sequence[tuple[int, int, Batch]]
+    facts: Mapping[str, str]
+    next_calls: Sequence[str]
+    now: float
+
+
+def card_html(card: Card) -> str:
+    """The card as HTML.
+
+    Examples
+    --------
+    >>> card = Card("job-1", "a <b> model", {"ok": 1}, "rows", (), {}, ["job.collect()"], 0.0)
+    >>> "a &lt;b&gt; model" in card_html(card)
+    True
+    """
+    parts = [
+        _head(card),
+        _bar(card.counts),
+        _legend(card.counts, card.unit),
+        _lines(card.facts),
+        _batches(card),
+        _next(card.next_calls),
+    ]
+    box = f"border:1px solid {_FAINT};border-radius:8px;padding:12px 16px;max-width:760px"
+    return str(_tag("div", Markup().join(parts), f"{box};font-size:13px;line-height:1.5"))
+
+
+def _tag(name: str, content: str, style: str = "") -> Markup:
+    """An element; its content is escaped where it is not markup already."""
+    return Markup('<{0} style="{1}">{2}</{0}>').format(name, style, content)
+
+
+def _head(card: Card) -> Markup:
+    name = _tag("b", card.id, "font-size:14px")
+    return _tag("div", name + _tag("span", f"  {card.title}", "opacity:.7;margin-left:8px"))
+
+
+def _bar(counts: Mapping[str, int]) -> Markup:
+    pieces = [
+        _tag("div", "", f"flex:{n} 1 0;min-width:3px;background:{COLORS.get(s, '#888')}")
+        for s, n in counts.items()
+    ]
+    style = (
+        f"display:flex;gap:1px;height:8px;border-radius:4px;background:{_FAINT};margin:10px 0 6px"
+    )
+    return _tag("div", Markup().join(pieces), f"{style};overflow:hidden")
+
+
+def _legend(counts: Mapping[str, int], unit: str) -> Markup:
+    total = sum(counts.values())
+    words = [
+        _tag("span", _dot(s) + f"{s} {n:,}", "margin-right:16px;white-space:nowrap")
+        for s, n in counts.items()
+    ]
+    return _tag("div", Markup().join(words) + _tag("span", f"of {total:,} {unit}", "opacity:.7"))
+
+
+def _dot(status: str) -> Markup:
+    color = COLORS.get(status, "#888")
+    round_ = "display:inline-block;width:8px;height:8px;border-radius:4px;margin-right:5px"
+    return _tag("span", "", f"{round_};background:{color}")
+
+
+def _lines(facts: Mapping[str, str]) -> Markup:
+    named = [
+        _tag(
+            "div",
+            _tag("span", name, "opacity:.7;flex:0 0 92px") + _tag("span", value),
+            "display:flex",
+        )
+        for name, value in facts.items()
+    ]
+    return _tag("div", Markup().join(named), "margin-top:8px")
+
+
+def _batches(card: Card) -> Markup:
+    """Those that still run before those that ended; of many, the rest in a word."""
+    ordered = sorted(card.shards, key=lambda shard: shard[2].settled)
+    shown, rest = ordered[:_MAX_BATCHES], ordered[_MAX_BATCHES:]
+    heads = ("round", "shard", "status", "done", "age", "batch")
+    rows = [_row(heads, "th")] + [_row(_cells(*shard, card.now), "td") for shard in shown]
+    table = _tag(
+        "table", Markup().join(rows), "margin:8px 0 0;border-collapse:collapse;font-size:inherit"
+    )
+    return table + (_tag("div", f"and {_other_shards(rest)}", "opacity:.7") if rest else "")
+
+
+def _row(cells: Iterable[str], tag: str) -> Markup:
+    style = "text-align:left;padding:1px 18px 1px 0;font-weight:normal;background:none"
+    style += ";opacity:.7" if tag == "th" else ""
+    return _tag("tr", Markup().join(_tag(tag, cell, style) for cell in cells), "background:none")
+
+
+def _cells(round_: int, number: int, batch: Batch, now: float) -> tuple[str, ...]:
+    done = (batch.completed or 0) + (batch.failed or 0)
+    counts = f"{done:,} of {batch.total:,}" if batch.total else ""
+    where = str(round_), str(number)
+    if batch.reused_from:
+        return *where, "reused", counts, "", ", ".join(batch.reused_from)
+    return *where, batch.status, counts, _age(batch, now), batch.id or "-"
+
+
+def _age(batch: Batch, now: float) -> str:
+    """How long a batch has been at the provider, or took there.
+
+    Examples
+    --------
+    >>> _age(Batch("t", status="in_progress", created_at=0), 3_700)
+    '1 h 01 min'
+    >>> _age(Batch("t"), 0), _age(Batch("t", status="completed"), 0)
+    ('not sent', '')
+    """
+    if batch.created_at is None:  # as of calls made one by one, which are no batch there
+        return "not sent" if batch.status == BatchStatus.PLANNED else ""
+    if batch.status in TERMINAL and batch.ended_at is None:
+        return ""
+    seconds = int((batch.ended_at or now) - batch.created_at)
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min" if minutes else f"{max(seconds, 0)} s"
+
+
+def _other_shards(shards: Iterable[tuple[int, int, Batch]]) -> str:
+    counts: dict[str, int] = {}
+    for _, _, batch in shards:
+        counts[batch.status] = counts.get(batch.status, 0) + 1
+    return ", ".join(f"{n:,} more {status}" for status, n in counts.items())
+
+
+def _next(calls: Iterable[str]) -> Markup:
+    codes = Markup("&ensp;").join(_tag("code", call) for call in calls)
+    return _tag(
+        "div", _tag("span", "next", "opacity:.7;margin-right:10px") + codes, "margin-top:8px"
+    )
+
+
+MAX_RESPONSE_BYTES = 8_000_000
+"""So much is parsed in a fraction of a second; of larger jobs the batches' own counts are shown."""
+
+
+_Shards = Sequence[tuple[ShardFolder, Batch]]
+
+
+def card_of(
+    folder: JobFolder,
+    answers: Callable[[], pd.DataFrame],
+    used: Callable[[], JobUsage],
+    reused: int,
+) -> Card:
+    """What the card of a job shows.
+
+    Parameters
+    ----------
+    folder : JobFolder
+        The job.
+    answers : callable
+        Gives the answers on disk as `Job.collect` does; called only where they are few.
+    used : callable
+        Gives what they took, as `Job.usage` does; likewise.
+    reused : int
+        How many answers the store had already.
+    """
+    shards = [(shard, shard.batch) for shard in folder.all_shards()]
+    frame = _judged(folder, answers, shards)
+    counts, unit = (
+        (_counted(folder, shards), "requests") if frame is None else (_rows(folder, frame), "rows")
+    )
+    return Card(
+        id=folder.id,
+        title=f"{folder.spec.model} through {folder.spec.provider}",
+        counts=counts,
+        unit=unit,
+        shards=[(shard.round, shard.number, batch) for shard, batch in shards],
+        facts=dict(_facts(folder, None if frame is None else used(), reused)),
+        next_calls=_next_calls(folder, counts, shards),
+        now=time.time(),
+    )
+
+
+def _judged(
+    folder: JobFolder, answers: Callable[[], pd.DataFrame], shards: _Shards
+) -> pd.DataFrame | None:
+    """The answers, where reading them takes no time; a parser may be another session's."""
+    if sum(shard.response_bytes for shard, _ in shards) > MAX_RESPONSE_BYTES:
+        return None
+    if folder.row_count * _BYTES_PER_ROW > MAX_RESPONSE_BYTES:
+        return None
+    try:
+        return answers()
+    except OutputError:
+        return None
+
+
+_BYTES_PER_ROW = 100
+"""What a row's own places in the answers' columns weigh beside a response's parsing."""
+
+
+def _rows(folder: JobFolder, frame: pd.DataFrame) -> dict[str, int]:
+    found = frame[f"{folder.spec.name}_status"].value_counts()
+    return {str(s): int(found[str(s)]) for s in reversed(STATUS_ORDER) if str(s) in found}
+
+
+def _counted(folder: JobFolder, shards: _Shards) -> dict[str, int]:
+    """What the batches of round 0 say of themselves; a count that is not known is pending."""
+    batches = [batch for shard, batch in shards if shard.round == 0]
+    done = sum(batch.completed or 0 for batch in batches)
+    failed = sum(batch.failed or 0 for batch in batches)
+    known = all(batch.total for batch in batches)
+    total = sum(batch.total or 0 for batch in batches) if known else folder.row_count
+    counts = {"answered": done, "failed": failed, "pending": max(total - done - failed, 0)}
+    return {name: n for name, n in counts.items() if n}
+
+
+def _facts(folder: JobFolder, used: JobUsage | None, reused: int) -> Iterator[tuple[str, str]]:
+    if used is not None and used.requests:
+        yield "tokens", _tokens_text(used)
+    if reused:
+        yield "reused", f"{reused:,} answers that this store had already"
+    rounds = folder.rounds()
+    if rounds > 1:
+        yield "rounds", str(rounds)
+    if told := describe_changes(folder):
+        yield "asked again", "; ".join(told)
+    yield "folder", _short(folder.path) if folder.store.local else folder.path
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
+
+
+def _tokens_text(used: JobUsage) -> str:
+    """Tokens of every round, and US dollars where they are known."""
+    tokens = f"{used.prompt_tokens:,} in, {used.completion_tokens:,} out"
+    return tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
+
+
+def _next_calls(folder: JobFolder, counts: Mapping[str, int], shards: _Shards) -> list[str]:
+    if all(batch.settled for _, batch in shards):
+        flagged = any(status in FLAGGED for status in counts)
+        more = ["job.show_flagged()", "job.regenerate()"] if flagged else []
+        return ["df.llmbatch.collect()", *more, 'job.report("report.html")']
+    if folder.spec.provider == "file":
+        return ["job.requests", "job.import_responses(path)"]
+    return ["df.llmbatch.collect(wait=True)", "job.status()", "job.cancel()"]

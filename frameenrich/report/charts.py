@@ -1,0 +1,202 @@
+"""What a column's values look like at a glance: bars of values, or a histogram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_MAX_BARS = 10
+
+
+_MAX_BINS = 28
+
+
+_FEW = 12
+"""So many different numbers are shown one by one."""
+
+
+_TAIL = 0.995
+"""What lies above this quantile is put into the last bin, so that it does not flatten the rest."""
+
+
+_TAIL_FACTOR = 1.5
+
+
+_MIXED_SHARE = 0.5
+"""Texts of which more than this share differ are free text, whose values say nothing in bars."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One value, or one bin from `low` to below `high`, and how many rows have it."""
+
+    label: str
+    count: int
+    value: Any = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars over the values of a field.
+
+    ``field`` names what a row is filtered by when a bar is picked; ``kind`` is ``bars`` or
+    ``histogram``; ``told`` sums it up in words.
+    """
+
+    title: str
+    field: str
+    kind: str
+    bars: tuple[Bar, ...]
+    told: str = ""
+
+    @property
+    def highest(self) -> int:
+        """The count of the longest bar of one value or bin; at least 1."""
+        own = [b.count for b in self.bars if b.value is not None or b.low is not None]
+        return max(own, default=1) or 1
+
+    @property
+    def total(self) -> int:
+        """How many rows the bars stand for."""
+        return sum(bar.count for bar in self.bars) or 1
+
+
+def chart_of(title: str, field: str, values: pd.Series) -> Chart | None:
+    """The chart that suits a column; None where its values cannot be counted, or there are none.
+
+    Parameters
+    ----------
+    title, field : str
+        See `Chart`.
+    values : Series
+        Nulls are left out.
+
+    Examples
+    --------
+    >>> chart = chart_of("n", "n", pd.Series([1, 1, 3], dtype="Int64"))
+    >>> [(bar.label, bar.count) for bar in chart.bars]
+    [('1', 2), ('3', 1)]
+    """
+    present = values.dropna()
+    if present.empty:
+        return None
+    if isinstance(present.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(present.dtype):
+        return _value_bars(title, field, present)
+    if pd.api.types.is_numeric_dtype(present.dtype):
+        return number_chart(title, field, present)
+    if present.map(lambda value: isinstance(value, str)).all():
+        return _text_chart(title, field, present)
+    return None
+
+
+def number_chart(title: str, field: str, values: pd.Series) -> Chart | None:
+    """Few numbers as bars in their order, many as a histogram."""
+    numbers = values.dropna().to_numpy(dtype=float)
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return None
+    distinct = np.unique(numbers)
+    if len(distinct) <= _FEW:
+        counts = [(number, int((numbers == number).sum())) for number in distinct]
+        bars = tuple(Bar(short(n), count, value=_plain(n)) for n, count in counts)
+        return Chart(title, field, "bars", bars, _spread(numbers))
+    return Chart(title, field, "histogram", _bins(numbers), _spread(numbers))
+
+
+def _plain(number: float) -> float:
+    return int(number) if float(number).is_integer() else float(number)
+
+
+def short(number: float) -> str:
+    """A number as a person writes it on an axis.
+
+    Examples
+    --------
+    >>> short(1250000), short(12.0), short(0.000123), short(0.5)
+    ('1.25M', '12', '0.000123', '0.5')
+    """
+    for unit, size in (("M", 1_000_000), ("k", 10_000)):
+        if abs(number) >= size:
+            return f"{number / (1_000 if unit == 'k' else size):.3g}{unit}"
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:.3g}"
+
+
+def _spread(numbers: np.ndarray[Any, Any]) -> str:
+    low, middle, high = np.quantile(numbers, [0, 0.5, 1])
+    return f"{short(low)} to {short(high)}, median {short(middle)}"
+
+
+def _bins(numbers: np.ndarray[Any, Any]) -> tuple[Bar, ...]:
+    low, high = float(numbers.min()), float(numbers.max())
+    tail = float(np.quantile(numbers, _TAIL))
+    end = tail if high - low > _TAIL_FACTOR * (tail - low) > 0 else high
+    step = _step((end - low) / _MAX_BINS, whole=bool(np.all(numbers == np.round(numbers))))
+    first = math.floor(low / step)
+    last = max(math.ceil((end - first * step) / step), 1)
+    if first * step + last * step <= end:  # the largest value opens a bin of its own
+        last += 1
+    edges = [float(f"{(first + i) * step:.12g}") for i in range(last + 1)]
+    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, last - 1)
+    counts = np.bincount(places, minlength=last)
+    bars = [
+        Bar(f"{short(a)} to {short(b)}", int(n), low=a, high=b)
+        for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    if high > edges[-1]:
+        over = bars[-1]
+        bars[-1] = Bar(f"{short(edges[-2])} and more", over.count, low=over.low, high=None)
+    return tuple(bars)
+
+
+def _step(width: float, *, whole: bool) -> float:
+    """A round number of at least `width`: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(width))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= width * (1 - 1e-9))
+    return max(step, 1.0) if whole else step
+
+
+def _value_bars(title: str, field: str, values: pd.Series) -> Chart:
+    counts = values.value_counts(sort=False)
+    pairs: list[tuple[Any, int]] = [(v, int(n)) for v, n in counts.items()]
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        pairs = [(str(v), n) for v, n in pairs]
+        known = [str(category) for category in values.cat.categories]
+        never = sum(not n for _, n in pairs)
+        pairs.sort(key=lambda pair: (-pair[1], known.index(pair[0])))
+    else:
+        never = 0
+        pairs.sort(key=lambda pair: -pair[1])
+    told = f"{never} of {len(pairs)} labels never came" if never else ""
+    return Chart(title, field, "bars", _top(pairs), told)
+
+
+def _top(pairs: Sequence[tuple[Any, int]]) -> tuple[Bar, ...]:
+    shown, rest = pairs[:_MAX_BARS], pairs[_MAX_BARS:]
+    bars = [Bar(_label(value), count, value=_cell(value)) for value, count in shown]
+    if rest:
+        bars.append(Bar(f"{len(rest):,} more values", sum(n for _, n in rest)))
+    return tuple(bars)
+
+
+def _label(value: Any) -> str:
+    """As JSON, and so the page's script, writes a truth value."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+
+
+def _cell(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _text_chart(title: str, field: str, values: pd.Series) -> Chart | None:
+    counts = values.value_counts()
+    if len(counts) > _FEW and len(counts) > _MIXED_SHARE * len(values):
+        return None
+    told = f"{len(counts):,} different texts" if len(counts) > 1 else ""
+    return Chart(title, field, "bars", _top([(v, int(n)) for v, n in counts.items()]), told)

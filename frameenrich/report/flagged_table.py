@@ -1,0 +1,110 @@
+"""Flagged rows as a table to be read: the answer as it came, the place of its error marked."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from frameenrich.model import STATUS_ORDER
+from frameenrich.report.card import COLORS
+from frameenrich.report.locate_error import locate_error
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+
+_MAX_CHARACTERS = 1_200
+
+
+_AROUND = 300
+
+
+_MARK = "background:rgba(210,63,63,.28);color:inherit;outline:1px solid #d23f3f"
+
+
+_CELL = {"text-align": "left", "vertical-align": "top"}
+
+
+_ANSWER = "white-space:pre-wrap;overflow-wrap:anywhere;max-width:60ch;display:inline-block"
+
+
+def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
+    """What `Job.flagged` gives, made to be read.
+
+    Parameters
+    ----------
+    flagged : DataFrame
+        As `Job.flagged` gives it.
+    rows : int
+        How many are shown.
+    name : str
+        The job's name, for the caption.
+    """
+    nameless = isinstance(flagged.index, pd.RangeIndex)
+    shown = flagged.sort_values("status", key=_order, kind="stable").iloc[:rows]
+    shown = shown.astype({"raw": object})
+    if not shown.index.is_unique:  # a Styler needs names of its own; the frame's own may repeat
+        shown = shown.reset_index(drop=True)
+    shown = shown.rename(columns=_plain).rename_axis(index=_plain)  # a Styler escapes no names
+    pairs = zip(shown["raw"], shown["error"], strict=True)
+    shown["raw"] = [_answer(raw, error) for raw, error in pairs]
+    shown["history"] = [_history(attempts) for attempts in shown["history"]]
+    if not shown["history"].any():
+        shown = shown.drop(columns="history")
+    ours: list[Hashable] = [name for name in ("raw", "history") if name in shown]
+    style = shown.style.format(escape="html", na_rep="")
+    style = style.format(str, subset=ours)  # ours, escaped already
+    style = style.format_index(escape="html")
+    style = style.map(_colored, subset=["status"])
+    style = style.set_properties(subset=None, **_CELL)
+    style = style.set_caption(str(escape(_caption(flagged, rows, name))))
+    return style.hide() if nameless else style
+
+
+def _order(statuses: pd.Series) -> pd.Series:
+    """As a report has them: first those whose answers one can look at."""
+    return statuses.map({str(status): place for place, status in enumerate(STATUS_ORDER)})
+
+
+def _plain(name: Any) -> str | None:
+    return None if name is None else str(escape(name))
+
+
+def _caption(flagged: pd.DataFrame, rows: int, name: str) -> str:
+    if len(flagged) > rows:
+        return f"{name}: the first {rows:,} of {len(flagged):,} flagged rows"
+    return f"{name}: {len(flagged):,} flagged row{'' if len(flagged) == 1 else 's'}"
+
+
+def _colored(status: Any) -> str:
+    return f"color:{COLORS.get(status, 'inherit')};font-weight:600"
+
+
+def _answer(raw: Any, error: Any) -> Markup:
+    """The raw answer as markup: cut to what is around the error where it is long."""
+    if pd.isna(raw):
+        return Markup()
+    found = None if pd.isna(error) else locate_error(raw, error)
+    start, end = found or (0, 0)
+    first = max(start - _AROUND, 0) if len(raw) > _MAX_CHARACTERS else 0
+    last = first + _MAX_CHARACTERS
+    marked = Markup('<mark style="{}">{}</mark>').format(_MARK, raw[start:end][:_MAX_CHARACTERS])
+    return Markup('<span style="{}" dir="auto">{}{}{}{}{}</span>').format(
+        _ANSWER,
+        "..." if first else "",
+        raw[first:start],
+        marked if found else "",
+        raw[end:last],
+        "..." if len(raw) > last else "",
+    )
+
+
+def _history(attempts: Sequence[Mapping[str, Any]]) -> Markup:
+    lines = [
+        f"{a['attempt']}: {a['status']}" + (f", then {a['then']}" if a["then"] else "")
+        for a in attempts
+    ]
+    return Markup("<br>").join(map(escape, lines))

@@ -1,0 +1,371 @@
+"""A job's rows as one HTML page that needs nothing but itself.
+
+Pure: what is to be shown goes in, the page's text comes out. The page is Jinja2 with everything
+escaped; rows are JSON that its script turns into text nodes. Its content security policy lets no
+other script run and nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from frameenrich.model import FLAGGED, STATUS_ORDER
+from frameenrich.rendering.readable import Prompt
+from frameenrich.report.charts import Chart, short
+from frameenrich.report.locate_error import locate_error
+
+_MAX_CHARACTERS = 40_000_000
+"""What a browser opens without delay; texts are cut so that a page's stay below it."""
+
+
+_CAPS = (200_000, 50_000, 10_000, 2_000, 500)
+
+
+_MAX_REASONS = 8
+
+
+_MIN_SHARED = 12
+
+
+_EXACT = 2**53
+"""Whole numbers beyond this are not all floats, which is all that JavaScript has."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """An output column; ``kind`` is ``number``, ``bool``, ``text`` or ``json``."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as it is shown; texts are those that came, escaped nowhere yet.
+
+    ``values`` has one for each `ArrowColumn` (JSON text for the kind ``json``), or is None for a
+    row
+    without an answer. ``images`` are pairs of ``src`` (a ``data:`` URL), ``url`` or ``note`` and
+    its text. ``history`` has the earlier attempts, as `Job.flagged` tells them.
+    """
+
+    key: str
+    status: str
+    values: tuple[Any, ...] | None = None
+    error: str | None = None
+    raw: str | None = None
+    prompt: Prompt | None = None
+    images: tuple[tuple[str, str], ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+    attempt: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    confidence: float | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    custom_id: str | None = None
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason that rows share but for its particulars, shown by one of them."""
+
+    status: str
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows.
+
+    ``counts``, ``charts`` and ``reasons`` are of all rows of the job; ``rows`` may be a part,
+    which ``notes`` tell. ``groups`` gives each row the number of its reason, or None. ``own_turn``
+    is the place of the message that the row was rendered into.
+    """
+
+    job: str
+    name: str
+    facts: tuple[str, ...]
+    figures: tuple[tuple[str, str], ...]
+    counts: Mapping[str, int]
+    columns: tuple[Column, ...]
+    rows: Sequence[Row]
+    charts: tuple[Chart, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    groups: Sequence[int | None] = ()
+    notes: tuple[str, ...] = ()
+    own_turn: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many rows the job has."""
+        return sum(self.counts.values())
+
+    @property
+    def ok(self) -> int:
+        """How many have a good answer."""
+        return self.counts.get("ok", 0)
+
+    @property
+    def flagged(self) -> int:
+        """How many are flagged."""
+        return sum(n for status, n in self.counts.items() if status in FLAGGED)
+
+    @property
+    def share(self) -> str:
+        """The share of good answers; never rounded up to all of them.
+
+        Examples
+        --------
+        >>> Report("j", "n", (), (), {"ok": 9_999, "failed": 1}, (), ()).share
+        '99.9%'
+        """
+        if self.ok == self.total:
+            return "100%" if self.total else "-"
+        return f"{int(1_000 * self.ok / self.total) / 10:g}%"
+
+
+def page(report: Report, *, version: str, made_at: str) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    report : Report
+        What to show.
+    version, made_at : str
+        For the last line: whose work it is, and of when.
+    """
+    script = _part("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    counts = {str(s): report.counts[s] for s in reversed(STATUS_ORDER) if report.counts.get(s)}
+    return _template().render(
+        report=replace(report, counts=counts),
+        css=Markup(_part("report.css")),  # noqa: S704 - a file of this package
+        js=Markup(script),  # noqa: S704 - likewise
+        data=Markup(script_json(_payload(report))),  # noqa: S704 - see script_json
+        script_hash=f"sha256-{digest}",
+        short=short,
+        version=version,
+        made_at=made_at,
+    )
+
+
+@cache
+def _part(name: str) -> str:
+    return (files("frameenrich") / "report" / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_part("page.html.j2"))
+
+
+def script_json(value: Any) -> str:
+    r"""JSON that can stand in a ``<script>``: nothing in it can end the element or open another.
+
+    Examples
+    --------
+    >>> script_json("</script><!-- \u2028")
+    '"\\u003c/script\\u003e\\u003c!-- \\u2028"'
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+# HTML reads `</script` and `<!--` inside a script; lone surrogates have no UTF-8.
+_UNSAFE = re.compile("[<>\u2028\u2029\ud800-\udfff]")
+
+
+def grouped(
+    statuses: Sequence[str], errors: Sequence[str | None]
+) -> tuple[tuple[Reason, ...], list[int | None]]:
+    """Flagged rows' reasons, of which some differ only in what they quote and count.
+
+    Returns
+    -------
+    (tuple of Reason, list of int or None)
+        The most frequent reasons, and which of them each row has.
+
+    Examples
+    --------
+    >>> reasons, groups = grouped(["malformed", "ok"], ["$.n: 'x' is no number", None])
+    >>> reasons[0].text, groups
+    ("$.n: 'x' is no number", [0, None])
+    """
+    kinds = [
+        (status, _kind(error or "")) if status in FLAGGED else None
+        for status, error in zip(statuses, errors, strict=True)
+    ]
+    counts = Counter(kind for kind in kinds if kind is not None).most_common(_MAX_REASONS)
+    places = {kind: place for place, (kind, _) in enumerate(counts)}
+    example = dict(zip(reversed(kinds), reversed(errors), strict=True))
+    reasons = tuple(Reason(k[0], _first_line(example[k] or k[0]), n) for k, n in counts)
+    return reasons, [None if kind is None else places.get(kind) for kind in kinds]
+
+
+_PARTICULARS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+")
+
+
+def _kind(error: str) -> str:
+    return _PARTICULARS.sub("*", error[:400])
+
+
+def _first_line(text: str, length: int = 240) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+# --- the rows as JSON ---------------------------------------------------------------------------
+
+
+@dataclass
+class _TextTable:
+    """Texts, each once; rows refer to them by number."""
+
+    places: dict[str, int] = field(default_factory=dict)
+
+    def place(self, text: str | None) -> int | None:
+        """The number of a text; None of None."""
+        return None if text is None else self.places.setdefault(text, len(self.places))
+
+    @cached_property
+    def cap(self) -> int:
+        """How long a text may be, so that all of them fit on a page."""
+        lengths = [len(text) for text in self.places]
+        fitting = (c for c in _CAPS if sum(min(n, c) for n in lengths) <= _MAX_CHARACTERS)
+        return next(fitting, _CAPS[-1])
+
+    def cut(self) -> tuple[list[str], dict[int, int]]:
+        """The texts as they go on the page, and the whole length of those that were cut."""
+        clipped = {i: len(text) for text, i in self.places.items() if len(text) > self.cap}
+        return [text[: self.cap] for text in self.places], clipped
+
+
+def _payload(report: Report) -> dict[str, Any]:
+    texts, images = _TextTable(), dict[tuple[str, str], int]()
+    rows = [_row(row, report.columns, texts, images) for row in report.rows]
+    for row, group in zip(rows, report.groups, strict=False):
+        row["g"] = group
+    for row, found in zip(rows, [_spot(row, texts.cap) for row in report.rows], strict=True):
+        row["x"] = found
+    cut, clipped = texts.cut()
+    same, shared = _in_common(rows, cut, report.own_turn)
+    return {
+        "job": report.job,
+        "columns": [asdict(column) for column in report.columns],
+        "statuses": [str(status) for status in STATUS_ORDER],
+        "flagged": [str(status) for status in STATUS_ORDER if status.flagged],
+        "reasons": [reason.text for reason in report.reasons],
+        "charts": [_chart(chart) for chart in report.charts],
+        "rows": rows,
+        "texts": cut,
+        "clipped": clipped,
+        "images": list(images),
+        "own": report.own_turn,
+        "same": same,
+        "shared": shared,
+    }
+
+
+def _chart(chart: Chart) -> dict[str, Any]:
+    bars = [
+        {"label": bar.label, "value": _plain(bar.value)}
+        if bar.low is None
+        else {"label": bar.label, "low": bar.low, "high": bar.high}
+        for bar in chart.bars
+    ]
+    return {"title": chart.title, "field": chart.field, "bars": bars}
+
+
+def _row(
+    row: Row, columns: Sequence[Column], texts: _TextTable, images: dict[tuple[str, str], int]
+) -> dict[str, Any]:
+    """A row for the page's script; what is not there is left out."""
+    may_lack = {
+        "e": texts.place(row.error),
+        "v": None if row.values is None else _cells(row.values, columns, texts),
+        "r": texts.place(row.raw),
+        "n": None if row.raw is None else len(row.raw),
+        "p": row.prompt and [[role, texts.place(text)] for role, text in row.prompt.messages],
+        "i": [images.setdefault(image, len(images)) for image in row.images] or None,
+        "h": list(row.history) or None,
+        "a": row.attempt,
+        "c": row.confidence,
+        "o": row.model,
+        "f": row.finish_reason,
+        "id": row.custom_id,
+        "m": row.repaired or None,
+    }
+    used = [row.prompt_tokens, row.completion_tokens, row.cost_usd]
+    own = {"k": row.key, "s": row.status, "u": used}
+    return own | {name: value for name, value in may_lack.items() if value is not None}
+
+
+def _cells(values: Iterable[Any], columns: Iterable[Column], texts: _TextTable) -> list[Any]:
+    return [
+        texts.place(value) if column.kind in {"text", "json"} else _plain(value)
+        for column, value in zip(columns, values, strict=True)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A number that JSON and JavaScript have, else its text."""
+    if isinstance(value, float) and value != value + 0 * value:  # NaN and the infinities
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+        return str(value)
+    return value
+
+
+def _spot(row: Row, cap: int) -> tuple[int, int] | None:
+    """Where in the raw answer the error is, in JavaScript's counting."""
+    if row.raw is None or not row.error or len(row.raw) > cap:
+        return None
+    found = locate_error(row.raw, row.error)
+    return found and (_utf16(row.raw[: found[0]]), _utf16(row.raw[: found[1]]))
+
+
+def _utf16(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _in_common(
+    rows: Sequence[Mapping[str, Any]], texts: Sequence[str], own_turn: int
+) -> tuple[list[int | None], int]:
+    """The turns that all rows have, and how far all rows' own turns begin in the same way."""
+    asked = [row["p"] for row in rows if row.get("p")]
+    if not asked:
+        return [], 0
+    turns = min([own_turn, *map(len, asked)])
+    same = [
+        asked[0][i][1] if len({prompt[i][1] for prompt in asked}) == 1 else None
+        for i in range(turns)
+    ]
+    own = [texts[p[own_turn][1]] for p in asked if len(p) > own_turn]
+    start = _common_start(min(own), max(own)) if len(set(own)) > 1 else ""
+    return same, _utf16(start) if len(start) >= _MIN_SHARED else 0
+
+
+def _common_start(one: str, other: str) -> str:
+    """How both begin, in whole words."""
+    pairs = enumerate(zip(one, other, strict=False))
+    length = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    return one[: max(one.rfind(mark, 0, length) for mark in " \n") + 1]

@@ -1,0 +1,1 @@
+"""Where jobs live: folders on disk or in a bucket."""

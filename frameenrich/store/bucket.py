@@ -1,0 +1,450 @@
+"""Objects of an object store: put whole, on the word of a lease; nothing is renamed or locked.
+
+A file is staged on local disk and put as one object. A job's objects are put with its sidecar
+last, which makes it a job: a process that dies before leaves objects that are no job, and that
+the next one clears away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+import stat
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import IO, Any, cast
+
+from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, JobBusyError, StoreError
+from frameenrich.model import Batch, BatchStatus
+from frameenrich.store.lease import ConflictError, Lease, Objects, PlainObjects, S3Objects, hold
+from frameenrich.store.local import (
+    DRAFT,
+    READ_BYTES,
+    SIDECAR,
+    draft_folder,
+    file_lock,
+    not_whole,
+    temporary_file,
+    unwritable,
+)
+
+_LEASE = ".lease.json"
+
+
+_LEFT_BEHIND = re.compile(
+    r"\.lease\.json(\.proof)?|(round-\d+/)?shard-\d+\.(requests\.jsonl|batch\.json|responses\.jsonl)"
+)
+
+
+_IN_A_JOB = re.compile(r"\.lease\.json(\.proof)?|round-\d+")
+
+
+_BLOCK_BYTES = 8 << 20
+
+
+_PART_BYTES = 1 << 19
+
+
+_SMALL_BYTES = 1 << 20
+
+
+_STALE_SECONDS = 24 * 3600
+
+
+_PUBLISH_SECONDS = 60.0
+
+
+_INEXACT = (
+    "{} has no conditional writes that frameenrich knows of: of two computers that begin to work "
+    "on one job in the same moment, both may go on. Work on a job from one computer at a time."
+)
+
+
+_proven: dict[str, bool] = {}
+"""Whether a bucket was seen to refuse the writes that it should refuse."""
+
+
+class Bucket:
+    """A store's verbs for any file system that fsspec opens and that is no local disk.
+
+    Parameters
+    ----------
+    fs : fsspec.AbstractFileSystem
+        Opened with the environment's credentials, which are kept nowhere.
+    url : str
+        For messages.
+    """
+
+    def __init__(self, fs: Any, url: str) -> None:
+        self._fs = fs
+        self._url = url
+        names = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        self._s3 = "s3" in names
+        self._private = "memory" in names  # of this process: nobody to be locked out
+        self._objects: Objects = S3Objects(fs) if self._s3 else PlainObjects(fs)
+        self._held: dict[str, Lease] = {}
+
+    def check_readable(self, root: str) -> None:
+        """Nothing: a bucket has no folders, so that any prefix can hold jobs."""
+
+    def folders(self, root: str) -> list[str]:
+        """The names of the folders in it; none where nothing is, as when its last object goes."""
+        try:
+            found = self._fs.ls(root, detail=True)
+        except FileNotFoundError:
+            return []
+        return [e["name"].rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
+
+    @contextlib.contextmanager
+    def reaching(self, path: str) -> Iterator[None]:
+        """Have what goes wrong on the way to the store told as a `StoreError`.
+
+        A file that is not there is left to the caller.
+        """
+        try:
+            yield
+        except (FrameEnrichError, FileNotFoundError):
+            raise
+        except _faults() as error:
+            raise StoreError(
+                f"The store cannot be reached at {self._url}: {type(error).__name__}: {error}.",
+                "Check its name, your credentials and the network; nothing is lost.",
+                path=path,
+            ) from None
+
+    def check_writable(self, root: str) -> None:
+        """Knock; whether one may write shows when something is written."""
+        with self.reaching(root):
+            self._fs.exists(root)
+
+    def drafting(self, root: str) -> contextlib.AbstractContextManager[str]:
+        """A local folder to fill, from which objects are put."""
+        with self.reaching(root):
+            self._sweep(root)
+        return draft_folder(_private_folder())
+
+    def exists(self, path: str) -> bool:
+        """Whether an object is there."""
+        with self.reaching(path):
+            return self._objects.exists(path)
+
+    def open(self, path: str) -> IO[bytes]:
+        """An object to read from, a block at a time."""
+        with self.reaching(path):
+            file = self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
+        return io.BufferedReader(file, READ_BYTES)
+
+    def read(self, path: str) -> bytes:
+        """A small object, all of it."""
+        with self.reaching(path):
+            lease = self._lease(path)
+            if lease is not None:
+                return lease.read(path)
+            seen = self._objects.read(path)
+            if seen is None:
+                raise FileNotFoundError(path)
+            return seen.data
+
+    def replace(self, path: str, data: bytes) -> None:
+        """A small object, all of it; refused where another process wrote it since it was read."""
+        with self.reaching(path):
+            lease = self._lease(path)
+            if lease is None:
+                self._fs.pipe_file(path, data)
+            else:
+                lease.replace(path, data)
+
+    # --- a job's folder ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def staging(self, root: str) -> Iterator[str]:
+        """A place of the store for what other processes put; empty at the end."""
+        path = f"{root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            yield path
+        finally:
+            with self.reaching(path):
+                self._empty(path)
+
+    def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
+        """Put a filled folder's files as objects, the sidecar last, which makes it a job.
+
+        What is `adopted` is copied from its place in the store, and passes through no computer.
+        """
+        if self.exists(f"{destination}/{SIDECAR}"):
+            return False
+        with self.reaching(destination), self.lock(destination, _PUBLISH_SECONDS):
+            if self._objects.exists(f"{destination}/{SIDECAR}"):  # another process was faster
+                return False
+            if not self._never_sent(destination):
+                raise not_whole(destination)
+            self._clear(destination)
+            files = {
+                str(path): f"{destination}/{path.relative_to(draft).as_posix()}"
+                for path in sorted(Path(draft).rglob("*"))
+                if path.is_file()
+            }
+            sidecar = f"{draft}/{SIDECAR}"
+            self._put_all({here: there for here, there in files.items() if here != sidecar})
+            for relative, path in adopted.items():
+                self._check(f"{destination}/{relative}")
+                self._fs.cp_file(path, f"{destination}/{relative}")
+            return sidecar not in files or self._put(sidecar, files[sidecar], mode="create")
+
+    def _put_all(self, files: dict[str, str]) -> None:
+        """The large ones one by one, the small ones some at a time."""
+        small = {here: there for here, there in files.items() if _size(here) < _SMALL_BYTES}
+        for here, there in files.items():
+            if here not in small:
+                self._put(here, there)
+        if small:
+            self._check(next(iter(small.values())))
+            self._fs.put(list(small), list(small.values()))
+
+    def _put(self, here: str, there: str, mode: str = "overwrite") -> bool:
+        """One object, from a file; False where it was to be new and is there."""
+        pace = {"chunksize": _BLOCK_BYTES, "max_concurrency": 4} if self._s3 else {}
+        self._check(there)
+        try:
+            self._fs.put_file(here, there, mode=mode, **pace)
+        except FileExistsError:
+            return False
+        return True
+
+    def _empty(self, folder: str) -> None:
+        """Remove everything in a folder that was never to be a job, leases of the dead too."""
+        for path in self._fs.find(folder):
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(path)
+
+    def _clear(self, folder: str) -> None:
+        """Remove what a process that died before its sidecar left in a folder that is no job's."""
+        left = [path for path in self._fs.find(folder) if not path.endswith(f"/{_LEASE}")]
+        for path in left:
+            self._check(path)
+            self._fs.rm_file(path)
+
+    def _sweep(self, root: str) -> None:
+        """Clear away the folders that never became jobs and that nobody has touched for a day."""
+        for name in self.folders(root):
+            folder, staging = f"{root}/{name}", name.startswith(DRAFT)
+            if not staging and (
+                self._objects.exists(f"{folder}/{SIDECAR}") or self._is_other(folder)
+            ):
+                continue
+            if self._age_seconds(folder, leases=staging) <= _STALE_SECONDS:
+                continue
+            if staging:
+                self._empty(folder)
+            elif self._never_sent(folder):
+                with contextlib.suppress(JobBusyError), self.lock(folder, 0.0):
+                    if not self._objects.exists(f"{folder}/{SIDECAR}"):
+                        self._clear(folder)
+
+    def _is_other(self, folder: str) -> bool:
+        """Whether something that no job has lies right in a folder: it may hold any amount more."""
+        try:
+            found = self._fs.ls(folder, detail=False)
+        except FileNotFoundError:  # somebody else swept it
+            return True
+        names = [str(path).rstrip("/").rpartition("/")[2] for path in found]
+        return not all(map(_IN_A_JOB.fullmatch, names))
+
+    def _never_sent(self, folder: str) -> bool:
+        """Whether nothing is in a folder but what a process leaves that dies before its sidecar.
+
+        Everything else is somebody's: other files under the same prefix, or a job that lost its
+        sidecar and has answers that were paid for.
+        """
+        found = [str(path) for path in self._fs.find(folder)]
+        if not all(_LEFT_BEHIND.fullmatch(path.removeprefix(f"{folder}/")) for path in found):
+            return False
+        return all(self._is_intent(path) for path in found if path.endswith(".batch.json"))
+
+    def _is_intent(self, path: str) -> bool:
+        """Whether a shard's batch is only planned, or filled with answers of other jobs."""
+        seen = self._objects.read(path)
+        try:
+            batch = Batch.from_json(seen.data) if seen is not None else None
+        except ValueError:
+            return False
+        if batch is None or batch.reused_from:
+            return True
+        called = batch.uploading or batch.creating or batch.id or batch.input_file_id
+        return batch.status == BatchStatus.PLANNED and not called
+
+    def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
+        every = self._fs.find(folder)
+        found = [path for path in every if leases or not path.endswith(f"/{_LEASE}")]
+        try:
+            moments = [self._fs.modified(path).timestamp() for path in found]
+        except FileNotFoundError:  # somebody is at work in it
+            return 0.0
+        return time.time() - max(moments) if moments else 0.0
+
+    # --- files that grow --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def write_whole(self, path: str) -> Iterator[IO[bytes]]:
+        """A binary file that becomes the object `path` when it is complete."""
+        with draft_folder(_private_folder()) as folder, temporary_file(folder, path) as file:
+            yield file
+            file.flush()
+            with self.reaching(path):
+                self._put(file.name, path)
+                self._drop_parts(path)
+
+    def pieces(self, path: str) -> Iterator[str]:
+        """The objects that a growing file is in, as far as there are any."""
+        if self._objects.exists(path):
+            yield path
+        for number in count(1):
+            part = _part(path, number)
+            if not self._objects.exists(part):
+                return
+            yield part
+
+    def _drop_parts(self, path: str) -> None:
+        """What was in parts stands in the whole; the last one goes first, so that none is lost."""
+        for part in reversed([piece for piece in self.pieces(path) if piece != path]):
+            self._fs.rm_file(part)
+
+    def open_appending(self, path: str) -> IO[bytes]:
+        """What is written goes to objects beside `path`, each put whole whenever it is flushed."""
+        return cast("IO[bytes]", _Parts(self, path))
+
+    def put_part(self, path: str, number: int, data: bytes) -> None:
+        """One part of a growing file, new or longer than it was."""
+        with self.reaching(path):
+            self._check(path)
+            self._fs.pipe_file(_part(path, number), data)
+
+    # --- one writer -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, path: str, timeout_seconds: float) -> Iterator[None]:
+        """Be the only process at work on the job: on this computer by a file lock, then a lease."""
+        give_up_at = time.monotonic() + timeout_seconds
+        digest = hashlib.sha256(f"{self._url}\n{path}".encode()).hexdigest()[:24]
+        place, job_id = f"{_private_folder()}/{digest}", path.rpartition("/")[2]
+        with file_lock(f"{place}.lock", job_id, timeout_seconds):
+            if self._private:
+                yield
+                return
+            with self.reaching(path):
+                self._prove(f"{path}/{_LEASE}.proof")
+            lease = Lease(self._objects, f"{path}/{_LEASE}", job_id, f"{place}.held")
+            with self._leased(path, lease, give_up_at - time.monotonic()):
+                yield
+
+    @contextlib.contextmanager
+    def _leased(self, path: str, lease: Lease, timeout_seconds: float) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            with self.reaching(path):
+                stack.enter_context(hold(lease, timeout_seconds))
+            self._held[path] = lease
+            stack.callback(self._held.pop, path)
+            yield
+
+    def _prove(self, path: str) -> None:
+        """Find out, once a bucket, whether it refuses what it should; some servers do not."""
+        bucket = self._url.partition("://")[2].partition("/")[0]
+        place = f"{getattr(self._fs, 'endpoint_url', None)} {self._fs.protocol} {bucket}"
+        if place not in _proven:
+            _proven[place] = self._objects.exact and self._refuses(path)
+            if not _proven[place]:
+                warnings.warn(_INEXACT.format(self._url), FrameEnrichWarning, stacklevel=2)
+        if not _proven[place]:
+            self._objects = PlainObjects(self._fs)
+
+    def _refuses(self, path: str) -> bool:
+        try:
+            for _ in range(2):
+                self._objects.write(path, b"", None)
+        except ConflictError:
+            return True
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # HTTP 501
+                raise
+        finally:
+            self._fs.rm_file(path)
+        return False
+
+    def _lease(self, path: str) -> Lease | None:
+        """The lease that an object is written under, where this process has one."""
+        found = [each for each in self._held if path.startswith(f"{each}/")]
+        return self._held[max(found, key=len)] if found else None
+
+    def _check(self, path: str) -> None:
+        for folder, lease in list(self._held.items()):
+            if path.startswith(f"{folder}/"):
+                lease.check()
+
+
+class _Parts(io.RawIOBase):
+    """A file that only grows, as objects of half a megabyte; what is flushed is kept."""
+
+    def __init__(self, bucket: Bucket, path: str) -> None:
+        self._bucket = bucket
+        self._path = path
+        self._number = sum(piece != path for piece in bucket.pieces(path)) + 1
+        self._kept = bytearray()
+        self._dirty = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._kept += data
+        self._dirty = True
+        return len(data)
+
+    def flush(self) -> None:
+        if self._dirty:
+            self._bucket.put_part(self._path, self._number, bytes(self._kept))
+            self._dirty = False
+            if len(self._kept) >= _PART_BYTES:
+                self._number, self._kept = self._number + 1, bytearray()
+
+
+def _part(path: str, number: int) -> str:
+    stem, _, ending = path.rpartition(".")
+    return f"{stem}-{number:05d}.{ending}"
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What goes wrong on the way: also what s3fs lets through of its transport's errors."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - an extra
+    except ImportError:
+        return (OSError,)
+    return OSError, BotoCoreError, ClientError
+
+
+def _private_folder() -> str:
+    """A folder of this computer for what is on its way; nobody else may look into it."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    path = f"{tempfile.gettempdir()}/frameenrich-{user}"
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.lstat(path)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise StoreError(
+            f"{path} belongs to somebody else.", "Set TMPDIR to a folder of your own.", path=path
+        )
+    return path

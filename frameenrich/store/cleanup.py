@@ -1,0 +1,127 @@
+"""What a store weighs, and taking things out of it: whole jobs, and what killed processes left.
+
+A job on a disk vanishes at once: its folder is renamed to a draft's name, which nobody takes for a
+job, then deleted; a process that dies in between leaves a draft for the next sweep. In a bucket
+the sidecar goes first, and the rest is no job any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from frameenrich.errors import StoreError
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.local import DRAFT
+from frameenrich.store.store import Store
+
+_LEFT_BEHIND = (f"{DRAFT}*", ".probe-*", "*/.*.tmp", "*/*/.*.tmp")
+"""Under which names the store's writers keep what is not finished."""
+
+
+_IDLE_SECONDS = 3600.0
+"""Who writes, writes more often than that; nothing was paid for what is not finished."""
+
+
+@dataclass(frozen=True)
+class FolderSize:
+    """How large something in the store is, and when it last changed; Unix seconds."""
+
+    size_bytes: int
+    changed_at: float
+
+
+def folder_size(folder: JobFolder) -> FolderSize:
+    """What a job's folder holds; one listing of it, whatever the store is on.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be listed.
+    """
+    try:
+        found: dict[str, Any] = folder.store.fs.find(folder.path, detail=True)
+    except OSError as error:
+        raise _cannot("list", folder.path, error) from None
+    return _sum(entry for path, entry in found.items() if not path.endswith("/.lock"))
+
+
+def _sum(entries: Iterable[dict[str, Any]]) -> FolderSize:
+    entries = list(entries)
+    size = sum(int(entry.get("size") or 0) for entry in entries)
+    return FolderSize(size, max(map(_changed_at, entries), default=0.0))
+
+
+def _changed_at(entry: dict[str, Any]) -> float:
+    """When a file changed, by whichever name its file system calls that; now where by none."""
+    told = (entry.get(name) for name in ("mtime", "LastModified", "last_modified", "created"))
+    found = next(filter(None, told), None)
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else time.time()
+
+
+def delete_job(folder: JobFolder) -> None:
+    """Delete a job from the store; to be called by who holds its lock.
+
+    Raises
+    ------
+    StoreError
+        It cannot be deleted; the job is either whole still or not there any more.
+    """
+    store = folder.store
+    try:
+        if store.local:
+            away = f"{store.root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+            os.rename(folder.path, away)
+            shutil.rmtree(away, ignore_errors=True)
+        else:
+            store.fs.rm_file(f"{folder.path}/sidecar.parquet")
+            store.fs.rm(folder.path, recursive=True)
+    except OSError as error:
+        raise _cannot("delete", folder.path, error) from None
+
+
+def unfinished_files(store: Store) -> Iterator[tuple[str, FolderSize]]:
+    """What killed processes left unfinished in a local store, with its size."""
+    if not store.local:
+        return
+    for pattern in _LEFT_BEHIND:
+        for path in sorted(glob.glob(f"{glob.escape(store.root)}/{pattern}", include_hidden=True)):
+            found = _weigh_path(path)
+            if time.time() - found.changed_at > _IDLE_SECONDS:
+                yield path, found
+
+
+def _weigh_path(path: str) -> FolderSize:
+    inside = (os.path.join(base, name) for base, _, names in os.walk(path) for name in names)
+    entries: list[dict[str, Any]] = []
+    for each in (path, *inside):
+        with contextlib.suppress(OSError):  # its owner was faster
+            found = os.lstat(each)
+            size = 0 if os.path.isdir(each) else found.st_size
+            entries.append({"size": size, "mtime": found.st_mtime})
+    return _sum(entries)
+
+
+def delete_leftover(path: str) -> bool:
+    """Delete what was left; whether it is gone."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+    return not os.path.lexists(path)
+
+
+def _cannot(do: str, path: str, error: OSError) -> StoreError:
+    return StoreError(
+        f"Could not {do} {path}: {error.strerror or error}.",
+        "Check that you may write to the store, then try again.",
+        path=path,
+    )

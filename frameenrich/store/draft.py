@@ -1,0 +1,117 @@
+"""A job, or a later round, before it exists: a folder of this computer that is being filled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.store.local import SIDECAR, sync
+
+
+class PublishTarget(Protocol):
+    """Where drafts become folders: a store."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file of the store to read from."""
+
+    def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
+        """Make a filled folder a folder of the store; False where that is there already."""
+
+
+class Draft:
+    """A job, or a later round, before it exists.
+
+    Parameters
+    ----------
+    path : str
+        The folder to fill.
+    place : Place
+        Where it goes.
+    """
+
+    def __init__(self, path: str, place: PublishTarget) -> None:
+        self._path = path
+        self._place = place
+        self._files: dict[str, IO[bytes]] = {}
+        self._adopted: dict[str, str] = {}
+
+    def adopt(self, relative: str, path: str) -> None:
+        """Have a file that is in the store already become the draft's, unread and unchanged."""
+        self._adopted[relative] = path
+
+    def file(self, relative: str) -> IO[bytes]:
+        """A file of the draft, opened for writing once and kept open until it is closed."""
+        if relative not in self._files:
+            path = f"{self._path}/{relative}"
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            # Lines come some hundred at a time, which is more than the buffer: not copied again.
+            self._files[relative] = open(path, "wb", buffering=1 << 16)  # noqa: SIM115 - see close
+        return self._files[relative]
+
+    def close_file(self, relative: str) -> None:
+        """Finish one file: what is in it is on disk."""
+        file = self._files.pop(relative, None)
+        if file is not None:
+            sync(file)
+            file.close()
+
+    def lines(self, names: Iterable[str]) -> Iterator[bytes]:
+        """The lines of some of the draft's files, which are finished by that."""
+        for relative in names:
+            self.close_file(relative)
+            with self._opened(relative) as file:
+                yield from file
+
+    def _opened(self, relative: str) -> IO[bytes]:
+        if relative in self._adopted:
+            return self._place.open(self._adopted[relative])
+        return open(f"{self._path}/{relative}", "rb")
+
+    def write(self, relative: str, data: bytes) -> None:
+        """A small file at once."""
+        self.file(relative).write(data)
+        self.close_file(relative)
+
+    def write_sidecar(self, table: pa.Table, relative: str = SIDECAR) -> None:
+        """The Parquet file that says which row became which request."""
+        with self.file(relative) as file:
+            pq.write_table(
+                table, file, compression="zstd", compression_level=1, write_page_checksum=True
+            )
+            sync(file)
+        del self._files[relative]
+
+    def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
+        """The sidecar, to be written some rows at a time; the caller closes the writer."""
+        return pq.ParquetWriter(
+            self.file(SIDECAR),
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["shard"],  # every other column names its row
+            write_page_checksum=True,
+        )
+
+    def clear(self) -> None:
+        """Empty the draft, to begin again."""
+        self.close()
+        for entry in Path(self._path).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def close(self) -> None:
+        """Let go of files that were not finished."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def commit(self, target: str) -> bool:
+        """Make the draft the folder `target` of the store; False where that is there already."""
+        for relative in list(self._files):
+            self.close_file(relative)
+        return self._place.publish(self._path, target, self._adopted)

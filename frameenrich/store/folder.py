@@ -1,0 +1,281 @@
+"""Read and write the folder of one job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.jsonl import request_ids
+from frameenrich.model import Batch, JobSpec
+from frameenrich.store.local import READ_BYTES, SIDECAR, missing, unreadable
+from frameenrich.store.store import Store, T
+
+
+def model_of(shard: ShardFolder) -> str:
+    """The model that a shard's requests are for; the job's own where it can be no other."""
+    if shard.round or len(shard.job.spec.models) > 1:
+        with shard.open_requests() as lines:
+            for line in lines:
+                return str(json.loads(line)["body"]["model"])
+    return shard.job.spec.model
+
+
+def ids_of(shard: ShardFolder) -> list[str]:
+    """The custom_ids of a shard's requests, in order."""
+    with shard.open_requests() as lines:
+        return [custom_id for custom_id, _ in request_ids(lines)]
+
+
+_SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
+
+
+_META = b"frameenrich."
+
+
+PARTS = "frameenrich.parts"
+"""Where the sidecar of a job that was written in parts says how many rows each has."""
+
+
+# What reading a damaged file can raise, from Arrow, JSON or what is made of them.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
+
+
+def shard_name(number: int) -> str:
+    """The stem of a shard's files."""
+    return f"shard-{number:05d}"
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """One job's folder."""
+
+    store: Store
+    id: str
+
+    @property
+    def path(self) -> str:
+        """Where the job is."""
+        return f"{self.store.root}/{self.id}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The sidecar's columns, and what it says of the job."""
+        with self.reading_sidecar() as file:
+            return file.schema_arrow
+
+    def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
+        with self.reading_sidecar() as file:
+            return read((file.schema_arrow.metadata or {})[_META + name.encode()])
+
+    @contextlib.contextmanager
+    def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
+        """The sidecar of a round, to be read some row groups at a time.
+
+        Raises
+        ------
+        StoreError
+            It is damaged; also for what the caller does with it.
+        """
+        path = f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
+        try:
+            with self._open_parquet(path) as file:
+                yield file
+        except _DAMAGE as error:
+            raise unreadable(path, error) from error
+
+    @contextlib.contextmanager
+    def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        """Not by `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482)."""
+        with contextlib.ExitStack() as stack:
+            local = self.store.local
+            source = path if local else stack.enter_context(self.store.fs.open(path, "rb"))
+            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What the job sends and how its answers are read."""
+        return self._metadata("spec", JobSpec.from_json)
+
+    @cached_property
+    def created_at(self) -> float:
+        """When it was submitted; Unix seconds."""
+        return self._metadata("created_at", float)
+
+    @property
+    def key_names(self) -> list[str]:
+        """What a person calls the parts of the key."""
+        return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
+
+    @property
+    def key_columns(self) -> list[str]:
+        """What the sidecar calls the parts of the key."""
+        return [f"key_{i}" for i in range(len(self.key_names))]
+
+    @property
+    def row_count(self) -> int:
+        """How many rows the job has; reads no row."""
+        with self.reading_sidecar() as file:
+            return int(file.metadata.num_rows)
+
+    @cached_property
+    def part_rows(self) -> list[int]:
+        """How many rows each part has, where the job was written in parts; else empty."""
+        with self.reading_sidecar() as file:
+            told = (file.schema_arrow.metadata or {}).get(PARTS.encode())
+            return [] if told is None else [int(rows) for rows in json.loads(told)]
+
+    def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
+        """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
+        with self.reading_sidecar(round_) as file:
+            return file.read(columns)
+
+    def round_path(self, round_: int) -> str:
+        """The folder of a round."""
+        return f"{self.path}/round-{round_}"
+
+    def rounds(self) -> int:
+        """How many rounds there are; at least 1."""
+        paths = (f"{self.round_path(number)}/{SIDECAR}" for number in count(1))
+        return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
+
+    def shards(self, round_: int) -> list[ShardFolder]:
+        """The shards of a round, in order."""
+        return _shards(self, self.store.find(self.round_path(round_)), range(round_, round_ + 1))
+
+    def all_shards(self) -> list[ShardFolder]:
+        """The shards of every round, in order; found by one look at the folder."""
+        found = set(self.store.find(self.path))
+        rounds = (n for n in count(1) if f"{self.round_path(n)}/{SIDECAR}" not in found)
+        return _shards(self, found, range(next(rounds)))
+
+    @contextlib.contextmanager
+    def lock(self, timeout_seconds: float = 60.0) -> Iterator[None]:
+        """Be the only process at work on this job.
+
+        Raises
+        ------
+        JobBusyError
+            Another process still held the lock after `timeout_seconds`.
+        """
+        with self.store.lock(self.path, timeout_seconds):
+            yield
+
+
+def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
+    """Those of some rounds, by either of the two files that each has from the beginning."""
+    found = {(int(m[1]), int(m[2]), m[3]) for m in filter(None, map(_SHARD.search, paths))}
+    shards = [
+        ShardFolder(job, *each)
+        for each in sorted({(round_, number) for round_, number, _ in found if round_ in rounds})
+    ]
+    for shard in shards:
+        if (shard.round, shard.number, "requests.jsonl") not in found:
+            raise missing(shard.requests_path)
+    return shards
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """One shard's three files."""
+
+    job: JobFolder
+    round: int
+    number: int
+
+    def _path(self, what: str) -> str:
+        return f"{self.job.round_path(self.round)}/{shard_name(self.number)}.{what}"
+
+    @property
+    def requests_path(self) -> str:
+        """Exactly what was, or will be, uploaded."""
+        return self._path("requests.jsonl")
+
+    @property
+    def responses_path(self) -> str:
+        """Output and error lines as they came."""
+        return self._path("responses.jsonl")
+
+    @property
+    def batch(self) -> Batch:
+        """The provider's last word, or the intent where there is none yet."""
+        path = self._path("batch.json")
+        try:
+            return Batch.from_json(self.job.store.read(path))
+        except _DAMAGE as error:
+            raise unreadable(path, error) from error
+
+    def save(self, batch: Batch) -> None:
+        """Write ``batch.json``, the only file of a job that changes."""
+        self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
+
+    def open_requests(self) -> IO[bytes]:
+        """The request lines, as a binary file."""
+        return self.job.store.open(self.requests_path)
+
+    @property
+    def request_count(self) -> int:
+        """How many requests the shard has."""
+        if (known := self.batch.requests) is not None:
+            return known
+        with self.open_requests() as file:
+            return sum(piece.count(b"\n") for piece in iter(lambda: file.read(READ_BYTES), b""))
+
+    @property
+    def request_bytes(self) -> int:
+        """Size of the requests file."""
+        return int(self.job.store.fs.size(self.requests_path))
+
+    @property
+    def response_bytes(self) -> int:
+        """Size of the responses file; 0 where none has come."""
+        return self.job.store.size_of_pieces(self.responses_path)
+
+    def check_fetched(self) -> None:
+        """Refuse what was brought home and is not there any more.
+
+        Raises
+        ------
+        StoreError
+            The provider's files were fetched, and the responses file is gone.
+        """
+        batch = self.batch
+        fetched = batch.fetched and (batch.output_file_id or batch.error_file_id)
+        if fetched and not self.job.store.exists(self.responses_path):
+            raise missing(self.responses_path)
+
+    def open_responses(self) -> Iterator[IO[bytes]]:
+        """The files of the responses, each open while it is read; none where none has come."""
+        return self.job.store.open_pieces(self.responses_path)
+
+    def read_responses(self) -> Iterator[bytes]:
+        """The responses file in pieces; nothing where none has come."""
+        for file in self.open_responses():
+            while data := file.read(READ_BYTES):
+                yield data
+
+    @contextlib.contextmanager
+    def write_responses(self) -> Iterator[IO[bytes]]:
+        """A new responses file, there when it is complete."""
+        with self.job.store.write_whole(self.responses_path) as file:
+            yield file
+
+    def add_responses(self, lines: Iterable[bytes]) -> None:
+        """Write the responses file again with more lines at its end."""
+        with self.write_responses() as file:
+            for piece in self.read_responses():
+                file.write(piece)
+            for line in lines:
+                file.write(line.rstrip(b"\n") + b"\n")
+
+    def open_appending(self) -> IO[bytes]:
+        """The responses file, open at its end; a line torn by a crash is cut off first."""
+        return self.job.store.open_appending(self.responses_path)

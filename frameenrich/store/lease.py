@@ -1,0 +1,395 @@
+"""The one writer of a job in a bucket: an object that says who, renewed while that one lives.
+
+A lease that is not renewed for its time is taken over. Whoever lost it finds out before its next
+write: a renewal is written on the condition that nobody else has written since, and so is every
+`batch.json`, which the holder must find as it left it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from frameenrich.errors import JobBusyError
+from frameenrich.store.local import busy
+
+LEASE_SECONDS = 30.0
+"""Shorter than a caller waits for a job by default, so that what died is continued in one call."""
+
+
+_SKEW_SECONDS = 900.0
+"""No clock is further off: S3 refuses such requests (RequestTimeTooSkewed)."""
+
+
+_PATIENCE = 1.25
+"""In multiples of a lease's time; for clocks that do not run alike."""
+
+
+_LOOK_SECONDS = (0.1, 0.5)
+
+
+_NOTED = 8
+
+
+class Lease:
+    """The right to write a job's objects, from `acquire` to `release`.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where it is written.
+    path : str
+        The lease's own object.
+    job_id : str
+        For messages.
+    note : str
+        A local file that lists the leases that processes of this computer held. It is read and
+        written under a file lock, so whoever reads it knows that those processes are gone.
+    """
+
+    def __init__(self, objects: Objects, path: str, job_id: str, note: str) -> None:
+        self._objects = objects
+        self._path = path
+        self._job_id = job_id
+        self._holder = secrets.token_hex(16)
+        self._left_here = _read_note(note)
+        Path(note).write_text("\n".join([*self._left_here, self._holder][-_NOTED:]))
+        self._version: str | None = None
+        self._renewals = 0
+        self._known: dict[str, str] = {}
+        self._mutex = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="frameenrich-lease", daemon=True)
+
+    def acquire(self, timeout_seconds: float) -> None:
+        """Wait until nobody else has it, or nobody alive.
+
+        Raises
+        ------
+        JobBusyError
+            Another process still had it after `timeout_seconds`.
+        """
+        give_up_at = time.monotonic() + timeout_seconds
+        watched, since = "", time.monotonic()
+        while True:
+            seen = self._objects.read(self._path)
+            if seen is not None and seen.version != watched:
+                watched, since = seen.version, time.monotonic()
+            if self._over(seen, time.monotonic() - since) and self._taken(seen):
+                break
+            if time.monotonic() >= give_up_at:
+                raise _held(self._job_id, seen)
+            time.sleep(random.uniform(*_LOOK_SECONDS))  # noqa: S311 - so that no two keep step
+        self._thread.start()
+
+    def _over(self, seen: ObjectVersion | None, unchanged_seconds: float) -> bool:
+        record = _record(seen)
+        if seen is None or record is None or record.get("holder") in {None, *self._left_here}:
+            return True
+        seconds = float(record.get("seconds", LEASE_SECONDS)) * _PATIENCE
+        return unchanged_seconds > seconds or seen.age_seconds > seconds + _SKEW_SECONDS
+
+    def _taken(self, seen: ObjectVersion | None) -> bool:
+        try:
+            self._write(self._holder, None if seen is None else seen.version)
+        except ConflictError:
+            return False
+        return True
+
+    def _write(self, holder: str | None, expected: str | None) -> None:
+        started = _Moment()
+        self._renewals += 1
+        record = {
+            "holder": holder,
+            "who": f"process {os.getpid()} on {socket.gethostname()}",
+            "seconds": LEASE_SECONDS,
+            "renewals": self._renewals,
+        }
+        self._version = self._objects.write(self._path, json.dumps(record).encode(), expected)
+        self._proven = started
+
+    def _keep(self) -> None:
+        """Renew until the end; what fails for a passing reason is tried again."""
+        while not self._ended.wait(LEASE_SECONDS / 3):
+            try:
+                with self._mutex:
+                    if not self._ended.is_set():
+                        self._write(self._holder, self._version)
+            except ConflictError:
+                return
+            except Exception:  # noqa: BLE001, S112 - the network's; `check` asks again
+                continue
+
+    def check(self) -> None:
+        """Make sure that the job is still this process's to write.
+
+        Raises
+        ------
+        JobBusyError
+            Another process took it over: this one had not renewed its lease in time.
+        """
+        with self._mutex:
+            if self._proven.seconds_ago > LEASE_SECONDS / 2:
+                try:
+                    self._write(self._holder, self._version)
+                except ConflictError:
+                    raise self.lost() from None
+
+    def lost(self) -> JobBusyError:
+        """The error for a job that another process took over."""
+        return JobBusyError(
+            f"Another process took over the job {self._job_id}, as this one gave no sign of life.",
+            "Let that one go on, or call again later; nothing is lost.",
+            job_id=self._job_id,
+        )
+
+    def read(self, path: str) -> bytes:
+        """An object that only the holder writes, as the holder knows it.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        JobBusyError
+            Somebody else wrote it: the lease is lost.
+        """
+        seen = self._objects.read(path)
+        if seen is None:
+            raise FileNotFoundError(path)
+        if self._known.setdefault(path, seen.version) != seen.version:
+            raise self.lost()
+        return seen.data
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write an object, provided that it is as the holder knows it.
+
+        Raises
+        ------
+        JobBusyError
+            Somebody else wrote it: the lease is lost.
+        """
+        self.check()
+        if path not in self._known:
+            with contextlib.suppress(FileNotFoundError):
+                self.read(path)
+        try:
+            self._known[path] = self._objects.write(path, data, self._known.get(path))
+        except ConflictError:
+            raise self.lost() from None
+
+    def release(self) -> None:
+        """Let the next one have it at once."""
+        self._ended.set()
+        with self._mutex, contextlib.suppress(Exception):  # then it ends by itself
+            self._write(None, self._version)
+
+
+class _Moment:
+    """When something was; by two clocks, as one stands still while a laptop sleeps."""
+
+    def __init__(self) -> None:
+        self._monotonic, self._wall = time.monotonic(), time.time()
+
+    @property
+    def seconds_ago(self) -> float:
+        return max(time.monotonic() - self._monotonic, time.time() - self._wall)
+
+
+def _record(seen: ObjectVersion | None) -> dict[str, Any] | None:
+    try:
+        record = json.loads(seen.data) if seen is not None else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _held(job_id: str, seen: ObjectVersion | None) -> JobBusyError:
+    error = busy(job_id)
+    who = (_record(seen) or {}).get("who")
+    error.problem = f"{error.problem.rstrip('.')} ({who})." if who else error.problem
+    return error
+
+
+def _read_note(note: str) -> list[str]:
+    try:
+        return Path(note).read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def hold(lease: Lease, timeout_seconds: float) -> Iterator[Lease]:
+    """Have a lease for a while."""
+    lease.acquire(timeout_seconds)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+_REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412"}
+"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html"""
+
+
+class ConflictError(Exception):
+    """The object is no longer what the writer thought it was."""
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """An object as it was read; `age_seconds` by this computer's clock, 0 where nobody says."""
+
+    data: bytes
+    version: str
+    age_seconds: float = 0.0
+
+
+class Objects(Protocol):
+    """Reads and writes whole small objects.
+
+    ``exact`` says that of two writers who expect the same version one is refused, always.
+    """
+
+    exact: bool
+
+    def read(self, path: str) -> ObjectVersion | None:
+        """The object, or None where there is none."""
+
+    def exists(self, path: str) -> bool:
+        """Whether the object is there; a folder of that name is none."""
+
+    def write(self, path: str, data: bytes, expected: str | None) -> str:
+        """Write where the version is as expected (None: no object); the new version.
+
+        Raises
+        ------
+        OvertakenError
+            It is another version.
+        """
+
+
+class S3Objects:
+    """Conditional writes as S3 has them: ``If-None-Match: *`` and ``If-Match``.
+
+    Parameters
+    ----------
+    fs : s3fs.S3FileSystem
+        Decides the server and the credentials.
+    """
+
+    exact = True
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def read(self, path: str) -> ObjectVersion | None:
+        """Body and ETag by one request, so that they belong together."""
+        from fsspec.asyn import sync  # noqa: PLC0415 - tens of milliseconds
+
+        try:
+            data, answer = sync(self._fs.loop, self._get, path)
+        except FileNotFoundError:
+            return None
+        return ObjectVersion(data, answer["ETag"], time.time() - answer["LastModified"].timestamp())
+
+    async def _get(self, path: str) -> tuple[bytes, dict[str, Any]]:
+        answer = await self._fs._call_s3("get_object", **self._named(path))  # noqa: SLF001 - s3fs's own way to call within its loop
+        async with answer["Body"] as body:
+            return await body.read(), answer
+
+    def exists(self, path: str) -> bool:
+        """One request; s3fs's own would look for a folder too."""
+        try:
+            self._fs.call_s3("head_object", **self._named(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _named(self, path: str) -> dict[str, str]:
+        bucket, key, _ = self._fs.split_path(path)
+        return {"Bucket": bucket, "Key": key}
+
+    def write(self, path: str, data: bytes, expected: str | None) -> str:
+        """One PUT; its mark tells a refusal from an answer that was lost on the way here."""
+        mark = secrets.token_hex(8)
+        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
+        try:
+            answer = self._fs.call_s3(
+                "put_object", **self._named(path), Body=data, Metadata={"write": mark}, **condition
+            )
+            return str(answer["ETag"])
+        except OSError as error:
+            if not _refused(error):
+                raise
+            return self._written_after_all(path, mark)
+
+    def _written_after_all(self, path: str, mark: str) -> str:
+        """Whether the PUT that was refused had been made before, and was tried again."""
+        try:
+            answer = self._fs.call_s3("head_object", **self._named(path))
+        except FileNotFoundError:
+            raise ConflictError(path) from None
+        if answer.get("Metadata", {}).get("write") != mark:
+            raise ConflictError(path)
+        return str(answer["ETag"])
+
+
+def _refused(error: OSError) -> bool:
+    response = getattr(error.__cause__, "response", None) or {}
+    code = response.get("Error", {}).get("Code")
+    return isinstance(error, FileExistsError | FileNotFoundError) or code in _REFUSED
+
+
+class PlainObjects:
+    """The same by looking before and after: two that write within one moment may both succeed.
+
+    Parameters
+    ----------
+    fs : fsspec.AbstractFileSystem
+        Whose ``mode="create"`` is exact on Google's and Microsoft's stores, says its documentation.
+    """
+
+    exact = False
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def read(self, path: str) -> ObjectVersion | None:
+        """The object; its version is what is in it."""
+        try:
+            data = self._fs.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return ObjectVersion(data, hashlib.sha256(data).hexdigest())
+
+    def exists(self, path: str) -> bool:
+        """As fsspec says."""
+        return bool(self._fs.exists(path))
+
+    def write(self, path: str, data: bytes, expected: str | None) -> str:
+        """Look, write, look again."""
+        if expected is not None and self._version(path) != expected:
+            raise ConflictError(path)
+        try:
+            self._fs.pipe_file(path, data, mode="overwrite" if expected else "create")
+        except FileExistsError:
+            raise ConflictError(path) from None
+        version = hashlib.sha256(data).hexdigest()
+        if self._version(path) != version:
+            raise ConflictError(path)
+        return version
+
+    def _version(self, path: str) -> str | None:
+        seen = self.read(path)
+        return None if seen is None else seen.version

@@ -1,0 +1,295 @@
+"""Files on a local disk, whole or absent: written under a temporary name, fsynced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from frameenrich.errors import JobBusyError, StoreError
+
+READ_BYTES = 512 * 1024
+
+
+SIDECAR = "sidecar.parquet"
+
+
+DRAFT = ".frameenrich-draft-"
+
+
+_STALE_DRAFT_SECONDS = 24 * 3600
+
+
+class Disk:
+    """A store's verbs for a folder of this computer."""
+
+    def check_writable(self, root: str) -> None:
+        """Make the store's folder, private to the user, or say why not.
+
+        Raises
+        ------
+        StoreError
+            The folder cannot be made or written.
+        """
+        try:
+            if not os.path.isdir(root):
+                os.makedirs(root, mode=0o700, exist_ok=True)  # several may begin at once
+                Path(root, ".gitignore").write_text("*\n", encoding="utf-8")
+            with tempfile.NamedTemporaryFile(dir=root, prefix=".probe-"):
+                pass
+        except OSError as error:
+            raise unwritable(root, error) from None
+
+    def check_readable(self, root: str) -> None:
+        """Refuse what is there and no folder; what is not there holds nothing yet.
+
+        Raises
+        ------
+        StoreError
+            It is a file.
+        """
+        if os.path.exists(root) and not os.path.isdir(root):
+            raise StoreError(
+                f"The store {root} is no folder.", "Say which folder holds the jobs.", path=root
+            )
+
+    def folders(self, root: str) -> list[str]:
+        """The names of the folders in it; none where it is not there."""
+        try:
+            with os.scandir(root) as entries:  # no pattern: a folder may be called "a[1]"
+                return [entry.name for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    @contextlib.contextmanager
+    def reaching(self, path: str) -> Iterator[None]:
+        """A disk is there, but a file of it may not be readable; what is absent is the caller's."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(path, error) from error
+
+    def drafting(self, root: str) -> contextlib.AbstractContextManager[str]:
+        """A folder to fill, from which one rename makes a job."""
+        return draft_folder(root)
+
+    def staging(self, root: str) -> contextlib.AbstractContextManager[str]:
+        """A folder of the store for what other processes write; gone at the end."""
+        return draft_folder(root)
+
+    def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
+        """Make a filled folder the destination; False where that is there already, and whole.
+
+        Parameters
+        ----------
+        draft, destination : str
+            The folder, and what it becomes.
+        adopted : mapping
+            Files of the store that are moved into it first, by their place in it.
+
+        Raises
+        ------
+        StoreError
+            It is there and not whole.
+        """
+        if os.path.isdir(destination):
+            return _complete(destination)
+        for relative, path in adopted.items():
+            os.makedirs(os.path.dirname(f"{draft}/{relative}"), mode=0o700, exist_ok=True)
+            os.rename(path, f"{draft}/{relative}")
+        try:
+            os.rename(draft, destination)
+        except OSError:
+            if os.path.isdir(destination):  # another process was faster
+                return _complete(destination)
+            raise
+        _sync_folder(os.path.dirname(destination))
+        return True
+
+    @contextlib.contextmanager
+    def write_whole(self, path: str) -> Iterator[IO[bytes]]:
+        """A binary file that appears under `path` whole, or not at all."""
+        with temporary_file(os.path.dirname(path), path) as file:
+            yield file
+            sync(file)
+            os.replace(file.name, path)
+            _sync_folder(os.path.dirname(path))
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return os.path.exists(path)
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file to read from."""
+        return open(path, "rb")
+
+    def read(self, path: str) -> bytes:
+        """A small file, all of it."""
+        with open(path, "rb") as file:
+            return file.read()
+
+    def replace(self, path: str, data: bytes) -> None:
+        """A small file, all of it."""
+        with self.write_whole(path) as file:
+            file.write(data)
+
+    def pieces(self, path: str) -> Iterator[str]:
+        """The files that a growing file is in: itself, where it is there."""
+        if os.path.exists(path):
+            yield path
+
+    def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Be the only process at work on the job in the folder `path`."""
+        return file_lock(f"{path}/.lock", os.path.basename(path), timeout_seconds)
+
+    def open_appending(self, path: str) -> IO[bytes]:
+        """A file open at its end; a line torn by a crash is cut off first."""
+        file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
+        _cut_torn_line(file)
+        return file
+
+
+@contextlib.contextmanager
+def temporary_file(folder: str, path: str) -> Iterator[IO[bytes]]:
+    """A temporary file in a folder of this computer, on its way to become `path`."""
+    temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "w+b") as file:
+            yield file
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def draft_folder(parent: str) -> Iterator[str]:
+    """A new folder below `parent`, gone at the end unless it was renamed."""
+    _sweep(parent)
+    path = f"{parent}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
+    os.mkdir(path, mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep(parent: str) -> None:
+    """Remove drafts that a killed process left behind long ago."""
+    for entry in Path(parent).glob(f"{DRAFT}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - entry.stat().st_mtime > _STALE_DRAFT_SECONDS:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def file_lock(path: str, job_id: str, timeout_seconds: float) -> Iterator[None]:
+    """Hold a lock that the operating system lets go of when this process ends.
+
+    Raises
+    ------
+    JobBusyError
+        Another process still held it after `timeout_seconds`.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - not needed at import
+
+    lock = FileLock(path, mode=0o600)
+    try:
+        lock.acquire(timeout=timeout_seconds)
+    except Timeout:
+        raise busy(job_id) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def busy(job_id: str) -> JobBusyError:
+    """The error for a job that another process is at work on."""
+    return JobBusyError(
+        f"Another process is at work on the job {job_id}.",
+        "Wait for it to end, then call again; nothing is lost.",
+        job_id=job_id,
+    )
+
+
+def sync(file: IO[bytes]) -> None:
+    """Have what was written on disk, or in its bucket, before going on."""
+    file.flush()
+    with contextlib.suppress(io.UnsupportedOperation):  # no file of this computer
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: str) -> None:
+    """Make a rename durable; not every platform lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def unreadable(path: str, error: Exception) -> StoreError:
+    """The error for a file of the store that is damaged, or cannot be read."""
+    return StoreError(
+        f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
+        "Restore it from a backup, or move its job's folder out of the store.",
+        path=path,
+    )
+
+
+def missing(path: str) -> StoreError:
+    """The error for a file that a job has to have and has not."""
+    return unreadable(path, FileNotFoundError("it is not there"))
+
+
+def unwritable(path: str, error: OSError) -> StoreError:
+    """The error for a place that cannot be written."""
+    return StoreError(
+        f"The store cannot be written at {path}: {error.strerror or error}.",
+        "Pass store= a folder that you may write, or set FRAMEENRICH_STORE.",
+        path=path,
+    )
+
+
+def _complete(path: str) -> bool:
+    """False, that is not committed, where the folder is whole; an error where it is not."""
+    if os.path.exists(f"{path}/{SIDECAR}"):
+        return False
+    raise not_whole(path)
+
+
+def not_whole(path: str) -> StoreError:
+    """What to say of a job's folder that has files, of which none is the sidecar."""
+    return StoreError(
+        f"The job's folder {path} is there already, but its sidecar is not.",
+        "Move that folder away, then submit again.",
+        path=path,
+    )
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    end = file.seek(0, os.SEEK_END)
+    position = end
+    while position:
+        start = max(0, position - READ_BYTES)
+        file.seek(start)
+        found = file.read(position - start).rfind(b"\n")
+        if found >= 0:
+            position = start + found + 1
+            break
+        position = start
+    if position < end:
+        file.truncate(position)
+    file.seek(0, os.SEEK_END)

@@ -1,0 +1,135 @@
+"""Write the sidecar: the Parquet file that says which row became which request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from frameenrich.identity.dedupe import JobHash
+from frameenrich.identity.hashes import HASH_BYTES, hash_column
+from frameenrich.identity.keys import key_digests
+from frameenrich.model import JobSpec
+from frameenrich.store.draft import Draft
+
+FINGERPRINT = "frameenrich.fingerprint"
+"""Where the sidecar's metadata has the frame's, if it has one."""
+
+
+SKIPPED = -1
+"""Shard number of a row that was left out by the null policy."""
+
+
+ROWS_PER_GROUP = 1 << 15
+"""At most so many rows of a sidecar are read together."""
+
+
+_NO_HASH = bytes(HASH_BYTES)
+
+
+@dataclass
+class SidecarRows:
+    """Lines of the sidecar, but for their keys."""
+
+    ids: list[Any]
+    request_hashes: bytes
+    input_hashes: bytes
+    shards: list[int]
+
+    def spread(self, rows: int, places: Sequence[int]) -> SidecarRows:
+        """Lines of so many rows, of which those at `places` have these."""
+        whole = SidecarRows.empty(rows)
+        for i, row in enumerate(places):
+            whole.ids[row], whole.shards[row] = self.ids[i], self.shards[i]
+        asked, read = (
+            _spread(own, rows, places) for own in (self.request_hashes, self.input_hashes)
+        )
+        return SidecarRows(whole.ids, asked, read, whole.shards)
+
+    @classmethod
+    def empty(cls, rows: int) -> SidecarRows:
+        """Lines of rows that have no request."""
+        return cls([None] * rows, _NO_HASH * rows, _NO_HASH * rows, [SKIPPED] * rows)
+
+
+def _spread(hashes: bytes, rows: int, places: Sequence[int]) -> bytes:
+    whole = np.zeros((rows, HASH_BYTES), np.uint8)
+    whole[places] = np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES)
+    return whole.tobytes()
+
+
+class SidecarWriter:
+    """The sidecar as it grows, some rows in memory at a time."""
+
+    def __init__(
+        self, draft: Draft, keys: pa.Table, metadata: Mapping[str, str], job_hash: JobHash
+    ) -> None:
+        self._keys = keys
+        self._job_hash = job_hash
+        schema = keys.schema
+        for name, kind in _COLUMNS.items():
+            schema = schema.append(pa.field(name, kind))
+        self._schema = schema.with_metadata(metadata)
+        self._writer = draft.sidecar_writer(self._schema)
+        self._written = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ids: list[bytes | None] = []
+        self._request_hashes = bytearray()
+        self._input_hashes = bytearray()
+        self._shards: list[int] = []
+
+    def add(self, rows: SidecarRows) -> None:
+        """The next rows."""
+        self._ids += rows.ids
+        self._request_hashes += rows.request_hashes
+        self._input_hashes += rows.input_hashes
+        self._shards += rows.shards
+        if len(self._ids) >= ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        keys = self._keys.slice(self._written, len(self._ids))
+        self._job_hash.add(key_digests(keys), self._request_hashes)
+        columns = [
+            pa.array(self._ids, pa.string()),
+            hash_column(self._request_hashes),
+            hash_column(self._input_hashes),
+            pa.array(self._shards, pa.int32()),
+        ]
+        self._writer.write_table(pa.table([*keys.columns, *columns], schema=self._schema))
+        self._written += len(self._ids)
+        self._clear()
+
+    def close(self) -> None:
+        """Write the rest; also where it will be thrown away, as Arrow wants it closed."""
+        if self._ids:
+            self._flush()
+        self._writer.close()
+
+
+_COLUMNS = {
+    "custom_id": pa.string(),
+    "request_hash": pa.binary(HASH_BYTES),
+    "input_hash": pa.binary(HASH_BYTES),
+    "shard": pa.int32(),
+}
+
+
+def sidecar_metadata(
+    spec: JobSpec, key_names: Sequence[str], fingerprint: str | None = None
+) -> dict[str, str]:
+    """What the sidecar says of the job, beside its rows."""
+    known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
+    return {
+        **known,
+        "frameenrich.spec": spec.to_json(),
+        "frameenrich.created_at": repr(time.time()),
+        "frameenrich.key_names": "\x1f".join(key_names),
+        "frameenrich.version": str(spec.version),
+    }

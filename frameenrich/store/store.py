@@ -1,0 +1,213 @@
+"""The only reader and writer of a job's folder (DESIGN.md §4).
+
+A job exists when its ``sidecar.parquet`` does. How a file becomes whole or absent is the business
+of what the store is on: `frameenrich.store.local` or `frameenrich.store.bucket`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, TypeVar
+
+from frameenrich.errors import JobNotFoundError, ParameterError, StoreError
+from frameenrich.store.bucket import Bucket
+from frameenrich.store.draft import Draft
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.local import SIDECAR, Disk, unwritable
+
+T = TypeVar("T")
+
+
+DEFAULT_FOLDER = ".frameenrich"
+
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
+
+
+def open_store(store: Store | str | os.PathLike[str] | None = None) -> Store:
+    """The store that was asked for, else ``$FRAMEENRICH_STORE``, else ``.frameenrich`` here.
+
+    Examples
+    --------
+    >>> open_store("somewhere/jobs").root.endswith("somewhere/jobs")
+    True
+    """
+    if isinstance(store, Store):
+        return store
+    return Store(store or os.environ.get("FRAMEENRICH_STORE") or DEFAULT_FOLDER)
+
+
+class Store:
+    """A folder, or an fsspec URL, that holds jobs.
+
+    Parameters
+    ----------
+    url : str or PathLike
+        A local path, or any URL that fsspec opens (``s3://bucket/prefix``).
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        try:
+            text = os.fspath(url)
+        except TypeError:
+            raise ParameterError(
+                f"store= is a {type(url).__name__}.", "Give a folder, or a URL that fsspec opens."
+            ) from None
+        if "://" not in text:
+            text = os.path.abspath(os.path.expanduser(text))
+        self.url = text
+        self.fs, self.root = _opened(text)
+        names = self.fs.protocol
+        self.local = "file" in (names if isinstance(names, tuple) else (names,))
+        self._medium: Disk | Bucket = Disk() if self.local else Bucket(self.fs, text)
+
+    def __repr__(self) -> str:
+        return f"Store({self.root!r})"
+
+    def job_ids(self) -> list[str]:
+        """The ids of all jobs here, in no particular order."""
+        self._medium.check_readable(self.root)
+        with self._medium.reaching(self.root):
+            names = self._medium.folders(self.root)
+        return [name for name in names if not name.startswith(".") and self.has(name)]
+
+    def jobs(self) -> list[JobFolder]:
+        """All jobs, the newest first."""
+        folders = [JobFolder(self, job_id) for job_id in self.job_ids()]
+        return sorted(folders, key=lambda folder: folder.created_at, reverse=True)
+
+    def has(self, job_id: str) -> bool:
+        """Whether the job exists."""
+        return self.exists(f"{self.root}/{job_id}/{SIDECAR}")
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self._medium.exists(path)
+
+    def job(self, job_id: str) -> JobFolder:
+        """The folder of one job.
+
+        Raises
+        ------
+        JobNotFoundError
+            There is none of that id, or it is no id at all.
+        """
+        known = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and self.has(job_id)
+        if not known:
+            some = ", ".join(sorted(self.job_ids())[:5]) or "none"
+            raise JobNotFoundError(
+                f"The store {self.root} holds no job {job_id!r}.",
+                f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",
+                job_id=job_id,
+            )
+        return JobFolder(self, job_id)
+
+    def check_writable(self) -> None:
+        """Make the store's folder, private to the user, or say why not.
+
+        Raises
+        ------
+        StoreError
+            The folder cannot be made or written.
+        """
+        self._medium.check_writable(self.root)
+
+    @contextlib.contextmanager
+    def draft(self) -> Iterator[Draft]:
+        """A folder being filled; it vanishes unless it is committed."""
+        self.check_writable()
+        with self._medium.drafting(self.root) as path:
+            draft = Draft(path, self)
+            try:
+                yield draft
+            except OSError as error:
+                raise unwritable(self.root, error) from error
+            finally:
+                draft.close()
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[str]:
+        """A folder of the store's for what several processes write; it vanishes at the end.
+
+        Its name is relative to the store, so that a draft can be committed into it.
+        """
+        self.check_writable()
+        with self._medium.staging(self.root) as path:
+            yield path.rpartition("/")[2]
+
+    def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
+        """Make a filled folder the folder `target`; False where that is there already.
+
+        `adopted` are files of the store that become the folder's, by their place in it.
+        """
+        return self._medium.publish(path, f"{self.root}/{target}", adopted)
+
+    def write_whole(self, path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """A binary file that appears under `path` whole, or not at all."""
+        return self._medium.write_whole(path)
+
+    def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Be the only process at work on the job in the folder `path`."""
+        return self._medium.lock(path, timeout_seconds)
+
+    def find(self, folder: str) -> list[str]:
+        """Every file below a folder; none where there is no such folder."""
+        with self._medium.reaching(folder):
+            return list(self.fs.find(folder))
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file to read from."""
+        return self._medium.open(path)
+
+    def read(self, path: str) -> bytes:
+        """A small file that changes, all of it."""
+        return self._medium.read(path)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write all of a small file that changes."""
+        self._medium.replace(path, data)
+
+    def open_appending(self, path: str) -> IO[bytes]:
+        """A file open at its end, after its last whole line; what is flushed and synced is kept."""
+        return self._medium.open_appending(path)
+
+    def size_of_pieces(self, path: str) -> int:
+        """Bytes in a file that may have grown; 0 where there is none."""
+        with self._medium.reaching(path):
+            return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
+
+    def open_pieces(self, path: str) -> Iterator[IO[bytes]]:
+        """The files that one which may have grown is in, each open while it is read."""
+        with self._medium.reaching(path):
+            for piece in self._medium.pieces(path):
+                with self.open(piece) as file:
+                    yield file
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system and the path of a URL; what others change shows at once."""
+    import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
+
+    if "://" not in url:  # as it is: fsspec would take "a::b" for one file system in another
+        return fsspec.filesystem("file"), url.rstrip("/")
+    if "::" in url:
+        raise StoreError(
+            f"The store {url} is in two file systems at once, by its '::'.",
+            "Give one URL, such as s3://bucket/prefix, or a folder.",
+            path=url,
+        )
+    try:
+        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError, OSError, TypeError) as error:  # some connect at once
+        raise StoreError(
+            f"The store {url} cannot be opened: {error}.",
+            "Install what it needs (for s3://: pip install 'frameenrich[s3]'), or use a folder.",
+            path=url,
+        ) from None
+    return fs, str(root).rstrip("/")
+
+
+StoreLike = Store | str | os.PathLike[str] | None

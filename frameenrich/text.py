@@ -1,0 +1,119 @@
+"""Text helpers: lone surrogates, control characters, secrets, and sizes and ages for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def can(convert: Callable[[Any], Any], value: Any) -> bool:
+    """Tell whether a conversion takes a value."""
+    try:
+        convert(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def encodable(value: Any) -> Any:
+    r"""A parser's value with U+FFFD for lone surrogates: no column and no file can hold those.
+
+    What has none is given back itself, not a copy.
+
+    Examples
+    --------
+    >>> _encodable({"cut": ["\ud83d"]}) == {"cut": ["\ufffd"]}
+    True
+    """
+    if isinstance(value, str):
+        return value if is_encodable(value) else _without_surrogates(value)
+    if isinstance(value, list | tuple):
+        items = [encodable(item) for item in value]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return value if same else items
+    if isinstance(value, dict):
+        pairs = [(encodable(k), encodable(v)) for k, v in value.items()]
+        old = value.items()
+        same = all(k is k_ and v is v_ for (k, v), (k_, v_) in zip(pairs, old, strict=True))
+        return value if same else dict(pairs)
+    return value
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    return text.isascii() or can(str.encode, text)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """A text cut to a length that a message has room for."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+_SHORTEST_SECRET = 8
+"""What is shorter ("EMPTY", "ollama") keeps nobody out, and would spoil other words."""
+
+
+_KEY_SHAPE = re.compile(r"\b(sk|sess|key|gsk|tgp)[-_][A-Za-z0-9_*-]{6,}|(?i:bearer)\s+\S+")
+
+
+def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
+    """The text without API keys and control characters.
+
+    Examples
+    --------
+    >>> scrub("Incorrect API key provided: sk-abcdef123")
+    'Incorrect API key provided: ***'
+    """
+    for secret in secrets:
+        if secret and len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    return _KEY_SHAPE.sub("***", printable(text))
+
+
+def printable(text: str) -> str:
+    r"""The text with a space for each character that would drive a terminal.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2Jb")
+    'a [2Jb'
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+_SIZES = ("B", "kB", "MB", "GB", "TB")
+
+
+def size_text(size_bytes: float) -> str:
+    """A size in bytes, in three digits.
+
+    Examples
+    --------
+    >>> [size_text(n) for n in (0, 999, 1_500, 2_340_000, 71_000_000_000)]
+    ['0 B', '999 B', '1.5 kB', '2.3 MB', '71 GB']
+    """
+    step = next(
+        (i for i in range(len(_SIZES) - 1) if size_bytes < 999.5 * 1000**i), len(_SIZES) - 1
+    )
+    size = size_bytes / 1000**step
+    digits = 1 if step and size < 9.95 else 0  # noqa: PLR2004 - 9.95 would be written as 10.0
+    return f"{size:.{digits}f} {_SIZES[step]}"
+
+
+def age_text(seconds: float) -> str:
+    """How long ago something was, in its largest unit.
+
+    Examples
+    --------
+    >>> [age_text(s) for s in (12, 90, 7_300, 200_000)]
+    ['12 s', '1 min', '2 h', '2 d']
+    """
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
