@@ -20,6 +20,7 @@ import frameenrich
 from frameenrich.errors import FrameEnrichWarning, JobNotFoundError, ParameterError, StoreError
 from frameenrich.jobs.job import Job
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.folder import job_folder
 from frameenrich.store.listing import newest_job
 from frameenrich.store.store import open_store
 
@@ -200,7 +201,7 @@ def test_a_job_that_somebody_works_on_stays(
     job = done(mugs, store, provider)
     make_old(job.path)
 
-    with open_store(store).job(job.id).lock():
+    with job_folder(open_store(store), job.id).lock():
         cleaned = frameenrich.clean("30d", store=store)
 
     assert fates(cleaned) == {job.id: "another process is at work on it"}

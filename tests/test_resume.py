@@ -26,6 +26,7 @@ from frameenrich.errors import JobBusyError, ProviderError, WaitTimeoutError
 from frameenrich.jobs.job import Job
 from frameenrich.model import BYTES_PER_TOKEN, Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.folder import job_folder
 from frameenrich.store.store import open_store
 
 TESTS = Path(__file__).parent
@@ -271,7 +272,7 @@ def test_a_job_that_another_process_is_at_work_on(submit: Submit, store: Path) -
     with (
         locked_elsewhere(store, job.id),
         pytest.raises(JobBusyError, match=f"the job {job.id}. Wait for it to end") as caught,
-        open_store(store).job(job.id).lock(timeout_seconds=0.05),
+        job_folder(open_store(store), job.id).lock(timeout_seconds=0.05),
     ):
         pass
 

@@ -25,7 +25,7 @@ from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.rounds import RetryRequest, write_retry_round
 from frameenrich.prepare.writer import write_job
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.store import Store, open_store
 
 FEW = settings(max_examples=40, deadline=None)
@@ -110,7 +110,7 @@ def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     """Looking for jobs makes no folder."""
     store = Store(tmp_path / "none")
 
-    assert (store.job_ids(), store.jobs()) == ([], [])
+    assert (store.job_ids(), job_folders(store)) == ([], [])
     assert names(tmp_path) == set()
 
 
@@ -438,7 +438,7 @@ def test_jobs_are_listed_the_newest_first(tmp_path: Path) -> None:
     (tmp_path / "notes" / "x.txt").write_text("x")
     (tmp_path / "file").write_text("x")
 
-    assert made[::-1] == [job.id for job in store.jobs()]
+    assert made[::-1] == [job.id for job in job_folders(store)]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from frameenrich.prepare.writer import Approve
 from frameenrich.pricing.money import Budget, show_usd
 from frameenrich.pricing.prices import Prices, Rate, find_rates, rate_of, unknown_price
 from frameenrich.pricing.tokens import Counted, TokenCounter, count_line
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.store import Store
 
 _MEASURED_ANSWERS = 5_000
@@ -25,7 +25,7 @@ _MEASURED_ANSWERS = 5_000
 def measure_answers(store: Store, spec: JobSpec) -> AnswerLengths | None:
     """How long earlier answers of this store were, to the same templates, model and parameters."""
     lengths: list[int] = []
-    for folder in store.jobs():
+    for folder in job_folders(store):
         if _asks_the_same(folder.spec, spec):
             lengths += _lengths(folder)
     return _measured(lengths)

@@ -39,7 +39,7 @@ from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.readable import Preview, turns
 from frameenrich.rendering.template_source import Template
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
 
 
@@ -68,7 +68,7 @@ def pilot(
     job = submit(
         sample, template, model, provider=route, store=store, key=key, pilot=True, **wishes
     )
-    return _shown(job, sample, open_store(store).job(job.id), usage=usage)
+    return _shown(job, sample, job_folder(open_store(store), job.id), usage=usage)
 
 
 def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:

@@ -10,6 +10,7 @@ from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError
 from frameenrich.jobs.job import Job
 from frameenrich.lifecycle.match import find_sidecar_rows, match_frame, require_match
 from frameenrich.providers.protocol import Provider
+from frameenrich.store.folder import job_folder
 from frameenrich.store.listing import list_jobs, warn_damaged
 from frameenrich.store.store import StoreLike, open_store
 
@@ -37,7 +38,7 @@ def open_job(
     JobNotFoundError
         The store holds no such job.
     """
-    return Job(open_store(store).job(id), provider=provider, client=client)
+    return Job(job_folder(open_store(store), id), provider=provider, client=client)
 
 
 def find_job(

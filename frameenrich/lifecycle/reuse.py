@@ -21,7 +21,7 @@ from frameenrich.identity.dedupe import ShortHashes, column_halves, is_in
 from frameenrich.jsonl import split_lines, under_id
 from frameenrich.lifecycle.results import read_results
 from frameenrich.model import JobSpec, RowStatus
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.store import Store
 
 _LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
@@ -76,7 +76,7 @@ def find_stored_answers(
         The halves of the new job's request hashes, in order.
     """
     origins: dict[bytes, tuple[JobFolder, str]] = {}
-    for folder in store.jobs():
+    for folder in job_folders(store):
         if _same_route(folder.spec, spec):
             origins = {**_answered(folder, output, sent), **origins}
     return StoredAnswers(origins, output) if origins else None

@@ -62,7 +62,7 @@ from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Approve, FindAnswers, JobWriter
 from frameenrich.rendering.encode_rows import row_requests
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import PARTS, JobFolder
+from frameenrich.store.folder import PARTS, JobFolder, job_folder
 from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED, sidecar_metadata
 from frameenrich.store.store import Store
 
@@ -274,7 +274,7 @@ def join_parts(
                 sent = range(joined.first_shard, joined.shards)
                 approve(draft.lines(map(requests_file, sent)))
             draft.commit(job_id)
-    return store.job(job_id)
+    return job_folder(store, job_id)
 
 
 def _check_any(written: Sequence[Part]) -> None:

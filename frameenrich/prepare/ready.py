@@ -32,7 +32,7 @@ from frameenrich.prepare.job_files import Answers, job_name_slug, requests_file,
 from frameenrich.prepare.options import ENDPOINTS
 from frameenrich.prepare.writer import Approve, FindAnswers, ShardCutter
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.sidecar import sidecar_metadata
 from frameenrich.store.store import Store
 
@@ -400,7 +400,7 @@ def write_ready(
     job_hash.add(key_digests(keys), survey.hashes)
     job_id = f"{job_name_slug(spec.name)}-{job_hash.hexdigest(spec, nonce)[:16]}"
     if store.has(job_id):
-        return store.job(job_id)
+        return job_folder(store, job_id)
     hashes = hash_column(survey.hashes)
     asked = np.sort(column_halves(pa.chunked_array([hashes])))
     answers = find_answers(asked) if find_answers else None
@@ -422,7 +422,7 @@ def write_ready(
             pa.table(columns).replace_schema_metadata(sidecar_metadata(spec, [KEY]))
         )
         draft.commit(job_id)
-    return store.job(job_id)
+    return job_folder(store, job_id)
 
 
 def _file_all(requests: ReadyRequests, survey: Survey, filing: _Filing) -> None:

@@ -24,7 +24,7 @@ from frameenrich.prepare.options import Plan
 from frameenrich.rendering.body import LineWriter, RequestBodies
 from frameenrich.rendering.encode_rows import EncodedRows, row_requests
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.sidecar import SidecarRows, SidecarWriter, sidecar_metadata
 from frameenrich.store.store import Store
 
@@ -314,7 +314,7 @@ def write_job(
                 sent = range(spool.first_shard, spool.shards)
                 approve(draft.lines(map(requests_file, sent)))
             draft.commit(job_id)
-    return store.job(job_id)
+    return job_folder(store, job_id)
 
 
 @dataclass(frozen=True)

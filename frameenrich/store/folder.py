@@ -14,6 +14,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from frameenrich.errors import JobNotFoundError
 from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, JobSpec
 from frameenrich.store.local import READ_BYTES, SIDECAR, missing, unreadable
@@ -36,6 +37,9 @@ def ids_of(shard: ShardFolder) -> list[str]:
 
 
 _SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
+
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
 
 
 _META = b"frameenrich."
@@ -279,3 +283,28 @@ class ShardFolder:
     def open_appending(self) -> IO[bytes]:
         """The responses file, open at its end; a line torn by a crash is cut off first."""
         return self.job.store.open_appending(self.responses_path)
+
+
+def job_folder(store: Store, job_id: str) -> JobFolder:
+    """Find the folder of one job.
+
+    Raises
+    ------
+    JobNotFoundError
+        There is none of that id, or it is no id at all.
+    """
+    known = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and store.has(job_id)
+    if not known:
+        some = ", ".join(sorted(store.job_ids())[:5]) or "none"
+        raise JobNotFoundError(
+            f"The store {store.root} holds no job {job_id!r}.",
+            f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",
+            job_id=job_id,
+        )
+    return JobFolder(store, job_id)
+
+
+def job_folders(store: Store) -> list[JobFolder]:
+    """List the folders of all jobs of a store, the newest first."""
+    folders = [JobFolder(store, job_id) for job_id in store.job_ids()]
+    return sorted(folders, key=lambda folder: folder.created_at, reverse=True)

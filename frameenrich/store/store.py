@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, TypeVar
 
-from frameenrich.errors import JobNotFoundError, ParameterError, StoreError
+from frameenrich.errors import ParameterError, StoreError
 from frameenrich.store.bucket import Bucket
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import SIDECAR, Disk, unwritable
 
 T = TypeVar("T")
 
 
 DEFAULT_FOLDER = ".frameenrich"
-
-
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
 
 
 def open_store(store: Store | str | os.PathLike[str] | None = None) -> Store:
@@ -74,11 +69,6 @@ class Store:
             names = self._medium.folders(self.root)
         return [name for name in names if not name.startswith(".") and self.has(name)]
 
-    def jobs(self) -> list[JobFolder]:
-        """All jobs, the newest first."""
-        folders = [JobFolder(self, job_id) for job_id in self.job_ids()]
-        return sorted(folders, key=lambda folder: folder.created_at, reverse=True)
-
     def has(self, job_id: str) -> bool:
         """Whether the job exists."""
         return self.exists(f"{self.root}/{job_id}/{SIDECAR}")
@@ -86,24 +76,6 @@ class Store:
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
         return self._medium.exists(path)
-
-    def job(self, job_id: str) -> JobFolder:
-        """The folder of one job.
-
-        Raises
-        ------
-        JobNotFoundError
-            There is none of that id, or it is no id at all.
-        """
-        known = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and self.has(job_id)
-        if not known:
-            some = ", ".join(sorted(self.job_ids())[:5]) or "none"
-            raise JobNotFoundError(
-                f"The store {self.root} holds no job {job_id!r}.",
-                f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",
-                job_id=job_id,
-            )
-        return JobFolder(self, job_id)
 
     def check_writable(self) -> None:
         """Make the store's folder, private to the user, or say why not.
