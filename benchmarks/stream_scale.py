@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 SERVER = Path(__file__).parent.parent / "tests" / "batch_server"
-COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from frameenrich.cli.main import main; main()"]
 ASK = ["-m", "gpt-4o-mini", "-t", "Which department sells {{ title }}?"]
 LABELS = ["--labels", "Kitchen,Garden,Clothing,Electronics,Toys"]
 NOTE = "made to last and sent back by nobody; " * 25

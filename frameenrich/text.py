@@ -23,7 +23,7 @@ def encodable(value: Any) -> Any:
 
     Examples
     --------
-    >>> _encodable({"cut": ["\ud83d"]}) == {"cut": ["\ufffd"]}
+    >>> encodable({"cut": ["\ud83d"]}) == {"cut": ["\ufffd"]}
     True
     """
     if isinstance(value, str):

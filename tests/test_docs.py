@@ -23,7 +23,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 COMMANDS = {
-    "frameenrich": [sys.executable, "-c", "from frameenrich.cli import main; main()"],
+    "frameenrich": [sys.executable, "-c", "from frameenrich.cli.main import main; main()"],
     "vllm": [sys.executable, str(Path(__file__).parent / "stand_in_vllm.py")],
 }
 

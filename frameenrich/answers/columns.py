@@ -117,9 +117,9 @@ def to_series(values: Sequence[Any], field: Field) -> pd.Series:
 
     Examples
     --------
-    >>> typed([None, None], Field("n", "integer")).dtype
+    >>> to_series([None, None], Field("n", "integer")).dtype
     Int64Dtype()
-    >>> list(typed(["a", None], Field("c", "category", ("a", "b"))).cat.categories)
+    >>> list(to_series(["a", None], Field("c", "category", ("a", "b"))).cat.categories)
     ['a', 'b']
     """
     if field.kind == "category":

@@ -30,8 +30,8 @@ def fast_parser(output: Output) -> QuickReader | None:
 
     Examples
     --------
-    >>> from frameenrich.forms import choose_output
-    >>> read = quick_reader(choose_output(response_model={"color": str, "score": int}))
+    >>> from frameenrich.prepare.output_options import output_from_options
+    >>> read = fast_parser(output_from_options(response_model={"color": str, "score": int}))
     >>> read('{"color": "red", "score": 7}'), read('{"color": "red", "score": "7"}')
     (('red', 7), None)
     """

@@ -149,9 +149,9 @@ class ResponseReader:
 
         Examples
         --------
-        >>> from frameenrich.forms import choose_output
+        >>> from frameenrich.prepare.output_options import output_from_options
         >>> line = b'{"custom_id": "row-1", "response": {"status_code": 500, "body": {}}}\n'
-        >>> block = ChunkReader(choose_output()).read(line)
+        >>> block = ResponseReader(output_from_options()).read(line)
         >>> block.ids, block.detail("error")
         (['row-1'], ['HTTP 500 without a reason'])
         """

@@ -112,9 +112,9 @@ def loads_repaired(text: str) -> tuple[Json | None, bool]:
 
     Examples
     --------
-    >>> loads_leniently('Sure! Here is:\n```json\n{"a": 1,}\n```')
+    >>> loads_repaired('Sure! Here is:\n```json\n{"a": 1,}\n```')
     ({'a': 1}, True)
-    >>> loads_leniently("no JSON at all")
+    >>> loads_repaired("no JSON at all")
     (None, True)
     """
     try:

@@ -47,7 +47,7 @@ def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
 
     Examples
     --------
-    >>> contains(np.array([2, 5], "u8"), np.array([5, 9], "u8"))
+    >>> is_in(np.array([2, 5], "u8"), np.array([5, 9], "u8"))
     array([ True, False])
     """
     if not len(ordered):
@@ -121,7 +121,7 @@ def duplicates(ordered: ShortHashes) -> ShortHashes:
 
     Examples
     --------
-    >>> repeated(np.array([1, 2, 2, 2, 7], "u8"))
+    >>> duplicates(np.array([1, 2, 2, 2, 7], "u8"))
     array([2], dtype=uint64)
     """
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])

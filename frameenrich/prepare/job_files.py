@@ -65,7 +65,7 @@ def batch_tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
 
     Examples
     --------
-    >>> tag("labels-9a41", 1, 3)
+    >>> batch_tag("labels-9a41", 1, 3)
     'labels-9a41-r1-s00003-a0'
     """
     return f"{job_id}-r{round_}-s{number:05d}-a{attempt}"

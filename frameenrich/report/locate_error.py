@@ -30,7 +30,7 @@ def locate_error(raw: str, error: str) -> tuple[int, int] | None:
     Examples
     --------
     >>> raw = '{"item": "mug", "specs": [{"width": 3}, {"width": "wide"}]}'
-    >>> start, end = spot(raw, "$.specs[1].width: not a number")
+    >>> start, end = locate_error(raw, "$.specs[1].width: not a number")
     >>> raw[start:end]
     '"wide"'
     """

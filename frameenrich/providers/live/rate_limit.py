@@ -37,7 +37,7 @@ class TokenBucket:
 
     Examples
     --------
-    >>> ration = Ration(60, clock=lambda: 0.0)
+    >>> ration = TokenBucket(60, clock=lambda: 0.0)
     >>> [ration.take(1) for _ in range(4)]
     [0.0, 0.0, 1.0, 2.0]
     """

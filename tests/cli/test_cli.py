@@ -980,7 +980,7 @@ def test_ready_requests_are_not_replaced_by_their_answers(server: BatchServer) -
 def test_the_embedded_embedder_leaves_logging_to_the_caller() -> None:
     """WordLlama sets up the root logger as it is imported; that is undone."""
     script = (
-        "import logging; from frameenrich.providers.embedder import Embedder; Embedder()\n"
+        "import logging; from frameenrich.providers.local.embeddings import Embedder; Embedder()\n"
         "assert (logging.root.handlers, logging.root.level) == ([], logging.WARNING)"
     )
     done = subprocess.run(

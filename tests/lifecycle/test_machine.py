@@ -128,7 +128,7 @@ class JobMachine(RuleBasedStateMachine):
 
 def test_every_history_of_a_job_ends_well() -> None:
     """Promises 1 to 4 under histories that nobody thought of."""
-    script = str(Path(__file__).parent / "crash_worker.py")
+    script = str(Path(__file__).parent.parent / "crash_worker.py")
     with ExitStack() as stack:
         JobMachine.base_url = stack.enter_context(server_process())
         JobMachine.worker = stack.enter_context(

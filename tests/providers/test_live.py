@@ -41,7 +41,7 @@ from frameenrich.providers.live.rate_limit import RateLimiter
 from frameenrich.store.store import open_store
 
 pytestmark = pytest.mark.any_pandas
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 PRICES = {"input": 1.0, "output": 2.0}
 CHAT = "POST /v1/chat/completions"
 Submit = Callable[..., Job]
@@ -589,7 +589,7 @@ WORKER = """
 import sys
 import openai
 from audit import ASK, shelf
-from frameenrich.providers.live import LiveProvider
+from frameenrich.providers.live.provider import LiveProvider
 frame = shelf(int(sys.argv[2]))
 provider = LiveProvider(openai.OpenAI(), max_in_flight=4, wait_seconds=0.01)
 print("ready", flush=True)
@@ -962,7 +962,7 @@ def test_a_pilot_refuses_keys_that_repeat_anywhere_in_the_frame(
     assert not server.requests
 
 
-MAIN = "from frameenrich.cli import main; main()"
+MAIN = "from frameenrich.cli.main import main; main()"
 
 
 def test_the_command_line_pilots_and_runs_live(server: BatchServer, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from frameenrich.jobs.job import Job
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -822,14 +822,14 @@ def test_waiting_ends_when_the_time_is_up(
 def test_the_readme_names_real_tests() -> None:
     """Every test that tests/README.md points to exists, and every fault test is on its map."""
     there = {
-        (path.name, node.name)
-        for path in TESTS.glob("test_*.py")
+        (path.relative_to(TESTS).as_posix(), node.name)
+        for path in TESTS.rglob("test_*.py")
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
     text = (TESTS / "README.md").read_text()
-    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", text))
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)::(test_\w+)`", text))
 
     assert named - there == set()
-    mine = {(name, test) for name, test in there if name == "test_faults.py"}
-    assert mine - named == {("test_faults.py", "test_the_readme_names_real_tests")}
+    mine = {(name, test) for name, test in there if name == "lifecycle/test_faults.py"}
+    assert mine - named == {("lifecycle/test_faults.py", "test_the_readme_names_real_tests")}

@@ -2,7 +2,7 @@
 
 The same table stands in ANSWER_SHAPES.md for people; as a script this file writes it anew::
 
-    uv run python tests/test_answer_shapes.py
+    uv run python tests/answers/test_answer_shapes.py
 """
 
 from __future__ import annotations
@@ -427,7 +427,9 @@ def test_the_table_is_long_and_wide_enough() -> None:
 
 def test_the_page_shows_the_table() -> None:
     """ANSWER_SHAPES.md is written by this file and nobody else."""
-    assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/test_answer_shapes.py"
+    assert PAGE.read_text(encoding="utf-8") == page(), (
+        "run: python tests/answers/test_answer_shapes.py"
+    )
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -438,7 +440,7 @@ def page() -> str:
     head = (
         "# Answer shapes\n\n"
         f"{len(SHAPES)} shapes of answers and what becomes of them. Made and checked by "
-        "`tests/test_answer_shapes.py`; do not edit.\n\n"
+        "`tests/answers/test_answer_shapes.py`; do not edit.\n\n"
         "Asked for: *text*; *labels* (Kitchen, Garden & Patio); *model* (`colour: red or dark "
         "blue`, `price: Decimal`, `sold: int = 0`,\n`since: date or null = null`, "
         "`sizes: list of {width > 0, unit: cm or in = cm} = []`); "

@@ -625,7 +625,7 @@ from crash import forked
 import frameenrich.jobs.submit
 from audit import ASK, shelf
 from frameenrich.model import Limits
-from frameenrich.providers.anthropic_batch import AnthropicBatch
+from frameenrich.providers.anthropic.batch import AnthropicBatch
 
 def run(when, store):
     send = httpx2.HTTPTransport.handle_request
@@ -655,7 +655,7 @@ def test_a_kill_between_the_call_and_its_record(
     """SIGKILL just before or just after the server made it: the next run finds out which."""
     script = [sys.executable, "-c", WORKER, server.origin, str(store)]
     server.hold("in_progress")
-    subprocess.run(script, cwd=Path(__file__).parent, check=True)
+    subprocess.run(script, cwd=Path(__file__).parent.parent, check=True)
     assert len(server.batches) == 1
     frame = shelf(4)
 

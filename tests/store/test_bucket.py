@@ -28,12 +28,12 @@ from frameenrich.model import Batch, JobSpec, Limits, Message
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import join_parts, open_parts_folder, write_part
 from frameenrich.prepare.rounds import RetryRequest, write_retry_round
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.local import sync
 from frameenrich.store.store import Store
 
 pytestmark = pytest.mark.any_pandas
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def objects_of(job: JobFolder, *more: str) -> set[str]:
 def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_path: Path) -> None:
     """The same id, rows, requests and intents; found by another session."""
     local, made = a_job(Store(tmp_path / "disk")), a_job(bucket())
-    remote = bucket().job(local.id)
+    remote = job_folder(bucket(), local.id)
 
     assert (made.id, local.spec, local.key_names) == (remote.id, remote.spec, remote.key_names)
     assert local.sidecar().equals(remote.sidecar())
@@ -115,7 +115,11 @@ def test_parts_in_a_bucket_are_copied_within_it(
 def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store]) -> None:
     """No listing and no object is remembered."""
     job, other = a_job(bucket()), bucket()
-    seen = (other.job_ids(), other.job(job.id).rounds(), other.job(job.id).shards(0)[0].batch.id)
+    seen = (
+        other.job_ids(),
+        job_folder(other, job.id).rounds(),
+        job_folder(other, job.id).shards(0)[0].batch.id,
+    )
     with job.lock():
         job.shards(0)[0].save(job.shards(0)[0].batch.but(id="batch_1"))
         again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
@@ -123,9 +127,9 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     a_job(bucket(), "more")
 
     assert seen == ([job.id], 1, None)
-    assert other.job(job.id).shards(0)[0].batch.id == "batch_1"
-    assert (len(other.job_ids()), other.job(job.id).rounds()) == (2, 2)
-    assert len(other.job(job.id).all_shards()) == 3
+    assert job_folder(other, job.id).shards(0)[0].batch.id == "batch_1"
+    assert (len(other.job_ids()), job_folder(other, job.id).rounds()) == (2, 2)
+    assert len(job_folder(other, job.id).all_shards()) == 3
 
 
 def test_an_object_of_many_parts_is_whole(bucket: Callable[[], Store]) -> None:
@@ -162,7 +166,7 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
         desk.append(answer.encode())
         desk.append(b"x" * 600_000)
         desk.append(b"next part")
-    later = bucket().job(job.id).shards(0)[0]
+    later = job_folder(bucket(), job.id).shards(0)[0]
     with later.job.lock(), _StoreShardWriter(later) as desk:
         known = desk.answered()
         desk.append(b"later")
@@ -179,9 +183,10 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
 
 APPEND = """
 import os, signal, sys
-from frameenrich.disk import sync
-from frameenrich.store import Store
-job = Store(sys.argv[1]).job(sys.argv[2])
+from frameenrich.store.local import sync
+from frameenrich.store.folder import job_folder
+from frameenrich.store.store import Store
+job = job_folder(Store(sys.argv[1]), sys.argv[2])
 with job.lock():
     file = job.shards(0)[0].open_appending()
     for n in range(3):
@@ -297,9 +302,10 @@ WORK = """
 import sys
 import frameenrich.store.lease
 from frameenrich.errors import FrameEnrichError
-from frameenrich.store import Store
+from frameenrich.store.folder import job_folder
+from frameenrich.store.store import Store
 frameenrich.store.lease.LEASE_SECONDS = float(sys.argv[3])
-shard = Store(sys.argv[1]).job(sys.argv[2]).shards(0)[0]
+shard = job_folder(Store(sys.argv[1]), sys.argv[2]).shards(0)[0]
 with shard.job.lock():
     batch = shard.batch
     print("held", flush=True)
@@ -443,7 +449,7 @@ def test_a_server_without_conditions_is_found_out(
 
     assert len(told) == 1
     assert keys(job.store) == objects_of(job)
-    assert Store(url).job(job.id).shards(0)[0].batch == Batch("t", id="batch_1")
+    assert job_folder(Store(url), job.id).shards(0)[0].batch == Batch("t", id="batch_1")
 
 
 WORKER = """
@@ -451,7 +457,7 @@ import sys
 import openai
 from audit import ASK, shelf
 from frameenrich.model import Limits
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 provider = OpenAIBatch(openai.OpenAI(), wait_seconds=0.01)
 provider.limits = Limits(max_requests=6)
 frame = shelf()

@@ -25,7 +25,7 @@ OTHERS = [
 
 def matrix(*arguments: str) -> list[int]:
     """Run a row of the matrix; its numbers, from steps to orphan files."""
-    script = str(Path(__file__).parent / "kill_matrix.py")
+    script = str(Path(__file__).parent.parent / "kill_matrix.py")
     done = subprocess.run(
         [sys.executable, script, *arguments], capture_output=True, text=True, check=False
     )

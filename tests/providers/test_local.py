@@ -91,7 +91,7 @@ ask(TITLES, Path(sys.argv[1]), params={"max_tokens": 24})
 
 def _kill_in_the_middle(store: Path, answers: int) -> None:
     """Run the job in a child and kill it as soon as some answers are on disk."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     child = subprocess.Popen([sys.executable, "-c", _CHILD, str(store)], env=environment)
     try:
         deadline = time.monotonic() + 60
@@ -265,7 +265,9 @@ def hub() -> Iterator[str]:
 
 def resolve(model: str, endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
     """Call `model_path` in a process of its own: the hub's client reads its settings at import."""
-    code = f"from frameenrich.providers.local import model_path; print(model_path({model!r}))"
+    code = (
+        f"from frameenrich.providers.local.provider import model_path; print(model_path({model!r}))"
+    )
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-c", code],

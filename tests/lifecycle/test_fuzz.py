@@ -22,6 +22,7 @@ import frameenrich
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, StoreError
 from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
+from frameenrich.store.folder import job_folder
 from frameenrich.store.store import open_store
 
 WORDS = ["alder", "birch", "cedar", "doumo", "ebony", "fagus", "gumbo", "hazel"]
@@ -452,7 +453,7 @@ def test_a_flipped_bit_moves_no_answer(tmp_path: Path) -> None:
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     length = len("row-T-0").to_bytes(4, "little")  # a value; the page's header quotes it, too
     start = whole.index(length + b"row-T-0", columns["custom_id"].data_page_offset) + 4
-    folder = open_store(tmp_path / "s").job(job.id)
+    folder = job_folder(open_store(tmp_path / "s"), job.id)
 
     for at in range(start, start + len("row-T-0")):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -26,9 +26,9 @@ from frameenrich.errors import (
 )
 
 pytestmark = pytest.mark.any_pandas
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ROWS = 4
-COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from frameenrich.cli.main import main; main()"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +123,7 @@ def test_missing_weights_say_how_to_get_them(
         "import importlib.metadata as m\n"
         "def absent(name): raise m.PackageNotFoundError(name)\n"
         "m.distribution = absent\n"
-        "from frameenrich.cli import main; main()"
+        "from frameenrich.cli.main import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", hidden, "demo", "--rows", "1"],

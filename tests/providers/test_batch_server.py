@@ -1051,7 +1051,7 @@ def test_as_a_process_of_its_own() -> None:
         with urllib.request.urlopen(f"{origin}/_control", data=data) as answer:
             assert json.load(answer) == {"ok": True}
 
-    command = [sys.executable, str(Path(__file__).parent / "batch_server"), "--port", "0"]
+    command = [sys.executable, str(Path(__file__).parent.parent / "batch_server"), "--port", "0"]
     options = ["--options", '{"steps_per_poll": 0}', "--fault", '{"name": "expired", "ran": 0.5}']
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -25,7 +25,7 @@ from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.rounds import RetryRequest, write_retry_round
 from frameenrich.prepare.writer import write_job
-from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.folder import JobFolder, job_folder, job_folders
 from frameenrich.store.store import Store, open_store
 
 FEW = settings(max_examples=40, deadline=None)
@@ -119,7 +119,7 @@ def test_a_store_that_is_a_file_is_no_empty_store(tmp_path: Path) -> None:
     (tmp_path / "goods.csv").write_text("a\n1\n")
 
     with pytest.raises(StoreError, match=r"goods\.csv is no folder\. Say which folder holds"):
-        Store(tmp_path / "goods.csv").jobs()
+        job_folders(Store(tmp_path / "goods.csv"))
 
 
 def test_a_new_store_is_private_and_keeps_out_of_git(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_job_of_many_shards_keeps_one_file_open(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         check=False,
@@ -467,7 +467,7 @@ def test_names_cannot_leave_the_store(job_id: str, tmp_path: Path) -> None:
     a_job(inner)
 
     with pytest.raises(JobNotFoundError, match="Its jobs are: ask-"):
-        inner.job(job_id)
+        job_folder(inner, job_id)
 
 
 @pytest.mark.parametrize(
@@ -493,8 +493,9 @@ def test_a_jobs_name_becomes_a_safe_folder(name: str, stem: str, tmp_path: Path)
 
 HOLD = """
 import sys
-from frameenrich.store import Store
-with Store(sys.argv[1]).job(sys.argv[2]).lock():
+from frameenrich.store.folder import job_folder
+from frameenrich.store.store import Store
+with job_folder(Store(sys.argv[1]), sys.argv[2]).lock():
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -570,7 +571,7 @@ def bucket() -> Iterator[Store]:
 def test_a_job_in_an_object_store_is_the_same(bucket: Store, tmp_path: Path) -> None:
     """The same id, files, rows and requests as on disk; found again by another handle."""
     local, remote = a_job(Store(tmp_path)), a_job(bucket)
-    again = Store("memory://bucket/jobs").job(remote.id)
+    again = job_folder(Store("memory://bucket/jobs"), remote.id)
 
     assert (local.id, local.spec) == (again.id, again.spec)
     assert local.sidecar().equals(again.sidecar())
@@ -622,7 +623,7 @@ def test_a_store_may_be_called_anything(name: str, tmp_path: Path) -> None:
     job = a_job(Store(tmp_path / name))
 
     assert Store(tmp_path / name).job_ids() == [job.id]
-    assert [found.id for found in Store(str(tmp_path / name)).jobs()] == [job.id]
+    assert [found.id for found in job_folders(Store(str(tmp_path / name)))] == [job.id]
     assert Store(tmp_path / "odd").job_ids() == [neighbour.id]
     assert {path.name for path in tmp_path.iterdir()} == {"odd", name}
 

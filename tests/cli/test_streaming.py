@@ -32,7 +32,7 @@ from frameenrich.errors import InputError
 PRODUCTS = ROOT / "sample_data" / "products.csv"
 ASK = ["-t", "Which department sells {{ title }}?", "-m", "gpt-4o-mini", "--poll-seconds", "0.02"]
 SMALL = (
-    "from frameenrich.cli import main; import frameenrich.cli.tables.chunks as c; "
+    "from frameenrich.cli.main import main; import frameenrich.cli.tables.chunks as c; "
     "c.CHUNK_ROWS = 50; main()"
 )
 LABELS = ["--labels", ",".join(DEPARTMENTS)]
@@ -399,7 +399,7 @@ def _peak_mb(*arguments: str) -> float:
     """The most memory that a command takes in a process of its own."""
     script = (
         "import frameenrich.cli.tables.chunks as c, resource, sys; c.CHUNK_BYTES = 6_000_000\n"
-        "from frameenrich.cli import app; app(standalone_mode=False)\n"
+        "from frameenrich.cli.main import app; app(standalone_mode=False)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run(

@@ -29,7 +29,7 @@ from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import job_folder
 from frameenrich.store.store import open_store
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 Submit = Callable[..., Job]
 
 
@@ -196,7 +196,7 @@ import sys
 import openai
 from audit import ASK, shelf
 from frameenrich.model import Limits
-from frameenrich.providers.openai_batch import OpenAIBatch
+from frameenrich.providers.openai.batch import OpenAIBatch
 provider = OpenAIBatch(openai.OpenAI(), wait_seconds=0.01)
 provider.limits = Limits(max_requests=5)
 frame = shelf()
@@ -249,7 +249,7 @@ def test_two_processes_on_one_job(store: Path, server: BatchServer) -> None:
 def locked_elsewhere(store: Path, job_id: str) -> Iterator[None]:
     """Another process is at work on the job."""
     script = (
-        "import sys; from frameenrich.store import open_store\n"
+        "import sys; from frameenrich.store.store import open_store\n"
         "with open_store(sys.argv[1]).job(sys.argv[2]).lock():\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
