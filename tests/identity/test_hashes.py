@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_shard import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
+from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
 from frameenrich.identity.hashes import combined, request_hash, rest_digest, text_digest
 from frameenrich.jsonl import encode, encode_all

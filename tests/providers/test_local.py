@@ -91,7 +91,10 @@ ask(TITLES, Path(sys.argv[1]), params={"max_tokens": 24})
 
 def _kill_in_the_middle(store: Path, answers: int) -> None:
     """Run the job in a child and kill it as soon as some answers are on disk."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(p) for p in Path(__file__).parents[:2]),
+    }
     child = subprocess.Popen([sys.executable, "-c", _CHILD, str(store)], env=environment)
     try:
         deadline = time.monotonic() + 60

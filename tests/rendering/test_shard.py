@@ -9,16 +9,16 @@ import jsonschema_rs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
 from frameenrich.errors import RequestTooLargeError
 from frameenrich.identity.hashes import combined
-from frameenrich.jsonl import encode, encode_all, split_lines
-from frameenrich.model import JobSpec, Limits, Message, OutputSpec
+from frameenrich.jsonl import encode_all, split_lines
+from frameenrich.model import JobSpec, Limits, OutputSpec
 from frameenrich.prepare.output_options import labels_spec
 from frameenrich.prepare.writer import ShardCutter
 from frameenrich.rendering.body import (
     BodyTemplate,
-    LineWriter,
     _unused_marks,
     input_hash,
     request_body,
@@ -29,43 +29,7 @@ from frameenrich.rendering.body import (
 FEW = settings(max_examples=100, deadline=None)
 
 # Whatever a cell may hold: quotes, control characters, line separators, halves of emoji.
-ANY_TEXT = st.text(
-    st.characters(exclude_categories=())
-    | st.sampled_from('"\\\n\r\u2028\u2029\x85\x00\ud83d\ude00'),
-    max_size=20,
-)
 OWN_ID = st.text("abzAZ019_-", min_size=1, max_size=59)
-CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
-
-
-def make_spec(
-    endpoint: str = CHAT,
-    messages: int = 1,
-    params: dict[str, Any] | None = None,
-    output: OutputSpec | None = None,
-    model: str = "gpt-4o-mini",
-) -> JobSpec:
-    """Return a spec with so many messages."""
-    roles = ["user"] if messages == 1 else ["system", *["user"] * (messages - 1)]
-    return JobSpec(
-        name="llmbatch",
-        model=model,
-        messages=tuple(Message(role, "{{ x }}") for role in roles),
-        endpoint=endpoint,
-        url=endpoint,
-        params=params or {},
-        output=output or OutputSpec(),
-    )
-
-
-def a_line(spec: JobSpec, own: str, texts: list[str], constant: tuple[int, ...] = ()) -> bytes:
-    """Write one row's line, with some messages folded into the constant pieces."""
-    writer = BodyTemplate(spec, {i: encode(texts[i]) for i in constant})
-    contents = [encode_all([text]) for i, text in enumerate(texts) if i not in constant]
-    bodies = writer.bodies(contents, 1)
-    line = LineWriter(spec.url).together([own.encode()], bodies)
-    assert list(LineWriter(spec.url).lines([own.encode()], bodies)) == [line]
-    return line
 
 
 def as_json_reads(value: Any) -> Any:

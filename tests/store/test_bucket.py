@@ -18,7 +18,7 @@ import s3fs
 from audit import said, shelf
 from batch_server import BatchServer
 from object_server import BUCKET, CARELESS, lose_answer, object_server
-from test_store import CrashError, a_job, write_half
+from stores import CrashError, a_job, write_half
 
 import frameenrich.store.bucket
 from frameenrich.answers.output import Output

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import pandas as pd
@@ -18,41 +18,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from stores import CrashError, a_job, write_half
 
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
 from frameenrich.model import Batch, BatchError, Limits
-from frameenrich.prepare.options import Plan, make_plan
-from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.rounds import RetryRequest, write_retry_round
-from frameenrich.prepare.writer import write_job
 from frameenrich.store.folder import JobFolder, job_folder, job_folders
 from frameenrich.store.store import Store, open_store
 
 FEW = settings(max_examples=40, deadline=None)
-
-FRAME = pd.DataFrame({"title": ["mug", "rake", "Öl \u2028"]}, index=["a", "b", "c"])
-
-
-class CrashError(Exception):
-    """Something of the caller's that goes wrong half way."""
-
-
-def write_half(file: IO[bytes], error: type[BaseException]) -> None:
-    """Begin to write, and fail."""
-    file.write(b"half")
-    raise error
-
-
-def a_plan(name: str = "ask") -> Plan:
-    """Return a plan of one question."""
-    return make_plan(
-        "Which? {{ title }}", "m", output_from_options(), url="/v1/x", provider="file", name=name
-    )
-
-
-def a_job(store: Store, name: str = "ask", max_requests: int = 2) -> JobFolder:
-    """Return a new job of three requests in two shards."""
-    return write_job(FRAME, a_plan(name), store, Limits(max_requests=max_requests))
 
 
 def tree(folder: str | Path) -> dict[str, int]:
@@ -369,7 +343,7 @@ def test_a_job_of_many_shards_keeps_one_file_open(tmp_path: Path) -> None:
     frame = pd.DataFrame({"title": [str(n) for n in range(60)]})
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
-        "import pandas as pd; from test_store import *;"
+        "import pandas as pd; from stores import FRAME, a_plan, *;"
         "print(len(write_job(pd.DataFrame({'title': [str(n) for n in range(60)]}), a_plan(),"
         "Store(sys.argv[1]), Limits(max_requests=1)).all_shards()))"
     )
