@@ -18,12 +18,12 @@ if TYPE_CHECKING:
         InputError,
         ProviderError,
     )
-    from frameenrich.jobs.clean import clean
-    from frameenrich.jobs.find import open_job
-    from frameenrich.jobs.job import Job
-    from frameenrich.jobs.submit import submit_requests
     from frameenrich.model import RowStatus
     from frameenrich.store.listing import jobs
+    from frameenrich.verbs.clean import clean
+    from frameenrich.verbs.find import open_job
+    from frameenrich.verbs.job import Job
+    from frameenrich.verbs.submit import submit_requests
 
 __version__ = "0.1.0"
 
@@ -47,13 +47,13 @@ _HOMES = {
     "FrameEnrichWarning": "errors",
     "FrameMismatchError": "errors",
     "InputError": "errors",
-    "Job": "jobs.job",
+    "Job": "verbs.job",
     "ProviderError": "errors",
     "RowStatus": "model",
-    "clean": "jobs.clean",
+    "clean": "verbs.clean",
     "jobs": "store.listing",
-    "open_job": "jobs.find",
-    "submit_requests": "jobs.submit",
+    "open_job": "verbs.find",
+    "submit_requests": "verbs.submit",
 }
 
 

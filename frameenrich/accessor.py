@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from frameenrich.answers.output import Parser
-    from frameenrich.jobs.estimate import Estimate
-    from frameenrich.jobs.job import Job
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.model import ImageDetail
     from frameenrich.providers.protocol import Provider
     from frameenrich.rendering.readable import Preview
     from frameenrich.rendering.template_source import Template
+    from frameenrich.verbs.estimate import Estimate
+    from frameenrich.verbs.job import Job
 
 
 @pd.api.extensions.register_dataframe_accessor("llmbatch")
@@ -176,7 +176,7 @@ class LLMBatch:
         >>> job.id.startswith("llmbatch-"), len(job.requests)
         (True, 1)
         """
-        from frameenrich.jobs.submit import submit  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.verbs.submit import submit  # noqa: PLC0415 - nothing but pandas at import
 
         return submit(
             self._frame,
@@ -286,7 +286,7 @@ class LLMBatch:
         <BLANKLINE>
         -> columns: llmbatch, llmbatch_status, llmbatch_error
         """
-        from frameenrich.jobs.before_paying import preview  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.verbs.before_paying import preview  # noqa: PLC0415 - nothing but pandas at import
 
         return preview(self._frame, template, model, n=n, **options)
 
@@ -327,7 +327,7 @@ class LLMBatch:
         cost, batch        at most $0.0000048
         cost, live         at most $0.0000096
         """
-        from frameenrich.jobs.before_paying import estimate  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.verbs.before_paying import estimate  # noqa: PLC0415 - nothing but pandas at import
 
         return estimate(self._frame, template, model, **options)
 
@@ -369,14 +369,14 @@ class LLMBatch:
         Look first, then pay for the rest: ``df.llmbatch.pilot("Colour of {{ title }}?", "m")``,
         and ``df.llmbatch.submit("Colour of {{ title }}?", "m")`` with the same options.
         """
-        from frameenrich.jobs.before_paying import pilot  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.verbs.before_paying import pilot  # noqa: PLC0415 - nothing but pandas at import
 
         return pilot(self._frame, template, model, n=n, seed=seed, usage=usage, **options)
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
-        from frameenrich.jobs.find import find_job, open_job  # noqa: PLC0415 - nothing but pandas at import
-        from frameenrich.jobs.job import Job  # noqa: PLC0415
+        from frameenrich.verbs.find import find_job, open_job  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.verbs.job import Job  # noqa: PLC0415
 
         if isinstance(job, Job):
             return job

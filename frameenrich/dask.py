@@ -21,11 +21,6 @@ from dask.dataframe.extensions import register_dataframe_accessor
 
 from frameenrich.answers.output import Output
 from frameenrich.errors import JobNotFoundError
-from frameenrich.jobs.before_paying import estimate_parts, preview
-from frameenrich.jobs.estimate import Counts, count_frame
-from frameenrich.jobs.find import find_job, open_job
-from frameenrich.jobs.job import Job
-from frameenrich.jobs.submit import RootedFolder, submit_parts
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
@@ -34,13 +29,18 @@ from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.listing import jobs
 from frameenrich.store.store import Store, StoreLike
+from frameenrich.verbs.before_paying import estimate_parts, preview
+from frameenrich.verbs.estimate import Counts, count_frame
+from frameenrich.verbs.find import find_job, open_job
+from frameenrich.verbs.job import Job
+from frameenrich.verbs.submit import RootedFolder, submit_parts
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
-    from frameenrich.jobs.estimate import Estimate
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.rendering.readable import Preview
+    from frameenrich.verbs.estimate import Estimate
 
 
 _LOOKED_AT = 1000

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 from batch_server import BatchServer
 
-from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
+from frameenrich.verbs.job import Job
 
 ASK = "Which department sells {{ title }}?"
 

@@ -19,10 +19,10 @@ import pandas as pd
 from crash import KillPoint, forked, watch
 
 from frameenrich.errors import FrameEnrichError
-from frameenrich.jobs.find import find_job
-from frameenrich.jobs.job import Job
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.find import find_job
+from frameenrich.verbs.job import Job
 
 
 def frame_of(name: str, rows: int) -> pd.DataFrame:

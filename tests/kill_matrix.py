@@ -35,7 +35,7 @@ import pandas as pd
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
 from object_server import BUCKET, object_server
 
-import frameenrich.jobs.submit  # noqa: F401 - loaded here once, so that forks need not
+import frameenrich.verbs.submit  # noqa: F401 - loaded here once, so that forks need not
 from frameenrich.model import Limits
 from frameenrich.providers.anthropic.batch import AnthropicBatch
 from frameenrich.providers.dialects import TOGETHER

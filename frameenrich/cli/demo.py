@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from frameenrich.errors import InputError
-from frameenrich.jobs.job import Job
 from frameenrich.store.listing import jobs
+from frameenrich.verbs.job import Job
 
 NAME = "demo"
 

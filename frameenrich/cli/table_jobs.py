@@ -20,15 +20,15 @@ from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
 from frameenrich.errors import FrameMismatchError
-from frameenrich.jobs.before_paying import estimate, estimate_parts
-from frameenrich.jobs.estimate import Estimate, count_frame
-from frameenrich.jobs.find import find_job
-from frameenrich.jobs.job import Job
-from frameenrich.jobs.submit import submit, submit_parts
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import Part, PartsFolder, write_part
 from frameenrich.store.store import StoreLike
+from frameenrich.verbs.before_paying import estimate, estimate_parts
+from frameenrich.verbs.estimate import Estimate, count_frame
+from frameenrich.verbs.find import find_job
+from frameenrich.verbs.job import Job
+from frameenrich.verbs.submit import submit, submit_parts
 
 STREAM_BYTES = 256_000_000
 """A larger table is streamed, unless somebody says otherwise."""

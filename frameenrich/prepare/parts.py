@@ -13,7 +13,7 @@ job that its parts make is as any other: one sidecar, shards, the same id as the
 can be pickled and holds no secret. A part's requests and sidecar stand in the stage under names
 that its number decides, whole or not at all. `join_parts` (`prepare.parts`) runs once, in the
 process that pays. It holds 16 bytes a row, and one part's sidecar at a time. Callers that have
-wishes rather than a plan use `frameenrich.jobs.submit.submit_parts`.
+wishes rather than a plan use `frameenrich.verbs.submit.submit_parts`.
 
 To collect a part: `Job.collect_part(frame, number)`, or without a `Job`, as on a worker,
 `lifecycle.collect.collect_part`. It reads the lines of the sidecar that are the part's, and the

@@ -22,9 +22,9 @@ import frameenrich
 from frameenrich.answers.confidence import label_confidence
 from frameenrich.answers.output import MalformedError, Output
 from frameenrich.errors import ColumnCollisionError, ParameterError
-from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
 from frameenrich.prepare.output_options import output_from_options
+from frameenrich.verbs.job import Job
 
 FAST: dict[str, Any] = {"poll_seconds": 0.01}
 

@@ -24,7 +24,7 @@ from frameenrich.cli.options import (
 )
 from frameenrich.cli.values import read_params, read_response_model, read_template, split_commas
 from frameenrich.errors import InputError, OutputError, ParameterError, TemplateError
-from frameenrich.jobs.job import Job
+from frameenrich.verbs.job import Job
 
 
 def asking(**options: Any) -> RequestOptions:

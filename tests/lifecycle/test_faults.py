@@ -23,9 +23,9 @@ from batch_server.life import batch_error, parse_line, split_lines
 from batch_server.rows import SEPARATORS
 
 from frameenrich.errors import ProviderError, WaitTimeoutError
-from frameenrich.jobs.job import Job
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.job import Job
 
 TESTS = Path(__file__).parent.parent
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 import frameenrich
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, StoreError
-from frameenrich.jobs.job import Job
 from frameenrich.model import RowStatus
 from frameenrich.store.folder import job_folder
 from frameenrich.store.store import open_store
+from frameenrich.verbs.job import Job
 
 WORDS = ["alder", "birch", "cedar", "doumo", "ebony", "fagus", "gumbo", "hazel"]
 KEYS = [f"T-{n}" for n in range(len(WORDS))]

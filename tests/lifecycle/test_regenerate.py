@@ -15,9 +15,9 @@ from conftest import DEPARTMENTS, ROOT, status_counts
 
 import frameenrich
 from frameenrich.errors import OutputError, ParameterError, WaitTimeoutError
-from frameenrich.jobs.job import Job
 from frameenrich.model import Limits, Result, RowStatus
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.job import Job
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"
 ASK = "Which department sells {{ title }}?"

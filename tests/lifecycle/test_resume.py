@@ -23,11 +23,11 @@ from conftest import DEPARTMENTS
 
 import frameenrich
 from frameenrich.errors import JobBusyError, ProviderError, WaitTimeoutError
-from frameenrich.jobs.job import Job
 from frameenrich.model import BYTES_PER_TOKEN, Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import job_folder
 from frameenrich.store.store import open_store
+from frameenrich.verbs.job import Job
 
 TESTS = Path(__file__).parent.parent
 Submit = Callable[..., Job]

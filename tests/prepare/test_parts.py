@@ -31,7 +31,6 @@ from frameenrich.errors import (
     RowKeyError,
     StoreError,
 )
-from frameenrich.jobs.submit import submit_parts
 from frameenrich.lifecycle.match import find_sidecar_rows
 from frameenrich.model import JobSpec, Limits, Message
 from frameenrich.prepare.parts import Part, PartsFolder, open_parts_folder, write_part
@@ -39,6 +38,7 @@ from frameenrich.providers.file import FileProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store, open_store
+from frameenrich.verbs.submit import submit_parts
 
 TEMPLATE = "Say {{ title }}."
 

@@ -28,10 +28,10 @@ from frameenrich.errors import (
     ProviderError,
     WaitTimeoutError,
 )
-from frameenrich.jobs.job import Job
 from frameenrich.model import Limits
 from frameenrich.providers.anthropic.batch import UNCONFIRMED, AnthropicBatch
 from frameenrich.providers.anthropic.translate import message_params, response_line
+from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.any_pandas
 KEY = "sk-ant-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -622,7 +622,7 @@ WORKER = """
 import os, signal, sys
 import anthropic, httpx2, pandas
 from crash import forked
-import frameenrich.jobs.submit
+import frameenrich.verbs.submit
 from audit import ASK, shelf
 from frameenrich.model import Limits
 from frameenrich.providers.anthropic.batch import AnthropicBatch

@@ -92,7 +92,7 @@ def requests(
     from frameenrich.cli.table_jobs import StatusCounts  # noqa: PLC0415
     from frameenrich.cli.tables.files import check_other  # noqa: PLC0415 - heavy
     from frameenrich.cli.tables.write import write_frame  # noqa: PLC0415
-    from frameenrich.jobs.submit import submit_requests  # noqa: PLC0415
+    from frameenrich.verbs.submit import submit_requests  # noqa: PLC0415
 
     there = None if target is None else target_of(target, reading, writing)
     if there is not None:
@@ -149,7 +149,7 @@ def collect(
     """Write IN with the answers that came so far to OUT."""
     if len(places) not in (2, 3):
         raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
-    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     *ids, source, target = places
     here, there = places_of(source, target, reading, writing)
@@ -175,7 +175,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far a job is; sends and downloads nothing."""
-    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     show_status(open_job(job or newest_id(store), store).status(), as_json=as_json)
 
@@ -203,7 +203,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page on a job's answers, for a person who decides whether to trust them."""
-    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     found = open_job(job or newest_id(store), store)
     path = found.report(out, rows=rows, **answering.wishes())
@@ -239,7 +239,7 @@ def regenerate(
     as_json: AsJson = False,
 ) -> None:
     """Ask again for the rows without a good answer, as a new round of the same job."""
-    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     note_resume_command(ctx)
     again = open_job(job, store).regenerate(
@@ -255,7 +255,7 @@ def regenerate(
 
 def cancel(job: JobId, store: Store = None, as_json: AsJson = False) -> None:
     """Stop a job; the answers that came by then are kept and can be collected."""
-    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     show_status(open_job(job, store).cancel().status(), as_json=as_json)
 
@@ -269,7 +269,7 @@ def import_responses(
     as_json: AsJson = False,
 ) -> None:
     """Take answers that came by other means: a web page, `vllm run-batch`."""
-    from frameenrich.jobs.find import open_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     found = open_job(job, store)
     for path in responses:

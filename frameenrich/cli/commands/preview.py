@@ -29,7 +29,7 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show the first requests as they would be sent; sends and writes nothing."""
-    from frameenrich.jobs.before_paying import preview as show  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.before_paying import preview as show  # noqa: PLC0415 - heavy
 
     with read(source, reading) as table:
         shown = show(table.frame, n=n, **asking.wishes())
@@ -74,7 +74,7 @@ def pilot(
     as_json: AsJson = False,
 ) -> None:
     """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
-    from frameenrich.jobs.before_paying import pilot as ask  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.before_paying import pilot as ask  # noqa: PLC0415 - heavy
 
     with read(source, reading) as table:
         wishes = {**asking.wishes(), **sending.wishes()}

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from frameenrich.cli.table_jobs import InMemoryTable, StatusCounts, StreamedTable
     from frameenrich.cli.tables.files import TableFile
     from frameenrich.cli.tables.read import Table
-    from frameenrich.jobs.job import Job
     from frameenrich.lifecycle.wait import JobStatus
+    from frameenrich.verbs.job import Job
 
 
 RESUME = "frameenrich.go_on"

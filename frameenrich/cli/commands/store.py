@@ -66,7 +66,7 @@ def clean(
     Answers that go are gone: the same submit later pays for them again.
     A job that runs, or whose answers are not all here, stays.
     """
-    from frameenrich.jobs.clean import clean as delete  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.clean import clean as delete  # noqa: PLC0415 - heavy
 
     wishes: dict[str, Any] = {"store": store, "remote": remote, "force": force}
     found = delete(older_than, **wishes, dry_run=True)

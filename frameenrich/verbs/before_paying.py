@@ -16,17 +16,6 @@ from frameenrich.answers.result_table import Positions
 from frameenrich.errors import CredentialsError, InputError, ParameterError
 from frameenrich.identity.dedupe import ShortHashes
 from frameenrich.identity.keys import check_keys, key_names, read_keys
-from frameenrich.jobs.approve import measure_answers
-from frameenrich.jobs.estimate import (
-    Counts,
-    Estimate,
-    FindAnswered,
-    check_price,
-    estimate_counts,
-    estimate_frame,
-)
-from frameenrich.jobs.job import Job
-from frameenrich.jobs.submit import submit
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.match import match_frame, require_match
 from frameenrich.lifecycle.reuse import find_stored_answers
@@ -41,6 +30,17 @@ from frameenrich.rendering.readable import Preview, turns
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
+from frameenrich.verbs.approve import measure_answers
+from frameenrich.verbs.estimate import (
+    Counts,
+    Estimate,
+    FindAnswered,
+    check_price,
+    estimate_counts,
+    estimate_frame,
+)
+from frameenrich.verbs.job import Job
+from frameenrich.verbs.submit import submit
 
 
 def pilot(
@@ -147,7 +147,7 @@ def estimate_parts(
     Parameters
     ----------
     count : callable
-        Counts all parts that have rows, here or elsewhere, by `jobs.estimate.count_frame`.
+        Counts all parts that have rows, here or elsewhere, by `verbs.estimate.count_frame`.
     columns : sequence of str
         The frame's columns, checked before anything is read of it.
     template, model, **options

@@ -13,8 +13,8 @@ from batch_server import BatchServer
 
 import frameenrich
 from frameenrich import errors
-from frameenrich.jobs.submit import submit_parts
 from frameenrich.prepare.parts import write_part
+from frameenrich.verbs.submit import submit_parts
 
 ASK = "Which department sells {{ title }}?"
 

@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 import frameenrich
 from frameenrich.cli.main import app
 from frameenrich.errors import BudgetError, FrameEnrichWarning, ParameterError
-from frameenrich.jobs.job import Job
 from frameenrich.model import JobSpec, Limits, Message
 from frameenrich.pricing.money import show_usd
 from frameenrich.pricing.prices import Price, check_prices, find_rates, rate_of, rates_of_answer
 from frameenrich.pricing.tokens import TokenCounter, vocabulary
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.job import Job
 
 ASK = "Which department sells {{ title }}?"
 CHAT = "/v1/chat/completions"

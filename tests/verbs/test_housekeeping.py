@@ -18,11 +18,11 @@ from conftest import status_counts
 
 import frameenrich
 from frameenrich.errors import FrameEnrichWarning, JobNotFoundError, ParameterError, StoreError
-from frameenrich.jobs.job import Job
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import job_folder
 from frameenrich.store.listing import newest_job
 from frameenrich.store.store import open_store
+from frameenrich.verbs.job import Job
 
 DAY = 86400.0
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from frameenrich.identity.dedupe import ShortHashes, halves
-from frameenrich.jobs.approve import AnswerLengths, TokenDemand
 from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan
@@ -20,6 +19,7 @@ from frameenrich.pricing.money import show_usd
 from frameenrich.pricing.prices import FREE, Rate, Rates, find_rates, rate_of, unknown_price
 from frameenrich.pricing.tokens import Counted, TokenCounter, vocabulary
 from frameenrich.rendering.encode_rows import row_requests
+from frameenrich.verbs.approve import AnswerLengths, TokenDemand
 
 _EMPTY = Counted("", 0, 0)
 

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.errors import FrameEnrichError, JobBusyError, ParameterError, StoreError
-from frameenrich.jobs.job import Job
 from frameenrich.store.cleanup import (
     FolderSize,
     delete_job,
@@ -21,6 +20,7 @@ from frameenrich.store.cleanup import (
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.listing import MOMENT, folders, to_frame
 from frameenrich.store.store import StoreLike, open_store
+from frameenrich.verbs.job import Job
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?) ?(m|h|d|w)")
 

@@ -24,7 +24,6 @@ from frameenrich.errors import (
     ProviderError,
 )
 from frameenrich.identity.keys import sidecar_keys
-from frameenrich.jobs.approve import approve_round
 from frameenrich.lifecycle.collect import Collector, flagged_rows, key_frame, with_answers
 from frameenrich.lifecycle.import_responses import find_requests, import_responses
 from frameenrich.lifecycle.match import (
@@ -54,6 +53,7 @@ from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, provider_names
 from frameenrich.report.card import card_html, card_of
 from frameenrich.store.folder import JobFolder
+from frameenrich.verbs.approve import approve_round
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError
-from frameenrich.jobs.job import Job
 from frameenrich.lifecycle.match import find_sidecar_rows, match_frame, require_match
 from frameenrich.providers.protocol import Provider
 from frameenrich.store.folder import job_folder
 from frameenrich.store.listing import list_jobs, warn_damaged
 from frameenrich.store.store import StoreLike, open_store
+from frameenrich.verbs.job import Job
 
 
 def open_job(

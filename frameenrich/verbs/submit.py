@@ -11,8 +11,6 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.answers.output import Parser
-from frameenrich.jobs.approve import approve_job
-from frameenrich.jobs.job import Job
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.options import Plan, check_request, make_plan, ready_plan
@@ -27,6 +25,8 @@ from frameenrich.providers.registry import connect
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store, StoreLike, open_store
+from frameenrich.verbs.approve import approve_job
+from frameenrich.verbs.job import Job
 
 
 def submit(

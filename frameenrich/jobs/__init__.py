@@ -1,1 +1,0 @@
-"""What a user does with jobs, one module for each verb."""
