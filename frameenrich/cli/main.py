@@ -143,9 +143,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from frameenrich import version__  # noqa: PLC0415 - for this option only
+        from frameenrich import __version__  # noqa: PLC0415 - for this option only
 
-        typer.echo(f"frameenrich {version__}")
+        typer.echo(f"frameenrich {__version__}")
         raise typer.Exit
 
 

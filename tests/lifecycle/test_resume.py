@@ -249,8 +249,9 @@ def test_two_processes_on_one_job(store: Path, server: BatchServer) -> None:
 def locked_elsewhere(store: Path, job_id: str) -> Iterator[None]:
     """Another process is at work on the job."""
     script = (
-        "import sys; from frameenrich.store.store import open_store\n"
-        "with open_store(sys.argv[1]).job(sys.argv[2]).lock():\n"
+        "import sys; from frameenrich.store.folder import job_folder\n"
+        "from frameenrich.store.store import open_store\n"
+        "with job_folder(open_store(sys.argv[1]), sys.argv[2]).lock():\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
     with subprocess.Popen(

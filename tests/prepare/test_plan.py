@@ -507,7 +507,7 @@ def test_repeats_are_sent_once_however_few_requests_are_remembered(
     frame, root = pd.DataFrame({"title": texts}), tmp_path_factory.mktemp("jobs")
     small = a_job(frame, Store(root / "small"), Limits(max_requests=3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("frameenrich.repeats.REMEMBERED", remembered)
+        patch.setattr("frameenrich.identity.dedupe.REMEMBERED", remembered)
         large = a_job(frame, Store(root / "large"), Limits(max_requests=3))
 
     assert small.id == large.id

@@ -343,7 +343,7 @@ def test_a_job_of_many_shards_keeps_one_file_open(tmp_path: Path) -> None:
     frame = pd.DataFrame({"title": [str(n) for n in range(60)]})
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
-        "import pandas as pd; from stores import FRAME, a_plan, *;"
+        "import pandas as pd; from stores import *;"
         "print(len(write_job(pd.DataFrame({'title': [str(n) for n in range(60)]}), a_plan(),"
         "Store(sys.argv[1]), Limits(max_requests=1)).all_shards()))"
     )

@@ -261,7 +261,7 @@ DRAFTING = """
 import os, signal, sys
 import pandas as pd
 import frameenrich
-from frameenrich.store import Draft
+from frameenrich.store.draft import Draft
 Draft.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 frame = pd.DataFrame({"title": ["a"]})
 frame.llmbatch.submit("{{ title }}", "m", provider="file", store=sys.argv[1])

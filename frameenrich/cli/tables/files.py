@@ -80,7 +80,7 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
     Examples
     --------
     >>> table_file("goods.csv.gz"), table_file("-", like=table_file("goods.jsonl")).format
-    (Place(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
+    (TableFile(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
     """
     if wanted is not None and wanted not in get_args(Format):
         raise InputError(
