@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
+from frameenrich.signatures import takes_options_of
+
 if TYPE_CHECKING:
-    StoreLike = str | os.PathLike[str] | None
     from pandas.io.formats.style import Styler
 
     from frameenrich.answers.output import Parser
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.model import ImageDetail
+    from frameenrich.prepare.submit_options import SubmitOptions
     from frameenrich.providers.protocol import Provider
     from frameenrich.rendering.readable import Preview
     from frameenrich.rendering.template_source import Template
+    from frameenrich.store.store import StoreLike
     from frameenrich.verbs.estimate import Estimate
     from frameenrich.verbs.job import Job
 
@@ -32,6 +35,7 @@ class LLMBatch:
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
 
+    @takes_options_of()
     def submit(
         self,
         template: Template,
@@ -176,49 +180,20 @@ class LLMBatch:
         >>> job.id.startswith("llmbatch-"), len(job.requests)
         (True, 1)
         """
+        options = dict(locals())  # first, while the parameters are all that there is
         from frameenrich.verbs.submit import submit  # noqa: PLC0415 - nothing but pandas at import
 
-        return submit(
-            self._frame,
-            template,
-            model,
-            system=system,
-            name=name,
-            response_model=response_model,
-            labels=labels,
-            parser=parser,
-            logprobs=logprobs,
-            image=image,
-            image_root=image_root,
-            image_detail=image_detail,
-            image_max_pixels=image_max_pixels,
-            image_max_bytes=image_max_bytes,
-            key=key,
-            params=params,
-            endpoint=endpoint,
-            provider=provider,
-            client=client,
-            store=store,
-            on_null=on_null,
-            prefix=prefix,
-            max_enqueued_tokens=max_enqueued_tokens,
-            max_cost=max_cost,
-            prices=prices,
-            max_in_flight=max_in_flight,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            fresh=fresh,
-        )
+        del options["self"]
+        return submit(self._frame, **options)
 
+    @takes_options_of(submit, name="embedding", endpoint="/v1/embeddings")
     def embed(
         self,
         template: Template,
         model: str,
         *,
         dimensions: int | None = None,
-        name: str = "embedding",
-        params: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[SubmitOptions],
     ) -> Job:
         """Ask for an embedding vector of each row's text; a `submit` to ``/v1/embeddings``.
 
@@ -236,12 +211,9 @@ class LLMBatch:
             ``provider="local"`` (the extra ``frameenrich[embed]``).
         dimensions : int, optional
             How long the vectors have to be; another length flags the row ``malformed``.
-        name : str
-            Names the enrichment, and its column.
-        params : mapping, optional
-            Other request parameters, such as ``{"encoding_format": "base64"}``.
         **options
-            As `submit` takes them.
+            As `submit` takes them: ``name`` names the column too, and ``params`` may hold such as
+            ``{"encoding_format": "base64"}``.
 
         Examples
         --------
@@ -257,23 +229,21 @@ class LLMBatch:
         >>> job.collect()["embedding_status"].tolist()
         ['pending', 'pending']
         """
-        asked = {} if dimensions is None else {"dimensions": dimensions}
-        return self.submit(
-            template,
-            model,
-            name=name,
-            params={**(params or {}), **asked},
-            endpoint="/v1/embeddings",
-            **options,
-        )
+        options = {"name": "embedding", "endpoint": "/v1/embeddings", **options}
+        if dimensions is not None:
+            options["params"] = {**(options.get("params") or {}), "dimensions": dimensions}
+        return self.submit(template, model, **options)
 
-    def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
+    @takes_options_of(submit)
+    def preview(
+        self, template: Template, model: str, *, n: int = 3, **options: Unpack[SubmitOptions]
+    ) -> Preview:
         """The first `n` requests as they would be sent; sends and writes nothing.
 
         Parameters
         ----------
         template, model, **options
-            As `submit` takes them, but for provider, client, store and fresh.
+            As `submit` takes them.
         n : int
             How many rows.
 
@@ -290,7 +260,10 @@ class LLMBatch:
 
         return preview(self._frame, template, model, n=n, **options)
 
-    def estimate(self, template: Template, model: str, **options: Any) -> Estimate:
+    @takes_options_of(submit)
+    def estimate(
+        self, template: Template, model: str, **options: Unpack[SubmitOptions]
+    ) -> Estimate:
         """What a `submit` would send and cost; sends and writes nothing, and takes no key.
 
         Tokens are counted offline (``frameenrich[cost]``), exactly where the model's vocabulary is
@@ -331,6 +304,7 @@ class LLMBatch:
 
         return estimate(self._frame, template, model, **options)
 
+    @takes_options_of(submit)
     def pilot(
         self,
         template: Template,
@@ -339,7 +313,7 @@ class LLMBatch:
         n: int = 5,
         seed: int = 0,
         usage: bool = False,
-        **options: Any,
+        **options: Unpack[SubmitOptions],
     ) -> pd.DataFrame:
         """Have `n` rows answered now, at live price, to look at before all are paid for.
 

@@ -12,20 +12,23 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import dask
 import pandas as pd
 import pyarrow as pa
 from dask.dataframe.extensions import register_dataframe_accessor
 
+from frameenrich.accessor import LLMBatch
 from frameenrich.answers.output import Output
 from frameenrich.errors import JobNotFoundError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import Part, PartsFolder, write_part
+from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.rendering.template_source import Template
+from frameenrich.signatures import takes_options_of
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.listing import jobs
 from frameenrich.store.store import Store, StoreLike
@@ -64,7 +67,8 @@ class DaskAccessor:
     def _columns(self) -> list[str]:
         return list(self._frame.columns)
 
-    def submit(self, template: Template, model: str, **options: Any) -> Job:
+    @takes_options_of(LLMBatch.submit)
+    def submit(self, template: Template, model: str, **options: Unpack[SubmitOptions]) -> Job:
         """Render all partitions into a job on disk, on the workers, and send it from here.
 
         It is the job that ``df.llmbatch.submit`` makes of the whole frame: the same id, found from
@@ -204,7 +208,10 @@ class DaskAccessor:
         """The jobs of the store, the newest first."""
         return jobs(store)
 
-    def estimate(self, template: Template, model: str, **options: Any) -> Estimate:
+    @takes_options_of(LLMBatch.submit)
+    def estimate(
+        self, template: Template, model: str, **options: Unpack[SubmitOptions]
+    ) -> Estimate:
         """What a `submit` would send and cost; the workers count, nothing is sent or written.
 
         Parameters
@@ -220,7 +227,10 @@ class DaskAccessor:
             **_rooted(options),
         )
 
-    def preview(self, template: Template, model: str, *, n: int = 3, **options: Any) -> Preview:
+    @takes_options_of(LLMBatch.submit)
+    def preview(
+        self, template: Template, model: str, *, n: int = 3, **options: Unpack[SubmitOptions]
+    ) -> Preview:
         """The first `n` requests as they would be sent, of the first partition that has rows."""
         rows = next((rows for _, rows in _heads(self._frame, n)), _empty(self._frame))
         return preview(rows, template, model, n=n, **options)
@@ -237,7 +247,7 @@ class DaskAccessor:
         return find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
 
 
-def _rooted(options: dict[str, Any]) -> dict[str, Any]:
+def _rooted(options: SubmitOptions) -> SubmitOptions:
     """Options as they mean the same in every process: a worker's working folder is another."""
     if options.get("image") is None:
         return options

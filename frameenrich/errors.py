@@ -10,6 +10,7 @@
     │   ├── RowKeyError             duplicate or null keys, no such key column
     │   ├── ColumnCollisionError    an output column exists already
     │   ├── ParameterError          an option or request parameter that is unknown or unusable
+    │   │   └── UnknownOptionError  a verb has no such keyword argument; a ``TypeError``, too
     │   ├── OutputError             labels, response_model or parser that cannot be used
     │   ├── BudgetError             it could cost more than ``max_cost``
     │   ├── RequestTooLargeError    one row's request is larger than a whole batch file may be
@@ -26,6 +27,10 @@ A malformed answer is a row status, never an exception.
 """
 
 from __future__ import annotations
+
+import os
+import sys
+import warnings
 
 
 class FrameEnrichError(Exception):
@@ -58,6 +63,14 @@ class FrameEnrichWarning(UserWarning):
     """Something that works, though not as well as it might; Python shows each once."""
 
 
+def warn_user(message: str) -> None:
+    """Warn at the line of the user's own code, however deep in this package the caller is."""
+    package, level, frame = os.path.dirname(__file__), 2, sys._getframe(1)  # noqa: SLF001 - as pandas
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, FrameEnrichWarning, stacklevel=level)
+
+
 class InputError(FrameEnrichError):
     """Input that cannot be used; nothing was sent."""
 
@@ -84,6 +97,10 @@ class ColumnCollisionError(InputError):
 
 class ParameterError(InputError):
     """An option or request parameter that is unknown or has an unusable value."""
+
+
+class UnknownOptionError(ParameterError, TypeError):
+    """A keyword argument that a verb does not have."""
 
 
 class OutputError(InputError):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from frameenrich.model import Limits
 from frameenrich.prepare.options import Plan, make_plan
-from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.submit_options import Options
 from frameenrich.prepare.writer import write_job
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
@@ -18,9 +18,7 @@ FRAME = pd.DataFrame({"title": ["mug", "rake", "Öl \u2028"]}, index=["a", "b", 
 
 def a_plan(name: str = "ask") -> Plan:
     """Return a plan of one question."""
-    return make_plan(
-        "Which? {{ title }}", "m", output_from_options(), url="/v1/x", provider="file", name=name
-    )
+    return make_plan("Which? {{ title }}", "m", Options(name=name)).sent_to("file", "/v1/x")
 
 
 class CrashError(Exception):

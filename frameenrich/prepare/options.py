@@ -1,19 +1,17 @@
-"""From wishes to a plan: the checks of `submit` that need no row, and the spec they make."""
+"""Check the options of `submit` that need no row, and make a job's plan of them."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast, get_args
 
 from frameenrich.answers.column_names import check_columns
 from frameenrich.answers.confidence import confidence_params
 from frameenrich.answers.output import Output
-from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError
+from frameenrich.errors import OutputError, ParameterError, warn_user
 from frameenrich.model import (
-    MAX_IMAGE_BYTES,
     ImageDetail,
     JobSpec,
     Json,
@@ -22,9 +20,11 @@ from frameenrich.model import (
     OutputSpec,
     Pace,
 )
+from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
+from frameenrich.prepare.submit_options import Options
 from frameenrich.pricing.money import check_max_cost
-from frameenrich.pricing.prices import PricesLike, check_prices
+from frameenrich.pricing.prices import check_prices
 from frameenrich.providers.protocol import Provider
 from frameenrich.rendering.body import request_body, strict_schema
 from frameenrich.rendering.prompt import Prompt, prompt_of
@@ -66,128 +66,71 @@ class Plan:
         """The compiled templates."""
         return prompt_of(self.spec)
 
-
-def ready_plan(
-    output: Output,
-    *,
-    models: Iterable[str],
-    url: str,
-    provider: str,
-    endpoint: str,
-    name: str,
-    prefix: str,
-    max_enqueued_tokens: int | None,
-    max_cost: float | None,
-    prices: PricesLike | None,
-) -> Plan:
-    """The plan of requests that came ready: where they go, and how their answers are read.
-
-    Raises
-    ------
-    InputError
-        One of the wishes cannot be used; the message says which and why.
-    """
-    _check_name(name)
-    _check_queue(max_enqueued_tokens)
-    output = _endpoint_output(endpoint, output, {})
-    spec = JobSpec(
-        name=name,
-        model=", ".join(sorted(models)),
-        messages=(),
-        endpoint=endpoint,
-        url=url,
-        provider=provider,
-        output=output.spec,
-        key=("custom_id",),
-        prefix=prefix,
-        max_enqueued_tokens=max_enqueued_tokens,
-        max_cost=check_max_cost(max_cost),
-        prices=check_prices(prices),
-    )
-    check_columns(spec, output)
-    return Plan(spec, output)
+    def sent_to(self, provider: str, url: str) -> Self:
+        """Return the plan with the provider's name, and what it calls the endpoint."""
+        return replace(self, spec=replace(self.spec, provider=provider, url=url))
 
 
-def make_plan(
-    template: Template,
-    model: str,
-    output: Output,
-    *,
-    url: str,
-    provider: str,
-    system: str | None = None,
-    name: str = "llmbatch",
-    key: str | Sequence[str] | None = None,
-    params: Mapping[str, Any] | None = None,
-    endpoint: str = "/v1/chat/completions",
-    on_null: str = "raise",
-    prefix: str = "",
-    max_enqueued_tokens: int | None = None,
-    max_cost: float | None = None,
-    prices: PricesLike | None = None,
-    max_in_flight: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    pilot: bool = False,
-    logprobs: bool = False,
-    image: str | Sequence[str] | None = None,
-    image_root: str | os.PathLike[str] = ".",
-    image_detail: ImageDetail | None = None,
-    image_max_pixels: int | None = None,
-    image_max_bytes: int = MAX_IMAGE_BYTES,
-) -> Plan:
-    """Check every wish that needs no frame, and put them together.
+def make_plan(template: Template, model: str, options: Options, *, pilot: bool = False) -> Plan:
+    """Check every option that needs neither a frame nor a provider, and put them together.
+
+    Parameters
+    ----------
+    template, model, options
+        As ``df.llmbatch.submit`` takes them.
+    pilot : bool
+        Whether the job is a pilot, which is asked before the job it is for.
 
     Raises
     ------
     InputError
         One of them cannot be used; the message says which and why.
     """
-    _check_name(name)
+    _check_name(options.name)
     check_model(model)
-    _check_queue(max_enqueued_tokens)
-    if on_null not in get_args(OnNull):
+    _check_queue(options.max_enqueued_tokens)
+    if options.on_null not in get_args(OnNull):
         raise ParameterError(
-            f"on_null={on_null!r} is not known.", "Use 'raise', 'empty' or 'skip'."
+            f"on_null={options.on_null!r} is not known.", "Use 'raise', 'empty' or 'skip'."
         )
+    endpoint, params = options.endpoint, options.params or {}
     if endpoint not in ENDPOINTS:
         raise ParameterError(
             f"endpoint={endpoint!r} is not one this version answers for.",
             f"Use one of: {', '.join(ENDPOINTS)}.",
         )
-    output = _endpoint_output(endpoint, output, params or {})
-    if logprobs:
+    output = _output(endpoint, options)
+    if options.logprobs:
         if output.spec.kind != "labels":
             raise ParameterError(
                 "logprobs=True tells how sure a label is, and there are no labels=.",
                 "Give labels=, or ask for logprobs in params=.",
             )
-        params = confidence_params(endpoint, params or {})
-    messages, sources = read_template(template, system)
-    columns = _image_columns(image, image_detail, image_max_pixels, image_max_bytes)
+        params = confidence_params(endpoint, params)
+    messages, sources = read_template(template, options.system)
     spec = JobSpec(
-        name=name,
+        name=options.name,
         model=model,
         messages=messages,
         endpoint=endpoint,
-        url=url,
-        provider=provider,
-        params=check_params(params or {}, endpoint, output.spec),
+        url=endpoint,
+        provider="",
+        params=check_params(params, endpoint, output.spec),
         output=output.spec,
-        key=key_parts(key),
-        prefix=prefix,
-        on_null=cast("OnNull", on_null),
+        key=key_parts(options.key),
+        prefix=options.prefix,
+        on_null=cast("OnNull", options.on_null),
         sources=sources,
-        max_enqueued_tokens=max_enqueued_tokens,
-        max_cost=check_max_cost(max_cost),
-        prices=check_prices(prices),
-        pace=_pace(max_in_flight, requests_per_minute, tokens_per_minute),
+        max_enqueued_tokens=options.max_enqueued_tokens,
+        max_cost=check_max_cost(options.max_cost),
+        prices=check_prices(options.prices),
+        pace=_pace(options),
         pilot=pilot,
-        image=columns,
-        image_root=os.fspath(image_root),
-        image_detail=image_detail,
-        image_max_pixels=image_max_pixels,
-        image_max_bytes=image_max_bytes,
+        image=_image_columns(options),
+        image_root=os.fspath(options.image_root),
+        image_detail=options.image_detail,
+        image_max_pixels=options.image_max_pixels,
+        image_max_bytes=options.image_max_bytes,
     )
     _check_messages(spec)
     check_columns(spec, output)
@@ -195,14 +138,46 @@ def make_plan(
     return Plan(spec, output)
 
 
-def _pace(in_flight: int | None, requests: int | None, tokens: int | None) -> Pace | None:
-    if in_flight is None and requests is None and tokens is None:
+def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
+    """Plan requests that came ready: how their answers are read, and what they may cost.
+
+    Raises
+    ------
+    InputError
+        One of the options cannot be used; the message says which and why.
+    """
+    _check_name(options.name)
+    _check_queue(options.max_enqueued_tokens)
+    output = _output(endpoint, options)
+    spec = JobSpec(
+        name=options.name,
+        model=", ".join(sorted(models)),
+        messages=(),
+        endpoint=endpoint,
+        url=endpoint,
+        provider="",
+        output=output.spec,
+        key=("custom_id",),
+        prefix=options.prefix,
+        max_enqueued_tokens=options.max_enqueued_tokens,
+        max_cost=check_max_cost(options.max_cost),
+        prices=check_prices(options.prices),
+    )
+    check_columns(spec, output)
+    return Plan(spec, output)
+
+
+def _pace(options: Options) -> Pace | None:
+    limits = options.max_in_flight, options.requests_per_minute, options.tokens_per_minute
+    if limits == (None, None, None):
         return None
+    in_flight, requests, tokens = limits
     return Pace(Pace().max_in_flight if in_flight is None else in_flight, requests, tokens)
 
 
-def _endpoint_output(endpoint: str, output: Output, params: Mapping[str, Any]) -> Output:
-    """What an endpoint that answers with data gives; the others as they were."""
+def _output(endpoint: str, options: Options) -> Output:
+    """Return what an answer is to be; an endpoint that answers with data has one form."""
+    output = output_from_options(options.labels, options.response_model, options.parser)
     kind = _DATA_KINDS.get(endpoint)
     if kind is None:
         return output
@@ -212,7 +187,8 @@ def _endpoint_output(endpoint: str, output: Output, params: Mapping[str, Any]) -
             f"endpoint={endpoint!r} answers with {given}, which has one form.",
             "Leave out labels=, response_model= and parser=, or use '/v1/chat/completions'.",
         )
-    return Output(OutputSpec(kind, dimensions=_dimensions(params) if kind == "embedding" else None))
+    dimensions = _dimensions(options.params or {}) if kind == "embedding" else None
+    return Output(OutputSpec(kind, dimensions=dimensions))
 
 
 def _dimensions(params: Mapping[str, Any]) -> int | None:
@@ -226,9 +202,8 @@ def _dimensions(params: Mapping[str, Any]) -> int | None:
     return dimensions
 
 
-def _image_columns(
-    image: str | Sequence[str] | None, detail: str | None, max_pixels: int | None, max_bytes: int
-) -> tuple[str, ...]:
+def _image_columns(options: Options) -> tuple[str, ...]:
+    image, detail, max_pixels = options.image, options.image_detail, options.image_max_pixels
     columns = () if image is None else _names(image)
     if columns is None or (image is not None and not columns):
         raise ParameterError(
@@ -238,7 +213,10 @@ def _image_columns(
         raise ParameterError(
             f"image_detail={detail!r} is not known.", "Use 'low', 'high' or 'auto'."
         )
-    for name, limit in (("image_max_pixels", max_pixels), ("image_max_bytes", max_bytes)):
+    for name, limit in (
+        ("image_max_pixels", max_pixels),
+        ("image_max_bytes", options.image_max_bytes),
+    ):
         if limit is not None and limit < 1:
             raise ParameterError(f"{name}={limit} lets no image through.", "Give 1 or more.")
     if not columns and (detail is not None or max_pixels is not None):
@@ -313,12 +291,10 @@ def warn_unless_strict(output: OutputSpec) -> None:
         The schema has a part that strict structured output does not take.
     """
     if output.schema is not None and not strict_schema(output.schema)[1]:
-        warnings.warn(
+        warn_user(
             "response_model= has a part that strict output does not take (a free-form object, a "
             "tuple, allOf or the like), so the model is asked for it but not held to it; answers "
-            "that do not fit are flagged.",
-            FrameEnrichWarning,
-            stacklevel=5,  # the user's own line
+            "that do not fit are flagged."
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.column_names import output_columns
-from frameenrich.answers.output import Parser
 from frameenrich.answers.result_table import Positions
 from frameenrich.errors import CredentialsError, InputError, ParameterError
 from frameenrich.identity.dedupe import ShortHashes
@@ -22,14 +22,14 @@ from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan, key_parts, make_plan
-from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.submit_options import Options, SubmitOptions
 from frameenrich.prepare.writer import preview_bodies
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.readable import Preview, turns
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
-from frameenrich.store.store import Store, StoreLike, open_store
+from frameenrich.store.store import Store, open_store
 from frameenrich.verbs.approve import measure_answers
 from frameenrich.verbs.estimate import (
     Counts,
@@ -40,7 +40,7 @@ from frameenrich.verbs.estimate import (
     estimate_frame,
 )
 from frameenrich.verbs.job import Job
-from frameenrich.verbs.submit import submit
+from frameenrich.verbs.submit import prepare, submit_frame
 
 
 def pilot(
@@ -51,24 +51,20 @@ def pilot(
     n: int = 5,
     seed: int = 0,
     usage: bool = False,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    key: Any = None,
-    **wishes: Any,
+    **options: Unpack[SubmitOptions],
 ) -> pd.DataFrame:
     """Ask for a few rows now; see ``df.llmbatch.pilot``."""
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
-    route = live_version(connect(provider, client, model))
-    check_keys(read_keys(frame, key_parts(key)), key_names(frame, key_parts(key)))
+    own = Options(**options)
+    live = live_version(connect(own.provider, own.client, model))
+    check_keys(read_keys(frame, key_parts(own.key)), key_names(frame, key_parts(own.key)))
     sample = frame.iloc[spread_rows(len(frame), n, seed)]
-    job = submit(
-        sample, template, model, provider=route, store=store, key=key, pilot=True, **wishes
-    )
-    return _shown(job, sample, job_folder(open_store(store), job.id), usage=usage)
+    sending = prepare(template, model, replace(own, provider=live, client=None), pilot=True)
+    job = submit_frame(sample, sending)
+    return _shown(job, sample, job_folder(sending.store, job.id), usage=usage)
 
 
 def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
@@ -123,14 +119,13 @@ def estimate(
     frame: pd.DataFrame,
     template: Template,
     model: str,
-    *,
-    fresh: bool = False,
-    **options: Any,
+    **options: Unpack[SubmitOptions],
 ) -> Estimate:
     """What a submit would send and cost; see ``df.llmbatch.estimate``."""
-    plan, where = _plan_to_estimate(template, model, **options)
+    own = Options(**options)
+    plan, where = _plan_to_estimate(template, model, own)
     found = measure_answers(where, plan.spec)
-    return estimate_frame(frame, plan, found, _answered(plan, where, fresh=fresh))
+    return estimate_frame(frame, plan, found, _answered(plan, where, fresh=own.fresh))
 
 
 def estimate_parts(
@@ -138,9 +133,7 @@ def estimate_parts(
     columns: Sequence[str],
     template: Template,
     model: str,
-    *,
-    fresh: bool = False,
-    **options: Any,
+    **options: Unpack[SubmitOptions],
 ) -> Estimate:
     """As `estimate`, for a frame that comes in parts.
 
@@ -158,33 +151,21 @@ def estimate_parts(
     InputError
         Something cannot be used, or there is no row.
     """
-    plan, where = _plan_to_estimate(template, model, **options)
+    own = Options(**options)
+    plan, where = _plan_to_estimate(template, model, own)
     check_price(plan.spec)
     plan.prompt.columns_used(list(columns))
     counts = list(count(plan.spec))
     if not counts:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
     found = measure_answers(where, plan.spec)
-    return estimate_counts(counts, plan, found, _answered(plan, where, fresh=fresh))
+    return estimate_counts(counts, plan, found, _answered(plan, where, fresh=own.fresh))
 
 
-def _plan_to_estimate(
-    template: Template,
-    model: str,
-    *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
-) -> tuple[Plan, Store]:
-    output = output_from_options(labels, response_model, parser)
-    name, url = provider_url(provider, client, model, endpoint)
-    plan = make_plan(template, model, output, url=url, provider=name, endpoint=endpoint, **wishes)
-    return plan, open_store(store)
+def _plan_to_estimate(template: Template, model: str, options: Options) -> tuple[Plan, Store]:
+    plan = make_plan(template, model, options)
+    name, url = provider_url(options.provider, options.client, model, options.endpoint)
+    return plan.sent_to(name, url), open_store(options.store)
 
 
 def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
@@ -214,19 +195,12 @@ def preview(
     model: str,
     *,
     n: int = 3,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
+    **options: Unpack[SubmitOptions],
 ) -> Preview:
     """The first requests as they would be sent; see ``df.llmbatch.preview``."""
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
-    output = output_from_options(labels, response_model, parser)
-    plan = make_plan(
-        template, model, output, url=endpoint, provider="", endpoint=endpoint, **wishes
-    )
+    plan = make_plan(template, model, Options(**options))
     check_frame(frame, plan)
     columns = output_columns(plan.spec, plan.output)
     slow = plan.prompt.why_slow(list(frame.columns))

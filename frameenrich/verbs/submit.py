@@ -6,17 +6,17 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
 from frameenrich.answers.output import Parser
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
-from frameenrich.prepare.options import Plan, check_request, make_plan, ready_plan
-from frameenrich.prepare.output_options import output_from_options
+from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
 from frameenrich.prepare.parts import Part, PartsFolder, join_parts, open_parts_folder
 from frameenrich.prepare.ready import Requests, open_requests, write_ready
+from frameenrich.prepare.submit_options import Options, SubmitOptions
 from frameenrich.prepare.writer import write_job
 from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
@@ -30,18 +30,15 @@ from frameenrich.verbs.job import Job
 
 
 def submit(
-    frame: pd.DataFrame,
-    template: Template,
-    model: str,
-    *,
-    fresh: bool = False,
-    **options: Any,
+    frame: pd.DataFrame, template: Template, model: str, **options: Unpack[SubmitOptions]
 ) -> Job:
     """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
-    sending = prepare(template, model, **options)
-    folder = write_job(
-        frame, sending.plan, sending.store, sending.limits, **sending.options(fresh=fresh)
-    )
+    return submit_frame(frame, prepare(template, model, Options(**options)))
+
+
+def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
+    """Render a frame to a job on disk and send it, when all options are checked."""
+    folder = write_job(frame, sending.plan, sending.store, sending.limits, **sending.options())
     return sending.job(folder)
 
 
@@ -50,9 +47,7 @@ def submit_parts(
     columns: Sequence[str],
     template: Template,
     model: str,
-    *,
-    fresh: bool = False,
-    **options: Any,
+    **options: Unpack[SubmitOptions],
 ) -> Job:
     """As `submit`, for a frame that comes in parts; its job is the one of the whole frame.
 
@@ -73,12 +68,12 @@ def submit_parts(
     ProviderError
         The provider refused or broke; submit again to go on where it stopped.
     """
-    sending = prepare(template, model, **options)
+    sending = prepare(template, model, Options(**options))
     plan = sending.plan
     plan.prompt.columns_used(list(columns))
     with open_parts_folder(sending.store, plan.spec, sending.limits) as stage:
         parts = write(stage)
-        folder = join_parts(stage, plan, parts, columns=columns, **sending.options(fresh=fresh))
+        folder = join_parts(stage, plan, parts, columns=columns, **sending.options())
     return sending.job(folder)
 
 
@@ -112,19 +107,20 @@ class Submission:
     plan: Plan
     route: Provider
     store: Store
+    fresh: bool = False
 
     @property
     def limits(self) -> Limits:
         """The provider's limits, within the queue of tokens that the user named."""
         return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
 
-    def options(self, *, fresh: bool) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """What of it decides whether there is a new job, and what is sent of it."""
         spec, output = self.plan.spec, self.plan.output
         return {
-            "nonce": secrets.token_hex(8) if fresh else "",
+            "nonce": secrets.token_hex(8) if self.fresh else "",
             "find_answers": None
-            if fresh
+            if self.fresh
             else lambda hashes: find_stored_answers(self.store, spec, output, hashes),
             "approve": approve_job(spec, self.store),
         }
@@ -138,34 +134,13 @@ class Submission:
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
 
 
-def prepare(
-    template: Template,
-    model: str,
-    *,
-    provider: str | Provider = "openai",
-    client: Any = None,
-    store: StoreLike = None,
-    labels: Any = None,
-    response_model: Any = None,
-    parser: Parser | None = None,
-    endpoint: str = "/v1/chat/completions",
-    **wishes: Any,
-) -> Submission:
+def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:
     """Check all options and connect to the provider, before a row is looked at."""
-    output = output_from_options(labels, response_model, parser)
-    route = connect(provider, client, model)
-    plan = make_plan(
-        template,
-        model,
-        output,
-        url=route.url(endpoint),
-        provider=route.name,
-        endpoint=endpoint,
-        **wishes,
-    )
-    route = connect(route, pace=plan.spec.pace)
+    plan = make_plan(template, model, options, pilot=pilot)
+    route = connect(options.provider, options.client, model, plan.spec.pace)
+    plan = plan.sent_to(route.name, route.url(plan.spec.endpoint))
     check_request(route, plan.spec)
-    return Submission(plan, route, open_store(store))
+    return Submission(plan, route, open_store(options.store), options.fresh)
 
 
 def submit_requests(
@@ -229,7 +204,16 @@ def submit_requests(
     >>> job.collect()[["custom_id", "answer_status"]].values.tolist()
     [['colour', 'pending']]
     """
-    output = output_from_options(labels, response_model, parser)
+    options = Options(
+        name=name,
+        labels=labels,
+        response_model=response_model,
+        parser=parser,
+        prefix=prefix,
+        max_enqueued_tokens=max_enqueued_tokens,
+        max_cost=max_cost,
+        prices=prices,
+    )
     where = open_store(store)
     with open_requests(requests) as ready:
         first = ready.first()
@@ -239,18 +223,7 @@ def submit_requests(
         survey = ready.survey(url, limits, getattr(route, "check", None))
         for model in survey.models if route.blocking and isinstance(provider, str) else ():
             connect(provider, client, model)  # one that it does not have is refused here
-        plan = ready_plan(
-            output,
-            models=survey.models,
-            url=url,
-            provider=route.name,
-            endpoint=first.endpoint,
-            name=name,
-            prefix=prefix,
-            max_enqueued_tokens=max_enqueued_tokens,
-            max_cost=max_cost,
-            prices=prices,
-        )
+        plan = plan_ready(survey.models, first.endpoint, options).sent_to(route.name, url)
         folder = write_ready(
             ready,
             survey,

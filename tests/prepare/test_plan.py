@@ -25,8 +25,8 @@ from frameenrich.errors import (
 from frameenrich.identity.dedupe import duplicates, is_in
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
 from frameenrich.prepare.options import Plan, make_plan
-from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
+from frameenrich.prepare.submit_options import Options
 from frameenrich.prepare.writer import preview_bodies, write_job
 from frameenrich.rendering.encode_rows import input_hashes
 from frameenrich.rendering.prompt import CHUNK_ROWS
@@ -44,11 +44,10 @@ FRAME = pd.DataFrame(
 )
 
 
-def a_plan(template: Any = "Sort {{ title }}", labels: Any = None, **wishes: Any) -> Plan:
+def a_plan(template: Any = "Sort {{ title }}", model: str = "m", **options: Any) -> Plan:
     """Return a plan; nothing but the template has to be said."""
-    output = output_from_options(labels, wishes.pop("response_model", None))
-    plain = {"model": "m", "url": CHAT, "provider": "file"}
-    return make_plan(template, output=output, **(plain | wishes))
+    own = Options(**{"provider": "file", **options})
+    return make_plan(template, model, own).sent_to(str(own.provider), CHAT)
 
 
 @pytest.fixture

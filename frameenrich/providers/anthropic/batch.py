@@ -14,14 +14,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import xxhash
 
 from frameenrich.answers.judge import read_response
-from frameenrich.errors import CredentialsError, FrameEnrichWarning, ParameterError, ProviderError
+from frameenrich.errors import CredentialsError, ParameterError, ProviderError, warn_user
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import Batch, BatchStatus, Json, Limits
 from frameenrich.providers.anthropic.translate import (
@@ -123,11 +122,9 @@ class AnthropicBatch:
         """
         message_params(body)
         if not body.get("max_tokens") and not body.get("max_completion_tokens"):
-            warnings.warn(
+            warn_user(
                 f"params= sets no max_tokens, which Anthropic wants: {DEFAULT_MAX_TOKENS:,} is "
-                "sent. Answers that reach it are flagged as truncated.",
-                FrameEnrichWarning,
-                stacklevel=6,  # the user's own line
+                "sent. Answers that reach it are flagged as truncated."
             )
 
     # --- sending ---------------------------------------------------------------------------------

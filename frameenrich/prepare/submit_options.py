@@ -1,0 +1,81 @@
+"""State the options of ``df.llmbatch.submit`` for all that is below it.
+
+A new option goes in `SubmitOptions` and `Options` here, and in the signature and docstring of
+`frameenrich.accessor.LLMBatch.submit`; a test holds the three together. Every verb and door passes
+the options on as they are, so nothing else has to change but the code that uses the option.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from frameenrich.answers.output import Parser
+from frameenrich.model import ImageDetail
+from frameenrich.providers.protocol import Provider
+from frameenrich.store.store import StoreLike
+
+
+class SubmitOptions(TypedDict, total=False):
+    """Type the keyword arguments of `submit`, for the verbs that pass them on."""
+
+    system: str | None
+    name: str
+    response_model: Any
+    labels: Any
+    parser: Parser | None
+    logprobs: bool
+    image: str | Sequence[str] | None
+    image_root: str | os.PathLike[str]
+    image_detail: ImageDetail | None
+    image_max_pixels: int | None
+    image_max_bytes: int
+    key: str | Sequence[str] | None
+    params: Mapping[str, Any] | None
+    endpoint: str
+    provider: str | Provider
+    client: Any
+    store: StoreLike
+    on_null: str
+    prefix: str
+    max_enqueued_tokens: int | None
+    max_cost: float | None
+    prices: Mapping[str, Any] | None
+    max_in_flight: int | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    fresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Hold the options of one `submit` as the user gave them, the others by default."""
+
+    system: str | None = None
+    name: str = "llmbatch"
+    response_model: Any = None
+    labels: Any = None
+    parser: Parser | None = None
+    logprobs: bool = False
+    image: str | Sequence[str] | None = None
+    image_root: str | os.PathLike[str] = "."
+    image_detail: ImageDetail | None = None
+    image_max_pixels: int | None = None
+    image_max_bytes: int = 20_000_000
+    key: str | Sequence[str] | None = None
+    params: Mapping[str, Any] | None = None
+    endpoint: str = "/v1/chat/completions"
+    provider: str | Provider = "openai"
+    client: Any = None
+    store: StoreLike = None
+    on_null: str = "raise"
+    prefix: str = ""
+    max_enqueued_tokens: int | None = None
+    max_cost: float | None = None
+    prices: Mapping[str, Any] | None = None
+    max_in_flight: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    fresh: bool = False

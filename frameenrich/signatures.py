@@ -1,0 +1,66 @@
+"""Give one verb the options of another, where people, editors and errors look for them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def takes_options_of(
+    *verbs: Callable[..., Any], **defaults: Any
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Show the keyword-only parameters of other verbs in the signature of one with ``**options``.
+
+    An unknown option is an error that names the nearest one.
+
+    Parameters
+    ----------
+    *verbs : callable
+        Whose options it takes, beside its own.
+    **defaults
+        What an option is by default here, where it is another value than there.
+    """
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(method)
+        known = {
+            name: parameter
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
+        for verb in verbs:
+            for name, parameter in inspect.signature(verb).parameters.items():
+                if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                    default = defaults.get(name, parameter.default)
+                    known.setdefault(name, parameter.replace(default=default))
+
+        @functools.wraps(method)
+        def checked(*args: P.args, **options: P.kwargs) -> R:
+            for name in options:
+                if name not in known:
+                    _refuse(method.__name__, name, list(known))
+            return method(*args, **options)
+
+        vars(checked)["__signature__"] = signature.replace(parameters=list(known.values()))
+        return checked
+
+    return decorate
+
+
+def _refuse(verb: str, name: str, known: list[str]) -> None:
+    import difflib  # noqa: PLC0415 - only where an option is misspelt
+
+    from frameenrich.errors import UnknownOptionError  # noqa: PLC0415
+
+    options = [each for each in known if each != "self"]
+    close = difflib.get_close_matches(name, options, n=1)
+    raise UnknownOptionError(
+        f"{verb}() has no option {name!r}.",
+        f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(options)}.",
+        name=name,
+    )
