@@ -25,8 +25,9 @@ from frameenrich.errors import JobNotFoundError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
-from frameenrich.prepare.parts import Part, PartsFolder, write_part
+from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.submit_options import SubmitOptions
+from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
 from frameenrich.signatures import takes_options_of
 from frameenrich.store.folder import JobFolder

@@ -6,12 +6,17 @@ from typing import IO
 
 import pandas as pd
 
+from frameenrich.answers.output import Output
 from frameenrich.model import Limits
+from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan, make_plan
+from frameenrich.prepare.rounds import RetryRequest, draft_of_round
 from frameenrich.prepare.submit_options import Options
-from frameenrich.prepare.writer import write_job
+from frameenrich.prepare.whole_frame import draft_of_frame
+from frameenrich.providers.file import FileProvider
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
+from frameenrich.verbs.submit import Submission
 
 FRAME = pd.DataFrame({"title": ["mug", "rake", "Öl \u2028"]}, index=["a", "b", "c"])
 
@@ -19,6 +24,26 @@ FRAME = pd.DataFrame({"title": ["mug", "rake", "Öl \u2028"]}, index=["a", "b", 
 def a_plan(name: str = "ask") -> Plan:
     """Return a plan of one question."""
     return make_plan("Which? {{ title }}", "m", Options(name=name)).sent_to("file", "/v1/x")
+
+
+def committed(draft: JobDraft, nonce: str = "") -> JobFolder:
+    """Make a draft a job, as `submit` does before it sends."""
+    plan = Plan(draft.spec, Output(draft.spec.output))
+    return Submission(plan, FileProvider(), draft.store, nonce).make_job(draft)
+
+
+def write_job(
+    frame: pd.DataFrame, plan: Plan, store: Store, limits: Limits, nonce: str = ""
+) -> JobFolder:
+    """Write a frame's job; sends nothing."""
+    with draft_of_frame(frame, plan, store, limits) as draft:
+        return committed(draft, nonce)
+
+
+def write_round(job: JobFolder, round_: int, requests: list[RetryRequest], limits: Limits) -> bool:
+    """Write a later round; False where it is there already."""
+    with draft_of_round(job, round_, requests, limits) as draft:
+        return draft.commit()
 
 
 class CrashError(Exception):

@@ -147,7 +147,7 @@ def check_key_names(names: Sequence[str], spec: JobSpec, output: Output) -> None
         )
 
 
-def check_collisions(frame: pd.DataFrame, spec: JobSpec, output: Output) -> None:
+def check_collisions(columns: Sequence[str], spec: JobSpec, output: Output) -> None:
     """Refuse output columns that the frame has already.
 
     Raises
@@ -156,7 +156,7 @@ def check_collisions(frame: pd.DataFrame, spec: JobSpec, output: Output) -> None
         Names them.
     """
     names = [*output_columns(spec, output), *flat_columns(spec, output)]
-    taken = [name for name in names if name in frame.columns]
+    taken = [name for name in names if name in columns]
     if taken:
         raise ColumnCollisionError(
             f"The frame has a column {taken[0]!r} already, which the answers would go to.",

@@ -22,7 +22,8 @@ from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_t
 from frameenrich.errors import FrameMismatchError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.prepare.options import Plan
-from frameenrich.prepare.parts import Part, PartsFolder, write_part
+from frameenrich.prepare.parts import PartsFolder, write_part
+from frameenrich.prepare.writer import Part
 from frameenrich.store.store import StoreLike
 from frameenrich.verbs.before_paying import estimate, estimate_parts
 from frameenrich.verbs.estimate import Estimate, count_frame

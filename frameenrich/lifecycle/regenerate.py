@@ -19,6 +19,7 @@ newest bad answer only.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,8 +33,7 @@ from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.match import sidecar_parts
 from frameenrich.lifecycle.results import JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
-from frameenrich.prepare.rounds import RetryRequest, write_retry_round
-from frameenrich.prepare.writer import Approve
+from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.rendering.body import retry_line
 from frameenrich.store.folder import JobFolder
 
@@ -125,21 +125,21 @@ def _wanted(found: JobResults, wish: RetryOptions) -> dict[str, Result]:
     return {custom_id: result for custom_id, result in results.items() if wish.wants(result)}
 
 
-def add_retry_round(
-    folder: JobFolder,
-    output: Output,
-    wish: RetryOptions,
-    limits: Limits,
-    approve: Approve | None = None,
-) -> bool:
-    """Write the requests of another round; False where no row is asked again. Sends nothing.
+@contextlib.contextmanager
+def draft_of_retries(
+    folder: JobFolder, output: Output, wish: RetryOptions, limits: Limits
+) -> Iterator[RoundDraft | None]:
+    """Write the requests of another round into a draft; None where no row is sent again.
 
-    The caller holds the job's lock; `approve` has the last word, before the round exists.
+    The caller holds the job's lock, and commits.
     """
     chosen = _chosen(folder, output, wish)
     if not chosen:
-        return False
-    return write_retry_round(folder, folder.rounds(), _lines(folder, chosen, wish), limits, approve)
+        yield None
+        return
+    lines = _lines(folder, chosen, wish)
+    with draft_of_round(folder, folder.rounds(), lines, limits) as draft:
+        yield draft
 
 
 def _lines(

@@ -4,16 +4,16 @@ A *part* is some consecutive rows of a larger frame: a partition of Dask's, a ch
 job that its parts make is as any other: one sidecar, shards, the same id as the whole frame's
 `submit` would give it, so everything that reads jobs reads it, too. What a door does::
 
-    with staged(store, plan.spec, limits) as stage:                   # a folder of the store
+    with open_parts_folder(store, plan.spec, limits) as stage:        # a folder of the store
         parts = [write_part(stage, n, frame) for n, frame in enumerate(frames)]
-        folder = join_parts(stage, plan, parts, find_answers=..., approve=...)
+        with draft_of_parts(stage, parts) as draft:
+            ...  # as a whole frame's, see frameenrich.verbs.submit
 
 `write_part` may run in any process that sees the store, any number of times, at once too: a
-`PartsFolder`
-can be pickled and holds no secret. A part's requests and sidecar stand in the stage under names
-that its number decides, whole or not at all. `join_parts` (`prepare.parts`) runs once, in the
-process that pays. It holds 16 bytes a row, and one part's sidecar at a time. Callers that have
-wishes rather than a plan use `frameenrich.verbs.submit.submit_parts`.
+`PartsFolder` can be pickled and holds no secret. A part's requests and sidecar stand in the stage
+under names that its number decides, whole or not at all. `draft_of_parts` runs once, in the process
+that pays. It holds 16 bytes a row, and one part's sidecar at a time. Callers that have options
+rather than a plan use `frameenrich.verbs.submit.submit_parts`.
 
 To collect a part: `Job.collect_part(frame, number)`, or without a `Job`, as on a worker,
 `lifecycle.collect.collect_part`. It reads the lines of the sidecar that are the part's, and the
@@ -23,47 +23,24 @@ shards that those name.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.answers.column_names import check_collisions
 from frameenrich.answers.output import Output
 from frameenrich.errors import FrameEnrichError, InputError, RowKeyError, StoreError
-from frameenrich.identity.dedupe import (
-    Deduplicator,
-    JobHash,
-    ShortHashes,
-    column_halves,
-    duplicates,
-    halves,
-    is_in,
-)
-from frameenrich.identity.keys import (
-    cast_keys,
-    common_schema,
-    key_digests,
-    key_names,
-    key_texts,
-    show_key,
-    sidecar_keys,
-)
-from frameenrich.jsonl import request_ids
+from frameenrich.identity.dedupe import ShortHashes, duplicates, is_in
+from frameenrich.identity.keys import key_digests, key_texts, show_key, sidecar_keys
 from frameenrich.model import JobSpec, Limits
-from frameenrich.prepare.check_frame import check_frame, errors_by_row_key
-from frameenrich.prepare.job_files import Answers, job_name_slug, requests_file, write_batch_files
+from frameenrich.prepare.check_frame import check_frame
+from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan
-from frameenrich.prepare.writer import Approve, FindAnswers, JobWriter
-from frameenrich.rendering.encode_rows import row_requests
-from frameenrich.store.draft import Draft
-from frameenrich.store.folder import PARTS, JobFolder, job_folder
-from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED, sidecar_metadata
+from frameenrich.prepare.whole_frame import render_part
+from frameenrich.prepare.writer import Part
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
 
 _NUMBERS = "part.json"
@@ -97,44 +74,6 @@ class PartsFolder:
     def folder_of(self, number: int) -> JobFolder:
         """A part's folder, which is laid out as a job's."""
         return JobFolder(Store(self.url), self.part(number))
-
-    def requests_path(self, number: int, shard: int) -> str:
-        """The requests of one of a part's shards."""
-        return f"{Store(self.url).root}/{self.part(number)}/{requests_file(shard)}"
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the paying process has to know of a part that is written.
-
-    Parameters
-    ----------
-    number : int
-        Which one; the parts' order is the rows'.
-    rows : int
-        How many it has; a part without rows is written nowhere.
-    keys : array of uint64
-        The digests of its rows' keys.
-    asked : array of uint64
-        The halves of its requests' hashes, in order.
-    requests : tuple of int
-        How many requests are in each of its shards.
-    job_hash : JobHash
-        Of its rows.
-    """
-
-    number: int
-    rows: int
-    keys: ShortHashes
-    asked: ShortHashes
-    requests: tuple[int, ...]
-    job_hash: JobHash
-
-    @property
-    def mark(self) -> bytes:
-        """The same for the same part, written again."""
-        told = {"rows": self.rows, "requests": self.requests, "hash": self.job_hash.mark}
-        return json.dumps(told).encode()
 
 
 @contextlib.contextmanager
@@ -175,8 +114,7 @@ def write_part(
             path=store.root,
         )
     if len(frame) == 0:
-        none = np.empty(0, np.uint64)
-        return Part(number, 0, none, none, (), JobHash())
+        return Part(number, 0)
     with _named(called or f"Part {number}"):
         return _write(store, stage, number, frame)
 
@@ -184,15 +122,9 @@ def write_part(
 def _write(store: Store, stage: PartsFolder, number: int, frame: pd.DataFrame) -> Part:
     plan = Plan(stage.spec, Output(stage.spec.output))
     keys = check_frame(frame, plan)
-    with store.draft() as draft, errors_by_row_key(keys):
-        names = key_names(frame, stage.spec.key)
-        first = Deduplicator(len(frame))
-        with JobWriter(draft, keys, stage.spec, names, stage.limits, first) as spool:
-            for found in row_requests(frame, plan.spec, plan.prompt):
-                spool.add(found)
-        requests = tuple(map(spool.requests, range(spool.shards)))
-        digests, asked = key_digests(keys), spool.first.sent()
-        part = Part(number, len(frame), digests, asked, requests, spool.job_hash)
+    with store.draft() as draft:
+        part = render_part(frame, keys, plan, draft, stage.limits)
+        part = replace(part, number=number, keys=key_digests(keys))
         draft.write(_NUMBERS, part.mark)
         if not draft.commit(stage.part(number)):
             _check_same(store, stage, part)
@@ -219,34 +151,24 @@ def _named(called: str) -> Iterator[None]:
         raise
 
 
-_LOOKED_AT = 4096
-"""So many digests at once are looked at for keys that repeat."""
+_KEYS_AT_ONCE = 4096
+"""How many digests that repeat are compared by their keys at a time."""
 
 
-def join_parts(
-    stage: PartsFolder,
-    plan: Plan,
-    parts: Iterable[Part],
-    *,
-    columns: Sequence[str] = (),
-    nonce: str = "",
-    find_answers: FindAnswers | None = None,
-    approve: Approve | None = None,
-) -> JobFolder:
-    """Make the parts a job, or find the one that is there already. Nothing is sent.
+@contextlib.contextmanager
+def draft_of_parts(
+    stage: PartsFolder, parts: Iterable[Part], columns: Sequence[str] = ()
+) -> Iterator[JobDraft]:
+    """Open the draft of the job that the parts make, which vanishes unless it is committed.
 
     Parameters
     ----------
-    stage : Stage
+    stage : PartsFolder
         Where the parts are.
-    plan : Plan
-        The one whose spec the stage has.
     parts : iterable of Part
         All of them, each once, in any order.
     columns : sequence of str
         The frame's: an answer must not go to one of them.
-    nonce, find_answers, approve
-        As `frameenrich.prepare.writer.write_job` takes them.
 
     Raises
     ------
@@ -256,25 +178,9 @@ def join_parts(
     written = sorted((part for part in parts if part.rows), key=lambda part: part.number)
     _check_any(written)
     _check_keys(stage, written)
-    job_hash = JobHash()
-    for part in written:
-        job_hash.merge(part.job_hash)
-    job_id = f"{job_name_slug(plan.spec.name)}-{job_hash.hexdigest(plan.spec, nonce)[:16]}"
     store = Store(stage.url)
-    if not store.has(job_id):
-        check_collisions(pd.DataFrame(columns=list(columns)), plan.spec, plan.output)
-        asked = np.concatenate([part.asked for part in written])
-        asked.sort()
-        answers = find_answers(asked) if find_answers else None
-        with store.draft() as draft:
-            joined = _Joined(stage, draft, answers, duplicates(asked))
-            _join(joined, written)
-            write_batch_files(draft, job_id, joined, answers)
-            if approve is not None:
-                sent = range(joined.first_shard, joined.shards)
-                approve(draft.lines(map(requests_file, sent)))
-            draft.commit(job_id)
-    return job_folder(store, job_id)
+    with store.draft() as draft:
+        yield JobDraft(draft, store, stage.spec, stage.limits, written, columns, stage.folder_of)
 
 
 def _check_any(written: Sequence[Part]) -> None:
@@ -293,8 +199,8 @@ def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:
     ordered = np.concatenate([part.keys for part in written])
     ordered.sort()
     suspect = duplicates(ordered)
-    for start in range(0, len(suspect), _LOOKED_AT):
-        found = _common_key(stage, written, suspect[start : start + _LOOKED_AT])
+    for start in range(0, len(suspect), _KEYS_AT_ONCE):
+        found = _common_key(stage, written, suspect[start : start + _KEYS_AT_ONCE])
         if found is None:
             continue
         shown, first, second = found
@@ -327,138 +233,3 @@ def _common_key(
                 return show_key(keys, i), seen[text], part.number
             seen[text] = part.number
     return None
-
-
-@dataclass
-class _TakenOut:
-    """Requests that are not sent with their part: the shards they were in, by custom_id.
-
-    Of those, the ``answered`` are in the store; the others are asked by an earlier row.
-    """
-
-    homes: dict[str, int] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)
-
-
-@dataclass
-class _Joined:
-    """Requests of several parts that become one job's; a request stays with who asked it first.
-
-    ``watched`` are the halves of the hashes of requests that stand more than once.
-    """
-
-    stage: PartsFolder
-    draft: Draft
-    answers: Answers | None
-    repeats: ShortHashes
-    reused: dict[bytes, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.first_shard = 0 if self.answers is None else 1
-        self._known = self.answers.origins if self.answers is not None else {}
-        self._watched = np.union1d(self.repeats, halves(b"".join(self._known)))
-        self._counts: list[int] = []
-        self._first: dict[bytes, tuple[str, int]] = {}
-        """Who asked a watched request first: its custom_id, and its shard."""
-
-    @property
-    def shards(self) -> int:
-        """How many shards there are."""
-        return self.first_shard + len(self._counts)
-
-    def requests(self, number: int) -> int:
-        """How many requests a shard that is to be sent has."""
-        return self._counts[number - self.first_shard]
-
-    def take(self, part: Part, lines: pa.Table) -> pa.Table:
-        """File a part's requests; gives its lines of the sidecar with the job's shards."""
-        local = lines["shard"].to_numpy()
-        asks = local != SKIPPED
-        rows = np.flatnonzero(is_in(self._watched, column_halves(lines["request_hash"])) & asks)
-        hashes = lines["request_hash"].take(pa.array(rows)).to_pylist()
-        ids = lines["custom_id"].take(pa.array(rows)).to_pylist()
-        homes = local[rows].tolist()
-        out = self._taken_out(hashes, ids, homes)
-        numbers = self._numbered(part, out)
-        self._file(part, out, numbers)
-        for own_hash, custom_id, home in zip(hashes, ids, homes, strict=True):
-            number = 0 if own_hash in self.reused else numbers[home]
-            self._first.setdefault(own_hash, (custom_id, number))
-        shards = np.append(numbers, SKIPPED).astype(np.int32)[local]
-        return _with_askers(lines, rows, [self._first[h] for h in hashes], shards)
-
-    def _taken_out(
-        self, hashes: Sequence[bytes], ids: Sequence[str], homes: Sequence[int]
-    ) -> _TakenOut:
-        """Which requests of a part are not sent with it."""
-        out = _TakenOut()
-        here: dict[bytes, str] = {}
-        for own_hash, custom_id, home in zip(hashes, ids, homes, strict=True):
-            known = self._first.get(own_hash)
-            asker = known[0] if known else here.setdefault(own_hash, custom_id)
-            if asker != custom_id:
-                out.homes[custom_id] = home
-            elif own_hash in self._known and known is None:
-                self.reused[own_hash] = custom_id
-                out.homes[custom_id] = home
-                out.answered.add(custom_id)
-        return out
-
-    def _numbered(self, part: Part, out: _TakenOut) -> list[int]:
-        """The job's number for each shard of a part; -1 for one of which nothing is left."""
-        missing = Counter(out.homes.values())
-        numbers = []
-        for home, requests in enumerate(part.requests):
-            left = requests - missing[home]
-            numbers.append(self.shards if left else SKIPPED)
-            if left:
-                self._counts.append(left)
-        return numbers
-
-    def _file(self, part: Part, out: _TakenOut, numbers: Sequence[int]) -> None:
-        changed = set(out.homes.values())
-        for home, number in enumerate(numbers):
-            path = self.stage.requests_path(part.number, home)
-            if home not in changed:
-                self.draft.adopt(requests_file(number), path)
-                continue
-            with Store(self.stage.url).open(path) as lines:
-                for custom_id, line in request_ids(lines):
-                    if custom_id not in out.homes:
-                        self.draft.file(requests_file(number)).write(line)
-                    elif custom_id in out.answered:
-                        self.draft.file(requests_file(0)).write(line)
-            self.draft.close_file(requests_file(number))
-
-
-def _with_askers(
-    lines: pa.Table,
-    rows: npt.NDArray[np.int64],
-    askers: Sequence[tuple[str, int]],
-    shards: npt.NDArray[np.int32],
-) -> pa.Table:
-    """Lines of the sidecar with their shards; some rows under the custom_id of who asked first."""
-    ids = lines["custom_id"]
-    if len(rows):
-        shards[rows] = [shard for _, shard in askers]
-        changed = ids.to_pylist()
-        for row, (custom_id, _) in zip(rows.tolist(), askers, strict=True):
-            changed[row] = custom_id
-        ids = pa.array(changed, pa.string())
-    place = lines.column_names.index
-    lines = lines.set_column(place("custom_id"), "custom_id", ids)
-    return lines.set_column(place("shard"), "shard", pa.array(shards))
-
-
-def _join(joined: _Joined, written: Sequence[Part]) -> None:
-    """File all parts, and write the sidecar a part at a time."""
-    stage = joined.stage
-    folders = [stage.folder_of(part.number) for part in written]
-    schema = common_schema([folder.schema for folder in folders])
-    told = sidecar_metadata(stage.spec, folders[0].key_names)
-    rows = {part.number: part.rows for part in written}
-    told[PARTS] = json.dumps([rows.get(number, 0) for number in range(max(rows) + 1)])
-    with joined.draft.sidecar_writer(schema.with_metadata(told)) as writer:
-        for part, folder in zip(written, folders, strict=True):
-            lines = cast_keys(joined.take(part, folder.sidecar()), schema)
-            writer.write_table(lines.cast(schema), row_group_size=ROWS_PER_GROUP)

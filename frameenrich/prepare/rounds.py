@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 from frameenrich.identity.hashes import HASH_BYTES
 from frameenrich.model import Limits
 from frameenrich.prepare.job_files import write_intents
-from frameenrich.prepare.writer import Approve, ShardCutter
+from frameenrich.prepare.writer import ShardCutter
+from frameenrich.store.draft import Draft
 from frameenrich.store.folder import JobFolder, shard_name
 
 
@@ -44,14 +46,32 @@ _ROUND = pa.schema(
 )
 
 
-def write_retry_round(
-    folder: JobFolder,
-    round_: int,
-    requests: Iterable[RetryRequest],
-    limits: Limits,
-    approve: Approve | None = None,
-) -> bool:
-    """Write a later round, a request at a time; a file holds requests to one model."""
+@dataclass(frozen=True)
+class RoundDraft:
+    """A later round that is written and does not exist yet."""
+
+    draft: Draft
+    target: str
+    shards: int
+
+    def request_lines(self) -> Iterator[bytes]:
+        """Read the requests that are to be sent."""
+        names = (shard_name(number) for number in range(self.shards))
+        return self.draft.lines(f"{name}.requests.jsonl" for name in names)
+
+    def commit(self) -> bool:
+        """Make the draft the round; False where another process has made it meanwhile."""
+        return self.draft.commit(self.target)
+
+
+@contextlib.contextmanager
+def draft_of_round(
+    folder: JobFolder, round_: int, requests: Iterable[RetryRequest], limits: Limits
+) -> Iterator[RoundDraft]:
+    """Write a later round, a request at a time, into a draft that vanishes unless committed.
+
+    A file holds requests to one model.
+    """
     cutter, model = ShardCutter(limits), None
     rows: list[dict[str, Any]] = []
     with folder.store.draft() as draft:
@@ -64,8 +84,5 @@ def write_retry_round(
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
         write_intents(draft, folder.id, round_, Counter(row["shard"] for row in rows), "")
-        if approve is not None:
-            names = (shard_name(number) for number in range(rows[-1]["shard"] + 1))
-            approve(draft.lines(f"{name}.requests.jsonl" for name in names))
         draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))
-        return draft.commit(f"{folder.id}/round-{round_}")
+        yield RoundDraft(draft, f"{folder.id}/round-{round_}", rows[-1]["shard"] + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,9 +42,13 @@ class Draft:
         self._files: dict[str, IO[bytes]] = {}
         self._adopted: dict[str, str] = {}
 
-    def adopt(self, relative: str, path: str) -> None:
-        """Have a file that is in the store already become the draft's, unread and unchanged."""
-        self._adopted[relative] = path
+    def take_over(self, relative: str, path: str) -> None:
+        """Have a file of the store, or one that was set aside, become the draft's, unread."""
+        if path.startswith(f"{self._path}/"):
+            os.makedirs(os.path.dirname(f"{self._path}/{relative}"), mode=0o700, exist_ok=True)
+            os.rename(path, f"{self._path}/{relative}")
+        else:
+            self._adopted[relative] = path
 
     def file(self, relative: str) -> IO[bytes]:
         """A file of the draft, opened for writing once and kept open until it is closed."""
@@ -98,11 +103,20 @@ class Draft:
             write_page_checksum=True,
         )
 
-    def clear(self) -> None:
-        """Empty the draft, to begin again."""
-        self.close()
-        for entry in Path(self._path).iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    @contextlib.contextmanager
+    def set_aside(self, name: str) -> Iterator[str]:
+        """Move all files into a folder of that name, to be read from; it is gone at the end.
+
+        Yields its path on this computer.
+        """
+        for relative in list(self._files):
+            self.close_file(relative)
+        entries, folder = list(Path(self._path).iterdir()), Path(self._path, name)
+        folder.mkdir(mode=0o700)
+        for entry in entries:
+            entry.rename(folder / entry.name)
+        yield str(folder)
+        shutil.rmtree(folder)
 
     def close(self) -> None:
         """Let go of files that were not finished."""

@@ -33,7 +33,7 @@ _NO_HASH = bytes(HASH_BYTES)
 
 @dataclass
 class SidecarRows:
-    """Lines of the sidecar, but for their keys."""
+    """Some rows of the sidecar, but for their keys; ready requests have no input hashes."""
 
     ids: list[Any]
     request_hashes: bytes
@@ -96,10 +96,11 @@ class SidecarWriter:
     def _flush(self) -> None:
         keys = self._keys.slice(self._written, len(self._ids))
         self._job_hash.add(key_digests(keys), self._request_hashes)
+        inputs = pa.nulls(len(keys), pa.binary(HASH_BYTES))  # of requests that no row rendered to
         columns = [
             pa.array(self._ids, pa.string()),
             hash_column(self._request_hashes),
-            hash_column(self._input_hashes),
+            hash_column(self._input_hashes) if self._input_hashes else inputs,
             pa.array(self._shards, pa.int32()),
         ]
         self._writer.write_table(pa.table([*keys.columns, *columns], schema=self._schema))

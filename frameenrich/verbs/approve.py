@@ -11,7 +11,6 @@ from frameenrich.errors import BudgetError, ParameterError
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of
 from frameenrich.model import JobSpec
-from frameenrich.prepare.writer import Approve
 from frameenrich.pricing.money import Budget, show_usd
 from frameenrich.pricing.prices import Prices, Rate, find_rates, rate_of, unknown_price
 from frameenrich.pricing.tokens import Counted, TokenCounter, count_line
@@ -50,33 +49,24 @@ def _lengths(folder: JobFolder) -> list[int]:
     return [line.completion_tokens for line in islice(lines, _MEASURED_ANSWERS)]
 
 
-def approve_job(spec: JobSpec, store: Store) -> Approve | None:
-    """What refuses a job that could cost more than its cap; None where it has none."""
-    cap = spec.max_cost
+def approve_job(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
+    """Refuse a job's requests where they could cost more than its cap; reads none without one."""
+    if spec.max_cost is not None:
+        measured = measure_answers(store, spec)
+        cost = _max_cost(spec, _demands(spec, lines), spec.prices, measured)
+        refuse_over_budget(cost, spec.max_cost)
+
+
+def approve_round(folder: JobFolder, budget: Budget, lines: Iterable[bytes]) -> None:
+    """Refuse a round's requests where they could bring the job over its cap."""
+    spec = folder.spec
+    cap = budget.max_cost if budget.max_cost is not None else spec.max_cost
     if cap is None:
-        return None
-
-    def approve(lines: Iterable[bytes]) -> None:
-        demands = _demands(spec, lines)
-        refuse_over_budget(_max_cost(spec, demands, spec.prices, measure_answers(store, spec)), cap)
-
-    return approve
-
-
-def approve_round(folder: JobFolder, budget: Budget) -> Approve | None:
-    """What refuses a round that could bring the job over its cap; None where it has none."""
-    cap = budget.max_cost if budget.max_cost is not None else folder.spec.max_cost
-    if cap is None:
-        return None
-
-    def approve(lines: Iterable[bytes]) -> None:
-        spec, prices = folder.spec, prices_of(folder, budget)
-        measured = _measured(_lengths(folder))
-        to_come = _max_cost(spec, _demands(spec, lines), prices, measured)
-        running = _max_cost(spec, _demands(spec, _unanswered(folder)), prices, measured)
-        refuse_over_budget(to_come, cap, _spent_usd(folder, prices), running)
-
-    return approve
+        return
+    prices, measured = prices_of(folder, budget), _measured(_lengths(folder))
+    to_come = _max_cost(spec, _demands(spec, lines), prices, measured)
+    running = _max_cost(spec, _demands(spec, _unanswered(folder)), prices, measured)
+    refuse_over_budget(to_come, cap, _spent_usd(folder, prices), running)
 
 
 def _max_cost(

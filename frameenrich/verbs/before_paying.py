@@ -23,7 +23,7 @@ from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan, key_parts, make_plan
 from frameenrich.prepare.submit_options import Options, SubmitOptions
-from frameenrich.prepare.writer import preview_bodies
+from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.readable import Preview, turns

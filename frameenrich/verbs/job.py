@@ -34,10 +34,10 @@ from frameenrich.lifecycle.match import (
 )
 from frameenrich.lifecycle.regenerate import (
     RetryOptions,
-    add_retry_round,
     changes,
     check_statuses,
     describe_changes,
+    draft_of_retries,
     repairable,
 )
 from frameenrich.lifecycle.step import cancel, cleanup, settled
@@ -707,9 +707,13 @@ class Job:
         if wish.params:
             check_request(self._connected(), self.spec, wish.params)
         limits = self._connected().limits.within_tokens(self.spec.max_enqueued_tokens)
-        with self._folder.lock():
-            approve = approve_round(self._folder, budget)
-            add_retry_round(self._folder, output, wish, limits, approve)
+        with (
+            self._folder.lock(),
+            draft_of_retries(self._folder, output, wish, limits) as draft,
+        ):
+            if draft is not None:
+                approve_round(self._folder, budget, draft.request_lines())
+                draft.commit()
         return self.send()
 
     def import_responses(self, path: str | os.PathLike[str]) -> Job:

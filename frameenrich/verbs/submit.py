@@ -10,20 +10,24 @@ from typing import Any, Unpack
 
 import pandas as pd
 
+from frameenrich.answers.column_names import check_collisions, check_key_names
 from frameenrich.answers.output import Parser
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
+from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
-from frameenrich.prepare.parts import Part, PartsFolder, join_parts, open_parts_folder
-from frameenrich.prepare.ready import Requests, open_requests, write_ready
+from frameenrich.prepare.parts import PartsFolder, draft_of_parts, open_parts_folder
+from frameenrich.prepare.ready import Requests, open_requests
+from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
 from frameenrich.prepare.submit_options import Options, SubmitOptions
-from frameenrich.prepare.writer import write_job
+from frameenrich.prepare.whole_frame import draft_of_frame
+from frameenrich.prepare.writer import Part
 from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect
 from frameenrich.rendering.template_source import Template
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.approve import approve_job
 from frameenrich.verbs.job import Job
@@ -38,8 +42,9 @@ def submit(
 
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
     """Render a frame to a job on disk and send it, when all options are checked."""
-    folder = write_job(frame, sending.plan, sending.store, sending.limits, **sending.options())
-    return sending.job(folder)
+    with draft_of_frame(frame, sending.plan, sending.store, sending.limits) as draft:
+        folder = sending.make_job(draft)
+    return sending.send(folder)
 
 
 def submit_parts(
@@ -71,10 +76,12 @@ def submit_parts(
     sending = prepare(template, model, Options(**options))
     plan = sending.plan
     plan.prompt.columns_used(list(columns))
-    with open_parts_folder(sending.store, plan.spec, sending.limits) as stage:
-        parts = write(stage)
-        folder = join_parts(stage, plan, parts, columns=columns, **sending.options())
-    return sending.job(folder)
+    with (
+        open_parts_folder(sending.store, plan.spec, sending.limits) as stage,
+        draft_of_parts(stage, write(stage), columns) as draft,
+    ):
+        folder = sending.make_job(draft)
+    return sending.send(folder)
 
 
 @dataclass(frozen=True)
@@ -107,26 +114,37 @@ class Submission:
     plan: Plan
     route: Provider
     store: Store
-    fresh: bool = False
+    nonce: str = ""
+    """Makes the job another one than the same submit without it, and has no answer reused."""
 
     @property
     def limits(self) -> Limits:
         """The provider's limits, within the queue of tokens that the user named."""
         return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
 
-    def options(self) -> dict[str, Any]:
-        """What of it decides whether there is a new job, and what is sent of it."""
-        spec, output = self.plan.spec, self.plan.output
-        return {
-            "nonce": secrets.token_hex(8) if self.fresh else "",
-            "find_answers": None
-            if self.fresh
-            else lambda hashes: find_stored_answers(self.store, spec, output, hashes),
-            "approve": approve_job(spec, self.store),
-        }
+    def make_job(self, draft: JobDraft) -> JobFolder:
+        """Reuse answers, check the cost and commit a draft, unless its job is there already.
 
-    def job(self, folder: JobFolder) -> Job:
-        """The job that was written, or was there already, sent."""
+        Raises
+        ------
+        ColumnCollisionError
+            The frame has a column where answers would go.
+        BudgetError
+            What is left to send could cost more than `max_cost`.
+        """
+        job_id = draft.id(self.nonce)
+        if self.store.has(job_id):
+            return job_folder(self.store, job_id)
+        spec, output = self.plan.spec, self.plan.output
+        check_collisions(draft.columns, spec, output)
+        fresh = bool(self.nonce)
+        answers = None if fresh else find_stored_answers(self.store, spec, output, draft.hashes)
+        draft.complete(job_id, answers)
+        approve_job(spec, self.store, draft.request_lines())
+        return draft.commit()
+
+    def send(self, folder: JobFolder) -> Job:
+        """Send the job that was made, or was there already."""
         spec = self.plan.spec
         budget = Budget(spec.max_cost, spec.prices)
         if spec.image:
@@ -140,7 +158,11 @@ def prepare(template: Template, model: str, options: Options, *, pilot: bool = F
     route = connect(options.provider, options.client, model, plan.spec.pace)
     plan = plan.sent_to(route.name, route.url(plan.spec.endpoint))
     check_request(route, plan.spec)
-    return Submission(plan, route, open_store(options.store), options.fresh)
+    return Submission(plan, route, open_store(options.store), _nonce(options.fresh))
+
+
+def _nonce(fresh: bool) -> str:
+    return secrets.token_hex(8) if fresh else ""
 
 
 def submit_requests(
@@ -224,17 +246,11 @@ def submit_requests(
         for model in survey.models if route.blocking and isinstance(provider, str) else ():
             connect(provider, client, model)  # one that it does not have is refused here
         plan = plan_ready(survey.models, first.endpoint, options).sent_to(route.name, url)
-        folder = write_ready(
-            ready,
-            survey,
-            plan.spec,
-            where,
-            limits,
-            nonce=secrets.token_hex(8) if fresh else "",
-            find_answers=None
-            if fresh
-            else lambda hashes: find_stored_answers(where, plan.spec, plan.output, hashes),
-            approve=approve_job(plan.spec, where),
-        )
-    budget = Budget(plan.spec.max_cost, plan.spec.prices)
-    return Job(folder, output=plan.output, provider=route, budget=budget).send()
+        check_key_names([KEY], plan.spec, plan.output)
+        sending = Submission(plan, route, where, _nonce(fresh))
+        job_id = ready_job_id(survey, plan.spec, sending.nonce)
+        if where.has(job_id):
+            return sending.send(job_folder(where, job_id))
+        with draft_of_requests(ready, survey, plan.spec, where, limits) as draft:
+            folder = sending.make_job(draft)
+    return sending.send(folder)

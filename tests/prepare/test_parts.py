@@ -33,7 +33,8 @@ from frameenrich.errors import (
 )
 from frameenrich.lifecycle.match import find_sidecar_rows
 from frameenrich.model import JobSpec, Limits, Message
-from frameenrich.prepare.parts import Part, PartsFolder, open_parts_folder, write_part
+from frameenrich.prepare.parts import PartsFolder, open_parts_folder, write_part
+from frameenrich.prepare.writer import Part
 from frameenrich.providers.file import FileProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import JobFolder
@@ -305,7 +306,7 @@ def test_a_part_may_be_written_twice_at_once_in_other_processes(store: Path) -> 
         for worker in workers:
             worker.join()
         assert [worker.exitcode for worker in workers] == [0, 0]
-        path = Path(stage.requests_path(0, 0))
+        path = Path(stage.folder_of(0).path, "round-0", "shard-00000.requests.jsonl")
         before = (path.read_bytes(), path.stat().st_mtime_ns)
 
         assert write_part(stage, 0, PARTS[0]).requests == (3,)

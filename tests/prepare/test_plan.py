@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import write_job
 
 from frameenrich.errors import (
     ColumnCollisionError,
@@ -27,7 +28,7 @@ from frameenrich.model import JobSpec, Limits, Message, OutputSpec
 from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.params import check_params
 from frameenrich.prepare.submit_options import Options
-from frameenrich.prepare.writer import preview_bodies, write_job
+from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.rendering.encode_rows import input_hashes
 from frameenrich.rendering.prompt import CHUNK_ROWS
 from frameenrich.rendering.template_source import read_template

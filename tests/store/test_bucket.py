@@ -18,16 +18,14 @@ import s3fs
 from audit import said, shelf
 from batch_server import BatchServer
 from object_server import BUCKET, CARELESS, lose_answer, object_server
-from stores import CrashError, a_job, write_half
+from stores import CrashError, a_job, committed, write_half, write_round
 
 import frameenrich.store.bucket
-from frameenrich.answers.output import Output
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
 from frameenrich.lifecycle.step import _StoreShardWriter
 from frameenrich.model import Batch, JobSpec, Limits, Message
-from frameenrich.prepare.options import Plan
-from frameenrich.prepare.parts import join_parts, open_parts_folder, write_part
-from frameenrich.prepare.rounds import RetryRequest, write_retry_round
+from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_part
+from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.local import sync
 from frameenrich.store.store import Store
@@ -93,13 +91,13 @@ def test_parts_in_a_bucket_are_copied_within_it(
     """The job is that of the disk, byte by byte; nothing is left of the place where parts were."""
     frame = pd.DataFrame({"title": ["a", "b", "a", "c"]}, index=["k0", "k1", "k2", "k3"])
     spec = JobSpec("parts", "m", (Message("user", "Say {{ title }}."),), provider="file")
-    plan = Plan(spec, Output(spec.output))
 
     def joined(store: Store) -> JobFolder:
         with open_parts_folder(store, spec, Limits()) as stage:
             parts = [write_part(stage, n, frame.iloc[[2 * n, 2 * n + 1]]) for n in (1, 0)]
             assert write_part(stage, 1, frame.iloc[2:]).mark == parts[0].mark
-            return join_parts(stage, plan, parts)
+            with draft_of_parts(stage, parts) as draft:
+                return committed(draft)
 
     local, remote = joined(Store(tmp_path / "disk")), joined(bucket())
 
@@ -123,7 +121,7 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     with job.lock():
         job.shards(0)[0].save(job.shards(0)[0].batch.but(id="batch_1"))
         again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
-        write_retry_round(job, 1, [again], Limits())
+        write_round(job, 1, [again], Limits())
     a_job(bucket(), "more")
 
     assert seen == ([job.id], 1, None)

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stores import CrashError, a_job, write_half
+from stores import CrashError, a_job, write_half, write_round
 
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
 from frameenrich.model import Batch, BatchError, Limits
-from frameenrich.prepare.rounds import RetryRequest, write_retry_round
+from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.store.folder import JobFolder, job_folder, job_folders
 from frameenrich.store.store import Store, open_store
 
@@ -185,16 +185,19 @@ def test_of_two_drafts_of_one_job_the_first_stands(tmp_path: Path) -> None:
     assert names(tmp_path) == {"job-1", "job-1/sidecar.parquet"}
 
 
-def test_a_draft_can_begin_again(tmp_path: Path) -> None:
-    """What was cleared is not in the job."""
+def test_a_draft_can_be_arranged_anew(tmp_path: Path) -> None:
+    """Of what was set aside, only what is taken over is in the job."""
     with Store(tmp_path).draft() as draft:
         draft.file("round-0/x").write(b"1")
         draft.write("y", b"2")
-        draft.clear()
+        with draft.set_aside("aside") as folder:
+            assert names(folder) == {"round-0", "round-0/x", "y"}
+            draft.take_over("round-0/z", f"{folder}/round-0/x")
         draft.write("round-0/b", b"3")
         draft.commit("job-1")
 
-    assert names(tmp_path / "job-1") == {"round-0", "round-0/b"}
+    assert names(tmp_path / "job-1") == {"round-0", "round-0/b", "round-0/z"}
+    assert (tmp_path / "job-1" / "round-0" / "z").read_bytes() == b"1"
 
 
 def test_drafts_of_killed_processes_are_swept_after_a_day(tmp_path: Path) -> None:
@@ -317,7 +320,7 @@ def test_rounds_are_counted_while_they_have_a_sidecar(tmp_path: Path) -> None:
     line = b'{"custom_id":"r1-row-a"}\n'
     lines = [RetryRequest("row-a", "r1-row-a", line, b"h" * 16, "m", "empty", "unchanged")]
 
-    made = [write_retry_round(job, 1, lines, Limits()), write_retry_round(job, 1, lines, Limits())]
+    made = [write_round(job, 1, lines, Limits()), write_round(job, 1, lines, Limits())]
 
     assert (made, job.rounds()) == ([True, False], 2)
     assert job.sidecar(1).to_pylist() == [
@@ -566,7 +569,7 @@ def test_an_object_store_takes_batches_responses_and_rounds(bucket: Store) -> No
     shard.add_responses([b"one"])
     shard.add_responses([b"two\n"])
     again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
-    write_retry_round(job, 1, [again], Limits())
+    write_round(job, 1, [again], Limits())
 
     assert (Batch("t", id="batch_1"), b"one\ntwo\n") == (
         shard.batch,

@@ -1,0 +1,227 @@
+"""Make written parts one job: take out what is answered already, then commit it. Sends nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from frameenrich.identity.dedupe import (
+    JobHash,
+    ShortHashes,
+    column_halves,
+    duplicates,
+    halves,
+    is_in,
+)
+from frameenrich.identity.keys import cast_keys, common_schema
+from frameenrich.jsonl import request_ids
+from frameenrich.model import Batch, BatchStatus, JobSpec, Limits
+from frameenrich.prepare.job_files import Answers, batch_tag, job_id, requests_file, write_intents
+from frameenrich.prepare.writer import Part, ShardFiles
+from frameenrich.store.draft import Draft
+from frameenrich.store.folder import PARTS, JobFolder, job_folder, shard_name
+from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED
+from frameenrich.store.store import Store
+
+
+@dataclass
+class JobDraft:
+    """A job that is written and does not exist yet.
+
+    Parameters
+    ----------
+    draft : Draft
+        Its files; those of its only part, unless it has a `stage`.
+    store, spec, limits
+        Where it goes, what it sends, and what one batch file may hold.
+    parts : sequence of Part
+        What is written, in the order of the rows.
+    columns : sequence of str
+        The frame's: an answer must not go to one of them.
+    stage : callable, optional
+        Finds the folder of one of several parts.
+    """
+
+    draft: Draft
+    store: Store
+    spec: JobSpec
+    limits: Limits
+    parts: Sequence[Part]
+    columns: Sequence[str] = ()
+    stage: Callable[[int], JobFolder] | None = None
+
+    def __post_init__(self) -> None:
+        self._shards = range(len(self.parts[0].requests))
+        self._id = ""
+
+    @cached_property
+    def hashes(self) -> ShortHashes:
+        """The short hashes of all requests, in order."""
+        if len(self.parts) == 1:
+            return self.parts[0].asked
+        return np.sort(np.concatenate([part.asked for part in self.parts]))
+
+    def id(self, nonce: str = "") -> str:
+        """Return the id that the job will have."""
+        job_hash = JobHash()
+        for part in self.parts:
+            job_hash.merge(part.job_hash)
+        return job_id(self.spec, job_hash, nonce)
+
+    def complete(self, own_id: str, answers: Answers | None = None) -> None:
+        """Write what is missing, but for the job itself: intents, and answers that are reused."""
+        counts = dict(enumerate(self.parts[0].requests))
+        repeats = duplicates(self.hashes)
+        if self.stage is not None or answers is not None or len(repeats):
+            counts = self._refile(own_id, answers, repeats)
+        self._id, self._shards = own_id, range(min(counts, default=0), max(counts, default=-1) + 1)
+        write_intents(self.draft, own_id, 0, counts, "round-0/")
+
+    def request_lines(self) -> Iterator[bytes]:
+        """Read the requests that are to be sent, when the draft is complete."""
+        return self.draft.lines(map(requests_file, self._shards))
+
+    def commit(self) -> JobFolder:
+        """Make the draft the job, or find the one that another process has made meanwhile."""
+        self.draft.commit(self._id)
+        return job_folder(self.store, self._id)
+
+    def _refile(self, own_id: str, answers: Answers | None, repeats: ShortHashes) -> dict[int, int]:
+        """Join the parts; gives how many requests each shard has that is to be sent."""
+        known = frozenset(answers.origins) if answers is not None else frozenset[bytes]()
+        files = ShardFiles(self.draft, self.limits, first=0 if answers is None else 1)
+        joined = _Joined(files, known, np.union1d(repeats, halves(b"".join(known))))
+        if self.stage is not None:
+            rows = {part.number: part.rows for part in self.parts}
+            numbers = json.dumps([rows.get(number, 0) for number in range(max(rows) + 1)])
+            self._join(joined, self.stage, {PARTS.encode(): numbers.encode()})
+        else:
+            with self.draft.set_aside("aside") as folder:
+                aside = JobFolder(Store(Path(folder).parent), "aside")
+                self._join(joined, lambda _: aside, {})
+        if answers is not None:
+            self._write_reused(own_id, answers, joined.reused)
+        return dict(enumerate(files.counts, files.first))
+
+    def _join(
+        self, joined: _Joined, find: Callable[[int], JobFolder], more: dict[bytes, bytes]
+    ) -> None:
+        """Take in each part, and write its rows of the sidecar."""
+        folders = [find(part.number) for part in self.parts]
+        schemas = [folder.schema for folder in folders]
+        schema = common_schema(schemas)
+        metadata = {**schemas[0].metadata, **more}
+        with self.draft.sidecar_writer(schema.with_metadata(metadata)) as writer:
+            for part, folder in zip(self.parts, folders, strict=True):
+                rows = cast_keys(joined.take(part, folder), schema)
+                writer.write_table(rows.cast(schema), row_group_size=ROWS_PER_GROUP)
+
+    def _write_reused(self, own_id: str, answers: Answers, reused: dict[bytes, str]) -> None:
+        """Write the shard of requests that are answered already: complete, and never sent."""
+        stem, total = f"round-0/{shard_name(0)}", len(reused)
+        for line in answers.lines(reused):
+            self.draft.file(f"{stem}.responses.jsonl").write(line + b"\n")
+        batch = Batch(
+            batch_tag(own_id, 0, 0),
+            status=BatchStatus.COMPLETED,
+            total=total,
+            completed=total,
+            fetched=True,
+            reused_from=answers.jobs,
+            requests=total,
+        )
+        self.draft.write(f"{stem}.batch.json", batch.to_json().encode())
+
+
+@dataclass
+class _Joined:
+    """Files parts' requests as one job's; a request stays with the row that asked it first.
+
+    ``known`` are the hashes of requests that are answered; ``watched`` the short hashes of those,
+    and of requests that stand more than once.
+    """
+
+    files: ShardFiles
+    known: frozenset[bytes]
+    watched: ShortHashes
+    reused: dict[bytes, str] = field(default_factory=dict)
+    _first: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    """The custom_id and the shard of each watched request that was met."""
+
+    def take(self, part: Part, folder: JobFolder) -> pa.Table:
+        """File a part's requests; gives its sidecar with the job's custom_ids and shards."""
+        rows = folder.sidecar()
+        ids = rows["custom_id"].combine_chunks().dictionary_encode()
+        # Numbers requests in the order of their first rows, which is their order in the files.
+        request = ids.indices.fill_null(SKIPPED).to_numpy()
+        first_rows = np.unique(request, return_index=True)[1]
+        first_rows = first_rows[len(first_rows) - len(ids.dictionary) :]
+        names = ids.dictionary.to_pylist()
+        home = rows["shard"].to_numpy()[first_rows]
+        hashes = rows["request_hash"].take(pa.array(first_rows))
+        seen = np.flatnonzero(is_in(self.watched, column_halves(hashes)))
+        own = dict(zip(seen.tolist(), hashes.take(pa.array(seen)).to_pylist(), strict=True))
+        answered, repeated = self._taken_out(names, own)
+        number = self._file(part, folder, home, answered, repeated)
+        for i, own_hash in own.items():
+            names[i], number[i] = self._first.setdefault(own_hash, (names[i], int(number[i])))
+        if own:
+            ids = pa.DictionaryArray.from_arrays(ids.indices, pa.array(names, pa.string()))
+        shards = np.append(number, SKIPPED).astype(np.int32)[request]
+        place = rows.column_names.index
+        rows = rows.set_column(place("custom_id"), "custom_id", ids.cast(pa.string()))
+        return rows.set_column(place("shard"), "shard", pa.array(shards))
+
+    def _taken_out(self, names: Sequence[str], own: dict[int, bytes]) -> tuple[set[int], set[int]]:
+        """Return which requests of a part are answered, and which an earlier row asked."""
+        answered, repeated, here = set[int](), set[int](), set[bytes]()
+        for i, own_hash in own.items():
+            if own_hash in self._first or own_hash in here:
+                repeated.add(i)
+            elif own_hash in self.known:
+                answered.add(i)
+                self.reused[own_hash] = names[i]
+            here.add(own_hash)
+        return answered, repeated
+
+    def _file(
+        self,
+        part: Part,
+        folder: JobFolder,
+        home: npt.NDArray[np.int32],
+        answered: set[int],
+        repeated: set[int],
+    ) -> npt.NDArray[np.int64]:
+        """File what is left of a part's shards; gives the job's shard of each request.
+
+        A shard of which nothing is taken out is taken over unread; after one that has room now,
+        the others of its model are cut anew.
+        """
+        number = np.zeros(len(home), np.int64)
+        touched = set(home[[*answered, *repeated]].tolist())
+        files, cut = self.files, set[str]()
+        for shard, model in enumerate(part.models):
+            path = f"{folder.path}/{requests_file(shard)}"
+            members = np.flatnonzero(home == shard)
+            if shard not in touched and model not in cut:
+                number[members] = files.new(model, len(members))
+                files.draft.take_over(requests_file(int(number[members[0]])), path)
+                continue
+            cut.add(model)
+            cutter = files.of(model).cutter
+            with folder.store.open(path) as lines:
+                for i, (_, line) in zip(members.tolist(), request_ids(lines), strict=True):
+                    if i in answered:
+                        files.draft.file(requests_file(0)).write(line)
+                    elif i not in repeated:
+                        index = cutter.place(len(line), i)
+                        number[i] = files.write(model, index, i, line)
+        files.end_part()
+        return number
