@@ -159,8 +159,45 @@ def test_whatever_the_store_has_answered(
         expected = whole.collect(frame, usage=True)
         pd.testing.assert_frame_equal(collect(job, parts, usage=True), expected)
         assert expected["llmbatch_status"].eq("ok").tolist() == frame["title"].isin(known).tolist()
+        new = len({*titles} - {*known})
+        assert files_of(whole) == [
+            min(max_requests, new - n) for n in range(0, new, max_requests)
+        ], "each file is full but for the last"
     finally:
         shutil.rmtree(folder)
+
+
+def files_of(job: Job) -> list[int]:
+    """How many requests are in each file that is to be sent."""
+    paths = job.requests[1:] if job.reused else job.requests
+    return [len(Path(path).read_bytes().splitlines()) for path in paths]
+
+
+class Printed:
+    """A cell that counts how often it is printed."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.times = 0
+
+    def __str__(self) -> str:
+        self.times += 1
+        return self.text
+
+
+def test_nothing_is_rendered_twice_where_answers_are_reused(store: Path, tmp_path: Path) -> None:
+    """Rows are printed as often as for a job that reuses nothing."""
+    cells = {name: [Printed(text) for text in "abcabd"] for name in ("new", "reusing")}
+    frames = {name: pd.DataFrame({"title": pd.Series(own)}) for name, own in cells.items()}
+    frames["new"].llmbatch.submit(TEMPLATE, "m", provider="file", store=tmp_path / "other")
+    earlier = titled(["a", "c"]).llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
+    answer(earlier, tmp_path)
+
+    job = frames["reusing"].llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
+
+    assert (job.reused, files_of(job)) == (2, [2])
+    printed = {name: [cell.times for cell in own] for name, own in cells.items()}
+    assert printed["new"] == printed["reusing"]
 
 
 class FilesOf(FileProvider):
@@ -205,7 +242,7 @@ def test_what_the_store_has_answered_is_not_sent(store: Path, tmp_path: Path) ->
     job = submit(PARTS, store)
 
     assert job.reused == 2
-    assert [len(Path(path).read_bytes().splitlines()) for path in job.requests] == [2, 2, 1]
+    assert files_of(job) == [2, 1]
     out = collect(job, PARTS)
     assert out["llmbatch_status"].tolist() == ["ok", *["pending"] * 2, "ok", "ok", *["pending"] * 2]
     assert out["llmbatch"].tolist()[3:5] == ["echo: Say a.", "echo: Say d."]
