@@ -4,30 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-
-import pandas as pd
+from dataclasses import dataclass
+from typing import Self
 
 from frameenrich.answers.output import Field, Output, flattened
 from frameenrich.errors import ColumnCollisionError
 from frameenrich.model import JobSpec
-
-
-def refuse_collisions(frame: pd.DataFrame, columns: Iterable[str], name: str) -> None:
-    """Columns of an earlier collect are replaced; a frame without its status has none.
-
-    Raises
-    ------
-    ColumnCollisionError
-        The frame has got a column of its own where an answer would go.
-    """
-    taken = [column for column in columns if column in frame.columns]
-    if taken and f"{name}_status" not in taken:
-        raise ColumnCollisionError(
-            f"The frame has a column {taken[0]!r}, which the answers would go to.",
-            "Rename or drop that column; the answers are safe in the job.",
-            columns=taken,
-        )
-
 
 INCLUDED = "message.output_text.logprobs"
 
@@ -46,30 +28,6 @@ _USAGE_COLUMNS = (
 )  # fmt: skip
 
 
-def output_columns(spec: JobSpec, output: Output) -> list[str]:
-    """The columns that `collect` adds, but for those of ``usage=True``."""
-    fields = [column_name(spec, field) for field in output.fields]
-    if has_confidence(spec, output.fields):
-        fields.append(f"{spec.name}_confidence")
-    return [*fields, f"{spec.name}_status", f"{spec.name}_error"]
-
-
-def usage_columns(name: str) -> list[str]:
-    """The columns that ``usage=True`` adds."""
-    return [f"{name}_{what}" for what in _USAGE_COLUMNS]
-
-
-def reserved_columns(name: str) -> list[str]:
-    """The columns that tell of a row, not of its answer."""
-    return [f"{name}_status", f"{name}_error", *usage_columns(name)]
-
-
-def flat_columns(spec: JobSpec, output: Output) -> list[str]:
-    """The columns that ``flatten=True`` makes of nested fields."""
-    nested = [field for field in output.fields if field.inner]
-    return [column_name(spec, leaf) for field in nested for leaf, _ in flattened(field, ())]
-
-
 def has_confidence(spec: JobSpec, fields: Sequence[Field]) -> bool:
     """Tell whether a label comes with a confidence, taken from its token probabilities."""
     labels = [field for field in fields if not field.name and field.kind == "category"]
@@ -81,85 +39,118 @@ def column_name(spec: JobSpec, field: Field) -> str:
     return f"{spec.prefix}{field.name or spec.name}{field.suffix}"
 
 
-def refuse_reserved(columns: Iterable[str], spec: JobSpec) -> None:
-    """Refuse values that would go where the row's status or its usage stands.
+@dataclass(frozen=True)
+class JobColumns:
+    """The columns that a job makes.
 
-    Raises
-    ------
-    ColumnCollisionError
-        Names them; a parser's keys and the names of flattened fields are known here only.
+    Parameters
+    ----------
+    name : str
+        The job's, with which the columns begin that say what became of a row.
+    answers : tuple of str
+        Of the answers, in their order.
+    nested : tuple of str
+        What ``flatten=True`` makes of nested fields.
     """
-    taken = [name for name in columns if name in reserved_columns(spec.name)]
-    if taken:
-        raise ColumnCollisionError(
-            f"The answers would go to a column {taken[0]!r}, which tells of the row itself.",
-            "Rename that key in the parser; the answers are safe in the job.",
-            columns=taken,
-        )
 
+    name: str
+    answers: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
 
-def refuse_twice(names: Sequence[str], fix: str) -> None:
-    """Refuse two columns of one name.
+    @classmethod
+    def of(cls, spec: JobSpec, output: Output) -> Self:
+        """Name the columns of a job by its spec, and by how its answers are read."""
+        answers = [column_name(spec, field) for field in output.fields]
+        if has_confidence(spec, output.fields):
+            answers.append(f"{spec.name}_confidence")
+        nested = [leaf for each in output.fields if each.inner for leaf, _ in flattened(each, ())]
+        names = tuple(column_name(spec, leaf) for leaf in nested)
+        return cls(spec.name, tuple(answers), names)
 
-    Raises
-    ------
-    ColumnCollisionError
-        Names them.
-    """
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ColumnCollisionError(
-            f"Two of the columns that the answers go to would be called {twice[0]!r}.",
-            f"{fix}; the answers are safe in the job.",
-            columns=twice,
-        )
+    @property
+    def added(self) -> list[str]:
+        """What `collect` adds, but for the columns of ``usage=True``."""
+        return [*self.answers, f"{self.name}_status", f"{self.name}_error"]
 
+    @property
+    def usage(self) -> list[str]:
+        """What ``usage=True`` adds."""
+        return [f"{self.name}_{what}" for what in _USAGE_COLUMNS]
 
-def check_columns(spec: JobSpec, output: Output) -> None:
-    """Refuse fields whose columns would be one another's, or those that tell of the row."""
-    names = [*output_columns(spec, output), *usage_columns(spec.name)]
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ColumnCollisionError(
-            f"Two of the columns that the answers go to would be called {twice[0]!r}.",
+    @property
+    def reserved(self) -> list[str]:
+        """What says what became of a row, and holds no answer."""
+        return [f"{self.name}_status", f"{self.name}_error", *self.usage]
+
+    def check(self, *, key: Iterable[str] = (), frame: Iterable[str] = ()) -> None:
+        """Refuse columns that are one another's, the key's or the frame's, before it is paid for.
+
+        Those of ``usage=True`` must not be the key's either: `collect` and the report show both.
+
+        Raises
+        ------
+        ColumnCollisionError
+            Names them.
+        """
+        _refuse(
+            [name for name, times in Counter([*self.added, *self.usage]).items() if times > 1],
+            "Two of the columns that the answers go to would be called {}.",
             "Pass another name=, or prefix= for the fields.",
-            columns=twice,
         )
-
-
-def check_key_names(names: Sequence[str], spec: JobSpec, output: Output) -> None:
-    """Refuse output columns that are called as the key, which `collect` gives beside them.
-
-    Those of ``usage=True`` count: the report shows them.
-
-    Raises
-    ------
-    ColumnCollisionError
-        Names them.
-    """
-    own = [*output_columns(spec, output), *flat_columns(spec, output), *usage_columns(spec.name)]
-    taken = [name for name in own if name in names]
-    if taken:
-        raise ColumnCollisionError(
-            f"The answers would go to a column {taken[0]!r}, which is the name of the key.",
+        _refuse(
+            _common([*self.added, *self.nested, *self.usage], key),
+            "The answers would go to a column {}, which is the name of the key.",
             "Rename the field, or pass prefix= for the fields or another name=.",
-            columns=taken,
         )
-
-
-def check_collisions(columns: Sequence[str], spec: JobSpec, output: Output) -> None:
-    """Refuse output columns that the frame has already.
-
-    Raises
-    ------
-    ColumnCollisionError
-        Names them.
-    """
-    names = [*output_columns(spec, output), *flat_columns(spec, output)]
-    taken = [name for name in names if name in columns]
-    if taken:
-        raise ColumnCollisionError(
-            f"The frame has a column {taken[0]!r} already, which the answers would go to.",
+        _refuse(
+            _common([*self.added, *self.nested], frame),
+            "The frame has a column {} already, which the answers would go to.",
             "Pass another name=, or prefix= for the fields, or drop that column.",
-            columns=taken,
         )
+
+    def check_made(self, names: Sequence[str]) -> None:
+        """Refuse columns of stored answers, a parser's and flattened ones among them.
+
+        Raises
+        ------
+        ColumnCollisionError
+            They are one another's, or those that say what became of a row.
+        """
+        _refuse(
+            _common(names, self.reserved),
+            "{} is reserved for the row's status columns.",
+            "Rename that field, or that key in the parser; the answers are safe in the job.",
+        )
+        _refuse(
+            [name for name, times in Counter(names).items() if times > 1],
+            "Two of the columns that the answers go to would be called {}.",
+            "Collect with flatten=False, or let the parser give keys that differ as texts; the "
+            "answers are safe in the job.",
+        )
+
+    def check_frame(self, names: Iterable[str], frame: Iterable[str]) -> None:
+        """Refuse to collect into a frame that has a column of its own where an answer would go.
+
+        The columns of an earlier collect are replaced; a frame without its status has none.
+
+        Raises
+        ------
+        ColumnCollisionError
+            Names them.
+        """
+        taken = _common(names, frame)
+        _refuse(
+            [] if f"{self.name}_status" in taken else taken,
+            "The frame has a column {}, which the answers would go to.",
+            "Rename or drop that column; the answers are safe in the job.",
+        )
+
+
+def _common(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    taken = frozenset(others)
+    return [name for name in names if name in taken]
+
+
+def _refuse(columns: Sequence[str], problem: str, fix: str) -> None:
+    if columns:
+        raise ColumnCollisionError(problem.format(repr(columns[0])), fix, columns=list(columns))

@@ -12,11 +12,10 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.column_names import (
+    JobColumns,
     asks_confidence,
     column_name,
     has_confidence,
-    refuse_reserved,
-    refuse_twice,
 )
 from frameenrich.answers.output import Field, flattened
 from frameenrich.answers.result_table import STATUSES, USAGE, Positions, ResultTable
@@ -61,8 +60,9 @@ def result_columns(
     dict of str to Series
         In the order in which they go into the frame, with a plain ``RangeIndex``.
     """
-    columns = _value_columns(tally, slots, spec, flatten)
-    refuse_reserved(columns, spec)
+    pairs = _value_columns(tally, slots, spec, flatten)
+    JobColumns(spec.name).check_made([name for name, _ in pairs])
+    columns = dict(pairs)
     if has_confidence(spec, tally.fields):
         columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", slots), "Float64")
     columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
@@ -86,20 +86,17 @@ def _statuses(tally: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_])
 
 def _value_columns(
     tally: ResultTable, slots: Positions, spec: JobSpec, flatten: bool
-) -> dict[str, pd.Series]:
-    if flatten:
-        leaves = [leaf for field in tally.fields for leaf, _ in flattened(field, ())]
-        refuse_twice([column_name(spec, leaf) for leaf in leaves], "Collect with flatten=False")
-    columns: dict[str, pd.Series] = {}
+) -> list[tuple[str, pd.Series]]:
+    columns: list[tuple[str, pd.Series]] = []
     for i, field in enumerate(tally.fields):
         cells = tally.hand_over(i, slots)
         if field.kind == "any":
-            columns |= _parser_columns(cells, spec)
+            columns += _parser_columns(cells, spec).items()
         elif flatten and field.inner:
             for leaf, inner in flattened(field, cells):
-                columns[column_name(spec, leaf)] = to_series(inner, leaf)
+                columns.append((column_name(spec, leaf), to_series(inner, leaf)))
         else:
-            columns[column_name(spec, field)] = _column(cells, field)
+            columns.append((column_name(spec, field), _column(cells, field)))
     return columns
 
 
@@ -160,7 +157,7 @@ def _parser_columns(values: Sequence[Any], spec: JobSpec) -> dict[str, pd.Series
     own = f"{spec.prefix}{spec.name}"
     keys = list(dict.fromkeys(k for v in values if isinstance(v, Mapping) for k in v))
     names = [f"{spec.prefix}{key}" for key in keys]
-    refuse_twice(names, "Let the parser give keys that differ as texts")  # 1 and "1" do not
+    JobColumns(spec.name).check_made(names)  # 1 and "1" are two keys
     columns = {
         name: [v.get(key) if isinstance(v, Mapping) else None for v in values]
         for name, key in zip(names, keys, strict=True)

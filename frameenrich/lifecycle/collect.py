@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.answers.column_names import refuse_collisions
+from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import details_needed, result_columns, with_columns
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import Positions, ResultTable
@@ -116,7 +116,7 @@ class Collector:
             columns = made | {name: each for name, each in columns.items() if name != own}
         if self.usage:
             columns = with_costs(columns, none.astype(np.float64), spec.name)
-        refuse_collisions(frame, columns, spec.name)
+        JobColumns(spec.name).check_frame(columns, frame.columns)
         return with_columns(frame.iloc[:0], columns)
 
     def with_parsed(self, dtypes: Mapping[str, Any] | None = None) -> Collector:
@@ -285,7 +285,7 @@ def _columns(
         shares = None if lines is None else rows_per_request(folder, lines)
         costs = row_costs(folder, prices, found, positions, shares)
         columns = with_costs(columns, costs, folder.spec.name)
-    refuse_collisions(frame, columns, folder.spec.name)
+    JobColumns(folder.spec.name).check_frame(columns, frame.columns)
     return columns
 
 

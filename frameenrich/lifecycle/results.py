@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from frameenrich.answers.column_names import reserved_columns
+from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output
 from frameenrich.answers.reader import ResponseReader
 from frameenrich.answers.result_table import Positions, ResultTable
@@ -115,7 +115,7 @@ def read_results(
     Never raises for what a response holds: a broken line loses only itself.
     """
     lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
-    output = output.reserving(reserved_columns(folder.spec.name), folder.spec.prefix)
+    output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
     found = _ResultReader(output, ResultTable(max(len(lines), 1), output.fields, details), details)
     custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
     slots = np.full(len(lines), -1, dtype=np.int64)

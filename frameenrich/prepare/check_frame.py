@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.answers.column_names import check_key_names
 from frameenrich.errors import FrameEnrichError, InputError
 from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.prepare.options import Plan
@@ -31,7 +30,7 @@ def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
     keys = read_keys(frame, plan.spec.key)
     names = key_names(frame, plan.spec.key)
     check_keys(keys, names)
-    check_key_names(names, plan.spec, plan.output)
+    plan.columns.check(key=names)
     return keys
 
 

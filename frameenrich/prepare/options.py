@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self, cast, get_args
 
-from frameenrich.answers.column_names import check_columns
+from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.confidence import confidence_params
 from frameenrich.answers.output import Output
 from frameenrich.errors import OutputError, ParameterError, warn_user
@@ -65,6 +66,11 @@ class Plan:
     def prompt(self) -> Prompt:
         """The compiled templates."""
         return prompt_of(self.spec)
+
+    @cached_property
+    def columns(self) -> JobColumns:
+        """The columns that the job will make."""
+        return JobColumns.of(self.spec, self.output)
 
     def sent_to(self, provider: str, url: str) -> Self:
         """Return the plan with the provider's name, and what it calls the endpoint."""
@@ -133,9 +139,10 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image_max_bytes=options.image_max_bytes,
     )
     _check_messages(spec)
-    check_columns(spec, output)
+    plan = Plan(spec, output)
+    plan.columns.check()
     warn_unless_strict(output.spec)
-    return Plan(spec, output)
+    return plan
 
 
 def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
@@ -163,8 +170,9 @@ def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
         max_cost=check_max_cost(options.max_cost),
         prices=check_prices(options.prices),
     )
-    check_columns(spec, output)
-    return Plan(spec, output)
+    plan = Plan(spec, output)
+    plan.columns.check()
+    return plan
 
 
 def _pace(options: Options) -> Pace | None:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.answers.column_names import output_columns
 from frameenrich.answers.result_table import Positions
 from frameenrich.errors import CredentialsError, InputError, ParameterError
 from frameenrich.identity.dedupe import ShortHashes
@@ -202,6 +201,5 @@ def preview(
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     plan = make_plan(template, model, Options(**options))
     check_frame(frame, plan)
-    columns = output_columns(plan.spec, plan.output)
     slow = plan.prompt.why_slow(list(frame.columns))
-    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(columns), slow)
+    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(plan.columns.added), slow)

@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from frameenrich.answers.column_names import check_collisions, check_key_names
 from frameenrich.answers.output import Parser
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
@@ -136,7 +135,7 @@ class Submission:
         if self.store.has(job_id):
             return job_folder(self.store, job_id)
         spec, output = self.plan.spec, self.plan.output
-        check_collisions(draft.columns, spec, output)
+        self.plan.columns.check(frame=draft.columns)
         fresh = bool(self.nonce)
         answers = None if fresh else find_stored_answers(self.store, spec, output, draft.hashes)
         draft.complete(job_id, answers)
@@ -246,7 +245,7 @@ def submit_requests(
         for model in survey.models if route.blocking and isinstance(provider, str) else ():
             connect(provider, client, model)  # one that it does not have is refused here
         plan = plan_ready(survey.models, first.endpoint, options).sent_to(route.name, url)
-        check_key_names([KEY], plan.spec, plan.output)
+        plan.columns.check(key=[KEY])
         sending = Submission(plan, route, where, _nonce(fresh))
         job_id = ready_job_id(survey, plan.spec, sending.nonce)
         if where.has(job_id):

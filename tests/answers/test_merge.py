@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
-from frameenrich.answers.column_names import output_columns
+from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import result_columns, to_series, with_columns
 from frameenrich.answers.judge import read_response, result_of
 from frameenrich.answers.output import Field, Output
@@ -280,7 +280,7 @@ def test_columns_are_called_as_promised(output: Output, spec: JobSpec, expected:
     """The names that ``submit`` checks are those that ``collect`` adds, in their order."""
     tally = a_tally(1, output)
 
-    assert expected == output_columns(spec, output) == list(columns_of(tally, spec=spec))
+    assert expected == JobColumns.of(spec, output).added == list(columns_of(tally, spec=spec))
 
 
 def test_usage_adds_what_the_provider_said() -> None:
@@ -353,9 +353,9 @@ def test_no_value_of_a_parser_is_lost() -> None:
 @pytest.mark.parametrize(
     ("value", "prefix", "taken"),
     [
-        ({"ask_status": 1}, "", "'ask_status', which tells of the row"),
-        ({"error": 1}, "ask_", "'ask_error', which tells of the row"),
-        ({"ask_cost_usd": 1}, "", "'ask_cost_usd', which tells of the row"),
+        ({"ask_status": 1}, "", "'ask_status' is reserved for the row's status"),
+        ({"error": 1}, "ask_", "'ask_error' is reserved for the row's status"),
+        ({"ask_cost_usd": 1}, "", "'ask_cost_usd' is reserved for the row's status"),
         ({1: "a", "1": "b"}, "", "would be called '1'"),
     ],
 )
