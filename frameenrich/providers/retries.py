@@ -1,7 +1,7 @@
 """Calls to a service: made again after passing faults, told in one sentence when they fail.
 
-The official clients of OpenAI and Anthropic come from one generator (Stainless): the same names
-of errors, the same transport. So one policy of retries and one translation serve both.
+One policy of retries and one translation serve every SDK: each names its exception classes, and
+the HTTP status decides the rest.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -27,13 +28,25 @@ _MAX_RETRY_AFTER_SECONDS = 300.0
 _LONGEST_SENTENCE = 400
 
 
+@dataclass(frozen=True)
+class SdkErrors:
+    """The exception classes of one SDK, by name: a wider one would take a bug of ours for a fault.
+
+    ``all`` is everything it raises of its own; those ``broken`` that carry no HTTP status mean a
+    call that broke on its way, and may succeed a little later.
+    """
+
+    all: tuple[type[BaseException], ...]
+    broken: tuple[type[BaseException], ...]
+
+
 class Calls:
     """How the calls of one client are made.
 
     Parameters
     ----------
-    sdk : module
-        ``openai`` or ``anthropic``; its exceptions say what went wrong.
+    errors : SdkErrors
+        What the SDK raises.
     secrets : callable
         What must not stand in a message, such as the API key.
     attempts : int
@@ -44,13 +57,13 @@ class Calls:
 
     def __init__(
         self,
-        sdk: ModuleType,
+        errors: SdkErrors,
         secrets: Callable[[], Iterable[str | None]],
         *,
         attempts: int,
         wait_seconds: float,
     ) -> None:
-        self._sdk: Any = sdk
+        self._errors = errors
         self._secrets = secrets
         self._attempts = attempts
         self._wait_seconds = wait_seconds
@@ -93,41 +106,41 @@ class Calls:
     def _translated(self, doing: str, again: Callable[[BaseException], bool]) -> Iterator[None]:
         import httpx2  # noqa: PLC0415 - what the SDK lets through while a body is read
 
-        ours = (self._sdk_error, httpx2.HTTPError, ValueError, NotYetError)
+        ours: tuple[type[BaseException], ...] = (
+            *self._errors.all,
+            httpx2.HTTPError,
+            ValueError,
+            NotYetError,
+        )
         try:
             yield
         except ours as error:
             says = scrub(_says(error), self._secrets())
-            status = getattr(error, "status_code", None)
+            status = status_of(error)
             # Without its cause, whose request holds the key in its headers.
             raise ProviderError(
                 f"The provider did not {doing}: {says}.",
                 _advice(status),
                 status_code=status,
                 unmade=again(error),
-                lost_file=self._lost_file(error),
+                lost_file=_lost_file(error),
                 passing=self.passing(error),
                 try_later=type(error) is NotYetError or (status == 429 and self.passing(error)),  # noqa: PLR2004 - HTTP's own
             ) from None
-
-    @property
-    def _sdk_error(self) -> type[Exception]:
-        error: type[Exception] = self._sdk.APIError.__base__
-        return error
 
     def passing(self, error: BaseException) -> bool:
         """Whether the same call may well succeed a little later."""
         import httpx2  # noqa: PLC0415 - what the SDK lets through while a body is read
 
-        if isinstance(error, self._sdk.APIStatusError):
-            if isinstance(error, self._sdk.RateLimitError):
-                # No waiting makes money or room for files.
-                return "quota" not in str(getattr(error, "code", None))
-            status = error.status_code
-            return status >= 500 or status in {408, 409} or self._lost_file(error)  # noqa: PLR2004
+        status = status_of(error)
+        if status == 429:  # noqa: PLR2004 - HTTP's own number
+            # No waiting makes money or room for files.
+            return "quota" not in str(getattr(error, "code", None))
+        if status is not None and status not in range(200, 300):
+            return status >= 500 or status in {408, 409} or _lost_file(error)  # noqa: PLR2004
         # Not a status: a broken connection, a time-out, a 200 whose body is not JSON, a short file.
         passing = (
-            self._sdk.APIError,
+            *self._errors.broken,
             httpx2.TransportError,
             httpx2.DecodingError,
             json.JSONDecodeError,
@@ -136,10 +149,35 @@ class Calls:
         )
         return isinstance(error, passing)
 
-    def _lost_file(self, error: BaseException) -> bool:
-        """Whether the provider cannot find, or not yet use, a file that was just uploaded."""
-        said = str(error).lower()
-        return isinstance(error, self._sdk.BadRequestError) and "find file" in said
+
+def stainless_errors(sdk: ModuleType) -> SdkErrors:
+    """Name what the official client of OpenAI or Anthropic raises; one generator made both."""
+    error: type[BaseException] = vars(sdk)["APIError"]
+    return SdkErrors(all=(error.__base__ or error,), broken=(error,))
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that an SDK's error carries, if it carries one."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(error, "code", None)  # google-genai's; elsewhere that is a word
+    return status if isinstance(status, int) else None
+
+
+def surely_unmade(error: BaseException) -> bool:
+    """Whether a call that failed cannot have been carried out."""
+    import httpx2  # noqa: PLC0415 - what the SDKs' errors come from
+
+    status = status_of(error)
+    if status is not None:
+        return status in range(300, 500) and status not in {408, 409}
+    never_there = (httpx2.ConnectError, httpx2.ConnectTimeout)
+    return isinstance(error, never_there) or isinstance(error.__cause__, never_there)
+
+
+def _lost_file(error: BaseException) -> bool:
+    """Whether the provider cannot find, or not yet use, a file that was just uploaded."""
+    return status_of(error) == 400 and "find file" in str(error).lower()  # noqa: PLR2004 - HTTP's own
 
 
 class NotYetError(Exception):
@@ -161,18 +199,16 @@ class _GivenUp(tenacity.stop_after_attempt):
 
 
 def _retry_after(error: BaseException | None) -> float | None:
-    response = getattr(error, "response", None)
+    headers = getattr(getattr(error, "response", error), "headers", None)
     try:
-        return float(response.headers["retry-after"]) if response is not None else None
+        return float(headers["retry-after"]) if headers is not None else None
     except (KeyError, ValueError):
         return None
 
 
 def _says(error: BaseException) -> str:
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, dict) else None
-    message = inner.get("message") if isinstance(inner, dict) else None
-    code = getattr(error, "status_code", None)
+    code = status_of(error)
+    message = _message_in(getattr(error, "body", None))
     text = str(message or getattr(error, "message", None) or error).strip()
     if code is not None and (text.startswith("<") or len(text) > _LONGEST_SENTENCE):
         text = f"it answered with {len(text)} characters that are no error message"
@@ -181,9 +217,24 @@ def _says(error: BaseException) -> str:
     return f"{said_by}, {text}{_at(error) if code is None else ''}"
 
 
+def _message_in(body: Any) -> str | None:
+    """The sentence in an error's body, as JSON or its text; each service nests it otherwise."""
+    if isinstance(body, str):
+        with contextlib.suppress(ValueError):
+            body = json.loads(body)
+    if not isinstance(body, dict):
+        return None
+    inner = body.get("error", body)
+    said = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
+    if isinstance(said, list) and said and isinstance(said[0], dict):  # FastAPI's, one a parameter
+        where = ".".join(map(str, said[0].get("loc", ())))
+        return f"{where}: {said[0].get('msg')}"
+    return said if isinstance(said, str) else None
+
+
 def _at(error: BaseException) -> str:
     """Which server was called, where no answer tells: a wrong base URL shows at once."""
-    request = vars(error).get("request")
+    request = vars(error).get("request") or vars(error).get("_request")
     if request is None:
         return ""
     port = f":{request.url.port}" if request.url.port else ""

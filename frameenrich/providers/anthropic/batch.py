@@ -30,7 +30,12 @@ from frameenrich.providers.anthropic.translate import (
     response_line,
 )
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, ShortDownloadError
+from frameenrich.providers.retries import (
+    Calls,
+    ShortDownloadError,
+    stainless_errors,
+    surely_unmade,
+)
 
 if TYPE_CHECKING:
     import anthropic
@@ -91,7 +96,10 @@ class AnthropicBatch:
             )
         self._client = client.with_options(max_retries=0)  # the SDK's own would make a batch twice
         self._calls = Calls(
-            anthropic, lambda: self._secrets, attempts=attempts, wait_seconds=wait_seconds
+            stainless_errors(anthropic),
+            lambda: self._secrets,
+            attempts=attempts,
+            wait_seconds=wait_seconds,
         )
         self._known: set[str] = set()
         """Batches that belong to some shard: no lost one is among them."""
@@ -150,7 +158,7 @@ class AnthropicBatch:
 
         try:
             made = self._calls.patiently(
-                create, f"create the batch {shard.tag}", again=_surely_unmade
+                create, f"create the batch {shard.tag}", again=surely_unmade
             )
         except ProviderError as error:
             if getattr(error, "unmade", False):
@@ -320,16 +328,6 @@ def _intent(batch: Batch) -> Batch:
     """The batch as it is to be on disk before the call; an earlier doubt is settled."""
     now = time.time()
     return batch.but(creating=True, status=BatchStatus.PLANNED, asked_at=now, retry_at=None)
-
-
-def _surely_unmade(error: BaseException) -> bool:
-    """Whether a create that failed cannot have made a batch."""
-    import httpx2  # noqa: PLC0415 - what the SDK's errors come from
-
-    status = getattr(error, "status_code", None)
-    if status is not None:
-        return status < 500 and status not in {408, 409}  # noqa: PLR2004 - HTTP's own numbers
-    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
 
 
 def _total(made: MessageBatch) -> int:

@@ -23,8 +23,19 @@ from frameenrich.providers.dialects import (
     check_client,
     client_of,
 )
+from frameenrich.providers.once import (
+    TAG_KEY,
+    Download,
+    create_once,
+    delete_each,
+    fetch_files,
+    file_ids,
+    once_each,
+    upload_once,
+    whole_body,
+)
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, NotYetError, ShortDownloadError
+from frameenrich.providers.retries import Calls, NotYetError, stainless_errors
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
@@ -34,12 +45,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
-TAG_KEY = "frameenrich_tag"
-
-
-_PIECE_BYTES = 1 << 16
 
 
 _UNREADY = frozenset({"pending", "uploaded", "running"})
@@ -91,7 +96,10 @@ class OpenAIBatch:
         check_client(client, self.name)
         self._client = client.with_options(max_retries=0)
         self._calls = Calls(
-            openai, lambda: self._secrets, attempts=attempts, wait_seconds=wait_seconds
+            stainless_errors(openai),
+            lambda: self._secrets,
+            attempts=attempts,
+            wait_seconds=wait_seconds,
         )
         self._keep_days = keep_days if self._dialect.keeps else None
         self._window = window
@@ -110,28 +118,25 @@ class OpenAIBatch:
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Upload the file and create the batch, or find them where an earlier try got so far."""
-        batch = self._uploaded(shard, batch, desk)
-        return self._created(shard, batch, desk)
 
-    def _uploaded(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        if batch.input_file_id:
-            return batch
-        in_doubt, name = batch.uploading, f"{shard.tag}.jsonl"
-        batch = desk.record(batch.but(uploading=True))
-
-        def upload() -> str:
-            nonlocal in_doubt
-            found = self._find_file(name) if in_doubt else None
-            in_doubt = True
-            if found:
-                return found
+        def upload(name: str) -> str:
             with shard.open() as lines:
                 return self._keeping(
                     lambda keep: self._upload((name, _from_start(lines)), keep), "expires_after"
                 )
 
-        file_id = self._calls.patiently(upload, f"upload {name}")
-        return desk.record(batch.but(input_file_id=file_id, uploading=False))
+        batch = upload_once(self._calls, shard, batch, desk, find=self._find_file, upload=upload)
+        file_id = batch.input_file_id or ""
+        batch, made = create_once(
+            self._calls,
+            shard,
+            batch,
+            desk,
+            find=lambda: self._find_batch(shard.tag, file_id),
+            create=lambda: self._create(shard, file_id),
+            before=lambda: self._await_file(file_id),
+        )
+        return desk.record(_heard(batch, made, self._secrets))
 
     def _upload(self, file: tuple[str, IO[bytes]], keep: dict[str, Any]) -> str:
         purpose, path = self._dialect.purpose, self._dialect.upload_path
@@ -146,35 +151,17 @@ class OpenAIBatch:
         )
         return str(made["id"])
 
-    def _created(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        in_doubt = batch.creating
-        batch = desk.record(batch.but(creating=True))
-
-        def create() -> Any:
-            nonlocal in_doubt
-            found = self._find_batch(shard.tag, batch.input_file_id) if in_doubt else None
-            if found is not None:
-                return found
-            self._await_file(batch.input_file_id or "")
-            in_doubt = True
-            return self._keeping(
-                lambda keep: self._client.batches.create(
-                    input_file_id=batch.input_file_id or "",
-                    endpoint=cast("Any", shard.url),
-                    completion_window=cast("Any", self._window),
-                    **self._tag(shard),
-                    **keep,
-                ),
-                "output_expires_after",
-            )
-
-        try:
-            made = self._calls.patiently(create, f"create the batch {shard.tag}")
-        except ProviderError as error:
-            if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
-                desk.record(batch.but(input_file_id=None, creating=False))
-            raise
-        return desk.record(_heard(batch.but(creating=False), made, self._secrets))
+    def _create(self, shard: Shard, file_id: str) -> Any:
+        return self._keeping(
+            lambda keep: self._client.batches.create(
+                input_file_id=file_id,
+                endpoint=cast("Any", shard.url),
+                completion_window=cast("Any", self._window),
+                **self._tag(shard),
+                **keep,
+            ),
+            "output_expires_after",
+        )
 
     def _keeping(self, call: Callable[[dict[str, Any]], T], option: str) -> T:
         """Make a call with a limit on how long files are kept, where the server knows that."""
@@ -203,12 +190,12 @@ class OpenAIBatch:
 
     def _find_file(self, name: str) -> str | None:
         files = self._client.files.list(purpose=self._dialect.purpose, limit=100)
-        return next((file.id for file in _once_each(files) if file.filename == name), None)
+        return next((file.id for file in once_each(files, _id) if file.filename == name), None)
 
     def _find_batch(self, tag: str, file_id: str | None) -> Any:
         """The batch that was made for a shard, if one was."""
         if self._dialect.tags:
-            batches = _once_each(self._client.batches.list(limit=100))
+            batches = once_each(self._client.batches.list(limit=100), _id)
             return next((b for b in batches if (b.metadata or {}).get(TAG_KEY) == tag), None)
         # One that failed was of an earlier attempt with this file, or this one's and unbilled.
         listed: Any = self._client.get("/batches", cast_to=object)
@@ -231,34 +218,14 @@ class OpenAIBatch:
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
         """Download output file and error file; either may be missing, ``""`` or empty."""
-        for file_id in (batch.output_file_id, batch.error_file_id):
-            if file_id:
-                start = sink.tell()
-                self._calls.patiently(
-                    lambda f=file_id, s=start: self._download(f, sink, s),  # type: ignore[misc]
-                    f"download the file {file_id}",
-                )
+        fetch_files(self._calls, batch, sink, self._download)
 
-    def _download(self, file_id: str, sink: IO[bytes], start: int) -> None:
+    def _download(self, file_id: str) -> Iterator[bytes]:
         if "://" in file_id:
             raise _in_a_blob(file_id)
-        sink.seek(start)
-        sink.truncate()
-        last = b"\n"
-        with self._client.files.with_streaming_response.content(file_id) as response:
-            declared = response.headers.get("content-length")
-            encoded = response.headers.get("content-encoding")
-            for piece in response.iter_bytes(_PIECE_BYTES):
-                sink.write(piece)
-                last = piece or last
-        received = sink.tell() - start
-        if declared is not None and not encoded and received < int(declared):
-            raise ShortDownloadError(file_id, received, int(declared))
         size = self._client.files.retrieve(file_id).bytes
-        if size is not None and received < size:
-            raise ShortDownloadError(file_id, received, size)
-        if not last.endswith(b"\n"):
-            sink.write(b"\n")
+        with self._client.files.with_streaming_response.content(file_id) as response:
+            yield from whole_body(cast("Download", response), file_id, size)
 
     def cancel(self, batch: Batch) -> Batch:
         """Ask for cancellation, which takes the provider up to ten minutes."""
@@ -269,16 +236,8 @@ class OpenAIBatch:
 
     def delete_files(self, batch: Batch) -> None:
         """Delete input, output and error files; one that is gone already is fine."""
-        import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
-
-        kept = (batch.input_file_id, batch.output_file_id, batch.error_file_id)
-        for file_id in (f for f in (*kept, *batch.spent_file_ids) if f and "://" not in f):
-
-            def delete(file_id: str = file_id) -> None:
-                with contextlib.suppress(openai.NotFoundError):
-                    self._client.files.delete(file_id)
-
-            self._calls.patiently(delete, f"delete the file {file_id}")
+        ours = (file_id for file_id in file_ids(batch) if "://" not in file_id)
+        delete_each(self._calls, "file", ours, self._client.files.delete)
 
     def live(self) -> LiveProvider:
         """The same server, asked one call a request."""
@@ -305,14 +264,8 @@ def _in_a_blob(url: str) -> ProviderError:
     )
 
 
-def _once_each(items: Iterable[T]) -> Iterator[T]:
-    """The items of a list up to the first that comes again: some servers page in circles."""
-    seen = set()
-    for item in items:
-        if (own := cast("Any", item).id) in seen:
-            return
-        seen.add(own)
-        yield item
+def _id(item: Any) -> str:
+    return str(item.id)
 
 
 def _opened(made: Any) -> Any:
