@@ -1,6 +1,6 @@
 """Groups of options as one parameter of a command: each field becomes an option of its own.
 
-And back: `words_of` says what somebody would have to type to get a group.
+And back: `to_argv` says what somebody would have to type to get a group.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def to_argv(group: Any) -> list[str]:
         if is_dataclass(value):
             words += to_argv(value)
         elif value != field.default:
-            words += _told(_option_of(field.name, hints[field.name]), value)
+            words += _argv_of(_option_of(field.name, hints[field.name]), value)
     return words
 
 
@@ -65,8 +65,21 @@ def _option_of(name: str, hint: Any) -> str:
     return next(own, f"--{name.replace('_', '-')}")
 
 
-def _told(option: str, value: Any) -> list[str]:
+def _argv_of(option: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [option.split("/")[0 if value else 1]]
     values = value if isinstance(value, list) else [value]
     return [word for each in values for word in (option, str(each))]
+
+
+def given(group: Any, **changed: Any) -> dict[str, Any]:
+    """Return the options of a group that somebody gave, some of them changed, by their names.
+
+    What is None or False was not given; groups within the group are left out.
+    """
+    own = {name: value for name, value in vars(group).items() if not is_dataclass(value)}
+    return {
+        name: value
+        for name, value in {**own, **changed}.items()
+        if value is not None and value is not False
+    }

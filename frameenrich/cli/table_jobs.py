@@ -106,23 +106,23 @@ class InMemoryTable:
     def __exit__(self, *_: object) -> None:
         self.table.__exit__()
 
-    def submit(self, **wishes: Any) -> tuple[Job, int]:
+    def submit(self, **options: Any) -> tuple[Job, int]:
         """Ask for every row; gives the job, and how many rows there are."""
-        return submit(self.table.frame, **wishes), len(self.table.frame)
+        return submit(self.table.frame, **options), len(self.table.frame)
 
-    def estimate(self, **wishes: Any) -> Estimate:
+    def estimate(self, **options: Any) -> Estimate:
         """What a `submit` would send and cost."""
-        return estimate(self.table.frame, **wishes)
+        return estimate(self.table.frame, **options)
 
     def find_job(self, store: StoreLike) -> Job:
         """The newest job that was made for this table."""
         return find_job(self.table.frame, store)
 
     def write_answers(
-        self, job: Job, place: TableFile, *, safe: bool = False, **wishes: Any
+        self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
     ) -> StatusCounts:
         """Collect, and write the table with the answers' columns; see `Job.collect`."""
-        answered = job.collect(self.table.frame, **wishes)
+        answered = job.collect(self.table.frame, **options)
         write_table(self.table, answered, place, safe=safe)
         return StatusCounts().add(answered, job.spec.name)
 
@@ -139,7 +139,7 @@ class StreamedTable:
     def __exit__(self, *_: object) -> None:
         self.source.__exit__()
 
-    def submit(self, **wishes: Any) -> tuple[Job, int]:
+    def submit(self, **options: Any) -> tuple[Job, int]:
         """Ask for every row; gives the job, and how many rows there are."""
         rows = 0
 
@@ -149,9 +149,9 @@ class StreamedTable:
                 rows += chunk.rows
                 yield write_part(stage, chunk.number, chunk.frame, called=chunk.called)
 
-        return submit_parts(write, self.source.columns, **wishes), rows
+        return submit_parts(write, self.source.columns, **options), rows
 
-    def estimate(self, **wishes: Any) -> Estimate:
+    def estimate(self, **options: Any) -> Estimate:
         """What a `submit` would send and cost."""
         return estimate_parts(
             lambda spec: (
@@ -159,7 +159,7 @@ class StreamedTable:
                 for chunk in self.source.chunks()
             ),
             self.source.columns,
-            **wishes,
+            **options,
         )
 
     def find_job(self, store: StoreLike) -> Job:
@@ -168,7 +168,7 @@ class StreamedTable:
         return find_job(first.frame, store, part=first.number)
 
     def write_answers(
-        self, job: Job, place: TableFile, *, safe: bool = False, **wishes: Any
+        self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
     ) -> StatusCounts:
         """Collect, and write the table with the answers' columns; see `Job.collect`.
 
@@ -178,9 +178,9 @@ class StreamedTable:
             The rows are not those the answers were made for. Nothing is paid for such rows, and
             nothing of them goes to standard output.
         """
-        if place.is_stream or wishes.get("max_rounds"):
+        if place.is_stream or options.get("max_rounds"):
             self._check(job)
-        collector = job.collector(**wishes)
+        collector = job.collector(**options)
         made = self._made(collector)
         fates = StatusCounts()
 

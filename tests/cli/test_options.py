@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from frameenrich.accessor import LLMBatch
 from frameenrich.cli.main import app
-from frameenrich.cli.options import (
+from frameenrich.cli.options import ProviderOptions
+from frameenrich.cli.request_options import (
     AnswerOptions,
     Embedding,
     Images,
     PromptOptions,
-    ProviderOptions,
     RequestOptions,
 )
 from frameenrich.cli.values import read_params, read_response_model, read_template, split_commas
@@ -36,19 +36,19 @@ def asking(**options: Any) -> RequestOptions:
 
 def test_only_what_was_given_is_passed_on() -> None:
     """Defaults stay where they are: with `submit`."""
-    assert asking().wishes() == {
+    assert asking().kwargs() == {
         "template": "{{ a }}",
         "model": "m",
         "endpoint": "/v1/chat/completions",
         "params": {},
     }
-    assert ProviderOptions().wishes() == {"provider": "openai", "fresh": False}
+    assert ProviderOptions().kwargs() == {"provider": "openai"}
 
 
 def test_everything_given_arrives(tmp_path: Path) -> None:
     """Each option is the keyword argument that it is called after."""
     (tmp_path / "system.txt").write_text("Be brief.")
-    subject = PromptOptions(
+    prompt = PromptOptions(
         model="m",
         template_file=Path("ask.j2"),
         param=["temperature=0"],
@@ -64,14 +64,14 @@ def test_everything_given_arrives(tmp_path: Path) -> None:
     )
     answering = AnswerOptions(labels='a,"b, c"', parser="json:loads")
     wishes = RequestOptions(
-        subject,
+        prompt,
         images,
         answering,
         system=f"@{tmp_path / 'system.txt'}",
         logprobs=True,
         name="kind",
         prefix="p_",
-    ).wishes()
+    ).kwargs()
 
     assert wishes == {
         "template": Path("ask.j2"),
@@ -124,9 +124,9 @@ def test_every_option_of_collect_has_an_option_here() -> None:
 
 def test_an_embedding_is_a_submit_with_its_endpoint() -> None:
     """``--dimensions`` is a request parameter like the others."""
-    subject = PromptOptions(model="m", template="{{ a }}", param=["user=me"])
+    prompt = PromptOptions(model="m", template="{{ a }}", param=["user=me"])
 
-    assert Embedding(subject, dimensions=8).wishes() == {
+    assert Embedding(prompt, dimensions=8).kwargs() == {
         "template": "{{ a }}",
         "model": "m",
         "params": {"user": "me", "dimensions": 8},
@@ -184,7 +184,7 @@ def test_templates_come_as_text_or_from_a_file(tmp_path: Path, monkeypatch: Any)
 def test_an_absent_system_file_is_told() -> None:
     """As an absent template is."""
     with pytest.raises(InputError, match=r"none\.txt cannot be read: No such file"):
-        asking(system="@none.txt").wishes()
+        asking(system="@none.txt").kwargs()
 
 
 def test_a_schema_comes_from_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 from frameenrich.cli.commands.shared import (
     JobId,
     Source,
-    collect_wishes,
+    collect_kwargs,
     finish,
     job_ids,
     newest_id,
@@ -29,16 +29,15 @@ from frameenrich.cli.commands.shared import (
 )
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import (
-    AnswerOptions,
     AsJson,
     BudgetOptions,
     CollectOptions,
     InputOptions,
     ProviderOptions,
-    RequestOptions,
     Store,
     StreamInputOptions,
 )
+from frameenrich.cli.request_options import AnswerOptions, RequestOptions
 from frameenrich.cli.terminal import as_line
 from frameenrich.cli.values import read_params
 
@@ -99,13 +98,13 @@ def requests(
         check_other(source, there)
     note_resume_command(ctx, again=not sending.fresh)
     lines = sys.stdin.buffer if source == "-" else source
-    wishes = {"name": name, **answering.wishes(), **sending.wishes(), "store": store}
+    options = {"name": name, **answering.kwargs(), **sending.kwargs(), "store": store}
     with with_timeout(writing):
-        job = submit_requests(_first(lines, reading.limit), **wishes)
+        job = submit_requests(_first(lines, reading.limit), **options)
         if there is None:
             typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
             return
-        answered = job.collect(wait=True, **collect_wishes(writing))
+        answered = job.collect(wait=True, **collect_kwargs(writing))
     write_frame(answered, there, safe=writing.safe_csv)
     print_summary(job, StatusCounts().add(answered, job.spec.name), there, writing, as_json=as_json)
 
@@ -157,7 +156,7 @@ def collect(
     with opened(here, reading) as table, with_timeout(writing):
         job = open_job(ids[0], store) if ids else table.find_job(store)
         wait = wait or writing.timeout is not None
-        asked = {**answering.wishes(), **spending.wishes()}
+        asked = {**answering.kwargs(), **spending.kwargs()}
         finish(job, table, there, writing, asked, wait=wait, as_json=as_json)
 
 
@@ -206,7 +205,7 @@ def report(
     from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     found = open_job(job or newest_id(store), store)
-    path = found.report(out, rows=rows, **answering.wishes())
+    path = found.report(out, rows=rows, **answering.kwargs())
     typer.echo(as_line({"job": found.id, "report": str(path)}) if as_json else str(path))
 
 
@@ -247,8 +246,8 @@ def regenerate(
         model=model,
         params=read_params(param),
         feedback=feedback,
-        **answering.wishes(),
-        **spending.wishes(),
+        **answering.kwargs(),
+        **spending.kwargs(),
     )
     show_status(again.status(), as_json=as_json)
 

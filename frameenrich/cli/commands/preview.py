@@ -9,14 +9,8 @@ import typer
 
 from frameenrich.cli.commands.shared import Source, opened, read
 from frameenrich.cli.option_groups import flatten_options
-from frameenrich.cli.options import (
-    AsJson,
-    InputOptions,
-    ProviderOptions,
-    RequestOptions,
-    Store,
-    StreamInputOptions,
-)
+from frameenrich.cli.options import AsJson, InputOptions, ProviderOptions, Store, StreamInputOptions
+from frameenrich.cli.request_options import RequestOptions
 from frameenrich.cli.terminal import as_line, print_rows, printable, say
 
 
@@ -32,7 +26,7 @@ def preview(
     from frameenrich.verbs.before_paying import preview as show  # noqa: PLC0415 - heavy
 
     with read(source, reading) as table:
-        shown = show(table.frame, n=n, **asking.wishes())
+        shown = show(table.frame, n=n, **asking.kwargs())
     if as_json:
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
         typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
@@ -53,7 +47,7 @@ def estimate(
     from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
 
     with opened(table_files(source, reading.format), reading) as table:
-        found = table.estimate(**asking.wishes(), **sending.wishes(), store=store)
+        found = table.estimate(**asking.kwargs(), **sending.kwargs(), store=store)
     if as_json:
         typer.echo(as_line(found.as_dict()))
         return
@@ -77,9 +71,9 @@ def pilot(
     from frameenrich.verbs.before_paying import pilot as ask  # noqa: PLC0415 - heavy
 
     with read(source, reading) as table:
-        wishes = {**asking.wishes(), **sending.wishes()}
-        answers = ask(table.frame, n=n, seed=seed, store=store, **wishes)
-    answers = answers.reset_index(names="row", drop=asking.subject.key is not None)
+        options = {**asking.kwargs(), **sending.kwargs()}
+        answers = ask(table.frame, n=n, seed=seed, store=store, **options)
+    answers = answers.reset_index(names="row", drop=asking.prompt.key is not None)
     if as_json:
         typer.echo(answers.to_json(orient="records", force_ascii=False))
         return

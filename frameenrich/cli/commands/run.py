@@ -23,12 +23,11 @@ from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import (
     AsJson,
     CollectOptions,
-    Embedding,
     ProviderOptions,
-    RequestOptions,
     Store,
     StreamInputOptions,
 )
+from frameenrich.cli.request_options import Embedding, RequestOptions
 from frameenrich.errors import ParameterError
 
 
@@ -87,7 +86,7 @@ def demo(
 
 def _run(
     ctx: typer.Context,
-    wishes: RequestOptions | Embedding,
+    asking: RequestOptions | Embedding,
     sending: ProviderOptions,
     reading: StreamInputOptions,
     writing: CollectOptions,
@@ -108,12 +107,12 @@ def _run(
     def can_collect(job_id: str | None) -> None:
         if sending.fresh and job_id is not None:
             ctx.meta[RESUME] = collect_command(
-                job_id, (source, target), wishes, sending, reading, writing, store, as_json=as_json
+                job_id, (source, target), asking, sending, reading, writing, store, as_json=as_json
             )
 
     with opened(here, reading) as table, with_timeout(writing):
         try:
-            job = send(table, wishes, sending, store)
+            job = send(table, asking, sending, store)
         except BaseException as error:  # Ctrl-C, too
             can_collect(getattr(error, "job_id", None))
             raise

@@ -15,14 +15,12 @@ import typer
 
 from frameenrich.cli.option_groups import to_argv
 from frameenrich.cli.options import (
-    AnswerOptions,
     CollectOptions,
-    Embedding,
     InputOptions,
     ProviderOptions,
-    RequestOptions,
     StreamInputOptions,
 )
+from frameenrich.cli.request_options import AnswerOptions, Embedding, RequestOptions
 from frameenrich.cli.terminal import as_line, print_rows, printable, say
 from frameenrich.errors import ParameterError
 
@@ -122,12 +120,12 @@ def newest_id(store: str | None) -> str:
 
 def send(
     table: InMemoryTable | StreamedTable,
-    wishes: RequestOptions | Embedding,
+    asking: RequestOptions | Embedding,
     sending: ProviderOptions,
     store: str | None,
 ) -> Job:
     """Submit, and tell which job it is and how many rows it has."""
-    job, rows = table.submit(**wishes.wishes(), **sending.wishes(), store=store)
+    job, rows = table.submit(**asking.kwargs(), **sending.kwargs(), store=store)
     reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
     say(f"Job {job.id}: {rows:,} rows{reused}.")
     return job
@@ -148,7 +146,7 @@ def _command(words: list[str]) -> str:
 def collect_command(
     job_id: str,
     places: tuple[str, str],
-    wishes: RequestOptions | Embedding,
+    asking: RequestOptions | Embedding,
     sending: ProviderOptions,
     reading: StreamInputOptions,
     writing: CollectOptions,
@@ -157,7 +155,7 @@ def collect_command(
     as_json: bool,
 ) -> str:
     """What goes on with a job that another ``run --fresh`` would pay for again."""
-    answering = wishes.answering if isinstance(wishes, RequestOptions) else AnswerOptions()
+    answering = asking.answering if isinstance(asking, RequestOptions) else AnswerOptions()
     spending = sending.spending
     if not writing.max_rounds:  # collect takes a cap for further rounds only
         spending = replace(spending, max_cost=None)
@@ -176,14 +174,14 @@ def with_timeout(writing: CollectOptions) -> Iterator[None]:
         yield
 
 
-def collect_wishes(writing: CollectOptions) -> dict[str, Any]:
+def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
     """The keyword arguments of ``collect``, with the time that `in_time` has left."""
     from frameenrich.providers.protocol import patience_left  # noqa: PLC0415 - heavy
 
-    wishes = writing.wishes()
+    options = writing.kwargs()
     if writing.timeout is not None:
-        wishes["timeout"] = max(0.0, round(patience_left(), 2))
-    return wishes
+        options["timeout"] = max(0.0, round(patience_left(), 2))
+    return options
 
 
 def finish(
@@ -197,8 +195,8 @@ def finish(
     as_json: bool,
 ) -> None:
     """Collect, write, and tell what became of the rows."""
-    wishes = {**collect_wishes(writing), **(asked or {}), "wait": wait}
-    fates = table.write_answers(job, there, safe=writing.safe_csv, **wishes)
+    options = {**collect_kwargs(writing), **(asked or {}), "wait": wait}
+    fates = table.write_answers(job, there, safe=writing.safe_csv, **options)
     print_summary(job, fates, there, writing, as_json=as_json)
 
 

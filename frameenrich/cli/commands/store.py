@@ -68,15 +68,15 @@ def clean(
     """
     from frameenrich.verbs.clean import clean as delete  # noqa: PLC0415 - heavy
 
-    wishes: dict[str, Any] = {"store": store, "remote": remote, "force": force}
-    found = delete(older_than, **wishes, dry_run=True)
+    options: dict[str, Any] = {"store": store, "remote": remote, "force": force}
+    found = delete(older_than, **options, dry_run=True)
     going = int(found["reason"].isna().sum())
     asks = going > 0 and not dry_run and not yes
     if asks:
         _show_cleaned(found, file=sys.stderr)
         _confirm(f"Delete {going:,} of these?")
     if not dry_run:
-        found = delete(older_than, **wishes)
+        found = delete(older_than, **options)
     gone = found["deleted"]
     if as_json:
         typer.echo(as_records(found))

@@ -1,0 +1,267 @@
+"""State the command line's options on what is asked, and what they become for ``submit``.
+
+A field that is called as an option of `submit` is passed on as it is: a new one needs no more than
+its field here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from frameenrich.cli.option_groups import given
+from frameenrich.cli.values import (
+    import_named,
+    read_params,
+    read_response_model,
+    read_template,
+    split_commas,
+    text_of,
+)
+
+_ASK = "What to ask"
+_IMAGES = "Images"
+_ANSWER = "What an answer has to be"
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What every request needs: a text of each row, a model, and what names the row."""
+
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="The model's name.", rich_help_panel=_ASK),
+    ]
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            "-t",
+            metavar="TEXT|@FILE",
+            help="Jinja2 text of the message, such as 'Colour of {{ title }}?'; @FILE reads it. "
+            "@FILE.json holds a list of messages.",
+            rich_help_panel=_ASK,
+        ),
+    ] = None
+    template_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The same as --template @FILE.", rich_help_panel=_ASK),
+    ] = None
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A request parameter, such as temperature=0; the value is JSON, else text. "
+            "May be given again.",
+            rich_help_panel=_ASK,
+        ),
+    ] = None
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column that names a row; by default its position does. May be given again.",
+            rich_help_panel=_ASK,
+        ),
+    ] = None
+    on_null: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="What becomes of a row where an empty cell would be printed: raise, empty or "
+            "skip.",
+            rich_help_panel=_ASK,
+            show_default="raise",
+        ),
+    ] = None
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments that every verb with a template has."""
+        template = read_template(self.template, self.template_file)
+        params = read_params(self.param)
+        return given(self, template=template, template_file=None, params=params, param=None)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which columns hold a row's images, and how they are sent."""
+
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A column with images: URLs, or paths under --image-root. May be given again.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None
+    image_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder that image paths stay in.",
+            rich_help_panel=_IMAGES,
+            show_default="the working folder",
+        ),
+    ] = None
+    image_detail: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DETAIL",
+            help="How closely the model looks, which decides the price: low, high or auto.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None
+    image_max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Make images whose longest side has more pixels smaller; takes Pillow.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None
+    image_max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="The most that one image may have.",
+            rich_help_panel=_IMAGES,
+            show_default="20 MB",
+        ),
+    ] = None
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``submit`` that are about images."""
+        return given(self)
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How answers are read, as ``submit`` takes it, and ``collect`` to read them in another way."""
+
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="One of these; a label with a comma goes in double quotes.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A JSON Schema in a file: one column a property.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
+    response_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:CLASS",
+            help="A pydantic class: one column a field.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
+    parser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNC",
+            help="A function from an answer's text to a value, or to a dict of columns.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments that say how answers are read."""
+        return given(
+            self,
+            labels=None if self.labels is None else split_commas(self.labels),
+            schema=None,
+            response_model=read_response_model(self.schema, self.response_model),
+            parser=None if self.parser is None else import_named("--parser", self.parser),
+        )
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """What makes requests of rows, as ``df.llmbatch.submit`` and ``preview`` take it."""
+
+    prompt: PromptOptions
+    images: Images
+    answering: AnswerOptions
+    system: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT|@FILE", help="Template of a system message.", rich_help_panel=_ASK
+        ),
+    ] = None
+    endpoint: Annotated[
+        str, typer.Option(metavar="PATH", help="The API's endpoint.", rich_help_panel=_ASK)
+    ] = "/v1/chat/completions"
+    logprobs: Annotated[
+        bool,
+        typer.Option(
+            "--logprobs",
+            help="With --labels: add a column on how sure the model was.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = False
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Names the answers' column, the status columns and the job.",
+            rich_help_panel=_ANSWER,
+            show_default="llmbatch",
+        ),
+    ] = None
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Put before the name of each answer's column.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``preview``; `submit` takes them, too."""
+        return {
+            **self.prompt.kwargs(),
+            **self.images.kwargs(),
+            **self.answering.kwargs(),
+            **given(self, system=self.system and text_of(self.system)),
+        }
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What makes requests for vectors of rows, as ``df.llmbatch.embed`` takes it."""
+
+    prompt: PromptOptions
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="How long the vectors have to be.", rich_help_panel=_ASK
+        ),
+    ] = None
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Names the vectors' column, the status columns and the job.",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = "embedding"
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``submit`` for an embedding."""
+        options = {**self.prompt.kwargs(), **given(self, dimensions=None)}
+        if self.dimensions is not None:
+            options["params"] = {**options["params"], "dimensions": self.dimensions}
+        return {**options, "endpoint": "/v1/embeddings"}
