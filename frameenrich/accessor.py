@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
-from frameenrich.signatures import takes_options_of
+from frameenrich.verbs.job_of_frame import JobOfFrame
+from frameenrich.verbs.signatures import takes_options_of
 
 if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
     from frameenrich.answers.output import Parser
-    from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.model import ImageDetail
     from frameenrich.prepare.submit_options import SubmitOptions
     from frameenrich.providers.protocol import Provider
@@ -26,14 +24,11 @@ if TYPE_CHECKING:
 
 
 @pd.api.extensions.register_dataframe_accessor("llmbatch")
-class LLMBatch:
+class LLMBatch(JobOfFrame):
     """Batch LLM requests from a DataFrame's rows, and their answers as its columns.
 
     Stateless: pandas makes a new one on every access, and all state is in the job's folder.
     """
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
 
     @takes_options_of()
     def submit(
@@ -346,154 +341,3 @@ class LLMBatch:
         from frameenrich.verbs.before_paying import pilot  # noqa: PLC0415 - nothing but pandas at import
 
         return pilot(self._frame, template, model, n=n, seed=seed, usage=usage, **options)
-
-    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
-        """The job that was given, or named, or the newest that was made for this frame."""
-        from frameenrich.verbs.find import find_job, open_job  # noqa: PLC0415 - nothing but pandas at import
-        from frameenrich.verbs.job import Job  # noqa: PLC0415
-
-        if isinstance(job, Job):
-            return job
-        if job is not None:
-            return open_job(job, store, client=client)
-        return find_job(self._frame, store, client=client)
-
-    def collect(
-        self,
-        job: Job | str | None = None,
-        *,
-        wait: bool = False,
-        timeout: float | None = None,
-        poll_seconds: float | None = None,
-        max_rounds: int = 0,
-        max_cost: float | None = None,
-        prices: Mapping[str, Any] | None = None,
-        usage: bool = False,
-        flatten: bool = False,
-        client: Any = None,
-        store: StoreLike = None,
-        **reading: Any,
-    ) -> pd.DataFrame:
-        """The frame with the answers as new columns.
-
-        Parameters
-        ----------
-        job : Job or str, optional
-            By default the newest job of the store that was made for this frame, in any session.
-        wait : bool
-            Whether to wait until every row has its answer or its reason.
-        timeout, poll_seconds : float, optional
-            How long to wait, and between looks; seconds.
-        max_rounds : int
-            With ``wait=True``, how often to `regenerate` by itself what can be mended: until
-            nothing is left, a round changed nothing, or the job has had this many rounds after
-            its first.
-        max_cost : float, optional
-            With `max_rounds`, USD for the whole job in place of what `submit` was given: a round
-            that could cost more is not sent, with a warning.
-        prices : mapping, optional
-            As `submit` takes them, for this call.
-        usage : bool
-            Whether to add the columns on model, attempt, tokens, cost, custom_id and raw answer.
-        flatten : bool
-            Whether nested objects become columns, ``field.sub``; lists stay lists.
-        client, store : optional
-            As `submit` takes them.
-        **reading
-            ``response_model``, ``labels`` or ``parser``, to read stored answers in another way.
-
-        Returns
-        -------
-        DataFrame
-            New: same rows, order and index; the output columns, ``<name>_status`` and
-            ``<name>_error``. Rows that the job never saw have ``<NA>`` there.
-
-        Raises
-        ------
-        FrameMismatchError
-            Rows changed under their keys since they were submitted.
-        WaitTimeoutError
-            Still running when `timeout` ran out.
-        """
-        found = self._job(job, store, client)
-        return found.collect(
-            self._frame,
-            wait=wait,
-            timeout=timeout,
-            poll_seconds=poll_seconds,
-            max_rounds=max_rounds,
-            max_cost=max_cost,
-            prices=prices,
-            usage=usage,
-            flatten=flatten,
-            **reading,
-        )
-
-    def flagged(
-        self,
-        job: Job | str | None = None,
-        *,
-        store: StoreLike = None,
-        client: Any = None,
-        **reading: Any,
-    ) -> pd.DataFrame:
-        """The frame's flagged rows under its index; see `Job.flagged`.
-
-        Key, status, error, raw answer, attempt, and the history of earlier attempts.
-        """
-        return self._job(job, store, client).flagged(self._frame, **reading)
-
-    def show_flagged(
-        self,
-        job: Job | str | None = None,
-        *,
-        rows: int = 50,
-        store: StoreLike = None,
-        client: Any = None,
-        **reading: Any,
-    ) -> Styler:
-        """The frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
-        return self._job(job, store, client).show_flagged(self._frame, rows=rows, **reading)
-
-    def regenerate(
-        self,
-        job: Job | str | None = None,
-        *,
-        statuses: Iterable[str] | None = None,
-        model: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        feedback: bool = True,
-        max_cost: float | None = None,
-        prices: Mapping[str, Any] | None = None,
-        store: StoreLike = None,
-        client: Any = None,
-        **reading: Any,
-    ) -> Job:
-        """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
-        return self._job(job, store, client).regenerate(
-            statuses=statuses,
-            model=model,
-            params=params,
-            feedback=feedback,
-            max_cost=max_cost,
-            prices=prices,
-            **reading,
-        )
-
-    def status(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
-    ) -> JobStatus:
-        """How far the job is; sends and downloads nothing."""
-        return self._job(job, store, client).status()
-
-    def cancel(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
-    ) -> Job:
-        """Stop the job; what was answered by then is kept."""
-        return self._job(job, store, client).cancel()
-
-    def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
-        """The jobs of the store, the newest first."""
-        from frameenrich.store.listing import jobs  # noqa: PLC0415 - nothing but pandas at import
-
-        return jobs(store)

@@ -29,7 +29,6 @@ from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
-from frameenrich.signatures import takes_options_of
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.listing import jobs
 from frameenrich.store.store import Store, StoreLike
@@ -37,6 +36,7 @@ from frameenrich.verbs.before_paying import estimate_parts, preview
 from frameenrich.verbs.estimate import Counts, count_frame
 from frameenrich.verbs.find import find_job, open_job
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.signatures import takes_options_of
 from frameenrich.verbs.submit import RootedFolder, submit_parts
 
 if TYPE_CHECKING:
