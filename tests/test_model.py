@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from typing import Any, get_type_hints
 
 import pytest
@@ -20,6 +20,7 @@ from frameenrich.model import (
     OutputSpec,
     Rejection,
     RowStatus,
+    Stage,
 )
 
 FEW = settings(max_examples=60, deadline=None)
@@ -144,24 +145,73 @@ def test_any_other_status_is_not_finished_yet(status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "fetched", "settled"),
+    ("stage", "questions"),
     [
-        ("completed", True, True),
-        ("completed", False, False),
-        ("in_progress", True, False),
-        ("finalizing", False, False),
+        (Stage.INTENT, "unsent"),
+        (Stage.UPLOADING, "unsent"),
+        (Stage.UPLOADED, "unsent"),
+        (Stage.CREATING, "unsent, creating"),
+        (Stage.RUNNING, "unsent"),
+        (Stage.ENDED, "ended"),
+        (Stage.FETCHED, "ended, settled"),
+        (Stage.CLEANED, "ended, settled"),
     ],
 )
-def test_settled_means_ended_and_fetched(status: str, fetched: bool, settled: bool) -> None:
-    """Nothing counts as done before its lines are on disk."""
-    assert settled == Batch("t", status=status, fetched=fetched).settled
+def test_each_stage_answers_the_questions_that_a_step_has(stage: Stage, questions: str) -> None:
+    """Promises 3 and 4: nothing counts as done before its lines are on disk."""
+    batch = Batch("t", stage=stage)
+    named = [name for name in ("unsent", "creating", "ended", "settled") if getattr(batch, name)]
+
+    assert questions == ", ".join(named)
+    assert replace(batch, id="batch_1").running is ("ended" not in named)
 
 
-def test_but_changes_a_copy() -> None:
+@pytest.mark.parametrize(
+    ("flags", "stage"),
+    [
+        ({}, Stage.INTENT),
+        ({"uploading": True}, Stage.UPLOADING),
+        ({"input_file_id": "file-1"}, Stage.UPLOADED),
+        ({"input_file_id": "file-1", "creating": True}, Stage.CREATING),
+        ({"status": "unconfirmed", "creating": True}, Stage.CREATING),
+        ({"id": "batch_1", "status": "validating"}, Stage.RUNNING),
+        ({"id": "batch_1", "status": "a new word"}, Stage.RUNNING),
+        ({"status": "in_progress"}, Stage.RUNNING),  # one call after another, interrupted
+        ({"id": "batch_1", "status": "in_progress", "fetched": True}, Stage.RUNNING),
+        ({"id": "batch_1", "status": "completed"}, Stage.ENDED),
+        ({"id": "batch_1", "status": "expired", "fetched": True}, Stage.FETCHED),
+        ({"status": "cancelled", "fetched": True}, Stage.FETCHED),
+        ({"id": "b", "status": "completed", "fetched": True, "deleted": True}, Stage.CLEANED),
+    ],
+)
+def test_an_older_batch_has_its_stage_from_its_flags(flags: dict[str, Any], stage: Stage) -> None:
+    """Promise 14: a batch.json from before there were stages resumes where it stood."""
+    older = {"tag": "t", "status": "planned", "uploading": False, "creating": False} | flags
+
+    assert stage is Batch.from_json(json.dumps(older)).stage
+    assert stage is Batch("t").but(**flags).stage  # as a provider of that time changes it
+
+
+def test_a_stage_follows_what_the_provider_says() -> None:
+    """An id or a status moves the stage; one that is unknown does not end a doubt."""
+    doubt = Batch("t", stage=Stage.CREATING)
+    moves: list[tuple[dict[str, Any], Stage]] = [
+        ({"total": 3}, Stage.CREATING),
+        ({"status": "unconfirmed"}, Stage.CREATING),
+        ({"id": "batch_1", "status": "validating"}, Stage.RUNNING),
+        ({"status": "completed"}, Stage.ENDED),
+        ({"status": "planned", "stage": Stage.INTENT}, Stage.INTENT),
+    ]
+
+    assert [(change, doubt.replace(**change).stage) for change, _ in moves] == moves
+    assert Batch("t", stage=Stage.FETCHED).replace(status="expired").stage is Stage.FETCHED
+
+
+def test_replace_changes_a_copy() -> None:
     """A batch is never changed in place."""
     batch = Batch("t")
 
-    changed = batch.but(id="batch_1", total=3)
+    changed = batch.replace(id="batch_1", total=3)
 
     assert (Batch("t"), Batch("t", id="batch_1", total=3)) == (batch, changed)
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import ParameterError, ResponsesError
 from frameenrich.jsonl import request_ids, split_lines
-from frameenrich.model import BatchStatus, Json
+from frameenrich.model import BatchStatus, Json, Stage
 from frameenrich.store.folder import JobFolder, ShardFolder, ids_of
 
 _FILE = "file"
@@ -62,13 +62,14 @@ def _take(shard: ShardFolder, lines: Sequence[bytes], ids: Sequence[str]) -> Non
     heard = [response for line in {*known, *lines} if (response := read_response(line))]
     good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
     batch = shard.batch
-    at_work = (batch.id is not None or batch.creating) and not batch.ended
+    at_work = batch.running or batch.creating
     elsewhere = shard.job.spec.provider == _FILE  # nothing will come but what is imported
     if at_work and not elsewhere and not good.issuperset(ids):
-        shard.save(batch.but(imported=True))
+        shard.save(batch.replace(imported=True))
         return
     counts = {"total": len(ids), "completed": len(good.intersection(ids))}
-    shard.save(batch.but(status=BatchStatus.COMPLETED, fetched=True, imported=True, **counts))
+    done = batch.replace(status=BatchStatus.COMPLETED, stage=Stage.FETCHED, imported=True, **counts)
+    shard.save(done)
 
 
 def _lines_of(path: str | os.PathLike[str]) -> Iterable[bytes]:

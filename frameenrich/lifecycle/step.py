@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import ProviderError, StoreError
 from frameenrich.jsonl import request_ids, split_lines
-from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.providers.protocol import Provider, Shard
 from frameenrich.store.folder import JobFolder, ShardFolder, ids_of, model_of
@@ -90,7 +90,7 @@ class _Step:
     def look(self, shard: ShardFolder) -> None:
         """Poll a batch that runs; bring home one that has ended."""
         batch = shard.batch
-        if batch.settled or (batch.id is None and not batch.ended):
+        if batch.settled or batch.unsent:
             return
         try:
             if not batch.ended:
@@ -107,7 +107,7 @@ class _Step:
         shards = list(shards)
         for shard in shards:
             batch = shard.batch
-            if batch.id is not None or batch.ended or not self._may_send(shard, batch, shards):
+            if not batch.unsent or not self._may_send(shard, batch, shards):
                 continue
             try:
                 self._send(shard, batch)
@@ -124,14 +124,14 @@ class _Step:
             self.ended = False  # the room that an ended batch left is for one shard
         if self.max_enqueued_tokens is None:
             return True
-        running = sum(s.request_bytes for s in shards if s.batch.id and not s.batch.ended)
+        running = sum(s.request_bytes for s in shards if s.batch.running)
         waiting = (running + shard.request_bytes) // BYTES_PER_TOKEN
         return running == 0 or waiting <= self.max_enqueued_tokens
 
     def _send(self, shard: ShardFolder, batch: Batch) -> None:
         with _StoreShardWriter(shard, self.progress) as desk:
             batch = self.provider.send(_shard_for_provider(shard, batch), batch, desk)
-        if batch.ended and not batch.fetched:
+        if batch.ended and not batch.settled:
             _fetch_or_retry(shard, batch, self.provider)
 
 
@@ -150,7 +150,7 @@ def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> Non
         if again is not None:
             shard.save(again)
             return
-    shard.save(batch.but(fetched=True))
+    shard.save(batch.replace(stage=Stage.FETCHED))
 
 
 def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
@@ -162,7 +162,7 @@ def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider
 
 def _waiting(batch: Batch, provider: Provider) -> Batch:
     patience = min(2 ** max(batch.attempt - 1, 0), _LONGEST_QUEUE_WAIT)
-    return batch.but(retry_at=time.time() + provider.limits.queue_wait_seconds * patience)
+    return batch.replace(retry_at=time.time() + provider.limits.queue_wait_seconds * patience)
 
 
 def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
@@ -180,10 +180,13 @@ def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
         return None
     rejected = (*batch.rejected, *(Rejection(*each) for each in named.items()))
     if len(named) == len(ids):
-        return batch.but(rejected=rejected, fetched=True)
+        return batch.replace(rejected=rejected, stage=Stage.FETCHED)
     spent = (*batch.spent_file_ids, batch.input_file_id or "")
-    return _next_attempt(shard, batch).but(
-        rejected=rejected, input_file_id=None, spent_file_ids=tuple(filter(None, spent))
+    return _next_attempt(shard, batch).replace(
+        rejected=rejected,
+        stage=Stage.INTENT,
+        input_file_id=None,
+        spent_file_ids=tuple(filter(None, spent)),
     )
 
 
@@ -207,7 +210,7 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
             if batch.ended:
                 continue
             if batch.id is None and not batch.creating:
-                shard.save(batch.but(status=BatchStatus.CANCELLED, fetched=True))
+                shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
             else:
                 if batch.id is None:  # perhaps it was made: find out before it can be cancelled
                     with _StoreShardWriter(shard) as desk:
@@ -217,13 +220,13 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
 
 def refresh(folder: JobFolder, provider: Provider) -> None:
     """Look at what runs, and change nothing else."""
-    running = [s for s in folder.all_shards() if s.batch.id is not None and not s.batch.ended]
+    running = [shard for shard in folder.all_shards() if shard.batch.running]
     if not running:
         return
     with folder.lock():
         for shard in running:
             batch = shard.batch
-            if batch.id is not None and not batch.ended:
+            if batch.running:
                 shard.save(provider.poll(batch))
 
 
@@ -233,9 +236,9 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
     with folder.lock():
         for shard in folder.all_shards():
             batch = shard.batch
-            if batch.settled and batch.id is not None and not batch.deleted:
+            if batch.id is not None and batch.stage is Stage.FETCHED:
                 provider.delete_files(batch)
-                shard.save(batch.but(deleted=True))
+                shard.save(batch.replace(stage=Stage.CLEANED))
                 done += 1
     return done
 

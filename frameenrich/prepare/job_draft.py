@@ -22,7 +22,7 @@ from frameenrich.identity.dedupe import (
 )
 from frameenrich.identity.keys import cast_keys, common_schema
 from frameenrich.jsonl import request_ids
-from frameenrich.model import Batch, BatchStatus, JobSpec, Limits
+from frameenrich.model import Batch, BatchStatus, JobSpec, Limits, Stage
 from frameenrich.prepare.job_files import Answers, batch_tag, job_id, requests_file, write_intents
 from frameenrich.prepare.writer import Part, ShardFiles
 from frameenrich.store.draft import Draft
@@ -133,7 +133,7 @@ class JobDraft:
             status=BatchStatus.COMPLETED,
             total=total,
             completed=total,
-            fetched=True,
+            stage=Stage.FETCHED,
             reused_from=answers.jobs,
             requests=total,
         )

@@ -22,7 +22,9 @@ class FileProvider:
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """The file is there; from now on somebody else is at work."""
         return desk.record(
-            batch.but(id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests)
+            batch.replace(
+                id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests
+            )
         )
 
     def poll(self, batch: Batch) -> Batch:
@@ -34,7 +36,7 @@ class FileProvider:
 
     def cancel(self, batch: Batch) -> Batch:
         """No answers are awaited any more."""
-        return batch.but(status=BatchStatus.CANCELLED)
+        return batch.replace(status=BatchStatus.CANCELLED)
 
     def delete_files(self, batch: Batch) -> None:
         """Nothing is kept anywhere else."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol, TypeVar
 
 from frameenrich.errors import ProviderError
-from frameenrich.model import Batch
+from frameenrich.model import Batch, Stage
 from frameenrich.providers.protocol import Shard, ShardWriter
 from frameenrich.providers.retries import Calls, ShortDownloadError, status_of
 
@@ -40,8 +40,8 @@ def upload_once(
     """
     if batch.input_file_id:
         return batch
-    in_doubt, name = batch.uploading, f"{shard.tag}.jsonl"
-    batch = desk.record(batch.but(uploading=True))
+    in_doubt, name = batch.stage is Stage.UPLOADING, f"{shard.tag}.jsonl"
+    batch = desk.record(batch.replace(stage=Stage.UPLOADING))
 
     def attempt() -> str:
         nonlocal in_doubt
@@ -50,7 +50,7 @@ def upload_once(
         return found or upload(name)
 
     file_id = calls.patiently(attempt, f"upload {name}")
-    return desk.record(batch.but(input_file_id=file_id, uploading=False))
+    return desk.record(batch.replace(input_file_id=file_id, stage=Stage.UPLOADED))
 
 
 def create_once(
@@ -68,7 +68,7 @@ def create_once(
     `find` gives None where there is none; `before` may raise what says that it is too early.
     """
     in_doubt = batch.creating
-    batch = desk.record(batch.but(creating=True))
+    batch = desk.record(batch.replace(stage=Stage.CREATING))
 
     def attempt() -> Any:
         nonlocal in_doubt
@@ -83,9 +83,9 @@ def create_once(
         made = calls.patiently(attempt, f"create the batch {shard.tag}")
     except ProviderError as error:
         if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
-            desk.record(batch.but(input_file_id=None, creating=False))
+            desk.record(batch.replace(input_file_id=None, stage=Stage.INTENT))
         raise
-    return batch.but(creating=False), made
+    return batch, made
 
 
 def once_each(items: Iterable[T], name: Callable[[T], Any]) -> Iterator[T]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, JobBusyError, StoreError
-from frameenrich.model import Batch, BatchStatus
+from frameenrich.model import Batch, Stage
 from frameenrich.store.lease import ConflictError, Lease, Objects, PlainObjects, S3Objects, hold
 from frameenrich.store.local import (
     DRAFT,
@@ -279,8 +279,7 @@ class Bucket:
             return False
         if batch is None or batch.reused_from:
             return True
-        called = batch.uploading or batch.creating or batch.id or batch.input_file_id
-        return batch.status == BatchStatus.PLANNED and not called
+        return batch.stage is Stage.INTENT
 
     def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
         every = self._fs.find(folder)

@@ -252,7 +252,7 @@ class ShardFolder:
             The provider's files were fetched, and the responses file is gone.
         """
         batch = self.batch
-        fetched = batch.fetched and (batch.output_file_id or batch.error_file_id)
+        fetched = batch.settled and (batch.output_file_id or batch.error_file_id)
         if fetched and not self.job.store.exists(self.responses_path):
             raise missing(self.responses_path)
 

@@ -321,7 +321,7 @@ def test_the_same_again_is_the_same_job(jobs: Store) -> None:
     """Nothing is written a second time, whatever happened to the job since."""
     job = a_job(FRAME, jobs)
     shard = job.shards(0)[0]
-    shard.save(shard.batch.but(id="batch_1"))
+    shard.save(shard.batch.replace(id="batch_1"))
     before = {p: p.stat().st_mtime_ns for p in Path(job.path).rglob("*")}
 
     again = a_job(FRAME, jobs)

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 import frameenrich
 from frameenrich.cli.main import app
 from frameenrich.errors import InputError
-from frameenrich.model import Batch
+from frameenrich.model import Batch, Stage
 from frameenrich.pricing.money import show_usd
 from frameenrich.rendering.images import data_url
 from frameenrich.rendering.readable import Prompt
@@ -628,7 +628,7 @@ def test_a_large_jobs_card_reads_no_answer(
 
 def test_a_card_of_a_thousand_batches_stays_short() -> None:
     """Some are listed, those that run first; the rest is counted."""
-    batches = [Batch("t", id=f"b{i}", status="completed", fetched=True) for i in range(999)]
+    batches = [Batch("t", id=f"b{i}", stage=Stage.FETCHED, status="completed") for i in range(999)]
     shards = [(0, i, batch) for i, batch in enumerate([*batches, Batch("t", status="in_progress")])]
 
     card = card_html(Card("j", "m", {"ok": 1}, "rows", shards, {}, [], 0.0))

@@ -23,7 +23,7 @@ from stores import CrashError, a_job, committed, write_half, write_round
 import frameenrich.store.bucket
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
 from frameenrich.lifecycle.step import _StoreShardWriter
-from frameenrich.model import Batch, JobSpec, Limits, Message
+from frameenrich.model import Batch, JobSpec, Limits, Message, Stage
 from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_part
 from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.store.folder import JobFolder, job_folder
@@ -119,7 +119,7 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
         job_folder(other, job.id).shards(0)[0].batch.id,
     )
     with job.lock():
-        job.shards(0)[0].save(job.shards(0)[0].batch.but(id="batch_1"))
+        job.shards(0)[0].save(job.shards(0)[0].batch.replace(id="batch_1"))
         again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
         write_round(job, 1, [again], Limits())
     a_job(bucket(), "more")
@@ -259,7 +259,9 @@ def test_what_others_keep_under_the_prefix_is_left_alone(
     assert keys(store) == objects_of(job) | {name}
 
 
-@pytest.mark.parametrize("change", [{"id": "batch_1"}, {"creating": True}, {"status": "completed"}])
+@pytest.mark.parametrize(
+    "change", [{"id": "batch_1"}, {"stage": Stage.CREATING}, {"status": "completed"}]
+)
 def test_answers_of_a_job_without_its_sidecar_are_left_alone(
     change: dict[str, Any], bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +269,7 @@ def test_answers_of_a_job_without_its_sidecar_are_left_alone(
     store = bucket()
     job = a_job(store)
     (first, _) = job.all_shards()
-    first.save(first.batch.but(**change))
+    first.save(first.batch.replace(**change))
     store.fs.pipe_file(f"{job.path}/round-0/shard-00000.responses.jsonl", b"{}\n")
     store.fs.rm_file(f"{job.path}/sidecar.parquet")
     left = keys(store)
@@ -309,7 +311,7 @@ with shard.job.lock():
     print("held", flush=True)
     sys.stdin.readline()
     try:
-        shard.save(batch.but(id="late"))
+        shard.save(batch.replace(id="late"))
         print("saved", flush=True)
     except FrameEnrichError as error:
         print(type(error).__name__, error, flush=True)
@@ -395,7 +397,7 @@ def test_a_process_that_slept_cannot_write_over_the_next(
     with at_work(job, tmp_path / "other", lease_seconds=1.0) as process:
         process.send_signal(signal.SIGSTOP)
         with job.lock(timeout_seconds=30.0):
-            shard.save(shard.batch.but(id="in time"))
+            shard.save(shard.batch.replace(id="in time"))
             process.send_signal(signal.SIGCONT)
             told = let_it_save(process)
 
@@ -411,9 +413,9 @@ def test_a_batch_that_somebody_else_wrote_is_not_written_over(
     path = f"{shard.job.round_path(0)}/shard-00000.batch.json"
     with shard.job.lock():
         batch = shard.batch
-        shard.job.store.fs.pipe_file(path, batch.but(id="theirs").to_json().encode())
+        shard.job.store.fs.pipe_file(path, batch.replace(id="theirs").to_json().encode())
         with pytest.raises(JobBusyError, match="took over"):
-            shard.save(batch.but(id="ours"))
+            shard.save(batch.replace(id="ours"))
         with pytest.raises(JobBusyError, match="took over"):
             _ = shard.batch
 
@@ -428,8 +430,8 @@ def test_a_write_whose_answer_is_lost_counts(
     shard = a_job(bucket()).shards(0)[0]
     lose_answer(s3["AWS_ENDPOINT_URL"], end)
     with shard.job.lock(timeout_seconds=5.0):
-        shard.save(shard.batch.but(id="batch_1"))
-        shard.save(shard.batch.but(id="batch_2"))
+        shard.save(shard.batch.replace(id="batch_1"))
+        shard.save(shard.batch.replace(id="batch_2"))
 
     assert shard.batch.id == "batch_2"
 

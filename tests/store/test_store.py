@@ -270,7 +270,7 @@ def test_a_jobs_files_are_those_of_the_design(tmp_path: Path) -> None:
 def test_a_batch_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     """``batch.json`` is the one file that changes; nothing else does."""
     shard = a_job(Store(tmp_path)).shards(0)[1]
-    batch = shard.batch.but(id="batch_1", errors=(BatchError("x", "mé \ud83d", 3),))
+    batch = shard.batch.replace(id="batch_1", errors=(BatchError("x", "mé \ud83d", 3),))
 
     shard.save(batch)
 

@@ -22,7 +22,7 @@ import xxhash
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError, warn_user
 from frameenrich.jsonl import request_ids, split_lines
-from frameenrich.model import Batch, BatchStatus, Json, Limits
+from frameenrich.model import Batch, BatchStatus, Json, Limits, Stage
 from frameenrich.providers.anthropic.translate import (
     DEFAULT_MAX_TOKENS,
     message_params,
@@ -145,7 +145,7 @@ class AnthropicBatch:
                 batch = desk.record(_intent(batch))
                 made = self._create(content, shard, batch, desk)
         self._known.add(made.id)
-        return desk.record(_heard(batch.but(creating=False), made))
+        return desk.record(_heard(batch, made))
 
     def _create(
         self, content: IO[bytes], shard: Shard, batch: Batch, desk: ShardWriter
@@ -162,7 +162,7 @@ class AnthropicBatch:
             )
         except ProviderError as error:
             if getattr(error, "unmade", False):
-                desk.record(batch.but(creating=False))
+                desk.record(batch.replace(stage=Stage.INTENT))
             else:
                 self._doubt(batch, desk)
                 error.__dict__["try_later"] = True
@@ -192,7 +192,7 @@ class AnthropicBatch:
     def _doubt(self, batch: Batch, desk: ShardWriter) -> None:
         """Put down that nobody knows, and until when one that is being made may turn up."""
         wait_until = time.time() + self.limits.queue_wait_seconds
-        desk.record(batch.but(status=UNCONFIRMED, retry_at=wait_until))
+        desk.record(batch.replace(stage=Stage.CREATING, status=UNCONFIRMED, retry_at=wait_until))
 
     def _search(self, shard: Shard, batch: Batch) -> tuple[MessageBatch | None, list[str]]:
         """Our batch, and the ids of those that run and could be ours."""
@@ -327,7 +327,9 @@ def _undecided(tag: str, why: str) -> ProviderError:
 def _intent(batch: Batch) -> Batch:
     """The batch as it is to be on disk before the call; an earlier doubt is settled."""
     now = time.time()
-    return batch.but(creating=True, status=BatchStatus.PLANNED, asked_at=now, retry_at=None)
+    return batch.replace(
+        stage=Stage.CREATING, status=BatchStatus.PLANNED, asked_at=now, retry_at=None
+    )
 
 
 def _total(made: MessageBatch) -> int:
@@ -340,7 +342,7 @@ def _total(made: MessageBatch) -> int:
 def _heard(batch: Batch, made: MessageBatch) -> Batch:
     """Our batch with what the provider's object says; results are its output file."""
     counts = made.request_counts
-    return batch.but(
+    return batch.replace(
         id=made.id,
         status=_status(made),
         output_file_id=made.results_url,

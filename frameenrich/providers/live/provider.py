@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import request_ids
-from frameenrich.model import Batch, BatchStatus, Limits, Pace
+from frameenrich.model import Batch, BatchStatus, Limits, Pace, Stage
 from frameenrich.providers.dialects import AZURE, OPENAI, Dialect, check_client, client_of
 from frameenrich.providers.protocol import Shard, ShardWriter
 from frameenrich.text import scrub
@@ -113,7 +113,7 @@ class LiveProvider:
         from frameenrich.providers.live.client import LiveClient  # noqa: PLC0415 - aiohttp
 
         done = desk.answered()
-        batch = desk.record(batch.but(status=BatchStatus.IN_PROGRESS, total=shard.requests))
+        batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:
             talk = LiveClient(
                 lambda: self._route(shard),
@@ -126,12 +126,12 @@ class LiveProvider:
             )
             talk.run()
         return desk.record(
-            batch.but(
+            batch.replace(
                 id=f"live-{shard.tag}",
                 status=BatchStatus.COMPLETED,
                 completed=shard.requests - talk.failed,
                 failed=talk.failed,
-                fetched=True,
+                stage=Stage.FETCHED,
             )
         )
 
@@ -182,7 +182,7 @@ class LiveProvider:
 
     def cancel(self, batch: Batch) -> Batch:
         """What was not answered will not be."""
-        return batch.but(status=BatchStatus.CANCELLED, fetched=True)
+        return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
 
     def delete_files(self, batch: Batch) -> None:
         """Nothing is kept anywhere else."""

@@ -18,7 +18,7 @@ import orjson
 
 from frameenrich.errors import ParameterError, ProviderError
 from frameenrich.jsonl import request_ids
-from frameenrich.model import Batch, BatchStatus, Json, Limits
+from frameenrich.model import Batch, BatchStatus, Json, Limits, Stage
 from frameenrich.providers.local.embeddings import EMBEDDED_EMBEDDER, Embedder
 from frameenrich.providers.protocol import Shard, ShardWriter
 
@@ -171,18 +171,18 @@ class LocalProvider:
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Answer what has no answer yet; interrupted, the next call goes on from there."""
         done = desk.answered()
-        batch = desk.record(batch.but(status=BatchStatus.IN_PROGRESS, total=shard.requests))
+        batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:
             waiting = (pair for pair in request_ids(lines) if pair[0] not in done)
             with contextlib.closing(self._engine_for(shard.model).answers(waiting)) as answers:
                 for made in answers:
                     desk.append(*made)
         return desk.record(
-            batch.but(
+            batch.replace(
                 id=f"local-{shard.tag}",
                 status=BatchStatus.COMPLETED,
                 completed=shard.requests,
-                fetched=True,
+                stage=Stage.FETCHED,
             )
         )
 
@@ -199,7 +199,7 @@ class LocalProvider:
 
     def cancel(self, batch: Batch) -> Batch:
         """What was not answered will not be."""
-        return batch.but(status=BatchStatus.CANCELLED, fetched=True)
+        return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
 
     def delete_files(self, batch: Batch) -> None:
         """Nothing is kept anywhere else."""

@@ -297,7 +297,7 @@ def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch
     listed = getattr(made.errors, "data", None) or ()
     reason = getattr(made, "error", None)  # Together's, a sentence
     ends = (made.completed_at, made.failed_at, made.expired_at, made.cancelled_at)
-    return batch.but(
+    return batch.replace(
         id=word(made.id),
         status=_word(made.status) if made.status else batch.status,
         input_file_id=word(made.input_file_id) or batch.input_file_id,
