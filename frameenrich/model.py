@@ -456,7 +456,8 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     ``values`` holds one value per output column, in their order; ``raw`` is the answer's text.
     ``status_code`` is the HTTP status of a ``failed`` request, where there was one; ``confidence``
-    is how sure the model was of a label (`frameenrich.answers.confidence`).
+    is how sure the model was of a label (`frameenrich.answers.confidence`), ``reasoning`` what it
+    thought before it answered.
     """
 
     custom_id: str
@@ -468,6 +469,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     repaired: bool = False
     status_code: int | None = None
     confidence: float | None = None
+    reasoning: str | None = None
 
     @property
     def repairable(self) -> bool:

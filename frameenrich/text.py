@@ -86,6 +86,23 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    r"""Write control characters as their escapes, for reasons in which servers and models speak.
+
+    Examples
+    --------
+    >>> escaped("red\x1b[31m")
+    'red\\x1b[31m'
+    """
+    if not _CONTROL.search(text):
+        return text
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 

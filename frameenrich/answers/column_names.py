@@ -24,7 +24,7 @@ def asks_confidence(spec: JobSpec) -> bool:
 
 _USAGE_COLUMNS = (
     "model", "attempt", "prompt_tokens", "completion_tokens", "cost_usd", "finish_reason",
-    "custom_id", "repaired", "raw",
+    "custom_id", "repaired", "reasoning", "raw",
 )  # fmt: skip
 
 

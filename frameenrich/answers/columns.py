@@ -27,7 +27,7 @@ _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean
 def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
     """What a tally has to keep for these columns."""
     sure = ["confidence"] if asks_confidence(spec) else []
-    return [*USAGE, "repaired", "raw", *sure] if usage else sure
+    return [*USAGE, "repaired", "reasoning", "raw", *sure] if usage else sure
 
 
 def result_columns(
@@ -216,7 +216,9 @@ def _usage_columns(
     none = slots < 0
     attempts = pa.array(tally.attempts[slots].astype(np.int64), mask=none)
     ids = custom_ids.take(pa.array(slots, mask=none))
-    told = {detail: tally.details(detail, slots) for detail in (*USAGE, "repaired", "raw")}
+    told = {
+        detail: tally.details(detail, slots) for detail in (*USAGE, "repaired", "reasoning", "raw")
+    }
     return {
         f"{name}_model": _series(told["model"], "string"),
         f"{name}_attempt": _series(attempts, "Int64"),
@@ -225,6 +227,7 @@ def _usage_columns(
         f"{name}_finish_reason": _series(told["finish_reason"], "string"),
         f"{name}_custom_id": _series(ids, "string"),
         f"{name}_repaired": _series(told["repaired"], "boolean"),
+        f"{name}_reasoning": _series(told["reasoning"], "string"),
         f"{name}_raw": _series(told["raw"], "string"),
     }
 

@@ -7,6 +7,7 @@ give, and None means no more than "look closely" (SPEED.md, "Content validators"
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -36,7 +37,7 @@ def fast_parser(output: Output) -> QuickReader | None:
     (('red', 7), None)
     """
     if output.spec.kind == "text":
-        return lambda text: (text,) if text and not text.isspace() else None
+        return _text_reader
     if output.spec.kind == "labels":
         return _label_reader(output.fields[0])
     if output.spec.kind != "schema":
@@ -51,13 +52,22 @@ def fast_parser(output: Output) -> QuickReader | None:
     return None if names is None else _model_reader(output, names)
 
 
+def _text_reader(text: str) -> Row | None:
+    """Take any text in which no thinking can stand."""
+    return (text,) if text and not text.isspace() and "<" not in text else None
+
+
+_KEY_END = '":'
+"""Ends a key. Decoders keep the last of two values of one key; counting keys finds such answers."""
+
+
 def _label_reader(field: Field) -> QuickReader:
     decode = msgspec.json.Decoder(_struct([(LABEL, str)])).decode
     known = {label: (label,) for label in field.categories}
 
     def read(text: str) -> Row | None:
         try:
-            return known.get(decode(text).field_0)
+            return known.get(decode(text).field_0) if text.count(_KEY_END) == 1 else None
         except _BAD:
             return None
 
@@ -66,10 +76,11 @@ def _label_reader(field: Field) -> QuickReader:
 
 def _struct_reader(members: Sequence[tuple[Any, ...]]) -> QuickReader:
     decode, values = msgspec.json.Decoder(_struct(members)).decode, msgspec.structs.astuple
+    keys = len(members)
 
     def read(text: str) -> Row | None:
         try:
-            return values(decode(text))
+            return values(decode(text)) if text.count(_KEY_END) == keys else None
         except _BAD:
             return None
 
@@ -91,6 +102,8 @@ def _model_reader(output: Output, names: Sequence[str]) -> QuickReader:
     single, classes = len(names) == 1, [_CLASSES[field.kind] for field in output.fields]
 
     def read(text: str) -> Row | None:
+        if text.count(_KEY_END) != len(names):
+            return None
         try:
             row: Row = (get(validate(text)),) if single else get(validate(text))
         except Exception:  # noqa: BLE001 - a user's validator may raise anything
@@ -105,10 +118,19 @@ def _stays_as_it_is(value: Any, wanted: Any) -> bool:
     if value is None:
         return True
     if value.__class__ is list and wanted is list:
-        return all(item.__class__ in _EXACT for item in value)
+        return all(
+            item.__class__ in _EXACT and (item.__class__ is not float or isfinite(item))
+            for item in value
+        )
+    if wanted is float:
+        return value.__class__ is float and isfinite(value)
     if wanted is int:
         return value.__class__ is int and _LEAST <= value <= _MOST
     return bool(value.__class__ is wanted)
+
+
+def _is_exact(item: Any) -> bool:
+    return item.__class__ in _EXACT and (item.__class__ is not float or isfinite(item))
 
 
 # --- which answers are simple enough --------------------------------------------------------------

@@ -15,9 +15,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from frameenrich.answers.body import (
+    Answer,
+    answer_in,
+    as_text,
+    body_error,
+    end_status,
+    error_as_json,
+    error_text,
+    has_answer,
+    is_filtered,
+)
 from frameenrich.answers.confidence import label_confidence
 from frameenrich.answers.output import MalformedError, Output
+from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
 from frameenrich.model import Json, OutputKind, OutputSpec, Response, Result, RowStatus, Usage
+from frameenrich.text import escaped, shortened
 
 _OK_CODES = range(200, 300)
 
@@ -54,11 +67,28 @@ def read_result(line: bytes, output: Output) -> Result | None:
 
 def read_answer(custom_id: str, text: str, output: Output, usage: Usage) -> Result:
     """Judge the text of an answer that came whole and is not blank."""
+    return _printable(_read(custom_id, Answer(text), output, usage))
+
+
+def _read(custom_id: str, answer: Answer, output: Output, usage: Usage) -> Result:
+    raw = answer.text or ""
+    try:
+        text, thinking = split_thinking(raw, anywhere=output.spec.kind != "text")
+    except UnclosedThinkingError:
+        reason = "cut while the model was still thinking; regenerate asks with twice the limit"
+        return Result(custom_id, RowStatus.TRUNCATED, None, reason, raw, usage)
+    reasoning = thinking if thinking is not None else answer.reasoning
+    if not text.strip():
+        reason = "the model thought and then said nothing"
+        return Result(custom_id, RowStatus.EMPTY, None, reason, raw, usage, reasoning=reasoning)
     try:
         values, repaired = output.read(text)
     except MalformedError as error:
-        return Result(custom_id, RowStatus.MALFORMED, None, str(error), text, usage)
-    return Result(custom_id, RowStatus.OK, values, None, text, usage, repaired)
+        return Result(
+            custom_id, RowStatus.MALFORMED, None, str(error), raw, usage, reasoning=reasoning
+        )
+    repaired = repaired or answer.elsewhere
+    return Result(custom_id, RowStatus.OK, values, None, raw, usage, repaired, reasoning=reasoning)
 
 
 def read_response(line: bytes) -> Response | None:
@@ -73,7 +103,7 @@ def read_response(line: bytes) -> Response | None:
         opened = _open_leniently(line)
     if opened is None or not opened.custom_id:
         return None
-    error = _error_text(_loads(opened.error))
+    error = error_text(_loads(opened.error))
     if opened.response is None:
         return Response(opened.custom_id, None, None, error)
     body = _loads(opened.response.body)
@@ -138,32 +168,29 @@ def _unwrap(body: Json) -> Json:
         return body
 
 
-def _error_text(error: Json) -> str | None:
-    if error in (None, "", {}):
-        return None
-    if not isinstance(error, dict):
-        return str(error)
-    if isinstance(error.get("error"), dict):  # an error's whole body, as `vllm run-batch` has it
-        return _error_text(error["error"])
-    code, message = error.get("code") or error.get("type"), error.get("message")
-    if code and message:
-        return f"{code}: {message}"
-    return str(code or message or _as_text(error))
-
-
 def result_of(response: Response, output: Output) -> Result:
     """Give a response its row status, and values or the reason why not."""
+    return _printable(_judged(response, output))
+
+
+def _printable(result: Result) -> Result:
+    if result.error is None or (reason := escaped(result.error)) == result.error:
+        return result
+    return msgspec.structs.replace(result, error=reason)
+
+
+def _judged(response: Response, output: Output) -> Result:
     failure = _failure(response)
     if failure is not None:
         return failure
     if output.spec.kind in READERS:
         return _judge_data(response, output)
-    answer = _answer(response.body)
+    answer = answer_in(response.body)
     usage = _usage(response.body, answer.finish_reason)
     done = _refused_or_empty(response, answer, usage)
     if done is not None:
         return done
-    result = read_answer(response.custom_id, answer.text or "", output, usage)
+    result = _read(response.custom_id, answer, output, usage)
     if output.spec.kind != "labels" or result.status is not RowStatus.OK:
         return result
     sure = label_confidence(response.body, result.raw or "")
@@ -185,35 +212,31 @@ def _judge_data(response: Response, output: Output) -> Result:
 
 
 def _failure(response: Response) -> Result | None:
+    """Judge a request that failed; None where its body holds an answer."""
     error, code, body = response.error, response.status_code, response.body
-    if error is None and code in _OK_CODES and isinstance(body, dict) and not body.get("error"):
-        return None
-    if error is None and code is None and isinstance(body, dict) and _has_answer(body):
-        return None  # the code is absent; the answer is there
+    if error is None and isinstance(body, dict):
+        # The code may be absent where the answer is there; an error of nulls is none.
+        arrived = code in _OK_CODES or (code is None and has_answer(body))
+        if arrived and error_text(body.get("error")) is None and not _only_an_error(body):
+            return None
     status = RowStatus.FAILED
     if error is not None and error.startswith("batch_expired"):
         status = RowStatus.EXPIRED
     elif error is not None and error.startswith("batch_cancelled"):
         status = RowStatus.CANCELLED
-    raw = None if body in (None, {}) else _as_text(body)
+    elif is_filtered(body):
+        status = RowStatus.REFUSED
+    raw = None if body in (None, {}) else error_as_json(body)
     reason = error or _why_failed(code, body)
     return Result(response.custom_id, status, None, reason, raw, status_code=code)
 
 
-def _as_text(value: Json) -> str:
-    try:
-        return _dumps(value)
-    except RecursionError:
-        return "(nested too deeply to show)"
-
-
-def _has_answer(body: dict[str, Json]) -> bool:
-    return any(name in body for name in ("choices", "output", "data", "results"))
+def _only_an_error(body: Mapping[str, Json]) -> bool:
+    return not has_answer(body) and body_error(body) is not None
 
 
 def _why_failed(code: int | None, body: Json) -> str:
-    inner = body.get("error") if isinstance(body, dict) else None
-    said = _error_text(inner) or (body if isinstance(body, str) and body else None)
+    said = body_error(body)
     if code is None:
         return said or "the provider sent no response for this request"
     if code in _OK_CODES:
@@ -221,70 +244,26 @@ def _why_failed(code: int | None, body: Json) -> str:
     return f"HTTP {code}: {said}" if said else f"HTTP {code} without a reason"
 
 
-class _Answer(msgspec.Struct):
-    text: str | None = None
-    refusal: str | None = None
-    finish_reason: str | None = None
-
-
-def _answer(body: dict[str, Json]) -> _Answer:
-    if isinstance(body.get("output"), list):
-        return _responses_answer(body)
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
-        return _Answer()
-    message = choice.get("message")
-    finish = choice.get("finish_reason")
-    if not isinstance(message, dict):  # /v1/completions
-        return _Answer(_text(choice.get("text")), None, _text(finish))
-    return _Answer(_text(message.get("content")), _text(message.get("refusal")), _text(finish))
-
-
-def _responses_answer(body: dict[str, Json]) -> _Answer:
-    texts, refusals = [], []
-    for item in body["output"]:
-        for part in _list(item.get("content")) if isinstance(item, dict) else ():
-            if isinstance(part, dict) and part.get("type") == "output_text":
-                texts.append(_text(part.get("text")) or "")
-            elif isinstance(part, dict) and part.get("type") == "refusal":
-                refusals.append(_text(part.get("refusal")) or "refused")
-    details = body.get("incomplete_details")
-    reason = details.get("reason") if isinstance(details, dict) else None
-    finish = "length" if reason == "max_output_tokens" else reason or body.get("status")
-    return _Answer("".join(texts) or None, "".join(refusals) or None, _text(finish))
-
-
-def _list(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: Json) -> str | None:
-    """Text as it is, content parts joined, nothing else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        parts = [part.get("text") for part in value if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str))
-    return None
-
-
-def _refused_or_empty(response: Response, answer: _Answer, usage: Usage) -> Result | None:
-    """Refused, truncated or empty (BATCH_API.md, "Answers that are not answers")."""
+def _refused_or_empty(response: Response, answer: Answer, usage: Usage) -> Result | None:
+    """Judge an answer by how it ended (BATCH_API.md, "Answers that are not answers")."""
 
     def flagged(status: RowStatus, reason: str) -> Result:
-        return Result(response.custom_id, status, None, reason, answer.text, usage)
+        return Result(
+            response.custom_id, status, None, reason, answer.text, usage, reasoning=answer.reasoning
+        )
 
+    if answer.error is not None:
+        return flagged(RowStatus.FAILED, answer.error)
     if answer.refusal:
         return flagged(RowStatus.REFUSED, answer.refusal)
-    if answer.finish_reason == "content_filter":
-        return flagged(RowStatus.REFUSED, "stopped by the provider's content filter")
-    if answer.finish_reason == "length":
-        return flagged(
-            RowStatus.TRUNCATED, "cut at the token limit; regenerate asks with twice the limit"
-        )
+    ended = end_status(answer.finish_reason)
+    if ended is not None:
+        return flagged(*ended)
     if not (answer.text or "").strip():
         return flagged(RowStatus.EMPTY, "the answer holds no text")
+    if answer.others:
+        first, other = (shortened(text or "") for text in (answer.text, answer.others[0]))
+        return flagged(RowStatus.MALFORMED, f"two answers that differ: {first!r} and {other!r}")
     return None
 
 
@@ -292,7 +271,7 @@ def _usage(body: dict[str, Json], finish_reason: str | None) -> Usage:
     tokens: Any = body.get("usage")
     tokens = tokens if isinstance(tokens, dict) else {}
     return Usage(
-        _text(body.get("model")),
+        as_text(body.get("model")),
         _as_int(tokens.get("prompt_tokens", tokens.get("input_tokens"))),
         _as_int(tokens.get("completion_tokens", tokens.get("output_tokens"))),
         finish_reason,

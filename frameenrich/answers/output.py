@@ -10,17 +10,20 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_json, only_one
 from frameenrich.answers.schema import (
-    loads_repaired,
     normalize_label,
     python_type,
     resolved,
+    with_decoded_fields,
     with_exact_choices,
     without_null,
 )
@@ -141,48 +144,42 @@ class Output:
                     f"the parser gave {min(taken)!r}, which tells of the row itself"
                 )
             return (value,), False
-        return self._read_label(text) if self._labels else self._read_object(text)
-
-    def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:
         try:
-            return self._validated(text), False
-        except MalformedError as error:
-            self._refuse_cut_off(text)
-            value, repaired = loads_repaired(text)
-            if value is None:
-                raise
-            if not isinstance(value, dict):
-                raise MalformedError("$: the answer is not a JSON object") from error
-        return self._validated(self._with_exact_choices(value)), repaired
-
-    def _refuse_cut_off(self, text: str) -> None:
-        """Refuse an answer that ends before required properties are even named.
-
-        No repair can know them, and trying takes twice as long; the reason is the same.
-        """
-        from pydantic_core import from_json  # noqa: PLC0415 - comes with pydantic
-
-        try:
-            begun = from_json(text, allow_partial="trailing-strings")
-        except ValueError:
-            return
-        if begun and isinstance(begun, dict):
-            missing = [name for name in self._required if name not in begun]
-            if missing and not any(name in text for name in missing):
-                self._validated(self._with_exact_choices(begun))
-
-    @cached_property
-    def _required(self) -> Sequence[str]:
-        return list((self.spec.schema or {}).get("required", ()))
-
-    def _with_exact_choices(self, value: Json) -> str:
-        schema = self.spec.schema or {}
-        try:
-            return json.dumps(with_exact_choices(value, schema, schema))
+            return self._read_label(text) if self._labels else self._read_object(text)
         except RecursionError:
             raise MalformedError("$: the answer is nested too deeply") from None
 
+    def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:
+        try:
+            found = find_json(text)
+            if isinstance(found.value, str):  # an answer that was encoded twice
+                found = Found(find_json(found.value).value, mended=True)
+        except NotJsonError as error:
+            raise MalformedError(f"$: {error}") from None
+        value, mended = found.value, found.mended
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value, mended = self._one_of(value), True
+        if not isinstance(value, dict):
+            raise MalformedError("$: the answer is not a JSON object")
+        if not mended:
+            try:
+                return self._validated(text), False
+            except MalformedError:
+                pass  # a choice in another case, or a field encoded twice, is mended below
+        schema = self.spec.schema or {}
+        unpacked = with_decoded_fields(value, schema, schema)
+        exact = with_exact_choices(unpacked, schema, schema)
+        return self._validated(json.dumps(exact)), mended or unpacked != value
+
+    @staticmethod
+    def _one_of(values: list[Json]) -> Json:
+        try:
+            return only_one(values)
+        except NotJsonError as error:
+            raise MalformedError(f"$: {error}") from None
+
     def _validated(self, text: str) -> tuple[Any, ...]:
+        """Validate an answer's JSON and return one cell a field."""
         from pydantic import ValidationError  # noqa: PLC0415 - heavy, and not needed at import
 
         validate = self.adapter.validate_json
@@ -195,13 +192,22 @@ class Output:
         values = self._dumped(answer)
         self._check_constraints(answer)
         self._refuse_lost(answer, values)
+        self._refuse_endless(text, answer)
         return tuple(_to_cell(values.get(field.name), field) for field in self.fields)
 
-    def _dumped(self, answer: Any, **how: bool) -> dict[str, Any]:
+    def _refuse_endless(self, text: str, answer: Any) -> None:
+        """Refuse NaN and infinity, which pydantic makes of the texts "nan" and "Infinity" too."""
+        if not _MAYBE_ENDLESS.search(text):
+            return
+        for where, number in _floats([], self._dumped(answer, mode="python")):
+            if not math.isfinite(number):
+                raise MalformedError(f"{json_path(where)}: {number} is not a number that JSON has")
+
+    def _dumped(self, answer: Any, mode: str = "json", **how: bool) -> dict[str, Any]:
         """The answer as JSON has it; what a user's validator made of a field is no matter."""
         dump = self.adapter.dump_python
         try:
-            dumped = dump(answer, mode="json", by_alias=True, warnings=False, **how)
+            dumped = dump(answer, mode=mode, by_alias=True, warnings=False, **how)
         except Exception as error:  # noqa: BLE001 - a user's serializer may raise anything
             raise MalformedError(f"$: the serializer failed: {_described(error)}") from None
         if not isinstance(dumped, dict):
@@ -254,20 +260,126 @@ class Output:
         return {normalize_label(label): label for label in self.fields[0].categories}
 
     def _read_label(self, text: str) -> tuple[tuple[str], bool]:
-        value, repaired = loads_repaired(text)
-        answer = value.get(LABEL) if isinstance(value, dict) else text
-        if isinstance(answer, int) and not isinstance(answer, bool):
-            answer = str(answer)
-        known = self._known_labels
-        label = known.get(normalize_label(answer)) if isinstance(answer, str) else None
-        if label is None and answer is text:  # the label alone, as a sentence or a quotation
-            label = known.get(normalize_label(text.strip().strip("\"'.")))
-        if label is None:
-            shown = answer if isinstance(answer, str) else json.dumps(answer)
+        alone = self._label_alone(text)
+        if alone is not None:
+            return (alone,), False
+        try:
+            found = find_json(text)
+            if isinstance(found.value, str) and found.value.lstrip()[:1] in {"{", "["}:
+                found = Found(find_json(found.value).value, mended=True)
+        except NotJsonError as error:
+            if "{" in text or isinstance(error, CutOffError):
+                raise MalformedError(f"$: {error}; the labels are {self._label_names}") from None
+            raise MalformedError(self._not_a_label(text.strip())) from None
+        value, mended = found.value, found.mended
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value, mended = self._one_of(value), True
+        if not isinstance(value, dict):
+            shown = value if isinstance(value, str) else json.dumps(value)
+            raise MalformedError(self._not_a_label(shown))
+        if LABEL not in value:
+            keys = ", ".join(map(repr, list(value)[:3])) or "no key"
             raise MalformedError(
-                f"$.{LABEL}: {shortened(shown)!r} is not one of the {len(known)} labels"
+                f"$: the answer has {keys}, not {LABEL!r}; the labels are {self._label_names}"
             )
-        return (label,), repaired and isinstance(value, dict)
+        given = value[LABEL]
+        if isinstance(given, int) and not isinstance(given, bool):
+            given = str(given)
+        label = self._label_alone(given) if isinstance(given, str) else None
+        if label is None:
+            shown = given if isinstance(given, str) else json.dumps(given)
+            raise MalformedError(self._not_a_label(shown))
+        self._refuse_other_labels(text, label)
+        return (label,), mended
+
+    def _label_alone(self, text: str) -> str | None:
+        """The label that a text is, apart from case, spacing and what is written around it."""
+        known = self._known_labels
+        for form in _plain_forms(text):
+            label = known.get(normalize_label(form))
+            if label is not None:
+                return label
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) > 1:  # the same label again on each line is one answer
+            each = {self._label_alone(line) for line in lines}
+            return each.pop() if len(each) == 1 else None
+        return None
+
+    def _refuse_other_labels(self, text: str, label: str) -> None:
+        """Refuse an answer that names another label beside its object."""
+        around = normalize_label(_OBJECT.sub(" ", text))
+        if not around:
+            return
+        for other in self.fields[0].categories:
+            # A label may be a word of prose ("other"); only as a whole word it is named.
+            pattern = rf"(?<!\w){re.escape(normalize_label(other))}(?!\w)"
+            if other != label and re.search(pattern, around):
+                raise MalformedError(f"$: two answers that differ: {label!r} and {other!r}")
+
+    def _not_a_label(self, shown: str) -> str:
+        count = len(self.fields[0].categories)
+        names = self._label_names
+        return f"$.{LABEL}: {shortened(shown)!r} is not one of the {count} labels: {names}"
+
+    @cached_property
+    def _label_names(self) -> str:
+        """The labels, for reasons: they go to the model as feedback."""
+        labels = self.fields[0].categories
+        more = ", ..." if len(labels) > _MOST_NAMED else ""
+        return ", ".join(map(repr, labels[:_MOST_NAMED])) + more
+
+
+_MAYBE_ENDLESS = re.compile(r"nan|inf|\d{300}", re.IGNORECASE)
+_MOST_NAMED = 12
+_OBJECT = re.compile(r"\{[^{}]*\}")
+_PAIRS = (
+    ("**", "**"),
+    ("__", "__"),
+    ("`", "`"),
+    ('"', '"'),
+    ("'", "'"),
+    ("*", "*"),
+    ("\u201c", "\u201d"),
+)
+_PREFIX = re.compile(
+    r"^[*_]{0,2}(?:label|answer|category|class)[*_]{0,2}\s*:[*_]{0,2}\s*", re.IGNORECASE
+)
+_FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
+
+
+def _plain_forms(text: str) -> Iterator[str]:
+    """A label's text as it is, then without what models write around it, a layer at a time.
+
+    Only whole pairs of marks are taken off: one that is not closed was cut.
+    """
+    form = text.strip()
+    while form:
+        yield form
+        fence = _FENCE.match(form)
+        inner = fence[1].strip() if fence else form
+        for opening, closing in _PAIRS:
+            longer = len(form) > len(opening) + len(closing)
+            if inner == form and longer and form.startswith(opening) and form.endswith(closing):
+                inner = form[len(opening) : -len(closing)].strip()
+        if inner == form:
+            inner = form.removesuffix(".").strip()
+        if inner == form:
+            inner = _PREFIX.sub("", form, count=1).strip()
+        if inner == form:
+            return
+        form = inner
+
+
+def _floats(where: list[str | int], value: Any) -> Iterator[tuple[list[str | int], float]]:
+    """Every float in a value, with its path."""
+    if isinstance(value, float):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _floats([*where, str(name)], item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for i, item in enumerate(value):
+            yield from _floats([*where, i], item)
 
 
 def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:

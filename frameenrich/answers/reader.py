@@ -44,12 +44,15 @@ Chunk = bytes | memoryview
 class _Message(msgspec.Struct, gc=False):
     content: Any = None
     refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     message: _Message | None = None
     finish_reason: Any = None
     logprobs: Any = None
+    error: Any = None
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -234,7 +237,7 @@ def _ordinary_text(line: Any) -> str | None:
         return None
     choice = body.choices[0]
     message = choice.message
-    if message is None or message.refusal or choice.finish_reason != "stop":
+    if message is None or message.refusal or choice.finish_reason != "stop" or choice.error:
         return None
     text, own = message.content, line.custom_id
     plain = text.__class__ is str and own and own.__class__ is str and choice.logprobs is None
@@ -245,6 +248,9 @@ def _has_usage(line: Any) -> bool:
     """Whether an ordinary answer's line says, as a rule does, what it took and of whom."""
     body = line.response.body
     tokens = body.usage
+    message = body.choices[0].message
+    if message.reasoning_content or message.reasoning:
+        return False  # it goes into a column of its own
     return (
         tokens is not None
         and body.model.__class__ is str

@@ -7,7 +7,6 @@ are there, the best of each slot is kept, in the order of slots: a record.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +48,7 @@ DETAILS: dict[str, Any] = {
     "prompt_tokens": pa.int64(),
     "completion_tokens": pa.int64(),
     "finish_reason": pa.large_string(),
+    "reasoning": pa.large_string(),
     "answer_id": pa.large_string(),
     "raw": pa.large_string(),
 }
@@ -174,6 +174,7 @@ class ResultTable:
             bool(told.get("repaired")),
             told.get("status_code"),
             told.get("confidence"),
+            told.get("reasoning"),
         )
 
     def hand_over(self, index: int, slots: Positions) -> Any:
@@ -217,10 +218,6 @@ def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
 
 
 OK_CODE = CODES[RowStatus.OK]
-
-
-# Terminal escapes and the characters that turn text around; newlines and tabs are fine.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 USAGE = ("model", "prompt_tokens", "completion_tokens", "finish_reason")
@@ -277,15 +274,8 @@ def _of_result(name: str, result: Result) -> Any:
     if name == "bad_raw":
         return None if result.status is RowStatus.OK else result.raw
     if name == "error":
-        return None if result.error is None else _printable(result.error)
+        return result.error
     return getattr(result.usage if name in USAGE else result, name)
-
-
-def _printable(reason: str) -> str:
-    """A reason that can be printed: models and servers speak in it."""
-    if not _CONTROL.search(reason):
-        return reason
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], reason)
 
 
 Positions = npt.NDArray[np.int64]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from frameenrich.answers.json_text import loads_exactly
 from frameenrich.model import Json
 
 
@@ -102,45 +101,6 @@ def _refers_back(value: Json, node: Mapping[str, Json], root: Mapping[str, Json]
     return False
 
 
-def loads_repaired(text: str) -> tuple[Json | None, bool]:
-    r"""JSON, also inside Markdown fences, after chatter or with small faults.
-
-    Returns
-    -------
-    (Json or None, bool)
-        The value, None where there is none; and whether the text is no JSON as it stands.
-
-    Examples
-    --------
-    >>> loads_repaired('Sure! Here is:\n```json\n{"a": 1,}\n```')
-    ({'a': 1}, True)
-    >>> loads_repaired("no JSON at all")
-    (None, True)
-    """
-    try:
-        return json.loads(text), False
-    except (ValueError, RecursionError):
-        pass
-    start = text.find("{")
-    if start < 0:
-        return None, True
-    end = text.rfind("}") + 1
-    try:
-        value = _repaired(text[start : end if end > start else len(text)], whole=text)
-    except (ValueError, RecursionError):
-        return None, True
-    return value if isinstance(value, dict) and value else None, True
-
-
-def _repaired(candidate: str, whole: str) -> Json:
-    from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
-
-    if candidate != whole:  # else it is known to be no JSON
-        with contextlib.suppress(ValueError):
-            return json.loads(candidate)
-    return repair_json(candidate, return_objects=True, skip_json_loads=True)
-
-
 def normalize_label(text: str) -> str:
     """What counts of a label: neither case nor spacing."""
     return " ".join(text.casefold().split())
@@ -161,6 +121,33 @@ def with_exact_choices(value: Json, wanted: Json, root: Mapping[str, Json]) -> J
     if isinstance(value, dict):
         inner = node.get("properties", {})
         return {name: with_exact_choices(v, inner.get(name), root) for name, v in value.items()}
+    return value
+
+
+def with_decoded_fields(value: Json, wanted: Json, root: Mapping[str, Json]) -> Json:
+    """Return an answer in which lists and objects that came as JSON text are what they hold.
+
+    Only where the schema wants a list or an object, so that no text is ever taken apart.
+
+    Examples
+    --------
+    >>> schema = {"properties": {"tags": {"type": "array"}, "note": {"type": "string"}}}
+    >>> with_decoded_fields({"tags": '["a"]', "note": '["b"]'}, schema, schema)
+    {'tags': ['a'], 'note': '["b"]'}
+    """
+    node = without_null(wanted, root)
+    kind = {"array": list, "object": dict}.get(str(node.get("type")))
+    if isinstance(value, str) and kind is not None:
+        try:
+            decoded = loads_exactly(value)
+        except (ValueError, RecursionError):
+            return value
+        return with_decoded_fields(decoded, node, root) if isinstance(decoded, kind) else value
+    if isinstance(value, list):
+        return [with_decoded_fields(item, node.get("items"), root) for item in value]
+    if isinstance(value, dict):
+        inner = node.get("properties", {})
+        return {name: with_decoded_fields(v, inner.get(name), root) for name, v in value.items()}
     return value
 
 

@@ -23,6 +23,7 @@ from frameenrich.answers.output import Output
 from frameenrich.model import Response
 from frameenrich.prepare.output_options import output_from_options
 
+NO_LABEL = " is not one of the 2 labels: 'Kitchen', 'Garden & Patio'"
 PAGE = Path(__file__).parent / "ANSWER_SHAPES.md"
 
 
@@ -166,7 +167,7 @@ SHAPES = [
         "labels",
         chat('{"label": "Kitchenware"}'),
         "malformed",
-        "$.label: 'Kitchenware' is not one of the 2 labels",
+        f"$.label: 'Kitchenware'{NO_LABEL}",
     ),
     bad(
         "two labels in a sentence",
@@ -174,7 +175,7 @@ SHAPES = [
         "labels",
         chat("Kitchen or Garden & Patio"),
         "malformed",
-        "$.label: 'Kitchen or Garden & Patio' is not one of the 2 labels",
+        f"$.label: 'Kitchen or Garden & Patio'{NO_LABEL}",
     ),
     bad(
         "label with other punctuation",
@@ -182,7 +183,7 @@ SHAPES = [
         "labels",
         chat('{"label": "Garden and Patio"}'),
         "malformed",
-        "$.label: 'Garden and Patio' is not one of the 2 labels",
+        f"$.label: 'Garden and Patio'{NO_LABEL}",
     ),
     # objects
     ok("object as asked", "chat", "model", chat(GOOD), *MUG),
@@ -204,7 +205,6 @@ SHAPES = [
         "model",
         chat(f"<think>red?</think>{GOOD}"),
         *MUG,
-        repaired=True,
     ),
     ok(
         "choice in other case",
@@ -281,8 +281,16 @@ SHAPES = [
         "malformed",
         "$.sold: the integer does not fit in 64 bits",
     ),
-    bad("no JSON", "chat", "model", chat("I cannot tell."), "malformed", "$: Invalid JSON…"),
-    bad("a list", "chat", "model", chat(f"[{GOOD}]"), "malformed", "$…"),
+    bad(
+        "no JSON",
+        "chat",
+        "model",
+        chat("I cannot tell."),
+        "malformed",
+        "$: Not JSON: 'I cannot tell.' has no object in it",
+    ),
+    ok("a list of the one object", "chat", "model", chat(f"[{GOOD}]"), *MUG, repaired=True),
+    bad("a list", "chat", "model", chat("[1]"), "malformed", "$: the answer is not a JSON object"),
     bad(
         "a bare number",
         "chat",

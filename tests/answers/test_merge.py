@@ -292,10 +292,10 @@ def test_usage_adds_what_the_provider_said() -> None:
 
     na = pd.NA
     assert columns.astype(object).values.tolist() == [
-        [na, na, 1, na, na, na, "row-1", na, na],
-        [na, "m", 1, 1, 2, "stop", "row-0", False, "raw"],
-        [na] * 9,
-        [na] * 9,
+        [na, na, 1, na, na, na, "row-1", na, na, na],
+        [na, "m", 1, 1, 2, "stop", "row-0", False, na, "raw"],
+        [na] * 10,
+        [na] * 10,
     ]
 
 

@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[bytes, tuple[str, str | None] | None]] = {
     "12 an HTML page": (b"<html><body>502 Bad Gateway</body></html>", None),
     "error is a text": (b'{"custom_id": "a", "error": "quota"}', ("failed", "quota")),
     "error is empty": (line(error={}), ("ok", None)),
-    "error is a list": (line(error=["x"]), ("failed", "['x']")),
+    "error is a list": (line(error=["x"]), ("failed", "x")),
     "error of another form": (line(error={"detail": 1}), ("failed", '{"detail": 1}')),
     "error beside an answer": (line(error={"code": "late"}), ("failed", "late")),
     "half an emoji": (line(chat("a\ud83d")), ("ok", None)),
@@ -261,7 +261,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "chat, another label": (
         chat("Toys"),
         "malformed",
-        "$.label: 'Toys' is not one of the 2 labels",
+        "$.label: 'Toys' is not one of the 2 labels: 'Kitchen', 'Garden'",
     ),
     "responses": (responses(TEXT_PART), "ok", None),
     "responses, in two parts": (

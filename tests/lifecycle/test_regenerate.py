@@ -20,6 +20,7 @@ from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.verbs.job import Job
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"
+LABEL_NAMES = ", ".join(map(repr, DEPARTMENTS))
 ASK = "Which department sells {{ title }}?"
 FAST: dict[str, Any] = {"poll_seconds": 0.01}
 
@@ -60,8 +61,8 @@ def test_malformed_rows_are_shown_their_newest_answer_and_its_fault(
 
     question = {"role": "user", "content": "Which department sells Blue hose?"}
     said = (
-        "That answer could not be used: $.label: {} is not one of the 5 labels. Answer again, in "
-        "the form asked for and nothing else."
+        "That answer could not be used: $.label: {} is not one of the 5 labels: "
+        f"{LABEL_NAMES}. Answer again, in the form asked for and nothing else."
     )
     (first,), (second,) = sent(job, 1).values(), sent(job, 2).values()
     assert first[place] == [
@@ -355,7 +356,7 @@ def test_flagged_tells_the_history_of_each_row(
         "A1": {
             "sku": "A1",
             "status": "malformed",
-            "error": "$.label: 'hm' is not one of the 5 labels",
+            "error": f"$.label: 'hm' is not one of the 5 labels: {LABEL_NAMES}",
             "attempt": 3,
         },
         "A2": {"sku": "A2", "status": "refused", "error": "No.", "attempt": 2},

@@ -57,6 +57,7 @@ _FINISHES = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
+    "tool_use": "tool_calls",
 }
 
 
@@ -307,6 +308,16 @@ def _chat_completion(message: Mapping[str, Json]) -> dict[str, Json]:
         for block in message.get("content") or ()
         if isinstance(block, dict) and block.get("type") == "text"
     ]
+    thoughts = [
+        block["thinking"]
+        for block in message.get("content") or ()
+        if isinstance(block, dict) and block.get("type") == "thinking"
+    ]
+    calls = [
+        {"type": "function", "function": {"name": block["name"], "arguments": block["input"]}}
+        for block in message.get("content") or ()
+        if isinstance(block, dict) and block.get("type") == "tool_use"
+    ]
     reason = message.get("stop_reason")
     choice = {
         "index": 0,
@@ -314,6 +325,8 @@ def _chat_completion(message: Mapping[str, Json]) -> dict[str, Json]:
             "role": "assistant",
             "content": "".join(texts) if texts else None,
             "refusal": _refusal(message) if reason == "refusal" else None,
+            **({"reasoning_content": "".join(thoughts)} if thoughts else {}),
+            **({"tool_calls": calls} if calls else {}),
         },
         "finish_reason": _FINISHES.get(str(reason), reason),
     }

@@ -1,0 +1,280 @@
+"""Find the answer, its end, and errors in a response body, in the shapes that servers send.
+
+Chat completions, Responses and completions bodies, also where the answer is the arguments of a
+tool call or stands in a reasoning model's reasoning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from frameenrich.answers.json_text import NotJsonError, loads_exactly
+from frameenrich.model import Json, RowStatus
+
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a body says: the answer's text, and how it ended.
+
+    ``elsewhere`` is set where the text was not found where answers stand, and ``others`` holds the
+    texts of further answers that came beside it.
+    """
+
+    text: str | None = None
+    refusal: str | None = None
+    finish_reason: str | None = None
+    reasoning: str | None = None
+    error: str | None = None
+    elsewhere: bool = False
+    others: tuple[str, ...] = ()
+
+
+# --- how answers end ------------------------------------------------------------------------------
+
+_WHOLE = frozenset(
+    {"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "function_call", "completed"}
+)
+_CUT = frozenset(
+    {
+        "length", "max_tokens", "model_length", "max_output_tokens", "max_completion_tokens",
+        "model_context_window_exceeded", "context_length_exceeded", "continuation", "incomplete",
+    }
+)  # fmt: skip
+_FILTERED = frozenset(
+    {
+        "content_filter", "content_filtered", "content_policy", "content_policy_violation",
+        "sensitive", "safety", "refusal", "recitation", "language", "blocklist",
+        "prohibited_content", "spii", "model_armor", "escalation", "guardrail_intervened",
+        "moderation", "blocked",
+    }
+)  # fmt: skip
+
+
+def end_status(finish_reason: str | None) -> tuple[RowStatus, str] | None:
+    """Judge the word by which the provider says why the model stopped; None where it is whole.
+
+    Only known words are whole: a server that calls a broken connection ``network_error`` must not
+    have half an answer taken for one.
+
+    Examples
+    --------
+    >>> end_status("stop"), end_status("network_error")[0].value
+    (None, 'failed')
+    """
+    word = (finish_reason or "").casefold()
+    if not word or word in _WHOLE:
+        return None
+    if word in _CUT:
+        return RowStatus.TRUNCATED, "cut at the token limit; regenerate asks with twice the limit"
+    if word in _FILTERED or word.startswith("image_"):
+        return RowStatus.REFUSED, "stopped by the provider's content filter" + (
+            "" if word == "content_filter" else f" ({finish_reason})"
+        )
+    if word.startswith("malformed_") or word.endswith(("_tool_call", "_tool_calls")):
+        return RowStatus.MALFORMED, f"the provider ended the answer with {finish_reason!r}"
+    return (
+        RowStatus.FAILED,
+        f"the provider ended the answer with {finish_reason!r}, so it may not be whole",
+    )
+
+
+# --- where answers stand --------------------------------------------------------------------------
+
+
+def answer_in(body: Mapping[str, Json]) -> Answer:
+    """Find the answer of a body that is no error."""
+    if isinstance(body.get("output"), list):
+        return _responses_answer(body)
+    choices = [c for c in as_list(body.get("choices")) if isinstance(c, dict)]
+    if not choices:
+        return Answer()
+    first, *rest = map(_choice_answer, choices)
+    others = tuple(other.text or "" for other in rest if other.text != first.text)
+    return msgspec.structs.replace(first, others=first.others + others)
+
+
+def _choice_answer(choice: Mapping[str, Json]) -> Answer:
+    error = error_text(choice.get("error"))
+    finish = _word(choice.get("finish_reason"))
+    message = choice.get("message")
+    if not isinstance(message, dict):  # /v1/completions
+        return Answer(as_text(choice.get("text")), None, finish, error=error)
+    text, refusal = as_text(message.get("content")), as_text(message.get("refusal"))
+    reasoning = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
+    said = Answer(text, refusal, finish, reasoning, error)
+    calls = [c.get("function") for c in as_list(message.get("tool_calls")) if isinstance(c, dict)]
+    return _from_elsewhere(said, [*calls, message.get("function_call")])
+
+
+def _responses_answer(body: Mapping[str, Json]) -> Answer:
+    texts, refusals, thoughts, calls = [], [], [], []
+    cut = None
+    for item in as_list(body["output"]):
+        if not isinstance(item, dict):
+            continue
+        if item.get("type") == "function_call":
+            calls.append(item)
+        elif item.get("type") == "message" and item.get("status") == "incomplete":
+            cut = "incomplete"
+        for part in [*as_list(item.get("content")), *as_list(item.get("summary"))]:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind == "output_text":
+                texts.append(as_text(part.get("text")) or "")
+            elif kind == "refusal":
+                refusals.append(as_text(part.get("refusal")) or "refused")
+            elif kind in {"summary_text", "reasoning_text"}:
+                thoughts.append(as_text(part.get("text")) or "")
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    finish = "length" if reason == "max_output_tokens" else reason or cut or body.get("status")
+    said = Answer(
+        "".join(texts) or None, "".join(refusals) or None, _word(finish), "".join(thoughts) or None
+    )
+    return _from_elsewhere(said, calls)
+
+
+def _from_elsewhere(said: Answer, calls: list[Json]) -> Answer:
+    """Take the answer from a tool call, or from the reasoning, where no text was said.
+
+    It is paid for, so it is read; a tool call's arguments are what structured output is made of.
+    """
+    if said.refusal or (said.text or "").strip():
+        return said
+    arguments = [text for call in calls if (text := _arguments(call)) is not None]
+    if arguments:
+        others = tuple(text for text in arguments[1:] if text != arguments[0])
+        return msgspec.structs.replace(said, text=arguments[0], others=others)
+    if said.reasoning and _is_object(said.reasoning):
+        return msgspec.structs.replace(said, text=said.reasoning, reasoning=None, elsewhere=True)
+    return said
+
+
+def _arguments(function: Json) -> str | None:
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(arguments, dict):  # as some servers have it
+        return _dumps(arguments)
+    return arguments if isinstance(arguments, str) and arguments.strip() else None
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(loads_exactly(text), dict)
+    except (NotJsonError, ValueError, RecursionError):
+        return False
+
+
+def _word(value: Json) -> str | None:
+    """A finish reason as text, whatever type it has; None where there is none."""
+    if value is None or isinstance(value, str):
+        return value
+    return error_as_json(value)
+
+
+def as_list(value: Json) -> list[Json]:
+    """Return a list as it is, and anything else as an empty one."""
+    return value if isinstance(value, list) else []
+
+
+_THOUGHTS = frozenset({"thinking", "reasoning", "redacted_thinking"})
+
+
+def as_text(value: Json) -> str | None:
+    """Return text as it is, content parts joined, and None of anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = [
+            part.get("text")
+            for part in value
+            if isinstance(part, dict) and part.get("type") not in _THOUGHTS
+        ]
+        return "".join(part for part in parts if isinstance(part, str))
+    return None
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+_FILTER_CODES = frozenset(
+    {
+        "content_filter",
+        "content_policy_violation",
+        "moderation_blocked",
+        "ResponsibleAIPolicyViolation",
+    }
+)
+
+
+def error_text(error: Json) -> str | None:
+    """Put an error into words; None where it says nothing, as an object of nulls does.
+
+    Examples
+    --------
+    >>> error_text({"code": "too_long", "message": "Too long."}), error_text({"code": None})
+    ('too_long: Too long.', None)
+    """
+    if not error or (isinstance(error, dict) and not any(map(_says_something, error.values()))):
+        return None
+    if isinstance(error, list):
+        return "; ".join(text for item in error if (text := error_text(item))) or None
+    if not isinstance(error, dict):
+        return str(error)
+    if isinstance(error.get("error"), dict):  # an error's whole body, as `vllm run-batch` has it
+        return error_text(error["error"])
+    if "msg" in error:  # one of FastAPI's
+        where = ".".join(map(str, as_list(error.get("loc"))))
+        return f"{where}: {error['msg']}" if where else str(error["msg"])
+    code = error.get("code") or error.get("type")
+    message = error.get("message") or error.get("detail")
+    if isinstance(message, dict | list):
+        message = error_text(message)
+    elif not isinstance(message, str):
+        message = None
+    if code and message:
+        return f"{code}: {message}"
+    return str(code or message or error_as_json(error))
+
+
+def _says_something(value: Json) -> bool:
+    return value is not None and value not in ("", {}, [])
+
+
+def body_error(body: Json) -> str | None:
+    """Find what a body says went wrong: OpenAI's shape, vLLM's, FastAPI's, Gemini's, bare text."""
+    if isinstance(body, list):
+        return error_text([item.get("error", item) for item in body if isinstance(item, dict)])
+    if not isinstance(body, dict):
+        return body if isinstance(body, str) and body.strip() else None
+    inner = error_text(body.get("error"))
+    if inner is not None or has_answer(body):
+        return inner
+    flat = {name: body[name] for name in ("code", "type", "message", "detail") if name in body}
+    if flat.get("code") == body.get("status") or isinstance(flat.get("code"), int):
+        flat.pop("code", None)  # the HTTP status once more
+    return error_text(flat) if "message" in flat or "detail" in flat else None
+
+
+def is_filtered(body: Json) -> bool:
+    """Tell whether a failed request was stopped by a content filter, which no retry passes."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return False
+    inner = error.get("innererror")
+    codes = [error.get("code"), inner.get("code") if isinstance(inner, dict) else None]
+    return any(isinstance(code, str) and code in _FILTER_CODES for code in codes)
+
+
+def has_answer(body: Mapping[str, Json]) -> bool:
+    """Tell whether a body has the member that answers stand in."""
+    return any(name in body for name in ("choices", "output", "data", "results"))
+
+
+def error_as_json(value: Json) -> str:
+    """Write a value as JSON, to be shown."""
+    try:
+        return _dumps(value)
+    except RecursionError:
+        return "(nested too deeply to show)"

@@ -1,0 +1,308 @@
+"""Find the one JSON answer in a model's text, without completing what the text left open.
+
+Models put JSON into Markdown fences, after chatter, in single quotes or with a comma too many. All
+of that is mended here. What is never mended is an end: a string, number, list or object that the
+text does not close was cut, and any value made of it would be one that nobody said (promise 10).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from frameenrich.model import Json
+from frameenrich.text import shortened
+
+_OPENERS = {"{": "}", "[": "]"}
+_AFTER_STRING = frozenset(",:}]/")  # a comment may follow, too
+_JSON_BEGINS = re.compile(r"""\{\s*(["'}“]|[A-Za-z_]\w*\s*["']?\s*:|$)|\[\s*([\[{"'\d\]-]|$)""")
+_SHOWN = 40
+
+
+class NotJsonError(ValueError):
+    """A text that holds no JSON answer, or more than one; says why."""
+
+
+class CutOffError(NotJsonError):
+    """A text that ends before its JSON does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The JSON value of a text; ``mended`` where the text as it stands is no such JSON."""
+
+    value: Json
+    mended: bool
+
+
+def find_json(text: str) -> Found:
+    r"""Read the one JSON object (or list, or plain value) of a text.
+
+    Raises
+    ------
+    CutOffError
+        The text ends inside of a JSON value.
+    NotJsonError
+        It has no JSON, or several values that differ, or one whose faults cannot be mended without
+        guessing.
+
+    Examples
+    --------
+    >>> find_json('Sure! Here is:\n```json\n{"a": 1,}\n```')
+    Found(value={'a': 1}, mended=True)
+    >>> find_json('{"a": {"b": 12')
+    Traceback (most recent call last):
+    ...
+    frameenrich.answers.json_text.CutOffError: Not JSON: it stops after '{"a": {"b": 12'
+    """
+    try:
+        return Found(loads_exactly(text), mended=False)
+    except NotJsonError:  # a number or key that JSON allows and we do not
+        raise
+    except (ValueError, RecursionError):
+        pass
+    spans = list(_spans(text))
+    if not spans:
+        raise NotJsonError(f"Not JSON: {shortened(text.strip(), _SHOWN)!r} has no object in it")
+    values = _exact_values(spans) or [_mended(span) for span in spans]
+    # Models repeat themselves: the same value twice is one answer, two values are none.
+    answers = _objects(values)
+    if not answers:
+        raise NotJsonError(f"Not JSON: {shortened(text.strip(), _SHOWN)!r} has no object in it")
+    return Found(only_one(answers), mended=True)
+
+
+def loads_exactly(text: str) -> Json:
+    """Read strict JSON: no NaN, no Infinity, no number beyond a float, no key with two values.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON; `NotJsonError` where it is, but says something that no answer may.
+    RecursionError
+        It is nested too deeply.
+    """
+    return json.loads(
+        text,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        object_pairs_hook=_one_value_each,
+    )
+
+
+def only_one(values: list[Json]) -> Json:
+    """Return the value that all are, and refuse values that differ.
+
+    Raises
+    ------
+    NotJsonError
+        They differ; two are named.
+    """
+    first = values[0]
+    for other in values[1:]:
+        if _canonical(other) != _canonical(first):
+            raise NotJsonError(f"two answers that differ: {_shown(first)} and {_shown(other)}")
+    return first
+
+
+def _canonical(value: Json) -> str:
+    # As text, since Python takes 1, 1.0 and True for one value.
+    return json.dumps(value, sort_keys=True)
+
+
+def _shown(value: Json) -> str:
+    return shortened(json.dumps(value, ensure_ascii=False), _SHOWN)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotJsonError(f"{name} is not a number that JSON has")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise NotJsonError(f"{shortened(text, _SHOWN)} is too large for a number")
+    return number
+
+
+def _one_value_each(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        for name, value in pairs:
+            if _canonical(made[name]) != _canonical(value):
+                raise NotJsonError(
+                    f"two answers that differ: {name!r} is {_shown(value)} and {_shown(made[name])}"
+                )
+    return made
+
+
+def _objects(values: list[Json]) -> list[Json]:
+    """The objects among some values; a list that holds nothing but objects stands for these."""
+    found: list[Json] = []
+    for value in values:
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            found += value
+        elif isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def _exact_values(spans: list[str]) -> list[Json]:
+    """The values of those spans that are JSON as they stand."""
+    values = []
+    for span in spans:
+        try:
+            values.append(loads_exactly(span))
+        except NotJsonError:
+            raise
+        except (ValueError, RecursionError):
+            continue
+    return values if _objects(values) else []
+
+
+def _spans(text: str) -> Iterator[str]:
+    """Cut out what looks like a JSON object or list, whole; prose between is passed over.
+
+    Raises
+    ------
+    CutOffError
+        The last one is not closed.
+    """
+    start = 0
+    while (match := _JSON_BEGINS.search(text, start)) is not None:
+        end = _end_of(text, match.start())
+        if end is None:
+            raise CutOffError(f"Not JSON: it stops after {_tail(text)!r}")
+        yield text[match.start() : end]
+        start = end
+
+
+def _tail(text: str) -> str:
+    ended = text.rstrip()
+    return ended if len(ended) <= _SHOWN else f"...{ended[-_SHOWN:]}"
+
+
+def _end_of(text: str, start: int) -> int | None:
+    """Return where the value that opens at `start` ends; None where it is left open."""
+    closers: list[str] = []
+    i = start
+    while i < len(text):
+        char = text[i]
+        if char in _OPENERS:
+            closers.append(_OPENERS[char])
+        elif char in "}]":
+            if char != closers.pop():
+                return None
+            if not closers:
+                return i + 1
+        elif char in "\"'“" and (char != "'" or _may_begin_string(text, i)):
+            closing = "”" if char == "“" else char
+            end = _end_of_string(text, i + 1, closing)
+            if end is None:
+                return None
+            i = end
+        i += 1
+    return None
+
+
+def _may_begin_string(text: str, i: int) -> bool:
+    """Tell a quote from an apostrophe within a bare word."""
+    return text[:i].rstrip()[-1:] in {"{", "[", ",", ":"}
+
+
+def _end_of_string(text: str, start: int, quote: str) -> int | None:
+    """Return where a string's closing quote is; quotes that stand within the string are no end.
+
+    In valid JSON a closing quote is always followed by one of ``,:}]``, so this gives what a strict
+    reader gives, and for `"5" pipe"` what a person would.
+    """
+    i = start
+    while i < len(text):
+        if text[i] == "\\":
+            i += 2
+            continue
+        if text[i] == quote:
+            after = i + 1
+            while after < len(text) and text[after].isspace():
+                after += 1
+            if after == len(text) or text[after] in _AFTER_STRING:
+                return i
+        i += 1
+    return None
+
+
+def _mended(span: str) -> Json:
+    """Mend commas, quotes and the like, where that neither adds nor drops a word.
+
+    Raises
+    ------
+    NotJsonError
+        It would.
+    """
+    from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
+
+    try:
+        value = repair_json(span, return_objects=True, skip_json_loads=True)
+    except (ValueError, RecursionError, IndexError):
+        value = None
+    if not isinstance(value, dict | list) or not value or not _says_the_same(span, value):
+        raise NotJsonError(f"Not JSON, and not to be mended: {shortened(span, _SHOWN)!r}")
+    return value
+
+
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_COMMENT = re.compile(r"(?m)^\s*(//|#).*$|(?<=[,{\[\s])//[^\n\"']*$|/\*.*?\*/", re.DOTALL)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_UNSAID = re.compile(r"[\s\"'“”`,\\]+")
+_BLANKS = {"n": "\n", "t": "\t", "r": "\r", "b": "", "f": ""}
+_WORDS = {"none": "null", "undefined": "null"}
+
+
+def _says_the_same(span: str, value: Json) -> bool:
+    """Tell whether a mended value holds exactly the words, numbers and brackets of its text.
+
+    A repair library fills what is missing with empty texts and drops what it does not understand;
+    both would be values that nobody said.
+    """
+    raw = _COMMENT.sub(" ", span)
+    empty = raw.count('""') + raw.count("''")
+    return _skeleton(_unescaped(raw)) == _skeleton(_flat(value)) and _empties(value) <= empty
+
+
+def _unescaped(text: str) -> str:
+    def one(match: re.Match[str]) -> str:
+        escape = match[1]
+        if len(escape) > 1:
+            return chr(int(escape[1:], 16))
+        return _BLANKS.get(escape, escape)
+
+    plain = _ESCAPE.sub(one, text)
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _skeleton(text: str) -> str:
+    numbers = _NUMBER.sub(lambda match: repr(float(match[0])), text.casefold())
+    bare = _UNSAID.sub("", numbers)
+    for word, meant in _WORDS.items():
+        bare = bare.replace(word, meant)
+    return bare
+
+
+def _flat(value: Json) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_flat(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_flat, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _empties(value: Json) -> int:
+    if isinstance(value, dict):
+        return sum(_empties(item) for item in [*value, *value.values()])
+    if isinstance(value, list):
+        return sum(map(_empties, value))
+    return int(value == "" and isinstance(value, str))

@@ -1,0 +1,69 @@
+"""Take a model's thinking off its answer."""
+
+from __future__ import annotations
+
+import re
+
+_TAGS = "think|thinking|thought|reasoning"
+_BLOCK = re.compile(rf"<({_TAGS})>(.*?)</\1>\s*", re.DOTALL | re.IGNORECASE)
+_OPEN = re.compile(rf"<({_TAGS})>", re.IGNORECASE)
+# Some chat templates write the opening tag into the prompt, so that an answer has only the other.
+_ONLY_CLOSED = re.compile(
+    rf"(.*?)</({_TAGS})>[ \t]*(?:\r?\n\s*|(?=[{{\[]))", re.DOTALL | re.IGNORECASE
+)
+
+
+class UnclosedThinkingError(ValueError):
+    """An answer that ends while the model still thinks."""
+
+
+def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
+    r"""Part an answer from the thinking before it.
+
+    Parameters
+    ----------
+    text : str
+        The answer as it came.
+    anywhere : bool
+        Whether thinking may also stand after other words: where JSON or a label is wanted, these
+        are chatter; in a plain text they are the answer.
+
+    Returns
+    -------
+    (str, str or None)
+        The answer, and the thinking; None where there is none.
+
+    Raises
+    ------
+    UnclosedThinkingError
+        The thinking never ends.
+
+    Examples
+    --------
+    >>> split_thinking("<think>pots?</think>\nKitchen", anywhere=True)
+    ('Kitchen', 'pots?')
+    >>> split_thinking("A mug.", anywhere=False)
+    ('A mug.', None)
+    """
+    if "<" not in text or text.lstrip()[:1] in {"{", "["}:
+        return text, None  # tags inside of JSON are its own words
+    thoughts: list[str] = []
+    find = _BLOCK.search if anywhere else _BLOCK.match
+    rest = _from_tag(text)
+    while (match := find(rest)) is not None:
+        thoughts.append(match[2])
+        rest = _from_tag(rest[: match.start()] + rest[match.end() :])
+    closed = None if thoughts else _ONLY_CLOSED.match(rest)
+    if closed is not None and not _OPEN.search(closed[1]):
+        thoughts.append(closed[1])
+        rest = rest[closed.end() :]
+    chatter = rest.partition("{")[0]  # beyond it, a tag is a word of the JSON
+    if _OPEN.match(rest) or (anywhere and _OPEN.search(chatter)):
+        raise UnclosedThinkingError
+    return (rest, "\n\n".join(map(str.strip, thoughts))) if thoughts else (text, None)
+
+
+def _from_tag(text: str) -> str:
+    """Drop the blanks before a tag; those before an answer may be words of it."""
+    stripped = text.lstrip()
+    return stripped if _OPEN.match(stripped) else text

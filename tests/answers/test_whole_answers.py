@@ -1,0 +1,425 @@
+"""Promise 10: ``ok`` means whole. No cut, guessed, doubled or unfinished answer is a good one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pytest
+from blocks import read_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from frameenrich.answers.json_text import NotJsonError, find_json
+from frameenrich.answers.judge import read_result
+from frameenrich.answers.output import Output
+from frameenrich.model import Result
+from frameenrich.prepare.output_options import output_from_options
+
+TEXT = output_from_options()
+LABELS = output_from_options(labels=["Kitchen", "Garden", "Garden furniture"])
+FIELDS = output_from_options(response_model={"colour": str, "price": float})
+TAGS = output_from_options(response_model={"tags": list[str]})
+GOOD = '{"colour": "red", "price": 9.9}'
+RED = ("red", 9.9)
+
+
+def chat(content: Any = GOOD, finish: Any = "stop", **more: Any) -> dict[str, Any]:
+    """Return the body of a chat answer; `more` are members of its message."""
+    choice = {"message": {"role": "assistant", "content": content, **more}, "finish_reason": finish}
+    return {
+        "model": "m",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 5},
+    }
+
+
+def responses(text: str | None = GOOD, status: Any = "completed", **more: Any) -> dict[str, Any]:
+    """Return the body of a Responses answer."""
+    parts = [] if text is None else [{"type": "output_text", "text": text}]
+    output = [{"type": "message", "content": parts}, *more.pop("items", [])]
+    return {"model": "m", "status": status, "output": output, **more}
+
+
+def read(body: Any, output: Output, code: int = 200, error: Any = None) -> Result:
+    """Read a body both ways, the quick one and the full one, which have to agree."""
+    inner = {"status_code": code, "body": body}
+    line = json.dumps({"custom_id": "row-1", "response": inner, "error": error}).encode()
+    result = read_result(line, output)
+    assert result is not None
+    assert read_lines([line], output) == [result]
+    return result
+
+
+# --- how answers end ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("finish", "status"),
+    [
+        *[(word, "ok") for word in ("stop", "eos", "end_turn", "stop_sequence", "tool_calls")],
+        *[(word, "ok") for word in ("function_call", "completed", "STOP", None)],
+        *[(word, "truncated") for word in ("length", "max_tokens", "MAX_TOKENS", "model_length")],
+        ("max_output_tokens", "truncated"),
+        ("model_context_window_exceeded", "truncated"),
+        *[(word, "refused") for word in ("content_filter", "sensitive", "SAFETY", "RECITATION")],
+        *[(word, "refused") for word in ("PROHIBITED_CONTENT", "IMAGE_SAFETY", "SPII")],
+        *[(word, "malformed") for word in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL")],
+        *[(word, "failed") for word in ("error", "network_error", "abort", "stopped?", "OTHER")],
+        ({"type": "stop"}, "failed"),
+        (7, "failed"),
+    ],
+)
+@pytest.mark.parametrize("output", [TEXT, FIELDS], ids=["text", "fields"])
+def test_only_known_words_end_a_whole_answer(finish: Any, status: str, output: Output) -> None:
+    """A word nobody knows flags the row and is named; a whole text proves nothing."""
+    result = read(chat(finish=finish), output)
+
+    assert str(result.status) == status
+    if status == "failed":
+        word = finish if isinstance(finish, str) else json.dumps(finish)
+        assert repr(word) in (result.error or "")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (responses(), "ok", ""),
+        (responses(status=None), "ok", ""),
+        (responses(status="incomplete"), "truncated", "cut"),
+        (responses(status="incomplete", incomplete_details=None), "truncated", "cut"),
+        (
+            responses(status="incomplete", incomplete_details={"reason": "content_filter"}),
+            "refused",
+            "filter",
+        ),
+        (responses(status="in_progress"), "failed", "in_progress"),
+        (responses(status="cancelled"), "failed", "cancelled"),
+        (
+            {"choices": [{**chat()["choices"][0], "error": {"code": 502, "message": "Upstream"}}]},
+            "failed",
+            "Upstream",
+        ),
+        ({"choices": [chat()["choices"][0], chat("{}")["choices"][0]]}, "malformed", "differ"),
+        ({"choices": [chat()["choices"][0]] * 2}, "ok", ""),
+    ],
+)
+def test_an_answer_that_the_provider_did_not_end_is_flagged(
+    body: dict[str, Any], status: str, reason: str
+) -> None:
+    """An incomplete response, an error within a choice, two choices that differ."""
+    result = read(body, FIELDS)
+
+    assert (str(result.status), reason in (result.error or "")) == (status, True)
+
+
+# --- cuts -----------------------------------------------------------------------------------------
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12)
+    | st.sampled_from(['a "quoted" {x}', "[1, 2]", "it's", "}", "]", "```", "\\", '"', "\n", ", "])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.text(min_size=1, max_size=6), VALUES, min_size=1, max_size=5)
+AROUND = st.sampled_from(
+    ["", "Sure! Here it is:\n", "```json\n", "```\n", "Here's my answer: ", "\n \t", "Well [1], "]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(OBJECTS | st.lists(OBJECTS, min_size=1, max_size=3), AROUND, st.data())
+def test_no_cut_is_taken_for_the_answer(value: Any, before: str, data: Any) -> None:
+    """Whatever an answer holds and wherever it is cut, nothing is made of the rest."""
+    style = data.draw(st.sampled_from([{}, {"indent": 2}, {"separators": (",", ":")}]))
+    whole = json.dumps(value, ensure_ascii=data.draw(st.booleans()), **style)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+
+    with pytest.raises(NotJsonError):
+        find_json(before + whole[:cut])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        FIELDS,
+        output_from_options(response_model={"colour": str, "price": float | None}),
+        output_from_options(response_model={"colour": str, "price": str}),
+        output_from_options(response_model={"price": float}),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "```json\n", "Sure: ", "["])
+def test_every_cut_of_an_answer_is_flagged(output: Output, before: str) -> None:
+    """Ten of 92 cuts of one answer came out ``ok`` with another value than the whole one."""
+    whole = '{"colour": "dark red, or \\"wine\\"", "price": 1234.5e1}'
+
+    statuses = {str(read(chat(before + whole[:cut]), output).status) for cut in range(len(whole))}
+
+    assert statuses <= {"malformed", "empty"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"label": "Kit', '{"label": "Kitchen"', '"Kitchen', "**Kitchen", "`Garden", "Kitch"]
+)
+def test_a_label_that_is_left_open_is_none(text: str) -> None:
+    """Also where the rest would be a label: ``Garden`` may have been ``Garden furniture``."""
+    assert str(read(chat(text), LABELS).status) == "malformed"
+
+
+# --- one answer, of which nothing is guessed ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"colour": "red", "price": 1}{"colour": "blue", "price": 1}',
+        'First {"colour": "red", "price": 1}, or rather {"colour": "red", "price": 2}',
+        f"[{GOOD}, {GOOD.replace('red', 'blue')}]",
+        '{"colour": "red", "colour": "blue", "price": 1}',
+        '{"colour": "red", "price": 1, "price": 2}',
+        '{"colour": "red", "price": }',
+        '{"colour": , "price": 9.9}',
+        '{"colour": "red" and more, "price": NaN}',
+        GOOD + '\n{"colour": "bl',
+    ],
+)
+def test_what_is_said_twice_or_not_at_all_is_malformed(text: str) -> None:
+    """Two values that differ are no answer, and what is missing is not filled in."""
+    assert str(read(chat(text), FIELDS).status) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        (GOOD, False),
+        (f"{GOOD}\n{GOOD}", True),
+        (f"[{GOOD}]", True),
+        (json.dumps(GOOD), True),
+        (f"```json\n{GOOD}\n```", True),
+        (f"Sure [1]!\n{GOOD}\nIt's done.", True),
+        ("{'colour': 'red', 'price': 9.9,}", True),
+        ("{colour: red, price: 9.90}", True),
+        ('{"colour": "red" /* sure */, "price": 9.9}', True),
+        ('{"colour": "red" "price": 9.9}', True),
+        ("{\u201ccolour\u201d: \u201cred\u201d, \u201cprice\u201d: 9.9}", True),
+        ('{"colour": "red", "colour": "red", "price": 9.9}', False),
+        (f"<think>maybe {{}}</think>\n{GOOD}", False),
+        (f"Hm.</think>\n{GOOD}", False),
+        (f"<Thinking>a</Thinking><reasoning>b</reasoning>{GOOD}", False),
+    ],
+)
+def test_small_faults_are_mended_and_counted(text: str, repaired: bool) -> None:
+    """Fences, chatter, commas, quotes and an answer within an answer: validation follows."""
+    result = read(chat(text), FIELDS)
+
+    assert (str(result.status), result.values, result.repaired) == ("ok", RED, repaired)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        *[(f"{m}Kitchen{m}", "Kitchen") for m in ("", "**", "`", '"', "'", "*", "__", " ")],
+        *[(t, "Kitchen") for t in ("Kitchen.", "Label: Kitchen", "**Label:** Kitchen", "KITCHEN")],
+        ("Kitchen\nKitchen", "Kitchen"),
+        ("```\nKitchen\n```", "Kitchen"),
+        ('{"label": "**Kitchen**"}', "Kitchen"),
+        ('{"label": "Garden"}\n{"label": "Garden"}', "Garden"),
+        ('[{"label": "Garden furniture"}]', "Garden furniture"),
+        ("<think>Garden?</think>Kitchen", "Kitchen"),
+        ('The label is {"label": "Garden"}.', "Garden"),
+        ('{"label": "Kitchen"}\n{"label": "Garden"}', None),
+        ('{"label": "Kitchen", "label": "Garden"}', None),
+        ('Not {"label": "Garden"}, but Kitchen', None),
+        ("Kitchen\nGarden", None),
+        ("Kitchen or Garden", None),
+        ('{"category": "Shed"}', None),
+        ('{"label": null}', None),
+        ('{"label": ["Kitchen"]}', None),
+        ("Shed", None),
+    ],
+)
+def test_a_label_is_unwrapped_or_refused_by_name(text: str, label: str | None) -> None:
+    """A reason names the labels, since it goes to the model, and no null that nobody said."""
+    result = read(chat(text), LABELS)
+
+    if label is not None:
+        assert (str(result.status), result.values) == ("ok", (label,))
+    else:
+        assert (str(result.status), result.values) == ("malformed", None)
+        assert "Kitchen" in (result.error or "")
+        assert ("null" in (result.error or "")) == ("null" in text)
+
+
+@pytest.mark.parametrize(
+    ("body", "output", "values", "repaired"),
+    [
+        (
+            chat(None, "tool_calls", tool_calls=[{"function": {"arguments": GOOD}}]),
+            FIELDS,
+            RED,
+            False,
+        ),
+        (chat("", tool_calls=[{"function": {"arguments": json.loads(GOOD)}}]), FIELDS, RED, False),
+        (chat(None, "function_call", function_call={"arguments": GOOD}), FIELDS, RED, False),
+        (chat(None, reasoning_content=GOOD), FIELDS, RED, True),
+        (chat(None, reasoning=GOOD), FIELDS, RED, True),
+        (chat('{"tags": "[\\"a\\", \\"b\\"]"}'), TAGS, (["a", "b"],), True),
+        (responses(None, items=[{"type": "function_call", "arguments": GOOD}]), FIELDS, RED, False),
+        (chat("<think>hm</think>\nA red mug."), TEXT, ("A red mug.",), False),
+        (chat("Use the <b> tag."), TEXT, ("Use the <b> tag.",), False),
+        (chat('{"tags": ["</think>"]}'), TAGS, (["</think>"],), False),
+    ],
+)
+def test_an_answer_is_found_where_servers_put_it(
+    body: dict[str, Any], output: Output, values: Any, repaired: bool
+) -> None:
+    """Tool calls, function calls and whole JSON in the reasoning are paid for, so they are read."""
+    result = read(body, output)
+
+    assert (str(result.status), result.values, result.repaired) == ("ok", values, repaired)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (chat("<think>hm, let me see"), "truncated"),
+        (chat("<think>hm</think>"), "empty"),
+        (chat("<reasoning>a</reasoning> <think>b"), "truncated"),
+        (chat(None, reasoning_content="I think"), "empty"),
+        (chat(None, reasoning_content=GOOD[:-1]), "empty"),
+        (chat(None, tool_calls=[{"function": {"arguments": GOOD[:-3]}}]), "malformed"),
+        (
+            chat(None, tool_calls=[{"function": {"arguments": text}} for text in (GOOD, "{}")]),
+            "malformed",
+        ),
+    ],
+)
+def test_thinking_and_half_a_call_are_no_answer(body: dict[str, Any], status: str) -> None:
+    """Thinking that never ends was cut; a call whose arguments are cut is as any cut answer."""
+    assert str(read(body, FIELDS).status) == status
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+class Priced(BaseModel):
+    """The fields as a class."""
+
+    colour: str
+    price: float
+
+
+class Measured(BaseModel):
+    """Floats deeper down."""
+
+    sizes: list[float]
+
+
+AS_SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"type": "string"}, "price": {"type": "number"}},
+    "required": ["colour", "price"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("wanted", [Priced, {"colour": str, "price": float}, AS_SCHEMA])
+@pytest.mark.parametrize(
+    ("price", "status"),
+    [
+        *[(number, "ok") for number in ("1", "1.5", "-0", "1e300", '"2.5"', "0.1e-7")],
+        *[(number, "malformed") for number in ("NaN", "Infinity", "-Infinity", "1e999", "null")],
+        *[(f'"{text}"', "malformed") for text in ("nan", "NaN", "inf", "-Infinity", "x", "")],
+        ("1" + "0" * 400, "malformed"),
+    ],
+)
+def test_no_validator_takes_nan_for_a_number(wanted: Any, price: str, status: str) -> None:
+    """A class, a dict of types and a JSON Schema agree on what a number is."""
+    output = output_from_options(response_model=wanted)
+
+    assert str(read(chat(f'{{"colour": "red", "price": {price}}}'), output).status) == status
+
+
+@pytest.mark.parametrize("wanted", [Measured, {"sizes": list[float]}])
+def test_nan_is_found_within_lists(wanted: Any) -> None:
+    """Also where pydantic would turn a text into infinity."""
+    output = output_from_options(response_model=wanted)
+    bodies = [chat(f'{{"sizes": [1.0, {item}]}}') for item in ("2.5", '"inf"', '"nan"', "1e400")]
+
+    assert [str(read(body, output).status) for body in bodies] == ["ok", *["malformed"] * 3]
+
+
+# --- reasons --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "status", "reason"),
+    [
+        ({"object": "error", "message": "too long", "code": 400}, 400, "failed", "too long"),
+        ({"detail": "Not Found"}, 404, "failed", "HTTP 404: Not Found"),
+        ({"detail": [{"loc": ["body", "n"], "msg": "none"}]}, 422, "failed", "body.n: none"),
+        ([{"error": {"code": 400, "message": "Unknown name x"}}], 400, "failed", "Unknown name x"),
+        ({"object": "error", "message": {"detail": [{"msg": "bad"}]}}, 422, "failed", "bad"),
+        ("Bad gateway", 502, "failed", "HTTP 502: Bad gateway"),
+        ({"object": "error", "message": "busy"}, 200, "failed", "busy"),
+        ({"error": {"code": "content_filter", "message": "no"}}, 400, "refused", "content_filter"),
+        (
+            {"error": {"code": None, "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+            400,
+            "refused",
+            "",
+        ),
+    ],
+)  # fmt: skip
+def test_servers_say_what_failed_in_many_shapes(
+    body: Any, code: int, status: str, reason: str
+) -> None:
+    """The user reads what the server said, whichever server it is."""
+    result = read(body, TEXT, code)
+
+    assert (str(result.status), reason in (result.error or "")) == (status, True)
+
+
+def test_an_error_of_nulls_beside_an_answer_is_none() -> None:
+    """Some servers fill in every member of a line."""
+    body = {**chat("A mug."), "error": {"code": None, "message": None}}
+
+    result = read(body, TEXT, error={"code": None, "message": None})
+
+    assert (str(result.status), result.values) == ("ok", ("A mug.",))
+
+
+def test_thinking_is_kept_beside_the_answer() -> None:
+    """It goes into ``<name>_reasoning``, and no part of it into the value."""
+    seen = [
+        read(body, TEXT).reasoning
+        for body in (
+            chat("<think>\nhm </think>\nA mug."),
+            chat("A mug.", reasoning_content="hm"),
+            chat("A mug."),
+        )
+    ]
+
+    assert seen == ["hm", "hm", None]
+
+
+Choice = Literal["red", "dark blue"]
+
+
+def test_a_choice_in_another_case_is_the_choice() -> None:
+    """Nothing is guessed: one choice is meant, and the answer is not called repaired."""
+    output = output_from_options(response_model={"colour": Choice})
+
+    result = read(chat('{"colour": "Dark  Blue"}'), output)
+
+    assert (result.values, result.repaired) == (("dark blue",), False)
