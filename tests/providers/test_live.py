@@ -913,7 +913,7 @@ def test_a_pilot_shows_keys_nulls_and_flags(
     assert shown["sku"].tolist() == frame["sku"].tolist()
     assert shown["dept_status"].tolist() == ["ok", "skipped", "malformed", "ok"]
     assert pd.isna(shown["dept_prompt"][1])
-    assert "is not one of the 5 labels" in shown["dept_error"][2]
+    assert "Not JSON: it stops after" in shown["dept_error"][2]
 
 
 def test_prompts_stay_with_their_rows(
