@@ -1,9 +1,9 @@
 """The command line: one command per verb of a `Job`, no logic.
 
 Data goes to standard output, all that is said about it to standard error. Exit codes: 0 done, 1
-with ``--strict`` a row has no good answer, 2 the input, the store or the command has to change, 3
-the provider refused, broke or took longer than ``--timeout``, 130 interrupted, 141 nobody reads
-standard output any more.
+no row has a good answer, or fewer than ``--min-ok`` or ``--strict`` want, 2 the input, the store or
+the command has to change, 3 the provider refused or broke, 4 a batch still runs (``--timeout`` is
+over, or nobody waited), 130 interrupted, 141 nobody reads standard output any more.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ from frameenrich.cli.commands.job import (
 )
 from frameenrich.cli.commands.preview import estimate, pilot, preview
 from frameenrich.cli.commands.run import demo, embed, run
-from frameenrich.cli.commands.shared import RESUME
+from frameenrich.cli.commands.shared import RESUME, STILL_RUNS
 from frameenrich.cli.commands.store import clean, jobs
 from frameenrich.cli.terminal import say
 from frameenrich.errors import FrameEnrichError, ProviderError, WaitTimeoutError
+
+_PROVIDER = 3
+
 
 _INTERRUPTED = 130
 
@@ -108,11 +111,14 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except FrameEnrichError as error:
             say(f"error: {error}")
-            if exit_code(error) == 3 and RESUME in ctx.meta:  # noqa: PLR2004 - as documented above
+            if exit_code(error) in (_PROVIDER, STILL_RUNS) and RESUME in ctx.meta:
                 say(f"To go on: {ctx.meta[RESUME]}")
             raise typer.Exit(exit_code(error)) from None
         except KeyboardInterrupt:
-            say("Interrupted; a store keeps every answer that came.")
+            say(
+                "Interrupted. What was sent runs on at the provider and is paid; "
+                "the store keeps every answer that came."
+            )
             if RESUME in ctx.meta:
                 say(f"To go on: {ctx.meta[RESUME]}")
             raise typer.Exit(_INTERRUPTED) from None
@@ -122,14 +128,16 @@ class _Verbs(TyperGroup):
 
 
 def exit_code(error: FrameEnrichError) -> int:
-    """3 where the provider is at fault or late, 2 where the caller has something to change.
+    """Return 4 where a batch still runs, 3 where the provider is at fault, else 2.
 
     Examples
     --------
     >>> exit_code(ProviderError("It broke.", "Try again.")), exit_code(FrameEnrichError("No.", ""))
     (3, 2)
     """
-    return 3 if isinstance(error, ProviderError | WaitTimeoutError) else 2
+    if isinstance(error, WaitTimeoutError):
+        return STILL_RUNS
+    return _PROVIDER if isinstance(error, ProviderError) else 2
 
 
 app = typer.Typer(

@@ -178,6 +178,17 @@ class CollectOptions:
             rich_help_panel=_IN_OUT,
         ),
     ] = False
+    min_ok: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Exit with 1 where fewer of the rows than this, say 0.95, have a good answer; "
+            "without it, where none has.",
+            rich_help_panel=_IN_OUT,
+        ),
+    ] = None
     max_rounds: Annotated[
         int,
         typer.Option(

@@ -68,6 +68,11 @@ class JobDraft:
             return self.parts[0].asked
         return np.sort(np.concatenate([part.asked for part in self.parts]))
 
+    @property
+    def rows(self) -> int:
+        """How many rows the frame has."""
+        return sum(part.rows for part in self.parts)
+
     def id(self, nonce: str = "") -> str:
         """Return the id that the job will have."""
         job_hash = JobHash()

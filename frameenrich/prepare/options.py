@@ -72,6 +72,11 @@ class Plan:
         """The columns that the job will make."""
         return JobColumns.of(self.spec, self.output)
 
+    def check_uses_rows(self, columns: Sequence[Any], rows: int) -> None:
+        """Refuse a job that would send the same request for each of several rows."""
+        if not self.spec.image and self.spec.messages:
+            self.prompt.check_uses_rows(columns, rows)
+
     def sent_to(self, provider: str, url: str) -> Self:
         """Return the plan with the provider's name, and what it calls the endpoint."""
         return replace(self, spec=replace(self.spec, provider=provider, url=url))

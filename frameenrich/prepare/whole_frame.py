@@ -69,6 +69,7 @@ def render_part(
 def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, dict[str, Any]]]:
     """Return the first `n` requests as (key, body), with nothing written or sent."""
     keys = check_frame(frame, plan)
+    plan.check_uses_rows(list(frame.columns), len(frame))
     shown = []
     with errors_by_row_key(keys):
         for found in row_requests(frame.iloc[:n], plan.spec, plan.prompt):

@@ -7,6 +7,7 @@ without inheritance and includes is one compiled loop over rows (`frameenrich.re
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -155,6 +156,17 @@ class Prompt:
         else:
             wanted = self.names
         return [column for column in columns if column in wanted]
+
+    def check_uses_rows(self, columns: Sequence[Any], rows: int) -> None:
+        """Refuse templates that are the same for all of several rows.
+
+        Raises
+        ------
+        TemplateError
+            No template uses a column; names the placeholder that was meant, where one shows.
+        """
+        if rows > 1 and not self.columns_used(columns):
+            raise _no_column([message.content for message in self.messages], columns)
 
     def _check_names(self, columns: Sequence[Any]) -> None:
         for wanted in self._wanted:
@@ -339,6 +351,38 @@ def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateErr
         f"{meant}The columns are {some}{more}; a name with spaces is written row['...'].",
         columns=list(names),
     )
+
+
+# How other template languages write a placeholder: {title}, %(title)s, ${title}, $title, <title>.
+_OTHER_PLACEHOLDERS = re.compile(
+    r"(?<!\{)\$?\{\s*([^{}%\n]+?)\s*\}(?!\})|%\(([^()\n]+)\)[sdrf]|\$(\w+)|<([^<>\n]+)>"
+)
+
+
+def _no_column(sources: Sequence[str], columns: Sequence[Any]) -> TemplateError:
+    names = [str(column) for column in columns]
+    found = (each for text in sources for each in _OTHER_PLACEHOLDERS.finditer(text))
+    meant = next(
+        ((each[0], name) for each in found for name in each.groups() if name in names), None
+    )
+    problem = "The template uses no column of the frame, so every row would ask the same."
+    if meant is not None:
+        written, name = meant
+        return TemplateError(
+            f"{problem[:-1]}: {written!r} is sent as it stands.",
+            f"Did you mean {_placeholder(name)}?",
+            columns=[name],
+        )
+    some = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")  # noqa: PLR2004 - as many as a message can hold
+    return TemplateError(
+        problem,
+        f"Write a column as {_placeholder(names[0] if names else 'column')}. "
+        f"The columns are {some}.",
+    )
+
+
+def _placeholder(name: str) -> str:
+    return f"{{{{ {name} }}}}" if name.isidentifier() else f"{{{{ row[{name!r}] }}}}"
 
 
 def _printed_null(empty: Sequence[Any], position: int) -> NullValueError:

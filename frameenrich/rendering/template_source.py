@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from frameenrich.errors import TemplateError
 from frameenrich.model import Message
 
 Template = str | Path | Sequence[Mapping[str, str]]
+
+
+# One word that ends as template files do; no prompt does.
+_FILE_NAME = re.compile(r"[^\s{}]+\.(?:j2|jinja2?|tmpl|tpl|txt|md|prompt)", re.IGNORECASE)
 
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -62,10 +67,18 @@ def _message(item: Any) -> Message:
 
 def _refuse_file_name(template: str) -> None:
     """Else each row would ask the model for the name of a file."""
-    if "{" not in template and template.strip() and os.path.isfile(template):
+    text = template.strip()
+    if not text or "{" in text:
+        return
+    if os.path.isfile(template):
         raise TemplateError(
             f"The template {template!r} is the name of a file.",
             f"Pass pathlib.Path({template!r}) to read it.",
+        )
+    if _FILE_NAME.fullmatch(text):
+        raise TemplateError(
+            f"The template {template!r} looks like the name of a file, which is not there.",
+            f"Pass pathlib.Path(...) with the whole path; the working folder is {os.getcwd()!r}.",
         )
 
 

@@ -44,6 +44,7 @@ def estimate_frame(
         The model's price is not known.
     """
     check_price(plan.spec)
+    plan.check_uses_rows(list(frame.columns), len(frame))
     return estimate_counts([count_frame(frame, plan)], plan, measured, answered)
 
 

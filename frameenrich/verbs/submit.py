@@ -135,6 +135,7 @@ class Submission:
         if self.store.has(job_id):
             return job_folder(self.store, job_id)
         spec, output = self.plan.spec, self.plan.output
+        self.plan.check_uses_rows(draft.columns, draft.rows)  # not sooner: an old job is found
         self.plan.columns.check(frame=draft.columns)
         fresh = bool(self.nonce)
         answers = None if fresh else find_stored_answers(self.store, spec, output, draft.hashes)

@@ -413,6 +413,8 @@ def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None
     assert "malformed\t1\t$.label" in strict.stderr
     job = re.findall(r"frameenrich regenerate (\S+)", strict.stderr)[0]
     assert here(*arguments).exit_code == 0
+    assert here(*arguments, "--min-ok", "0.5").exit_code == 0
+    assert here(*arguments, "--min-ok", "0.95").exit_code == 1
 
     server.faults.clear()
     assert here("regenerate", job).exit_code == 0
@@ -459,6 +461,16 @@ def test_no_key_is_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here("run", "mugs.csv", "out.csv", *ASK).exit_code == 2
 
 
+def test_no_good_answer_at_all_is_1_without_any_option(server: BatchServer) -> None:
+    """A script that went on with nothing would not notice; the file that was written is named."""
+    server.faults.add("malformed", times="always", content="no label of ours")
+
+    done = frameenrich("run", "mugs.csv", "out.csv", *ASK, *LABELS, *FAST)
+
+    assert done.returncode == 1
+    assert "Wrote 2 rows to out.csv." in done.stderr
+
+
 def test_a_provider_that_refuses_is_3_and_how_to_go_on(server: BatchServer) -> None:
     """The message is the provider's; the key is in no output; the same command goes on."""
     server.faults.add("unauthorized", times="always")
@@ -473,14 +485,14 @@ def test_a_provider_that_refuses_is_3_and_how_to_go_on(server: BatchServer) -> N
     assert here(*arguments).exit_code == 0
 
 
-def test_a_timeout_is_3_and_the_same_command_goes_on(server: BatchServer) -> None:
+def test_a_timeout_is_4_and_the_same_command_goes_on(server: BatchServer) -> None:
     """Nothing is written before every row has its reason; later the same command ends well."""
     server.hold("in_progress")
     arguments = ["run", "mugs.csv", "out.csv", *ASK, *FAST]
 
     late = frameenrich(*arguments, "--timeout", "0.2")
 
-    assert late.returncode == 3
+    assert late.returncode == 4
     assert "To go on: frameenrich run mugs.csv" in late.stderr
     assert not Path("out.csv").exists()
     server.release()
@@ -492,7 +504,7 @@ def test_a_timeout_is_3_and_the_same_command_goes_on(server: BatchServer) -> Non
 def test_a_timeout_holds_while_a_provider_answers_what_it_is_sent(
     fresh: list[str], server: BatchServer
 ) -> None:
-    """One call a request: after the time exit code 3, and what goes on asks only the rest."""
+    """One call a request: after the time exit code 4, and what goes on asks only the rest."""
     server.faults.add("slow", where="POST /v1/chat/completions", times="always", seconds=1.0)
     Path("many.csv").write_text("title\n" + "".join(f"thing {n}\n" for n in range(100)))
     live = ["--provider", "live", "--max-in-flight", "1", *fresh]
@@ -518,7 +530,7 @@ def test_a_timeout_holds_for_further_rounds(server: BatchServer) -> None:
     server.faults.add("malformed", where="*", content="no label", times="always")
     Path("many.csv").write_text("title\n" + "".join(f"thing {n}\n" for n in range(100)))
     run = ["run", "many.csv", "out.csv", *ASK, *LABELS, "--provider", "live"]
-    assert here(*run).exit_code == 0
+    assert here(*run).exit_code == 1  # no row has a good answer
     server.faults.add("slow", where="POST /v1/chat/completions", times="always", seconds=1.0)
     slow = [*run, "--max-in-flight", "1", "--max-rounds", "1", "--timeout", "1"]
 
@@ -639,7 +651,7 @@ def test_the_hint_of_a_fresh_run_leaves_out_a_cap_without_rounds(server: BatchSe
         "run", "mugs.csv", "out.csv", *ASK, *FAST, *money, "--fresh", "--timeout", "0.3"
     )
 
-    assert done.returncode == 3
+    assert done.returncode == 4
     hint = done.stderr.splitlines()[-1]
     assert re.search(r"--timeout 0.3 --poll-seconds 0.02 --prices 1,2 llmbatch-\w+ mugs", hint)
 
@@ -717,7 +729,8 @@ def test_submit_then_collect_in_another_process(server: BatchServer) -> None:
     early = frameenrich("collect", job, "mugs.csv", "out.csv", "--strict")
 
     assert re.fullmatch(r"llmbatch-[0-9a-f]{16}", job)
-    assert early.returncode == 1
+    assert early.returncode == 4
+    assert "2 rows still run; to go on: frameenrich collect" in early.stderr
     assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["pending", "pending"]
     server.release()
     assert here("collect", "mugs.csv", "out.csv", "--wait", "--strict", *FAST).exit_code == 0

@@ -399,6 +399,37 @@ def test_a_printed_null_is_named_as_well_as_can_be(
 
 # --- errors ---------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("template", "fix"),
+    [
+        ("Colour of {title}?", "'{title}' is sent as it stands. Did you mean {{ title }}?"),
+        ("Colour of %(title)s?", "'%(title)s' is sent as it stands. Did you mean {{ title }}?"),
+        ("Colour of ${ title }?", "Did you mean {{ title }}?"),
+        ("Colour of $title?", "Did you mean {{ title }}?"),
+        ("Colour of <title>?", "Did you mean {{ title }}?"),
+        ("What is {a name}?", "Did you mean {{ row['a name'] }}?"),
+        ("Colour of {x}?", "Write a column as {{ title }}. The columns are 'title', 'a name'."),
+        ("Which colour?", "The template uses no column of the frame, so every row"),
+    ],
+)
+def test_a_template_without_a_column_is_refused_and_mended(template: str, fix: str) -> None:
+    """Promise 10: fifty thousand rows do not ask the same; another language's form is named."""
+    frame = pd.DataFrame({"title": ["a", "b"], "a name": ["c", "d"]})
+    for verb in (frame.llmbatch.submit, frame.llmbatch.preview, frame.llmbatch.estimate):
+        with pytest.raises(TemplateError, match=re.escape(fix)):
+            verb(template, "gpt-4o-mini", provider="file")
+
+    assert frame.iloc[:1].llmbatch.preview(template, "gpt-4o-mini").requests
+
+
+@pytest.mark.parametrize("name", ["ask.j2", "prompts/ask.txt", "ask.jinja2"])
+def test_the_name_of_a_file_that_is_not_there_is_no_prompt(name: str) -> None:
+    """Else a typing error in a path is what every row asks."""
+    with pytest.raises(TemplateError, match="looks like the name of a file, which is not there"):
+        read_template(name, None)
+
+
 BROKEN = {
     "unclosed variable": ("one\n{{ n", r"user template does not compile, line 2: '\{\{ n'"),
     "unclosed block": ("{% if n %}\nx\n", "does not compile, line 1: .*Unexpected end"),

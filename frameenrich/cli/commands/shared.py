@@ -38,7 +38,10 @@ RESUME = "frameenrich.go_on"
 """Where a command notes how to go on, for whoever tells it."""
 
 
-_FLAGGED_LEFT = 1
+_TOO_FEW_OK = 1
+
+
+STILL_RUNS = 4
 
 
 def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -203,7 +206,10 @@ def finish(
 def print_summary(
     job: Job, fates: StatusCounts, there: TableFile, writing: CollectOptions, *, as_json: bool
 ) -> None:
-    """Tell what became of the rows; with ``--strict``, end with 1 where one has no good answer."""
+    """Tell what became of the rows and where they are; end with a code that says so, too.
+
+    1 where no row is ok, or fewer than ``--min-ok`` or ``--strict`` want; 4 where some still run.
+    """
     counts, examples = dict(fates.counts.most_common()), fates.examples
     if as_json:
         summary = {"job": job.id, "rows": fates.rows, "statuses": counts, "output": there.path}
@@ -214,8 +220,24 @@ def print_summary(
         print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
         if examples:
             say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
-    if writing.strict and set(counts) - {"ok", "skipped"}:
-        raise typer.Exit(_FLAGGED_LEFT)
+        if not there.is_stream:
+            say(f"Wrote {fates.rows:,} rows to {there.path}.")
+    if counts.get("pending"):
+        say(f"{counts['pending']:,} rows still run; to go on: {_command(sys.argv[1:])}")
+        raise typer.Exit(STILL_RUNS)
+    if not _enough_ok(counts, writing):
+        raise typer.Exit(_TOO_FEW_OK)
+
+
+def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
+    """Whether as many rows have a good answer as the options want; skipped ones do not count."""
+    ok = counts.get("ok", 0)
+    sent = sum(counts.values()) - counts.get("skipped", 0)
+    if not sent:
+        return True
+    if writing.strict:
+        return ok == sent
+    return ok > 0 and ok >= sent * (writing.min_ok or 0.0)
 
 
 def as_records(table: pd.DataFrame) -> str:
