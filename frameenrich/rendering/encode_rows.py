@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from typing import Any
+from functools import reduce
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -33,23 +33,6 @@ from frameenrich.rendering.body import (
 from frameenrich.rendering.images import ImageCells, image_cells
 from frameenrich.rendering.prompt import Prompt, Texts, prompt_of
 
-Contents = list[list[bytes] | None]
-
-
-def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
-    """The input hash of each row of a frame under a job's templates; null where none."""
-    cells, prompt = image_cells(frame, spec), prompt_of(spec)
-    encoder = RequestEncoder(spec, prompt, list(frame.columns))
-    found = [pa.array([], pa.binary(HASH_BYTES))]
-    for start, texts in _positioned(prompt.render_texts(frame, lenient=True)):
-        if cells is None:
-            found.append(encoder.input_hashes(texts))
-            continue
-        rows = enumerate(zip(*texts, strict=True), start)
-        hashes = [_hash_with_images(row, cells, position) for position, row in rows]
-        found.append(pa.array(hashes, pa.binary(HASH_BYTES)))
-    return pa.concat_arrays(found)
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
@@ -66,6 +49,16 @@ class EncodedRows:
     input_hashes: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some rows of a frame: which, and where those are that have all their texts."""
+
+    start: int
+    rows: int
+    positions: Sequence[int]
+    texts: Sequence[Sequence[str]]
+
+
 def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator[EncodedRows]:
     """Render a frame into requests; a chunk of rows at a time, or a row where it shows images.
 
@@ -74,119 +67,151 @@ def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator
     TemplateError, NullValueError, ImageError
         A row cannot be asked; the message names its position.
     """
-    cells = image_cells(frame, spec)
-    encoder = RequestEncoder(spec, prompt, list(frame.columns))
-    for start, texts in _positioned(prompt.render_texts(frame)):
-        if cells is None:
-            yield encoder.requests(start, texts)
+    cells, constant = image_cells(frame, spec), prompt.constants(list(frame.columns))
+    encoder: RequestEncoder | None = None
+    for chunk in _chunks(prompt.render_texts(frame)):
+        if not chunk.positions:
+            yield EncodedRows(chunk.rows, (), EMPTY_BODIES, b"", b"")
             continue
-        for i in range(len(texts[0])):  # the images of a whole chunk could be gigabytes
-            yield encoder.request_with_images(start + i, [column[i] for column in texts], cells)
+        encoder = encoder or make_encoder(spec, constant, chunk.texts)
+        if cells is None:
+            yield encoder.requests(chunk)
+        else:
+            yield from encoder.requests_with_images(chunk, cells)
 
 
-def _positioned(chunks: Iterable[Texts]) -> Iterator[tuple[int, Texts]]:
-    start = 0
-    for texts in chunks:
-        yield start, texts
-        start += len(texts[0])
+def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
+    """Return the input hash of each row of a frame under a job's templates; null where none."""
+    cells, prompt = image_cells(frame, spec), prompt_of(spec)
+    constant = prompt.constants(list(frame.columns))
+    encoder: RequestEncoder | None = None
+    found = [pa.array([], pa.binary(HASH_BYTES))]
+    for chunk in _chunks(prompt.render_texts(frame, lenient=True)):
+        hashes: pa.Array = pa.array([], pa.binary(HASH_BYTES))
+        if cells is not None:
+            rows = zip(chunk.positions, zip(*chunk.texts, strict=True), strict=False)
+            own = [_hash_with_images(row, cells, position) for position, row in rows]
+            hashes = pa.array(own, pa.binary(HASH_BYTES))
+        elif chunk.positions:
+            encoder = encoder or make_encoder(spec, constant, chunk.texts)
+            digests = encoder.digests(encoder.contents(chunk.texts), len(chunk.positions))
+            hashes = hash_column(digests.tobytes())
+        if len(chunk.positions) < chunk.rows:
+            whole: list[bytes | None] = [None] * chunk.rows
+            for position, own_hash in zip(chunk.positions, hashes.to_pylist(), strict=True):
+                whole[position - chunk.start] = own_hash
+            hashes = pa.array(whole, pa.binary(HASH_BYTES))
+        found.append(hashes)
+    return pa.concat_arrays(found)
 
 
-def _hash_with_images(row: Sequence[str | None], cells: ImageCells, position: int) -> bytes | None:
-    """A row's input hash; None where its text or its images cannot be had any more."""
-    texts = [text for text in row if text is not None]
+def _hash_with_images(row: Sequence[str], cells: ImageCells, position: int) -> bytes | None:
+    """Return a row's input hash; None where its images cannot be had any more."""
     try:
-        digests = cells.digests(position) if len(texts) == len(row) else None
+        digests = cells.digests(position)
     except (ImageError, NullValueError):
         return None
-    return None if digests is None else input_hash((*texts, *digests))
+    return None if digests is None else input_hash((*row, *digests))
 
 
-class RequestEncoder:
-    """Texts to requests and hashes, with what is the same in every row done once."""
-
-    def __init__(self, spec: JobSpec, prompt: Prompt, columns: Sequence[Any]) -> None:
-        self._spec = spec
-        self._slot = image_slot(spec) % len(spec.messages)
-        self._constant = prompt.constants(columns)
-        if spec.image:  # the text may be constant, what is shown with it is not
-            self._constant[self._slot] = False
-        self._same: dict[int, bytes] = {}
-
-    @cached_property
-    def _writer(self) -> BodyTemplate:
-        return BodyTemplate(self._spec, self._same)  # made when the first texts are known
-
-    def requests(self, start: int, texts: Texts) -> EncodedRows:
-        """The requests of a chunk of rows; one that lacks a text has none."""
+def _chunks(chunks: Iterable[Texts]) -> Iterator[_Chunk]:
+    """Leave out the rows that lack a text."""
+    start = 0
+    for texts in chunks:
         rows = len(texts[0])
         positions: Sequence[int] = range(start, start + rows)
-        kept = _complete(texts)
-        if kept is not None:
+        complete = texts
+        if any(None in column for column in texts):
+            kept = [i for i, row in enumerate(zip(*texts, strict=True)) if None not in row]
             positions = [start + i for i in kept]
-            texts = [[column[i] for i in kept] for column in texts]
-        if not positions:
-            return EncodedRows(rows, (), EMPTY_BODIES, b"", b"")
-        contents = self._contents(texts)
-        digests = self._digests(contents, len(positions))
-        hashes = (digests ^ self._rest).tobytes()
-        bodies = self._bodies(contents, len(positions))
-        return EncodedRows(rows, positions, bodies, hashes, digests.tobytes())
+            complete = [[column[i] for i in kept] for column in texts]
+        yield _Chunk(start, rows, positions, cast("Sequence[Sequence[str]]", complete))
+        start += rows
 
-    def request_with_images(
-        self, position: int, row: Sequence[str | None], cells: ImageCells
-    ) -> EncodedRows:
-        """The request of one row, which shows images."""
-        found = None if None in row else cells.images(position)
-        if found is None:
-            return EncodedRows(1, (), EMPTY_BODIES, b"", b"")
-        contents = self._contents([[text] for text in row])
-        contents[self._slot] = [self._writer.with_images(row[self._slot] or "", found.urls)]
-        bodies = self._bodies(contents, 1)
-        own = request_hash(self._spec.url, bodies[0])
-        shown = input_hash((*(text or "" for text in row), *found.digests))
-        return EncodedRows(1, (position,), bodies, own, shown)
 
-    def input_hashes(self, texts: Texts) -> pa.Array:
-        """The input hash of each row of a chunk; null for one that lacks a text."""
-        kept = _complete(texts)
-        if kept is None:
-            return hash_column(self._digests(self._contents(texts), len(texts[0])).tobytes())
-        hashes: list[bytes | None] = [None] * len(texts[0])
-        if kept:
-            whole = [[column[i] for i in kept] for column in texts]
-            found = hash_column(self._digests(self._contents(whole), len(kept)).tobytes())
-            for i, own in zip(kept, found.to_pylist(), strict=True):
-                hashes[i] = own
-        return pa.array(hashes, pa.binary(HASH_BYTES))
+def make_encoder(
+    spec: JobSpec, constant: Sequence[bool], texts: Sequence[Sequence[str]]
+) -> RequestEncoder:
+    """Encode what is the same in every row, as the first rows' texts have it."""
+    slot = image_slot(spec) % len(spec.messages)
+    # A text may be constant where the images that are shown with it are not.
+    same = {
+        i: encode(column[0])
+        for i, column in enumerate(texts)
+        if constant[i] and not (spec.image and i == slot)
+    }
+    template = BodyTemplate(spec, same)
+    return RequestEncoder(
+        url=spec.url,
+        template=template,
+        varying=[i for i in range(len(texts)) if i not in same],
+        same=_as_digest(combined(text_digest(text, i) for i, text in same.items())),
+        rest=_as_digest(template.rest),
+        slot=slot,
+    )
 
-    def _bodies(self, contents: Contents, count: int) -> RequestBodies:
-        return self._writer.bodies([column for column in contents if column is not None], count)
 
-    def _contents(self, texts: Texts) -> Contents:
-        """Each message's texts as JSON; None for one that is the same in every row."""
-        for i, column in enumerate(texts):
-            if self._constant[i] and i not in self._same:
-                self._same[i] = encode(column[0])
-        return [None if i in self._same else encode_all(c) for i, c in enumerate(texts)]
+@dataclass(frozen=True, slots=True)
+class RequestEncoder:
+    """Turns texts into contents, contents into digests and bodies.
 
-    def _digests(self, contents: Contents, count: int) -> Digests:
-        """The input hashes of some rows, given what each message holds."""
-        varying = ((i, column) for i, column in enumerate(contents) if column is not None)
-        own = [text_digests(column, place) for place, column in varying]
-        same = _as_digest(combined(text_digest(text, i) for i, text in self._same.items()))
-        return reduce(np.bitwise_xor, own, np.repeat(same, count, axis=0))
+    Parameters
+    ----------
+    url : str
+        What the requests call.
+    template : BodyTemplate
+        The JSON around what varies.
+    varying : list of int
+        The messages whose texts differ from row to row.
+    same, rest : Digests
+        Of the other messages' texts, and of all that is no text.
+    slot : int
+        The message that shows images.
+    """
 
-    @cached_property
-    def _rest(self) -> Digests:
-        return _as_digest(self._writer.rest)
+    url: str
+    template: BodyTemplate
+    varying: list[int]
+    same: Digests
+    rest: Digests
+    slot: int
+
+    def contents(self, texts: Sequence[Sequence[str]]) -> list[list[bytes]]:
+        """Encode each varying message's texts as JSON."""
+        return [encode_all(texts[i]) for i in self.varying]
+
+    def digests(self, contents: Sequence[Sequence[bytes]], count: int) -> Digests:
+        """Return the input hashes of some rows."""
+        own = map(text_digests, contents, self.varying)
+        return reduce(np.bitwise_xor, own, np.repeat(self.same, count, axis=0))
+
+    def requests(self, chunk: _Chunk) -> EncodedRows:
+        """Return a chunk's requests."""
+        count = len(chunk.positions)
+        contents = self.contents(chunk.texts)
+        digests = self.digests(contents, count)
+        bodies = self.template.bodies(contents, count)
+        hashes = (digests ^ self.rest).tobytes()
+        return EncodedRows(chunk.rows, chunk.positions, bodies, hashes, digests.tobytes())
+
+    def requests_with_images(self, chunk: _Chunk, cells: ImageCells) -> Iterator[EncodedRows]:
+        """Return a chunk's requests one by one: the images of all could be gigabytes."""
+        done, end = chunk.start, chunk.start + chunk.rows
+        for position, *row in zip(chunk.positions, *chunk.texts, strict=True):
+            found = cells.images(position)
+            if found is None:
+                continue
+            contents = self.contents([[text] for text in row])
+            shown = self.template.with_images(row[self.slot], found.urls)
+            contents[self.varying.index(self.slot)] = [shown]
+            bodies = self.template.bodies(contents, 1)
+            own = request_hash(self.url, bodies[0])
+            shown_hash = input_hash((*row, *found.digests))
+            yield EncodedRows(position + 1 - done, (position,), bodies, own, shown_hash)
+            done = position + 1
+        if done < end:
+            yield EncodedRows(end - done, (), EMPTY_BODIES, b"", b"")
 
 
 def _as_digest(own: bytes) -> Digests:
     return np.frombuffer(own, "<u8").reshape(1, 2)
-
-
-def _complete(texts: Texts) -> list[int] | None:
-    """Which rows have all their texts; None where all rows have."""
-    if not any(None in column for column in texts):
-        return None
-    return [i for i, row in enumerate(zip(*texts, strict=True)) if None not in row]
