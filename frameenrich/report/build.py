@@ -23,9 +23,9 @@ from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED
 from frameenrich.pricing.money import show_usd
 from frameenrich.rendering.readable import Prompt, read_prompt
+from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.charts import Chart, chart_of, number_chart
 from frameenrich.report.page import Column, Report, Row, grouped, page
-from frameenrich.report.thumbnails import thumbnail
 from frameenrich.store.folder import JobFolder
 
 MAX_FLAGGED = 50_000

@@ -121,6 +121,20 @@ class Store:
         """A binary file that appears under `path` whole, or not at all."""
         return self._medium.write_whole(path)
 
+    def make_folder(self, path: str) -> None:
+        """Make a folder within a job's, private to the user; an object store has none to make.
+
+        Raises
+        ------
+        StoreError
+            It cannot be made.
+        """
+        if self.local:
+            try:
+                os.makedirs(path, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise unwritable(path, error) from error
+
     def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
         """Be the only process at work on the job in the folder `path`."""
         return self._medium.lock(path, timeout_seconds)

@@ -58,6 +58,9 @@ from frameenrich.verbs.approve import approve_round
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+    from frameenrich.evaluation.job_answers import JobAnswers
+    from frameenrich.evaluation.review import Review
+
 
 class Job:
     """A handle on one job's folder.
@@ -586,6 +589,71 @@ class Job:
         from frameenrich.report.flagged_table import styled  # noqa: PLC0415 - for this verb only
 
         return styled(self.flagged(frame, **reading), rows, self.spec.name)
+
+    def answers_to_judge(self) -> JobAnswers:
+        """What reviews and evaluations are made of: all rows, with what is on disk or can come."""
+        from frameenrich.evaluation.job_answers import JobAnswers  # noqa: PLC0415 - for this verb only
+
+        return JobAnswers(self._folder, self._reading(), self.collect(usage=True))
+
+    def review(
+        self,
+        *,
+        n: int,
+        by: str | None = None,
+        seed: int = 0,
+        extend: Review | str | None = None,
+    ) -> Review:
+        """Draw rows for people to judge, and record the draw in the job's folder.
+
+        The same call finds the same draw again, however the frame is sorted.
+
+        Parameters
+        ----------
+        n : int
+            How many rows; all usable ones where there are fewer.
+        by : str, optional
+            Draw so many for each answer to this field, in proportion and at least ten of each
+            label (``"answer"``: the only field). By default a simple draw.
+        seed : int
+            Another number makes a new, independent draw.
+        extend : Review or str, optional
+            Draw `n` more rows for this review, in the way it was drawn.
+
+        Returns
+        -------
+        Review
+            Its `Review.page` and `Review.to_csv` are to be filled in; `add_review` takes them back.
+
+        Raises
+        ------
+        InputError
+            Rows are pending still, or none is usable.
+        """
+        from frameenrich.evaluation.review import make_review  # noqa: PLC0415 - for this verb only
+
+        return make_review(self.answers_to_judge(), n, by=by, seed=seed, extend=extend)
+
+    def add_review(self, path: str | os.PathLike[str], reviewer: str = "") -> Review:
+        """Take a filled-in sheet of a review; it is kept in the job's folder as it came.
+
+        Rows are joined by key, so the sheet may be sorted, filtered or saved by a spreadsheet.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The CSV file that the page's Save, or a spreadsheet, wrote.
+        reviewer : str
+            Who judged, where the sheet's column ``reviewer`` does not say.
+
+        Raises
+        ------
+        InputError
+            A row does not fit the review (it names row and column), or the sheet is of another job.
+        """
+        from frameenrich.evaluation.review import add_sheet  # noqa: PLC0415 - for this verb only
+
+        return add_sheet(self.answers_to_judge(), path, reviewer)
 
     def report(
         self, path: str | os.PathLike[str] = "report.html", *, rows: int = 10_000, **reading: Any

@@ -10,6 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+    from frameenrich.evaluation.review import Review
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.store.store import StoreLike
     from frameenrich.verbs.job import Job
@@ -116,6 +117,20 @@ class JobOfFrame:
         Key, status, error, raw answer, attempt, and the history of earlier attempts.
         """
         return self._job(job, store, client).flagged(self._frame, **reading)
+
+    def review(
+        self,
+        job: Job | str | None = None,
+        *,
+        n: int,
+        by: str | None = None,
+        seed: int = 0,
+        extend: Review | str | None = None,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Review:
+        """Draw rows of the job for people to judge, and record the draw; see `Job.review`."""
+        return self._job(job, store, client).review(n=n, by=by, seed=seed, extend=extend)
 
     def show_flagged(
         self,

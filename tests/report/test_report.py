@@ -32,11 +32,11 @@ from frameenrich.model import Batch, Stage
 from frameenrich.pricing.money import show_usd
 from frameenrich.rendering.images import data_url
 from frameenrich.rendering.readable import Prompt
+from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.card import MAX_RESPONSE_BYTES, Card, card_html
 from frameenrich.report.charts import chart_of
 from frameenrich.report.locate_error import locate_error
 from frameenrich.report.page import Column, Report, Row, page, script_json
-from frameenrich.report.thumbnails import thumbnail
 
 EVIL = [
     "<script>alert(1)</script>",

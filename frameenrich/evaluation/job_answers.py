@@ -1,0 +1,192 @@
+"""A job's answers as people judge them: fields with their labels, values as texts and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import xxhash
+
+from frameenrich.answers.column_names import column_name
+from frameenrich.answers.output import Output
+from frameenrich.answers.schema import normalize_label
+from frameenrich.identity.keys import sidecar_keys
+from frameenrich.lifecycle.regenerate import last_lines
+from frameenrich.model import RowStatus
+from frameenrich.rendering.readable import Prompt, read_prompt
+from frameenrich.store.folder import JobFolder
+
+_TRUTH_VALUES = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0"), False),
+}
+
+
+@dataclass(frozen=True)
+class AnswerField:
+    """An output field to judge; ``labels`` where a reviewer picks one of a few values."""
+
+    name: str
+    column: str
+    kind: str
+    labels: tuple[Any, ...] | None = None
+
+    def parse(self, text: str) -> Any:
+        """Return the value that a reviewer's text stands for.
+
+        Raises
+        ------
+        ValueError
+            It is none that the field can have; the text says what those are.
+        """
+        if self.kind == "category":
+            label = self._choices.get(normalize_label(text))
+            if label is None:
+                raise ValueError(f"one of its labels: {', '.join(map(str, self.labels or ()))}")
+            return label
+        if self.kind == "boolean":
+            if text.strip().casefold() not in _TRUTH_VALUES:
+                raise ValueError("true or false")
+            return _TRUTH_VALUES[text.strip().casefold()]
+        if self.kind in {"integer", "number"}:
+            return _number(text, whole=self.kind == "integer")
+        return text
+
+    @cached_property
+    def _choices(self) -> dict[str, Any]:
+        return {normalize_label(str(label)): label for label in self.labels or ()}
+
+
+def _number(text: str, *, whole: bool) -> int | float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("a whole number" if whole else "a number") from None
+    if not whole:
+        return value
+    if not value.is_integer():  # a spreadsheet writes 3 as 3.0
+        raise ValueError("a whole number")
+    return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+
+
+@dataclass(frozen=True)
+class JobAnswers:
+    """What `Job.collect` gives of a whole job with ``usage=True``, and where it came from."""
+
+    folder: JobFolder
+    output: Output
+    frame: pd.DataFrame
+
+    @cached_property
+    def fields(self) -> dict[str, AnswerField]:
+        """The fields that can be judged, by name; a single value is called after the job."""
+        spec, columns = self.folder.spec, self.frame.columns
+        found = {}
+        for each in self.output.fields:
+            name, column = each.name or spec.name, column_name(spec, each)
+            if each.kind == "any":  # a parser's: the columns are what it made
+                made = [str(c) for c in self._output_columns]
+                return {c.removeprefix(spec.prefix): AnswerField(c, c, "string") for c in made}
+            if each.kind != "vector" and not each.suffix and column in columns:
+                known = {"category": each.categories, "boolean": (True, False)}
+                found[name] = AnswerField(name, column, each.kind, known.get(each.kind))
+        return found
+
+    @property
+    def _output_columns(self) -> list[Any]:
+        names = list(self.frame.columns)
+        end = names.index(f"{self.folder.spec.name}_status")
+        return names[len(self.folder.key_names) : end]
+
+    @cached_property
+    def statuses(self) -> npt.NDArray[np.object_]:
+        """Each row's status."""
+        column = self.frame[f"{self.folder.spec.name}_status"]
+        statuses: npt.NDArray[np.object_] = column.astype(object).to_numpy()
+        return statuses
+
+    @cached_property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """Positions of the rows that are ``ok``."""
+        return np.flatnonzero(self.statuses == str(RowStatus.OK))
+
+    @cached_property
+    def flagged(self) -> int:
+        """How many rows have a terminal status other than ``ok``."""
+        return int(sum(RowStatus(status).flagged for status in self.statuses))
+
+    @cached_property
+    def keys(self) -> pa.Table:
+        """The keys of all rows, as the sidecar has them."""
+        return sidecar_keys(self.folder.sidecar(columns=self.folder.key_columns))
+
+    def values(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
+        """The answers of some rows to a field, as Python has them; None for a null."""
+        cells = self.frame[self.fields[name].column].iloc[positions].tolist()
+        return [None if pd.api.types.is_scalar(c) and pd.isna(c) else _plain(c) for c in cells]
+
+    def hashes(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """A hash of all answers of each of some rows: it changes when a later round replaces one.
+
+        A row that is not usable has an empty one.
+        """
+        columns = [self.values(name, positions) for name in self.fields]
+        usable = np.isin(positions, self.usable)
+        rows = zip(*columns, strict=True) if columns else [()] * len(positions)
+        return [
+            xxhash.xxh3_64_hexdigest(json.dumps([as_text(v) for v in row]).encode()) if ok else ""
+            for row, ok in zip(rows, usable, strict=True)
+        ]
+
+    def scores(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        """How sure the model was of each of some rows' labels; None where nothing tells."""
+        column = f"{self.folder.spec.name}_confidence"
+        if column not in self.frame.columns:
+            return None
+        return self.frame[column].iloc[positions].to_numpy(dtype=float, na_value=np.nan)
+
+    def prompts(self, positions: npt.NDArray[np.int64]) -> list[Prompt]:
+        """What was last asked for each of some rows."""
+        column = self.frame[f"{self.folder.spec.name}_custom_id"].iloc[positions]
+        ids = [None if pd.isna(own) else str(own) for own in column]
+        found = _prompts(self.folder, {own for own in ids if own is not None})
+        return [found.get(own or "", Prompt(())) for own in ids]
+
+
+def _prompts(folder: JobFolder, ids: Collection[str]) -> Mapping[str, Prompt]:
+    lines = last_lines(folder, ids)
+    return {own: read_prompt(json.loads(line)["body"]) for own, line in lines}
+
+
+def question(prompt: Prompt) -> str:
+    """Return the text that a row was rendered into: the user's last message."""
+    texts = [text for role, text in prompt.messages if role == "user"]
+    return texts[-1] if texts else "\n".join(text for _, text in prompt.messages)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def as_text(value: Any) -> str:
+    """Return a value as a sheet shows it.
+
+    Examples
+    --------
+    >>> as_text(True), as_text(None), as_text(["a"]), as_text(2)
+    ('true', '', '["a"]', '2')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

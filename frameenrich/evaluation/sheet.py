@@ -1,0 +1,263 @@
+"""Sheets of a review: written for a person to fill in, read back after a spreadsheet had them.
+
+Sheets come back sorted, filtered, with other delimiters and retyped numbers. Rows are joined by
+key; what does not fit is refused by the row that the spreadsheet shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.errors import InputError
+from frameenrich.evaluation.job_answers import AnswerField
+from frameenrich.evaluation.reviewed import Verdict
+from frameenrich.identity.keys import find_keys
+
+COLUMNS = ("review", "field", "prompt", "answer", "correct", "verdict", "reviewer", "note")
+"""The columns of a sheet beside the key's."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def key_columns(names: Sequence[str]) -> list[str]:
+    """Name the key's columns in a sheet, apart from its other columns.
+
+    Examples
+    --------
+    >>> key_columns(["sku", "note"])
+    ['sku', 'key note']
+    """
+    return [f"key {name}" if name in COLUMNS else name for name in names]
+
+
+def harmless(text: str) -> str:
+    """Return a text that no spreadsheet runs as a formula; for columns nobody reads back."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One reviewer's word on one field of one drawn row; ``row`` counts in the draw."""
+
+    row: int
+    field: str
+    verdict: Verdict
+    correct: Any
+    reviewer: str
+    note: str
+    sheet_row: int
+
+
+@dataclass(frozen=True)
+class SheetReader:
+    """Reads sheets of one review.
+
+    Parameters
+    ----------
+    name : str
+        The file, for messages.
+    review_id : str
+        The review that all of its rows have to be of.
+    keys : Table
+        The keys of the drawn rows.
+    key_names : sequence of str
+        What a person calls them.
+    fields : mapping
+        The fields that can be judged.
+    answers : mapping
+        The answers of the drawn rows, by field.
+    """
+
+    name: str
+    review_id: str
+    keys: pa.Table
+    key_names: Sequence[str]
+    fields: dict[str, AnswerField]
+    answers: dict[str, list[Any]]
+
+    def read(self, table: pd.DataFrame, reviewer: str = "") -> list[Judgement]:
+        """Read the rows that somebody filled in.
+
+        Raises
+        ------
+        InputError
+            A row, a column or the whole sheet does not fit this review.
+        """
+        self._check_columns(table)
+        places = self._places(table)
+        found: dict[tuple[int, str, str], Judgement] = {}
+        rows = zip(table.index, table.to_dict("records"), places, strict=True)
+        for number, row, place in rows:
+            own = self._judgement(number, row, int(place), reviewer)
+            if own is None:
+                continue
+            first = found.setdefault((own.row, own.field, own.reviewer), own)
+            if first is not own:
+                raise self._refusal(
+                    number,
+                    "verdict",
+                    f"{own.reviewer or 'the same reviewer'} judged this row in row "
+                    f"{first.sheet_row} already",
+                    "Delete one of the two, or name another reviewer in the column 'reviewer'.",
+                )
+        return list(found.values())
+
+    def _check_columns(self, table: pd.DataFrame) -> None:
+        needed = ["review", *key_columns(self.key_names)]
+        if len(self.fields) > 1:
+            needed.append("field")
+        missing = [name for name in needed if name not in table.columns]
+        if missing:
+            raise InputError(
+                f"The sheet {self.name} has no column {missing[0]!r}.",
+                "Keep the columns of the sheet as it was written; rows may be sorted or left out.",
+                columns=missing,
+            )
+        if not {"correct", "verdict"} & set(table.columns):
+            raise InputError(
+                f"The sheet {self.name} has neither a column 'correct' nor 'verdict'.",
+                "Fill in the sheet that Review.to_csv or the page's Save wrote.",
+                columns=["correct", "verdict"],
+            )
+
+    def _places(self, table: pd.DataFrame) -> Any:
+        columns = {}
+        for i, name in enumerate(key_columns(self.key_names)):
+            texts = table[name].astype(str)
+            if pa.types.is_integer(self.keys.column(i).type):
+                texts = texts.str.replace(r"\.0+$", "", regex=True)
+            columns[f"key_{i}"] = pa.array(texts, pa.string())
+        if not len(table):
+            return np.empty(0, np.int64)
+        return find_keys(pa.table(columns), self.keys)
+
+    def _judgement(
+        self, number: int, row: Mapping[Any, Any], place: int, reviewer: str
+    ) -> Judgement | None:
+        said = {name: str(row.get(name, "")).strip() for name in COLUMNS}
+        if said["review"] != self.review_id:
+            raise self._refusal(
+                number,
+                "review",
+                f"{said['review']!r} is another review; this sheet is of {self.review_id}",
+                "Give the sheets of each review in files of their own.",
+            )
+        if place < 0:
+            shown = ", ".join(str(row[name]) for name in key_columns(self.key_names))
+            raise self._refusal(
+                number,
+                key_columns(self.key_names)[0],
+                f"{shown!r} is no key of this review",
+                "Spreadsheets retype keys (007, dates): set those columns to Text.",
+            )
+        name = said["field"] or next(iter(self.fields))
+        if name not in self.fields:
+            known = ", ".join(self.fields)
+            raise self._refusal(
+                number, "field", f"{name!r} is no field of this job", f"Its fields are {known}."
+            )
+        if not said["correct"] and not said["verdict"]:
+            return None
+        verdict, correct = self._read(number, said, self.fields[name], self.answers[name][place])
+        who = said["reviewer"] or reviewer
+        return Judgement(place, name, verdict, correct, who, said["note"], number)
+
+    def _read(
+        self, number: int, said: dict[str, str], field: AnswerField, answer: Any
+    ) -> tuple[Verdict, Any]:
+        given = said["verdict"].casefold()
+        if given and given not in set(Verdict):
+            raise self._refusal(
+                number,
+                "verdict",
+                f"{said['verdict']!r} is no verdict",
+                "Write right, wrong or unsure.",
+            )
+        verdict = Verdict(given) if given else None
+        if not said["correct"]:
+            return verdict or Verdict.UNSURE, answer if verdict is Verdict.RIGHT else None
+        try:
+            correct = field.parse(said["correct"])
+        except ValueError as error:
+            near = difflib.get_close_matches(said["correct"], map(str, field.labels or ()), 1)
+            raise self._refusal(
+                number,
+                "correct",
+                f"{said['correct']!r} is no value of {field.name}",
+                f"Did you mean {near[0]!r}? Give {error}." if near else f"Give {error}.",
+            ) from None
+        if verdict is Verdict.UNSURE:
+            return verdict, None
+        found = Verdict.RIGHT if correct == answer else Verdict.WRONG
+        if verdict not in (None, found):
+            raise self._refusal(
+                number,
+                "verdict",
+                f"it says {verdict}, but with the value in 'correct' the answer is {found}",
+                "Clear one of the two cells.",
+            )
+        return found, correct
+
+    def _refusal(self, row: int, column: str, problem: str, fix: str) -> InputError:
+        return InputError(
+            f"{self.name}, row {row}, column {column!r}: {problem}.", fix, row=row, column=column
+        )
+
+
+def parse_sheet(data: bytes, name: str) -> pd.DataFrame:
+    """Read a sheet's bytes as texts, whatever delimiter and encoding a spreadsheet gave it.
+
+    The index has the numbers that the spreadsheet shows beside the rows.
+
+    Raises
+    ------
+    InputError
+        It is no table.
+    """
+    text = _decoded(data)
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    numbered = enumerate(_rows(text, delimiter, name), 1)
+    rows = {number: row for number, row in numbered if any(cell.strip() for cell in row)}
+    if not rows:
+        raise InputError(f"The sheet {name} is empty.", "Give the sheet that you filled in.")
+    names = [cell.strip() for cell in rows.pop(min(rows))]
+    twice = [each for each in names if each and names.count(each) > 1]
+    if twice:
+        raise InputError(
+            f"The sheet {name} has two columns {twice[0]!r}.", "Delete one.", columns=twice
+        )
+    long = next((number for number, row in rows.items() if any(row[len(names) :])), None)
+    if long is not None:
+        raise InputError(
+            f"{name}, row {long} has {len(rows[long])} cells, the header {len(names)}.",
+            "Put cells that hold the delimiter in quotes.",
+            row=long,
+        )
+    cells = [(row + [""] * len(names))[: len(names)] for row in rows.values()]
+    return pd.DataFrame(cells, index=list(rows), columns=names, dtype=object)
+
+
+def _rows(text: str, delimiter: str, name: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except csv.Error as error:
+        raise InputError(f"The sheet {name} cannot be read: {error}.", "Save it as CSV.") from None
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:  # a spreadsheet's "CSV" on Windows
+        return data.decode("cp1252", "replace")
