@@ -118,10 +118,10 @@ class LLMBatch(JobOfFrame):
         provider : str or Provider
             ``"openai"`` (Batch API), ``"live"`` (the same servers, and those without a Batch API:
             one call a request, answered before this returns), ``"azure"``, ``"groq"``,
-            ``"together"``, ``"anthropic"`` (the extra ``frameenrich[anthropic]``), ``"local"`` (the
-            embedded model) or ``"file"``.
-        client : openai.OpenAI, openai.AzureOpenAI or anthropic.Anthropic, optional
-            By default built from the environment, as the SDK does.
+            ``"together"``, ``"anthropic"`` and ``"mistral"`` (extras of the same names),
+            ``"local"`` (the embedded model) or ``"file"``.
+        client : a client of the provider's own SDK, optional
+            Such as `openai.OpenAI`; by default built from the environment, as the SDK does.
         store : str or PathLike, optional
             By default ``$FRAMEENRICH_STORE``, else ``.frameenrich`` in the working directory.
         on_null : {"raise", "empty", "skip"}

@@ -1,7 +1,7 @@
 """Kill a job with SIGKILL at every step, run it again, and count what was lost or paid twice.
 
     uv run python tests/kill_matrix.py [--faults none,accepted_then_500,...] [--random 100]
-        [--service openai|live|azure|together|anthropic] [--store disk|s3]
+        [--service openai|live|azure|together|anthropic|mistral] [--store disk|s3]
 
 A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server, or to the bucket
 that the store is in (``--store s3``); the process is killed before and after each. The job is real:
@@ -33,6 +33,7 @@ import httpx2
 import openai
 import pandas as pd
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
+from mistralai.client import Mistral
 from object_server import BUCKET, object_server
 
 import frameenrich.verbs.submit  # noqa: F401 - loaded here once, so that forks need not
@@ -40,6 +41,7 @@ from frameenrich.model import Limits
 from frameenrich.providers.anthropic.batch import AnthropicBatch
 from frameenrich.providers.dialects import TOGETHER
 from frameenrich.providers.live.provider import LiveProvider
+from frameenrich.providers.mistral.batch import MistralBatch
 from frameenrich.providers.openai.batch import OpenAIBatch
 
 ROWS = 6
@@ -47,6 +49,9 @@ ROWS_A_SHARD = 3
 RANDOM_KILLS = 100
 IN_FLIGHT = 2
 """So many live calls may be under way at a kill, and have to be made once more."""
+
+IDLE = httpx2.AsyncClient(verify=False)
+"""Mistral's client wants one; nothing here uses it."""
 
 FAULTS: dict[str, dict[str, Any] | None] = {
     "none": None,
@@ -124,6 +129,14 @@ def _anthropic(base_url: str) -> AnthropicBatch:
     return AnthropicBatch(client, attempts=8, wait_seconds=0.002)
 
 
+def _mistral(base_url: str) -> MistralBatch:
+    plain = httpx2.Client(verify=False)
+    client = Mistral(
+        api_key="sk-test", server_url=base_url.removesuffix("/v1"), client=plain, async_client=IDLE
+    )
+    return MistralBatch(client, attempts=8, wait_seconds=0.002)
+
+
 SERVICES = {
     "openai": Service("batch_server", {}, _openai, lambda b: b["metadata"]["frameenrich_tag"]),
     "live": Service("batch_server", {}, _live, lambda b: b["id"], in_flight=IN_FLIGHT),
@@ -132,6 +145,9 @@ SERVICES = {
     ),
     "together": Service(
         "batch_server", {"dialect": "together"}, _together, lambda b: b["input_file_id"]
+    ),
+    "mistral": Service(
+        "batch_server", {"dialect": "mistral"}, _mistral, lambda b: b["metadata"]["frameenrich_tag"]
     ),
     "anthropic": Service(
         "anthropic_server",

@@ -32,7 +32,7 @@ Prices = Mapping[str, Mapping[str, float]]
 _KINDS = ("input", "output", "cached_input")
 
 
-_SHIPPED = {"azure": "azure", "anthropic": "anthropic", "groq": "groq", "together": "together"}
+_SHIPPED = {name: name for name in ("azure", "anthropic", "groq", "mistral", "together")}
 """Whose price list a provider of ours goes by; the others' is OpenAI's."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from .answers import REQUIRED
 from .books import ApiError, Books, Call
-from .dialects import listed, query_of, spoken
+from .dialects import file_as, listed, query_of, spoken, understood
 from .faults import Fault
 from .reply import Json
 from .service import Service
@@ -181,7 +181,7 @@ def _upload(server: BatchServer, request: Request) -> Answer:
             "seconds": int(fields["expires_after[seconds]"]),
         }
     made = server.create_file(filename, content, fields["purpose"], request.key, expires_after)
-    return json_answer(made)
+    return json_answer(file_as(server.dialect, made))
 
 
 def _list_files(server: BatchServer, request: Request) -> Answer:
@@ -190,7 +190,7 @@ def _list_files(server: BatchServer, request: Request) -> Answer:
 
 
 def _show_file(server: BatchServer, request: Request, file_id: str) -> Answer:
-    return json_answer(server.show_file(file_id, request.key))
+    return json_answer(file_as(server.dialect, server.show_file(file_id, request.key)))
 
 
 def _download(server: BatchServer, request: Request, file_id: str) -> Answer:
@@ -203,7 +203,8 @@ def _delete_file(server: BatchServer, request: Request, file_id: str) -> Answer:
 
 
 def _create_batch(server: BatchServer, request: Request) -> Answer:
-    made = server.create_batch(request.parse_json(), request.key)
+    asked = understood(server.dialect, request.parse_json())
+    made = server.create_batch(asked, request.key)
     return json_answer(spoken(server.dialect, made, created=True))
 
 
@@ -222,6 +223,12 @@ def _show_batch(server: BatchServer, request: Request, batch_id: str) -> Answer:
 
 def _cancel_batch(server: BatchServer, request: Request, batch_id: str) -> Answer:
     return json_answer(spoken(server.dialect, server.cancel_batch(batch_id, request.key)))
+
+
+def _delete_batch(server: BatchServer, request: Request, batch_id: str) -> Answer:
+    if server.dialect != "mistral":
+        raise ApiError(404, f"Invalid URL (DELETE {request.raw_path})")
+    return json_answer(server.delete_batch(batch_id, request.key))
 
 
 def _live(server: BatchServer, request: Request, endpoint: str) -> Answer:
@@ -245,6 +252,7 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("GET", "/v1/batches", _list_batches),
     ("GET", "/v1/batches/([^/]+)", _show_batch),
     ("POST", "/v1/batches/([^/]+)/cancel", _cancel_batch),
+    ("DELETE", "/v1/batches/([^/]+)", _delete_batch),
     ("POST", f"/v1({_LIVE_PATHS})", _live),
 )
 

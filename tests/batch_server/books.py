@@ -124,7 +124,7 @@ class Books:
     output_blobs
         Whether results lie in the user's own storage account: `output_blob` and no file (Azure).
     dialect
-        ``openai``, ``groq`` or ``together``: their own shapes and words.
+        ``openai``, ``groq``, ``together`` or ``mistral``: their own shapes and words.
     max_file_bytes, max_requests, max_embedding_inputs, max_files
         Limits of an upload, of a batch file, of an embeddings batch, and of files at a time.
     max_enqueued_tokens
@@ -172,6 +172,7 @@ class Books:
         self._files: dict[str, StoredFile] = {}
         self._batches: dict[str, Batch] = {}
         self._looked: Counter[str] = Counter()
+        self._gone: set[str] = set()
         self._held: dict[str | None, str] = {}
         self._numbers = itertools.count(1)
         fractions = {"http_error": self.http_error_fraction, "malformed": self.malformed_fraction}
@@ -208,6 +209,7 @@ class Books:
                 "output_expires_after": batch.output_expires_after,
                 "project": batch.project,
                 "faults": [fault.name for fault in batch.faults],
+                "deleted": batch.id in self._gone,
             }
             for batch in batches
         }
@@ -348,12 +350,12 @@ class Books:
 
 
 def page_of(items: list[Json], query: Mapping[str, str], *, default: int, most: int) -> Json:
-    """Return the page of a list that ``limit`` and ``after`` ask for."""
-    asked = query.get("limit", str(default))
+    """Return the page of a list that ``limit`` and ``after`` ask for, or a page's number."""
+    asked = query.get("limit") or query.get("page_size", str(default))
     if not re.fullmatch(r"\d+", asked) or not 1 <= int(asked) <= most:
         message = f"Invalid 'limit': expected an integer from 1 to {most}, got {asked!r}."
         raise ApiError(400, message, code="invalid_value", param="limit")
-    first = 0
+    first = int(query.get("page", 0)) * int(asked)
     if after := query.get("after"):
         places = [place for place, item in enumerate(items) if item["id"] == after]
         if not places:

@@ -1,21 +1,82 @@
-"""The same service as Groq and Together speak it: another shape of what goes in and out."""
+"""The service as Groq, Together and Mistral speak it: other shapes of what goes in and out."""
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from .reply import Json
 
-DialectName: TypeAlias = Literal["openai", "groq", "together"]
+DialectName: TypeAlias = Literal["openai", "groq", "together", "mistral"]
 
-PURPOSES = {"openai": "batch", "groq": "batch", "together": "batch-api"}
+PURPOSES = {"openai": "batch", "groq": "batch", "together": "batch-api", "mistral": "batch"}
 WINDOWS = {
     "openai": r"24h",
     "groq": r"(2[4-9]|[3-9]\d|1[0-5]\d|16[0-8])h|[1-7]d",
     "together": "24h",
+    "mistral": r"([1-9]|[1-9]\d|1[0-5]\d|16[0-8])h",
 }
+MISTRALS = {
+    "validating": "QUEUED",
+    "in_progress": "RUNNING",
+    "finalizing": "RUNNING",
+    "completed": "SUCCESS",
+    "failed": "FAILED",
+    "expired": "TIMEOUT_EXCEEDED",
+    "cancelling": "CANCELLATION_REQUESTED",
+    "cancelled": "CANCELLED",
+}
+MISTRAL_BODY = frozenset(
+    {"messages", "temperature", "top_p", "max_tokens", "stream", "stop", "random_seed", "metadata",
+     "response_format", "tools", "tool_choice", "presence_penalty", "frequency_penalty", "n",
+     "prediction", "parallel_tool_calls", "reasoning_effort", "prompt_mode", "prompt_cache_key",
+     "safe_prompt", "logprobs", "top_logprobs", "top_k", "min_tokens", "guardrails"}
+)  # fmt: skip
+"""What one of its requests may hold; the job names the model."""
+
+
+def understood(dialect: DialectName, asked: Json) -> Json:
+    """A create in OpenAI's words."""
+    if dialect != "mistral":
+        return asked
+    return {
+        "endpoint": asked.get("endpoint"),
+        "input_file_id": (asked.get("input_files") or [None])[0],
+        "completion_window": f"{asked.get('timeout_hours', 24)}h",
+        "metadata": asked.get("metadata"),
+        "model": asked.get("model"),
+    }
+
+
+def whole_lines(dialect: DialectName, content: bytes, asked: Json) -> bytes:
+    """A batch file with the members that OpenAI's has: Mistral's create says them once for all."""
+    if dialect != "mistral":
+        return content
+    lines = []
+    for line in content.split(b"\n"):
+        try:
+            request = json.loads(line)
+            strange = request.keys() ^ {"custom_id", "body"}
+        except (ValueError, AttributeError):
+            lines.append(line)
+            continue
+        assert not strange, strange
+        body = {"model": asked["model"], **request["body"]}
+        whole = {**request, "method": "POST", "url": asked["endpoint"], "body": body}
+        lines.append(json.dumps(whole).encode())
+    return b"\n".join(lines)
+
+
+def row_complaint(dialect: DialectName, body: Json) -> str | None:
+    """What a server says of one request that another one would take."""
+    if dialect != "mistral":
+        return None
+    for name in sorted(body.keys() - MISTRAL_BODY - {"model"}):
+        return f"body.{name}: Extra inputs are not permitted"
+    roles = {message["role"] for message in body["messages"]} - {"system", "user", "assistant"}
+    return f"body.messages: no role {min(roles)!r}" if roles else None
 
 
 def complaint(dialect: DialectName, asked: Json) -> tuple[str, str] | None:
@@ -30,6 +91,8 @@ def complaint(dialect: DialectName, asked: Json) -> tuple[str, str] | None:
 
 def spoken(dialect: DialectName, batch: Json, *, created: bool = False) -> Json:
     """A batch as the dialect shows it."""
+    if dialect == "mistral":
+        return _mistral_job(batch)
     if dialect != "together":
         return batch
     failed = batch["errors"] and "; ".join(str(e["message"]) for e in batch["errors"]["data"])
@@ -51,17 +114,57 @@ def spoken(dialect: DialectName, batch: Json, *, created: bool = False) -> Json:
     return {"job": job, "warning": None} if created else job
 
 
+def _mistral_job(batch: Json) -> Json:
+    counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
+    errors = batch["errors"]["data"] or () if batch["errors"] else ()
+    return {
+        "id": batch["id"],
+        "object": "batch",
+        "input_files": [batch["input_file_id"]],
+        "endpoint": batch["endpoint"],
+        "model": batch["model"],
+        "agent_id": None,
+        "metadata": batch["metadata"],
+        "errors": [{"message": str(error["message"]), "count": 1} for error in errors],
+        "status": MISTRALS.get(batch["status"], batch["status"].upper()),
+        "created_at": batch["created_at"],
+        "started_at": batch["in_progress_at"],
+        "completed_at": batch["completed_at"] or batch["expired_at"] or batch["cancelled_at"],
+        "total_requests": counts["total"],
+        "completed_requests": counts["completed"] and counts["completed"] + counts["failed"],
+        "succeeded_requests": counts["completed"],
+        "failed_requests": counts["failed"],
+        "output_file": batch["output_file_id"],
+        "error_file": batch["error_file_id"],
+        "outputs": None,
+    }
+
+
 def listed(dialect: DialectName, page: Json, *, batches: bool) -> Any:
     """A list of batches or files: Groq's ends without saying so, Together's is bare for batches."""
     if dialect == "together" and batches:
         return [spoken(dialect, batch) for batch in page["data"]]
+    if dialect == "mistral":
+        data = [
+            spoken(dialect, each) if batches else file_as(dialect, each) for each in page["data"]
+        ]
+        return {"object": "list", "data": data, "total": len(data)}
     if dialect == "groq":
         return {"object": "list", "data": page["data"]}
     return page
 
 
+def file_as(dialect: DialectName, file: Json) -> Json:
+    """A file as the dialect shows it."""
+    if dialect != "mistral":
+        return file
+    return {**file, "sample_type": "batch_request", "source": "upload", "mimetype": None}
+
+
 def query_of(dialect: DialectName, query: dict[str, str]) -> dict[str, str]:
     """What the dialect understands of a query: Groq pages in circles, whatever `after` says."""
+    if dialect == "mistral":
+        return {k: v for k, v in query.items() if k in {"purpose", "page", "page_size"}}
     return {k: v for k, v in query.items() if dialect == "openai" or k != "after"}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from .answers import REQUIRED, response_body, token_counts
 from .books import ApiError, Books, StoredFile, page_of
 from .dialects import complaint as dialect_complaint
+from .dialects import row_complaint, whole_lines
 from .faults import Fault, make_fault
 from .life import RUNNING, Batch, Rules, batch_error, check, parse_line, show
 from .reply import Json, body_hash, user_text
@@ -67,7 +68,7 @@ class Service(Books):
                 endpoint=asked["endpoint"],
                 input_file_id=file.id,
                 filename=file.filename,
-                source=file.content,
+                source=whole_lines(self.dialect, file.content, asked),
                 project=project,
                 created_at=int(time.time()),
                 metadata=asked.get("metadata"),
@@ -112,7 +113,8 @@ class Service(Books):
         """Return a batch that this project may see."""
         with self._lock:
             batch = self._batches.get(batch_id)
-        if batch is None or not self.may_see(batch.project, project):
+        gone = batch_id in self._gone
+        if batch is None or gone or not self.may_see(batch.project, project):
             raise ApiError(404, f"No batch found with id '{batch_id}'.")
         return batch
 
@@ -126,7 +128,11 @@ class Service(Books):
     def list_batches(self, query: Mapping[str, str], project: str) -> Json:
         """Return a page of the batches, newest first; no batch takes a step."""
         with self._lock:
-            batches = [b for b in self._batches.values() if self.may_see(b.project, project)]
+            batches = [
+                batch
+                for batch in self._batches.values()
+                if self.may_see(batch.project, project) and batch.id not in self._gone
+            ]
         return page_of([show(b) for b in reversed(batches)], query, default=20, most=100)
 
     def cancel_batch(self, batch_id: str, project: str) -> Json:
@@ -140,6 +146,13 @@ class Service(Books):
             if batch.status != "cancelling":
                 batch.move("cancelling")
             return show(batch)
+
+    def delete_batch(self, batch_id: str, project: str) -> Json:
+        """Delete a batch; it stays in the ledger."""
+        self.batch(batch_id, project)
+        with self._lock:
+            self._gone.add(batch_id)
+        return {"id": batch_id, "object": "batch", "deleted": True}
 
     # --- the life of a batch ---------------------------------------------------------------------
 
@@ -247,6 +260,9 @@ class Service(Books):
         if failing := batch.fault("all_lines_failed"):
             status = failing["status"]
             faults = (make_fault("http_error", status=status, code="invalid_value"), *faults)
+        if strange := row_complaint(self.dialect, body):
+            refusal = make_fault("http_error", status=422, code="invalid_value", message=strange)
+            faults = (refusal, *faults)
         number = next(self._numbers)
         if any(fault.name == "expired_line" for fault in faults):
             self._write(batch, written(expired_line(number, custom_id), ()))

@@ -99,9 +99,10 @@ def parse_multipart(
 
 
 def v1_path(raw_path: str) -> str:
-    """Return a path in the ``/v1/...`` form: Azure's classic and v1 forms, or that itself."""
+    """Return a path in OpenAI's ``/v1/...`` form: from Azure's forms, Mistral's, or that itself."""
     path = re.sub(r"^/openai/deployments/[^/]+/", "/openai/", raw_path)
     path = re.sub(r"^/openai/v1/", "/v1/", path)
+    path = re.sub(r"^/v1/batch/jobs", "/v1/batches", path)
     return re.sub(r"^/openai/", "/v1/", path)
 
 

@@ -17,6 +17,7 @@ EVERY = 20
 OTHERS = [
     ("azure", "create made; connection closed"),
     ("together", "create made; answered 500"),
+    ("mistral", "create made; answered 500"),
     ("anthropic", "none"),
     ("anthropic", "create made; connection closed"),
 ]

@@ -1,0 +1,298 @@
+"""Mistral's batch jobs: Files and ``/v1/batch/jobs``, with our tag in a job's metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+from frameenrich.errors import CredentialsError, ParameterError
+from frameenrich.jsonl import split_lines
+from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
+from frameenrich.providers.mistral.translate import chat_body, request_line, response_line
+from frameenrich.providers.once import (
+    TAG_KEY,
+    create_once,
+    delete_each,
+    fetch_files,
+    file_ids,
+    once_each,
+    upload_once,
+    whole_body,
+)
+from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.retries import Calls, SdkErrors
+from frameenrich.text import printable, scrub
+
+if TYPE_CHECKING:
+    from mistralai.client import Mistral
+
+
+_CHAT = "/v1/chat/completions"
+
+
+_PAGE = 100
+
+
+_WORDS = {
+    "QUEUED": BatchStatus.VALIDATING,
+    "RUNNING": BatchStatus.IN_PROGRESS,
+    "CANCELLATION_REQUESTED": BatchStatus.CANCELLING,
+    "SUCCESS": BatchStatus.COMPLETED,
+    "FAILED": BatchStatus.FAILED,
+    "TIMEOUT_EXCEEDED": BatchStatus.EXPIRED,
+    "CANCELLED": BatchStatus.CANCELLED,
+}
+
+
+class MistralBatch:
+    """Batch jobs through a `mistralai` client.
+
+    Parameters
+    ----------
+    client : mistralai.client.Mistral
+        Decides the server, the key and the time-outs.
+    attempts : int
+        How often a call that failed for a passing reason is made in all.
+    wait_seconds : float
+        The first wait between attempts; it doubles, with jitter, up to a minute.
+    timeout_hours : int
+        How long a job may take before Mistral ends it; at most 168.
+    """
+
+    name = "mistral"
+    blocking = False
+    # A file may have 512 MB, and a million requests may wait in all: ten shards are in that queue.
+    limits = Limits(max_requests=100_000, max_bytes=500_000_000)
+
+    def __init__(
+        self,
+        client: Mistral,
+        *,
+        attempts: int = 6,
+        wait_seconds: float = 0.5,
+        timeout_hours: int = 24,
+    ) -> None:
+        from mistralai.client import Mistral, errors  # noqa: PLC0415 - an extra
+
+        if not isinstance(client, Mistral):
+            raise ParameterError(
+                f"client= is a {type(client).__name__}, and 'mistral' wants its own kind.",
+                "Pass a mistralai.client.Mistral client.",
+            )
+        self._client = client
+        known = (errors.MistralError, errors.NoResponseError)
+        self._calls = Calls(
+            SdkErrors(all=known, broken=known),
+            lambda: self._secrets,
+            attempts=attempts,
+            wait_seconds=wait_seconds,
+        )
+        self._timeout_hours = timeout_hours
+
+    def __repr__(self) -> str:
+        return f"MistralBatch({self._client.sdk_configuration.get_server_details()[0]!r})"
+
+    @property
+    def _secrets(self) -> tuple[str | None, ...]:
+        security = self._client.sdk_configuration.security
+        security = security() if callable(security) else security
+        return getattr(security, "api_key", None), os.environ.get("MISTRAL_API_KEY")
+
+    def url(self, endpoint: str) -> str:
+        """Return the endpoint; only chat completions are translated."""
+        if endpoint != _CHAT:
+            raise ParameterError(
+                f"The provider 'mistral' does not answer {endpoint}.", f"Use endpoint={_CHAT!r}."
+            )
+        return endpoint
+
+    def check(self, body: Json) -> None:
+        """Refuse a request that Mistral's API has no word for.
+
+        Raises
+        ------
+        ParameterError
+            It holds such a parameter.
+        """
+        chat_body(body)
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        """Upload the file and create the job, or find them where an earlier try got so far."""
+        batch = upload_once(
+            self._calls,
+            shard,
+            batch,
+            desk,
+            find=self._find_file,
+            upload=lambda name: self._upload(shard, name),
+        )
+        batch, made = create_once(
+            self._calls,
+            shard,
+            batch,
+            desk,
+            find=lambda: self._find_job(shard.tag),
+            create=lambda: self._create(shard, batch.input_file_id or ""),
+        )
+        return desk.record(_heard(batch, made, self._secrets))
+
+    def _upload(self, shard: Shard, name: str) -> str:
+        from mistralai.client.models import File  # noqa: PLC0415 - an extra
+
+        with tempfile.TemporaryFile() as content:
+            with shard.open() as lines:
+                content.writelines(map(request_line, lines))
+            content.seek(0)
+            made = self._json(
+                self._client.files.upload,
+                file=File(file_name=name, content=content, content_type="application/jsonl"),
+                purpose="batch",
+            )
+        return str(made["id"])
+
+    def _create(self, shard: Shard, file_id: str) -> Json:
+        return self._json(
+            self._client.batch.jobs.create,
+            endpoint=shard.url,
+            model=shard.model,
+            input_files=[file_id],
+            metadata={**shard.metadata, TAG_KEY: shard.tag},
+            timeout_hours=self._timeout_hours,
+        )
+
+    def _find_file(self, name: str) -> str | None:
+        files = self._pages(self._client.files.list, purpose="batch", search=name)
+        return next((file["id"] for file in files if file.get("filename") == name), None)
+
+    def _find_job(self, tag: str) -> Json:
+        # The SDK writes a filter by metadata as bare parameters, which a server may pass over.
+        jobs = self._pages(self._client.batch.jobs.list)
+        return next((job for job in jobs if (job.get("metadata") or {}).get(TAG_KEY) == tag), None)
+
+    def _pages(self, call: Callable[..., Any], **options: Any) -> Iterator[Json]:
+        """Yield the items of a list, newest first, page by page."""
+
+        def items() -> Iterator[Json]:
+            page = 0
+            while found := self._json(call, page=page, page_size=_PAGE, **options).get("data"):
+                yield from found
+                page += 1
+
+        return once_each(items(), lambda item: item["id"])
+
+    def _json(self, call: Callable[..., Any], **options: Any) -> Json:
+        """Make a call of the SDK; the answer's JSON, also where the SDK's types do not take it."""
+        from mistralai.client import errors  # noqa: PLC0415 - an extra
+
+        try:
+            # No retries of the SDK's own, whatever the client was made with: one would pay twice.
+            made = call(**options, retries=None)
+        except errors.ResponseValidationError as error:
+            answer = json.loads(error.body)
+            if not isinstance(answer, dict):
+                raise
+            return answer
+        return made.model_dump(by_alias=True, warnings=False)
+
+    # --- looking and bringing home ---------------------------------------------------------------
+
+    def poll(self, batch: Batch) -> Batch:
+        """Return the batch with status, counts and file ids as the server has them now."""
+        made = self._calls.patiently(
+            lambda: self._json(self._client.batch.jobs.get, job_id=batch.id or ""),
+            f"look at the batch {batch.id}",
+        )
+        return _heard(batch, made, self._secrets)
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Download output file and error file; either may be missing."""
+        fetch_files(self._calls, batch, sink, self._download)
+
+    def _download(self, file_id: str) -> Iterator[bytes]:
+        size = self._json(self._client.files.retrieve, file_id=file_id).get("bytes")
+        response = self._client.files.download(file_id=file_id, retries=None)
+        try:
+            for line in split_lines(whole_body(response, file_id, size)):
+                yield response_line(line) + b"\n"
+        finally:
+            response.close()
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for cancellation; what has run stays."""
+        made = self._calls.patiently(
+            lambda: self._json(self._client.batch.jobs.cancel, job_id=batch.id or ""),
+            f"cancel the batch {batch.id}",
+        )
+        return _heard(batch, made, self._secrets)
+
+    def delete_files(self, batch: Batch) -> None:
+        """Delete the files, then the job; what is gone already is fine."""
+        files, jobs = self._client.files, self._client.batch.jobs
+        delete_each(
+            self._calls,
+            "file",
+            file_ids(batch),
+            lambda file_id: files.delete(file_id=file_id, retries=None),
+        )
+        delete_each(
+            self._calls,
+            "batch",
+            filter(None, [batch.id]),
+            lambda job_id: jobs.delete(job_id=job_id, retries=None),
+        )
+
+
+# --- what the server says ------------------------------------------------------------------------
+
+
+def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
+    """Our batch with what Mistral's job says."""
+    status = printable(str(made.get("status") or batch.status))
+    return batch.but(
+        id=str(made["id"]),
+        status=_WORDS.get(status, status.lower()),
+        output_file_id=made.get("output_file") or None,
+        error_file_id=made.get("error_file") or None,
+        total=made.get("total_requests"),
+        completed=made.get("succeeded_requests"),
+        failed=made.get("failed_requests"),
+        errors=tuple(
+            BatchError(message=scrub(str(error.get("message")), secrets))
+            for error in made.get("errors") or ()
+        ),
+        created_at=made.get("created_at"),
+        ended_at=made.get("completed_at"),
+    )
+
+
+def connect(client: Any = None, model: str | None = None) -> MistralBatch:
+    """Return the provider with the given client, or one built from the environment.
+
+    Raises
+    ------
+    ParameterError
+        The extra is not installed, or the client is another provider's.
+    CredentialsError
+        Neither a client nor ``MISTRAL_API_KEY``.
+    """
+    del model
+    try:
+        from mistralai.client import Mistral  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ParameterError(
+            "The provider 'mistral' is not installed.",
+            "Run: pip install 'frameenrich[mistral]'.",
+        ) from None
+    if client is None and not os.environ.get("MISTRAL_API_KEY"):
+        raise CredentialsError(
+            "There is no API key for the provider 'mistral'.",
+            "Set MISTRAL_API_KEY or pass client=; provider='local' needs none.",
+        )
+    return MistralBatch(
+        Mistral(api_key=os.environ["MISTRAL_API_KEY"]) if client is None else client
+    )
