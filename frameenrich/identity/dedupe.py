@@ -1,4 +1,4 @@
-"""Which rows ask what an earlier row asked, and a job's name: in a few bytes a row."""
+"""Find rows that make the same request, and name a job by what it sends."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ShortHashes = npt.NDArray[np.uint64]
 """The first 8 bytes of request hashes."""
 
 
-def halves(hashes: bytes | bytearray) -> ShortHashes:
+def short_hashes(hashes: bytes | bytearray) -> ShortHashes:
     r"""The first half of each 16-byte hash.
 
     Examples
     --------
-    >>> halves(bytes(16) + b"\x02" + bytes(15))
+    >>> short_hashes(bytes(16) + b"\x02" + bytes(15))
     array([0, 2], dtype=uint64)
     """
     return np.frombuffer(hashes, "<u8")[::2]
 
 
-def column_halves(hashes: pa.ChunkedArray) -> ShortHashes:
-    """The first half of each 16-byte hash of an Arrow column without nulls."""
+def short_hash_column(hashes: pa.ChunkedArray) -> ShortHashes:
+    """Return the first half of each 16-byte hash of an Arrow column without nulls."""
     pieces = [
         np.frombuffer(piece.buffers()[1], "<u8")[2 * piece.offset :][: 2 * len(piece) : 2]
         for piece in hashes.chunks
@@ -52,8 +52,8 @@ def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
     """
     if not len(ordered):
         return np.zeros(len(some), dtype=np.bool_)
-    places = np.searchsorted(ordered, some)
-    found: npt.NDArray[np.bool_] = ordered[np.minimum(places, len(ordered) - 1)] == some
+    at = np.searchsorted(ordered, some)
+    found: npt.NDArray[np.bool_] = ordered[np.minimum(at, len(ordered) - 1)] == some
     return found
 
 
@@ -64,29 +64,29 @@ def split_hashes(hashes: bytes) -> list[bytes]:
 
 
 class Deduplicator:
-    """Which row was the first to ask each request.
+    """Finds the first row that makes each request.
 
     The first `REMEMBERED` requests are remembered whole. A frame that has more of them may repeat
-    one of the others unseen: `missed` tells afterwards, and a second pass that is given it as
-    `watched` sees them all.
+    one of the others unseen: `duplicates` of
+    its `unique_hashes` are those.
 
     Parameters
     ----------
     rows : int
         The most requests there can be.
     watched : array of uint64, optional
-        In order: halves of hashes to remember, however many there are.
+        In order: short hashes to remember, however many there are.
     """
 
     def __init__(self, rows: int, watched: ShortHashes | None = None) -> None:
         self._first: dict[bytes, int] = {}
         self._watched = np.empty(0, np.uint64) if watched is None else watched
-        self._sent = np.empty(rows, np.uint64)
+        self._hashes = np.empty(rows, np.uint64)
         self._count = 0
 
-    def askers(self, hashes: bytes, positions: Sequence[int]) -> Sequence[int]:
-        """For each row the first row that asked the same; its own position where it is that."""
-        each, own, known = split_hashes(hashes), halves(hashes), len(self._first)
+    def first_rows(self, hashes: bytes, positions: Sequence[int]) -> Sequence[int]:
+        """Return the first row that made each row's request; its own position where it is that."""
+        each, own, known = split_hashes(hashes), short_hashes(hashes), len(self._first)
         if known + len(each) <= REMEMBERED:
             found: Sequence[int] = list(map(self._first.setdefault, each, positions))
             new = len(self._first) == known + len(each)
@@ -106,14 +106,14 @@ class Deduplicator:
         ]
 
     def _note(self, own: ShortHashes) -> None:
-        self._sent[self._count : self._count + len(own)] = own
+        self._hashes[self._count : self._count + len(own)] = own
         self._count += len(own)
 
-    def sent(self) -> ShortHashes:
-        """The halves of all requests that were not asked before, in order."""
-        self._sent = self._sent[: self._count]
-        self._sent.sort()
-        return self._sent
+    def unique_hashes(self) -> ShortHashes:
+        """Return the short hashes of all distinct requests, in order."""
+        self._hashes = self._hashes[: self._count]
+        self._hashes.sort()
+        return self._hashes
 
 
 def duplicates(ordered: ShortHashes) -> ShortHashes:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from frameenrich.answers.judge import read_response, result_of
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import STATUSES
-from frameenrich.identity.dedupe import ShortHashes, column_halves, is_in
+from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.jsonl import split_lines, under_id
 from frameenrich.lifecycle.results import read_results
 from frameenrich.model import JobSpec, RowStatus
@@ -97,7 +97,7 @@ def _answered(
 ) -> dict[bytes, tuple[JobFolder, str]]:
     sidecar = folder.sidecar(columns=["custom_id", "request_hash"])
     asked = sidecar.filter(pc.is_valid(sidecar["custom_id"]))
-    shared = asked.filter(pa.array(is_in(sent, column_halves(asked["request_hash"]))))
+    shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
     if len(shared) == 0:
         return {}
     found = read_results(folder, output, details=["answer_id"])

@@ -15,10 +15,10 @@ import pyarrow as pa
 from frameenrich.identity.dedupe import (
     JobHash,
     ShortHashes,
-    column_halves,
     duplicates,
-    halves,
     is_in,
+    short_hash_column,
+    short_hashes,
 )
 from frameenrich.identity.keys import cast_keys, common_schema
 from frameenrich.jsonl import request_ids
@@ -65,8 +65,8 @@ class JobDraft:
     def hashes(self) -> ShortHashes:
         """The short hashes of all requests, in order."""
         if len(self.parts) == 1:
-            return self.parts[0].asked
-        return np.sort(np.concatenate([part.asked for part in self.parts]))
+            return self.parts[0].hashes
+        return np.sort(np.concatenate([part.hashes for part in self.parts]))
 
     @property
     def rows(self) -> int:
@@ -102,7 +102,7 @@ class JobDraft:
         """Join the parts; gives how many requests each shard has that is to be sent."""
         known = frozenset(answers.origins) if answers is not None else frozenset[bytes]()
         files = ShardFiles(self.draft, self.limits, first=0 if answers is None else 1)
-        joined = _Joined(files, known, np.union1d(repeats, halves(b"".join(known))))
+        joined = _Joined(files, known, np.union1d(repeats, short_hashes(b"".join(known))))
         if self.stage is not None:
             rows = {part.number: part.rows for part in self.parts}
             numbers = json.dumps([rows.get(number, 0) for number in range(max(rows) + 1)])
@@ -147,7 +147,7 @@ class JobDraft:
 
 @dataclass
 class _Joined:
-    """Files parts' requests as one job's; a request stays with the row that asked it first.
+    """Files parts' requests as one job's; a request stays with the row that needs it first.
 
     ``known`` are the hashes of requests that are answered; ``watched`` the short hashes of those,
     and of requests that stand more than once.
@@ -171,7 +171,7 @@ class _Joined:
         names = ids.dictionary.to_pylist()
         home = rows["shard"].to_numpy()[first_rows]
         hashes = rows["request_hash"].take(pa.array(first_rows))
-        seen = np.flatnonzero(is_in(self.watched, column_halves(hashes)))
+        seen = np.flatnonzero(is_in(self.watched, short_hash_column(hashes)))
         own = dict(zip(seen.tolist(), hashes.take(pa.array(seen)).to_pylist(), strict=True))
         answered, repeated = self._taken_out(names, own)
         number = self._file(part, folder, home, answered, repeated)
@@ -180,12 +180,12 @@ class _Joined:
         if own:
             ids = pa.DictionaryArray.from_arrays(ids.indices, pa.array(names, pa.string()))
         shards = np.append(number, SKIPPED).astype(np.int32)[request]
-        place = rows.column_names.index
-        rows = rows.set_column(place("custom_id"), "custom_id", ids.cast(pa.string()))
-        return rows.set_column(place("shard"), "shard", pa.array(shards))
+        index = rows.column_names.index
+        rows = rows.set_column(index("custom_id"), "custom_id", ids.cast(pa.string()))
+        return rows.set_column(index("shard"), "shard", pa.array(shards))
 
     def _taken_out(self, names: Sequence[str], own: dict[int, bytes]) -> tuple[set[int], set[int]]:
-        """Return which requests of a part are answered, and which an earlier row asked."""
+        """Return which requests of a part are answered, and which an earlier row has, too."""
         answered, repeated, here = set[int](), set[int](), set[bytes]()
         for i, own_hash in own.items():
             if own_hash in self._first or own_hash in here:
@@ -226,7 +226,6 @@ class _Joined:
                     if i in answered:
                         files.draft.file(requests_file(0)).write(line)
                     elif i not in repeated:
-                        index = cutter.place(len(line), i)
-                        number[i] = files.write(model, index, i, line)
+                        number[i] = files.write(model, cutter.assign(len(line), i), i, line)
         files.end_part()
         return number

@@ -1,4 +1,4 @@
-"""From what the user asked an answer to be to an `Output`: labels, a model, a schema, a parser."""
+"""Make an `Output` of labels, a model, a schema or a parser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from frameenrich.text import is_encodable, shortened
 def output_from_options(
     labels: Any = None, response_model: Any = None, parser: Parser | None = None
 ) -> Output:
-    """The output that the user asked for; plain text where nothing was.
+    """Return the output that the user wants; plain text where nothing is said.
 
     Raises
     ------
@@ -99,27 +99,27 @@ def _check_labels(texts: Sequence[str]) -> None:
         )
 
 
-def _model_output(wish: Any) -> Output:
+def _model_output(given: Any) -> Output:
     from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
     from pydantic import Field as PydanticField  # noqa: PLC0415
     from pydantic_core import SchemaError  # noqa: PLC0415 - comes with pydantic
 
-    if isinstance(wish, type) and issubclass(wish, BaseModel) and wish is not BaseModel:
-        model: Any = wish
-    elif isinstance(wish, Mapping) and _is_json_schema(wish):
-        return Output(OutputSpec("schema", _checked_schema(dict(wish))))
-    elif isinstance(wish, Mapping) and wish:
+    if isinstance(given, type) and issubclass(given, BaseModel) and given is not BaseModel:
+        model: Any = given
+    elif isinstance(given, Mapping) and _is_json_schema(given):
+        return Output(OutputSpec("schema", _checked_schema(dict(given))))
+    elif isinstance(given, Mapping) and given:
         try:
             members: dict[str, Any] = {  # by alias: a column may be called as no attribute can
                 f"field_{i}": (v, PydanticField(alias=str(k)))
-                for i, (k, v) in enumerate(wish.items())
+                for i, (k, v) in enumerate(given.items())
             }
             model = create_model("Answer", **members)
         except (TypeError, NameError, SyntaxError, PydanticUserError, SchemaError) as error:
             raise _unusable(error) from error
     else:
         raise OutputError(
-            f"response_model= is {shortened(repr(wish))}.",
+            f"response_model= is {shortened(repr(given))}.",
             "Give a pydantic model class, a JSON Schema, or a dict of field names and types.",
         )
     try:
@@ -231,12 +231,12 @@ def _unusable(error: Exception) -> OutputError:
     )
 
 
-def _is_json_schema(wish: Mapping[str, Any]) -> bool:
+def _is_json_schema(given: Mapping[str, Any]) -> bool:
     return (
-        isinstance(wish.get("properties"), Mapping)
-        or isinstance(wish.get("type"), str)
-        or "$schema" in wish
-        or "$ref" in wish
+        isinstance(given.get("properties"), Mapping)
+        or isinstance(given.get("type"), str)
+        or "$schema" in given
+        or "$ref" in given
     )
 
 

@@ -1,6 +1,6 @@
 """Requests that somebody wrote already, in the batch format: read line by line, and checked.
 
-What one of them lacks is told by its file and line. They can be read more than once, so that all
+Errors name the file and the line. They can be read more than once, so that all
 are checked before the first is written anywhere.
 """
 
@@ -204,9 +204,9 @@ class ReadyRequests:
         model = body.get("model")
         if not isinstance(model, str) or not model.strip():
             self._refuse(line, f"body.model is {model!r}", "Name the model")
-        asked = _ASKS.get(endpoint, ("prompt",) if endpoint == "/v1/completions" else ("input",))
-        if not any(body.get(name) for name in asked):
-            self._refuse(line, f"body.{asked[0]} is not there", "Write what is asked")
+        members = _ASKS.get(endpoint, ("prompt",) if endpoint == "/v1/completions" else ("input",))
+        if not any(body.get(name) for name in members):
+            self._refuse(line, f"body.{members[0]} is not there", "Write the prompt there")
         if body.get("stream"):
             self._refuse(line, "body.stream is on", "Leave it out: batches have no streams")
         if body.get("n", 1) not in (1, None):
@@ -215,8 +215,8 @@ class ReadyRequests:
                 f"body.n asks for {body['n']} answers",
                 "Leave it out, and write a request for each, with another seed",
             )
-        if asked[0] in ("input", "prompt") and endpoint != "/v1/responses":
-            self._check_one_input(body[asked[0]], asked[0], line)
+        if members[0] in ("input", "prompt") and endpoint != "/v1/responses":
+            self._check_one_input(body[members[0]], members[0], line)
 
     def _check_one_input(self, given: Json, name: str, line: int) -> None:
         """One text, or one text's tokens: several would share one custom_id, and one answer."""
@@ -235,7 +235,7 @@ class ReadyRequests:
 
     # --- what is said -----------------------------------------------------------------------
 
-    def place(self, line: int) -> str:
+    def location(self, line: int) -> str:
         """Where a request stands, as messages say it."""
         if self._origin is None:
             return f"The request at position {line - 1}"
@@ -243,7 +243,7 @@ class ReadyRequests:
 
     def _refuse(self, line: int, reason: str, fix: str) -> NoReturn:
         raise InputError(
-            f"{self.place(line)}: {reason}.", f"{fix.rstrip('.')}.", path=self._origin, line=line
+            f"{self.location(line)}: {reason}.", f"{fix.rstrip('.')}.", path=self._origin, line=line
         )
 
     def _refuse_endpoint(self, request: Request, first: Request) -> NoReturn:
@@ -256,8 +256,8 @@ class ReadyRequests:
     def _refuse_repeated(self, request: Request) -> NoReturn:
         other = next(each for each in self if each.custom_id == request.custom_id)
         raise RowKeyError(
-            f"{self.place(request.line)}: the custom_id {request.custom_id!r} stands there for the "
-            f"second time; {self.place(other.line)} has it, too.",
+            f"{self.location(request.line)}: the custom_id {request.custom_id!r} stands there for "
+            f"the second time; {self.location(other.line)} has it, too.",
             "Give each request a custom_id of its own: answers are told apart by it.",
             path=self._origin,
             line=request.line,
@@ -266,7 +266,7 @@ class ReadyRequests:
 
     def _refuse_size(self, request: Request, size: int, limits: Limits) -> NoReturn:
         raise RequestTooLargeError(
-            f"{self.place(request.line)}: the request has {size:,} bytes; a batch file may have "
+            f"{self.location(request.line)}: the request has {size:,} bytes; a batch file may have "
             f"{limits.max_bytes:,}.",
             "Shorten it, or leave it out.",
             path=self._origin,

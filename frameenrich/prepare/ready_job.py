@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from frameenrich.errors import InputError
-from frameenrich.identity.dedupe import JobHash, duplicates, halves
+from frameenrich.identity.dedupe import JobHash, duplicates, short_hashes
 from frameenrich.identity.hashes import HASH_BYTES, request_hash
 from frameenrich.identity.keys import key_digests, wire_id
 from frameenrich.model import JobSpec, Limits
@@ -68,7 +68,7 @@ def draft_of_requests(
             spec,
             limits,
             sidecar_metadata(spec, [KEY]),
-            watched=duplicates(np.sort(halves(survey.hashes))),
+            watched=duplicates(np.sort(short_hashes(survey.hashes))),
             name_rows=lambda keys: [wire_id(own).encode() for own in keys["key_0"].to_pylist()],
         )
         yield JobDraft(draft, store, spec, limits, [part])

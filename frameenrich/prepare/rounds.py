@@ -78,7 +78,7 @@ def draft_of_round(
         for position, own in enumerate(requests):
             if model is not None and own.model != model:
                 cutter.cut()
-            model, number = own.model, cutter.place(len(own.line), position)
+            model, number = own.model, cutter.assign(len(own.line), position)
             if number:
                 draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)

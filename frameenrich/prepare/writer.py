@@ -35,7 +35,7 @@ class Part:
         Which one; the parts' order is the rows'.
     rows : int
         How many it has; a part without rows is written nowhere.
-    asked : array of uint64
+    hashes : array of uint64
         The short hashes of its requests, in order.
     requests : tuple of int
         How many requests are in each of its shards.
@@ -49,7 +49,7 @@ class Part:
 
     number: int
     rows: int
-    asked: ShortHashes = field(default_factory=_none)
+    hashes: ShortHashes = field(default_factory=_none)
     requests: tuple[int, ...] = ()
     models: tuple[str, ...] = ()
     job_hash: JobHash = field(default_factory=JobHash)
@@ -106,12 +106,13 @@ def write_requests(
         for model, found in rows:
             lines = writer.add(model, found) if found.positions else SidecarRows.empty(found.rows)
             if 0 < len(found.positions) < found.rows:
-                lines = lines.spread(found.rows, [place - count for place in found.positions])
+                lines = lines.spread(found.rows, [position - count for position in found.positions])
             sidecar.add(lines)
             count += found.rows
     finally:
         sidecar.close()
-    return Part(0, count, first.sent(), tuple(writer.counts), tuple(writer.models), job_hash)
+    hashes = first.unique_hashes()
+    return Part(0, count, hashes, tuple(writer.counts), tuple(writer.models), job_hash)
 
 
 @dataclass
@@ -146,7 +147,7 @@ class ShardCutter:
         if self._requests:
             self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
 
-    def place(self, line_bytes: int, position: int) -> int:
+    def assign(self, line_bytes: int, position: int) -> int:
         """Return the shard number for a line of so many bytes.
 
         Raises
@@ -168,7 +169,7 @@ class ShardCutter:
         self._bytes += line_bytes
         return self._shard
 
-    def place_together(self, lines: int, all_bytes: int) -> int | None:
+    def assign_together(self, lines: int, all_bytes: int) -> int | None:
         """Return the shard number for some lines at once; None where they do not all fit in it."""
         if self._requests + lines > self._limits.max_requests:
             return None
@@ -252,19 +253,19 @@ class _Writer:
     def add(self, model: str, found: EncodedRows) -> SidecarRows:
         """Write what is new of some requests; gives the sidecar's row for each."""
         positions, ids = found.positions, self.names.at(found.positions)
-        first_rows = self.first.askers(found.request_hashes, positions)
+        first_rows = self.first.first_rows(found.request_hashes, positions)
         if first_rows is positions:
             shards = self._send(model, positions, ids, found.bodies)
             return SidecarRows(ids, found.request_hashes, found.input_hashes, shards)
         pairs = list(zip(positions, first_rows, strict=True))
-        new = [i for i, (position, asker) in enumerate(pairs) if position == asker]
+        new = [i for i, (position, earliest) in enumerate(pairs) if position == earliest]
         bodies, rows = found.bodies.take(new), [positions[i] for i in new]
         sent = iter(self._send(model, rows, [ids[i] for i in new], bodies))
         number_at = self._files.of(model).number_at
-        shards = [next(sent) if own == asker else number_at(asker) for own, asker in pairs]
-        others = [i for i, (position, asker) in enumerate(pairs) if position != asker]
-        askers = self.names.keys.take(pa.array([first_rows[i] for i in others]))
-        for i, custom_id in zip(others, self.names.of(askers), strict=True):
+        shards = [next(sent) if own == earliest else number_at(earliest) for own, earliest in pairs]
+        others = [i for i, (position, earliest) in enumerate(pairs) if position != earliest]
+        first_keys = self.names.keys.take(pa.array([first_rows[i] for i in others]))
+        for i, custom_id in zip(others, self.names.of(first_keys), strict=True):
             ids[i] = custom_id
         return SidecarRows(ids, found.request_hashes, found.input_hashes, shards)
 
@@ -276,8 +277,8 @@ class _Writer:
             return []
         cutter, write = self._files.of(model).cutter, self._files.write
         together = self.lines.together(ids, bodies)
-        index = cutter.place_together(len(ids), len(together))
+        index = cutter.assign_together(len(ids), len(together))
         if index is not None:
             return [write(model, index, positions[0], together, len(ids))] * len(ids)
         lines = zip(positions, self.lines.lines(ids, bodies), strict=True)
-        return [write(model, cutter.place(len(line), p), p, line) for p, line in lines]
+        return [write(model, cutter.assign(len(line), p), p, line) for p, line in lines]

@@ -19,7 +19,7 @@ from frameenrich.model import JobSpec, Json
 
 @dataclass(frozen=True, slots=True)
 class RequestBodies:
-    """The JSON bodies of some requests, in pieces: made whole when they are looked at.
+    """The JSON bodies of some requests, in pieces: made whole when one is read.
 
     ``pieces`` are the same in each; between them stand a request's own ``contents``, which are
     given message by message.
@@ -32,8 +32,8 @@ class RequestBodies:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, place: int) -> bytes:
-        (body,) = self.take([place])
+    def __getitem__(self, position: int) -> bytes:
+        (body,) = self.take([position])
         return body
 
     def __iter__(self) -> Iterator[bytes]:
@@ -42,10 +42,10 @@ class RequestBodies:
             parts += (column, itertools.repeat(piece, self.count))
         return map(b"".join, zip(*parts, strict=True))
 
-    def take(self, places: Sequence[int]) -> RequestBodies:
+    def take(self, positions: Sequence[int]) -> RequestBodies:
         """Some of them, in that order."""
-        columns = [[column[i] for i in places] for column in self.contents]
-        return RequestBodies(self.pieces, columns, len(places))
+        columns = [[column[i] for i in positions] for column in self.contents]
+        return RequestBodies(self.pieces, columns, len(positions))
 
 
 EMPTY_BODIES = RequestBodies((b"",), (), 0)
@@ -59,7 +59,7 @@ class BodyTemplate:
     spec : JobSpec
         Decides everything in a request but the row's own text.
     constants : Mapping[int, bytes], optional
-        The JSON of messages that are the same in every row, by their place; `bodies` takes no
+        The JSON of messages that are the same in every row, by their index; `bodies` takes no
         contents for them.
     """
 
@@ -82,7 +82,7 @@ class BodyTemplate:
     @cached_property
     def rest(self) -> bytes:
         """What a row's request hash has beside its input hash, where it shows no image."""
-        marks = (text_digest(mark, place) for place, mark in enumerate(self._marks))
+        marks = (text_digest(mark, i) for i, mark in enumerate(self._marks))
         return combined([request_hash(self._spec.url, self._body), *marks])
 
 
@@ -123,9 +123,9 @@ _HEAD, _TAIL = b'{"custom_id":"', b"}\n"
 def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[bytes]:
     """The constant pieces with the constant messages in them."""
     folded = [pieces[0]]
-    for place, piece in enumerate(pieces[1:]):
-        if place in constants:
-            folded[-1] += constants[place] + piece
+    for i, piece in enumerate(pieces[1:]):
+        if i in constants:
+            folded[-1] += constants[i] + piece
         else:
             folded.append(piece)
     return folded
@@ -139,7 +139,7 @@ def input_hash(texts: Iterable[str]) -> bytes:
     >>> input_hash(("ab", "c")) == input_hash(("a", "bc"))
     False
     """
-    return combined(text_digest(encode(text), place) for place, text in enumerate(texts))
+    return combined(text_digest(encode(text), i) for i, text in enumerate(texts))
 
 
 def request_body(

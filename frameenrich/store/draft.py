@@ -32,13 +32,13 @@ class Draft:
     ----------
     path : str
         The folder to fill.
-    place : Place
+    target : PublishTarget
         Where it goes.
     """
 
-    def __init__(self, path: str, place: PublishTarget) -> None:
+    def __init__(self, path: str, target: PublishTarget) -> None:
         self._path = path
-        self._place = place
+        self._target = target
         self._files: dict[str, IO[bytes]] = {}
         self._adopted: dict[str, str] = {}
 
@@ -75,7 +75,7 @@ class Draft:
 
     def _opened(self, relative: str) -> IO[bytes]:
         if relative in self._adopted:
-            return self._place.open(self._adopted[relative])
+            return self._target.open(self._adopted[relative])
         return open(f"{self._path}/{relative}", "rb")
 
     def write(self, relative: str, data: bytes) -> None:
@@ -128,4 +128,4 @@ class Draft:
         """Make the draft the folder `target` of the store; False where that is there already."""
         for relative in list(self._files):
             self.close_file(relative)
-        return self._place.publish(self._path, target, self._adopted)
+        return self._target.publish(self._path, target, self._adopted)

@@ -82,12 +82,12 @@ def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
 
 
 def _shown(job: Job, sample: pd.DataFrame, folder: JobFolder, *, usage: bool) -> pd.DataFrame:
-    """The key, what was asked, and the answers' columns."""
+    """The key, the prompts, and the answers' columns."""
     out = job.collect(sample, usage=usage)
     answers = [name for name in out.columns if name not in sample.columns]
-    asked = _questions(folder)
+    questions = _questions(folder)
     prompts = pd.Series(
-        [asked.get(own or "") for own in _ids(sample, folder)], index=out.index, dtype="string"
+        [questions.get(own or "") for own in _ids(sample, folder)], index=out.index, dtype="string"
     )
     table = out[list(job.spec.key or ())].assign(**{f"{job.spec.name}_prompt": prompts})
     return pd.concat([table, out[answers]], axis=1)
@@ -107,9 +107,9 @@ def _questions(folder: JobFolder) -> dict[str, str]:
     for shard in folder.shards(0):
         with shard.open_requests() as lines:
             for custom_id, line in request_ids(lines):
-                asked = turns(json.loads(line)["body"])
+                said = turns(json.loads(line)["body"])
                 texts[custom_id] = next(
-                    (text for role, text in reversed(asked) if role == "user"), asked[-1][1]
+                    (text for role, text in reversed(said) if role == "user"), said[-1][1]
                 )
     return texts
 

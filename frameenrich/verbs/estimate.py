@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from frameenrich.identity.dedupe import ShortHashes, halves
+from frameenrich.identity.dedupe import ShortHashes, short_hashes
 from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan
@@ -71,7 +71,7 @@ def estimate_counts(
 ) -> Estimate:
     """What submitting a frame would send and cost, given what was counted of its parts."""
     spec, counts = plan.spec, _together(parts)
-    reused = halves(b"".join(answered(counts.hashes)))
+    reused = short_hashes(b"".join(answered(counts.hashes)))
     free = np.isin(counts.hashes, reused)
     paid = ~free
     cap = counts.last.cap
@@ -88,7 +88,7 @@ def estimate_counts(
         check_price(spec),
         rate_of(spec),
         rows=counts.rows,
-        skipped=counts.rows - counts.asked,
+        skipped=counts.rows - counts.requested,
         reused=int(free.sum()),
         measured=measured,
     )
@@ -98,15 +98,15 @@ def estimate_counts(
 class Counts:
     """The distinct requests of a frame: halves of their hashes in order, and their tokens.
 
-    ``rows`` is how many rows there are, ``asked`` how many of them have a request, ``last`` what
-    was counted of one of them.
+    ``rows`` is how many rows there are, ``requested`` how many of them have a request, ``last``
+    what was counted of one of them.
     """
 
     rows: int
     hashes: ShortHashes
     tokens: npt.NDArray[np.int64]
     images: npt.NDArray[np.int64]
-    asked: int
+    requested: int
     last: Counted
 
 
@@ -116,21 +116,21 @@ def count_frame(frame: pd.DataFrame, plan: Plan) -> Counts:
     Raises
     ------
     InputError
-        A row cannot be asked, or the keys do not name the rows.
+        A row cannot be rendered, or the keys do not name the rows.
     """
     check_frame(frame, plan)
-    counter, last, asked = TokenCounter(plan.spec.endpoint), _EMPTY, 0
+    counter, last, requested = TokenCounter(plan.spec.endpoint), _EMPTY, 0
     hashes, tokens = np.empty(len(frame), np.uint64), np.empty(len(frame), np.int64)
     images = np.zeros(len(frame), np.int64)
     for found in row_requests(frame, plan.spec, plan.prompt):
-        own = slice(asked, asked + len(found.bodies))
-        hashes[own] = halves(found.request_hashes)
-        for i, body in enumerate(found.bodies, asked):
+        own = slice(requested, requested + len(found.bodies))
+        hashes[own] = short_hashes(found.request_hashes)
+        for i, body in enumerate(found.bodies, requested):
             last = counter.count(body)
             tokens[i], images[i] = last.prompt_tokens, last.uncounted
-        asked += len(found.bodies)
-    distinct, first = np.unique(hashes[:asked], return_index=True)
-    return Counts(len(frame), distinct, tokens[first], images[first], asked, last)
+        requested += len(found.bodies)
+    distinct, first = np.unique(hashes[:requested], return_index=True)
+    return Counts(len(frame), distinct, tokens[first], images[first], requested, last)
 
 
 def _together(parts: Sequence[Counts]) -> Counts:
@@ -141,8 +141,8 @@ def _together(parts: Sequence[Counts]) -> Counts:
         distinct,
         np.concatenate([p.tokens for p in parts])[first],
         np.concatenate([p.images for p in parts])[first],
-        sum(p.asked for p in parts),
-        next((p.last for p in parts if p.asked), _EMPTY),
+        sum(p.requested for p in parts),
+        next((p.last for p in parts if p.requested), _EMPTY),
     )
 
 
@@ -194,7 +194,7 @@ class Estimate:
 
     @property
     def usd(self) -> float:
-        """What it costs with the provider that was asked about."""
+        """What it costs with the provider it was made for."""
         return {"batch": self.batch_usd, "live": self.live_usd, "free": 0.0}[self.rate]
 
     @property

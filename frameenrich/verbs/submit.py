@@ -1,4 +1,4 @@
-"""What the doors call: from a frame and wishes to a `Job`, and from a store to its jobs."""
+"""Submit a frame, a frame in parts, or ready requests."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def submit_parts(
 class RootedFolder(JobFolder):
     """A job's folder, read where the job's images lie in another folder than they once did.
 
-    Where images lie is no part of what is asked: a submit from another working folder, or with
+    Where images lie is no part of a job's identity: a submit from another working folder, or with
     another ``image_root``, finds the job that is there, whose spec has the first one.
 
     Parameters
@@ -102,13 +102,13 @@ class RootedFolder(JobFolder):
 
     @cached_property
     def spec(self) -> JobSpec:
-        """What the job sends, with the images' place of now."""
+        """What the job sends, with the folder that the images are in now."""
         return replace(JobFolder(self.store, self.id).spec, image_root=self.image_root)
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is decided of a submit before a row is looked at."""
+    """A submit whose options are checked, before a row is read."""
 
     plan: Plan
     route: Provider
@@ -153,7 +153,7 @@ class Submission:
 
 
 def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:
-    """Check all options and connect to the provider, before a row is looked at."""
+    """Check all options and connect to the provider, before a row is read."""
     plan = make_plan(template, model, options, pilot=pilot)
     route = connect(options.provider, options.client, model, plan.spec.pace)
     plan = plan.sent_to(route.name, route.url(plan.spec.endpoint))

@@ -273,7 +273,7 @@ def test_a_tagged_union_is_asked_for_as_a_plain_one() -> None:
 def test_shards_keep_every_line_order_and_limit(sizes: list[int], limits: Limits) -> None:
     """Read one after the other, the shards are the lines; each is within both limits, and full."""
     cutter = ShardCutter(limits)
-    numbers = [cutter.place(size, i) for i, size in enumerate(sizes)]
+    numbers = [cutter.assign(size, i) for i, size in enumerate(sizes)]
     shards: dict[int, list[int]] = {}
     for number, size in zip(numbers, sizes, strict=True):
         shards.setdefault(number, []).append(size)
@@ -291,9 +291,9 @@ def test_shards_keep_every_line_order_and_limit(sizes: list[int], limits: Limits
 def test_a_line_larger_than_a_file_is_refused() -> None:
     """No file could hold it, so nothing is sent; the error knows the row and the sizes."""
     cutter = ShardCutter(Limits(max_bytes=100))
-    cutter.place(100, 0)
+    cutter.assign(100, 0)
 
     with pytest.raises(RequestTooLargeError, match=r"position 7 has 101 bytes.* 100") as caught:
-        cutter.place(101, 7)
+        cutter.assign(101, 7)
 
     assert vars(caught.value)["position"] == 7
