@@ -16,9 +16,11 @@ def cell_values(column: pd.Series) -> list[Any]:
     ([1.5, None], [1, 2])
     """
     values: list[Any] = column.tolist()
-    if not column.hasnans:
-        return values
-    return [None if null else v for v, null in zip(values, column.isna(), strict=True)]
+    if column.hasnans:
+        return [None if null else v for v, null in zip(values, column.isna(), strict=True)]
+    if isinstance(column.dtype, pd.ArrowDtype):  # for pandas, NaN is no null there
+        return [None if is_null(value) else value for value in values]
+    return values
 
 
 def is_null(value: object) -> bool:

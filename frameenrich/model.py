@@ -366,13 +366,18 @@ HASHES = 2
 """How hashes are made now: of digests (`identity.hashes`); in version 1 of whole bodies."""
 
 
+RENDERING = 2
+"""How cells are printed now: a whole number as one; in version 1 a float 3 as ``3.0``."""
+
+
 @dataclass(frozen=True)
 class JobSpec:
     """Everything that decides what a job sends and how its answers are read.
 
     ``messages`` is empty where the requests came ready (`frameenrich.submit_requests`).
     ``pace`` is None where nobody asked for one; a ``pilot`` is asked before the job it is for.
-    ``version`` says how the hashes of its sidecar were made.
+    ``version`` says how the hashes of its sidecar were made, ``rendering`` how its cells were
+    printed; the latter is no part of the job's id, so that an earlier version's job is found.
     """
 
     name: str
@@ -398,6 +403,7 @@ class JobSpec:
     image_max_pixels: int | None = None
     image_max_bytes: int = MAX_IMAGE_BYTES
     version: int = HASHES
+    rendering: int = RENDERING
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -414,6 +420,18 @@ class JobSpec:
         """The text kept in the sidecar's metadata; the order of a schema's properties stays."""
         return json.dumps(asdict(self))
 
+    def identity_json(self) -> str:
+        """The text that the job's id is made of; a job of rendering 1 has the same.
+
+        Neither pace nor money is identity, nor where images lie: the input hashes know them.
+        """
+        same = replace(
+            self, max_enqueued_tokens=None, pace=None, max_cost=None, prices={}, image_root="."
+        )
+        loaded = asdict(same)
+        del loaded["rendering"]
+        return json.dumps(loaded)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:
         """Read back what `to_json` wrote."""
@@ -426,6 +444,7 @@ class JobSpec:
                 "key": None if loaded["key"] is None else tuple(loaded["key"]),
                 "image": tuple(loaded.get("image", ())),
                 "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,
+                "rendering": loaded.get("rendering", 1),
             }
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -150,10 +149,7 @@ class JobHash:
 
     def hexdigest(self, spec: JobSpec, nonce: str) -> str:
         """32 hexadecimal digits."""
-        same = replace(spec, max_enqueued_tokens=None, pace=None, max_cost=None, prices={})
-        # Neither pace nor money is identity, nor where images lie: the input hashes know them.
-        what = replace(same, image_root=".").to_json()
-        start = f"{what}\n{nonce}".encode("utf-8", "surrogatepass")
+        start = f"{spec.identity_json()}\n{nonce}".encode("utf-8", "surrogatepass")
         return xxhash.xxh3_128_hexdigest(start + self._sums.astype("<u8").tobytes())
 
 

@@ -24,7 +24,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
-from frameenrich.model import JobSpec, Message, OnNull
+from frameenrich.model import RENDERING, JobSpec, Message, OnNull
 from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
 from frameenrich.rendering.sandbox import PrintedNullError, sandbox
 
@@ -52,6 +52,8 @@ class Prompt:
         What happens to a row where a null would be printed.
     sources : Mapping[str, str]
         Other templates by name, for ``{% include %}``, ``{% import %}`` and ``{% extends %}``.
+    rendering : int
+        How cells are printed (`frameenrich.model.RENDERING`).
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Prompt:
     messages: tuple[Message, ...]
     on_null: OnNull = "raise"
     sources: Mapping[str, str] | None = None
+    rendering: int = RENDERING
 
     @cached_property
     def _env(self) -> SandboxedEnvironment:
@@ -207,7 +210,7 @@ class Prompt:
         used = self.columns_used(list(frame.columns))
         _check_distinct(frame, used)
         templates = self._compile(used)
-        readers = {column: _reader(frame[column]) for column in used}
+        readers = {column: _reader(frame[column], self.rendering) for column in used}
         constant: dict[int, str | None] = {}
         for start in range(0, len(frame), CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, len(frame))
@@ -288,7 +291,7 @@ class _Chunk:
         return _printed_null(empty, self.start + offset)
 
 
-def _reader(column: pd.Series) -> Callable[[int, int], list[Any]]:
+def _reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]]:
     """Gives a column's cells from one position to another, without a copy of the rest."""
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         texts = pa.chunked_array(pa.array(column.array))
@@ -296,10 +299,70 @@ def _reader(column: pd.Series) -> Callable[[int, int], list[Any]]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
         numbers = column.to_numpy()
         return lambda start, stop: numbers[start:stop].tolist()
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
-        floats = column.to_numpy()
-        return lambda start, stop: _float_cells(floats[start:stop])
-    return lambda start, stop: cell_values(column.iloc[start:stop])
+    if rendering == 1:
+        if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+            floats = column.to_numpy()
+            return lambda start, stop: _float_cells(floats[start:stop])
+        return lambda start, stop: cell_values(column.iloc[start:stop])
+    if pd.api.types.is_float_dtype(column.dtype):
+        numbers = _as_written(column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan))
+        return lambda start, stop: _whole_cells(numbers[start:stop])
+    return lambda start, stop: [*map(whole_number, cell_values(column.iloc[start:stop]))]
+
+
+def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
+    """Whether some cell prints otherwise than in rendering 1: a float that is whole, or narrow."""
+    for name in used:
+        column = frame[name]
+        if pd.api.types.is_float_dtype(column.dtype):
+            numbers = column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan)
+            if numbers.dtype.itemsize < _DOUBLE_BYTES or (numbers == np.trunc(numbers)).any():
+                return True
+        elif column.dtype == np.dtype("O") and any(isinstance(cell, float) for cell in column):
+            return True
+    return False
+
+
+_DOUBLE_BYTES = 8
+
+
+_EXACT = 2**53
+"""Below it every whole number is a float of its own."""
+
+
+def whole_number(cell: Any) -> Any:
+    """A float that is a whole number as `int`, anything else as it is.
+
+    A null elsewhere in a column makes floats of its whole numbers; a prompt must not show it.
+
+    Examples
+    --------
+    >>> [whole_number(cell) for cell in (3.0, 3.5, 3, "3.0", 1e300)]
+    [3, 3.5, 3, '3.0', 1e+300]
+    """
+    if not isinstance(cell, float) or not -_EXACT < cell < _EXACT or cell != int(cell):
+        return cell
+    return int(cell)
+
+
+def _numpy_float(dtype: Any) -> Any:
+    """NumPy's float of a column's width, whoever's dtype it is."""
+    return getattr(dtype, "numpy_dtype", dtype)
+
+
+def _as_written(floats: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Floats as doubles that print alike: float32 3.3 is 3.3, and not 3.299999952316284."""
+    if floats.dtype.itemsize >= _DOUBLE_BYTES:
+        return floats
+    return floats.astype(str).astype(np.float64)
+
+
+def _whole_cells(floats: npt.NDArray[Any]) -> list[Any]:
+    cells = _float_cells(floats)
+    whole = np.flatnonzero((floats == np.trunc(floats)) & (np.abs(floats) < _EXACT))
+    for i in whole.tolist():
+        cells[i] = int(cells[i])
+    return cells
 
 
 def _float_cells(floats: npt.NDArray[Any]) -> list[Any]:
@@ -408,11 +471,14 @@ def _row_error(error: Exception, position: int) -> TemplateError:
 
 def prompt_of(spec: JobSpec) -> Prompt:
     """The templates of a job; compiled once for whoever renders them in this process."""
-    return _prompt(spec.messages, spec.on_null, tuple(spec.sources.items()))
+    return _prompt(spec.messages, spec.on_null, tuple(spec.sources.items()), spec.rendering)
 
 
 @lru_cache(maxsize=16)
 def _prompt(
-    messages: tuple[Message, ...], on_null: OnNull, sources: tuple[tuple[str, str], ...]
+    messages: tuple[Message, ...],
+    on_null: OnNull,
+    sources: tuple[tuple[str, str], ...],
+    rendering: int,
 ) -> Prompt:
-    return Prompt(messages, on_null, dict(sources))
+    return Prompt(messages, on_null, dict(sources), rendering)

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import pandas as pd
 
 from frameenrich.answers.output import Parser
+from frameenrich.errors import StoreError, warn_user
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.job_draft import JobDraft
@@ -25,6 +26,7 @@ from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect
+from frameenrich.rendering.prompt import has_whole_floats
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
@@ -42,7 +44,7 @@ def submit(
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
     """Render a frame to a job on disk and send it, when all options are checked."""
     with draft_of_frame(frame, sending.plan, sending.store, sending.limits) as draft:
-        folder = sending.make_job(draft)
+        folder = sending.find_older(frame, draft) or sending.make_job(draft)
     return sending.send(folder)
 
 
@@ -121,6 +123,36 @@ class Submission:
         """The provider's limits, within the queue of tokens that the user named."""
         return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
 
+    def find_older(self, frame: pd.DataFrame, draft: JobDraft) -> JobFolder | None:
+        """Find the job of the same submit by a version that printed whole floats otherwise.
+
+        It is named in a warning; nothing of it is asked again. ``fresh=True`` passes it over.
+        """
+        spec = self.plan.spec
+        if self.nonce or self.store.has(draft.id()):
+            return None
+        if not has_whole_floats(frame, self.plan.prompt.columns_used(list(frame.columns))):
+            return None
+        slug = draft.id().rpartition("-")[0]
+        alike = (
+            JobFolder(self.store, job_id)
+            for job_id in self.store.job_ids()
+            if job_id.rpartition("-")[0] == slug
+        )
+        if not any(_is_older(folder, spec) for folder in alike):  # spares rendering it again
+            return None
+        plan = replace(self.plan, spec=replace(spec, rendering=1))
+        with draft_of_frame(frame, plan, self.store, self.limits) as older:
+            older_id = older.id()
+        if not self.store.has(older_id):
+            return None
+        warn_user(
+            f"The job {older_id} of an earlier version asked the same, with whole numbers printed "
+            "as 3.0 where they now are 3. Its answers are taken and nothing is sent again; "
+            "fresh=True asks anew."
+        )
+        return job_folder(self.store, older_id)
+
     def make_job(self, draft: JobDraft) -> JobFolder:
         """Reuse answers, check the cost and commit a draft, unless its job is there already.
 
@@ -150,6 +182,14 @@ class Submission:
         if spec.image:
             folder = RootedFolder(folder.store, folder.id, spec.image_root)
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
+
+
+def _is_older(folder: JobFolder, spec: JobSpec) -> bool:
+    try:
+        own = folder.spec
+    except StoreError:
+        return False
+    return own.rendering == 1 and (own.messages, own.model) == (spec.messages, spec.model)
 
 
 def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from markupsafe import Markup
 from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import Message, OnNull
-from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
+from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered, whole_number
 from frameenrich.rendering.template_source import read_template
 
 FEW = settings(max_examples=60, deadline=None)
@@ -252,7 +254,8 @@ def test_the_loop_over_rows_renders_as_plain_jinja_does(template: str, cells: li
     plain = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, loader=jinja2.DictLoader(sources)
     )
-    rows = [dict(zip("xy", row, strict=True)) for row in zip(cells, cells[::-1], strict=True)]
+    printed = [*map(whole_number, cells)]  # promise 15: a column's 3.0 is 3
+    rows = [dict(zip("xy", row, strict=True)) for row in zip(printed, printed[::-1], strict=True)]
     wanted = prompt(template, "raise", sources)
 
     assert wanted.why_slow(["x", "y"]) is None
@@ -395,6 +398,55 @@ def test_a_printed_null_is_named_as_well_as_can_be(
     """Several empty columns, a numbered one, or a null inside a cell."""
     with pytest.raises(NullValueError, match=re.escape(where)):
         texts(template, frame)
+
+
+# --- whole numbers (promise 15) -----------------------------------------------------------------
+
+AS_WRITTEN = (
+    "{{ n }} {{ n ~ '' }} {{ '%s' % n }} {{ n|round(1) }} {{ n * 2 }} {{ n / 2 }} {{ [n] }}"
+)
+
+
+@given(
+    numbers=st.lists(st.one_of(st.none(), st.integers(-(2**52), 2**52)), min_size=1, max_size=8),
+    template=st.sampled_from(
+        ["{{ n or '-' }}", "{% if n is not none %}" + AS_WRITTEN + "{% endif %}"]
+    ),
+)
+@FEW
+def test_a_whole_number_prints_as_one_in_every_dtype(numbers: list[Any], template: str) -> None:
+    """A null elsewhere makes a column float; CSV and Parquet change dtypes: no prompt changes."""
+    series = pd.Series(numbers, dtype="Int64")
+    frame = pd.DataFrame({"n": series})
+    expected = texts(template, frame)
+    whole = series.dropna()
+
+    for dtype in ("float64", "Float64", "Int64", "int64[pyarrow]", "double[pyarrow]", "object"):
+        assert texts(template, pd.DataFrame({"n": series.astype(dtype)})) == expected, dtype
+    back = pd.read_csv(io.StringIO(frame.to_csv()), index_col=0)
+    assert texts(template, back.astype("float64")) == expected
+    file = io.BytesIO()
+    frame.astype("float64").to_parquet(file)
+    assert texts(template, pd.read_parquet(file)) == expected
+    assert texts(template, pd.DataFrame({"n": whole.astype("int64")})) == [
+        text for text, n in zip(expected, numbers, strict=True) if n is not None
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Float32", "float[pyarrow]", "float64"])
+def test_a_fraction_prints_as_people_wrote_it(dtype: str) -> None:
+    """A float32 3.3 is 3.3, and NaN is a null in a pyarrow column, too."""
+    cells = pd.Series([3.3, 0.1, -2.0, float("nan")], dtype="float64").astype(dtype)
+
+    assert texts("{{ n or '-' }}", pd.DataFrame({"n": cells})) == ["3.3", "0.1", "-2", "-"]
+
+
+def test_a_nan_in_a_pyarrow_column_is_a_null() -> None:
+    """Pandas makes no null of it; a prompt that says nan is never meant."""
+    cells = pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1.5, float("nan")])))
+
+    with pytest.raises(NullValueError, match="position 1"):
+        texts("{{ n }}", pd.DataFrame({"n": cells}))
 
 
 # --- errors ---------------------------------------------------------------------------------------
