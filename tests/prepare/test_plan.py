@@ -481,7 +481,8 @@ def test_input_hashes_are_of_what_is_printed() -> None:
     """A re-read frame agrees where its text does, row by row; a row that fails has none."""
     spec = a_plan("{{ title }} {{ price }}").spec
     before = input_hashes(FRAME, spec)
-    text = FRAME.assign(price=["1.5", "2", None]).astype({"price": "string", "title": "category"})
+    price = np.array(["1.5", "2", None], dtype=object)
+    text = FRAME.assign(price=price).astype({"price": "string", "title": "category"})
     changed = FRAME.assign(title=["mug", "spade", "desk"])
 
     assert before.equals(input_hashes(text, spec))

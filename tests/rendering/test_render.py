@@ -421,7 +421,10 @@ def test_a_whole_number_prints_as_one_in_every_dtype(numbers: list[Any], templat
     expected = texts(template, frame)
     whole = series.dropna()
 
-    for dtype in ("float64", "Float64", "Int64", "int64[pyarrow]", "double[pyarrow]", "object"):
+    dtypes: list[Any] = [
+        "float64", "Float64", "Int64", "int64[pyarrow]", "double[pyarrow]", "object",
+    ]  # fmt: skip
+    for dtype in dtypes:
         assert texts(template, pd.DataFrame({"n": series.astype(dtype)})) == expected, dtype
     back = pd.read_csv(io.StringIO(frame.to_csv()), index_col=0)
     assert texts(template, back.astype("float64")) == expected
@@ -434,7 +437,7 @@ def test_a_whole_number_prints_as_one_in_every_dtype(numbers: list[Any], templat
 
 
 @pytest.mark.parametrize("dtype", ["float32", "Float32", "float[pyarrow]", "float64"])
-def test_a_fraction_prints_as_people_wrote_it(dtype: str) -> None:
+def test_a_fraction_prints_as_people_wrote_it(dtype: Any) -> None:
     """A float32 3.3 is 3.3, and NaN is a null in a pyarrow column, too."""
     cells = pd.Series([3.3, 0.1, -2.0, float("nan")], dtype="float64").astype(dtype)
 
