@@ -27,8 +27,9 @@ from frameenrich.prepare.submit_options import Options
 from frameenrich.pricing.money import check_max_cost
 from frameenrich.pricing.prices import check_prices
 from frameenrich.providers.protocol import Provider
-from frameenrich.rendering.body import request_body, strict_schema
+from frameenrich.rendering.body import request_body
 from frameenrich.rendering.prompt import Prompt, prompt_of
+from frameenrich.rendering.strict_schema import why_not_strict
 from frameenrich.rendering.template_source import Template, read_template
 
 ENDPOINTS = (
@@ -303,11 +304,12 @@ def warn_unless_strict(output: OutputSpec) -> None:
     FrameEnrichWarning
         The schema has a part that strict structured output does not take.
     """
-    if output.schema is not None and not strict_schema(output.schema)[1]:
+    why = None if output.schema is None else why_not_strict(output.schema)
+    if why is not None:
+        given = "labels=" if output.kind == "labels" else "response_model="
         warn_user(
-            "response_model= has a part that strict output does not take (a free-form object, a "
-            "tuple, allOf or the like), so the model is asked for it but not held to it; answers "
-            "that do not fit are flagged."
+            f"{given} has a part that strict output does not take ({why}), so the model is asked "
+            "for it but not held to it; answers that do not fit are flagged."
         )
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from frameenrich.identity.hashes import combined, request_hash, text_digest
 from frameenrich.jsonl import encode, request_line
 from frameenrich.model import JobSpec, Json
+from frameenrich.rendering.strict_schema import strict_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,83 +195,6 @@ def _answer_format(spec: JobSpec) -> dict[str, Json]:
     if spec.endpoint == "/v1/responses":
         return {"text": {"format": {"type": "json_schema", **described}}}
     return {"response_format": {"type": "json_schema", "json_schema": described}}
-
-
-def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
-    """Rewrite a JSON Schema as strict structured output wants it.
-
-    Every property is required and none may be added (BATCH_API.md, "Answers that are not
-    answers"). A schema with a free-form part cannot be strict; it is returned as it was.
-
-    Returns
-    -------
-    (dict, bool)
-        The schema to send, and whether it is strict.
-
-    Examples
-    --------
-    >>> strict_schema({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
-    ({'type': 'object', 'properties': {'n': {'type': 'integer'}}, \
-'required': ['n'], 'additionalProperties': False}, True)
-    """
-    if _free_form(schema):
-        return dict(schema), False
-    rewritten: dict[str, Json] = _strict(schema)
-    return rewritten, True
-
-
-# Keywords that strict structured output refuses.
-_NOT_STRICT = frozenset(
-    {
-        "allOf", "not", "if", "then", "else", "contains", "dependentRequired", "dependentSchemas",
-        "patternProperties", "prefixItems", "propertyNames",
-    }
-)  # fmt: skip
-
-
-_TYPED = frozenset({"type", "anyOf", "oneOf", "enum", "const", "$ref"})
-
-
-def _free_form(node: Json) -> bool:
-    """Whether some part of a schema leaves more open than strict output may."""
-    if not isinstance(node, Mapping) or not _TYPED & set(node) or _NOT_STRICT & set(node):
-        return True
-    kinds = node["type"] if isinstance(node.get("type"), list) else [node.get("type")]
-    if "object" in kinds and not isinstance(node.get("properties"), Mapping):
-        return True
-    if node.get("additionalProperties") not in (None, False):
-        return True
-    if "array" in kinds and "items" not in node:
-        return True
-    return any(_free_form(child) for child in _subschemas(node))
-
-
-def _subschemas(node: Mapping[str, Json]) -> Iterator[Json]:
-    for name in ("properties", "$defs", "definitions"):
-        yield from node.get(name, {}).values()
-    for name in ("anyOf", "oneOf"):
-        yield from node.get(name, ())
-    if "items" in node:
-        yield node["items"]
-
-
-def _strict(node: Json) -> Json:
-    """A schema with every property required; pydantic's tagged ``oneOf`` as the ``anyOf`` it is."""
-    if "$ref" in node:
-        return {"$ref": node["$ref"]}
-    rewritten = {k: v for k, v in node.items() if k not in {"default", "discriminator", "oneOf"}}
-    for name in ("$defs", "definitions", "properties"):
-        if name in node:
-            rewritten[name] = {key: _strict(value) for key, value in node[name].items()}
-    choices = node.get("anyOf", node.get("oneOf"))
-    if choices is not None:
-        rewritten["anyOf"] = [_strict(choice) for choice in choices]
-    if "items" in node:
-        rewritten["items"] = _strict(node["items"])
-    if "properties" in node:
-        rewritten["required"] = list(node["properties"])
-        rewritten["additionalProperties"] = False
-    return rewritten
 
 
 def _unused_marks(spec: JobSpec) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import jsonschema_rs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -23,7 +22,6 @@ from frameenrich.rendering.body import (
     input_hash,
     request_body,
     retry_line,
-    strict_schema,
 )
 
 FEW = settings(max_examples=100, deadline=None)
@@ -161,105 +159,6 @@ def test_labels_become_a_strict_schema() -> None:
 
     assert {"type": "json_schema", "json_schema": described} == chat["response_format"]
     assert {"format": {"type": "json_schema", **described}} == responses["text"]
-
-
-# --- strict schemas -------------------------------------------------------------------------------
-
-NAMES = st.sampled_from(["title", "type", "default", "properties", "required", "$ref", "a b", "é"])
-LEAVES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
-    [
-        {"type": "string"},
-        {"type": "integer", "minimum": 0, "default": 1},
-        {"type": ["number", "null"], "default": None},
-        {"enum": ["a", "default"]},
-        {"const": "properties"},
-        {"$ref": "#/$defs/Part", "description": "a part"},
-    ]
-)
-
-
-def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return JSON Schemas of objects."""
-    properties = st.dictionaries(NAMES, inner, min_size=1, max_size=3)
-    return properties.map(lambda p: {"type": "object", "properties": p, "required": list(p)[:1]})
-
-
-PART = {"type": "object", "properties": {"n": {"type": "string"}}}
-SCHEMAS = objects(
-    st.recursive(
-        LEAVES,
-        lambda inner: (
-            objects(inner)
-            | inner.map(lambda item: {"type": "array", "items": item, "default": []})
-            | st.lists(inner, min_size=1, max_size=2).map(lambda each: {"anyOf": each})
-        ),
-        max_leaves=6,
-    )
-).map(
-    lambda schema: {
-        **schema,
-        "$defs": {"Part": {"type": "object", "properties": {"n": {"type": "string"}}}},
-    }
-)
-
-
-def loose_objects(node: Any, path: str = "$") -> list[str]:
-    """Return where a schema has objects that strict structured output would refuse."""
-    if isinstance(node, list):
-        return [p for i, item in enumerate(node) for p in loose_objects(item, f"{path}[{i}]")]
-    if not isinstance(node, dict):
-        return []
-    properties = node.get("properties", {})
-    strict = node.get("required", []) == list(properties) and "default" not in node
-    bad = [] if strict and (not properties or node["additionalProperties"] is False) else [path]
-    inner = [*properties.items(), *node.get("$defs", {}).items()]
-    inner += [(k, node[k]) for k in ("items", "anyOf") if k in node]
-    return bad + [p for name, value in inner for p in loose_objects(value, f"{path}.{name}")]
-
-
-@FEW
-@given(SCHEMAS)
-def test_a_strict_schema_is_valid_strict_and_final(schema: dict[str, Any]) -> None:
-    """Rewriting gives a valid schema that is strict all the way down, and does so once."""
-    rewritten, strict = strict_schema(schema)
-    jsonschema_rs.meta.validate(rewritten)
-
-    assert (loose_objects(rewritten), strict) == ([], True)
-    assert (rewritten, True) == strict_schema(rewritten)
-    assert list(schema["properties"]) == list(rewritten["properties"])
-
-
-@pytest.mark.parametrize(
-    "free",
-    [
-        {"type": "object"},
-        {"type": "object", "additionalProperties": {"type": "string"}},
-        {"type": "object", "properties": {"a": {}}, "additionalProperties": True},
-        {"type": ["object", "null"]},
-        {"allOf": [{"type": "string"}]},
-        {"type": "array"},
-        {"type": "array", "prefixItems": [{"type": "string"}]},
-        {},
-    ],
-)
-def test_a_free_form_object_cannot_be_strict(free: dict[str, Any]) -> None:
-    """Such a schema is sent as it is, and not called strict."""
-    schema = {"type": "object", "properties": {"specs": {"type": "array", "items": free}}}
-
-    assert (schema, False) == strict_schema(schema)
-
-
-def test_a_tagged_union_is_asked_for_as_a_plain_one() -> None:
-    """Pydantic writes ``oneOf`` with a discriminator, which strict output does not take."""
-    union = {"oneOf": [{"type": "string"}, {"type": "integer"}], "discriminator": {}}
-    schema = {"type": "object", "properties": {"either": union}}
-
-    rewritten, strict = strict_schema(schema)
-
-    assert strict
-    assert rewritten["properties"] == {
-        "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]}
-    }
 
 
 # --- cutting --------------------------------------------------------------------------------------

@@ -1,0 +1,197 @@
+"""Rewrite a JSON Schema as strict structured output takes it, or say why it cannot be strict.
+
+A schema that goes out as strict and is not costs every row: the batch runs for hours and each of
+its lines comes back refused. So what strict output refuses and answers can do without (a format, a
+bound) is left out and checked here when the answer comes; the rest is asked for, not enforced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from frameenrich.model import Json
+
+
+def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
+    """Rewrite a JSON Schema as strict structured output wants it.
+
+    Every property is required and none may be added (BATCH_API.md, "Answers that are not
+    answers"). A schema that cannot be strict is returned as it was; `why_not_strict` says why.
+
+    Returns
+    -------
+    (dict, bool)
+        The schema to send, and whether it is strict.
+
+    Examples
+    --------
+    >>> strict_schema({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
+    ({'type': 'object', 'properties': {'n': {'type': 'integer'}}, \
+'required': ['n'], 'additionalProperties': False}, True)
+    """
+    if why_not_strict(schema) is not None:
+        return dict(schema), False
+    rewritten: dict[str, Json] = _strict(schema)
+    return rewritten, True
+
+
+def why_not_strict(schema: Mapping[str, Json]) -> str | None:
+    """Return what in a schema strict output does not take; None where it takes all.
+
+    Examples
+    --------
+    >>> why_not_strict({"type": "object", "properties": {"tags": {"type": "object"}}})
+    'a free-form object, a tuple, allOf or the like'
+    """
+    return _FREE if _free_form(schema) else _over_size(schema)
+
+
+_FREE = "a free-form object, a tuple, allOf or the like"
+
+
+# --- what is left open ----------------------------------------------------------------------------
+
+# Keywords that strict structured output refuses, and without which a schema means something else.
+_NOT_STRICT = frozenset(
+    {
+        "allOf", "not", "if", "then", "else", "contains", "dependentRequired", "dependentSchemas",
+        "patternProperties", "prefixItems", "propertyNames",
+    }
+)  # fmt: skip
+
+
+_TYPED = frozenset({"type", "anyOf", "oneOf", "enum", "const", "$ref"})
+
+
+def _free_form(node: Json) -> bool:
+    """Return whether some node of a schema leaves more open than strict output may."""
+    if not isinstance(node, Mapping) or not _TYPED & set(node) or _NOT_STRICT & set(node):
+        return True
+    kinds = node["type"] if isinstance(node.get("type"), list) else [node.get("type")]
+    if "object" in kinds and not isinstance(node.get("properties"), Mapping):
+        return True
+    if node.get("additionalProperties") not in (None, False):
+        return True
+    if "array" in kinds and "items" not in node:
+        return True
+    return any(_free_form(child) for child in _subschemas(node))
+
+
+def _subschemas(node: Mapping[str, Json]) -> Iterator[Json]:
+    for name in ("properties", "$defs", "definitions"):
+        yield from node.get(name, {}).values()
+    for name in ("anyOf", "oneOf"):
+        yield from node.get(name, ())
+    if "items" in node:
+        yield node["items"]
+
+
+# --- what is too large ----------------------------------------------------------------------------
+
+_MOST_PROPERTIES = 5_000
+_MOST_LEVELS = 10
+_MOST_CHARACTERS = 120_000
+_MOST_CHOICES = 1_000
+_LONG_ENUM, _MOST_IN_LONG_ENUM = 250, 15_000
+"""An enum of more values than the first may have no more characters than the second."""
+
+
+def _over_size(schema: Mapping[str, Json]) -> str | None:
+    """Return which of the API's limits a schema is over; None where it is within all."""
+    names: list[str] = []
+    choices: list[Json] = []
+    waiting: list[Json] = [schema]
+    while waiting:
+        node = waiting.pop()
+        waiting += _subschemas(node)
+        for group in ("properties", "$defs", "definitions"):
+            names += node.get(group, ())
+        own = node.get("enum", [node["const"]] if "const" in node else [])
+        choices += own
+        texts = [each for each in own if isinstance(each, str)]
+        if len(own) > _LONG_ENUM and sum(map(len, texts)) > _MOST_IN_LONG_ENUM:
+            return f"a choice of {len(own):,} values with over {_MOST_IN_LONG_ENUM:,} characters"
+    properties = len(names) - len(schema.get("$defs", ())) - len(schema.get("definitions", ()))
+    if properties > _MOST_PROPERTIES:
+        return f"{properties:,} properties, over {_MOST_PROPERTIES:,}"
+    if len(choices) > _MOST_CHOICES:
+        return f"{len(choices):,} values to choose from, over {_MOST_CHOICES:,}"
+    characters = sum(map(len, names)) + sum(len(c) for c in choices if isinstance(c, str))
+    if characters > _MOST_CHARACTERS:
+        return f"{characters:,} characters of names and choices, over {_MOST_CHARACTERS:,}"
+    levels = _levels(schema, schema, {}, ())
+    return None if levels <= _MOST_LEVELS else f"objects nested {levels} deep, over {_MOST_LEVELS}"
+
+
+def _levels(
+    node: Mapping[str, Json],
+    root: Mapping[str, Json],
+    known: dict[str, int],
+    above: tuple[str, ...],
+) -> int:
+    """Count the objects in each other; a reference back to one that it is in counts once."""
+    reference = node.get("$ref")
+    if isinstance(reference, str):
+        if reference in above:
+            return 0
+        if reference not in known:
+            known[reference] = _levels(_target(reference, root), root, known, (*above, reference))
+        return known[reference]
+    inner = [*node.get("properties", {}).values(), *node.get("anyOf", ()), *node.get("oneOf", ())]
+    inner += [node["items"]] if "items" in node else []
+    deepest = max((_levels(each, root, known, above) for each in inner), default=0)
+    return deepest + ("properties" in node)
+
+
+def _target(reference: str, root: Mapping[str, Json]) -> Mapping[str, Json]:
+    node: Json = root
+    for key in filter(None, reference.removeprefix("#").split("/")):
+        name = key.replace("~1", "/").replace("~0", "~")
+        node = node.get(name, {}) if isinstance(node, Mapping) else {}
+    return node if isinstance(node, Mapping) else {}
+
+
+# --- what is rewritten ----------------------------------------------------------------------------
+
+_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+)
+"""The formats that strict output takes; answers are validated against the others here."""
+
+
+# Keywords that strict output refuses, though a schema without them asks for the same in the main.
+_DROPPED = frozenset(
+    {
+        "default", "discriminator", "oneOf", "uniqueItems", "minContains", "maxContains",
+        "minProperties", "maxProperties", "unevaluatedProperties", "unevaluatedItems",
+        "contentEncoding", "contentMediaType", "contentSchema",
+    }
+)  # fmt: skip
+
+
+_LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
+"""Patterns that no automaton can follow: look-arounds, and references to groups."""
+
+
+def _strict(node: Json) -> Json:
+    """Require every property; write pydantic's tagged ``oneOf`` as the ``anyOf`` it is."""
+    if "$ref" in node:
+        return {"$ref": node["$ref"]}
+    rewritten = {k: v for k, v in node.items() if k not in _DROPPED}
+    if "format" in node and node["format"] not in _FORMATS:
+        del rewritten["format"]
+    if isinstance(node.get("pattern"), str) and _LOOKS_AROUND.search(node["pattern"]):
+        del rewritten["pattern"]
+    for name in ("$defs", "definitions", "properties"):
+        if name in node:
+            rewritten[name] = {key: _strict(value) for key, value in node[name].items()}
+    choices = node.get("anyOf", node.get("oneOf"))
+    if choices is not None:
+        rewritten["anyOf"] = [_strict(choice) for choice in choices]
+    if "items" in node:
+        rewritten["items"] = _strict(node["items"])
+    if "properties" in node:
+        rewritten["required"] = list(node["properties"])
+        rewritten["additionalProperties"] = False
+    return rewritten
