@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -134,3 +135,19 @@ def age_text(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def script_json(value: Any) -> str:
+    r"""JSON that can stand in a ``<script>``: nothing in it can end the element or open another.
+
+    Examples
+    --------
+    >>> script_json("</script><!-- \u2028")
+    '"\\u003c/script\\u003e\\u003c!-- \\u2028"'
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+# HTML reads `</script` and `<!--` inside a script; lone surrogates have no UTF-8.
+_UNSAFE = re.compile("[<>\u2028\u2029\ud800-\udfff]")

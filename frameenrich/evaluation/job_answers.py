@@ -165,7 +165,7 @@ def _prompts(folder: JobFolder, ids: Collection[str]) -> Mapping[str, Prompt]:
     return {own: read_prompt(json.loads(line)["body"]) for own, line in lines}
 
 
-def question(prompt: Prompt) -> str:
+def own_message(prompt: Prompt) -> str:
     """Return the text that a row was rendered into: the user's last message."""
     texts = [text for role, text in prompt.messages if role == "user"]
     return texts[-1] if texts else "\n".join(text for _, text in prompt.messages)

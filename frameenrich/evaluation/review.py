@@ -30,7 +30,7 @@ import xxhash
 from frameenrich.atomic import whole_file
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.draw import WHOLE, draw_rows, pooled
-from frameenrich.evaluation.job_answers import JobAnswers, as_text, question
+from frameenrich.evaluation.job_answers import JobAnswers, as_text, own_message
 from frameenrich.evaluation.reviewed import Design, Drawn, Reviewed
 from frameenrich.evaluation.sheet import (
     COLUMNS,
@@ -182,8 +182,29 @@ class Review:
                 answer = as_text(self._answers[field.name][i]) if field in shown else ""
                 cells = {"review": self.id, "field": field.name, _ANSWER: harmless(answer)}
                 cells |= dict(zip(names, map(as_text, key.values()), strict=True))
-                writer.writerow(cells | {"prompt": harmless(question(prompt))})
+                writer.writerow(cells | {"prompt": harmless(own_message(prompt))})
         write_private(path, sink.getvalue().encode("utf-8-sig"))
+        return Path(path)
+
+    def page(self, path: str | os.PathLike[str] = "review.html") -> Path:
+        """Write a page to judge the rows on: one file that works offline.
+
+        Fields with labels are judged blind, with the keys 1 to 9; others right, wrong or unsure.
+        Its Save gives a CSV file for `Job.add_review`.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The HTML file; only its owner can read it.
+
+        Raises
+        ------
+        InputError
+            The file cannot be written.
+        """
+        from frameenrich.evaluation.page import review_page  # noqa: PLC0415 - Jinja2 is heavy
+
+        write_private(path, review_page(self).encode())
         return Path(path)
 
     def __repr__(self) -> str:
@@ -211,7 +232,7 @@ class Review:
         return (
             f"<div><p><b>Review {self.id}</b> of {html.escape(self.record.job)}: "
             f"{self.progress}{by}, seed {self.record.seed}.</p>{notes}"
-            "<p>Next: <code>review.to_csv('review.csv')</code>, judge, then "
+            "<p>Next: <code>review.page('review.html')</code>, judge, Save, then "
             "<code>job.add_review('review.csv')</code>.</p></div>"
         )
 
@@ -587,7 +608,7 @@ def _reviewed(
          review.draw["stratum"].filter(pa.array(~review.replaced)).to_pylist()]
     ).value_counts()  # fmt: skip
     probability = [min(1.0, drawn[s] / design.strata.get(s, drawn[s])) for s in strata]
-    prompts = {p: question(q) for p, q in zip(positions, job.prompts(positions), strict=True)}
+    prompts = {p: own_message(q) for p, q in zip(positions, job.prompts(positions), strict=True)}
     return Reviewed(
         field=name,
         design=design,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from frameenrich.model import FLAGGED, STATUS_ORDER
 from frameenrich.rendering.readable import Prompt
 from frameenrich.report.charts import Chart, short
 from frameenrich.report.locate_error import locate_error
+from frameenrich.text import script_json
 
 _MAX_CHARACTERS = 40_000_000
 """What a browser opens without delay; texts are cut so that a page's stay below it."""
@@ -176,22 +176,6 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(_part("page.html.j2"))
-
-
-def script_json(value: Any) -> str:
-    r"""JSON that can stand in a ``<script>``: nothing in it can end the element or open another.
-
-    Examples
-    --------
-    >>> script_json("</script><!-- \u2028")
-    '"\\u003c/script\\u003e\\u003c!-- \\u2028"'
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-# HTML reads `</script` and `<!--` inside a script; lone surrogates have no UTF-8.
-_UNSAFE = re.compile("[<>\u2028\u2029\ud800-\udfff]")
 
 
 def grouped(

@@ -36,7 +36,8 @@ from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.card import MAX_RESPONSE_BYTES, Card, card_html
 from frameenrich.report.charts import chart_of
 from frameenrich.report.locate_error import locate_error
-from frameenrich.report.page import Column, Report, Row, page, script_json
+from frameenrich.report.page import Column, Report, Row, page
+from frameenrich.text import script_json
 
 EVIL = [
     "<script>alert(1)</script>",
