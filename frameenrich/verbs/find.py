@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError
+from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError, warn_user
 from frameenrich.lifecycle.match import find_sidecar_rows, match_frame, require_match
 from frameenrich.providers.protocol import Provider
-from frameenrich.store.folder import job_folder
+from frameenrich.rendering.prompt import prompt_of
+from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.listing import list_jobs, warn_damaged
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.verbs.job import Job
@@ -46,6 +48,10 @@ def find_job(
 ) -> Job:
     """The newest job that was made for this frame; a pilot only where there is no other.
 
+    Where the newest one's rows have changed, an older job is taken, with a warning that names both,
+    only if it fits the whole frame and asked about all columns that the newer one asked about:
+    January's file after February's, never an older question on edited data.
+
     Parameters
     ----------
     frame : DataFrame
@@ -67,6 +73,7 @@ def find_job(
         There is none, but a job whose sidecar is damaged; where there is one, that is a warning.
     """
     where = open_store(store)
+    passed: list[JobFolder] = []
     mismatch: FrameMismatchError | None = None
     folders, damages = list_jobs(where)
     for folder in sorted(folders, key=lambda folder: folder.spec.pilot):
@@ -80,7 +87,15 @@ def find_job(
             damages.append(error)
         except FrameMismatchError as error:
             mismatch = mismatch or error
+            passed.append(folder)
         else:
+            if mismatch is not None:
+                if not (match.seen.all() and _asked_as_much(folder, passed, frame)):
+                    continue
+                warn_user(
+                    f"The frame's rows are not those of the newest job {passed[0].id}, but are all "
+                    f"in the older job {folder.id}, whose answers these are. Pass job= to choose."
+                )
             warn_damaged(damages)
             return Job(folder, **handles)
     if mismatch is not None or damages:
@@ -89,3 +104,14 @@ def find_job(
         f"The store {where.root} holds no job for this frame.",
         "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
     )
+
+
+def _asked_as_much(older: JobFolder, newer: Sequence[JobFolder], frame: pd.DataFrame) -> bool:
+    """Whether a job asked about every column of the frame that newer ones asked about."""
+    own = _columns_asked(older, frame)
+    return all(own >= _columns_asked(folder, frame) for folder in newer)
+
+
+def _columns_asked(folder: JobFolder, frame: pd.DataFrame) -> set[Any]:
+    used = prompt_of(folder.spec).columns_used(list(frame.columns))
+    return {*used, *folder.spec.image}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from frameenrich.answers.output import Parser
+from frameenrich.answers.column_names import JobColumns
+from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import StoreError, warn_user
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
@@ -168,12 +170,28 @@ class Submission:
             return job_folder(self.store, job_id)
         spec, output = self.plan.spec, self.plan.output
         self.plan.check_uses_rows(draft.columns, draft.rows)  # not sooner: an old job is found
-        self.plan.columns.check(frame=draft.columns)
+        own = self._earlier_columns(draft)
+        self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         fresh = bool(self.nonce)
         answers = None if fresh else find_stored_answers(self.store, spec, output, draft.hashes)
         draft.complete(job_id, answers)
         approve_job(spec, self.store, draft.request_lines())
         return draft.commit()
+
+    def _earlier_columns(self, draft: JobDraft) -> set[str]:
+        """Name the frame's columns that an earlier job of this name made: they may be replaced."""
+        name = self.plan.spec.name
+        if f"{name}_status" not in draft.columns:
+            return set()
+        slug, found = draft.id().rpartition("-")[0], set[str]()
+        for job_id in self.store.job_ids():
+            if job_id.rpartition("-")[0] == slug:
+                with contextlib.suppress(StoreError):
+                    spec = JobFolder(self.store, job_id).spec
+                    if spec.name == name:
+                        made = JobColumns.of(spec, Output(spec.output))
+                        found.update(made.added, made.nested)
+        return found
 
     def send(self, folder: JobFolder) -> Job:
         """Send the job that was made, or was there already."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
 
-from frameenrich.errors import FrameEnrichWarning
+from frameenrich.errors import ColumnCollisionError, FrameEnrichWarning, FrameMismatchError
 from frameenrich.model import JobSpec
 from frameenrich.prepare.submit_options import Options
 from frameenrich.verbs.submit import prepare, submit_frame
@@ -48,3 +49,53 @@ def test_where_nothing_prints_otherwise_the_id_is_as_it_was(store: Path) -> None
     assert older.identity_json() == spec.identity_json()
     assert JobSpec.from_json(older.to_json().replace(', "rendering": 1', "")) == older
     assert JobSpec.from_json(spec.to_json()) == spec
+
+
+def test_an_older_job_is_taken_only_where_it_fits_whole_and_asked_as_much(store: Path) -> None:
+    """January's file after February's is said; never an older question on edited data."""
+    january = pd.DataFrame({"title": ["mug", "cup"], "price": [1.5, 2.5]})
+    february = january.assign(price=[1.75, 2.75])
+    how: dict[str, Any] = {"provider": "file", "store": store}
+    first = january.llmbatch.submit(ASK, "gpt-4o-mini", **how)
+    second = february.llmbatch.submit(ASK, "gpt-4o-mini", **how)
+
+    with pytest.warns(FrameEnrichWarning, match=f"newest job {second.id}.*older job {first.id}"):
+        january.llmbatch.collect(store=store)
+    february.llmbatch.collect(store=store)  # the newest fits: nothing is said
+
+    third = january.llmbatch.submit("Sell {{ title }}?", "gpt-4o-mini", **how)
+    january.llmbatch.submit(ASK + " Why?", "gpt-4o-mini", **how)
+    edited = january.assign(price=[9.5, 2.5])
+    with pytest.raises(FrameMismatchError, match="1 of the frame's rows changed"):
+        edited.llmbatch.collect(store=store)
+    assert edited.llmbatch.collect(third.id, store=store)["llmbatch_status"].tolist() == [
+        "pending",
+        "pending",
+    ]
+    more = pd.concat([january, pd.DataFrame({"title": ["pan"], "price": [3.5]}, index=[2])])
+    more.loc[0, "price"] = 1.75
+    with pytest.raises(FrameMismatchError, match="rows changed"):  # no job has all of it
+        more.llmbatch.collect(store=store)
+
+
+def test_the_notebook_loop_asks_again_under_the_same_name(
+    server: BatchServer, client: openai.OpenAI, store: Path
+) -> None:
+    """Ask, look, edit the prompt, run again: a job's own earlier columns stand in no way."""
+    how: dict[str, Any] = {
+        "client": client,
+        "store": store,
+        "labels": ["Kitchen", "Toys"],
+        "name": "kind",
+    }
+    wait: dict[str, Any] = {"client": client, "store": store, "wait": True, "poll_seconds": 0.02}
+    frame = pd.DataFrame({"title": ["mug", "cup"], "brand": ["a", "b"]})
+    for ask in ("Which department sells {{ title }}?", "Who sells {{ title }}?"):
+        frame.llmbatch.submit(ask, "gpt-4o-mini", **how)
+        frame = frame.llmbatch.collect(**wait)
+
+    assert list(frame.columns) == ["title", "brand", "kind", "kind_status", "kind_error"]
+    with pytest.raises(ColumnCollisionError, match="'brand'"):  # the user's own is not taken
+        frame.llmbatch.submit(
+            "{{ title }}?", "gpt-4o-mini", **{**how, "labels": None}, response_model={"brand": str}
+        )
