@@ -55,8 +55,8 @@ def calibrate(score: Floats, right: Floats, weights: Floats | None = None) -> Ca
         return Calibrator("temperature", _temperature(score, right, weights))
     steps = np.unique(score)
     at = np.searchsorted(steps, score)
-    mass = np.bincount(at, weights, len(steps))
-    hits = np.bincount(at, weights * right, len(steps))
+    mass = np.bincount(at, weights, len(steps)).astype(float)
+    hits = np.bincount(at, weights * right, len(steps)).astype(float)
     one = float(weights.mean())
     values = np.empty(2 * len(steps) + 1)
     for cell in range(len(values)):

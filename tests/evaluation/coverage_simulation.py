@@ -9,12 +9,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from frameenrich.evaluation.intervals import clopper_pearson, stratified
 from frameenrich.evaluation.recall import label_figures
 from frameenrich.evaluation.shares import corrected_shares
 from frameenrich.evaluation.threshold import find_threshold, naive_threshold
 
+Counts = npt.NDArray[np.int64]
 COMMAND = "tests/evaluation/coverage_simulation.py"
 ROWS = 20_000
 TRUE_SHARES = np.array([0.40, 0.27, 0.18, 0.12, 0.03])
@@ -23,7 +25,7 @@ DESIGNS = ("simple", "by answer")
 FLOOR = 10
 
 
-def population(model: str) -> np.ndarray:
+def population(model: str) -> Counts:
     """Count rows by answer and truth, of a good model or one that favours the first label."""
     classes = len(TRUE_SHARES)
     right = {"good": 0.9, "biased": 0.65}[model]
@@ -37,12 +39,12 @@ def population(model: str) -> np.ndarray:
     if model == "biased":
         answer_given_truth[0, 0] = 0.92
     joint = answer_given_truth * TRUE_SHARES[:, None]
-    counts = np.rint(joint.T / joint.sum() * ROWS).astype(np.int64)
+    counts: Counts = np.rint(joint.T / joint.sum() * ROWS).astype(np.int64)
     counts[0, 0] += ROWS - counts.sum()
     return counts
 
 
-def allocate(rows: np.ndarray, n: int) -> np.ndarray:
+def allocate(rows: Counts, n: int) -> Counts:
     """Share n reviewed rows out among strata in proportion, with a floor for each."""
     floor = np.minimum(rows, min(FLOOR, n // (2 * len(rows))))
     rest = n - floor.sum()
@@ -51,10 +53,11 @@ def allocate(rows: np.ndarray, n: int) -> np.ndarray:
     size = floor + np.floor(exact).astype(np.int64)
     order = np.argsort(-(exact - np.floor(exact)))
     size[order[: n - size.sum()]] += 1
-    return np.minimum(size, rows)
+    taken: Counts = np.minimum(size, rows)
+    return taken
 
 
-def draw(cells: np.ndarray, design: str, n: int, draws: int, seed: int) -> np.ndarray:
+def draw(cells: Counts, design: str, n: int, draws: int, seed: int) -> Counts:
     """Draw reviews: arrays (draws, answer, truth) of counts."""
     random = np.random.default_rng(seed)
     if design == "simple":
@@ -92,7 +95,7 @@ def cover(model: str, design: str, n: int, draws: int, seed: int = 0) -> dict[st
         )
         held += made.low <= accuracy <= made.high
 
-    bounds = corrected_shares(counts, rows, simple=simple)
+    bounds = corrected_shares(counts.astype(float), rows.astype(float), simple=simple)
     truth = cells.sum(0) / ROWS
     shares = ((bounds.low <= truth) & (truth <= bounds.high)).mean(0)
     found = {"accuracy": held / draws, "shares": float(shares.min())}
@@ -103,9 +106,9 @@ def cover(model: str, design: str, n: int, draws: int, seed: int = 0) -> dict[st
         "recall": right / cells.sum(0),
         "f1": 2 * right / (rows + cells.sum(0)),
     }
-    for name, made in label_figures(counts, rows).items():
-        bounded = ~made.few
-        inside = (made.low <= truths[name]) & (truths[name] <= made.high) & bounded
+    for name, each in label_figures(counts.astype(float), rows.astype(float)).items():
+        bounded = ~each.few
+        inside = (each.low <= truths[name]) & (truths[name] <= each.high) & bounded
         often = bounded.sum(0) >= max(draws / 10, 1)
         by_label = inside.sum(0)[often] / bounded.sum(0)[often]
         found[name] = float(by_label.min()) if len(by_label) else math.nan
