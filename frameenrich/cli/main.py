@@ -30,6 +30,7 @@ from frameenrich.cli.commands.job import (
     submit,
 )
 from frameenrich.cli.commands.preview import estimate, pilot, preview
+from frameenrich.cli.commands.review import add_review, review
 from frameenrich.cli.commands.run import demo, embed, run
 from frameenrich.cli.commands.shared import RESUME, STILL_RUNS
 from frameenrich.cli.commands.store import clean, jobs
@@ -45,10 +46,11 @@ _INTERRUPTED = 130
 _NO_READER = 141  # what a shell makes of SIGPIPE
 
 
-_PANELS = (_WHOLE, _LOOK, _STEPS, _STORE) = (
+_PANELS = (_WHOLE, _LOOK, _STEPS, _RIGHT, _STORE) = (
     "A job in one go",
     "Before paying",
     "A job step by step",
+    "How right it is",
     "The store",
 )
 
@@ -182,6 +184,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
         cancel,
         import_responses,
     ),
+    _RIGHT: (review, add_review),
     _STORE: (jobs, clean),
 }
 

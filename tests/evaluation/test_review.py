@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reviews import LABELS, answered, goods, response
+from typer.testing import CliRunner
 
+from frameenrich.cli.main import app
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.draw import allocate, draw_rows, pooled
 from frameenrich.evaluation.review import open_review, reviewed_fields
@@ -314,3 +316,28 @@ def test_a_job_that_runs_or_has_no_usable_row_cannot_be_reviewed(tmp_path: Path)
     assert len(few.review(n=100)) == 3
     with pytest.raises(InputError, match="are drawn already"):
         few.review(n=1, extend=few.review(n=100))
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def test_the_command_line_draws_and_takes_back(job: Job, tmp_path: Path) -> None:
+    """A page or a sheet by the file's ending; what does not fit is one line and exit code 2."""
+    store = ["--store", str(Path(job.path).parent)]
+    run = CliRunner().invoke
+    out = tmp_path / "cli.csv"
+
+    page = run(app, ["review", job.id, str(tmp_path / "r.html"), "--n", "20", *store])
+    drawn = run(app, ["review", job.id, str(out), "--n", "20", "--seed", "5", "--json", *store])
+    empty = run(app, ["add-review", job.id, str(out), *store])
+    rows = [{**row, "correct": "Toys"} for row in sheet(out)]
+    added = run(app, ["add-review", job.id, str(write(out, rows)), "--json", *store])
+    wrong = run(app, ["review", job.id, str(tmp_path / "r.pdf"), *store])
+
+    assert (page.exit_code, (tmp_path / "r.html").exists()) == (0, True)
+    assert f"frameenrich add-review {job.id}" in page.stderr
+    assert json.loads(drawn.stdout)["rows"] == 20
+    assert json.loads(added.stdout)["reviewed"] == 20
+    assert (empty.exit_code, wrong.exit_code) == (2, 2)
+    assert "no verdicts in it" in empty.stderr
+    assert "review.html" in wrong.stderr

@@ -1,0 +1,90 @@
+"""Rows for people to judge, and their verdicts: ``review`` and ``add-review``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frameenrich.cli.commands.shared import JobId
+from frameenrich.cli.options import AsJson, Store
+from frameenrich.cli.terminal import as_line, say
+
+if TYPE_CHECKING:
+    from frameenrich.evaluation.review import Review
+
+
+def review(
+    job: JobId,
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The page (.html), or a sheet to fill in (.csv).", dir_okay=False
+        ),
+    ],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many rows.")] = 100,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Draw at least ten of each answer to this field; 'answer' is the only field.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another number is another, independent draw.")] = 0,
+    extend: Annotated[
+        str | None,
+        typer.Option(metavar="REVIEW", help="Draw N more rows for this review."),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw rows of a job for people to judge, and write the page to judge them on."""
+    from frameenrich.errors import ParameterError  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415
+
+    ending = out.suffix.lower()
+    if ending not in (".html", ".htm", ".csv"):
+        raise ParameterError(
+            f"{out} ends neither in .html nor in .csv.",
+            "Name the page review.html, or the sheet review.csv.",
+        )
+    drawn = open_job(job, store).review(n=n, by=by, seed=seed, extend=extend)
+    path = drawn.to_csv(out) if ending == ".csv" else drawn.page(out)
+    if as_json:
+        typer.echo(as_line({**_facts(drawn), "path": str(path)}))
+        return
+    typer.echo(str(path))
+    way = "Fill it in" if ending == ".csv" else "Open it, judge, Save"
+    say(f"Review {drawn.id}: {len(drawn):,} rows. {way}, then: frameenrich add-review {job} FILE")
+
+
+def add_review(
+    job: JobId,
+    sheets: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Sheets of the job's reviews, as CSV.")
+    ],
+    reviewer: Annotated[str, typer.Option(help="Who judged, where the sheet does not say.")] = "",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take filled-in sheets of a job's reviews; rows are found by their key."""
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
+
+    found = open_job(job, store)
+    for path in sheets:
+        drawn = found.add_review(os.fspath(path), reviewer)
+        typer.echo(as_line(_facts(drawn)) if as_json else f"{path}: {drawn.progress}")
+        for note in [] if as_json else drawn.notes:
+            say(f"{note}.")
+
+
+def _facts(review: Review) -> dict[str, object]:
+    return {
+        "job": review.record.job,
+        "review": review.id,
+        "rows": len(review),
+        "reviewed": review.reviewed,
+        "notes": review.notes,
+    }
