@@ -20,6 +20,7 @@ from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import Positions, ResultTable
 from frameenrich.errors import OutputError
 from frameenrich.identity.keys import sidecar_keys
+from frameenrich.lifecycle.edits import keep_edits
 from frameenrich.lifecycle.match import (
     find_sidecar_rows,
     match_frame,
@@ -239,6 +240,7 @@ def with_answers(
     *,
     usage: bool,
     flatten: bool,
+    overwrite: bool = False,
     lines: pa.Table | None = None,
 ) -> pd.DataFrame:
     """A frame with the output columns of its rows.
@@ -251,12 +253,16 @@ def with_answers(
         Where they are in the job's sidecar, or in `lines`; -1 for rows that the job never saw.
     folder, output, prices, usage, flatten
         As `collect_part` takes them.
+    overwrite : bool
+        Whether a person's corrections are replaced (`frameenrich.lifecycle.edits`).
     lines : Table, optional
         The lines of the sidecar that are wanted, where those are not all.
     """
     columns = _columns(
         frame, positions, folder, output, prices, usage=usage, flatten=flatten, lines=lines
     )
+    if not overwrite and lines is None:
+        columns = keep_edits(frame, columns, folder, output)
     return with_columns(frame, columns)
 
 

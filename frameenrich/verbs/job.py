@@ -339,6 +339,7 @@ class Job:
         prices: PricesLike | None = None,
         usage: bool = False,
         flatten: bool = False,
+        overwrite: bool = False,
         labels: Any = None,
         response_model: Any = None,
         parser: Parser | None = None,
@@ -370,6 +371,10 @@ class Job:
             cost, so that the column adds up to what the job cost.
         flatten : bool
             Whether nested objects become columns, ``field.sub``; lists stay lists.
+        overwrite : bool
+            Whether cells that a person corrected are replaced: those of ``ok`` rows that differ
+            from every answer a job of this name gave the row. By default they are kept, and a
+            `FrameEnrichWarning` counts them.
         labels, response_model, parser
             Read the stored answers anew, in another way; costs nothing.
 
@@ -400,7 +405,9 @@ class Job:
                 match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
             )
         self._bring_home(output, budget, wait, Deadline.after(timeout), poll_seconds, max_rounds)
-        return self._answers(output, frame, budget, usage=usage, flatten=flatten)
+        return self._answers(
+            output, frame, budget, usage=usage, flatten=flatten, overwrite=overwrite
+        )
 
     def _bring_home(
         self,
@@ -423,6 +430,7 @@ class Job:
         *,
         usage: bool,
         flatten: bool,
+        overwrite: bool = False,
     ) -> pd.DataFrame:
         """What is on disk, as columns; asks nobody."""
         needed = [] if frame is None else ["input_hash", "shard"]
@@ -437,7 +445,14 @@ class Job:
         del sidecar
         prices = prices_of(self._folder, budget or Budget())
         return with_answers(
-            frame, positions, self._folder, output, prices, usage=usage, flatten=flatten
+            frame,
+            positions,
+            self._folder,
+            output,
+            prices,
+            usage=usage,
+            flatten=flatten,
+            overwrite=overwrite,
         )
 
     def collect_part(

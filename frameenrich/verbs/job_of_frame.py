@@ -45,6 +45,7 @@ class JobOfFrame:
         prices: Mapping[str, Any] | None = None,
         usage: bool = False,
         flatten: bool = False,
+        overwrite: bool = False,
         client: Any = None,
         store: StoreLike = None,
         **reading: Any,
@@ -72,6 +73,9 @@ class JobOfFrame:
             Whether to add the columns on model, attempt, tokens, cost, custom_id and raw answer.
         flatten : bool
             Whether nested objects become columns, ``field.sub``; lists stay lists.
+        overwrite : bool
+            Whether cells that you corrected are replaced: those of ``ok`` rows that differ from
+            every answer a job of this name gave the row. By default they are kept and counted.
         client, store : optional
             As `submit` takes them.
         **reading
@@ -101,6 +105,7 @@ class JobOfFrame:
             prices=prices,
             usage=usage,
             flatten=flatten,
+            overwrite=overwrite,
             **reading,
         )
 
