@@ -118,8 +118,8 @@ class LLMBatch(JobOfFrame):
         provider : str or Provider
             ``"openai"`` (Batch API), ``"live"`` (the same servers, and those without a Batch API:
             one call a request, answered before this returns), ``"azure"``, ``"groq"``,
-            ``"together"``, ``"anthropic"`` and ``"mistral"`` (extras of the same names),
-            ``"local"`` (the embedded model) or ``"file"``.
+            ``"together"``, ``"anthropic"``, ``"mistral"`` and ``"gemini"`` (extras of the same
+            names), ``"local"`` (the embedded model) or ``"file"``.
         client : a client of the provider's own SDK, optional
             Such as `openai.OpenAI`; by default built from the environment, as the SDK does.
         store : str or PathLike, optional

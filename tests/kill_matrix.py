@@ -1,7 +1,7 @@
 """Kill a job with SIGKILL at every step, run it again, and count what was lost or paid twice.
 
     uv run python tests/kill_matrix.py [--faults none,accepted_then_500,...] [--random 100]
-        [--service openai|live|azure|together|anthropic|mistral] [--store disk|s3]
+        [--service openai|live|azure|together|anthropic|mistral|gemini] [--store disk|s3]
 
 A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server, or to the bucket
 that the store is in (``--store s3``); the process is killed before and after each. The job is real:
@@ -33,6 +33,8 @@ import httpx2
 import openai
 import pandas as pd
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
+from google import genai
+from google.genai import types as genai_types
 from mistralai.client import Mistral
 from object_server import BUCKET, object_server
 
@@ -40,6 +42,7 @@ import frameenrich.verbs.submit  # noqa: F401 - loaded here once, so that forks 
 from frameenrich.model import Limits
 from frameenrich.providers.anthropic.batch import AnthropicBatch
 from frameenrich.providers.dialects import TOGETHER
+from frameenrich.providers.gemini.batch import GeminiBatch
 from frameenrich.providers.live.provider import LiveProvider
 from frameenrich.providers.mistral.batch import MistralBatch
 from frameenrich.providers.openai.batch import OpenAIBatch
@@ -137,6 +140,14 @@ def _mistral(base_url: str) -> MistralBatch:
     return MistralBatch(client, attempts=8, wait_seconds=0.002)
 
 
+def _gemini(base_url: str) -> GeminiBatch:
+    options = genai_types.HttpOptions(
+        base_url=base_url.removesuffix("/v1"), httpx_client=httpx2.Client(verify=False)
+    )
+    client = genai.Client(vertexai=False, api_key="sk-test", http_options=options)
+    return GeminiBatch(client, attempts=8, wait_seconds=0.002)
+
+
 SERVICES = {
     "openai": Service("batch_server", {}, _openai, lambda b: b["metadata"]["frameenrich_tag"]),
     "live": Service("batch_server", {}, _live, lambda b: b["id"], in_flight=IN_FLIGHT),
@@ -148,6 +159,9 @@ SERVICES = {
     ),
     "mistral": Service(
         "batch_server", {"dialect": "mistral"}, _mistral, lambda b: b["metadata"]["frameenrich_tag"]
+    ),
+    "gemini": Service(
+        "batch_server", {"dialect": "gemini"}, _gemini, lambda b: b["metadata"]["frameenrich_tag"]
     ),
     "anthropic": Service(
         "anthropic_server",

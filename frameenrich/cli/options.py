@@ -54,7 +54,7 @@ class ProviderOptions:
         typer.Option(
             metavar="NAME",
             help="openai (Batch API), live (one call a request), azure, groq, together, anthropic, "
-            "mistral, local (embedded model), file (nowhere), or another.",
+            "mistral, gemini, local (embedded model), file (nowhere), or another.",
             rich_help_panel=_SEND,
         ),
     ] = "openai"

@@ -32,7 +32,9 @@ Prices = Mapping[str, Mapping[str, float]]
 _KINDS = ("input", "output", "cached_input")
 
 
-_SHIPPED = {name: name for name in ("azure", "anthropic", "groq", "mistral", "together")}
+_SHIPPED = {name: name for name in ("azure", "anthropic", "groq", "mistral", "together")} | {
+    "gemini": "google"
+}
 """Whose price list a provider of ours goes by; the others' is OpenAI's."""
 
 

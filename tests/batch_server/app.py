@@ -166,6 +166,8 @@ def _check_azure(server: BatchServer, request: Request) -> None:
 
 
 def _upload(server: BatchServer, request: Request) -> Answer:
+    if server.dialect == "gemini":
+        return _finish_upload(server, request)
     if request.path.endswith("/upload") != (server.dialect == "together"):
         raise ApiError(404, f"Invalid URL (POST {request.raw_path})")
     fields, files = parse_multipart(request.headers.get("content-type", ""), request.body)
@@ -182,6 +184,21 @@ def _upload(server: BatchServer, request: Request) -> Answer:
         }
     made = server.create_file(filename, content, fields["purpose"], request.key, expires_after)
     return json_answer(file_as(server.dialect, made))
+
+
+def _begin_upload(server: BatchServer, request: Request) -> Answer:
+    """Gemini's first call of two: where the file's bytes have to go."""
+    name = request.parse_json()["file"]["name"].removeprefix("files/")
+    where = f"{server.origin}/v1/files?name={name}"
+    headers = {"x-goog-upload-url": where, "x-goog-upload-status": "active"}
+    return replace(json_answer({}), headers=headers)
+
+
+def _finish_upload(server: BatchServer, request: Request) -> Answer:
+    name = request.query["name"]
+    made = server.store(f"{name}.jsonl", request.body, "batch", request.key, None, name)
+    answer = json_answer({"file": file_as("gemini", made.as_json())})
+    return replace(answer, headers={"x-goog-upload-status": "final"})
 
 
 def _list_files(server: BatchServer, request: Request) -> Answer:
@@ -203,7 +220,7 @@ def _delete_file(server: BatchServer, request: Request, file_id: str) -> Answer:
 
 
 def _create_batch(server: BatchServer, request: Request) -> Answer:
-    asked = understood(server.dialect, request.parse_json())
+    asked = understood(server.dialect, request.parse_json(), request.raw_path)
     made = server.create_batch(asked, request.key)
     return json_answer(spoken(server.dialect, made, created=True))
 
@@ -226,7 +243,7 @@ def _cancel_batch(server: BatchServer, request: Request, batch_id: str) -> Answe
 
 
 def _delete_batch(server: BatchServer, request: Request, batch_id: str) -> Answer:
-    if server.dialect != "mistral":
+    if server.dialect not in {"mistral", "gemini"}:
         raise ApiError(404, f"Invalid URL (DELETE {request.raw_path})")
     return json_answer(server.delete_batch(batch_id, request.key))
 
@@ -243,6 +260,7 @@ def _live(server: BatchServer, request: Request, endpoint: str) -> Answer:
 
 _LIVE_PATHS = "|".join(REQUIRED)
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
+    ("POST", "/upload/v1/files", _begin_upload),
     ("POST", "/v1/files(?:/upload)?", _upload),
     ("GET", "/v1/files", _list_files),
     ("GET", "/v1/files/([^/]+)", _show_file),

@@ -7,15 +7,23 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
+from . import gemini
 from .reply import Json
 
-DialectName: TypeAlias = Literal["openai", "groq", "together", "mistral"]
+DialectName: TypeAlias = Literal["openai", "groq", "together", "mistral", "gemini"]
 
-PURPOSES = {"openai": "batch", "groq": "batch", "together": "batch-api", "mistral": "batch"}
+PURPOSES = {
+    "openai": "batch",
+    "groq": "batch",
+    "together": "batch-api",
+    "mistral": "batch",
+    "gemini": "batch",
+}
 WINDOWS = {
     "openai": r"24h",
     "groq": r"(2[4-9]|[3-9]\d|1[0-5]\d|16[0-8])h|[1-7]d",
     "together": "24h",
+    "gemini": "24h",
     "mistral": r"([1-9]|[1-9]\d|1[0-5]\d|16[0-8])h",
 }
 MISTRALS = {
@@ -37,8 +45,10 @@ MISTRAL_BODY = frozenset(
 """What one of its requests may hold; the job names the model."""
 
 
-def understood(dialect: DialectName, asked: Json) -> Json:
+def understood(dialect: DialectName, asked: Json, raw_path: str) -> Json:
     """A create in OpenAI's words."""
+    if dialect == "gemini":
+        return gemini.understood(asked, raw_path)
     if dialect != "mistral":
         return asked
     return {
@@ -52,6 +62,8 @@ def understood(dialect: DialectName, asked: Json) -> Json:
 
 def whole_lines(dialect: DialectName, content: bytes, asked: Json) -> bytes:
     """A batch file with the members that OpenAI's has: Mistral's create says them once for all."""
+    if dialect == "gemini":
+        return b"\n".join(gemini.whole_line(line, asked["model"]) for line in content.splitlines())
     if dialect != "mistral":
         return content
     lines = []
@@ -71,6 +83,8 @@ def whole_lines(dialect: DialectName, content: bytes, asked: Json) -> bytes:
 
 def row_complaint(dialect: DialectName, body: Json) -> str | None:
     """What a server says of one request that another one would take."""
+    if dialect == "gemini" and "strange" in body:
+        return f"Unknown name {body['strange']}"
     if dialect != "mistral":
         return None
     for name in sorted(body.keys() - MISTRAL_BODY - {"model"}):
@@ -91,6 +105,8 @@ def complaint(dialect: DialectName, asked: Json) -> tuple[str, str] | None:
 
 def spoken(dialect: DialectName, batch: Json, *, created: bool = False) -> Json:
     """A batch as the dialect shows it."""
+    if dialect == "gemini":
+        return gemini.operation(batch)
     if dialect == "mistral":
         return _mistral_job(batch)
     if dialect != "together":
@@ -144,6 +160,9 @@ def listed(dialect: DialectName, page: Json, *, batches: bool) -> Any:
     """A list of batches or files: Groq's ends without saying so, Together's is bare for batches."""
     if dialect == "together" and batches:
         return [spoken(dialect, batch) for batch in page["data"]]
+    if dialect == "gemini":
+        more = {"nextPageToken": page["last_id"]} if page["has_more"] else {}
+        return {"operations": [spoken(dialect, each) for each in page["data"]], **more}
     if dialect == "mistral":
         data = [
             spoken(dialect, each) if batches else file_as(dialect, each) for each in page["data"]
@@ -156,6 +175,8 @@ def listed(dialect: DialectName, page: Json, *, batches: bool) -> Any:
 
 def file_as(dialect: DialectName, file: Json) -> Json:
     """A file as the dialect shows it."""
+    if dialect == "gemini":
+        return gemini.file_as(file)
     if dialect != "mistral":
         return file
     return {**file, "sample_type": "batch_request", "source": "upload", "mimetype": None}
@@ -163,6 +184,9 @@ def file_as(dialect: DialectName, file: Json) -> Json:
 
 def query_of(dialect: DialectName, query: dict[str, str]) -> dict[str, str]:
     """What the dialect understands of a query: Groq pages in circles, whatever `after` says."""
+    if dialect == "gemini":
+        names = {"pageSize": "limit", "pageToken": "after"}
+        return {names[name]: value for name, value in query.items()}
     if dialect == "mistral":
         return {k: v for k, v in query.items() if k in {"purpose", "page", "page_size"}}
     return {k: v for k, v in query.items() if dialect == "openai" or k != "after"}

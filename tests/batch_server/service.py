@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from . import gemini
 from .answers import REQUIRED, response_body, token_counts
 from .books import ApiError, Books, StoredFile, page_of
 from .dialects import complaint as dialect_complaint
@@ -315,6 +316,9 @@ class Service(Books):
             self._write(batch, written(unrun, ()))
 
     def _write_files(self, batch: Batch) -> None:
+        if self.dialect == "gemini":  # one file for all
+            batch.output = [gemini.result(line) for line in (*batch.output, *batch.failures)]
+            batch.failures = []
         if batch.fault("empty_output_file"):
             batch.output_file_id = self._result_file(batch, "output", [])
         elif batch.output:

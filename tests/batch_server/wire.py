@@ -38,7 +38,7 @@ class Request:
     def key(self) -> str:
         """The API key, from either of the headers that carry one."""
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        return bearer or self.headers.get("api-key", "")
+        return bearer or self.headers.get("api-key") or self.headers.get("x-goog-api-key", "")
 
     def parse_json(self) -> Json:
         """Return the body, which has to be a JSON object."""
@@ -99,10 +99,13 @@ def parse_multipart(
 
 
 def v1_path(raw_path: str) -> str:
-    """Return a path in OpenAI's ``/v1/...`` form: from Azure's forms, Mistral's, or that itself."""
+    """Return a path in OpenAI's ``/v1/...`` form, whoever's form it comes in."""
     path = re.sub(r"^/openai/deployments/[^/]+/", "/openai/", raw_path)
     path = re.sub(r"^/openai/v1/", "/v1/", path)
-    path = re.sub(r"^/v1/batch/jobs", "/v1/batches", path)
+    path = re.sub(r"^/v1/batch/jobs", "/v1/batches", path)  # Mistral's; what follows is Gemini's
+    path = re.sub(r"^/v1/models/[^/]+:batchGenerateContent$", "/v1/batches", path)
+    path = re.sub(r"^(/v1/batches/[^/]+):cancel$", r"\1/cancel", path)
+    path = re.sub(r"^(/v1/files/[^/]+):download$", r"\1/content", path)
     return re.sub(r"^/openai/", "/v1/", path)
 
 

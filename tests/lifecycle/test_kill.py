@@ -18,6 +18,7 @@ OTHERS = [
     ("azure", "create made; connection closed"),
     ("together", "create made; answered 500"),
     ("mistral", "create made; answered 500"),
+    ("gemini", "create made; connection closed"),
     ("anthropic", "none"),
     ("anthropic", "create made; connection closed"),
 ]

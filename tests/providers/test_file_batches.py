@@ -1,4 +1,4 @@
-"""Mistral's batches: the promises that every provider of uploaded files has to keep.
+"""Mistral's and Gemini's batches: the promises that every provider of uploaded files has to keep.
 
 One table of faults and ends for all of them; what each translates stands in its own test file.
 """
@@ -17,12 +17,15 @@ import pandas as pd
 import pytest
 from audit import ASK, check_rows, finish, said, shelf
 from batch_server import BatchServer
+from google import genai
+from google.genai import types
 from mistralai.client import Mistral
 from PIL import Image
 
 import frameenrich
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError
 from frameenrich.model import Limits
+from frameenrich.providers.gemini.batch import GeminiBatch
 from frameenrich.providers.mistral.batch import MistralBatch
 from frameenrich.verbs.job import Job
 
@@ -47,7 +50,20 @@ def mistral_client(key: str, origin: str) -> Mistral:
     return Mistral(api_key=key, server_url=origin, client=PLAIN)
 
 
+def gemini_client(key: str, origin: str) -> genai.Client:
+    """The SDK's client, pointed at a server."""
+    options = types.HttpOptions(base_url=origin, timeout=10_000)
+    return genai.Client(vertexai=False, api_key=key, http_options=options)
+
+
 KINDS = {
+    "gemini": Kind(
+        "gemini-2.5-flash",
+        lambda: BatchServer(dialect="gemini"),
+        lambda s: GeminiBatch(gemini_client(KEY, s.origin), attempts=4, wait_seconds=0.01),
+        gemini_client,
+        "GOOGLE_API_KEY",
+    ),
     "mistral": Kind(
         "mistral-small-latest",
         lambda: BatchServer(dialect="mistral"),

@@ -1,0 +1,292 @@
+"""Our request lines as Gemini's, and its results as Batch lines: pure translation, both ways.
+
+Names go out in snake_case: the file parser was seen to refuse camelCase, and empty system texts.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from frameenrich.errors import ParameterError
+from frameenrich.jsonl import encode
+from frameenrich.model import Json
+
+_MOST_ENUM_VALUES = 100
+"""Larger enums were refused as too complex: then the schema goes in words, and is checked here."""
+
+
+_CONFIG = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "seed": "seed",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "thinking_config": "thinking_config",
+}
+"""Parameters by their names in ``generation_config``."""
+
+
+_AS_THEY_ARE = frozenset({"safety_settings", "cached_content"})
+
+
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
+
+
+_REFUSED = frozenset(
+    {"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR",
+     "ESCALATION"}
+)  # fmt: skip
+
+
+_HTTP_STATUSES = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 13: 500, 14: 503, 16: 401}
+
+
+_FINISHES = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
+
+
+# --- there ---------------------------------------------------------------------------------------
+
+
+def request_line(line: bytes) -> bytes:
+    r"""Return a line of ours as a line of Gemini's batch file; the batch names the model.
+
+    Raises
+    ------
+    ParameterError
+        The request holds what Gemini has no word for.
+    """
+    request = _loads(line)
+    own = {"key": request["custom_id"], "request": generate_request(request["body"])}
+    return encode(own) + b"\n"
+
+
+def generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the body of a chat completion as a request of ``generateContent``.
+
+    Raises
+    ------
+    ParameterError
+        It holds what that API has no word for.
+
+    Examples
+    --------
+    >>> generate_request({"model": "m", "max_tokens": 64,
+    ...                   "messages": [{"role": "user", "content": "Red mug"}]})
+    {'contents': [{'role': 'user', 'parts': [{'text': 'Red mug'}]}], \
+'generation_config': {'max_output_tokens': 64}}
+    """
+    try:
+        return _generate_request(body)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            "A request holds a message or parameter of a form that cannot be translated for "
+            f"Gemini ({type(error).__name__}: {error}).",
+            "Give messages of texts and images.",
+        ) from None
+
+
+def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
+    system, contents = _conversation(body["messages"])
+    config: dict[str, Json] = {}
+    others: dict[str, Json] = {}
+    for name, value in body.items():
+        if name in {"messages", "model"} or value is None:
+            continue
+        if (name, value) in (("n", 1), ("stream", False), ("store", False)):
+            continue
+        if name in _CONFIG:
+            config[_CONFIG[name]] = value
+        elif name == "stop":
+            config["stop_sequences"] = [value] if isinstance(value, str) else list(value)
+        elif name == "response_format":
+            asked, words = _answer_format(value)
+            config.update(asked)
+            system += words
+        elif name in _AS_THEY_ARE:
+            others[name] = value
+        else:
+            raise ParameterError(
+                f"params= sets {name!r} to {value!r}, which Gemini's API does not know.",
+                "Leave it out; what is that API's own goes into params={'extra_body': {...}}.",
+                name=name,
+            )
+    made: dict[str, Json] = {"contents": contents}
+    if parts := [{"text": text} for text in system if text]:
+        made["system_instruction"] = {"parts": parts}
+    if config:
+        made["generation_config"] = config
+    return {**made, **others}
+
+
+def _answer_format(asked: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
+    """How structure is asked for: members of the config, and words for the system prompt."""
+    if asked["type"] == "text":
+        return {}, []
+    config = {"response_mime_type": "application/json"}
+    if asked["type"] == "json_object":
+        return config, []
+    schema = asked["json_schema"]["schema"]
+    if _enum_values(schema) <= _MOST_ENUM_VALUES:
+        return {**config, "response_json_schema": schema}, []
+    text = json.dumps(schema, ensure_ascii=False)
+    return config, [f"Answer with JSON alone that fits this schema: {text}"]
+
+
+def _enum_values(node: Json) -> int:
+    if isinstance(node, list):
+        return sum(map(_enum_values, node))
+    if not isinstance(node, dict):
+        return 0
+    own = len(node["enum"]) if isinstance(node.get("enum"), list) else 0
+    return own + sum(map(_enum_values, node.values()))
+
+
+def _conversation(messages: list[dict[str, Json]]) -> tuple[list[str], list[dict[str, Json]]]:
+    """Return the system texts, and the turns after them."""
+    systems: list[str] = []
+    turns: list[dict[str, Json]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role in {"system", "developer"} and not turns and isinstance(content, str):
+            systems.append(content)
+        elif role in {"user", "assistant"}:
+            turn = {"role": "model" if role == "assistant" else "user", "parts": _parts(content)}
+            turns.append(turn)
+        else:
+            raise ParameterError(
+                f"A message of the role {role!r} stands where Gemini takes none.",
+                "Put system messages first; the others are 'user' and 'assistant'.",
+            )
+    if not turns:
+        raise ParameterError(
+            "The template has no message of the role 'user', and Gemini wants one.",
+            "Write what a row asks as the user's message.",
+        )
+    return systems, turns
+
+
+def _parts(content: Json) -> list[dict[str, Json]]:
+    if isinstance(content, str):
+        return [{"text": content}]
+    return [_part(part) for part in content if part.get("text") != ""]
+
+
+def _part(part: Mapping[str, Json]) -> dict[str, Json]:
+    if part["type"] == "text":
+        return {"text": part["text"]}
+    url = part["image_url"]["url"]
+    if found := _DATA_URL.fullmatch(url):
+        return {"inline_data": {"mime_type": found[1], "data": found[2]}}
+    kind = mimetypes.guess_type(url.partition("?")[0])[0] or "image/jpeg"
+    return {"file_data": {"file_uri": url, "mime_type": kind}}
+
+
+# --- and back ------------------------------------------------------------------------------------
+
+
+def response_line(line: bytes) -> bytes:
+    """Return a line of results as the Batch API would have written it, with the original inside.
+
+    A line that is no result is given back as it came; a result that cannot be read becomes an
+    error of its row, so that a broken line loses only itself.
+
+    Examples
+    --------
+    >>> made = response_line(b'{"key": "a", "error": {"code": 4, "message": "Too slow."}}')
+    >>> json.loads(made)["response"]["status_code"]
+    504
+    """
+    try:
+        result = _loads(line)
+        key = result["key"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return line
+    original = {name: result.get(name) for name in ("response", "error", "status")}
+    try:
+        told = _told(result)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        message = "Gemini's result for this request has a form that cannot be read."
+        told = {"response": None, "error": {"code": "unreadable_result", "message": message}}
+    try:
+        return encode({"custom_id": key, **told, "gemini": original})
+    except (ValueError, RecursionError):
+        return line
+
+
+def _told(result: Mapping[str, Json]) -> dict[str, Json]:
+    """What became of a request, as a Batch line tells it."""
+    response = result.get("response")
+    if not response:
+        return _errored(result.get("error") or result.get("status") or {})
+    candidates = response.get("candidates") or []
+    usage = _usage(response.get("usageMetadata") or {})
+    blocked = (response.get("promptFeedback") or {}).get("blockReason")
+    if not candidates:
+        reason = f"Gemini blocked the prompt: {blocked or 'no candidate came'}"
+        choices = [_choice(None, "content_filter", reason)] if blocked else []
+    else:
+        choices = [_candidate(candidates[0])]
+    body = {
+        "id": response.get("responseId"),
+        "object": "chat.completion",
+        "model": response.get("modelVersion"),
+        "choices": choices,
+        "usage": usage,
+    }
+    return {"response": {"status_code": 200, "request_id": None, "body": body}, "error": None}
+
+
+def _errored(error: Mapping[str, Json]) -> dict[str, Json]:
+    """A failed request: gRPC's numbers become the HTTP status that they stand for."""
+    code, message = error.get("code"), error.get("message") or "no response came"
+    status = _HTTP_STATUSES.get(code, code) if isinstance(code, int) else None
+    if status not in range(400, 600):
+        return {"response": None, "error": {"code": str(code), "message": message}}
+    body = {"error": {"message": message, "code": error.get("status")}}
+    return {"response": {"status_code": status, "request_id": None, "body": body}, "error": None}
+
+
+def _candidate(candidate: Mapping[str, Json]) -> dict[str, Json]:
+    parts = (candidate.get("content") or {}).get("parts") or []
+    texts = [part["text"] for part in parts if "text" in part and not part.get("thought")]
+    text = "".join(texts) if texts else None
+    reason = str(candidate.get("finishReason"))
+    if reason in _REFUSED or reason.startswith("IMAGE_"):
+        said = candidate.get("finishMessage") or reason
+        return _choice(text, "content_filter", f"Gemini stopped the answer: {said}")
+    return _choice(text, _FINISHES.get(reason, reason.lower()))
+
+
+def _choice(text: str | None, finish_reason: str, refusal: str | None = None) -> dict[str, Json]:
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    return {"index": 0, "message": message, "finish_reason": finish_reason}
+
+
+def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
+    """Tokens in OpenAI's words; thoughts are paid as output."""
+    names = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+    prompt, answer, thoughts = (int(usage.get(name) or 0) for name in names)
+    cached = int(usage.get("cachedContentTokenCount") or 0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer + thoughts,
+        "total_tokens": prompt + answer + thoughts,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": thoughts},
+    }
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)  # takes a lone surrogate, which orjson does not
