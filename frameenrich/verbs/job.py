@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ from frameenrich.verbs.approve import approve_round
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+    from frameenrich.evaluation.evaluate import Evaluation
     from frameenrich.evaluation.job_answers import JobAnswers
     from frameenrich.evaluation.review import Review
 
@@ -669,6 +670,88 @@ class Job:
         from frameenrich.evaluation.review import add_sheet  # noqa: PLC0415 - for this verb only
 
         return add_sheet(self.answers_to_judge(), path, reviewer)
+
+    def evaluate(
+        self,
+        frame: pd.DataFrame | None = None,
+        *,
+        review: Review | str | None = None,
+        truth: str | Mapping[str, str] | None = None,
+        tolerance: float | None = None,
+        match: Callable[[Any, Any], Any] | None = None,
+        drawn: str | None = None,
+        level: float = 0.95,
+    ) -> Evaluation:
+        """Say how right the answers are, within which bounds.
+
+        By what people judged of a recorded draw (`review`, `add_review`), or by a column that has
+        the truth. Needs SciPy: ``pip install 'frameenrich[evaluate]'``.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            Has the truth columns, under the keys that were submitted.
+        review : Review or str, optional
+            Which review, with its top-ups; the newest by default.
+        truth : str or mapping, optional
+            The column with the right answers, or one for each field. Where it covers a part of the
+            usable rows, the result is agreement with that part, without an interval.
+        tolerance : float, optional
+            How far a number may be from its truth.
+        match : callable, optional
+            ``(answer, truth) -> bool``, for text.
+        drawn : {"random"}, optional
+            You vouch that the rows with a truth were drawn at random.
+        level : float
+            How often each interval has to hold the truth.
+
+        Returns
+        -------
+        Evaluation
+            ``accuracy``, ``labels``, ``shares``, ``threshold(...)`` and more.
+
+        Raises
+        ------
+        InputError
+            Nothing was reviewed, or a truth column cannot be compared.
+        FrameMismatchError
+            The frame's rows are not those the answers were made for.
+        """
+        from frameenrich.evaluation.evaluate import evaluate_fields  # noqa: PLC0415 - for this verb only
+        from frameenrich.evaluation.review import reviewed_fields  # noqa: PLC0415
+        from frameenrich.evaluation.truth import truth_fields  # noqa: PLC0415
+
+        if truth is None:
+            if tolerance is not None or match is not None or drawn is not None:
+                raise ParameterError(
+                    "tolerance=, match= and drawn= are of truth columns, and there is none.",
+                    "Pass truth=, or leave them out: a review has verdicts of its own.",
+                )
+            judged = reviewed_fields(self.answers_to_judge(), review)
+            return evaluate_fields(self.id, judged, level)
+        if review is not None:
+            raise ParameterError(
+                "Both review= and truth= are given.", "Evaluate by one of them at a time."
+            )
+        if frame is None:
+            raise InputError(
+                "There is no frame with the truth columns.",
+                "Pass it: job.evaluate(frame, truth='department').",
+            )
+        sidecar = self._folder.sidecar()
+        positions = require_match(
+            match_frame(frame, self._folder, sidecar), frame, self._folder
+        ).positions
+        judged = truth_fields(
+            self.answers_to_judge(),
+            frame,
+            positions,
+            truth,
+            tolerance=tolerance,
+            match=match,
+            drawn=drawn,
+        )
+        return evaluate_fields(self.id, judged, level)
 
     def report(
         self, path: str | os.PathLike[str] = "report.html", *, rows: int = 10_000, **reading: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+    from frameenrich.evaluation.evaluate import Evaluation
     from frameenrich.evaluation.review import Review
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.store.store import StoreLike
@@ -136,6 +137,30 @@ class JobOfFrame:
     ) -> Review:
         """Draw rows of the job for people to judge, and record the draw; see `Job.review`."""
         return self._job(job, store, client).review(n=n, by=by, seed=seed, extend=extend)
+
+    def evaluate(
+        self,
+        job: Job | str | None = None,
+        *,
+        review: Review | str | None = None,
+        truth: str | Mapping[str, str] | None = None,
+        tolerance: float | None = None,
+        match: Callable[[Any, Any], Any] | None = None,
+        drawn: str | None = None,
+        level: float = 0.95,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Evaluation:
+        """Say how right the answers are, by a review or this frame's truth; see `Job.evaluate`."""
+        return self._job(job, store, client).evaluate(
+            self._frame,
+            review=review,
+            truth=truth,
+            tolerance=tolerance,
+            match=match,
+            drawn=drawn,
+            level=level,
+        )
 
     def show_flagged(
         self,
