@@ -14,7 +14,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +70,26 @@ def media_type(content: bytes) -> str | None:
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "image/webp"
     return None
+
+
+_OTHER_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
+
+
+def other_kind(content: bytes) -> str | None:
+    """What kind of image these bytes are that no model takes; None where they are none.
+
+    Examples
+    --------
+    >>> other_kind(b"BM..."), other_kind(b"<svg xmlns="), other_kind(b"root:x:0:0")
+    ('BMP', 'SVG', None)
+    """
+    if content[4:8] == b"ftyp":
+        return _OTHER_BRANDS.get(content[8:12])
+    if content.startswith((b"II*\0", b"MM\0*")):
+        return "TIFF"
+    if content.startswith(b"BM"):
+        return "BMP"
+    return "SVG" if b"<svg" in content[:1000].lower() else None
 
 
 def data_url(content: bytes) -> str:
@@ -246,14 +266,16 @@ def _digest_of(kind: str, source: Any) -> str:
 def _source(cell: Any, spec: JobSpec) -> tuple[str, Any]:
     """What a cell holds: ``url`` and text, ``content`` and bytes, ``pixels`` and a PIL image."""
     if isinstance(cell, os.PathLike):
-        return "content", _checked(_read_file(os.fspath(cell), spec), spec, str(cell))
+        return _checked(_read_file(os.fspath(cell), spec), spec, str(cell))
     if isinstance(cell, str):
         return _text_source(cell.strip(), spec)
     if isinstance(cell, bytes | bytearray | memoryview):
         _check_size(len(cell), spec.image_max_bytes)
-        return "content", _checked(bytes(cell), spec, "what it holds")
+        return _checked(bytes(cell), spec, "what it holds")
     if _is_pil(cell):
         return "pixels", cell
+    if isinstance(cell, Mapping) and set(cell) == {"bytes", "path"}:  # as Hugging Face writes them
+        return _source(cell["path"] if cell["bytes"] is None else cell["bytes"], spec)
     raise UnusableError(
         f"it holds a {type(cell).__name__}", "Give a URL, a path, bytes or a PIL image."
     )
@@ -265,12 +287,22 @@ def _text_source(text: str, spec: JobSpec) -> tuple[str, Any]:
     if scheme in {"http", "https"}:
         return "url", _checked_url(text)
     if scheme == "data":
-        return "content", _checked(_decoded(text, spec), spec, "its data URL")
+        return _checked(_decoded(text, spec), spec, "its data URL")
     if scheme and text[len(scheme) + 1 :].startswith("//"):
         raise UnusableError(
             f"it is a {scheme}: URL", "Give an https: URL, or a local path under image_root."
         )
-    return "content", _checked(_read_file(text, spec), spec, repr(_short(text)))
+    if len(text) >= _BASE64_LENGTH and _BASE64_IMAGE.match(text):
+        return _checked(_decoded(f"data:;base64,{text}", spec), spec, "its base64")
+    return _checked(_read_file(text, spec), spec, repr(_short(text)))
+
+
+_BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|R0lGOD|UklGR")
+"""How the base64 of PNG, JPEG, GIF and WebP begins."""
+
+
+_BASE64_LENGTH = 60
+"""Shorter ones are names of files."""
 
 
 def _checked_url(text: str) -> str:
@@ -294,11 +326,39 @@ def _decoded(text: str, spec: JobSpec) -> bytes:
         raise UnusableError("its data URL does not hold base64") from None
 
 
-def _checked(content: bytes, spec: JobSpec, what: str) -> bytes:
+def _checked(content: bytes, spec: JobSpec, what: str) -> tuple[str, Any]:
+    """What an image's bytes are for a model: ``content`` as it is, or ``pixels`` to be encoded."""
     _check_size(len(content), spec.image_max_bytes)
-    if media_type(content) is None:
-        raise UnusableError(f"{what} is no PNG, JPEG, WebP or GIF image")
-    return content
+    if media_type(content) is not None:
+        return "content", content
+    kind = other_kind(content)
+    if kind in _CONVERTED:
+        return "pixels", _opened(content, kind)  # whose digest no other Pillow changes
+    if kind is not None:
+        raise UnusableError(
+            f"{what} is {'an' if kind == 'SVG' else 'a'} {kind} image, which models do not take",
+            "Convert it to PNG or JPEG; nothing was sent.",
+        )
+    raise UnusableError(f"{what} is no PNG, JPEG, WebP or GIF image")
+
+
+_CONVERTED = frozenset({"BMP", "TIFF", "AVIF"})
+"""What Pillow reads and no model takes."""
+
+
+def _opened(content: bytes, kind: str) -> Any:
+    def open_upright(pillow: Any) -> Any:
+        from PIL import ImageOps  # noqa: PLC0415 - an extra
+
+        return ImageOps.exif_transpose(pillow.open(io.BytesIO(content), formats=[kind]))
+
+    try:
+        return with_pillow(open_upright)
+    except UnusableError as error:
+        raise UnusableError(
+            f"it is a {kind} image, which has to be converted for models ({error.reason})",
+            "Convert it to PNG or JPEG, or run: pip install 'frameenrich[images]'.",
+        ) from None
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -663,3 +663,41 @@ def test_kinds_are_told_by_their_first_bytes() -> None:
 
     assert {form: media_type(picture("red", form)) for form in forms} == forms
     assert [media_type(picture("red", form)) for form in ("BMP", "TIFF", "ICO")] == [None] * 3
+
+
+@pytest.mark.parametrize("form", ["BMP", "TIFF"])
+def test_what_pillow_reads_is_converted(form: str, store: Path) -> None:
+    """A model that takes PNG only is shown the same pixels."""
+    frame = photos([picture("red", form)])
+    job = frame.llmbatch.submit("{{ title }}", "m", image="photo", provider="file", store=store)
+
+    url = bodies(job)[0]["messages"][0]["content"][1]["image_url"]["url"]
+    content = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+    shown = Pillow.open(io.BytesIO(content)).convert("RGB")
+    assert (shown.size, shown.getpixel((0, 0))) == ((4, 3), (255, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image"),
+        (b"<?xml version='1.0'?><svg xmlns='x'></svg>", "an SVG image"),
+    ],
+)
+def test_what_no_model_takes_is_named(content: bytes, kind: str, store: Path) -> None:
+    """A phone's photos are HEIC: the message says so, and not that they are no image."""
+    with pytest.raises(ImageError, match=f"is {kind}, which models do not take. Convert it to PNG"):
+        photos([content]).llmbatch.submit(
+            "{{ title }}", "m", image="photo", provider="file", store=store
+        )
+
+
+def test_cells_of_data_sets_and_bare_base64_are_images(store: Path) -> None:
+    """What Hugging Face's Parquet files and exports of other tools hold is the same picture."""
+    png = picture("blue")
+    cells = [png, {"bytes": png, "path": None}, base64.b64encode(png).decode()]
+    frame = photos(cells)
+    job = frame.llmbatch.submit("{{ title }}", "m", image="photo", provider="file", store=store)
+
+    urls = {body["messages"][0]["content"][1]["image_url"]["url"] for body in bodies(job)}
+    assert urls == {f"data:image/png;base64,{base64.b64encode(png).decode()}"}

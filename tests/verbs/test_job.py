@@ -194,7 +194,8 @@ def test_the_newest_job_of_the_frame_is_collected(
     other = mugs.assign(title="x")
     other.llmbatch.submit(ASK, "gpt-4o-mini", name="other", client=client, store=store)
 
-    out = mugs.llmbatch.collect(client=client, store=store)
+    with pytest.warns(FrameEnrichWarning, match="newest job other-.*older job new-"):
+        out = mugs.llmbatch.collect(client=client, store=store)
 
     assert "new" in out.columns
     assert "new" in frameenrich.jobs(store)["name"].tolist()
