@@ -334,12 +334,18 @@ class OutputSpec:
 
     ``schema`` is the JSON Schema that was asked for (``None`` for plain text, a parser and
     embeddings); its properties are the output columns. ``dimensions`` is how long a vector has to
-    be, where that was asked for.
+    be, where that was asked for. ``class_rules`` names the class that the schema was made of, and
+    the kinds of its rules that are code; empty where it has none.
     """
 
     kind: OutputKind = "text"
     schema: Mapping[str, Json] | None = None
     dimensions: int | None = None
+    class_rules: tuple[str, ...] = ()
+
+
+def _output_spec(stored: Mapping[str, Any]) -> OutputSpec:
+    return OutputSpec(**{**stored, "class_rules": tuple(stored.get("class_rules", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,6 +436,7 @@ class JobSpec:
         )
         loaded = asdict(same)
         del loaded["rendering"]
+        del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
         return json.dumps(loaded)
 
     @classmethod
@@ -440,7 +447,7 @@ class JobSpec:
             **{
                 **{name: value for name, value in loaded.items() if name in _SPEC_FIELDS},
                 "messages": tuple(Message(**each) for each in loaded["messages"]),
-                "output": OutputSpec(**loaded["output"]),
+                "output": _output_spec(loaded["output"]),
                 "key": None if loaded["key"] is None else tuple(loaded["key"]),
                 "image": tuple(loaded.get("image", ())),
                 "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,

@@ -9,6 +9,7 @@ from functools import cache
 from numbers import Number
 from typing import Any
 
+from frameenrich.answers.class_rules import class_rules
 from frameenrich.answers.output import LABEL, Field, Output, Parser
 from frameenrich.answers.schema import normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
@@ -100,7 +101,7 @@ def _check_labels(texts: Sequence[str]) -> None:
 
 
 def _model_output(given: Any) -> Output:
-    from pydantic import BaseModel, PydanticUserError, create_model  # noqa: PLC0415 - heavy
+    from pydantic import BaseModel, PydanticUserError, TypeAdapter, create_model  # noqa: PLC0415 - heavy
     from pydantic import Field as PydanticField  # noqa: PLC0415
     from pydantic_core import SchemaError  # noqa: PLC0415 - comes with pydantic
 
@@ -137,7 +138,8 @@ def _model_output(given: Any) -> Output:
         )
     checked = _checked_schema(schema)
     _check_written(checked, written)
-    return Output(OutputSpec("schema", checked), model=model)
+    rules = class_rules(model.__name__, TypeAdapter(model))
+    return Output(OutputSpec("schema", checked, class_rules=rules), model=model)
 
 
 def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:

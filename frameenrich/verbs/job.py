@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from frameenrich.answers.class_rules import keep_class, stored_output
 from frameenrich.answers.judge import READERS
 from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import (
@@ -92,6 +93,8 @@ class Job:
         self._budget = budget or Budget()
         self._folder = folder
         self._output = output
+        if output is not None:
+            keep_class(folder.path, output)
         self._provider = provider
         self._client = client
 
@@ -201,7 +204,7 @@ class Job:
                 f"The job {self.id} reads its answers with a parser that this session lacks.",
                 "Pass it again: collect(parser=...); nothing is sent for that.",
             )
-        return Output(self.spec.output)
+        return stored_output(self.path, self.id, Output(self.spec.output))
 
     # --- going on ---------------------------------------------------------------------------
 
