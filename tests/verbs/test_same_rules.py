@@ -53,7 +53,7 @@ def answered(job: frameenrich.Job, folder: Path) -> None:
 
 def submitted(tmp_path: Path, response_model: Any) -> frameenrich.Job:
     """Submit three rows for a file that somebody else runs, and import their answers."""
-    job = FRAME.llmbatch.submit(
+    job: frameenrich.Job = FRAME.llmbatch.submit(
         "Price of {{ title }}",
         "gpt-4o-mini",
         response_model=response_model,
