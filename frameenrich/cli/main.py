@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from frameenrich.cli.commands.evaluate import compare, evaluate
 from frameenrich.cli.commands.job import (
     cancel,
     collect,
@@ -184,7 +185,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
         cancel,
         import_responses,
     ),
-    _RIGHT: (review, add_review),
+    _RIGHT: (review, add_review, evaluate, compare),
     _STORE: (jobs, clean),
 }
 

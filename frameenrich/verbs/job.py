@@ -59,6 +59,7 @@ from frameenrich.verbs.approve import approve_round
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+    from frameenrich.evaluation.compare import Comparison
     from frameenrich.evaluation.evaluate import Evaluation
     from frameenrich.evaluation.job_answers import JobAnswers
     from frameenrich.evaluation.review import Review
@@ -755,6 +756,24 @@ class Job:
             drawn=drawn,
         )
         return evaluate_fields(self.id, judged, level)
+
+    def compare(self, other: Job) -> Comparison:
+        """Say where two jobs over the same rows agree, which rows differ, and what each cost.
+
+        Parameters
+        ----------
+        other : Job
+            A job whose rows have the same keys.
+
+        Raises
+        ------
+        InputError
+            They have no field, or no usable row, in common.
+        """
+        from frameenrich.evaluation.compare import compare_answers  # noqa: PLC0415 - for this verb only
+
+        usd = (self.usage().usd, other.usage().usd)
+        return compare_answers(self.answers_to_judge(), other.answers_to_judge(), usd)
 
     def report(
         self, path: str | os.PathLike[str] = "report.html", *, rows: int = 10_000, **reading: Any

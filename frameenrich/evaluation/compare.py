@@ -1,0 +1,121 @@
+"""`Comparison`: where two jobs over the same rows agree, and where they do not."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from frameenrich.errors import InputError
+from frameenrich.evaluation.agreement import confusion
+from frameenrich.evaluation.intervals import Interval, wilson
+from frameenrich.evaluation.job_answers import JobAnswers, as_text
+from frameenrich.identity.keys import find_keys
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two jobs' answers differ, over the rows that are usable in both.
+
+    Parameters
+    ----------
+    jobs : tuple of str
+        The two jobs' ids.
+    fields : dict
+        For each field that both have, how many rows agree; bounds as for rows like these.
+    churn : dict
+        For each field with the same labels, rows by the first job's answer and the second's.
+    changed : DataFrame
+        The rows that differ: key, ``field``, ``one``, ``other``.
+    usd : tuple of float
+        What each job cost.
+    """
+
+    jobs: tuple[str, str]
+    fields: dict[str, Interval]
+    churn: dict[str, pd.DataFrame]
+    changed: pd.DataFrame
+    usd: tuple[float, float]
+
+    @property
+    def agreement(self) -> Interval:
+        """The first field's agreement."""
+        return next(iter(self.fields.values()))
+
+    def __str__(self) -> str:
+        parts = [f"{name} {made} of {made.n:,} rows" for name, made in self.fields.items()]
+        one, other = self.usd
+        return f"agree: {', '.join(parts)}; {one:.4f} and {other:.4f} USD"
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.jobs[0]} and {self.jobs[1]}: {self}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every figure as JSON has it."""
+        return {
+            "jobs": list(self.jobs),
+            "fields": {name: made.to_dict() for name, made in self.fields.items()},
+            "changed": len(self.changed),
+            "usd": list(self.usd),
+        }
+
+    def _repr_html_(self) -> str:
+        tables = "".join(table.to_html(border=0) for table in self.churn.values())
+        return (
+            f"<div style='overflow-x:auto;color:inherit'><b>{html.escape(repr(self)[1:-1])}</b>"
+            f"{tables}{self.changed.head(20).to_html(border=0)}</div>"
+        )
+
+
+def compare_answers(
+    one: JobAnswers, other: JobAnswers, usd: tuple[float, float], level: float = 0.95
+) -> Comparison:
+    """Compare two jobs' answers, row by row of the same key.
+
+    Raises
+    ------
+    InputError
+        They have no field, or no usable row, in common.
+    """
+    names = (one.folder.id, other.folder.id)
+    fields = _pairs(one, other)
+    if not fields:
+        raise InputError(
+            f"The jobs {names[0]} and {names[1]} have no field in common.",
+            "Compare jobs that asked for the same labels or response_model.",
+        )
+    there = one.keys.column_names == other.keys.column_names
+    at = find_keys(one.keys, other.keys) if there else np.full(one.keys.num_rows, -1)
+    rows = np.flatnonzero(np.isin(at, other.usable) & np.isin(np.arange(len(at)), one.usable))
+    if not len(rows):
+        raise InputError(
+            f"No row is usable in both {names[0]} and {names[1]}.",
+            "Compare jobs over the same rows, named by the same key, once both have answers.",
+        )
+    keys = one.frame.iloc[rows, : len(one.folder.key_names)].reset_index(drop=True)
+    agreement, churn, changed = {}, {}, []
+    for name, second in fields.items():
+        a, b = one.values(name, rows), other.values(second, at[rows])
+        same = np.array([as_text(x) == as_text(y) for x, y in zip(a, b, strict=True)], bool)
+        agreement[name] = wilson(int(same.sum()), len(same), level)
+        labels = one.fields[name].labels
+        if labels is not None and set(labels) == set(other.fields[second].labels or ()):
+            cells = [np.array(values, object) for values in (a, b)]
+            churn[name] = confusion(cells[0], cells[1], labels, names)
+        table = keys[~same].reset_index(drop=True)
+        table["field"] = name
+        for column, values in (("one", a), ("other", b)):
+            kept = [v for v, equal in zip(values, same, strict=True) if not equal]
+            table[column] = pd.Series(kept, dtype=object)
+        changed.append(table)
+    return Comparison(names, agreement, churn, pd.concat(changed, ignore_index=True), usd)
+
+
+def _pairs(one: JobAnswers, other: JobAnswers) -> dict[str, str]:
+    """Pair the fields by name; two single values, called after their jobs, with each other."""
+    if len(one.fields) == 1 and len(other.fields) == 1:
+        return {next(iter(one.fields)): next(iter(other.fields))}
+    return {name: name for name in one.fields if name in other.fields}
