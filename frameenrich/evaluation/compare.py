@@ -31,14 +31,14 @@ class Comparison:
     changed : DataFrame
         The rows that differ: key, ``field``, ``one``, ``other``.
     usd : tuple of float
-        What each job cost.
+        What each job cost; None where a model's price is unknown.
     """
 
     jobs: tuple[str, str]
     fields: dict[str, Interval]
     churn: dict[str, pd.DataFrame]
     changed: pd.DataFrame
-    usd: tuple[float, float]
+    usd: tuple[float | None, float | None]
 
     @property
     def agreement(self) -> Interval:
@@ -47,8 +47,8 @@ class Comparison:
 
     def __str__(self) -> str:
         parts = [f"{name} {made} of {made.n:,} rows" for name, made in self.fields.items()]
-        one, other = self.usd
-        return f"agree: {', '.join(parts)}; {one:.4f} and {other:.4f} USD"
+        costs = ["unknown" if usd is None else f"{usd:.4f}" for usd in self.usd]
+        return f"agree: {', '.join(parts)}; {' and '.join(costs)} USD"
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.jobs[0]} and {self.jobs[1]}: {self}>"
@@ -71,7 +71,7 @@ class Comparison:
 
 
 def compare_answers(
-    one: JobAnswers, other: JobAnswers, usd: tuple[float, float], level: float = 0.95
+    one: JobAnswers, other: JobAnswers, usd: tuple[float | None, float | None], level: float = 0.95
 ) -> Comparison:
     """Compare two jobs' answers, row by row of the same key.
 
