@@ -27,6 +27,7 @@ class Faults:
     def __init__(self, app: Callable[[dict[str, Any], Start], Any]) -> None:
         self._app = app
         self._lost: set[str] = set()
+        self._seen: list[str] = []
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Any:
         """One request, by the rules of WSGI."""
@@ -35,6 +36,11 @@ class Faults:
             self._lost.add(path.removeprefix("/_lose/"))
             start("200 OK", [])
             return []
+        if path == "/_seen":
+            start("200 OK", [])
+            seen, self._seen = self._seen, []
+            return ["\n".join(seen).encode()]
+        self._seen.append(f"{environ['REQUEST_METHOD']} {path}?{environ.get('QUERY_STRING', '')}")
         if path.startswith(f"/{CARELESS}/"):
             environ.pop("HTTP_IF_NONE_MATCH", None)
             environ.pop("HTTP_IF_MATCH", None)
@@ -99,6 +105,13 @@ def make_bucket(url: str, name: str) -> None:
 def lose_answer(url: str, end: str) -> None:
     """Have the next PUT of a key with this end carried out and answered 500."""
     urllib.request.urlopen(urllib.request.Request(f"{url}/_lose/{end}", b"")).close()
+
+
+def take_requests(url: str) -> list[tuple[str, str]]:
+    """Return method and target of each request since the last call."""
+    with urllib.request.urlopen(f"{url}/_seen") as answer:
+        lines = answer.read().decode().splitlines()
+    return [(method, target) for method, _, target in (line.partition(" ") for line in lines)]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.providers.protocol import Provider, Shard
-from frameenrich.store.folder import JobFolder, ShardFolder, ids_of, model_of
+from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
 from frameenrich.store.local import sync
 
 Progress = Callable[[], None]
@@ -42,8 +42,8 @@ def step_job(
     *,
     max_enqueued_tokens: int | None = None,
     progress: Progress | None = None,
-) -> bool:
-    """Do what can be done for a job now; True when all its batches are settled.
+) -> JobState:
+    """Do what can be done for a job now; gives how far it is after that.
 
     Parameters
     ----------
@@ -63,18 +63,14 @@ def step_job(
     """
     with folder.lock():
         round_trip = _Step(provider, max_enqueued_tokens, progress)
-        shards = folder.all_shards()
+        state = folder.read()
+        shards = state.all_shards()
         for shard in shards:
             round_trip.look(shard)
         round_trip.send_waiting(shards)
         if round_trip.failure is not None:
             raise round_trip.failure
-        return all(shard.batch.settled for shard in shards)
-
-
-def settled(folder: JobFolder) -> bool:
-    """Whether nothing more will come."""
-    return all(shard.batch.settled for shard in folder.all_shards())
+        return state
 
 
 @dataclass
@@ -218,16 +214,14 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
                 shard.save(provider.cancel(batch))
 
 
-def refresh(folder: JobFolder, provider: Provider) -> None:
-    """Look at what runs, and change nothing else."""
-    running = [shard for shard in folder.all_shards() if shard.batch.running]
-    if not running:
-        return
+def refresh(folder: JobFolder, provider: Provider) -> JobState:
+    """Poll what runs and change nothing else; gives how far the job is."""
     with folder.lock():
-        for shard in running:
-            batch = shard.batch
-            if batch.running:
-                shard.save(provider.poll(batch))
+        state = folder.read()
+        for shard in state.all_shards():
+            if shard.batch.running:
+                shard.save(provider.poll(shard.batch))
+    return state
 
 
 def cleanup(folder: JobFolder, provider: Provider) -> int:

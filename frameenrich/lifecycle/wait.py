@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from frameenrich.errors import ProviderError, WaitTimeoutError
 from frameenrich.jsonl import split_lines
-from frameenrich.lifecycle.step import refresh, settled, step_job
+from frameenrich.lifecycle.step import refresh, step_job
 from frameenrich.model import TERMINAL, Batch
 from frameenrich.providers.protocol import Provider, RetryDeadline, patience
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobFolder, JobState, ShardFolder
 
 _FIRST_POLL_SECONDS = 0.5
 
@@ -82,16 +82,18 @@ class Deadline:
         return self.at - time.monotonic()
 
 
-def status(folder: JobFolder, provider: Provider | None) -> JobStatus:
-    """How far a job is; asks the provider about what runs, where one is given."""
-    if provider is not None:
-        refresh(folder, provider)
-    batches = [shard.batch for shard in folder.all_shards()]
+def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
+    """Return how far a job is; polls what runs, and connects only for that."""
+    if not all(batch.ended for batch in job.batches):
+        provider = connected()
+        if any(batch.running for batch in job.batches):
+            job = refresh(job, provider)
+    batches = job.batches
     now = time.time()
     return JobStatus(
-        id=folder.id,
+        id=job.id,
         ended=all(batch.ended for batch in batches),
-        requests=sum(b.total or 0 for b in batches) or _requests(folder.all_shards()),
+        requests=sum(b.total or 0 for b in batches) or _requests(job.all_shards()),
         completed=sum(b.completed or 0 for b in batches),
         failed=sum(b.failed or 0 for b in batches),
         shards=tuple((b.status, now - b.created_at if b.created_at else None) for b in batches),
@@ -100,32 +102,26 @@ def status(folder: JobFolder, provider: Provider | None) -> JobStatus:
 
 def send(folder: JobFolder, provider: Provider) -> None:
     """Send what is not sent yet; a provider that answers in this process answers all."""
-    if settled(folder):
-        return
     if not provider.blocking:
         step(folder, provider)
         return
-    with _bar(folder) as bar:
-        step(folder, provider, bar)
+    state = folder.read()
+    if not state.settled:
+        with _bar(state) as bar:
+            step(folder, provider, bar)
 
 
-def step(folder: JobFolder, provider: Provider, bar: Any = None) -> bool:
-    """Do what can be done for a job now; True when nothing more will come."""
-    before = _counted(folder)
-    done = step_job(
+def step(folder: JobFolder, provider: Provider, bar: Any = None) -> JobState:
+    """Do what can be done for a job now; gives how far it is after that."""
+    return step_job(
         folder,
         provider,
         max_enqueued_tokens=folder.spec.max_enqueued_tokens,
         progress=None if bar is None else bar.update,
     )
-    if bar is not None and not provider.blocking:
-        bar.update(_counted(folder) - before)
-    return done
 
 
-def wait(
-    folder: JobFolder, provider: Provider, deadline: Deadline, poll_seconds: float | None
-) -> None:
+def wait(job: JobState, provider: Provider, deadline: Deadline, poll_seconds: float | None) -> None:
     """Go on until every batch has ended and its answers are on disk.
 
     Raises
@@ -133,13 +129,13 @@ def wait(
     WaitTimeoutError
         The time was up; the job goes on at the provider.
     """
-    with _bar(folder) as bar:
-        for pause in _steps(folder, provider, bar, deadline, poll_seconds):
+    with _bar(job) as bar:
+        for pause in _steps(job, provider, bar, deadline, poll_seconds):
             time.sleep(pause)
 
 
 async def wait_async(
-    folder: JobFolder, provider: Provider, deadline: Deadline, poll_seconds: float | None
+    job: JobState, provider: Provider, deadline: Deadline, poll_seconds: float | None
 ) -> None:
     """As `wait`, in a running event loop: steps in a thread, pauses in the loop.
 
@@ -147,8 +143,8 @@ async def wait_async(
     answers in this process; what came by then is on disk.
     """
     given = RetryDeadline()
-    with _bar(folder) as bar:
-        steps_left = _steps(folder, provider, bar, deadline, poll_seconds, given)
+    with _bar(job) as bar:
+        steps_left = _steps(job, provider, bar, deadline, poll_seconds, given)
         try:
             while True:
                 pause = await asyncio.to_thread(next, steps_left, None)
@@ -160,7 +156,7 @@ async def wait_async(
 
 
 def _steps(
-    folder: JobFolder,
+    job: JobState,
     provider: Provider,
     bar: Any,
     deadline: Deadline,
@@ -169,9 +165,15 @@ def _steps(
 ) -> Iterator[float]:
     """Step after step until nothing more will come; yields the seconds to pause in between."""
     pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
-    while not _patient_step(folder, provider, bar, deadline, given):
+    while True:
+        before = sum(map(_counted, job.batches))
+        job = _patient_step(job, provider, bar, deadline, given)
+        if not provider.blocking:  # one that is has moved the bar, answer by answer
+            bar.update(sum(map(_counted, job.batches)) - before)
+        if job.settled:
+            return
         if deadline.left <= 0:
-            raise _timed_out(folder, provider, deadline.seconds)
+            raise _timed_out(job, provider, deadline.seconds)
         yield min(pause, deadline.left)
         if poll_seconds is None:
             pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
@@ -179,7 +181,7 @@ def _steps(
 
 def _patient_step(
     folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline, given: RetryDeadline | None
-) -> bool:
+) -> JobState:
     """A step in which the provider tries again no longer than the deadline lets it."""
     with patience(deadline.left, given):
         try:
@@ -191,7 +193,7 @@ def _patient_step(
 
 
 def _timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
-    statuses = sorted({shard.batch.status for shard in folder.all_shards()})
+    statuses = sorted({batch.status for batch in folder.read().batches})
     return WaitTimeoutError(
         f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
         "What was answered is on disk: call again and the rest is asked."
@@ -201,25 +203,22 @@ def _timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTim
     )
 
 
-def _bar(folder: JobFolder) -> Any:
-    shards = [shard for shard in folder.all_shards() if not shard.batch.settled]
-    return progress_bar(_requests(shards), sum(map(_done, shards)), folder.spec.name)
+def _bar(job: JobState) -> Any:
+    shards = [shard for shard in job.all_shards() if not shard.batch.settled]
+    return progress_bar(_requests(shards), sum(map(_done, shards)), job.spec.name)
 
 
 def _requests(shards: list[ShardFolder]) -> int:
     return sum(shard.request_count for shard in shards)
 
 
-def _counted(folder: JobFolder) -> int:
-    """How many requests the provider counts as done; for a bar only."""
-    batches = [shard.batch for shard in folder.all_shards()]
-    return sum((batch.completed or 0) + (batch.failed or 0) for batch in batches)
+def _counted(batch: Batch) -> int:
+    return (batch.completed or 0) + (batch.failed or 0)
 
 
 def _done(shard: ShardFolder) -> int:
-    """How many requests of a shard are done: what the provider counted, or the lines here."""
-    counted = (shard.batch.completed or 0) + (shard.batch.failed or 0)
-    return counted or sum(1 for _ in split_lines(shard.read_responses()))
+    """Return how many requests of a shard are done, by the provider's count or the lines here."""
+    return _counted(shard.batch) or sum(1 for _ in split_lines(shard.read_responses()))
 
 
 # Without a rate: a batch's counts come in jumps. The blank at the end parts the bar from a "^C".

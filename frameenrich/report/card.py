@@ -18,7 +18,7 @@ from frameenrich.lifecycle.regenerate import describe_changes
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus
 from frameenrich.pricing.money import show_usd
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobState
 
 COLORS = {
     "ok": "#2e9a6a",
@@ -196,52 +196,39 @@ MAX_RESPONSE_BYTES = 8_000_000
 """So much is parsed in a fraction of a second; of larger jobs the batches' own counts are shown."""
 
 
-_Shards = Sequence[tuple[ShardFolder, Batch]]
-
-
 def card_of(
-    folder: JobFolder,
-    answers: Callable[[], pd.DataFrame],
-    used: Callable[[], JobUsage],
-    reused: int,
+    job: JobState, answers: Callable[[], pd.DataFrame], used: Callable[[], JobUsage]
 ) -> Card:
-    """What the card of a job shows.
+    """Return what the card of a job shows.
 
     Parameters
     ----------
-    folder : JobFolder
-        The job.
+    job : JobState
+        The job as it is now.
     answers : callable
         Gives the answers on disk as `Job.collect` does; called only where they are few.
     used : callable
         Gives what they took, as `Job.usage` does; likewise.
-    reused : int
-        How many answers the store had already.
     """
-    shards = [(shard, shard.batch) for shard in folder.all_shards()]
-    frame = _judged(folder, answers, shards)
-    counts, unit = (
-        (_counted(folder, shards), "requests") if frame is None else (_rows(folder, frame), "rows")
-    )
+    frame = _judged(job, answers)
+    counts, unit = (_counted(job), "requests") if frame is None else (_rows(job, frame), "rows")
     return Card(
-        id=folder.id,
-        title=f"{folder.spec.model} through {folder.spec.provider}",
+        id=job.id,
+        title=f"{job.spec.model} through {job.spec.provider}",
         counts=counts,
         unit=unit,
-        shards=[(shard.round, shard.number, batch) for shard, batch in shards],
-        facts=dict(_facts(folder, None if frame is None else used(), reused)),
-        next_calls=_next_calls(folder, counts, shards),
+        shards=[(shard.round, shard.number, shard.batch) for shard in job.all_shards()],
+        facts=dict(_facts(job, None if frame is None else used())),
+        next_calls=_next_calls(job, counts),
         now=time.time(),
     )
 
 
-def _judged(
-    folder: JobFolder, answers: Callable[[], pd.DataFrame], shards: _Shards
-) -> pd.DataFrame | None:
+def _judged(job: JobState, answers: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
     """The answers, where reading them takes no time; a parser may be another session's."""
-    if sum(shard.response_bytes for shard, _ in shards) > MAX_RESPONSE_BYTES:
+    if sum(shard.response_bytes for shard in job.all_shards()) > MAX_RESPONSE_BYTES:
         return None
-    if folder.row_count * _BYTES_PER_ROW > MAX_RESPONSE_BYTES:
+    if job.row_count * _BYTES_PER_ROW > MAX_RESPONSE_BYTES:
         return None
     try:
         return answers()
@@ -253,33 +240,32 @@ _BYTES_PER_ROW = 100
 """What a row's own places in the answers' columns weigh beside a response's parsing."""
 
 
-def _rows(folder: JobFolder, frame: pd.DataFrame) -> dict[str, int]:
-    found = frame[f"{folder.spec.name}_status"].value_counts()
+def _rows(job: JobState, frame: pd.DataFrame) -> dict[str, int]:
+    found = frame[f"{job.spec.name}_status"].value_counts()
     return {str(s): int(found[str(s)]) for s in reversed(STATUS_ORDER) if str(s) in found}
 
 
-def _counted(folder: JobFolder, shards: _Shards) -> dict[str, int]:
+def _counted(job: JobState) -> dict[str, int]:
     """What the batches of round 0 say of themselves; a count that is not known is pending."""
-    batches = [batch for shard, batch in shards if shard.round == 0]
+    batches = [shard.batch for shard in job.shards(0)]
     done = sum(batch.completed or 0 for batch in batches)
     failed = sum(batch.failed or 0 for batch in batches)
     known = all(batch.total for batch in batches)
-    total = sum(batch.total or 0 for batch in batches) if known else folder.row_count
+    total = sum(batch.total or 0 for batch in batches) if known else job.row_count
     counts = {"answered": done, "failed": failed, "pending": max(total - done - failed, 0)}
     return {name: n for name, n in counts.items() if n}
 
 
-def _facts(folder: JobFolder, used: JobUsage | None, reused: int) -> Iterator[tuple[str, str]]:
+def _facts(job: JobState, used: JobUsage | None) -> Iterator[tuple[str, str]]:
     if used is not None and used.requests:
         yield "tokens", _tokens_text(used)
-    if reused:
-        yield "reused", f"{reused:,} answers that this store had already"
-    rounds = folder.rounds()
-    if rounds > 1:
-        yield "rounds", str(rounds)
-    if told := describe_changes(folder):
-        yield "asked again", "; ".join(told)
-    yield "folder", _short(folder.path) if folder.store.local else folder.path
+    if job.reused:
+        yield "reused", f"{job.reused:,} answers that this store had already"
+    if job.rounds() > 1:
+        yield "rounds", str(job.rounds())
+    if changed := describe_changes(job):
+        yield "asked again", "; ".join(changed)
+    yield "folder", _short(job.path) if job.store.local else job.path
 
 
 def _short(path: str) -> str:
@@ -293,11 +279,11 @@ def _tokens_text(used: JobUsage) -> str:
     return tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
 
 
-def _next_calls(folder: JobFolder, counts: Mapping[str, int], shards: _Shards) -> list[str]:
-    if all(batch.settled for _, batch in shards):
+def _next_calls(job: JobState, counts: Mapping[str, int]) -> list[str]:
+    if job.settled:
         flagged = any(status in FLAGGED for status in counts)
         more = ["job.show_flagged()", "job.regenerate()"] if flagged else []
         return ["df.llmbatch.collect()", *more, 'job.report("report.html")']
-    if folder.spec.provider == "file":
+    if job.spec.provider == "file":
         return ["job.requests", "job.import_responses(path)"]
     return ["df.llmbatch.collect(wait=True)", "job.status()", "job.cancel()"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import IO
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,31 +70,81 @@ class JobFolder:
         """Where the job is."""
         return f"{self.store.root}/{self.id}"
 
+    @cached_property
+    def _footer(self) -> _Footer:
+        """What the sidecar says before its rows; it never changes, so it is read once."""
+        with self.reading_sidecar() as file:
+            return _Footer(file.schema_arrow, int(file.metadata.num_rows))
+
     @property
     def schema(self) -> pa.Schema:
         """The sidecar's columns, and what it says of the job."""
-        with self.reading_sidecar() as file:
-            return file.schema_arrow
+        return self._footer.schema
 
     def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
-        with self.reading_sidecar() as file:
-            return read((file.schema_arrow.metadata or {})[_META + name.encode()])
+        try:
+            return read((self.schema.metadata or {})[_META + name.encode()])
+        except _DAMAGE as error:
+            raise unreadable(self._sidecar_path(0), error) from error
+
+    def _sidecar_path(self, round_: int) -> str:
+        return f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
 
     @contextlib.contextmanager
     def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
-        """The sidecar of a round, to be read some row groups at a time.
+        """Open the sidecar of a round, to be read some row groups at a time.
 
         Raises
         ------
         StoreError
             It is damaged; also for what the caller does with it.
         """
-        path = f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
+        path = self._sidecar_path(round_)
         try:
             with self._open_parquet(path) as file:
                 yield file
         except _DAMAGE as error:
             raise unreadable(path, error) from error
+
+    def read(self) -> JobState:
+        """Read how far the job is: one listing, and each batch.json once.
+
+        Raises
+        ------
+        StoreError
+            A file is missing or damaged.
+        """
+        found = set(self.store.find(self.path))
+        rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
+        shards = tuple(_shards(self, found, range(rounds)))
+        for shard in shards:
+            _ = shard.batch
+        state = JobState(self.store, self.id, shards, rounds)
+        known = ("spec", "created_at", "part_rows", "_footer", "_sidecar_file")
+        state.__dict__.update({name: vars(self)[name] for name in known if name in vars(self)})
+        return state
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[JobState]:
+        """Read how far the job is, and hold its sidecar open while a verb reads it.
+
+        Raises
+        ------
+        StoreError
+            A file is missing or damaged.
+        """
+        path = self._sidecar_path(0)
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._open_parquet(path))
+                footer = _Footer(file.schema_arrow, int(file.metadata.num_rows))
+            except _DAMAGE as error:
+                raise unreadable(path, error) from error
+            vars(self).setdefault("_footer", footer)
+            _ = self.spec
+            state = self.read()
+            vars(state)["_sidecar_file"] = file
+            yield state
 
     @contextlib.contextmanager
     def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -127,15 +177,14 @@ class JobFolder:
     @property
     def row_count(self) -> int:
         """How many rows the job has; reads no row."""
-        with self.reading_sidecar() as file:
-            return int(file.metadata.num_rows)
+        return self._footer.rows
 
     @cached_property
     def part_rows(self) -> list[int]:
         """How many rows each part has, where the job was written in parts; else empty."""
-        with self.reading_sidecar() as file:
-            told = (file.schema_arrow.metadata or {}).get(PARTS.encode())
-            return [] if told is None else [int(rows) for rows in json.loads(told)]
+        if PARTS.encode() not in (self.schema.metadata or {}):
+            return []
+        return self._metadata("parts", lambda told: [int(rows) for rows in json.loads(told)])
 
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
         """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
@@ -148,7 +197,7 @@ class JobFolder:
 
     def rounds(self) -> int:
         """How many rounds there are; at least 1."""
-        paths = (f"{self.round_path(number)}/{SIDECAR}" for number in count(1))
+        paths = map(self._sidecar_path, count(1))
         return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
 
     def shards(self, round_: int) -> list[ShardFolder]:
@@ -158,8 +207,8 @@ class JobFolder:
     def all_shards(self) -> list[ShardFolder]:
         """The shards of every round, in order; found by one look at the folder."""
         found = set(self.store.find(self.path))
-        rounds = (n for n in count(1) if f"{self.round_path(n)}/{SIDECAR}" not in found)
-        return _shards(self, found, range(next(rounds)))
+        rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
+        return _shards(self, found, range(rounds))
 
     @contextlib.contextmanager
     def lock(self, timeout_seconds: float = 60.0) -> Iterator[None]:
@@ -172,6 +221,66 @@ class JobFolder:
         """
         with self.store.lock(self.path, timeout_seconds):
             yield
+
+
+class _Footer(NamedTuple):
+    """A sidecar's schema, whose metadata holds the job's, and how many rows it has."""
+
+    schema: pa.Schema
+    rows: int
+
+
+@dataclass(frozen=True)
+class JobState(JobFolder):
+    """A job as it was found: what a verb reads once, and passes on (see `JobFolder.read`).
+
+    It answers for the shards, their batches and the rounds without the disk. A step that changes
+    a batch keeps it on the shard too, so that the state after a step is not read again.
+    """
+
+    found: tuple[ShardFolder, ...]
+    round_count: int
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The batches of all shards, in order."""
+        return [shard.batch for shard in self.found]
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will come."""
+        return all(batch.settled for batch in self.batches)
+
+    @property
+    def reused(self) -> int:
+        """How many requests were not sent, since the store had a good answer to them."""
+        batches = [shard.batch for shard in self.found if shard.round == 0]
+        return sum(batch.total or 0 for batch in batches if batch.reused_from)
+
+    def rounds(self) -> int:
+        """Return how many rounds there were; at least 1."""
+        return self.round_count
+
+    def shards(self, round_: int) -> list[ShardFolder]:
+        """Return the shards of a round, in order."""
+        return [shard for shard in self.found if shard.round == round_]
+
+    def all_shards(self) -> list[ShardFolder]:
+        """Return the shards of every round, in order."""
+        return list(self.found)
+
+    @contextlib.contextmanager
+    def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
+        """Open the sidecar of a round, or give the open one; see `JobFolder.reading_sidecar`."""
+        file = vars(self).get("_sidecar_file") if round_ == 0 else None
+        if file is None or file.closed:
+            with super().reading_sidecar(round_) as file:
+                yield file
+            return
+        try:
+            yield file
+        except _DAMAGE as error:
+            raise unreadable(self._sidecar_path(0), error) from error
 
 
 def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
@@ -208,9 +317,13 @@ class ShardFolder:
         """Output and error lines as they came."""
         return self._path("responses.jsonl")
 
-    @property
+    @cached_property
     def batch(self) -> Batch:
-        """The provider's last word, or the intent where there is none yet."""
+        """The provider's last word, or the intent where there is none yet.
+
+        It is read once: who may have been overtaken by another process takes the job's lock and
+        lists its shards anew.
+        """
         path = self._path("batch.json")
         try:
             return Batch.from_json(self.job.store.read(path))
@@ -218,8 +331,11 @@ class ShardFolder:
             raise unreadable(path, error) from error
 
     def save(self, batch: Batch) -> None:
-        """Write ``batch.json``, the only file of a job that changes."""
-        self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
+        """Write ``batch.json``, the only file of a job that changes, where it changed."""
+        before = vars(self).pop("batch", None)  # after a write that failed, nobody knows
+        if batch != before:
+            self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
+        vars(self)["batch"] = batch
 
     def open_requests(self) -> IO[bytes]:
         """The request lines, as a binary file."""

@@ -101,15 +101,15 @@ def _listed(folder: JobFolder) -> dict[str, Any]:
     size = folder_size(folder)
     known = {"job": folder.id, "bytes": size.size_bytes, "changed": size.changed_at}
     try:
-        batches = [shard.batch for shard in folder.all_shards()]
+        state = folder.read()
         return known | {
             "name": folder.spec.name,
             "model": folder.spec.model,
             "provider": folder.spec.provider,
             "created": folder.created_at,
-            "rounds": folder.rounds(),
-            "batches": ", ".join(batch.status for batch in batches),
-            "settled": all(batch.settled for batch in batches),
+            "rounds": state.rounds(),
+            "batches": ", ".join(batch.status for batch in state.batches),
+            "settled": state.settled,
         }
     except StoreError as error:
         warnings.warn(str(error), FrameEnrichWarning, stacklevel=4)

@@ -41,7 +41,7 @@ from frameenrich.lifecycle.regenerate import (
     draft_of_retries,
     repairable,
 )
-from frameenrich.lifecycle.step import cancel, cleanup, settled
+from frameenrich.lifecycle.step import cancel, cleanup
 from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
 from frameenrich.lifecycle.wait import Deadline, JobStatus, send, status, step, wait, wait_async
 from frameenrich.model import JobSpec
@@ -53,7 +53,7 @@ from frameenrich.pricing.prices import PricesLike, check_prices
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, provider_names
 from frameenrich.report.card import card_html, card_of
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.verbs.approve import approve_round
 
 if TYPE_CHECKING:
@@ -169,18 +169,23 @@ class Job:
         )
 
     def __repr__(self) -> str:
-        statuses = ", ".join(sorted({shard.batch.status for shard in self._folder.all_shards()}))
-        reused = f", {self.reused:,} answers reused" if self.reused else ""
+        job = self._folder.read()
+        statuses = ", ".join(sorted({batch.status for batch in job.batches}))
+        reused = f", {job.reused:,} answers reused" if job.reused else ""
         return (
             f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}{reused}"
-            f"{''.join(f'; {line}' for line in describe_changes(self._folder))}>"
+            f"{''.join(f'; {line}' for line in describe_changes(job))}>"
         )
 
     def _repr_html_(self) -> str:
-        def answers() -> pd.DataFrame:
-            return self._answers(self._reading(), usage=False, flatten=False)
-
-        return card_html(card_of(self._folder, answers, self.usage, self.reused))
+        with self._folder.opened() as job:
+            return card_html(
+                card_of(
+                    job,
+                    lambda: self._answers(job, self._reading(), usage=False, flatten=False),
+                    lambda: job_usage(job, prices_of(job, self._budget)),
+                )
+            )
 
     def _connected(self) -> Provider:
         if self._provider is None:
@@ -217,8 +222,7 @@ class Job:
         ProviderError
             The provider cannot be asked.
         """
-        running = not all(shard.batch.ended for shard in self._folder.all_shards())
-        return status(self._folder, self._connected() if running else None)
+        return status(self._folder.read(), self._connected)
 
     def wait(self, timeout: float | None = None, poll_seconds: float | None = None) -> Job:
         """Go on until every batch has ended and its answers are on disk.
@@ -235,7 +239,9 @@ class Job:
         WaitTimeoutError
             The time was up; the job goes on at the provider.
         """
-        self._wait(Deadline.after(timeout), poll_seconds)
+        job = self._folder.read()
+        if not job.settled:
+            wait(job, self._connected(), Deadline.after(timeout), poll_seconds)
         return self
 
     async def wait_async(
@@ -260,30 +266,27 @@ class Job:
         In a notebook: ``job = await job.wait_async()``. Cancelling the task that awaits stops the
         polling, not the provider: a later `wait` or `collect` goes on.
         """
-        if not settled(self._folder):
+        job = self._folder.read()
+        if not job.settled:
             deadline = Deadline.after(timeout)
-            await wait_async(self._folder, self._connected(), deadline, poll_seconds)
+            await wait_async(job, self._connected(), deadline, poll_seconds)
         return self
-
-    def _wait(self, deadline: Deadline, poll_seconds: float | None) -> None:
-        if not settled(self._folder):
-            wait(self._folder, self._connected(), deadline, poll_seconds)
 
     def send(self) -> Job:
         """Send what is not sent yet; a provider that answers in this process answers all."""
-        if not settled(self._folder):
-            try:
-                send(self._folder, self._connected())
-            except (ProviderError, KeyboardInterrupt) as error:
-                vars(error)["job_id"] = self.id  # who called submit has no job to ask
-                raise
+        if self._provider is None and self._folder.read().settled:
+            return self  # without a key, too
+        try:
+            send(self._folder, self._connected())
+        except (ProviderError, KeyboardInterrupt) as error:
+            vars(error)["job_id"] = self.id  # who called submit has no job to ask
+            raise
         return self
 
     @property
     def reused(self) -> int:
         """How many requests were not sent, since the store had a good answer to them."""
-        batches = [shard.batch for shard in self._folder.shards(0)]
-        return sum(batch.total or 0 for batch in batches if batch.reused_from)
+        return self._folder.read().reused
 
     def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
         """The tokens and USD that the job has taken so far, by the responses that are here.
@@ -302,7 +305,8 @@ class Job:
             ``usd``, ``requests``, ``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, and
             a ``table`` of them by round and model.
         """
-        return job_usage(self._folder, prices_of(self._folder, self._wished(None, prices)))
+        with self._folder.opened() as job:
+            return job_usage(job, prices_of(job, self._wished(None, prices)))
 
     def _wished(self, max_cost: float | None, prices: PricesLike | None) -> Budget:
         """What this call says of money, else this session."""
@@ -326,7 +330,7 @@ class Job:
 
     def cancel(self) -> Job:
         """Ask the provider to stop; what it has answered by then is kept and merged."""
-        if not settled(self._folder):
+        if not self._folder.read().settled:
             cancel(self._folder, self._connected())
         return self
 
@@ -403,32 +407,36 @@ class Job:
                 "Give the DataFrame that was submitted, or none for key and answers alone.",
             )
         budget = self._wished(max_cost, prices)
-        output = self._reading(labels=labels, response_model=response_model, parser=parser)
-        _check_rounds(max_rounds, max_cost, wait=wait)
-        if frame is not None and max_rounds:  # refused before anything is paid for it
-            require_match(
-                match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
+        deadline = Deadline.after(timeout)
+        with self._folder.opened() as found:
+            output = self._reading(labels=labels, response_model=response_model, parser=parser)
+            _check_rounds(max_rounds, max_cost, wait=wait)
+            if frame is not None and max_rounds:  # refused before anything is paid for it
+                require_match(match_frame(frame, found, found.sidecar()), frame, found)
+            job = self._bring_home(found, output, budget, wait, deadline, poll_seconds, max_rounds)
+            return self._answers(
+                job, output, frame, budget, usage=usage, flatten=flatten, overwrite=overwrite
             )
-        self._bring_home(output, budget, wait, Deadline.after(timeout), poll_seconds, max_rounds)
-        return self._answers(
-            output, frame, budget, usage=usage, flatten=flatten, overwrite=overwrite
-        )
 
     def _bring_home(
         self,
+        job: JobState,
         output: Output,
         budget: Budget,
         wait: bool,
         deadline: Deadline,
         poll_seconds: float | None,
         max_rounds: int,
-    ) -> None:
-        self._bring_up_to_date(wait, deadline, poll_seconds)
-        if max_rounds:
-            self._mend(output, max_rounds, deadline, poll_seconds, budget)
+    ) -> JobState:
+        job = self._bring_up_to_date(job, wait, deadline, poll_seconds)
+        if not max_rounds:
+            return job
+        self._mend(output, max_rounds, deadline, poll_seconds, budget)
+        return job.read()
 
     def _answers(
         self,
+        job: JobState,
         output: Output,
         frame: pd.DataFrame | None = None,
         budget: Budget | None = None,
@@ -439,20 +447,20 @@ class Job:
     ) -> pd.DataFrame:
         """What is on disk, as columns; asks nobody."""
         needed = [] if frame is None else ["input_hash", "shard"]
-        sidecar = self._folder.sidecar(columns=[*self._folder.key_columns, *needed])
+        sidecar = job.sidecar(columns=[*job.key_columns, *needed])
         if frame is None:
-            frame = key_frame(self._folder, sidecar_keys(sidecar))
+            frame = key_frame(job, sidecar_keys(sidecar))
             positions = np.arange(len(frame), dtype=np.int64)
         else:
-            match = require_match(match_frame(frame, self._folder, sidecar), frame, self._folder)
+            match = require_match(match_frame(frame, job, sidecar), frame, job)
             positions = match.positions
             del match
         del sidecar
-        prices = prices_of(self._folder, budget or Budget())
+        prices = prices_of(job, budget or Budget())
         return with_answers(
             frame,
             positions,
-            self._folder,
+            job,
             output,
             prices,
             usage=usage,
@@ -523,7 +531,8 @@ class Job:
         budget = self._wished(max_cost, prices)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         _check_rounds(max_rounds, max_cost, wait=wait)
-        self._bring_home(output, budget, wait, Deadline.after(timeout), poll_seconds, max_rounds)
+        job, deadline = self._folder.read(), Deadline.after(timeout)
+        self._bring_home(job, output, budget, wait, deadline, poll_seconds, max_rounds)
         return self._collector(output, budget, usage=usage, flatten=flatten)
 
     def _collector(
@@ -533,11 +542,15 @@ class Job:
         prices = prices_of(self._folder, budget)
         return Collector(self._folder.store.url, self.id, reading, prices, usage, flatten)
 
-    def _bring_up_to_date(self, wait: bool, deadline: Deadline, poll_seconds: float | None) -> None:
-        if wait:
-            self._wait(deadline, poll_seconds)
-        elif not settled(self._folder) and not self._connected().blocking:
-            step(self._folder, self._connected())
+    def _bring_up_to_date(
+        self, job: JobState, waiting: bool, deadline: Deadline, poll_seconds: float | None
+    ) -> JobState:
+        if job.settled:
+            return job
+        if waiting:
+            wait(job, self._connected(), deadline, poll_seconds)
+            return job.read()
+        return job if self._connected().blocking else step(job, self._connected())
 
     def _mend(
         self,
@@ -557,7 +570,7 @@ class Job:
                 told = f"No further round of the job {self.id}: {error}"
                 warnings.warn(told, FrameEnrichWarning, stacklevel=5)
                 break
-            self._wait(deadline, poll_seconds)
+            self._bring_up_to_date(self._folder.read(), True, deadline, poll_seconds)
             left = repairable(self._folder, output)
             if left == before:
                 break
@@ -579,13 +592,12 @@ class Job:
             ``history``: a list with a dict for each earlier attempt (``attempt``, ``status``,
             ``error``, and ``then``, which is what was changed for the next one).
         """
-        output = self._reading(**reading)
-        if frame is None:
-            return flagged_rows(self._folder, output, np.arange(self._folder.row_count))
-        match = require_match(
-            match_frame(frame, self._folder, self._folder.sidecar()), frame, self._folder
-        )
-        return flagged_rows(self._folder, output, match.positions, frame.index)
+        with self._folder.opened() as job:
+            output = self._reading(**reading)
+            if frame is None:
+                return flagged_rows(job, output, np.arange(job.row_count))
+            match = require_match(match_frame(frame, job, job.sidecar()), frame, job)
+            return flagged_rows(job, output, match.positions, frame.index)
 
     def show_flagged(
         self, frame: pd.DataFrame | None = None, *, rows: int = 50, **reading: Any
@@ -872,7 +884,7 @@ class Job:
             The round could bring the job over `max_cost`; nothing was sent.
         """
         budget = self._wished(max_cost, prices)
-        self._bring_up_to_date(wait=False, deadline=Deadline(), poll_seconds=None)
+        self._bring_up_to_date(self._folder.read(), False, Deadline(), None)
         output = self._reading(labels=labels, response_model=response_model, parser=parser)
         wish = RetryOptions(
             check_statuses(statuses),

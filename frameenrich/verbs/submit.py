@@ -107,7 +107,7 @@ class RootedFolder(JobFolder):
     @cached_property
     def spec(self) -> JobSpec:
         """What the job sends, with the folder that the images are in now."""
-        return replace(JobFolder(self.store, self.id).spec, image_root=self.image_root)
+        return replace(self._metadata("spec", JobSpec.from_json), image_root=self.image_root)
 
 
 @dataclass(frozen=True)

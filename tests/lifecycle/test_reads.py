@@ -1,0 +1,168 @@
+"""What a verb reads of a job: each small file once, and nothing is written that did not change."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from audit import ASK, shelf
+from batch_server import BatchServer
+from object_server import BUCKET, object_server, take_requests
+
+from frameenrich.model import Limits
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.folder import JobFolder
+from frameenrich.verbs.find import open_job
+from frameenrich.verbs.job import Job
+
+SHARDS = 20
+RECORDED: list[Counter[str]] = []
+"""The counts that file events go to now; an audit hook cannot be taken off again."""
+
+
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    if not RECORDED or event not in {"open", "os.scandir", "os.listdir"}:
+        return
+    path = str(arguments[0])
+    if event != "open":
+        RECORDED[-1][f"list {Path(path).name}"] += 1
+    elif ".batch.json" in path:
+        written = "w" in str(arguments[1]) or bool((arguments[2] or 0) & 1)
+        name = re.findall(r"shard-\d+\.batch\.json", path)[0]
+        RECORDED[-1][f"{'write' if written else 'read'} {name}"] += 1
+
+
+sys.addaudithook(_record)
+
+
+@contextmanager
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Count reads, writes and listings of a job's files while the block runs."""
+    counts: Counter[str] = Counter()
+
+    class Counted(pq.ParquetFile):  # type: ignore[misc] # pyarrow has no types
+        def __init__(self, source: Any, *args: Any, **options: Any) -> None:
+            counts["open sidecar"] += 1
+            super().__init__(source, *args, **options)
+
+    RECORDED.append(counts)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(pq, "ParquetFile", Counted)
+            yield counts
+    finally:
+        RECORDED.pop()
+
+
+def batches(counts: Counter[str], what: str) -> list[int]:
+    """How often each batch.json was read or written."""
+    return [n for name, n in counts.items() if name.startswith(f"{what} shard-")]
+
+
+@pytest.fixture
+def sharded(client: openai.OpenAI) -> OpenAIBatch:
+    """A provider that puts two requests in a batch."""
+    made = OpenAIBatch(client, attempts=4, wait_seconds=0.01)
+    made.limits = Limits(max_requests=2)
+    return made
+
+
+Verb = Callable[[Job, pd.DataFrame], Any]
+
+VERBS: dict[str, tuple[Verb, int]] = {
+    "repr": (lambda job, _: repr(job), 1),
+    "card": (lambda job, _: job._repr_html_(), 1),
+    "collect": (lambda job, frame: job.collect(frame), 1),
+    "collect alone": (lambda job, _: job.collect(), 1),
+    "collect with usage": (lambda job, frame: job.collect(frame, usage=True), 1),
+    "flagged": (lambda job, _: job.flagged(), 1),
+    "usage": (lambda job, _: job.usage(), 1),
+    "status": (lambda job, _: job.status(), 0),
+}
+"""Each verb, and how often it opens the sidecar of a settled job."""
+
+
+def test_a_settled_job_is_read_once(
+    sharded: OpenAIBatch, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 20 shards each verb reads every batch.json at most once, after one listing; no writes."""
+    frame = shelf(2 * SHARDS)
+    made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+    made.wait(poll_seconds=0.01)
+    found = {}
+    for name, (verb, _) in VERBS.items():
+        with counting(monkeypatch) as counts:
+            verb(open_job(made.id, store, provider=sharded), frame)
+        found[name] = (
+            sorted(batches(counts, "read")),
+            batches(counts, "write"),
+            counts[f"list {made.id}"],
+            counts["open sidecar"],
+        )
+
+    assert {name: ([1] * SHARDS, [], 1, opens) for name, (_, opens) in VERBS.items()} == found
+
+
+def test_the_same_submit_of_a_running_job_reads_once_and_writes_nothing(
+    sharded: OpenAIBatch, server: BatchServer, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a poll brings that is known already is not written again."""
+    frame = shelf(2 * SHARDS)
+
+    def submit() -> Job:
+        job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+        return job
+
+    server.hold("validating")
+    with counting(monkeypatch) as first:
+        submit()
+    with counting(monkeypatch) as again:
+        submit()
+
+    assert (len(batches(first, "write")), min(batches(first, "write"))) == (SHARDS, 5)
+    assert (batches(again, "read"), batches(again, "write")) == ([1] * SHARDS, [])
+
+
+# --- in a bucket ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A store on an S3 server of the test's own, and the server's address."""
+    with object_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield f"s3://{BUCKET}/{tmp_path.name}", environment["AWS_ENDPOINT_URL"]
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_settled_job_in_a_bucket_is_read_once(
+    sharded: OpenAIBatch, bucket: tuple[str, str]
+) -> None:
+    """Each batch.json is one GET, the job's objects are listed once, and nothing is put."""
+    frame, (store, url) = shelf(2 * SHARDS), bucket
+    made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+    made.wait(poll_seconds=0.01)
+    folder: JobFolder = made._folder
+    found = {}
+    for name, (verb, _) in VERBS.items():
+        take_requests(url)
+        verb(Job(JobFolder(folder.store, made.id), provider=sharded), frame)
+        requests = take_requests(url)
+        gets = Counter(p for method, p in requests if method == "GET" and ".batch.json" in p)
+        lists = [path for method, path in requests if method == "GET" and "list-type" in path]
+        puts = [path for method, path in requests if method in {"PUT", "POST", "DELETE"}]
+        found[name] = (sorted(gets.values()), len(lists), puts)
+
+    assert {name: ([1] * SHARDS, 1, []) for name in VERBS} == found
