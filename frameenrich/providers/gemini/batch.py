@@ -261,7 +261,7 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
     if status == BatchStatus.COMPLETED and not output:
         status = BatchStatus.FINALIZING  # it was seen to come a little before its file
     said = scrub(str(error.get("message")), secrets)
-    return batch.but(
+    return batch.replace(
         id=str(made["name"]),
         status=status,
         output_file_id=output or None,

@@ -253,7 +253,7 @@ class MistralBatch:
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
     """Our batch with what Mistral's job says."""
     status = printable(str(made.get("status") or batch.status))
-    return batch.but(
+    return batch.replace(
         id=str(made["id"]),
         status=_WORDS.get(status, status.lower()),
         output_file_id=made.get("output_file") or None,
