@@ -18,14 +18,16 @@ import s3fs
 from audit import said, shelf
 from batch_server import BatchServer
 from object_server import BUCKET, CARELESS, lose_answer, object_server
-from stores import CrashError, a_job, committed, write_half, write_round
+from stores import CrashError, a_job, committed, write_half, write_job, write_round
 
 import frameenrich.store.bucket
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
 from frameenrich.lifecycle.step import _StoreShardWriter
 from frameenrich.model import Batch, JobSpec, Limits, Message, Stage
+from frameenrich.prepare.options import make_plan
 from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_part
 from frameenrich.prepare.rounds import RetryRequest
+from frameenrich.prepare.submit_options import Options
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.local import sync
 from frameenrich.store.store import Store
@@ -96,7 +98,7 @@ def test_parts_in_a_bucket_are_copied_within_it(
         with open_parts_folder(store, spec, Limits()) as stage:
             parts = [write_part(stage, n, frame.iloc[[2 * n, 2 * n + 1]]) for n in (1, 0)]
             assert write_part(stage, 1, frame.iloc[2:]).mark == parts[0].mark
-            with draft_of_parts(stage, parts) as draft:
+            with draft_of_parts(stage, parts, ["title"]) as draft:
                 return committed(draft)
 
     local, remote = joined(Store(tmp_path / "disk")), joined(bucket())
@@ -108,6 +110,34 @@ def test_parts_in_a_bucket_are_copied_within_it(
     for here, there in zip(local.all_shards(), remote.all_shards(), strict=True):
         with there.open_requests() as file:
             assert Path(here.requests_path).read_bytes() == file.read()
+
+
+def test_reused_answers_are_taken_out_in_a_bucket_as_on_disk(
+    bucket: Callable[[], Store], tmp_path: Path
+) -> None:
+    """A shard before the first reused answer is taken over unread; nothing else is left over."""
+    frame = pd.DataFrame({"title": list("abcdef")}, index=[f"k{n}" for n in range(6)])
+    choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    line = {"response": {"status_code": 200, "body": {"choices": [choice]}}, "error": None}
+    (tmp_path / "d.jsonl").write_text(json.dumps({"custom_id": "row-k3", **line}))
+
+    def reusing(store: Store) -> JobFolder:
+        options: dict[str, Any] = {"provider": "file", "store": store}
+        first = frame.iloc[[3]].llmbatch.submit("{{ title }}", "m", name="first", **options)
+        first.import_responses(tmp_path / "d.jsonl")
+        plan = make_plan("{{ title }}", "m", Options()).sent_to("file", "/v1/chat/completions")
+        return write_job(frame, plan, store, Limits(max_requests=2))
+
+    local, remote = reusing(Store(tmp_path / "disk")), reusing(bucket())
+
+    assert local.sidecar().equals(remote.sidecar())
+    assert remote.sidecar()["shard"].to_pylist() == [1, 1, 2, 0, 2, 3]
+    shards = remote.all_shards()
+    assert [shard.request_count for shard in shards] == [1, 2, 2, 1]
+    for here, there in zip(local.all_shards(), shards, strict=True):
+        with there.open_requests() as file:
+            assert Path(here.requests_path).read_bytes() == file.read()
+    assert not [path for path in remote.store.find(remote.path) if "aside" in path]
 
 
 def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store]) -> None:
