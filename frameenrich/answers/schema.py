@@ -55,7 +55,7 @@ def python_type(node: Json, root: Mapping[str, Json]) -> Any:
         return Literal[tuple(allowed)] if allowed and scalars else Any
     if kind == "string" and node.get("format") in _TIMES:
         return _TIMES[node["format"]]
-    simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
+    simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
     if kind in simple:
         return simple[kind]
     if kind == "array":

@@ -820,3 +820,13 @@ def test_a_parser_that_would_end_the_program_ends_its_row() -> None:
 
     with pytest.raises(MalformedError, match="the parser failed: SystemExit: 5"):
         output_from_options(parser=parser).read("x")
+
+
+def test_an_optional_property_of_type_null_is_read() -> None:
+    """What `submit` accepts, `collect` reads: such a property stopped it after paying."""
+    schema = {"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "string"}}}
+
+    output = output_from_options(response_model=schema)
+
+    assert output.read('{"a": null, "b": "x"}') == ((None, "x"), False)
+    assert output.read('{"b": "x"}') == ((None, "x"), False)
