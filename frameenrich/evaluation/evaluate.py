@@ -252,7 +252,9 @@ class Evaluation:
         for field in self.each.values():
             for row, right in zip(_rows(field.judged), field.judged.right, strict=True):
                 by_row.setdefault(row, []).append(right)
-        judged, rows = self._first.judged, _rows(self._first.judged)
+        first = self._first.judged
+        judged = replace(first, reviewed=replace(first.reviewed, design=self.design))
+        rows = _rows(first)
         whole = [by_row[row] if len(by_row[row]) == len(self.each) else [math.nan] for row in rows]
         # min() passes NaN by or not, depending on its place; NumPy's always keeps it.
         return _accuracy(replace(judged, right=np.array([np.min(v) for v in whole])), self.level)
@@ -465,4 +467,7 @@ def evaluate_fields(job: str, reviewed: Mapping[str, Reviewed], level: float = 0
             "Judge the rows of the page or the sheet, and add it: job.add_review('review.csv').",
         )
     each = {name: Field(name, judge(made), level) for name, made in judged.items()}
-    return Evaluation(job, next(iter(judged.values())).design, each, level)
+    # Where one field's rows were picked, so were those that have every field.
+    weakest = [Drawn.TRUTH, Drawn.SIMPLE, Drawn.STRATIFIED, Drawn.RANDOM, Drawn.PICKED].index
+    design = max((made.design for made in judged.values()), key=lambda own: weakest(own.drawn))
+    return Evaluation(job, design, each, level)

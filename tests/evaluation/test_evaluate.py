@@ -143,6 +143,10 @@ def test_fields_numbers_and_text(tmp_path: Path) -> None:
         "tone": 0.75,
     }
     assert made.accuracy.estimate == 0.5
+    part = frame.assign(n_part=pd.array([1, None, None, 9], dtype="Int64"))
+    mixed = part.llmbatch.evaluate(job, truth={"kg": "kg_true", "n": "n_part"}, tolerance=0)
+    assert mixed["kg"].accuracy.bounded
+    assert not mixed.accuracy.bounded  # rows that have both truths were picked
     with pytest.raises(ParameterError, match="match="):
         frame.llmbatch.evaluate(job, truth={"tone": "tone_true"})
     with pytest.raises(ParameterError, match="tolerance="):
