@@ -16,8 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 import xxhash
 
+from frameenrich.answers.output import Output
 from frameenrich.atomic import whole_file
 from frameenrich.errors import InputError
+from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.regenerate import last_lines
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED
@@ -26,6 +28,7 @@ from frameenrich.rendering.readable import Prompt, read_prompt
 from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.charts import Chart, chart_of, number_chart
 from frameenrich.report.page import Column, Report, Row, grouped, page
+from frameenrich.report.rightness import review_call, rights
 from frameenrich.store.folder import JobFolder
 
 MAX_FLAGGED = 50_000
@@ -52,6 +55,7 @@ class Answers:
     frame: pd.DataFrame
     flagged: pd.DataFrame
     used: JobUsage
+    reading: Output
 
     def said(self, what: str) -> pd.Series | None:
         """One of the columns on how the answers came, such as ``status``; None where not there."""
@@ -122,6 +126,7 @@ def make_report(answers: Answers, rows: int) -> Report:
     columns = tuple(Column(str(n), _kind(c)) for n, c in answers.output.items())
     thumbs = _Thumbnails()
     shown = _rows(answers, columns, chosen, thumbs)
+    judged = JobAnswers(folder, answers.reading, answers.frame)
     return Report(
         job=folder.id,
         name=folder.spec.name,
@@ -135,6 +140,8 @@ def make_report(answers: Answers, rows: int) -> Report:
         groups=[groups[i] for i in chosen],
         notes=(*_told(statuses, chosen), *thumbs.told()),
         own_turn=_own_turn(folder),
+        rights=tuple(rights(judged)),
+        review_call=review_call(judged),
     )
 
 

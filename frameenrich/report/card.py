@@ -283,7 +283,7 @@ def _next_calls(job: JobState, counts: Mapping[str, int]) -> list[str]:
     if job.settled:
         flagged = any(status in FLAGGED for status in counts)
         more = ["job.show_flagged()", "job.regenerate()"] if flagged else []
-        return ["df.llmbatch.collect()", *more, 'job.report("report.html")']
+        return ["df.llmbatch.collect()", *more, "job.review(n=100)", 'job.report("report.html")']
     if job.spec.provider == "file":
         return ["job.requests", "job.import_responses(path)"]
     return ["df.llmbatch.collect(wait=True)", "job.status()", "job.cancel()"]

@@ -24,6 +24,7 @@ from frameenrich.model import FLAGGED, STATUS_ORDER
 from frameenrich.rendering.readable import Prompt
 from frameenrich.report.charts import Chart, short
 from frameenrich.report.locate_error import locate_error
+from frameenrich.report.rightness import Right
 from frameenrich.text import script_json
 
 _MAX_CHARACTERS = 40_000_000
@@ -95,7 +96,8 @@ class Report:
 
     ``counts``, ``charts`` and ``reasons`` are of all rows of the job; ``rows`` may be a part,
     which ``notes`` tell. ``groups`` gives each row the number of its reason, or None. ``own_turn``
-    is the place of the message that the row was rendered into.
+    is the place of the message that the row was rendered into. ``rights`` has a figure for each
+    field that people reviewed; without them ``review_call`` says how to get one.
     """
 
     job: str
@@ -110,6 +112,8 @@ class Report:
     groups: Sequence[int | None] = ()
     notes: tuple[str, ...] = ()
     own_turn: int = 0
+    rights: tuple[Right, ...] = ()
+    review_call: str | None = None
 
     @property
     def total(self) -> int:
@@ -118,7 +122,7 @@ class Report:
 
     @property
     def ok(self) -> int:
-        """How many have a good answer."""
+        """How many are usable."""
         return self.counts.get("ok", 0)
 
     @property
@@ -128,7 +132,7 @@ class Report:
 
     @property
     def share(self) -> str:
-        """The share of good answers; never rounded up to all of them.
+        """The share of usable rows; never rounded up to all of them.
 
         Examples
         --------

@@ -827,7 +827,8 @@ class Job:
         from frameenrich.report.build import Answers, write_report  # noqa: PLC0415 - for this verb only
 
         answered = self.collect(usage=True, **reading)
-        answers = Answers(self._folder, answered, self.flagged(**reading), self.usage())
+        flagged, output = self.flagged(**reading), self._reading(**reading)
+        answers = Answers(self._folder, answered, flagged, self.usage(), output)
         secret = getattr(self._client, "api_key", None)
         return write_report(path, answers, rows=rows, secret=secret)
 

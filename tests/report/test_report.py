@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import os
@@ -23,6 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from pydantic import BaseModel
+from reviews import LABELS as GOODS
+from reviews import answered, goods
 from typer.testing import CliRunner
 
 import frameenrich
@@ -737,3 +740,32 @@ def test_a_chart_counts_every_number_once(values: list[float]) -> None:
             if bar.low is not None:
                 high = float("inf") if bar.high is None else bar.high
                 assert bar.count == sum(bar.low <= value < high for value in values)
+
+
+def test_the_first_lines_tell_usable_from_right(browser: Chromium, tmp_path: Path) -> None:
+    """Promise 11: without reviewed rows no figure but how to get one; then one with bounds."""
+    frame, labels = goods({"Kitchen": 60, "Garden": 40})
+    job = answered(frame, labels, tmp_path, labels=GOODS)
+    show(browser, job.report(tmp_path / "before.html"))
+    before = browser.ask("document.querySelector('.verdict').innerText")
+    review = job.review(n=50)
+    sheet = review.to_csv(tmp_path / "r.csv").read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(sheet)))
+    own = dict(zip(frame.index, labels, strict=True))
+    for i, row in enumerate(rows):
+        row["correct"] = own[row["sku"]] if i % 2 else "Toys"
+    with (tmp_path / "r.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    job.add_review(tmp_path / "r.csv")
+    show(browser, job.report(tmp_path / "after.html"))
+    after = browser.ask("document.querySelector('.verdict').innerText")
+    browser.screenshot(tmp_path / "after.png")
+
+    assert "100%" in before
+    assert f"df.llmbatch.review('{job.id}', n=100)" in before
+    assert "good" not in before
+    # 25 of 50 rows out of 100: exact bounds at the effective size 50 * 99 / 50
+    assert "50 % [40–60]\nright: 50 reviewed" in after  # noqa: RUF001 - a range
+    assert "Not checked" not in after
