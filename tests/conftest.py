@@ -19,8 +19,11 @@ from frameenrich.providers.openai.batch import OpenAIBatch
 DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
 ROOT = Path(__file__).parent.parent
 
-settings.register_profile("tests", deadline=None)  # a busy machine is no failure
-settings.load_profile("tests")
+# The same examples every time, so that a red run is a fault of the change and not of the draw; a
+# busy machine is no failure. `tests/explore.py` draws anew, before a release and by hand.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1_000)
+settings.load_profile(os.environ.get("FRAMEENRICH_HYPOTHESIS", "tests"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -18,6 +20,8 @@ import pandas as pd
 import pytest
 from batch_server import BatchServer
 from conftest import DEPARTMENTS, ROOT
+
+import frameenrich
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -200,3 +204,26 @@ def test_the_index_names_every_page_and_notebook() -> None:
     notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
 
     assert [name for name in pages + notebooks if name not in index] == []
+
+
+def test_the_worked_trips_name_what_is_there() -> None:
+    """CONTRIBUTING's two trips through the code lead a newcomer to functions that exist."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    trips = page.split("## A row goes out")[1].split("## How to add")[0]
+    names = set(re.findall(r"`((?:\w+\.)+\w+)`", trips)) - {"accessor.submit"}
+
+    missing = set()
+    for name in names:
+        found: Any = frameenrich
+        for part in name.split("."):
+            if not hasattr(found, part):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part, None)
+            if found is None:
+                break
+        if found is None:
+            missing.add(name)
+
+    assert len(names) > 12
+    assert missing == set()

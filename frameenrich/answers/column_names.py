@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from frameenrich.answers.output import Field, Output, flattened
+from frameenrich.answers.fields import Field, flattened
+from frameenrich.answers.output import Output
 from frameenrich.errors import ColumnCollisionError
 from frameenrich.model import JobSpec
 

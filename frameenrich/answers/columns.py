@@ -17,7 +17,7 @@ from frameenrich.answers.column_names import (
     column_name,
     has_confidence,
 )
-from frameenrich.answers.output import Field, flattened
+from frameenrich.answers.fields import Field, flattened
 from frameenrich.answers.result_table import STATUSES, USAGE, Positions, ResultTable
 from frameenrich.model import JobSpec, RowStatus
 

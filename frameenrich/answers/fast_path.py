@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from frameenrich.answers.output import LABEL, Field, Output
+from frameenrich.answers.fields import Field
+from frameenrich.answers.output import LABEL, Output
 from frameenrich.model import Json
 
 Row = tuple[Any, ...]

@@ -16,25 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
+from frameenrich.answers.fields import Field, as_cell, make_field
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_json, only_one
+from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
     normalize_label,
     python_type,
-    resolved,
     with_decoded_fields,
     with_exact_choices,
-    without_null,
 )
 from frameenrich.model import Json, OutputSpec
 from frameenrich.text import can, encodable, shortened
-
-FieldKind = Literal[
-    "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
-    "any",
-]  # fmt: skip
-
 
 Parser = Callable[[str], Any]
 
@@ -55,21 +49,6 @@ class _InvalidError(MalformedError):
             return _where_and_why(self.args[0])
         except Exception:  # noqa: BLE001 - the words of what a user's validator raised are asked for
             return "$: a validator refused the answer"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One output column: the property it comes from and the type it has.
-
-    ``suffix`` ends the column's name, where a single-valued output has a second column. ``inner``
-    are the fields of a nested object, for ``flatten=True``.
-    """
-
-    name: str
-    kind: FieldKind
-    categories: tuple[str, ...] = ()
-    suffix: str = ""
-    inner: tuple[Field, ...] = dataclasses.field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -112,7 +91,7 @@ class Output:
             return (Field("", "any"),)
         schema = self.spec.schema
         top = {name: value for name, value in schema.items() if name != "$defs"}
-        fields = tuple(_field(name, p, schema, top) for name, p in schema["properties"].items())
+        fields = tuple(make_field(name, p, schema, top) for name, p in schema["properties"].items())
         return (Field("", "category", fields[0].categories),) if self._labels else fields
 
     @property
@@ -295,7 +274,7 @@ class Output:
     def _label_alone(self, text: str) -> str | None:
         """The label that a text is, apart from case, spacing and what is written around it."""
         known = self._known_labels
-        for form in _plain_forms(text):
+        for form in plain_forms(text):
             label = known.get(normalize_label(form))
             if label is not None:
                 return label
@@ -332,42 +311,6 @@ class Output:
 _MAYBE_ENDLESS = re.compile(r"nan|inf|\d{300}", re.IGNORECASE)
 _MOST_NAMED = 12
 _OBJECT = re.compile(r"\{[^{}]*\}")
-_PAIRS = (
-    ("**", "**"),
-    ("__", "__"),
-    ("`", "`"),
-    ('"', '"'),
-    ("'", "'"),
-    ("*", "*"),
-    ("\u201c", "\u201d"),
-)
-_PREFIX = re.compile(
-    r"^[*_]{0,2}(?:label|answer|category|class)[*_]{0,2}\s*:[*_]{0,2}\s*", re.IGNORECASE
-)
-_FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
-
-
-def _plain_forms(text: str) -> Iterator[str]:
-    """A label's text as it is, then without what models write around it, a layer at a time.
-
-    Only whole pairs of marks are taken off: one that is not closed was cut.
-    """
-    form = text.strip()
-    while form:
-        yield form
-        fence = _FENCE.match(form)
-        inner = fence[1].strip() if fence else form
-        for opening, closing in _PAIRS:
-            longer = len(form) > len(opening) + len(closing)
-            if inner == form and longer and form.startswith(opening) and form.endswith(closing):
-                inner = form[len(opening) : -len(closing)].strip()
-        if inner == form:
-            inner = form.removesuffix(".").strip()
-        if inner == form:
-            inner = _PREFIX.sub("", form, count=1).strip()
-        if inner == form:
-            return
-        form = inner
 
 
 def _floats(where: list[str | int], value: Any) -> Iterator[tuple[list[str | int], float]]:
@@ -414,40 +357,6 @@ def _is_of_kind(value: Any, field: Field) -> bool:
     return True
 
 
-def as_cell(value: Any, field: Field) -> Any:
-    """A value of an answer as its column holds it.
-
-    A Decimal comes as text and is made a number; what is one of several plain types is text.
-
-    Examples
-    --------
-    >>> as_cell("12.30", Field("price", "number")), as_cell(3, Field("size", "string"))
-    (12.3, '3')
-    """
-    if field.kind == "number" and isinstance(value, str):
-        return float(value)
-    if field.kind == "string" and value is not None and not isinstance(value, str):
-        return json.dumps(value)
-    return value
-
-
-def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequence[Any]]]:
-    """A field's columns with nested objects as columns of their own, ``field.sub``.
-
-    Examples
-    --------
-    >>> size = Field("size", "object", inner=(Field("w", "integer"), Field("h", "integer")))
-    >>> [(f.name, cells) for f, cells in flattened(size, [{"w": 1, "h": 2}, None])]
-    [('size.w', [1, None]), ('size.h', [2, None])]
-    """
-    if not field.inner:
-        yield field, values
-    for inner in field.inner:
-        cells = [v.get(inner.name) if isinstance(v, Mapping) else None for v in values]
-        named = dataclasses.replace(inner, name=f"{field.name}.{inner.name}")
-        yield from flattened(named, [as_cell(cell, inner) for cell in cells])
-
-
 def _parsed(parser: Parser, text: str) -> Any:
     try:
         return encodable(parser(text))
@@ -486,61 +395,3 @@ def json_path(parts: Sequence[str | int]) -> str:
     '$.specs[2].width'
     """
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-
-
-# --- from a JSON Schema to columns and types ----------------------------------------------------
-
-_KINDS: Mapping[str, FieldKind] = {
-    "string": "string",
-    "integer": "integer",
-    "number": "number",
-    "boolean": "boolean",
-}
-
-
-_FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
-
-
-def _field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Field:
-    """The column of a property; `above` are the objects it is in, which may hold it again."""
-    node = without_null(node, root)
-    choices = node.get("enum", [node["const"]] if "const" in node else [])
-    texts = [choice for choice in choices if choice is not None]
-    if texts and all(isinstance(choice, str) for choice in texts):
-        return Field(name, "category", tuple(dict.fromkeys(texts)))
-    kind = _kind(node, root) if "type" in node or not texts else _kind_of_all(texts)
-    members = node.get("properties", {})
-    if kind != "object" or node.get("additionalProperties") or node in above:
-        return Field(name, kind)
-    inner = (_field(sub, value, root, *above, node) for sub, value in members.items())
-    return Field(name, kind, inner=tuple(inner))
-
-
-def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
-    alternatives = node.get("anyOf", node.get("oneOf"))
-    if isinstance(node.get("type"), list):
-        alternatives = [{**node, "type": each} for each in node["type"]]
-    if alternatives is not None:
-        nodes = [resolved(each, root) for each in alternatives]
-        return _common_kind([each for each in nodes if each.get("type") != "null"], root)
-    if node.get("type") == "string" and node.get("format") in _FORMATS:
-        return _FORMATS[node["format"]]
-    return _KINDS.get(str(node.get("type")), "object")
-
-
-def _kind_of_all(values: Sequence[Json]) -> FieldKind:
-    """The type of choices that are not all texts."""
-    types = {type(value) for value in values}
-    if types <= {int, float}:
-        return "integer" if types == {int} else "number"
-    if types == {bool}:
-        return "boolean"
-    return "string" if types <= {str, int, float, bool} else "object"
-
-
-def _common_kind(nodes: Sequence[Mapping[str, Json]], root: Mapping[str, Json]) -> FieldKind:
-    """One type for values of several: numbers stay numbers, other plain values are text."""
-    kinds = {_kind(node, root) for node in nodes}
-    if not kinds or "object" in kinds:
-        return "object"
-    return "number" if kinds <= {"integer", "number"} else "string"

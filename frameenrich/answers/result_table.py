@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from frameenrich.answers.output import Field
+from frameenrich.answers.fields import Field
 from frameenrich.model import FLAGGED, Result, RowStatus, Usage
 
 STATUSES = list(RowStatus)

@@ -10,7 +10,8 @@ from numbers import Number
 from typing import Any
 
 from frameenrich.answers.class_rules import class_rules
-from frameenrich.answers.output import LABEL, Field, Output, Parser
+from frameenrich.answers.fields import Field
+from frameenrich.answers.output import LABEL, Output, Parser
 from frameenrich.answers.schema import normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec

@@ -179,7 +179,7 @@ def test_a_later_session_reads_the_same_types(store: Path) -> None:
 def test_a_moment_at_the_edge_of_the_calendar_is_a_moment() -> None:
     """The first hours of year 1 in the east are before it in UTC: a cell still, and no crash."""
     from frameenrich.answers.columns import to_series
-    from frameenrich.answers.output import Field as Column
+    from frameenrich.answers.fields import Field as Column
 
     texts = ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "2024-05-01T12:00:00"]
 

@@ -19,8 +19,9 @@ from pandas.testing import assert_frame_equal, assert_index_equal
 
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import result_columns, to_series, with_columns
+from frameenrich.answers.fields import Field
 from frameenrich.answers.judge import read_response, result_of
-from frameenrich.answers.output import Field, Output
+from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import DETAILS, ResultTable
 from frameenrich.errors import ColumnCollisionError
 from frameenrich.model import JobSpec, Message, Result, RowStatus, Usage

@@ -29,7 +29,8 @@ from pydantic import (
 from pydantic import Field as PydanticField
 from pydantic_core import PydanticUndefined
 
-from frameenrich.answers.output import Field, MalformedError, Output, json_path
+from frameenrich.answers.fields import Field
+from frameenrich.answers.output import MalformedError, Output, json_path
 from frameenrich.errors import OutputError
 from frameenrich.model import JobSpec, Message, OutputSpec
 from frameenrich.prepare.output_options import labels_spec, output_from_options

@@ -1,0 +1,124 @@
+"""Name the output columns of an answer: from a JSON Schema's properties to typed fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from frameenrich.answers.schema import resolved, without_null
+from frameenrich.model import Json
+
+FieldKind = Literal[
+    "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
+    "any",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One output column: the property it comes from and the type it has.
+
+    ``suffix`` ends the column's name, where a single-valued output has a second column. ``inner``
+    are the fields of a nested object, for ``flatten=True``.
+    """
+
+    name: str
+    kind: FieldKind
+    categories: tuple[str, ...] = ()
+    suffix: str = ""
+    inner: tuple[Field, ...] = dataclasses.field(default=(), compare=False)
+
+
+def as_cell(value: Any, field: Field) -> Any:
+    """A value of an answer as its column holds it.
+
+    A Decimal comes as text and is made a number; what is one of several plain types is text.
+
+    Examples
+    --------
+    >>> as_cell("12.30", Field("price", "number")), as_cell(3, Field("size", "string"))
+    (12.3, '3')
+    """
+    if field.kind == "number" and isinstance(value, str):
+        return float(value)
+    if field.kind == "string" and value is not None and not isinstance(value, str):
+        return json.dumps(value)
+    return value
+
+
+def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequence[Any]]]:
+    """A field's columns with nested objects as columns of their own, ``field.sub``.
+
+    Examples
+    --------
+    >>> size = Field("size", "object", inner=(Field("w", "integer"), Field("h", "integer")))
+    >>> [(f.name, cells) for f, cells in flattened(size, [{"w": 1, "h": 2}, None])]
+    [('size.w', [1, None]), ('size.h', [2, None])]
+    """
+    if not field.inner:
+        yield field, values
+    for inner in field.inner:
+        cells = [v.get(inner.name) if isinstance(v, Mapping) else None for v in values]
+        named = dataclasses.replace(inner, name=f"{field.name}.{inner.name}")
+        yield from flattened(named, [as_cell(cell, inner) for cell in cells])
+
+
+# --- from a JSON Schema to columns and types ----------------------------------------------------
+
+_KINDS: Mapping[str, FieldKind] = {
+    "string": "string",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
+
+
+_FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
+
+
+def make_field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Field:
+    """The column of a property; `above` are the objects it is in, which may hold it again."""
+    node = without_null(node, root)
+    choices = node.get("enum", [node["const"]] if "const" in node else [])
+    texts = [choice for choice in choices if choice is not None]
+    if texts and all(isinstance(choice, str) for choice in texts):
+        return Field(name, "category", tuple(dict.fromkeys(texts)))
+    kind = _kind(node, root) if "type" in node or not texts else _kind_of_all(texts)
+    members = node.get("properties", {})
+    if kind != "object" or node.get("additionalProperties") or node in above:
+        return Field(name, kind)
+    inner = (make_field(sub, value, root, *above, node) for sub, value in members.items())
+    return Field(name, kind, inner=tuple(inner))
+
+
+def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
+    alternatives = node.get("anyOf", node.get("oneOf"))
+    if isinstance(node.get("type"), list):
+        alternatives = [{**node, "type": each} for each in node["type"]]
+    if alternatives is not None:
+        nodes = [resolved(each, root) for each in alternatives]
+        return _common_kind([each for each in nodes if each.get("type") != "null"], root)
+    if node.get("type") == "string" and node.get("format") in _FORMATS:
+        return _FORMATS[node["format"]]
+    return _KINDS.get(str(node.get("type")), "object")
+
+
+def _kind_of_all(values: Sequence[Json]) -> FieldKind:
+    """The type of choices that are not all texts."""
+    types = {type(value) for value in values}
+    if types <= {int, float}:
+        return "integer" if types == {int} else "number"
+    if types == {bool}:
+        return "boolean"
+    return "string" if types <= {str, int, float, bool} else "object"
+
+
+def _common_kind(nodes: Sequence[Mapping[str, Json]], root: Mapping[str, Json]) -> FieldKind:
+    """One type for values of several: numbers stay numbers, other plain values are text."""
+    kinds = {_kind(node, root) for node in nodes}
+    if not kinds or "object" in kinds:
+        return "object"
+    return "number" if kinds <= {"integer", "number"} else "string"

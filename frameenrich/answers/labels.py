@@ -1,0 +1,43 @@
+"""Read a label however a model writes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_PAIRS = (
+    ("**", "**"),
+    ("__", "__"),
+    ("`", "`"),
+    ('"', '"'),
+    ("'", "'"),
+    ("*", "*"),
+    ("\u201c", "\u201d"),
+)
+_PREFIX = re.compile(
+    r"^[*_]{0,2}(?:label|answer|category|class)[*_]{0,2}\s*:[*_]{0,2}\s*", re.IGNORECASE
+)
+_FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
+
+
+def plain_forms(text: str) -> Iterator[str]:
+    """A label's text as it is, then without what models write around it, a layer at a time.
+
+    Only whole pairs of marks are taken off: one that is not closed was cut.
+    """
+    form = text.strip()
+    while form:
+        yield form
+        fence = _FENCE.match(form)
+        inner = fence[1].strip() if fence else form
+        for opening, closing in _PAIRS:
+            longer = len(form) > len(opening) + len(closing)
+            if inner == form and longer and form.startswith(opening) and form.endswith(closing):
+                inner = form[len(opening) : -len(closing)].strip()
+        if inner == form:
+            inner = form.removesuffix(".").strip()
+        if inner == form:
+            inner = _PREFIX.sub("", form, count=1).strip()
+        if inner == form:
+            return
+        form = inner
