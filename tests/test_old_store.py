@@ -1,12 +1,11 @@
-"""Promise 14: an upgrade pays nothing again; an earlier version's store opens, resumes, collects.
+"""An upgrade pays nothing again: a store that an earlier version wrote (`old_store`) goes on.
 
-The store was written by the code of commit f4e4615 (`old_store/write.py`), before the package had
-folders; nothing in it is ever written anew.
+Only the public face is used here, so that these tests stay as they are while what is inside moves.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,109 +14,212 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
-from old_store.jobs import FRAMES, SUBMITS
+from conftest import status_counts
+from old_store import HERE, Entry, Table, entries, restore
 
 import frameenrich
+from frameenrich import FrameEnrichWarning
 
-OLD = Path(__file__).parent / "old_store"
-KNOWN: dict[str, Any] = json.loads((OLD / "known.json").read_text(encoding="utf-8"))
-ENDED = [name for name in FRAMES if name != "running"]
-
-
-@pytest.fixture
-def old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of the old store; the working folder is the one it was written in."""
-    monkeypatch.chdir(OLD)
-    return Path(shutil.copytree(OLD / "store", tmp_path / "old"))
+KINDS = [entry.kind for entry in entries()]
+LEFT_RUNNING = {"running", "intent"}
 
 
 @pytest.fixture
-def knowing(server: BatchServer, client: openai.OpenAI) -> BatchServer:
-    """Run a server that has the batch which the old job waits for, under its id."""
+def home(tmp_path: Path, server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the old store, and give the server the books of then; its batches stand still."""
+    copy = tmp_path / "home"
+    shutil.copytree(HERE, copy, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.chdir(copy)
+    restore(server, copy)
     server.hold("in_progress")
-    file = client.files.create(file=(KNOWN["file"], KNOWN["requests"].encode()), purpose="batch")
-    made = client.batches.create(
-        input_file_id=file.id,
-        endpoint="/v1/chat/completions",
-        completion_window="24h",
-        metadata=KNOWN["batch"]["metadata"],
+    return copy
+
+
+@pytest.fixture
+def entry(home: Path, request: pytest.FixtureRequest) -> Entry:
+    """Give what the manifest says of the job of this kind."""
+    return entry_of(home, request.param)
+
+
+def entry_of(home: Path, kind: str) -> Entry:
+    """Find the job of a kind."""
+    return next(entry for entry in entries(home) if entry.kind == kind)
+
+
+every_kind = pytest.mark.parametrize("entry", KINDS, indirect=True)
+
+
+def check(entry: Entry, found: Table, recorded: Table) -> None:
+    """Find every recorded column with the same cells; later versions may add columns."""
+    assert {name: found.get(name) for name in recorded} == recorded
+
+
+def sent(server: BatchServer) -> int:
+    """Count uploads, creates and live calls, answered or not."""
+    return server.count("POST", "*")
+
+
+def job_folders(entry: Entry) -> set[str]:
+    """Name the folders of the store, which are its jobs."""
+    return {path.name for path in entry.store.iterdir() if not path.name.startswith(".")}
+
+
+def test_every_job_is_listed(home: Path) -> None:
+    """List all of them, none as damaged, and say what is settled (promise 14)."""
+    table = frameenrich.jobs(store=home / "store").set_index("job")
+
+    known = entries(home)
+    assert sorted(table.index) == sorted(entry.job for entry in known)
+    assert not table["batches"].str.contains("damaged").any()
+    for entry in known:
+        assert table["name"][entry.job] == entry.name
+        assert table["rounds"][entry.job] == (2 if entry.kind == "two_rounds" else 1)
+        assert table["settled"][entry.job] == (entry.kind not in LEFT_RUNNING)
+
+
+@every_kind
+def test_it_opens_and_reads(
+    entry: Entry, client: openai.OpenAI, server: BatchServer, tmp_path: Path
+) -> None:
+    """Open a job by its id: it is shown, collected and reported as it was (promise 14)."""
+    job = entry.open(client)
+
+    assert job.id == entry.job
+    assert entry.job in repr(job)
+    assert entry.job in job._repr_html_()
+    check(entry, entry.collect(job), entry.before)
+    assert job.report(tmp_path / "report.html", **entry.reading()).exists()
+    assert sent(server) == 0
+
+
+def named_where_numbers_print_anew(entry: Entry) -> contextlib.AbstractContextManager[Any]:
+    """Expect the warning that names the older job, where promise 15 changed what is rendered."""
+    if entry.name != "whole_numbers":
+        return contextlib.nullcontext()
+    return pytest.warns(FrameEnrichWarning, match=f"The job {entry.job} of an earlier version")
+
+
+@every_kind
+def test_the_same_submit_sends_nothing(
+    entry: Entry, client: openai.OpenAI, server: BatchServer
+) -> None:
+    """Submit the same: the same job, no upload, no batch, no live call (promises 3 and 14)."""
+    folders = job_folders(entry)
+    batches = set(server.batches)
+
+    with named_where_numbers_print_anew(entry):
+        made = entry.call(client)
+
+    assert sent(server) == 0
+    assert job_folders(entry) == folders
+    if entry.verb == "pilot":
+        rows = made[f"{entry.name}"].tolist()
+        assert rows == [answer for answer in entry.before[entry.name] if answer is not None]
+        return
+    assert made.id == entry.job
+    check(entry, entry.collect(made), entry.before)
+    assert set(server.batches) == batches
+    assert sent(server) == 0
+
+
+@every_kind
+def test_it_goes_on_to_its_end(entry: Entry, client: openai.OpenAI, server: BatchServer) -> None:
+    """Wait for a job: what ran is brought home and nothing is sent (promises 4 and 14)."""
+    server.release()
+
+    check(entry, entry.finish(client), entry.after)
+
+    assert sent(server) == 0
+    if entry.kind in LEFT_RUNNING:
+        assert max(server.executed.values()) == 1
+        assert sum(server.executed.values()) == len(entry.after[f"{entry.name}_status"])
+    else:
+        assert not server.executed
+    check(entry, entry.collect(entry.open(None)), entry.after)  # all is on disk now
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [kind for kind in KINDS if kind not in {"pilot", "ready", "file"}],
+    indirect=True,
+)
+def test_a_frame_finds_its_job(entry: Entry, client: openai.OpenAI, server: BatchServer) -> None:
+    """Collect on a frame read anew and turned round: its own answers (promises 2 and 14)."""
+    server.release()
+    frame = entry.frame()
+    assert frame is not None
+
+    turned = frame.iloc[::-1].llmbatch.collect(
+        wait=True, poll_seconds=0.01, client=client, store=entry.store, **entry.reading()
     )
-    batch = server._batches.pop(made.id)
-    batch.id = KNOWN["batch"]["id"]
-    server._batches[batch.id] = batch
-    server.requests.clear()
-    return server
+
+    found = entry.answers(turned.iloc[::-1])
+    check(entry, found, {name: entry.after[name] for name in found})
+    assert sent(server) == 0
 
 
-def paid_calls(server: BatchServer) -> int:
-    """Count the uploads and creates that a server met."""
-    return server.count("POST", "/v1/files") + server.count("POST", "/v1/batches")
-
-
-def check_answers(name: str, answers: pd.DataFrame) -> None:
-    """Compare a collected frame with what the old code made of the same job, reasons apart."""
-    told: dict[str, dict[str, Any]] = KNOWN["jobs"][name]["answers"]
-    expected = {column: list(cells.values()) for column, cells in told.items()}
-    actual = {
-        column: [None if pd.isna(cell) else cell for cell in answers[column]] for column in expected
-    }
-    expected.pop(f"{name}_error")
-    reasons = actual.pop(f"{name}_error")
-
-    assert actual == expected
-    assert [reason is None for reason in reasons] == [
-        status in {"ok", "pending"} for status in actual[f"{name}_status"]
-    ]
-
-
-@pytest.mark.parametrize("name", ENDED)
-def test_an_old_job_is_found_by_the_same_submit_and_collected_for_nothing(
-    name: str, old_store: Path, server: BatchServer, client: openai.OpenAI
+def test_images_may_lie_elsewhere(
+    home: Path,
+    client: openai.OpenAI,
+    server: BatchServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The id is made by the same formula, no request goes out, and the answers are the old ones."""
-    frame = FRAMES[name]
+    """Submit from another folder, with an absolute image_root: the same job (promise 14)."""
+    entry = entry_of(home, "image")
+    frame = entry.frame()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.move(home / "images", tmp_path / "photos")
 
-    job = frame.llmbatch.submit(client=client, store=old_store, **SUBMITS[name])
+    job = entry.call(client, image_root=tmp_path / "photos")
 
-    assert job.id == KNOWN["jobs"][name]["id"]
-    check_answers(name, frame.llmbatch.collect(job))
-    check_answers(name, frame.llmbatch.collect(store=old_store, job=job.id))
-    assert paid_calls(server) == 0
+    assert job.id == entry.job
+    check(entry, entry.answers(job.collect(frame, usage=True)), entry.before)
+    assert sent(server) == 0
 
 
-def test_an_old_running_job_is_resumed(
-    old_store: Path, knowing: BatchServer, client: openai.OpenAI
+@pytest.mark.parametrize(
+    ("kind", "again"),
+    [("expired", 2), ("cancelled", 2), ("flagged", 5), ("two_rounds", 1)],
+)
+def test_only_flagged_rows_are_asked_again(
+    home: Path, kind: str, again: int, client: openai.OpenAI, server: BatchServer
 ) -> None:
-    """The batch that runs is waited for and never sent again."""
-    frame = FRAMES["running"]
-    job = frame.llmbatch.submit(client=client, store=old_store, **SUBMITS["running"])
-    check_answers("running", frame.llmbatch.collect(job))
+    """Regenerate: what can be mended is sent, the rest is kept (promises 4 and 14).
 
-    knowing.release()
-    answers = job.wait(timeout=30, poll_seconds=0.01).collect(frame)
+    Of the flagged job a refused row is left as it is.
+    """
+    server.release()
+    entry = entry_of(home, kind)
+    good = [status == "ok" for status in entry.before[f"{entry.name}_status"]]
 
-    assert job.id == KNOWN["jobs"]["running"]["id"]
-    assert answers["running_status"].tolist() == ["ok"] * 4
-    assert answers["running"].tolist() == [f"echo: Who buys {t}?" for t in frame["title"]]
-    assert paid_calls(knowing) == 0
+    job = entry.open(client).regenerate()
+    out: Any = job.wait(poll_seconds=0.01).collect(entry.frame())
 
-
-def test_an_old_store_is_listed(old_store: Path) -> None:
-    """Every job opens by its id, and the table has them all."""
-    ids = {job["id"] for job in KNOWN["jobs"].values()}
-
-    assert set(frameenrich.jobs(store=old_store)["job"]) == ids
-    assert {frameenrich.open_job(each, store=old_store).id for each in ids} == ids
+    assert sum(server.executed.values()) == again
+    assert status_counts(out, entry.name).get("ok") == sum(good) + again
+    now = entry.answers(out)
+    for name in now.keys() & entry.before.keys():
+        pairs = zip(now[name], entry.before[name], good, strict=True)
+        assert all(new == old for new, old, ok in pairs if ok), name
 
 
-def test_what_is_missing_of_an_old_job_is_asked_again_once(
-    old_store: Path, server: BatchServer, client: openai.OpenAI
+def test_old_answers_are_not_paid_for_again(
+    home: Path, client: openai.OpenAI, server: BatchServer
 ) -> None:
-    """Two rows of the old batch expired; a round asks these two and nobody else."""
-    frame = FRAMES["expired"]
-    job = frame.llmbatch.submit(client=client, store=old_store, **SUBMITS["expired"])
+    """Submit a frame with a row more: only that row is sent (promises 3 and 14)."""
+    server.release()
+    entry = entry_of(home, "reused")
+    frame = entry.frame()
+    assert frame is not None
+    more = pd.concat([frame, pd.DataFrame({"title": ["Apron"]}, index=pd.Index(["new"]))])
 
-    job.regenerate().wait(timeout=30, poll_seconds=0.01)
+    arguments = {"store": entry.store, "client": client, **entry.arguments}
+    job = more.llmbatch.submit(**arguments)
+    out = job.collect(more, wait=True, poll_seconds=0.01)
 
-    assert job.collect(frame)["expired_status"].tolist() == ["ok"] * 4
-    assert sum(server.executed.values()) == 2
+    assert job.id != entry.job
+    assert dict(server.executed) == {"row-new": 1}
+    assert out[entry.name].tolist()[:-1] == entry.before[entry.name]
+    assert status_counts(out, entry.name) == {"ok": len(more)}
