@@ -34,6 +34,10 @@ def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
     return keys
 
 
+_NAMED = 20
+"""How many further rows a message names."""
+
+
 @contextlib.contextmanager
 def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
     """Have errors that know a row's position call the row by its key."""
@@ -46,5 +50,10 @@ def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
             error.problem = error.problem.replace(
                 f"the row at position {position}", f"row {shown}"
             ).replace(f"The row at position {position}", f"Row {shown}")
+            also = getattr(error, "also", ())
+            if also:
+                some = ", ".join(show_key(keys, row) for row in also[:_NAMED])
+                more = ", ..." if len(also) > _NAMED else ""
+                error.problem += f" So have {len(also):,} more rows: {some}{more}."
             error.args = (error.problem, error.fix)
         raise

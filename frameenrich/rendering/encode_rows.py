@@ -77,7 +77,13 @@ def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator
         if cells is None:
             yield encoder.requests(chunk)
         else:
-            yield from encoder.requests_with_images(chunk, cells)
+            try:
+                yield from encoder.requests_with_images(chunk, cells)
+            except ImageError as error:  # all at once: mending one a run takes a day
+                first: int = getattr(error, "position", len(frame))
+                rest = range(first + 1, len(frame))
+                error.__dict__["also"] = [row for row in rest if cells.problem(row) is not None]
+                raise
 
 
 def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:

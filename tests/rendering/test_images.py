@@ -701,3 +701,15 @@ def test_cells_of_data_sets_and_bare_base64_are_images(store: Path) -> None:
 
     urls = {body["messages"][0]["content"][1]["image_url"]["url"] for body in bodies(job)}
     assert urls == {f"data:image/png;base64,{base64.b64encode(png).decode()}"}
+
+
+def test_all_bad_cells_are_named_at_once(store: Path, shop: Path) -> None:
+    """Whoever mends a table mends it in one go, not a cell a run."""
+    frame = photos(["red.png", "no.png", "red.png", b"text", "gone.png"])
+
+    with pytest.raises(ImageError, match=r"Row 'A1' .*So have 2 more rows: 'A3', 'A4'\.") as caught:
+        frame.llmbatch.submit(
+            ASK, "m", image="photo", image_root=shop, provider="file", store=store
+        )
+
+    assert vars(caught.value)["also"] == [3, 4]
