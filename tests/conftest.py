@@ -20,7 +20,7 @@ DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
 ROOT = Path(__file__).parent.parent
 
 # The same examples every time, so that a red run is a fault of the change and not of the draw; a
-# busy machine is no failure. `tests/explore.py` draws anew, before a release and by hand.
+# busy machine is no failure. `.ci/long` draws anew, before a release and by hand.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("FRAMEENRICH_HYPOTHESIS", "tests"))
