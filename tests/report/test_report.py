@@ -324,8 +324,8 @@ def test_rows_sort_by_an_answer_and_by_length(browser: Chromium, ten_thousand: P
     assert keys_in_sight(browser)[0] == "sku-000049"
 
 
-def test_what_was_judged_gives_an_interval(browser: Chromium, ten_thousand: Path) -> None:
-    """A person judges good rows, and reads how sure that makes them (Wilson's interval)."""
+def test_what_was_judged_gives_no_interval(browser: Chromium, ten_thousand: Path) -> None:
+    """Promise 11: rows picked on the page are counted; an interval needs a recorded draw."""
     show(browser, ten_thousand)
     browser.ask("Math.random = (() => { let n = 0; return () => (n += 0.01); })()")
     for verdict in "yyyyyyyyyn":
@@ -333,8 +333,9 @@ def test_what_was_judged_gives_an_interval(browser: Chromium, ten_thousand: Path
         browser.press(verdict)
 
     said = browser.ask("document.getElementById('checked').textContent")
-    assert "10 good rows: 9 right" in said
-    assert "60 to 98 %" in said
+    assert "10 usable rows: 9 right" in said
+    assert "%" not in said
+    assert "job.review(n=100)" in said
     browser.ask("document.querySelector('#checked button').click()")
     assert browser.ask("document.getElementById('checked').hidden") is True
 

@@ -295,22 +295,15 @@ function decide(verdict) {
   showDetail();
 }
 
-// Wilson's interval: of so many looked at and found right, what share of all is right (95 %).
-function interval(right, all) {
-  const z = 1.96, share = right / all, middle = share + (z * z) / (2 * all);
-  const reach = z * Math.sqrt((share * (1 - share)) / all + (z * z) / (4 * all * all));
-  return [middle - reach, middle + reach].map((x) => x / (1 + (z * z) / all));
-}
-
+// No interval here: whoever clicks picks the rows, and only a recorded draw has bounds.
 function showChecked() {
   const said = good.filter((i) => verdicts[rows[i].k] !== undefined);
   const place = byId("checked");
   place.hidden = !said.length;
   if (!said.length) return;
   const right = said.filter((i) => verdicts[rows[i].k]).length;
-  const [low, high] = interval(right, said.length).map((x) => Math.round(100 * x));
-  place.replaceChildren("You judged " + number(said.length) + (said.length === 1 ? " good row: " : " good rows: "), el("b", {}, number(right) + " right"),
-    ". If they were picked at random, ", el("b", {}, low + " to " + high + " %"), " of the good answers are right (95 % sure).",
+  place.replaceChildren("You judged " + number(said.length) + (said.length === 1 ? " usable row: " : " usable rows: "), el("b", {}, number(right) + " right"),
+    ". Rows picked here give no interval for the others: ", el("code", {}, "job.review(n=100)"), " draws rows that do.",
     el("button", { type: "button", onclick: forget }, "Forget"));
 }
 
