@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from frameenrich.evaluation.accuracy import right_share
 from frameenrich.evaluation.job_answers import JobAnswers
-from frameenrich.evaluation.review import reviewed_fields, reviews
+from frameenrich.evaluation.open_review import reviews
+from frameenrich.evaluation.verdicts import reviewed_fields
 
 _FIRST_REVIEW = 100
 

@@ -662,7 +662,7 @@ class Job:
         InputError
             Rows are pending still, or none is usable.
         """
-        from frameenrich.evaluation.review import make_review  # noqa: PLC0415 - for this verb only
+        from frameenrich.evaluation.make_review import make_review  # noqa: PLC0415 - for this verb only
 
         return make_review(self.answers_to_judge(), n, by=by, seed=seed, extend=extend)
 
@@ -683,7 +683,7 @@ class Job:
         InputError
             A row does not fit the review (it names row and column), or the sheet is of another job.
         """
-        from frameenrich.evaluation.review import add_sheet  # noqa: PLC0415 - for this verb only
+        from frameenrich.evaluation.verdicts import add_sheet  # noqa: PLC0415 - for this verb only
 
         return add_sheet(self.answers_to_judge(), path, reviewer)
 
@@ -734,8 +734,8 @@ class Job:
             The frame's rows are not those the answers were made for.
         """
         from frameenrich.evaluation.evaluate import evaluate_fields  # noqa: PLC0415 - for this verb only
-        from frameenrich.evaluation.review import reviewed_fields  # noqa: PLC0415
         from frameenrich.evaluation.truth import truth_fields  # noqa: PLC0415
+        from frameenrich.evaluation.verdicts import reviewed_fields  # noqa: PLC0415
 
         if truth is None:
             if tolerance is not None or match is not None or drawn is not None:

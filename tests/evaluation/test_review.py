@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 from frameenrich.cli.main import app
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.draw import allocate, draw_rows, pooled
-from frameenrich.evaluation.review import open_review, reviewed_fields
+from frameenrich.evaluation.open_review import open_review
 from frameenrich.evaluation.reviewed import Drawn
+from frameenrich.evaluation.verdicts import reviewed_fields
 from frameenrich.verbs.job import Job
 
 COUNTS = {"Kitchen": 300, "Garden": 60, "Toys": 7}

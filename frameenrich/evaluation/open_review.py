@@ -1,0 +1,70 @@
+"""Find the reviews of a job, and read the records of their draws."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frameenrich.errors import InputError
+from frameenrich.evaluation.job_answers import JobAnswers
+from frameenrich.evaluation.review import DRAW_METADATA, DrawRecord, Review, review_path
+from frameenrich.store.local import unreadable
+
+_FOLDER = re.compile(r"/reviews/([0-9a-f]{12})/draw\.parquet$")
+
+
+def reviews(job: JobAnswers) -> list[Review]:
+    """Return all reviews of a job, the oldest first."""
+    paths = job.folder.store.find(f"{job.folder.path}/reviews")
+    found = [open_review(job, m[1]) for m in map(_FOLDER.search, paths) if m]
+    return sorted(found, key=lambda review: review.record.drawn_at)
+
+
+def open_review(job: JobAnswers, review_id: str) -> Review:
+    """Return a review by its id.
+
+    Raises
+    ------
+    InputError
+        The job has none of that id.
+    StoreError
+        The record of its draw is damaged.
+    """
+    path = f"{review_path(job.folder, review_id)}/draw.parquet"
+    known = re.fullmatch("[0-9a-f]{12}", review_id) and job.folder.store.exists(path)
+    if not known:
+        ids = ", ".join(review.id for review in reviews(job)) or "none"
+        raise InputError(
+            f"The job {job.folder.id} has no review {review_id!r}.", f"Its reviews are: {ids}."
+        )
+    try:
+        with job.folder.store.open(path) as file:
+            table = pq.ParquetFile(io.BytesIO(file.read())).read()
+        record = DrawRecord(**json.loads(table.schema.metadata[DRAW_METADATA]))
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
+    return Review(job, record, table)
+
+
+def with_top_ups(job: JobAnswers, review: Review | str | None) -> list[Review]:
+    """Return a review's first draw and its top-ups, in order; of the newest review by default."""
+    found = {each.id: each for each in reviews(job)}
+    if not found:
+        return []
+    if review is None:
+        first = list(found.values())[-1]
+    elif isinstance(review, Review):
+        first = found.get(review.id) or open_review(job, review.id)
+    else:
+        first = open_review(job, review)
+    while first.record.extends in found:
+        first = found[first.record.extends]
+    chain = [first]
+    for each in found.values():
+        if each.record.extends in {one.id for one in chain}:
+            chain.append(each)
+    return chain
