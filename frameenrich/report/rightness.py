@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from frameenrich.evaluation.accuracy import right_share
+import numpy as np
+import pandas as pd
+
+from frameenrich.evaluation.evaluate import Field, evaluate_fields
+from frameenrich.evaluation.intervals import Interval, MissingExtraError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews
 from frameenrich.evaluation.verdicts import reviewed_fields
@@ -26,12 +31,29 @@ def rights(job: JobAnswers) -> Iterator[Right]:
     """Yield a figure for each field that was reviewed; none where nobody judged a row."""
     if not job.fields or not reviews(job):
         return
-    for name, reviewed in reviewed_fields(job).items():
-        interval = right_share(reviewed)
+    judged = reviewed_fields(job)
+    if not judged:
+        return
+    for name, field in evaluate_fields(job.folder.id, judged).each.items():
+        interval = _accuracy(field)
         if interval.n:
             bounds = "" if interval.bounded else f"; no bounds: {interval.method}"
-            notes = "".join(f"; {note}" for note in reviewed.design.notes)
+            notes = "".join(f"; {note}" for note in judged[name].design.notes)
             yield Right(name, str(interval), f"{interval.n:,} reviewed{bounds}{notes}")
+
+
+def _accuracy(field: Field) -> Interval:
+    """Return what `Evaluation` says of a field; without SciPy the estimate alone."""
+    try:
+        return field.accuracy
+    except MissingExtraError as error:
+        judged, sure = field.judged, field.judged.sure
+        stratum = judged.reviewed.stratum
+        drawn = pd.Series([""] * len(sure) if stratum is None else stratum[judged.first])[sure]
+        # A reviewed row speaks for its part of its stratum's rows.
+        sizes = drawn.map(judged.reviewed.design.strata) / drawn.map(drawn.value_counts())
+        share = float(np.average(judged.right[sure], weights=sizes))
+        return Interval(share, math.nan, math.nan, int(sure.sum()), field.level, error.fix)
 
 
 def review_call(job: JobAnswers) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from frameenrich.evaluation.draw import allocate, draw_rows, pooled
 from frameenrich.evaluation.open_review import open_review
 from frameenrich.evaluation.reviewed import Drawn
 from frameenrich.evaluation.verdicts import reviewed_fields
+from frameenrich.report.rightness import rights
 from frameenrich.verbs.job import Job
 
 COUNTS = {"Kitchen": 300, "Garden": 60, "Toys": 7}
@@ -342,3 +345,32 @@ def test_the_command_line_draws_and_takes_back(job: Job, tmp_path: Path) -> None
     assert (empty.exit_code, wrong.exit_code) == (2, 2)
     assert "no verdicts in it" in empty.stderr
     assert "review.html" in wrong.stderr
+
+
+@pytest.mark.parametrize("by", [None, "answer"])
+def test_the_report_says_what_evaluate_says(
+    by: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two reviewers' rows count by majority in both; without SciPy the same share has no bounds."""
+    frame, labels = goods({"Kitchen": 60, "Garden": 40})
+    job = answered(frame, labels, tmp_path, labels=LABELS)
+    rows = sheet(job.review(n=30, by=by).to_csv(tmp_path / "sheet.csv", blind=False))
+    for i, row in enumerate(rows):
+        row["verdict"] = "wrong" if i % 3 == 0 else "right"
+    job.add_review(write(tmp_path / "one.csv", rows), reviewer="Ann")
+    for row in rows[:4]:
+        row["verdict"] = "wrong"
+    job.add_review(write(tmp_path / "two.csv", rows[:4]), reviewer="Bob")
+    wanted = job.evaluate().accuracy
+
+    (shown,) = rights(job.answers_to_judge())
+    assert (shown.share, shown.about[:11]) == (str(wanted), f"{wanted.n} reviewed")
+    monkeypatch.setattr("frameenrich.evaluation.intervals.importlib.import_module", no_scipy)
+    (bare,) = rights(job.answers_to_judge())
+    assert bare.share == str(replace(wanted, low=math.nan, high=math.nan))
+    assert "no bounds: pip install" in bare.about
+
+
+def no_scipy(name: str) -> object:
+    """Fail as an import of what is not installed does."""
+    raise ImportError(name)
