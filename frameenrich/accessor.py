@@ -66,7 +66,7 @@ class LLMBatch(JobOfFrame):
         """Render each row to a request and send them as a batch job.
 
         The same submit again returns the same job and sends nothing. A request that this store
-        has a good answer to already, from any of its jobs, is not sent either.
+        has a usable answer to already, from any of its jobs, is not sent either.
 
         Parameters
         ----------

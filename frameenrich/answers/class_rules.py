@@ -8,6 +8,7 @@ gone the user is warned, never left to guess.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from frameenrich.answers.output import Output
@@ -36,7 +37,10 @@ def stored_output(job_path: str, job_id: str, stored: Output) -> Output:
         The class is not at hand, and had rules that the stored schema does not.
     """
     kept = _kept.get(job_path)
-    if kept is not None and kept.spec == stored.spec:
+    # An older version stored no rules; the class is the one that made the same schema all the same.
+    if kept is not None and replace(kept.spec, class_rules=()) == replace(
+        stored.spec, class_rules=()
+    ):
         return kept
     rules = stored.spec.class_rules
     if rules and job_path not in _warned:

@@ -65,7 +65,7 @@ class ResultTable:
     fields : sequence of Field
         The output columns.
     details : collection of str
-        Which of `DETAILS` to keep. The raw text of good answers is kept with ``"raw"`` only, that
+        Which of `DETAILS` to keep. The raw text of usable answers is kept with ``"raw"`` only, that
         of others with ``"bad_raw"``, too.
     """
 
@@ -90,7 +90,7 @@ class ResultTable:
         return len(self.codes)
 
     def ask_again(self, slots: Positions) -> None:
-        """Count a later round's requests, before its results; good answers keep their count."""
+        """Count a later round's requests, before its results; usable answers keep their count."""
         self.attempts[slots[self.codes[slots] != OK_CODE]] += 1
 
     def add(self, block: ParsedLines) -> None:
@@ -107,7 +107,7 @@ class ResultTable:
         """Say whose the results are that were added: each one's slot, -1 for nobody's.
 
         A good answer is never overwritten, and a later round beats an earlier one. Of a round's
-        results for a slot the first stands, unless a later one is a good answer.
+        results for a slot the first stands, unless a later one is a usable answer.
         """
         if not self._coming:
             return
@@ -232,9 +232,9 @@ class ParsedLines:
     ids : sequence of str or None
         The custom_id of each; None where no row can be told from the line.
     values : sequence of tuple
-        One value a field of each; Nones where it is no good answer.
+        One value a field of each; Nones where it is no usable answer.
     odd : mapping of int to Result
-        By their place, the lines that were judged in full. Every other one is a good answer of
+        By their place, the lines that were judged in full. Every other one is a usable answer of
         which nothing else is to be said.
     told : mapping of str to sequence
         What is told of those others, by the detail's name, as far as it is wanted.

@@ -1,9 +1,9 @@
 """The command line: one command per verb of a `Job`, no logic.
 
 Data goes to standard output, all that is said about it to standard error. Exit codes: 0 done, 1
-no row has a good answer, or fewer than ``--min-ok`` or ``--strict`` want, 2 the input, the store or
-the command has to change, 3 the provider refused or broke, 4 a batch still runs (``--timeout`` is
-over, or nobody waited), 130 interrupted, 141 nobody reads standard output any more.
+no row has a usable answer, or fewer than ``--min-ok`` or ``--strict`` want, 2 the input, the store
+or the command has to change, 3 the provider refused or broke, 4 a batch still runs (``--timeout``
+is over, or nobody waited), 130 interrupted, 141 nobody reads standard output any more.
 """
 
 from __future__ import annotations

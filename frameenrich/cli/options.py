@@ -174,7 +174,7 @@ class CollectOptions:
         bool,
         typer.Option(
             "--strict",
-            help="Exit with 1 where a row has no good answer; the result is written all the same.",
+            help="Exit with 1 where a row has no usable answer; the result is written anyway.",
             rich_help_panel=_IN_OUT,
         ),
     ] = False
@@ -184,7 +184,7 @@ class CollectOptions:
             min=0,
             max=1,
             metavar="SHARE",
-            help="Exit with 1 where fewer of the rows than this, say 0.95, have a good answer; "
+            help="Exit with 1 where fewer of the rows than this, say 0.95, have a usable answer; "
             "without it, where none has.",
             rich_help_panel=_IN_OUT,
         ),
@@ -194,7 +194,7 @@ class CollectOptions:
         typer.Option(
             min=0,
             metavar="ROUNDS",
-            help="How often rows without a good answer are asked again by itself.",
+            help="How often rows without a usable answer are asked again by itself.",
             rich_help_panel=_WAIT,
         ),
     ] = 0

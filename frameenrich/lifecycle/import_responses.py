@@ -30,7 +30,7 @@ _GZIP = b"\x1f\x8b"
 def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
     """Add a file's lines to the shards whose requests they answer; see `Job.import_responses`.
 
-    A shard whose batch still runs stays as it is, until all of its requests have a good answer:
+    A shard whose batch still runs stays as it is, until all of its requests have a usable answer:
     what the batch brings home later is added, not lost.
 
     Raises

@@ -253,7 +253,7 @@ class JobState(JobFolder):
 
     @property
     def reused(self) -> int:
-        """How many requests were not sent, since the store had a good answer to them."""
+        """How many requests were not sent, since the store had a usable answer to them."""
         batches = [shard.batch for shard in self.found if shard.round == 0]
         return sum(batch.total or 0 for batch in batches if batch.reused_from)
 

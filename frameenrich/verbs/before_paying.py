@@ -168,7 +168,7 @@ def _plan_to_estimate(template: Template, model: str, options: Options) -> tuple
 
 
 def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
-    """What of some requests the store has good answers to."""
+    """What of some requests the store has usable answers to."""
 
     def answered(sent: ShortHashes) -> Iterable[bytes]:
         found = None if fresh else find_stored_answers(where, plan.spec, plan.output, sent)

@@ -25,7 +25,7 @@ _EMPTY = Counted("", 0, 0)
 
 
 FindAnswered = Callable[[ShortHashes], Iterable[bytes]]
-"""The hashes of the requests that the store has good answers to, given the halves of all."""
+"""The hashes of the requests that the store has usable answers to, given the halves of all."""
 
 
 # --- before ---------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Estimate:
     skipped : int
         Rows that the null policy leaves out.
     reused : int
-        Requests that the store has a good answer to: free.
+        Requests that the store has a usable answer to: free.
     requests : int
         What would be sent and paid for: without the skipped rows, each repeated request once,
         without the reused.

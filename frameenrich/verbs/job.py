@@ -285,7 +285,7 @@ class Job:
 
     @property
     def reused(self) -> int:
-        """How many requests were not sent, since the store had a good answer to them."""
+        """How many requests were not sent, since the store had a usable answer to them."""
         return self._folder.read().reused
 
     def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
@@ -845,7 +845,7 @@ class Job:
         response_model: Any = None,
         parser: Parser | None = None,
     ) -> Job:
-        """Send flagged rows again, as a new round of this job; good answers stay as they are.
+        """Send flagged rows again, as a new round of this job; usable answers stay as they are.
 
         Each row goes as it was last sent, but for what its status asks for: ``malformed`` rows
         are shown their answer and what was wrong with it, ``truncated`` ones get twice the cap on

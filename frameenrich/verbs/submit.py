@@ -242,7 +242,7 @@ def submit_requests(
     """Send requests that are in the batch format already, with the promises of a frame's job.
 
     All are checked before the first is sent. The same requests again, in whatever order and form,
-    are the same job; those that this store has good answers to are not sent, and identical ones
+    are the same job; those that this store has usable answers to are not sent, and identical ones
     are sent once (a ``seed`` of its own makes a request another one). They are cut into batches by
     model and by the provider's limits. A ``custom_id`` that not every provider takes (over 51
     characters, or others than ``A-Z a-z 0-9 _ -``) goes under another name and comes back as it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PastDate, field_validator
 
 import frameenrich
+from frameenrich.answers.class_rules import keep_class, stored_output
+from frameenrich.answers.output import Output
 from frameenrich.model import JobSpec
 from frameenrich.prepare.output_options import output_from_options
 
@@ -189,3 +192,12 @@ def test_the_rules_of_a_class_are_kept_and_change_no_id() -> None:
 
     assert JobSpec.from_json(spec.to_json()) == spec
     assert "class_rules" not in spec.identity_json()
+
+
+def test_a_job_of_an_older_version_is_read_by_the_class_that_is_at_hand() -> None:
+    """An older sidecar names no rules; no check is dropped for that (promises 10 and 14)."""
+    output = output_from_options(response_model=Strict)
+    keep_class("store/older-1", output)
+    older = Output(replace(output.spec, class_rules=()))
+
+    assert stored_output("store/older-1", "older-1", older).model is Strict

@@ -237,7 +237,7 @@ def regenerate(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask again for the rows without a good answer, as a new round of the same job."""
+    """Ask again for the rows without a usable answer, as a new round of the same job."""
     from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     note_resume_command(ctx)

@@ -219,7 +219,7 @@ def print_summary(
         heads = ["status", "rows", *(["for example"] if examples else [])]
         print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
         if examples:
-            say(f"To ask again for the rows without a good answer: frameenrich regenerate {job.id}")
+            say(f"To ask the flagged rows again: frameenrich regenerate {job.id}")
         if not there.is_stream:
             say(f"Wrote {fates.rows:,} rows to {there.path}.")
     if counts.get("pending"):
@@ -230,7 +230,7 @@ def print_summary(
 
 
 def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
-    """Whether as many rows have a good answer as the options want; skipped ones do not count."""
+    """Whether as many rows have a usable answer as the options want; skipped ones do not count."""
     ok = counts.get("ok", 0)
     sent = sum(counts.values()) - counts.get("skipped", 0)
     if not sent:
