@@ -184,6 +184,10 @@ class NotYetError(Exception):
     """Something that may well be otherwise a little later."""
 
 
+class DoubtfulReplyError(NotYetError):
+    """A success whose body cannot be what was asked for: nothing is known from it."""
+
+
 class ShortDownloadError(NotYetError):
     """Fewer bytes came than the server said there are."""
 

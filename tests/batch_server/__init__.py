@@ -37,6 +37,7 @@ name (options)                  scope  what happens
 ``batch_not_found``             http   404 for a batch, when it is polled
 ``html_502``                    http   [12] 502 with an HTML page (default: polling)
 ``not_json``                    http   [12] 200 whose body is not JSON (content_type)
+``odd_body``                    http   200 with another body, though the work was done (body)
 ``file_quota_exceeded``         http   an upload is refused for good (status)
 ``truncated_download``          http   [11] Content-Length says more than is sent (keep)
 ``short_download``              http   [11] Content-Length agrees, the file's ``bytes`` says more

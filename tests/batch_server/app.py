@@ -351,6 +351,7 @@ _LATE: dict[str, Callable[[Answer, Fault], Answer]] = {
     "truncated_download": lambda answer, fault: replace(
         answer, body=_cut(answer, fault["keep"]), declared_bytes=len(answer.body)
     ),
+    "odd_body": lambda answer, fault: replace(answer, body=fault["body"]),
     "short_download": lambda answer, fault: replace(answer, body=_cut(answer, fault["keep"])),
     "download_without_length": lambda answer, _: replace(answer, chunked=True),
     "ration_spent": lambda answer, fault: replace(

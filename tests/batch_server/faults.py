@@ -91,6 +91,7 @@ _ALL = (
     _http("batch_not_found", _POLL),
     _http("html_502", _POLL),
     _http("not_json", _POLL, content_type="application/json"),
+    _http("odd_body", _POLL, body=b"{}"),
     _http("file_quota_exceeded", _UPLOAD, status=400),
     _http("truncated_download", _DOWNLOAD, keep=0.5),
     _http("short_download", _DOWNLOAD, keep=0.5),

@@ -35,7 +35,12 @@ from frameenrich.providers.once import (
     whole_body,
 )
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, NotYetError, stainless_errors
+from frameenrich.providers.retries import (
+    Calls,
+    DoubtfulReplyError,
+    NotYetError,
+    stainless_errors,
+)
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
@@ -212,9 +217,31 @@ class OpenAIBatch:
     def poll(self, batch: Batch) -> Batch:
         """The batch's status, counts and file ids as the server has them now."""
         made = self._calls.patiently(
-            lambda: self._client.batches.retrieve(batch.id or ""), f"look at the batch {batch.id}"
+            lambda: self._own(self._client.batches.retrieve(batch.id or ""), batch.tag, batch.id),
+            f"look at the batch {batch.id}",
         )
         return _heard(batch, made, self._secrets)
+
+    def _own(self, made: Any, tag: str, batch_id: str | None = None) -> Any:
+        """The batch that a reply tells of, once it is sure to be ours.
+
+        A cache or a gateway may answer 200 with another batch, or with none: taken for a fact,
+        that would send the shard again or give its rows another job's answers.
+        """
+        made = _opened(made)
+        own_id, status = getattr(made, "id", None), getattr(made, "status", None)
+        if not (own_id and isinstance(own_id, str)) or (batch_id and not status):
+            raise DoubtfulReplyError("it answered with something that is no batch")
+        if batch_id not in {None, own_id}:
+            raise DoubtfulReplyError(f"it answered with another batch, {printable(own_id)}")
+        kept = getattr(made, "metadata", None)  # a server that keeps none has the id to go by
+        if (
+            self._dialect.tags
+            and kept
+            and not (isinstance(kept, dict) and kept.get(TAG_KEY) == tag)
+        ):
+            raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
+        return made
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
         """Download output file and error file; either may be missing, ``""`` or empty."""
@@ -232,7 +259,10 @@ class OpenAIBatch:
         made = self._calls.patiently(
             lambda: self._client.batches.cancel(batch.id or ""), f"cancel the batch {batch.id}"
         )
-        return _heard(batch, made, self._secrets)
+        try:
+            return _heard(batch, self._own(made, batch.tag, batch.id), self._secrets)
+        except DoubtfulReplyError:
+            return self.poll(batch)  # asked twice, it would refuse what it has begun
 
     def delete_files(self, batch: Batch) -> None:
         """Delete input, output and error files; one that is gone already is fine."""
@@ -285,6 +315,7 @@ def _word(status: Any) -> str:
 
 def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch:
     """Our batch with what the provider's object says; other servers' types are not trusted."""
+    from openai.types import BatchError as Entry  # noqa: PLC0415 - heavy
 
     def word(value: Any) -> str | None:
         return str(value) if value else None
@@ -309,6 +340,7 @@ def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch
         errors=tuple(
             BatchError(said(e.code), said(e.message), _number(e.line), said(e.param))
             for e in listed
+            if isinstance(e, Entry)
         )
         + ((BatchError(message=said(reason)),) if reason else ()),
         created_at=_moment(made.created_at),
