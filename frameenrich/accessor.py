@@ -84,8 +84,10 @@ class LLMBatch(JobOfFrame):
             status columns, the start of the job's id.
         response_model : pydantic model class, JSON Schema dict or dict of types, optional
             Asks for JSON; one column per field.
-        labels : list of str or Enum class, optional
-            Asks for one of them; a Categorical column called `name`.
+        labels : list of str, Enum class or dict of labels and definitions, optional
+            Asks for one of them; a Categorical column called `name`. The definitions of a dict (a
+            codebook: ``{"Kitchen": "things to cook or eat with", ...}``) go to the end of the
+            system message of each request.
         parser : callable, optional
             ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
         logprobs : bool

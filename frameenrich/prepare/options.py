@@ -21,6 +21,7 @@ from frameenrich.model import (
     OutputSpec,
     Pace,
 )
+from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
 from frameenrich.prepare.submit_options import Options
@@ -120,6 +121,9 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
             )
         params = confidence_params(endpoint, params)
     messages, sources = read_template(template, options.system)
+    if isinstance(options.labels, Mapping):
+        labels = output.fields[0].categories
+        messages = with_definitions(messages, labels, list(options.labels.values()))
     spec = JobSpec(
         name=options.name,
         model=model,

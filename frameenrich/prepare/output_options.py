@@ -15,6 +15,7 @@ from frameenrich.answers.output import LABEL, Output, Parser
 from frameenrich.answers.schema import normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
+from frameenrich.prepare.codebook import check_definitions
 from frameenrich.text import is_encodable, shortened
 
 
@@ -56,12 +57,16 @@ def output_from_options(
 
 
 def labels_spec(labels: Any) -> OutputSpec:
-    """The spec of an answer that is one of `labels` (a list, or an Enum class)."""
+    """The spec of an answer that is one of `labels`: a list, an Enum class or a codebook."""
+    if isinstance(labels, Mapping):
+        check_definitions(labels)
+        labels = list(labels)
     if isinstance(labels, type) and issubclass(labels, enum.Enum):
         labels = list(labels)
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise OutputError(
-            f"labels= is a {type(labels).__name__}.", "Give a list of texts, or an Enum class."
+            f"labels= is a {type(labels).__name__}.",
+            "Give a list of texts, or an Enum class, or a dict of labels and what they mean.",
         )
     values = [label.value if isinstance(label, enum.Enum) else label for label in labels]
     texts = [str(value) for value in values if isinstance(value, (str, Number)) and value == value]  # noqa: PLR0124 - NaN

@@ -179,6 +179,7 @@ def test_labels_may_be_an_enum() -> None:
     assert labels_spec(["red", "dark blue"]) == labels_spec(Colour)
     assert labels_spec(["1", "2"]) == labels_spec(Size)
     assert labels_spec(["red", "2"]) == labels_spec([Colour.RED, np.int64(2)])
+    assert labels_spec(["red", "2"]) == labels_spec({Colour.RED: "as blood", 2: "a pair"})
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,14 @@ def test_labels_may_be_an_enum() -> None:
         (["a", None], "holds a null or what is no text"),
         (["a", np.nan], "holds a null or what is no text"),
         (["a", pd.NA], "holds a null or what is no text"),
+        ({}, "holds 0 label"),
+        ({"a": "first"}, "at least two"),
+        ({"a": "first", "b": " "}, "The label 'b' of labels= has no definition. Say in words"),
+        ({"a": None, "b": "second"}, "The label 'a' of labels= has no definition"),
+        ({"a": "first", "b": ["second"]}, "The label 'b' of labels= has no definition"),
+        ({"a": "first", "b": "\ud800"}, "definition of the label 'b' cannot be written"),
+        ({"a": "first", "A ": "second"}, "'A ' stands twice"),
+        ({"a": "first", None: "second"}, "holds a null or what is no text"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused(labels: Any, message: str) -> None:

@@ -104,6 +104,48 @@ def test_a_plan_holds_every_wish() -> None:
     )
 
 
+CODEBOOK = {"Kitchen": "to cook\nor eat with", "Garden": "{{ title }}, {% raw %} or {# a word #}"}
+DEFINED = "Labels:\n- Kitchen: to cook\n  or eat with\n- Garden: " + CODEBOOK["Garden"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "system", "wanted"),
+    [
+        ("{{ title }}", None, [("system", DEFINED), ("user", "Red mug")]),
+        ("{{ title }}", "", [("system", DEFINED), ("user", "Red mug")]),
+        ("{{ title }}", "Sort.\n", [("system", f"Sort.\n\n{DEFINED}"), ("user", "Red mug")]),
+        (
+            [
+                {"role": "developer", "content": "Sort {{ title }}."},
+                {"role": "user", "content": "{{ title }}"},
+            ],
+            None,
+            [("developer", f"Sort Red mug.\n\n{DEFINED}"), ("user", "Red mug")],
+        ),
+    ],
+)
+def test_a_codebook_goes_into_the_request(
+    messages: Any, system: str | None, wanted: list[tuple[str, str]], jobs: Store
+) -> None:
+    """Each row's request holds what every label means, as it was written; the schema is as ever."""
+    frame = pd.DataFrame({"title": ["Red mug"]})
+    (sent,) = requests(a_job(frame, jobs, template=messages, system=system, labels=CODEBOOK))
+    (bare,) = requests(a_job(frame, jobs, template=messages, system=system, labels=[*CODEBOOK]))
+
+    said = [(message["role"], message["content"]) for message in sent["body"]["messages"]]
+    assert said == wanted
+    assert sent["body"]["response_format"] == bare["body"]["response_format"]
+    assert "Labels:" not in json.dumps(bare)
+
+
+def test_another_definition_is_another_job(jobs: Store) -> None:
+    """A changed codebook asks another question: its answers are never those of the one before."""
+    frame = pd.DataFrame({"title": ["Red mug"]})
+    books = [CODEBOOK, CODEBOOK | {"Kitchen": "pots"}, [*CODEBOOK]]
+
+    assert len({a_job(frame, jobs, labels=labels).id for labels in books}) == len(books)
+
+
 @pytest.mark.parametrize("key", [["sku"], ("sku",), "sku"])
 def test_one_key_column_may_be_written_in_any_way(key: Any) -> None:
     """A name, a list or a tuple of one name are the same."""

@@ -1,0 +1,60 @@
+"""Put a codebook's definitions into the prompt: what each label means, for every row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from frameenrich.errors import OutputError
+from frameenrich.model import Message
+from frameenrich.text import is_encodable
+
+# Where Jinja2 would begin an expression, a statement or a comment.
+_OPENING = re.compile(r"\{(?=[{%#])")
+
+
+def check_definitions(codebook: Mapping[Any, Any]) -> None:
+    """Refuse a codebook in which a label has no definition.
+
+    Raises
+    ------
+    OutputError
+        A definition is empty, no text, or cannot be sent.
+    """
+    for label, definition in codebook.items():
+        if not isinstance(definition, str) or not definition.strip():
+            raise OutputError(
+                f"The label {str(label)!r} of labels= has no definition.",
+                "Say in words what it means, or give labels= as a list.",
+            )
+        if not is_encodable(definition):
+            raise OutputError(
+                f"The definition of the label {str(label)!r} cannot be written as UTF-8.",
+                "Mend it; nothing was sent.",
+            )
+
+
+def with_definitions(
+    messages: Sequence[Message], labels: Sequence[str], definitions: Sequence[str]
+) -> tuple[Message, ...]:
+    r"""Return the messages with the definitions at the end of the system message.
+
+    Where there is none yet they make one. They are text, not templates: braces stay as they are.
+
+    Examples
+    --------
+    >>> (system, _) = with_definitions([Message("user", "{{ title }}")], ["a"], ["first"])
+    >>> system
+    Message(role='system', content='Labels:\n- a: first')
+    """
+    items = zip(labels, definitions, strict=True)
+    # A definition's later lines are indented, so that they stay in its item.
+    rows = ("- {}: {}".format(*item).strip().replace("\n", "\n  ") for item in items)
+    text = _OPENING.sub("{{ '{' }}", "\n".join(["Labels:", *rows]))
+    at = next((i for i, m in enumerate(messages) if m.role in {"system", "developer"}), None)
+    if at is None:
+        return (Message("system", text), *messages)
+    own = messages[at]
+    whole = Message(own.role, f"{own.content.rstrip()}\n\n{text}".lstrip("\n"))
+    return (*messages[:at], whole, *messages[at + 1 :])
