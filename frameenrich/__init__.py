@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from frameenrich import accessor as _accessor  # noqa: F401 - registers df.llmbatch
 
 if TYPE_CHECKING:
+    from frameenrich.accessor import llmbatch
     from frameenrich.errors import (
         FrameEnrichError,
         FrameEnrichWarning,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         ProviderError,
     )
     from frameenrich.model import RowStatus
+    from frameenrich.sample import sample_data
     from frameenrich.store.listing import jobs
     from frameenrich.verbs.clean import clean
     from frameenrich.verbs.find import open_job
@@ -38,7 +40,9 @@ __all__ = [
     "__version__",
     "clean",
     "jobs",
+    "llmbatch",
     "open_job",
+    "sample_data",
     "submit_requests",
 ]
 
@@ -52,7 +56,9 @@ _HOMES = {
     "RowStatus": "model",
     "clean": "verbs.clean",
     "jobs": "store.listing",
+    "llmbatch": "accessor",
     "open_job": "verbs.find",
+    "sample_data": "sample",
     "submit_requests": "verbs.submit",
 }
 
@@ -62,3 +68,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'frameenrich' has no attribute {name!r}")
     return getattr(import_module(f"frameenrich.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that a desk's completion offers nothing else."""
+    return sorted(__all__)

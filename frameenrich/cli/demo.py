@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from frameenrich.errors import InputError
+from frameenrich.sample import sample_path
 from frameenrich.store.listing import jobs
 from frameenrich.verbs.job import Job
 
@@ -105,24 +105,6 @@ def read_catalogue(rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     whole = pd.read_csv(sample_path(), dtype="string", index_col="sku", nrows=rows)
     return whole.drop(columns=TRUTH), whole[TRUTH]
-
-
-def sample_path() -> Path:
-    """Where the sample catalogue is: in the installed package, or beside it in a checkout.
-
-    Raises
-    ------
-    InputError
-        It is in neither place.
-    """
-    here = Path(__file__).parent.parent
-    for folder in (here / "_sample_data", here.parent / "sample_data"):
-        if (folder / "products.csv").is_file():
-            return folder / "products.csv"
-    raise InputError(
-        f"The sample data is not installed: {here / '_sample_data'} is missing.",
-        "Install frameenrich again.",
-    )
 
 
 def run(rows: int, store: Path | None = None) -> None:
