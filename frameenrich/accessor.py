@@ -261,7 +261,7 @@ class LLMBatch(JobOfFrame):
     def estimate(
         self, template: Template, model: str, **options: Unpack[SubmitOptions]
     ) -> Estimate:
-        """What a `submit` would send and cost; sends and writes nothing, and takes no key.
+        """Return what a `submit` would send and cost; sends and writes nothing, and takes no key.
 
         Tokens are counted offline (``frameenrich[cost]``), exactly where the model's vocabulary is
         known. What is repeated, skipped, or answered in the store already costs nothing.

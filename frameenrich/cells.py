@@ -24,7 +24,7 @@ def cell_values(column: pd.Series) -> list[Any]:
 
 
 def is_null(value: object) -> bool:
-    """Whether a cell holds no value: ``None``, ``NaN``, ``NA`` or ``NaT``.
+    """Tell whether a cell holds no value: ``None``, ``NaN``, ``NA`` or ``NaT``.
 
     Examples
     --------

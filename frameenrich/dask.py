@@ -196,7 +196,7 @@ class DaskAccessor:
     def status(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> JobStatus:
-        """How far the job is; sends and downloads nothing."""
+        """Return how far the job is; sends and downloads nothing."""
         return self._job(job, store, client).status()
 
     def cancel(
@@ -277,7 +277,7 @@ def _collector(job: Job, **options: Any) -> Collector:
 
 
 def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
-    """Some work on each partition and its number, done anew whenever it is computed.
+    """Return some work on each partition and its number, done anew whenever it is computed.
 
     Dask pauses a worker that seems full, and where Arrow keeps the memory of what is done, it
     stays so for good.

@@ -50,7 +50,7 @@ class RowStatus(StrEnum):
 
     @property
     def flagged(self) -> bool:
-        """Whether the status is terminal and not ``ok``.
+        """Tell whether the status is terminal and not ``ok``.
 
         Examples
         --------
@@ -200,27 +200,27 @@ class Batch:
 
     @property
     def unsent(self) -> bool:
-        """Whether the provider is still to be given it, or to be asked whether it has it."""
+        """Tell whether the provider is still to be given it, or to be asked whether it has it."""
         return self.id is None and not self.ended
 
     @property
     def running(self) -> bool:
-        """Whether the provider has it and may still do something for it."""
+        """Tell whether the provider has it and may still do something for it."""
         return self.id is not None and not self.ended
 
     @property
     def ended(self) -> bool:
-        """Whether the provider will do nothing more for it."""
+        """Tell whether the provider will do nothing more for it."""
         return self.stage in _ENDED
 
     @property
     def settled(self) -> bool:
-        """Whether it has ended and all its lines are on disk."""
+        """Tell whether it has ended and all its lines are on disk."""
         return self.stage in _SETTLED
 
     @property
     def creating(self) -> bool:
-        """Whether the call that makes the batch may have been made, and its answer be lost."""
+        """Tell whether the call that makes the batch may have been made, and its answer be lost."""
         return self.stage is Stage.CREATING
 
     def to_json(self) -> str:
@@ -499,7 +499,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def repairable(self) -> bool:
-        """Whether asking again may mend it: not what was refused, as content or as a request.
+        """Tell whether asking again may mend it: not what was refused, as content or as a request.
 
         Examples
         --------

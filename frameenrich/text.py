@@ -42,7 +42,7 @@ def encodable(value: Any) -> Any:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    """Tell whether a text can be written as UTF-8: it has no half of a surrogate pair."""
     return text.isascii() or can(str.encode, text)
 
 
@@ -124,7 +124,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """How long ago something was, in its largest unit.
+    """Return how long ago something was, in its largest unit.
 
     Examples
     --------

@@ -16,7 +16,7 @@ INCLUDED = "message.output_text.logprobs"
 
 
 def asks_confidence(spec: JobSpec) -> bool:
-    """Whether a job's requests ask for log probabilities."""
+    """Tell whether a job's requests ask for log probabilities."""
     included = spec.params.get("include")
     return bool(spec.params.get("logprobs")) or (
         isinstance(included, list) and INCLUDED in included
@@ -70,17 +70,17 @@ class JobColumns:
 
     @property
     def added(self) -> list[str]:
-        """What `collect` adds, but for the columns of ``usage=True``."""
+        """Return what `collect` adds, but for the columns of ``usage=True``."""
         return [*self.answers, f"{self.name}_status", f"{self.name}_error"]
 
     @property
     def usage(self) -> list[str]:
-        """What ``usage=True`` adds."""
+        """Return what ``usage=True`` adds."""
         return [f"{self.name}_{what}" for what in _USAGE_COLUMNS]
 
     @property
     def reserved(self) -> list[str]:
-        """What says what became of a row, and holds no answer."""
+        """Return what says what became of a row, and holds no answer."""
         return [f"{self.name}_status", f"{self.name}_error", *self.usage]
 
     def check(self, *, key: Iterable[str] = (), frame: Iterable[str] = ()) -> None:

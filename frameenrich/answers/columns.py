@@ -25,7 +25,7 @@ _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean
 
 
 def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
-    """What a tally has to keep for these columns."""
+    """Return what a tally has to keep for these columns."""
     sure = ["confidence"] if asks_confidence(spec) else []
     return [*USAGE, "repaired", "reasoning", "raw", *sure] if usage else sure
 
@@ -149,7 +149,7 @@ def _times(values: Sequence[str | None], kind: str) -> pd.Series:
 
 
 def _parser_columns(values: Sequence[Any], spec: JobSpec) -> dict[str, pd.Series]:
-    """What a user's parser returned: a column a key where it returns dicts, else one column.
+    """Return what a user's parser returned: a column a key where it returns dicts, else one column.
 
     Where it returns dicts for some rows only, the others' values are in the one called after the
     job, too.

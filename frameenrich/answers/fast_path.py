@@ -115,7 +115,7 @@ def _model_reader(output: Output, names: Sequence[str]) -> QuickReader:
 
 
 def _stays_as_it_is(value: Any, wanted: Any) -> bool:
-    """Whether a dump would give the value back, and its column take it."""
+    """Tell whether a dump would give the value back, and its column take it."""
     if value is None:
         return True
     if value.__class__ is list and wanted is list:
@@ -261,7 +261,7 @@ def _attributes(core: Mapping[str, Any], fields: Sequence[Field]) -> list[str] |
 
 
 def _is_lossless(node: Mapping[str, Any]) -> bool:
-    """Whether what validates is as a rule text, a number, a truth value or a list of such."""
+    """Tell whether what validates is as a rule text, a number, a truth value or a list of such."""
     while node["type"] in _WRAPPERS:
         node = node["schema"]
     if node["type"] == "list":
@@ -280,7 +280,7 @@ _KEYWORDS = frozenset(
 
 
 def _only_types(node: Json) -> bool:
-    """Whether a schema says nothing that the types made from it do not check already."""
+    """Tell whether a schema says nothing that the types made from it do not check already."""
     if not isinstance(node, Mapping):
         return True
     inner = [*node.get("properties", {}).values(), node.get("items"), *node.get("anyOf", ())]

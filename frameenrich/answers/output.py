@@ -339,7 +339,7 @@ def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
 
 
 def _is_of_kind(value: Any, field: Field) -> bool:
-    """Whether a value is what its column takes; users' validators and serializers make anything.
+    """Tell whether a column takes a value; users' validators and serializers make anything.
 
     Texts take every value, as JSON, and objects are not looked into.
     """
@@ -372,7 +372,7 @@ def _described(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    """What an error says; its type's name where it cannot even say it."""
+    """Return what an error says; its type's name where it cannot even say it."""
     try:
         return str(encodable(str(error)))
     except Exception:  # noqa: BLE001 - a user's own class may do anything

@@ -108,7 +108,7 @@ class _Lines:
 
 
 def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
-    """Whether each of `count` objects has a line of its own, and no line anything else.
+    """Tell whether each of `count` objects has a line of its own, and no line anything else.
 
     No object has a line's end between ``}`` and ``{`` in it, so as many of those as there are
     objects stand between them.
@@ -148,7 +148,7 @@ class ResponseReader:
         self._marks = np.empty(0, np.bool_)
 
     def read(self, chunk: Chunk) -> ParsedLines:
-        r"""What a chunk's lines hold; nothing in them can raise.
+        r"""Return what a chunk's lines hold; nothing in them can raise.
 
         Examples
         --------
@@ -245,7 +245,7 @@ def _ordinary_text(line: Any) -> str | None:
 
 
 def _has_usage(line: Any) -> bool:
-    """Whether an ordinary answer's line says, as a rule does, what it took and of whom."""
+    """Tell whether an ordinary answer's line says, as a rule does, what it took and of whom."""
     body = line.response.body
     tokens = body.usage
     message = body.choices[0].message
@@ -262,6 +262,6 @@ def _has_usage(line: Any) -> bool:
 
 
 def _usage(line: Any) -> Usage:
-    """What an ordinary answer took."""
+    """Return what an ordinary answer took."""
     body = line.response.body
     return Usage(body.model, body.usage.prompt_tokens, body.usage.completion_tokens, "stop")

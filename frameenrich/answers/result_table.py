@@ -86,7 +86,7 @@ class ResultTable:
 
     @property
     def slots(self) -> int:
-        """How many slots there are."""
+        """Return how many slots there are."""
         return len(self.codes)
 
     def ask_again(self, slots: Positions) -> None:
@@ -127,7 +127,7 @@ class ResultTable:
 
     @property
     def _count(self) -> int:
-        """How many records there are."""
+        """Return how many records there are."""
         return len(self._told["error"])
 
     def put(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
@@ -155,7 +155,7 @@ class ResultTable:
         return _FLAGGED[self.codes]
 
     def counts(self, slots: Positions) -> dict[RowStatus, int]:
-        """How many of some slots have each status; only those that occur."""
+        """Return how many of some slots have each status; only those that occur."""
         found = np.bincount(self.codes[slots], minlength=len(STATUSES))
         return {status: int(n) for status, n in zip(STATUSES, found, strict=True) if n}
 
@@ -304,7 +304,7 @@ class ArrowColumn:
         self._starts = [0]
 
     def __len__(self) -> int:
-        """How many cells are in whole parts."""
+        """Return how many cells are in whole parts."""
         return self._starts[-1]
 
     def add(self, cells: Sequence[Any]) -> None:

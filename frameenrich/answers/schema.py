@@ -80,7 +80,7 @@ def _object_type(node: Mapping[str, Json], root: Mapping[str, Json]) -> Any:
 
 
 def _refers_back(value: Json, node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:
-    """Whether a property leads back to its own object: such a one is checked by the schema only."""
+    """Tell whether a property leads back to its own object: only the schema checks such a one."""
     seen: set[str] = set()
     waiting: list[Json] = [value]
     while waiting:
@@ -102,7 +102,7 @@ def _refers_back(value: Json, node: Mapping[str, Json], root: Mapping[str, Json]
 
 
 def normalize_label(text: str) -> str:
-    """What counts of a label: neither case nor spacing."""
+    """Return what counts of a label: neither case nor spacing."""
     return " ".join(text.casefold().split())
 
 

@@ -210,7 +210,7 @@ def _print_summary(
 
 
 def _pace(rows: int, asked: int, seconds: float) -> str:
-    """How fast the model was, and what it was not asked at all.
+    """Return how fast the model was, and what it was not asked at all.
 
     Examples
     --------
@@ -234,7 +234,7 @@ def _print_files(console: Console, job: Job, *, kept: bool) -> None:
 
 
 def _role(name: str) -> str:
-    """What a file of a job is for.
+    """Return what a file of a job is for.
 
     Examples
     --------

@@ -209,7 +209,7 @@ for _panel, _commands in _COMMANDS.items():
 
 
 def main() -> None:
-    """What the ``frameenrich`` script calls; ends the process."""
+    """Run the ``frameenrich`` script; ends the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # titles in twelve languages, any terminal

@@ -59,7 +59,7 @@ def to_argv(group: Any) -> list[str]:
 
 
 def _option_of(name: str, hint: Any) -> str:
-    """What an option is called: as its declaration says first, else as its field is."""
+    """Return what an option is called: as its declaration says first, else as its field is."""
     info = get_args(hint)[1]
     own = (each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str))
     return next(own, f"--{name.replace('_', '-')}")

@@ -47,12 +47,12 @@ class StatusCounts:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return self.counts.total()
 
     @property
     def seen(self) -> int:
-        """How many of them the job has seen."""
+        """Return how many of them the job has seen."""
         return self.rows - self.counts[_NEVER]
 
     def add(self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str) -> Self:
@@ -111,7 +111,7 @@ class InMemoryTable:
         return submit(self.table.frame, **options), len(self.table.frame)
 
     def estimate(self, **options: Any) -> Estimate:
-        """What a `submit` would send and cost."""
+        """Return what a `submit` would send and cost."""
         return estimate(self.table.frame, **options)
 
     def find_job(self, store: StoreLike) -> Job:
@@ -152,7 +152,7 @@ class StreamedTable:
         return submit_parts(write, self.source.columns, **options), rows
 
     def estimate(self, **options: Any) -> Estimate:
-        """What a `submit` would send and cost."""
+        """Return what a `submit` would send and cost."""
         return estimate_parts(
             lambda spec: (
                 count_frame(chunk.frame, Plan(spec, Output(spec.output)))
@@ -236,7 +236,7 @@ class ParserColumns:
     dtypes: dict[str, set[Any]] = field(default_factory=dict)
 
     def _own(self, columns: Mapping[str, pd.Series]) -> list[str]:
-        """Those of some columns that the parser made."""
+        """Return those of some columns that the parser made."""
         names = list(columns)
         return names[: names.index(f"{self.name}_status")]
 

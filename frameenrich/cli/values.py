@@ -51,7 +51,7 @@ _PRICES = {2: ("input", "output"), 3: ("input", "output", "cached_input")}
 
 
 def read_prices(text: str) -> dict[str, float]:
-    """What ``prices=`` takes, from amounts with commas between them.
+    """Return what ``prices=`` takes, from amounts with commas between them.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def _read_text(path: Path, error_type: type[TemplateError | OutputError]) -> str
 
 
 def read_response_model(schema: Path | None, name: str | None) -> Any:
-    """What ``response_model=`` takes: a JSON Schema out of a file, or a class by its name."""
+    """Return what ``response_model=`` takes: a schema out of a file, or a class by its name."""
     if schema is not None and name is not None:
         raise OutputError("Both --schema and --response-model were given.", "Give one of them.")
     if name is not None:
@@ -117,7 +117,7 @@ def _read_json(path: Path, error_type: type[TemplateError | OutputError]) -> Any
 
 
 def import_named(option: str, name: str) -> Any:
-    """What ``module:name`` names; modules of the working folder are found, too.
+    """Return what ``module:name`` names; modules of the working folder are found, too.
 
     Examples
     --------

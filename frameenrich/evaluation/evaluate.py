@@ -192,7 +192,7 @@ class Field:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """What the scores are worth; None where no reviewed row has one."""
+        """Return what the scores are worth; None where no reviewed row has one."""
         sure, judged = self.judged.sure, self.judged
         return calibration(
             judged.scores[sure], judged.right[sure], judged.weights[sure], level=self.level
@@ -296,7 +296,7 @@ class Evaluation:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What the first field's scores are worth."""
+        """Return what the first field's scores are worth."""
         return self._first.calibration
 
     def threshold(

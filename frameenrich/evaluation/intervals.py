@@ -58,7 +58,7 @@ class Interval:
 
     @property
     def bounded(self) -> bool:
-        """Whether it has bounds."""
+        """Tell whether it has bounds."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     def __str__(self) -> str:

@@ -119,7 +119,7 @@ class JobAnswers:
 
     @cached_property
     def flagged(self) -> int:
-        """How many rows have a terminal status other than ``ok``."""
+        """Return how many rows have a terminal status other than ``ok``."""
         return int(sum(RowStatus(status).flagged for status in self.statuses))
 
     @cached_property
@@ -146,14 +146,14 @@ class JobAnswers:
         ]
 
     def scores(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
-        """How sure the model was of each of some rows' labels; None where nothing tells."""
+        """Return how sure the model was of each of some rows' labels; None where nothing tells."""
         column = f"{self.folder.spec.name}_confidence"
         if column not in self.frame.columns:
             return None
         return self.frame[column].iloc[positions].to_numpy(dtype=float, na_value=np.nan)
 
     def prompts(self, positions: npt.NDArray[np.int64]) -> list[Prompt]:
-        """What was last asked for each of some rows."""
+        """Return what was last asked for each of some rows."""
         column = self.frame[f"{self.folder.spec.name}_custom_id"].iloc[positions]
         ids = [None if pd.isna(own) else str(own) for own in column]
         found = _prompts(self.folder, {own for own in ids if own is not None})

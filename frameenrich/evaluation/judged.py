@@ -30,7 +30,7 @@ class Judged:
 
     @cached_property
     def weights(self) -> Floats:
-        """How many rows each speaks for."""
+        """Return how many rows each speaks for."""
         drawn = self.reviewed.inclusion_probability
         return np.ones(len(self.first)) if drawn is None else 1 / drawn[self.first]
 

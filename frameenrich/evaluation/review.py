@@ -76,7 +76,7 @@ class Review:
 
     @property
     def id(self) -> str:
-        """What the review is called: the name of its folder, and in its sheets."""
+        """Return what the review is called: the name of its folder, and in its sheets."""
         return self.record.id
 
     @property
@@ -130,7 +130,7 @@ class Review:
 
     @property
     def reviewed(self) -> int:
-        """How many of the rows somebody judged."""
+        """Return how many of the rows somebody judged."""
         return len({j.row for j in self.judgements})
 
     @cached_property
@@ -204,12 +204,12 @@ class Review:
 
     @property
     def progress(self) -> str:
-        """How many of the drawn rows are judged."""
+        """Return how many of the drawn rows are judged."""
         return f"{self.reviewed:,} of {len(self):,} rows reviewed"
 
     @property
     def notes(self) -> list[str]:
-        """What whoever uses the verdicts has to know."""
+        """Return what whoever uses the verdicts has to know."""
         gone = int(self.replaced.sum())
         if not gone:
             return []

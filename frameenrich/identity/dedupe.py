@@ -116,7 +116,7 @@ class Deduplicator:
 
 
 def duplicates(ordered: ShortHashes) -> ShortHashes:
-    """Those that stand more than once among the ordered ones.
+    """Return those that stand more than once among the ordered ones.
 
     Examples
     --------
@@ -144,7 +144,7 @@ class JobHash:
 
     @property
     def mark(self) -> str:
-        """What tells these rows from others, whatever their job."""
+        """Return what tells these rows from others, whatever their job."""
         return self._sums.astype("<u8").tobytes().hex()
 
     def hexdigest(self, spec: JobSpec, nonce: str) -> str:

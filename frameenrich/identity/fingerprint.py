@@ -77,7 +77,7 @@ def _kind(cells: pd.Series) -> str | None:
 
 
 def _all_text(cells: pd.Series) -> bool:
-    """Whether each cell that is no null is a `str`, and of no kind of its own."""
+    """Tell whether each cell that is no null is a `str`, and of no kind of its own."""
     if set(map(type, cells.to_numpy())) <= {str, type(None)}:
         return True
     return set(map(type, cells[cells.notna()])) <= {str}

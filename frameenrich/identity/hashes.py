@@ -53,7 +53,7 @@ def combined(digests: Iterable[bytes]) -> bytes:
 
 
 def request_hash(url: str, body: bytes) -> bytes:
-    """What makes two requests the same: 16 bytes over url and body.
+    """Return what makes two requests the same: 16 bytes over url and body.
 
     Examples
     --------

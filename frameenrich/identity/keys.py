@@ -158,7 +158,7 @@ def _check_unique(keys: pa.Table, what: str, fix: str) -> None:
 
 
 def _may_repeat(keys: pa.Table) -> bool:
-    """Whether two rows may have one key: 8 bytes a row, where a table of texts takes hundreds."""
+    """Tell whether two rows may have one key: 8 bytes a row; a table of texts takes hundreds."""
     column = keys.column(0)
     whole = keys.num_columns == 1 and pa.types.is_integer(column.type)
     digests = column.to_numpy() if whole else key_digests(keys)
@@ -330,7 +330,7 @@ def _hashed_id(text: str) -> str:
 
 
 def wire_id(custom_id: str) -> str:
-    """What a request that came with a custom_id is called at the provider.
+    """Return what a request that came with a custom_id is called at the provider.
 
     As it came where every provider takes it (BATCH_API.md), else a slug of it and a hash; the
     sidecar says which is which.

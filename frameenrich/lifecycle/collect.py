@@ -72,7 +72,7 @@ class Collector:
         return JobFolder(Store(self.url), self.job_id)
 
     def __call__(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
-        """Some rows with their answers; see `collect_part`."""
+        """Return some rows with their answers; see `collect_part`."""
         if not len(frame):
             return self.like(frame)
         out = collect_part(
@@ -99,13 +99,13 @@ class Collector:
         )
 
     def flagged(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
-        """Some rows' flagged ones; see `Job.flagged`."""
+        """Return some rows' flagged ones; see `Job.flagged`."""
         folder, lines = self.folder, find_sidecar_rows(self.folder, frame, part)
         match = require_unchanged(match_frame(frame, folder, lines), frame, folder)
         return flagged_rows(folder, self.output, match.positions, frame.index, lines)
 
     def like(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """What is collected of no rows: every column, with its dtype."""
+        """Return what is collected of no rows: every column, with its dtype."""
         spec = self.folder.spec
         tally = ResultTable(1, self.output.fields, details_needed(spec, usage=self.usage))
         none = np.empty(0, np.int64)
@@ -187,7 +187,7 @@ def collect_part(
     usage: bool = False,
     flatten: bool = False,
 ) -> pd.DataFrame:
-    """Some of a job's rows with their answers, as far as these are on disk.
+    """Return some of a job's rows with their answers, as far as these are on disk.
 
     In memory are the rows, their lines of the sidecar, and one chunk of responses.
 
@@ -331,6 +331,6 @@ def flagged_rows(
 
 
 def key_frame(folder: JobFolder, keys: pa.Table) -> pd.DataFrame:
-    """Some rows' keys under the names that a person knows."""
+    """Return some rows' keys under the names that a person knows."""
     frame: pd.DataFrame = keys.to_pandas()
     return frame.set_axis(folder.key_names, axis=1)

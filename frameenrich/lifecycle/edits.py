@@ -81,7 +81,7 @@ def _null_or_same(cell: Any, answer: Any) -> bool:
 
 
 def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> Iterator[Columns]:
-    """What each round of every job of this name answered for the frame's rows."""
+    """Yield what each round of every job of this name answered for the frame's rows."""
     slug = folder.id.rpartition("-")[0]
     for job_id in folder.store.job_ids():
         if job_id.rpartition("-")[0] != slug:

@@ -80,7 +80,7 @@ def frame_keys(frame: pd.DataFrame, spec: JobSpec, own: Sequence[str]) -> pa.Tab
 def _as_submitted(
     frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table, positions: Positions
 ) -> bool:
-    """Whether this is the frame of the job row for row, so far as that shows unrendered."""
+    """Tell whether this is the frame of the job row for row, so far as that shows unrendered."""
     then = (sidecar.schema.metadata or {}).get(FINGERPRINT.encode())
     if then is None or not np.array_equal(positions, np.arange(len(sidecar))):
         return False
@@ -245,7 +245,7 @@ def _span(keys: pa.Table) -> _Span | None:
 
 
 def _may_contain(file: pq.ParquetFile, groups: Sequence[int], span: _Span | None) -> bool:
-    """Whether the statistics of some row groups leave it open that they have some of the keys."""
+    """Tell whether some row groups may have some of the keys, by their statistics."""
     if span is None or file.schema_arrow.types[0] != span.kind:
         return True
     for group in groups:
@@ -274,7 +274,7 @@ def _lines_in(
 
 
 def rows_per_request(folder: JobFolder, lines: pa.Table) -> npt.NDArray[np.int64]:
-    """How many rows of the whole job share the request of each of some lines; at least 1."""
+    """Return how many rows of the whole job share the request of each of some lines; at least 1."""
     ids = pc.unique(lines["custom_id"]).drop_null()
     counts = np.zeros(len(ids) + 1, np.int64)
     with folder.reading_sidecar() as file:

@@ -73,7 +73,7 @@ class RetryOptions:
     feedback: bool = True
 
     def wants(self, result: Result) -> bool:
-        """Whether a row with this result is asked again."""
+        """Tell whether a row with this result is asked again."""
         return result.repairable if self.statuses is None else result.status in self.statuses
 
 
@@ -282,7 +282,7 @@ def _reasons(sidecar: pa.Table) -> Iterator[tuple[str, str]]:
 
 
 def describe_changes(folder: JobFolder) -> list[str]:
-    """What rounds changed of requests, a line each; empty where nothing was changed.
+    """Return what rounds changed of requests, a line each; empty where nothing was changed.
 
     Examples
     --------
@@ -298,7 +298,7 @@ def describe_changes(folder: JobFolder) -> list[str]:
 def history(
     folder: JobFolder, output: Output, slots: Iterable[int], lines: pa.Table | None = None
 ) -> list[list[dict[str, Any]]]:
-    """What became of some requests in each round but their last.
+    """Return what became of some requests in each round but their last.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class JobResults:
         return np.flatnonzero(self.slots == np.arange(len(self.slots)))
 
     def custom_id(self, slot: int) -> str:
-        """What a request is called in round 0."""
+        """Return what a request is called in round 0."""
         own: str = self.custom_ids[slot].as_py()
         return own
 
@@ -140,7 +140,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _at(cells: pa.Array, places: Positions) -> pa.Array:
-    """Some cells; a slice, which copies nothing, where they lie together."""
+    """Return some cells; a slice, which copies nothing, where they lie together."""
     start, end = (int(places[0]), int(places[-1]) + 1)
     return cells[start:end] if end - start == len(places) else cells.take(pa.array(places))
 

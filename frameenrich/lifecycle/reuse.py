@@ -63,7 +63,7 @@ class StoredAnswers:
 def find_stored_answers(
     store: Store, spec: JobSpec, output: Output, sent: ShortHashes
 ) -> StoredAnswers | None:
-    """What the store's other jobs have answered ``ok`` of these requests.
+    """Return what the store's other jobs have answered ``ok`` of these requests.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def _same_route(other: JobSpec, spec: JobSpec) -> bool:
 
 
 def _alike(provider: str, other: str) -> bool:
-    """Whether two providers give the same answers: live calls stand for any server's batches."""
+    """Tell whether two providers answer alike: live calls stand for any server's batches."""
     return provider == other or ("live" in {provider, other} and {provider, other} <= _LIVE_TOO)
 
 

@@ -132,7 +132,7 @@ class _Step:
 
 
 def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
-    """What an ended batch leaves: lines to bring home, or requests to send once more."""
+    """Take what an ended batch leaves: lines to bring home, or requests to send once more."""
     if batch.output_file_id or batch.error_file_id:
         with shard.write_responses() as sink:
             if batch.imported:

@@ -130,7 +130,7 @@ class _CostTable:
         self._known: dict[tuple[str, str], Price | None] = {}
 
     def price(self, asked: str, answered: str) -> Price | None:
-        """What an answer is paid by; None where that is not known."""
+        """Return what an answer is paid by; None where that is not known."""
         if (asked, answered) not in self._known:
             spec, rate = self.folder.spec, rate_of(self.folder.spec)
             rates = rates_of_answer(asked, answered, self.prices, spec.provider)
@@ -139,7 +139,7 @@ class _CostTable:
         return self._known[asked, answered]
 
     def usd(self, asked: str, line: _Billed) -> float:
-        """What a line cost; NaN where its price is not known."""
+        """Return what a line cost; NaN where its price is not known."""
         price = self.price(asked, line.model or asked)
         if price is None:
             return math.nan
@@ -147,7 +147,7 @@ class _CostTable:
 
 
 def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
-    """What a job's responses took, by round and model."""
+    """Return what a job's responses took, by round and model."""
     till, reused = _CostTable(folder, prices), 0
     sums: dict[tuple[int, str], list[float]] = {}
     for shard in folder.all_shards():
@@ -206,7 +206,7 @@ def row_costs(
 
 
 def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.NDArray[np.float64]:
-    """What each request of round 0 cost, with its later rounds."""
+    """Return what each request of round 0 cost, with its later rounds."""
     till, cost = _CostTable(folder, prices), np.zeros(found.tally.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
@@ -276,7 +276,7 @@ class JobUsage:
 
     @property
     def usd(self) -> float | None:
-        """What all of it cost; None where the price of one of the models is not known."""
+        """Return what all of it cost; None where the price of one of the models is not known."""
         costs = self.table["cost_usd"]
         return None if costs.isna().any() else float(costs.sum())
 

@@ -70,7 +70,7 @@ class JobDraft:
 
     @property
     def rows(self) -> int:
-        """How many rows the frame has."""
+        """Return how many rows the frame has."""
         return sum(part.rows for part in self.parts)
 
     def id(self, nonce: str = "") -> str:

@@ -19,7 +19,7 @@ def job_id(spec: JobSpec, job_hash: JobHash, nonce: str) -> str:
 
 
 def batch_tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
-    """What a batch is called at the provider.
+    """Return what a batch is called at the provider.
 
     Examples
     --------

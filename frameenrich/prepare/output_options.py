@@ -173,7 +173,7 @@ def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:
 
 
 def _hides(node: Json) -> bool:
-    """Whether a part of a schema is of a secret, however deep."""
+    """Tell whether a part of a schema is of a secret, however deep."""
     if isinstance(node, list):
         return any(map(_hides, node))
     if not isinstance(node, Mapping):

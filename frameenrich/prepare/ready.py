@@ -76,7 +76,7 @@ class ReadyRequests:
 
     @property
     def name(self) -> str:
-        """What messages call all of them."""
+        """Return what messages call all of them."""
         return self._origin or "The list of requests"
 
     def __iter__(self) -> Iterator[Request]:

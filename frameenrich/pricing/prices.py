@@ -49,7 +49,7 @@ class Price:
     def usd(
         self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0
     ) -> float:
-        """What so many tokens cost; ``cached_tokens`` are among the ``prompt_tokens``.
+        """Return what so many tokens cost; ``cached_tokens`` are among the ``prompt_tokens``.
 
         Examples
         --------
@@ -197,7 +197,7 @@ def _price(listed: Any) -> Price:
 
 
 def unknown_price(model: str) -> ParameterError:
-    """What to say of a model that nobody knows the price of."""
+    """Return what to say of a model that nobody knows the price of."""
     return ParameterError(
         f"The price of the model {model!r} is not known.",
         'Pass prices={"input": ..., "output": ...}, in live USD per million tokens; 0 is fine for '

@@ -38,7 +38,7 @@ class Dialect:
     processes: bool = False
 
     def url(self, endpoint: str) -> str:
-        """What a request line's ``url`` has to be.
+        """Return what a request line's ``url`` has to be.
 
         Raises
         ------

@@ -129,7 +129,7 @@ class Calls:
             ) from None
 
     def passing(self, error: BaseException) -> bool:
-        """Whether the same call may well succeed a little later."""
+        """Tell whether the same call may well succeed a little later."""
         import httpx2  # noqa: PLC0415 - what the SDK lets through while a body is read
 
         status = status_of(error)
@@ -165,7 +165,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def surely_unmade(error: BaseException) -> bool:
-    """Whether a call that failed cannot have been carried out."""
+    """Tell whether a call that failed cannot have been carried out."""
     import httpx2  # noqa: PLC0415 - what the SDKs' errors come from
 
     status = status_of(error)
@@ -176,7 +176,7 @@ def surely_unmade(error: BaseException) -> bool:
 
 
 def _lost_file(error: BaseException) -> bool:
-    """Whether the provider cannot find, or not yet use, a file that was just uploaded."""
+    """Tell whether the provider cannot find, or not yet use, a file that was just uploaded."""
     return status_of(error) == 400 and "find file" in str(error).lower()  # noqa: PLR2004 - HTTP's own
 
 

@@ -44,7 +44,7 @@ class RequestBodies:
         return map(b"".join, zip(*parts, strict=True))
 
     def take(self, positions: Sequence[int]) -> RequestBodies:
-        """Some of them, in that order."""
+        """Return some of them, in that order."""
         columns = [[column[i] for i in positions] for column in self.contents]
         return RequestBodies(self.pieces, columns, len(positions))
 
@@ -82,7 +82,7 @@ class BodyTemplate:
 
     @cached_property
     def rest(self) -> bytes:
-        """What a row's request hash has beside its input hash, where it shows no image."""
+        """Return what a row's request hash has beside its input hash, where it shows no image."""
         marks = (text_digest(mark, i) for i, mark in enumerate(self._marks))
         return combined([request_hash(self._spec.url, self._body), *marks])
 

@@ -54,7 +54,7 @@ class UnusableError(Exception):
 
 
 def media_type(content: bytes) -> str | None:
-    """What an image's first bytes say it is; None where they are no image's.
+    """Return what an image's first bytes say it is; None where they are no image's.
 
     Examples
     --------
@@ -76,7 +76,7 @@ _OTHER_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AV
 
 
 def other_kind(content: bytes) -> str | None:
-    """What kind of image these bytes are that no model takes; None where they are none.
+    """Return what kind of image these bytes are that no model takes; None where they are none.
 
     Examples
     --------

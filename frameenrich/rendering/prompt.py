@@ -102,7 +102,7 @@ class Prompt:
         return _RowByRow(template, list(used), ROW in self.names and ROW not in used)
 
     def why_slow(self, columns: Sequence[Any]) -> str | None:
-        """What makes rows render one by one, some five times slower; None where nothing."""
+        """Return what makes rows render one by one, some five times slower; None where nothing."""
         used = self.columns_used(columns)
         reasons = (why_slow(self._env.parse(m.content), used) for m in self.messages)
         return next((reason for reason in reasons if reason is not None), None)
@@ -236,7 +236,7 @@ class _Template(Protocol):
 
     @property
     def columns(self) -> list[Any]:
-        """What a row's tuple has to hold."""
+        """Return what a row's tuple has to hold."""
 
     def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
         """One string a row; an exception is about the row after the last string."""
@@ -311,7 +311,7 @@ def _reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]
 
 
 def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
-    """Whether some cell prints otherwise than in rendering 1: a float that is whole, or narrow."""
+    """Tell whether a cell prints otherwise than in rendering 1: a float, whole or narrow."""
     for name in used:
         column = frame[name]
         if pd.api.types.is_float_dtype(column.dtype):

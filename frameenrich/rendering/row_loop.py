@@ -32,7 +32,7 @@ _CONTEXT_NAMES = frozenset({"self", "super", "loop", "varargs", "kwargs", "calle
 
 
 def why_slow(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
-    """What in a template needs a context of its own for every row; None where nothing does.
+    """Return what in a template needs a context of its own for every row; None where nothing does.
 
     Examples
     --------

@@ -148,7 +148,7 @@ class _Sandbox(SandboxedEnvironment):
     code_generator_class = Compiler
 
     def printed(self, value: Any) -> str:
-        """What a value is printed as, by the null policy; `Compiler` leaves out texts."""
+        """Return what a value is printed as, by the null policy; `Compiler` leaves out texts."""
         kind = value.__class__
         if kind is int or (kind is float and value == value):  # noqa: PLR0124 - the test for NaN
             return str(value)

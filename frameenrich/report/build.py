@@ -73,7 +73,7 @@ class Answers:
 
     @property
     def keys(self) -> list[str]:
-        """What names each row."""
+        """Return what names each row."""
         parts = self.frame.iloc[:, : len(self.folder.key_names)]
         return [", ".join(map(str, key)) for key in parts.itertuples(index=False, name=None)]
 
@@ -116,7 +116,7 @@ def _without_keys(text: str, secret: str | None) -> str:
 
 
 def make_report(answers: Answers, rows: int) -> Report:
-    """What there is to show of a job, with at most `rows` rows that are not flagged."""
+    """Return what there is to show of a job, with at most `rows` rows that are not flagged."""
     folder, statuses = answers.folder, list(answers.frame[f"{answers.folder.spec.name}_status"])
     chosen = _chosen(statuses, rows)
     counts = pd.Series(statuses, dtype=object).value_counts().to_dict()
@@ -276,7 +276,7 @@ _Asked = tuple[Prompt, tuple[tuple[str, str], ...]]
 
 
 def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str | None, _Asked]:
-    """What was last asked for each custom_id, and its images made small."""
+    """Return what was last asked for each custom_id, and its images made small."""
     found: dict[str | None, _Asked] = {}
     for custom_id, line in last_lines(folder, ids):
         prompt = read_prompt(json.loads(line)["body"])  # takes a lone surrogate
@@ -294,7 +294,7 @@ class _Thumbnails:
     left_out: int = 0
 
     def take(self, url: str) -> tuple[str, str]:
-        """How the page shows an image: ``src``, ``url`` or ``note``, and its text."""
+        """Return how the page shows an image: ``src``, ``url`` or ``note``, and its text."""
         if not url.startswith("data:"):
             return "url", url
         name = xxhash.xxh3_128_hexdigest(url.encode())
@@ -313,7 +313,7 @@ class _Thumbnails:
         return "src", small
 
     def told(self) -> Iterator[str]:
-        """What the page lacks."""
+        """Yield what the page lacks."""
         if self.left_out:
             yield f"{self.left_out:,} images are left out: the page holds {self.held:,} of them."
 

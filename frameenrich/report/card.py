@@ -131,7 +131,7 @@ def _lines(facts: Mapping[str, str]) -> Markup:
 
 
 def _batches(card: Card) -> Markup:
-    """Those that still run before those that ended; of many, the rest in a word."""
+    """Return those that still run before those that ended; of many, the rest in a word."""
     ordered = sorted(card.shards, key=lambda shard: shard[2].settled)
     shown, rest = ordered[:_MAX_BATCHES], ordered[_MAX_BATCHES:]
     heads = ("round", "shard", "status", "done", "age", "batch")
@@ -158,7 +158,7 @@ def _cells(round_: int, number: int, batch: Batch, now: float) -> tuple[str, ...
 
 
 def _age(batch: Batch, now: float) -> str:
-    """How long a batch has been at the provider, or took there.
+    """Return how long a batch has been at the provider, or took there.
 
     Examples
     --------

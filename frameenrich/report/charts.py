@@ -64,7 +64,7 @@ class Chart:
 
     @property
     def total(self) -> int:
-        """How many rows the bars stand for."""
+        """Return how many rows the bars stand for."""
         return sum(bar.count for bar in self.bars) or 1
 
 

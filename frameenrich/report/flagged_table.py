@@ -32,7 +32,7 @@ _ANSWER = "white-space:pre-wrap;overflow-wrap:anywhere;max-width:60ch;display:in
 
 
 def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
-    """What `Job.flagged` gives, made to be read.
+    """Return what `Job.flagged` gives, made to be read.
 
     Parameters
     ----------

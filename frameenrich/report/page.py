@@ -117,17 +117,17 @@ class Report:
 
     @property
     def total(self) -> int:
-        """How many rows the job has."""
+        """Return how many rows the job has."""
         return sum(self.counts.values())
 
     @property
     def ok(self) -> int:
-        """How many are usable."""
+        """Return how many are usable."""
         return self.counts.get("ok", 0)
 
     @property
     def flagged(self) -> int:
-        """How many are flagged."""
+        """Return how many are flagged."""
         return sum(n for status, n in self.counts.items() if status in FLAGGED)
 
     @property
@@ -236,7 +236,7 @@ class _TextTable:
 
     @cached_property
     def cap(self) -> int:
-        """How long a text may be, so that all of them fit on a page."""
+        """Return how long a text may be, so that all of them fit on a page."""
         lengths = [len(text) for text in self.places]
         fitting = (c for c in _CAPS if sum(min(n, c) for n in lengths) <= _MAX_CHARACTERS)
         return next(fitting, _CAPS[-1])
@@ -353,7 +353,7 @@ def _in_common(
 
 
 def _common_start(one: str, other: str) -> str:
-    """How both begin, in whole words."""
+    """Return how both begin, in whole words."""
     pairs = enumerate(zip(one, other, strict=False))
     length = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
     return one[: max(one.rfind(mark, 0, length) for mark in " \n") + 1]

@@ -133,7 +133,7 @@ class Bucket:
         return draft_folder(_private_folder())
 
     def exists(self, path: str) -> bool:
-        """Whether an object is there."""
+        """Tell whether an object is there."""
         with self.reaching(path):
             return self._objects.exists(path)
 
@@ -271,7 +271,7 @@ class Bucket:
         return all(self._is_intent(path) for path in found if path.endswith(".batch.json"))
 
     def _is_intent(self, path: str) -> bool:
-        """Whether a shard's batch is only planned, or filled with answers of other jobs."""
+        """Tell whether a shard's batch is only planned, or filled with answers of other jobs."""
         seen = self._objects.read(path)
         try:
             batch = Batch.from_json(seen.data) if seen is not None else None
@@ -425,7 +425,7 @@ def _size(path: str) -> int:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What goes wrong on the way: also what s3fs lets through of its transport's errors."""
+    """Return what goes wrong on the way: also what s3fs lets through of its transport's errors."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - an extra
     except ImportError:

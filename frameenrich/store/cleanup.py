@@ -40,7 +40,7 @@ class FolderSize:
 
 
 def folder_size(folder: JobFolder) -> FolderSize:
-    """What a job's folder holds; one listing of it, whatever the store is on.
+    """Return what a job's folder holds; one listing of it, whatever the store is on.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def delete_job(folder: JobFolder) -> None:
 
 
 def unfinished_files(store: Store) -> Iterator[tuple[str, FolderSize]]:
-    """What killed processes left unfinished in a local store, with its size."""
+    """Yield what killed processes left unfinished in a local store, with its size."""
     if not store.local:
         return
     for pattern in _LEFT_BEHIND:

@@ -72,7 +72,7 @@ class JobFolder:
 
     @cached_property
     def _footer(self) -> _Footer:
-        """What the sidecar says before its rows; it never changes, so it is read once."""
+        """Return what the sidecar says before its rows; it never changes, so it is read once."""
         with self.reading_sidecar() as file:
             return _Footer(file.schema_arrow, int(file.metadata.num_rows))
 
@@ -156,7 +156,7 @@ class JobFolder:
 
     @cached_property
     def spec(self) -> JobSpec:
-        """What the job sends and how its answers are read."""
+        """Return what the job sends and how its answers are read."""
         return self._metadata("spec", JobSpec.from_json)
 
     @cached_property
@@ -166,22 +166,22 @@ class JobFolder:
 
     @property
     def key_names(self) -> list[str]:
-        """What a person calls the parts of the key."""
+        """Return what a person calls the parts of the key."""
         return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
 
     @property
     def key_columns(self) -> list[str]:
-        """What the sidecar calls the parts of the key."""
+        """Return what the sidecar calls the parts of the key."""
         return [f"key_{i}" for i in range(len(self.key_names))]
 
     @property
     def row_count(self) -> int:
-        """How many rows the job has; reads no row."""
+        """Return how many rows the job has; reads no row."""
         return self._footer.rows
 
     @cached_property
     def part_rows(self) -> list[int]:
-        """How many rows each part has, where the job was written in parts; else empty."""
+        """Return how many rows each part has, where the job was written in parts; else empty."""
         if PARTS.encode() not in (self.schema.metadata or {}):
             return []
         return self._metadata("parts", lambda told: [int(rows) for rows in json.loads(told)])
@@ -196,7 +196,7 @@ class JobFolder:
         return f"{self.path}/round-{round_}"
 
     def rounds(self) -> int:
-        """How many rounds there are; at least 1."""
+        """Return how many rounds there are; at least 1."""
         paths = map(self._sidecar_path, count(1))
         return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
 
@@ -248,12 +248,12 @@ class JobState(JobFolder):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will come."""
+        """Tell whether nothing more will come."""
         return all(batch.settled for batch in self.batches)
 
     @property
     def reused(self) -> int:
-        """How many requests were not sent, since the store had a usable answer to them."""
+        """Return how many requests were not sent, since the store had a usable answer to them."""
         batches = [shard.batch for shard in self.found if shard.round == 0]
         return sum(batch.total or 0 for batch in batches if batch.reused_from)
 
@@ -284,7 +284,7 @@ class JobState(JobFolder):
 
 
 def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
-    """Those of some rounds, by either of the two files that each has from the beginning."""
+    """Return those of some rounds, by either of the two files that each has from the beginning."""
     found = {(int(m[1]), int(m[2]), m[3]) for m in filter(None, map(_SHARD.search, paths))}
     shards = [
         ShardFolder(job, *each)
@@ -343,7 +343,7 @@ class ShardFolder:
 
     @property
     def request_count(self) -> int:
-        """How many requests the shard has."""
+        """Return how many requests the shard has."""
         if (known := self.batch.requests) is not None:
             return known
         with self.open_requests() as file:

@@ -267,7 +267,7 @@ class Objects(Protocol):
         """The object, or None where there is none."""
 
     def exists(self, path: str) -> bool:
-        """Whether the object is there; a folder of that name is none."""
+        """Tell whether the object is there; a folder of that name is none."""
 
     def write(self, path: str, data: bytes, expected: str | None) -> str:
         """Write where the version is as expected (None: no object); the new version.

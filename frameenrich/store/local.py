@@ -125,7 +125,7 @@ class Disk:
             _sync_folder(os.path.dirname(path))
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
+        """Tell whether a file is there."""
         return os.path.exists(path)
 
     def open(self, path: str) -> IO[bytes]:
@@ -271,7 +271,7 @@ def _complete(path: str) -> bool:
 
 
 def not_whole(path: str) -> StoreError:
-    """What to say of a job's folder that has files, of which none is the sidecar."""
+    """Return what to say of a job's folder that has files, of which none is the sidecar."""
     return StoreError(
         f"The job's folder {path} is there already, but its sidecar is not.",
         "Move that folder away, then submit again.",

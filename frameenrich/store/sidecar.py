@@ -125,7 +125,7 @@ _COLUMNS = {
 def sidecar_metadata(
     spec: JobSpec, key_names: Sequence[str], fingerprint: str | None = None
 ) -> dict[str, str]:
-    """What the sidecar says of the job, beside its rows."""
+    """Return what the sidecar says of the job, beside its rows."""
     known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
     return {
         **known,

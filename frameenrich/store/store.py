@@ -70,11 +70,11 @@ class Store:
         return [name for name in names if not name.startswith(".") and self.has(name)]
 
     def has(self, job_id: str) -> bool:
-        """Whether the job exists."""
+        """Tell whether the job exists."""
         return self.exists(f"{self.root}/{job_id}/{SIDECAR}")
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
+        """Tell whether a file is there."""
         return self._medium.exists(path)
 
     def check_writable(self) -> None:

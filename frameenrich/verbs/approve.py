@@ -139,7 +139,7 @@ class TokenDemand:
 
 
 def sum_demand(counted: Iterable[Counted]) -> dict[str, TokenDemand]:
-    """What requests ask for, by model."""
+    """Return what requests ask for, by model."""
     demands: dict[str, TokenDemand] = {}
     for found in counted:
         demands.setdefault(found.model, TokenDemand()).add(found)
@@ -153,7 +153,7 @@ def most_usd(
     rate: Rate,
     measured: AnswerLengths | None,
 ) -> float:
-    """What requests can cost at most.
+    """Return what requests can cost at most.
 
     An answer without a cap counts as the longest one that was measured.
 

@@ -102,7 +102,7 @@ def _ids(sample: pd.DataFrame, folder: JobFolder) -> list[str | None]:
 
 
 def _questions(folder: JobFolder) -> dict[str, str]:
-    """What each request of a job's first round asks, as a person reads it."""
+    """Return what each request of a job's first round asks, as a person reads it."""
     texts: dict[str, str] = {}
     for shard in folder.shards(0):
         with shard.open_requests() as lines:
@@ -120,7 +120,7 @@ def estimate(
     model: str,
     **options: Unpack[SubmitOptions],
 ) -> Estimate:
-    """What a submit would send and cost; see ``df.llmbatch.estimate``."""
+    """Return what a submit would send and cost; see ``df.llmbatch.estimate``."""
     own = Options(**options)
     plan, where = _plan_to_estimate(template, model, own)
     found = measure_answers(where, plan.spec)
@@ -168,7 +168,7 @@ def _plan_to_estimate(template: Template, model: str, options: Options) -> tuple
 
 
 def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
-    """What of some requests the store has usable answers to."""
+    """Return what of some requests the store has usable answers to."""
 
     def answered(sent: ShortHashes) -> Iterable[bytes]:
         found = None if fresh else find_stored_answers(where, plan.spec, plan.output, sent)
@@ -180,7 +180,7 @@ def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
 def provider_url(
     provider: str | Provider, client: Any, model: str, endpoint: str
 ) -> tuple[str, str]:
-    """What a provider is called and what its requests call; asks for no key."""
+    """Return what a provider is called and what its requests call; asks for no key."""
     try:
         route = connect(provider, client, model)
     except CredentialsError:

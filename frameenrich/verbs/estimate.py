@@ -34,7 +34,7 @@ FindAnswered = Callable[[ShortHashes], Iterable[bytes]]
 def estimate_frame(
     frame: pd.DataFrame, plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
 ) -> Estimate:
-    """What submitting a frame would send and cost; sends and writes nothing.
+    """Return what submitting a frame would send and cost; sends and writes nothing.
 
     Rendered rows are counted as they come: 20 bytes a row are kept.
 
@@ -49,7 +49,7 @@ def estimate_frame(
 
 
 def check_price(spec: JobSpec) -> Rates:
-    """What a job goes by.
+    """Return what a job goes by.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def check_price(spec: JobSpec) -> Rates:
 def estimate_counts(
     parts: Sequence[Counts], plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
 ) -> Estimate:
-    """What submitting a frame would send and cost, given what was counted of its parts."""
+    """Return what submitting a frame would send and cost, given what was counted of its parts."""
     spec, counts = plan.spec, _together(parts)
     reused = short_hashes(b"".join(answered(counts.hashes)))
     free = np.isin(counts.hashes, reused)
@@ -194,18 +194,18 @@ class Estimate:
 
     @property
     def usd(self) -> float:
-        """What it costs with the provider it was made for."""
+        """Return what it costs with the provider it was made for."""
         return {"batch": self.batch_usd, "live": self.live_usd, "free": 0.0}[self.rate]
 
     @property
     def bound(self) -> str:
-        """What the amounts are: ``at most``, ``about`` or ``at least``."""
+        """Return what the amounts are: ``at most``, ``about`` or ``at least``."""
         if self.max_completion_tokens is not None:
             return "at most"
         return "about" if self.expected_completion_tokens is not None else "at least"
 
     def cells(self) -> list[tuple[str, str]]:
-        """What a person wants to know of it: names and texts."""
+        """Return what a person wants to know of it: names and texts."""
         rows = f"{self.rows:,}"
         if self.skipped:
             rows += f", {self.skipped:,} of them skipped"
@@ -232,7 +232,7 @@ class Estimate:
         return [*cells, *((f"cost, {how}", f"{said}{show_usd(usd)}") for how, usd in amounts)]
 
     def as_dict(self) -> dict[str, Any]:
-        """What a program wants to know of it."""
+        """Return what a program wants to know of it."""
         return {**asdict(self), "usd": self.usd, "bound": self.bound}
 
     def __str__(self) -> str:

@@ -107,7 +107,7 @@ def find_job(
 
 
 def _asked_as_much(older: JobFolder, newer: Sequence[JobFolder], frame: pd.DataFrame) -> bool:
-    """Whether a job asked about every column of the frame that newer ones asked about."""
+    """Tell whether a job asked about every column of the frame that newer ones asked about."""
     own = _columns_asked(older, frame)
     return all(own >= _columns_asked(folder, frame) for folder in newer)
 

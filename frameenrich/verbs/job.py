@@ -111,7 +111,7 @@ class Job:
 
     @property
     def spec(self) -> JobSpec:
-        """What was asked for."""
+        """Return what was asked for."""
         return self._folder.spec
 
     @property
@@ -120,7 +120,7 @@ class Job:
         return [shard.requests_path for shard in self._folder.all_shards()]
 
     def requests_by_custom_id(self, custom_ids: str | Iterable[str]) -> dict[str, Any]:
-        """Some requests as they were sent, found in the job's files without reading them whole.
+        """Find requests as they were sent, without reading the job's files whole.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Job:
         return find_requests(self._folder, custom_ids)
 
     def rounds(self) -> pd.DataFrame:
-        """What was asked again, why, and what was changed for it.
+        """Return what was asked again, why, and what was changed for it.
 
         Returns
         -------
@@ -195,7 +195,7 @@ class Job:
         return self._provider
 
     def _reading(self, **wishes: Any) -> Output:
-        """How to read answers: as wished for now, as this session has it, or as the folder says."""
+        """Return how to read answers: as this call, this session or the folder says."""
         if any(wish is not None for wish in wishes.values()):
             if self.spec.output.kind in READERS:
                 raise OutputError(
@@ -285,7 +285,7 @@ class Job:
 
     @property
     def reused(self) -> int:
-        """How many requests were not sent, since the store had a usable answer to them."""
+        """Return how many requests were not sent, since the store had a usable answer to them."""
         return self._folder.read().reused
 
     def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
@@ -309,7 +309,7 @@ class Job:
             return job_usage(job, prices_of(job, self._wished(None, prices)))
 
     def _wished(self, max_cost: float | None, prices: PricesLike | None) -> Budget:
-        """What this call says of money, else this session."""
+        """Return what this call says of money, else this session."""
         cap = check_max_cost(max_cost)
         return Budget(
             self._budget.max_cost if cap is None else cap,
@@ -445,7 +445,7 @@ class Job:
         flatten: bool,
         overwrite: bool = False,
     ) -> pd.DataFrame:
-        """What is on disk, as columns; asks nobody."""
+        """Return what is on disk, as columns; asks nobody."""
         needed = [] if frame is None else ["input_hash", "shard"]
         sidecar = job.sidecar(columns=[*job.key_columns, *needed])
         if frame is None:
@@ -471,7 +471,7 @@ class Job:
     def collect_part(
         self, frame: pd.DataFrame, part: int | None = None, **reading: Any
     ) -> pd.DataFrame:
-        """Some rows of a frame that is larger than memory, with the answers that are on disk.
+        """Return rows of a frame larger than memory, with the answers that are on disk.
 
         Asks no provider: `wait` first. Takes the memory of these rows, whatever the job has. For
         many parts, `collector` once and then that.
@@ -498,7 +498,7 @@ class Job:
         return self._collector(output, budget, usage=usage, flatten=flatten)(frame, part)
 
     def count_seen(self, frame: pd.DataFrame, part: int | None = None) -> int:
-        """How many of some rows this job was made for, as `collect_part` takes them.
+        """Return how many of some rows this job was made for, as `collect_part` takes them.
 
         Raises
         ------
@@ -623,7 +623,7 @@ class Job:
         return styled(self.flagged(frame, **reading), rows, self.spec.name)
 
     def answers_to_judge(self) -> JobAnswers:
-        """What reviews and evaluations are made of: all rows, with what is on disk or can come."""
+        """Return all rows, with what is on disk or can come: for reviews and evaluations."""
         from frameenrich.evaluation.job_answers import JobAnswers  # noqa: PLC0415 - for this verb only
 
         return JobAnswers(self._folder, self._reading(), self.collect(usage=True))

@@ -202,7 +202,7 @@ class JobOfFrame:
     def status(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> JobStatus:
-        """How far the job is; sends and downloads nothing."""
+        """Return how far the job is; sends and downloads nothing."""
         return self._job(job, store, client).status()
 
     def cancel(

@@ -106,7 +106,7 @@ class RootedFolder(JobFolder):
 
     @cached_property
     def spec(self) -> JobSpec:
-        """What the job sends, with the folder that the images are in now."""
+        """Return what the job sends, with the folder that the images are in now."""
         return replace(self._metadata("spec", JobSpec.from_json), image_root=self.image_root)
 
 

@@ -141,7 +141,7 @@ def note_resume_command(ctx: typer.Context, *, again: bool = True) -> None:
 
 
 def _command(words: list[str]) -> str:
-    """What to type, with what else it takes."""
+    """Return what to type, with what else it takes."""
     typed = shlex.join(["frameenrich", *words])
     return f"{typed}  # with the same standard input" if "-" in words else typed
 
@@ -157,7 +157,7 @@ def collect_command(
     *,
     as_json: bool,
 ) -> str:
-    """What goes on with a job that another ``run --fresh`` would pay for again."""
+    """Return what goes on with a job that another ``run --fresh`` would pay for again."""
     answering = asking.answering if isinstance(asking, RequestOptions) else AnswerOptions()
     spending = sending.spending
     if not writing.max_rounds:  # collect takes a cap for further rounds only
@@ -230,7 +230,7 @@ def print_summary(
 
 
 def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
-    """Whether as many rows have a usable answer as the options want; skipped ones do not count."""
+    """Tell whether the usable rows are as many as the options want; skipped ones do not count."""
     ok = counts.get("ok", 0)
     sent = sum(counts.values()) - counts.get("skipped", 0)
     if not sent:

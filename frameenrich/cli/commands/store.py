@@ -95,7 +95,7 @@ def _batches_told(statuses: str, rounds: Any) -> str:
 
 
 def _ages(moments: pd.Series) -> list[str]:
-    """How long ago each was; empty where nobody knows."""
+    """Return how long ago each was; empty where nobody knows."""
     now = datetime.now(tz=UTC)
     return ["" if m is None else age_text((now - m).total_seconds()) for m in _values(moments)]
 

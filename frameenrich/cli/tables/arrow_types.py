@@ -112,7 +112,7 @@ def _json_texts(column: pd.Series) -> pa.Array:
 
 
 def _is_unwritable(kind: pa.DataType) -> bool:
-    """Whether Parquet has no form for the type: an object without members, at any depth."""
+    """Tell whether Parquet has no form for the type: an object without members, at any depth."""
     if pa.types.is_struct(kind):
         return kind.num_fields == 0 or any(_is_unwritable(field.type) for field in kind)
     return pa.types.is_list(kind) and _is_unwritable(kind.value_type)

@@ -87,7 +87,7 @@ class Chunk:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return len(self._rows) if self.arrow is None else len(self.arrow)
 
     @property
@@ -243,7 +243,7 @@ def parquet_errors(place: TableFile) -> Iterator[None]:
 
 
 def parquet_bytes(file: IO[bytes], place: TableFile) -> int:
-    """How much a Parquet file holds, unpacked."""
+    """Return how much a Parquet file holds, unpacked."""
     with parquet_errors(place):
         return _unpacked_bytes(pq.ParquetFile(file).metadata)
 
@@ -253,7 +253,7 @@ def _unpacked_bytes(told: Any) -> int:
 
 
 def batch_rows(file: pq.ParquetFile) -> int:
-    """How many rows are a chunk of this file."""
+    """Return how many rows are a chunk of this file."""
     told = file.metadata
     fitting = CHUNK_BYTES * told.num_rows // max(_unpacked_bytes(told), 1)
     return int(max(1, min(CHUNK_ROWS, fitting)))

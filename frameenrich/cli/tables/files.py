@@ -51,12 +51,12 @@ class TableFile:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is standard input or output."""
+        """Tell whether it is standard input or output."""
         return self.path == STANDARD_STREAM
 
     @property
     def called(self) -> str:
-        """What messages call it, as the source that it is."""
+        """Return what messages call it, as the source that it is."""
         return "Standard input" if self.is_stream else self.path
 
 
@@ -220,7 +220,7 @@ def _copied(stream: IO[bytes]) -> IO[bytes]:
 
 
 def file_version(file: IO[bytes] | str) -> tuple[int, int]:
-    """What changes when somebody writes into the file: its size, and the time (ns)."""
+    """Return what changes when somebody writes into the file: its size, and the time (ns)."""
     try:
         found = os.stat(file) if isinstance(file, str) else os.fstat(file.fileno())
     except OSError as error:

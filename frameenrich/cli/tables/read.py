@@ -83,7 +83,7 @@ class Source:
 
     @property
     def called(self) -> str:
-        """What messages call it."""
+        """Return what messages call it."""
         more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
         return f"{self.places[0].called}{more}"
 

@@ -214,7 +214,7 @@ def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
-    """What a line of JSON Lines holds.
+    """Return what a line of JSON Lines holds.
 
     Raises
     ------

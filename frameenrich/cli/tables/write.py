@@ -74,7 +74,7 @@ class ChunkWithAnswers:
         return [*self.chunk.columns, *self.added]
 
     def heads(self, *, safe: bool) -> list[str]:
-        """What the columns that come after the table's own are called in a header."""
+        """Return what the columns that come after the table's own are called in a header."""
         return [without_formula(name) for name in self.added] if safe else self.added
 
     def answered(self, *, safe: bool) -> Iterator[dict[str, Any]]:
@@ -257,7 +257,7 @@ def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
 
 
 def _is_shared(was: pd.Series, now: pd.Series) -> bool:
-    """Whether both are the very same Arrow data, which may hold NaN: that equals nothing."""
+    """Tell whether both are the very same Arrow data, which may hold NaN: that equals nothing."""
     if not isinstance(was.dtype, pd.ArrowDtype):
         return False
     return _memory_of(was) == _memory_of(now)

@@ -272,7 +272,7 @@ class AnthropicBatch:
 
 
 def _mark(tag: str) -> str:
-    """What every custom_id of a shard's batch begins with.
+    """Return what every custom_id of a shard's batch begins with.
 
     Examples
     --------

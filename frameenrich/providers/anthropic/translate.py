@@ -288,7 +288,7 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
 
 
 def _told(outcome: Mapping[str, Json]) -> dict[str, Json]:
-    """What became of a request, as a Batch line tells it."""
+    """Return what became of a request, as a Batch line tells it."""
     try:
         return _OUTCOMES.get(outcome["type"], _strange)(outcome)
     except (KeyError, TypeError, AttributeError, ValueError):

@@ -128,7 +128,7 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _answer_format(asked: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
-    """How structure is asked for: members of the config, and words for the system prompt."""
+    """Return how structure is asked for: members of the config, and words for the system prompt."""
     if asked["type"] == "text":
         return {}, []
     config = {"response_mime_type": "application/json"}
@@ -223,7 +223,7 @@ def response_line(line: bytes) -> bytes:
 
 
 def _told(result: Mapping[str, Json]) -> dict[str, Json]:
-    """What became of a request, as a Batch line tells it."""
+    """Return what became of a request, as a Batch line tells it."""
     response = result.get("response")
     if not response:
         return _errored(result.get("error") or result.get("status") or {})

@@ -105,7 +105,7 @@ class LiveProvider:
         )
 
     def url(self, endpoint: str) -> str:
-        """What the Batch API has there, so that a request is the same one here and there."""
+        """Return what the Batch API has there, so that a request is the same one here and there."""
         return self._dialect.url(endpoint)
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
@@ -136,7 +136,7 @@ class LiveProvider:
         )
 
     def _route(self, shard: Shard) -> Route:
-        """What the SDK would send a request to this model with; nothing leaves the process."""
+        """Return what the SDK would send a request with; nothing leaves the process."""
         import httpx2  # noqa: PLC0415 - comes with the SDK
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
@@ -181,7 +181,7 @@ class LiveProvider:
         """Nothing to fetch: the lines are where they belong."""
 
     def cancel(self, batch: Batch) -> Batch:
-        """What was not answered will not be."""
+        """Stop; what was not answered will not be."""
         return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
 
     def delete_files(self, batch: Batch) -> None:

@@ -129,7 +129,7 @@ def _ration(per_minute: int | None, clock: Clock) -> TokenBucket | None:
 
 
 def wanted_pause(headers: Mapping[str, str], now: float) -> float | None:
-    """How long a response that refused asks to wait, in seconds; None where it does not say.
+    """Return how long a response that refused asks to wait, in seconds; None where it does not say.
 
     Parameters
     ----------

@@ -71,24 +71,24 @@ class Reply:
 
     @property
     def limited(self) -> bool:
-        """Whether the server answers, but can take no more just now."""
+        """Tell whether the server answers, but can take no more just now."""
         asked = self.status >= _BROKEN and self.wait is not None
         return self.fault is not None and (self.status == _TOO_MANY or asked)
 
     @property
     def congested(self) -> bool:
-        """Whether fewer requests at once might have been answered."""
+        """Tell whether fewer requests at once might have been answered."""
         late = self.fault is not None and self.fault[0] == "timeout"
         return late or self.limited or self.status in _TOO_BUSY
 
     @property
     def broke(self) -> bool:
-        """Whether there is no money or quota left, which no waiting mends."""
+        """Tell whether there is no money or quota left, which no waiting mends."""
         return self.status == _TOO_MANY and self.fault is not None and "quota" in self.fault[0]
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may well be answered a little later."""
+        """Tell whether the same request may well be answered a little later."""
         if self.fault is None or self.broke:
             return False
         odd = self.status == 0 or self.status in _GOOD
@@ -96,7 +96,7 @@ class Reply:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the reason may be everybody's: a server that is down, a wrong address."""
+        """Tell whether the reason may be everybody's: a server that is down, a wrong address."""
         return self.passing or self.status in _ELSEWHERE
 
     @property
@@ -140,7 +140,7 @@ class Reply:
 
 
 def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    """What an HTTP response means.
+    """Return what an HTTP response means.
 
     Examples
     --------
@@ -197,6 +197,6 @@ def _fault(error: Json) -> tuple[str, str]:
 
 
 def _inner_status(error: Json, status: int) -> int:
-    """Some gateways answer 200 and put the status that they got into the error."""
+    """Return the status; some gateways answer 200 and put the one they got into the error."""
     code = error.get("code") if isinstance(error, dict) and status in _GOOD else None
     return code if isinstance(code, int) and code in _ERRORS else status

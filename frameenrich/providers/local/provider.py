@@ -198,7 +198,7 @@ class LocalProvider:
         """Nothing to fetch: the lines are where they belong."""
 
     def cancel(self, batch: Batch) -> Batch:
-        """What was not answered will not be."""
+        """Stop; what was not answered will not be."""
         return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
 
     def delete_files(self, batch: Batch) -> None:

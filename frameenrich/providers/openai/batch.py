@@ -118,7 +118,7 @@ class OpenAIBatch:
         return self._client.api_key, self._client.organization, token
 
     def url(self, endpoint: str) -> str:
-        """What the dialect calls the endpoint in request lines."""
+        """Return what the dialect calls the endpoint in request lines."""
         return self._dialect.url(endpoint)
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
