@@ -61,6 +61,8 @@ class LLMBatch(JobOfFrame):
         max_in_flight: int | None = None,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        completion_window: str | None = None,
         fresh: bool = False,
     ) -> Job:
         """Render each row to a request and send them as a batch job.
@@ -147,6 +149,14 @@ class LLMBatch(JobOfFrame):
         max_in_flight, requests_per_minute, tokens_per_minute : int, optional
             For ``provider="live"``: how many requests may wait for their answers at once (64), and
             the server's rate limits. A server that says it is too many is asked less by itself.
+        metadata : mapping of str to str, optional
+            Your own notes on the provider's batches, beside our tag (OpenAI, Azure, Groq,
+            Mistral): at most 15 pairs, keys of 64 characters, values of 512. Like the next, no
+            part of the job: the same submit with another one is the same job. A pilot is live,
+            and leaves both out.
+        completion_window : str, optional
+            How long a batch may take, such as ``"72h"`` or ``"7d"``: from a day to a week with
+            Groq, up to a week with Mistral; OpenAI, Azure and Together take ``"24h"`` alone.
         fresh : bool
             Make a new job even where the same one exists, and reuse no answers.
 

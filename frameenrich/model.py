@@ -408,6 +408,8 @@ class JobSpec:
     image_detail: ImageDetail | None = None
     image_max_pixels: int | None = None
     image_max_bytes: int = MAX_IMAGE_BYTES
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    completion_window: str | None = None
     version: int = HASHES
     rendering: int = RENDERING
 
@@ -429,13 +431,15 @@ class JobSpec:
     def identity_json(self) -> str:
         """The text that the job's id is made of; a job of rendering 1 has the same.
 
-        Neither pace nor money is identity, nor where images lie: the input hashes know them.
+        Neither pace nor money is identity, nor what goes along with a batch, nor where images lie:
+        the input hashes know them.
         """
         same = replace(
             self, max_enqueued_tokens=None, pace=None, max_cost=None, prices={}, image_root="."
         )
         loaded = asdict(same)
-        del loaded["rendering"]
+        for younger in ("rendering", "metadata", "completion_window"):
+            del loaded[younger]
         del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
         return json.dumps(loaded)
 

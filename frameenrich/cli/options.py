@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.option_groups import given
-from frameenrich.cli.values import read_prices
+from frameenrich.cli.values import read_pairs, read_prices
 
 _SEND = "Where to"
 _WAIT = "Waiting"
@@ -97,6 +97,23 @@ class ProviderOptions:
             rich_help_panel=_SEND,
         ),
     ] = None
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A note on the provider's batches, may be given several times.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
+    completion_window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long a batch may take, where the provider lets you say: 72h, 7d.",
+            rich_help_panel=_SEND,
+            show_default="24h",
+        ),
+    ] = None
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),
@@ -105,7 +122,8 @@ class ProviderOptions:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments that ``submit`` has beside those of `RequestOptions`."""
-        return {**given(self), **self.spending.kwargs()}
+        metadata = None if self.metadata is None else read_pairs("--metadata", self.metadata)
+        return {**given(self, metadata=metadata), **self.spending.kwargs()}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,26 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
     return params
 
 
+def read_pairs(option: str, pairs: list[str]) -> dict[str, str]:
+    """Texts by texts from ``key=value``.
+
+    Examples
+    --------
+    >>> read_pairs("--metadata", ["team=catalogue", "run=7"])
+    {'team': 'catalogue', 'run': '7'}
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in found:
+            problem = "gives a key again" if equals and key else "is no pair"
+            raise ParameterError(
+                f"{option} {pair} {problem}.", f"Write {option} KEY=VALUE once for each key."
+            )
+        found[key] = value
+    return found
+
+
 _PRICES = {2: ("input", "output"), 3: ("input", "output", "cached_input")}
 
 

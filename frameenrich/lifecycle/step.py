@@ -17,6 +17,7 @@ from frameenrich.answers.judge import read_response
 from frameenrich.errors import ProviderError, StoreError
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
+from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.providers.protocol import Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
@@ -249,15 +250,19 @@ def _shard_for_provider(shard: ShardFolder, batch: Batch) -> Shard:
         requests=shard.request_count - len(left_out),
         open=lambda: _open_without(shard, left_out),
         metadata=_metadata(shard, spec),
+        completion_window=spec.completion_window,
     )
 
 
 def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
-    return {
+    """Name the shard, as far as what the user gave leaves room."""
+    ours = {
         "frameenrich_job": shard.job.id,
         "frameenrich_name": spec.name[:200],
         "frameenrich_shard": f"round {shard.round}, shard {shard.number}",
     }
+    room = MAX_PAIRS - len(spec.metadata)
+    return {**dict(list(ours.items())[:room]), **spec.metadata}
 
 
 def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:

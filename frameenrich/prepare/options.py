@@ -21,6 +21,7 @@ from frameenrich.model import (
     OutputSpec,
     Pace,
 )
+from frameenrich.prepare.batch_options import check_metadata
 from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
@@ -147,6 +148,8 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image_detail=options.image_detail,
         image_max_pixels=options.image_max_pixels,
         image_max_bytes=options.image_max_bytes,
+        metadata=check_metadata(options.metadata),
+        completion_window=options.completion_window,
     )
     _check_messages(spec)
     plan = Plan(spec, output)

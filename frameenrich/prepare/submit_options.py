@@ -46,6 +46,8 @@ class SubmitOptions(TypedDict, total=False):
     max_in_flight: int | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    metadata: Mapping[str, str] | None
+    completion_window: str | None
     fresh: bool
 
 
@@ -78,4 +80,6 @@ class Options:
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    metadata: Mapping[str, str] | None = None
+    completion_window: str | None = None
     fresh: bool = False

@@ -7,6 +7,7 @@ Together's OpenAPI description 2.0 and its batch guide (2026).
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,8 @@ class Dialect:
     otherwise in request lines. ``upload_path`` is where files go where that is not ``/files``, with
     ``file_name`` and ``file_type`` beside the file. ``keeps`` says that files can be given a date
     to expire, ``tags`` that a batch carries our ``metadata``: without, a batch is known by its
-    input file. ``processes`` says that a file cannot be used at once.
+    input file. ``processes`` says that a file cannot be used at once. ``windows`` are what it takes
+    as a completion window, as a pattern and in words.
     """
 
     name: str = "openai"
@@ -36,6 +38,7 @@ class Dialect:
     keeps: bool = True
     tags: bool = True
     processes: bool = False
+    windows: tuple[str, str] = ("24h", "'24h'")
 
     def url(self, endpoint: str) -> str:
         """Return what a request line's ``url`` has to be.
@@ -57,6 +60,24 @@ class Dialect:
             )
         return dict(self.urls).get(endpoint, endpoint)
 
+    def check_window(self, window: str) -> None:
+        """Refuse a completion window that the server does not take.
+
+        Raises
+        ------
+        ParameterError
+            It is another one than the dialect's.
+
+        Examples
+        --------
+        >>> GROQ.check_window("7d")
+        """
+        pattern, words = self.windows
+        if not isinstance(window, str) or not re.fullmatch(pattern, window):
+            raise ParameterError(
+                f"completion_window={window!r} is none that {self.name!r} takes.", f"Use {words}."
+            )
+
 
 OPENAI = Dialect()
 
@@ -71,7 +92,12 @@ AZURE = Dialect(
 )
 
 
-GROQ = Dialect(name="groq", endpoints=(_CHAT,), keeps=False)
+GROQ = Dialect(
+    name="groq",
+    endpoints=(_CHAT,),
+    keeps=False,
+    windows=(r"(2[4-9]|[3-9]\d|1[0-5]\d|16[0-8])h|[1-7]d", "'24h' to '168h', or '1d' to '7d'"),
+)
 
 
 TOGETHER = Dialect(

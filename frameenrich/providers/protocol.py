@@ -18,7 +18,8 @@ class Shard:
     """What a provider gets to see of a shard.
 
     ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
-    names the job for whoever looks at the provider's page.
+    names the job for whoever looks at the provider's page, with what the user gave;
+    ``completion_window`` is how long the user lets a batch take, None as the provider has it.
     """
 
     tag: str
@@ -28,6 +29,7 @@ class Shard:
     requests: int
     open: Callable[[], IO[bytes]]
     metadata: Mapping[str, str]
+    completion_window: str | None = None
 
 
 class ShardWriter(Protocol):
@@ -56,6 +58,10 @@ class Provider(Protocol):
     Two verbs more are used where a provider has them: ``at_pace(pace)`` gives the same provider
     with other limits on how fast it asks, and ``live()`` one that answers the same requests at
     once (see `one_by_one`).
+
+    A user's ``metadata=`` is refused unless ``takes_metadata`` is True, and ``completion_window=``
+    unless there is ``check_window(window)``, which raises `ParameterError` for one it cannot pass
+    on.
     """
 
     name: str

@@ -61,7 +61,9 @@ def pilot(
     live = live_version(connect(own.provider, own.client, model))
     check_keys(read_keys(frame, key_parts(own.key)), key_names(frame, key_parts(own.key)))
     sample = frame.iloc[spread_rows(len(frame), n, seed)]
-    sending = prepare(template, model, replace(own, provider=live, client=None), pilot=True)
+    # What goes along with a batch is not for live calls, and no part of what they ask.
+    own = replace(own, provider=live, client=None, metadata=None, completion_window=None)
+    sending = prepare(template, model, own, pilot=True)
     job = submit_frame(sample, sending)
     return _shown(job, sample, job_folder(sending.store, job.id), usage=usage)
 

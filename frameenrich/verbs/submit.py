@@ -16,6 +16,7 @@ from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import StoreError, warn_user
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
+from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
 from frameenrich.prepare.parts import PartsFolder, draft_of_parts, open_parts_folder
@@ -216,6 +217,7 @@ def prepare(template: Template, model: str, options: Options, *, pilot: bool = F
     route = connect(options.provider, options.client, model, plan.spec.pace)
     plan = plan.sent_to(route.name, route.url(plan.spec.endpoint))
     check_request(route, plan.spec)
+    check_batch_options(route, plan.spec)
     return Submission(plan, route, open_store(options.store), _nonce(options.fresh))
 
 

@@ -50,6 +50,7 @@ class Batch:
     failures: list[bytes] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     steps: int = 0
+    window: str = "24h"
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def fault(self, *names: str) -> Fault | None:
@@ -86,7 +87,7 @@ def show(batch: Batch) -> Json:
         "model": batch.model if batch.finished else None,
         "errors": _shown_errors(batch),
         "input_file_id": batch.input_file_id,
-        "completion_window": "24h",
+        "completion_window": batch.window,
         "status": _shown_status(batch),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,

@@ -73,6 +73,7 @@ class Service(Books):
                 project=project,
                 created_at=int(time.time()),
                 metadata=asked.get("metadata"),
+                window=asked["completion_window"],
                 output_expires_after=asked.get("output_expires_after"),
             )
             self._batches[batch.id] = batch

@@ -45,6 +45,17 @@ def test_only_what_was_given_is_passed_on() -> None:
     assert ProviderOptions().kwargs() == {"provider": "openai"}
 
 
+def test_metadata_is_given_pair_by_pair() -> None:
+    """A value may hold ``=``; what is no pair, or comes twice, is told with the option's name."""
+    own = ProviderOptions(metadata=["team=catalogue", "why=a=b"], completion_window="7d").kwargs()
+
+    assert own["metadata"] == {"team": "catalogue", "why": "a=b"}
+    assert own["completion_window"] == "7d"
+    for pairs in (["team"], ["=x"], ["a=1", "a=2"]):
+        with pytest.raises(ParameterError, match="--metadata"):
+            ProviderOptions(metadata=pairs).kwargs()
+
+
 def test_everything_given_arrives(tmp_path: Path) -> None:
     """Each option is the keyword argument that it is called after."""
     (tmp_path / "system.txt").write_text("Be brief.")

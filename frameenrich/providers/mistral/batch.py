@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ _CHAT = "/v1/chat/completions"
 _PAGE = 100
 
 
+_MAX_HOURS = 168
+
+
 _WORDS = {
     "QUEUED": BatchStatus.VALIDATING,
     "RUNNING": BatchStatus.IN_PROGRESS,
@@ -45,6 +49,13 @@ _WORDS = {
     "TIMEOUT_EXCEEDED": BatchStatus.EXPIRED,
     "CANCELLED": BatchStatus.CANCELLED,
 }
+
+
+def _hours(window: str | None, otherwise: int) -> int:
+    """Hours of a window such as ``72h`` or ``3d``."""
+    if window is None:
+        return otherwise
+    return int(window[:-1]) * (24 if window.endswith("d") else 1)
 
 
 class MistralBatch:
@@ -64,6 +75,7 @@ class MistralBatch:
 
     name = "mistral"
     blocking = False
+    takes_metadata = True
     # A file may have 512 MB, and a million requests may wait in all: ten shards are in that queue.
     limits = Limits(max_requests=100_000, max_bytes=500_000_000)
 
@@ -119,6 +131,21 @@ class MistralBatch:
         """
         chat_body(body)
 
+    def check_window(self, window: str) -> None:
+        """Refuse a completion window that is no number of hours or days up to a week.
+
+        Raises
+        ------
+        ParameterError
+            It is none.
+        """
+        usable = isinstance(window, str) and re.fullmatch(r"[1-9]\d{0,2}[hd]", window)
+        if not usable or _hours(window, 0) > _MAX_HOURS:
+            raise ParameterError(
+                f"completion_window={window!r} is none that 'mistral' takes.",
+                "Use '1h' to '168h', or '1d' to '7d'.",
+            )
+
     # --- sending ---------------------------------------------------------------------------------
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
@@ -162,7 +189,7 @@ class MistralBatch:
             model=shard.model,
             input_files=[file_id],
             metadata={**shard.metadata, TAG_KEY: shard.tag},
-            timeout_hours=self._timeout_hours,
+            timeout_hours=_hours(shard.completion_window, self._timeout_hours),
         )
 
     def _find_file(self, name: str) -> str | None:

@@ -121,6 +121,15 @@ class OpenAIBatch:
         """Return what the dialect calls the endpoint in request lines."""
         return self._dialect.url(endpoint)
 
+    @property
+    def takes_metadata(self) -> bool:
+        """Whether batches carry metadata."""
+        return self._dialect.tags
+
+    def check_window(self, window: str) -> None:
+        """Refuse a completion window that the server does not take."""
+        self._dialect.check_window(window)
+
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Upload the file and create the batch, or find them where an earlier try got so far."""
 
@@ -161,7 +170,7 @@ class OpenAIBatch:
             lambda keep: self._client.batches.create(
                 input_file_id=file_id,
                 endpoint=cast("Any", shard.url),
-                completion_window=cast("Any", self._window),
+                completion_window=cast("Any", shard.completion_window or self._window),
                 **self._tag(shard),
                 **keep,
             ),

@@ -1,0 +1,92 @@
+"""Check what a user gives along with a provider's batch: metadata, and how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from frameenrich.errors import ParameterError
+from frameenrich.model import JobSpec
+from frameenrich.providers.protocol import Provider
+
+OUR_KEYS = "frameenrich_"
+"""How the keys begin that are ours: by one of them a batch is found again after a lost reply."""
+
+
+MAX_PAIRS = 15
+"""OpenAI's batches take 16 pairs; one is our tag."""
+
+
+_MAX_KEY, _MAX_VALUE = 64, 512
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return a user's metadata as a batch may carry it.
+
+    Raises
+    ------
+    ParameterError
+        There are too many pairs, or one of them is none that a batch carries.
+
+    Examples
+    --------
+    >>> check_metadata({"team": "catalogue"})
+    {'team': 'catalogue'}
+    """
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise ParameterError(
+            f"metadata= is a {type(metadata).__name__}.", "Give a dict of texts by texts."
+        )
+    if len(metadata) > MAX_PAIRS:
+        raise ParameterError(
+            f"metadata= has {len(metadata)} pairs; a batch carries {MAX_PAIRS} beside our tag.",
+            "Leave some out.",
+        )
+    for key, value in metadata.items():
+        _check_text(f"The metadata key {str(key)[:_MAX_KEY]!r}", key, _MAX_KEY)
+        _check_text(f"The metadata value of {key!r}", value, _MAX_VALUE)
+        if not key or key.startswith(OUR_KEYS):
+            raise ParameterError(
+                f"The metadata key {key!r} {'is kept for our own' if key else 'is empty'}.",
+                f"Use another, which does not begin with {OUR_KEYS!r}.",
+            )
+    return dict(metadata)
+
+
+def _check_text(what: str, text: Any, most: int) -> None:
+    if not isinstance(text, str):
+        raise ParameterError(f"{what} is a {type(text).__name__}.", "Give a text: str(...) of it.")
+    if len(text) > most:
+        raise ParameterError(
+            f"{what} has {len(text):,} characters; a batch carries {most}.", "Shorten it."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ParameterError(f"{what} is no valid Unicode.", "Give other text.") from None
+
+
+def check_batch_options(provider: Provider, spec: JobSpec) -> None:
+    """Refuse metadata and a window that the provider cannot pass on, before anything is sent.
+
+    Raises
+    ------
+    ParameterError
+        Its batches carry no metadata, or take no such window.
+    """
+    if spec.metadata and not getattr(provider, "takes_metadata", False):
+        raise ParameterError(
+            f"The provider {provider.name!r} takes no metadata=.",
+            "Leave it out; batches of 'openai', 'azure', 'groq' and 'mistral' carry it.",
+        )
+    if spec.completion_window is None:
+        return
+    check_window = getattr(provider, "check_window", None)
+    if check_window is None:
+        raise ParameterError(
+            f"The provider {provider.name!r} takes no completion_window=.",
+            "Leave it out; batches of 'groq' and 'mistral' may be given longer, up to '7d'.",
+        )
+    check_window(spec.completion_window)
