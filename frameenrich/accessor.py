@@ -322,7 +322,7 @@ class LLMBatch(JobOfFrame):
         usage: bool = False,
         **options: Unpack[SubmitOptions],
     ) -> pd.DataFrame:
-        """Have `n` rows answered now, at live price, to look at before all are paid for.
+        """Answer `n` rows now, at live price, to look at before all are paid for.
 
         A `submit` with the same options takes these answers over and does not pay for them again;
         nor does the same pilot. The rows are spread over the frame, one out of each n-th of it.

@@ -213,7 +213,7 @@ class DaskAccessor:
     def estimate(
         self, template: Template, model: str, **options: Unpack[SubmitOptions]
     ) -> Estimate:
-        """What a `submit` would send and cost; the workers count, nothing is sent or written.
+        """Return what a `submit` would send and cost; workers count, nothing is sent or written.
 
         Parameters
         ----------
@@ -268,7 +268,7 @@ class _RootedCollector(Collector):
 
 
 def _collector(job: Job, **options: Any) -> Collector:
-    """What collects a job's parts on the workers, whose images are where they are for `job`."""
+    """Return what collects a job's parts on the workers; images are where they are for `job`."""
     collector = job.collector(**options)
     if not job.spec.image:
         return collector
@@ -294,7 +294,7 @@ def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
 
 
 def _written(frame: DataFrame, stage: PartsFolder) -> Iterable[Part]:
-    """Have every partition written, where the cluster has a worker for it."""
+    """Write every partition, where the cluster has a worker for it."""
 
     def write(rows: pd.DataFrame, number: int) -> Part:
         return write_part(stage, number, rows)
@@ -304,7 +304,7 @@ def _written(frame: DataFrame, stage: PartsFolder) -> Iterable[Part]:
 
 
 def _counted(frame: DataFrame, spec: JobSpec) -> Iterable[Counts]:
-    """Have the tokens of every partition that has rows counted."""
+    """Count the tokens of every partition that has rows."""
 
     def count(rows: pd.DataFrame, _: int) -> Counts | None:
         return count_frame(rows, Plan(spec, Output(spec.output))) if len(rows) else None

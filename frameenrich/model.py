@@ -350,7 +350,7 @@ def _output_spec(stored: Mapping[str, Any]) -> OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a provider that answers one call at a time may ask.
+    """Pace at which a provider that answers one call at a time may ask.
 
     ``max_in_flight`` is how many requests may wait for their answers at once.
     """

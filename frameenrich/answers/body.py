@@ -18,7 +18,7 @@ _dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a body says: the answer's text, and how it ended.
+    """Content of a body: the answer's text, and how it ended.
 
     ``elsewhere`` is set where the text was not found where answers stand, and ``others`` holds the
     texts of further answers that came beside it.

@@ -332,7 +332,7 @@ def _unpacked(given: str) -> Vector:
 
 
 def read_moderation(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None:
-    """Whether a text was flagged, and for which categories; None where there is no result.
+    """Read whether a text was flagged, and for which categories; None where there is no result.
 
     Raises
     ------

@@ -160,7 +160,7 @@ class ResultTable:
         return {status: int(n) for status, n in zip(STATUSES, found, strict=True) if n}
 
     def result(self, slot: int) -> Result:
-        """What is known of one request, without its values and as far as details are kept."""
+        """Return what is known of a request, without values and as far as details are kept."""
         told = {name: column.at(self._records[slot]) for name, column in self._told.items()}
         reason = self._reasons[self._reason[slot]]
         usage = Usage(**{name: told[name] for name in USAGE if name in told})

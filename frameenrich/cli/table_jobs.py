@@ -40,7 +40,7 @@ _NEVER = "never asked"
 
 @dataclass
 class StatusCounts:
-    """What became of rows: how many have each status, and one's reason for each flagged one."""
+    """Outcome of rows: how many have each status, and one's reason for each flagged one."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)

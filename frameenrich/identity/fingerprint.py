@@ -66,7 +66,7 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[Any]) -> str | None:
 
 
 def _kind(cells: pd.Series) -> str | None:
-    """What a template sees in each cell that is no null; None where that is not one plain type."""
+    """Name what a template sees in each cell but nulls; None where that is not one plain type."""
     own: Any = cells.dtype
     if isinstance(own, pd.StringDtype) and own.storage == "pyarrow":
         return _TEXT
@@ -102,7 +102,7 @@ def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _text_pieces(block: pd.Series) -> Iterator[Any]:
-    """How long each text is, -1 for a null; and the texts."""
+    """Yield how long each text is, -1 for a null; and the texts."""
     texts = pa.array(block, pa.large_string(), from_pandas=True)
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()

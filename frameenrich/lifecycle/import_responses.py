@@ -108,7 +108,7 @@ def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[st
 
 
 def _wire_ids(folder: JobFolder, wanted: list[str]) -> dict[str, str]:
-    """What each is called at the provider; another name only where requests came with names."""
+    """Return what each is called at the provider; another name only where requests had names."""
     names = {custom_id: custom_id for custom_id in wanted}
     if folder.spec.messages:
         return names

@@ -158,7 +158,7 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
 
 
 def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
-    """What is wrong with a row's image now, as the end of a sentence; empty where nothing is."""
+    """Say what is wrong with a row's image now, as a sentence's end; empty where nothing is."""
     cells = image_cells(frame.iloc[[position]], spec)
     problem = cells.problem(0) if cells is not None else None
     if problem is None:

@@ -268,7 +268,7 @@ def _with_feedback(
 
 
 def changes(folder: JobFolder) -> list[tuple[int, str, str, int]]:
-    """What the later rounds asked again: (round, status, change, requests), the most first."""
+    """List what later rounds asked again: (round, status, change, requests), the most first."""
     found = []
     for round_ in range(1, folder.rounds()):
         counts = Counter(_reasons(folder.sidecar(round_)))

@@ -209,7 +209,7 @@ class _ResultReader:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Have Python's cycle collector leave some hundred short-lived objects alone (SPEED.md)."""
+    """Make Python's cycle collector leave some hundred short-lived objects alone (SPEED.md)."""
     was_on = gc.isenabled()
     gc.disable()
     try:

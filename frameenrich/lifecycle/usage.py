@@ -182,7 +182,7 @@ def row_costs(
     positions: Positions,
     shares: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """What each row of a frame cost, USD; NaN where a price is not known or there is no request.
+    """Return each row's cost, USD; NaN where a price is not known or there is no request.
 
     A row's cost is that of all its requests in this job, of every round; rows that share a
     request share its cost in equal parts. So the costs of all the job's rows add up to

@@ -40,7 +40,7 @@ _NAMED = 20
 
 @contextlib.contextmanager
 def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
-    """Have errors that know a row's position call the row by its key."""
+    """Make errors that know a row's position call the row by its key."""
     try:
         yield
     except FrameEnrichError as error:

@@ -342,7 +342,7 @@ def _check_queue(max_enqueued_tokens: int | None) -> None:
 def check_request(
     provider: Provider, spec: JobSpec, params: Mapping[str, Json] | None = None
 ) -> None:
-    """Have a provider refuse what its API cannot carry, before anything is written or sent.
+    """Make a provider refuse what its API cannot carry, before anything is written or sent.
 
     Raises
     ------

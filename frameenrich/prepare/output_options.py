@@ -280,7 +280,7 @@ _BOUNDS = (
 
 
 def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
-    """What is legal JSON Schema and still cannot be used.
+    """Yield what is legal JSON Schema and still cannot be used.
 
     A reference to elsewhere would be fetched; bounds that cross make llama.cpp eat all memory.
     """

@@ -142,7 +142,7 @@ def _check_same(store: Store, stage: PartsFolder, part: Part) -> None:
 
 @contextlib.contextmanager
 def _named(called: str) -> Iterator[None]:
-    """Have errors say which part they are about."""
+    """Make errors say which part they are about."""
     try:
         yield
     except FrameEnrichError as error:

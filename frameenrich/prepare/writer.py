@@ -143,7 +143,7 @@ class ShardCutter:
         self._bytes = 0
 
     def cut(self) -> None:
-        """Have the next line begin another shard, unless this one is empty."""
+        """Make the next line begin another shard, unless this one is empty."""
         if self._requests:
             self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
 
@@ -216,7 +216,7 @@ class ShardFiles:
         return self.first + len(self.counts) - 1
 
     def end_part(self) -> None:
-        """Have what comes next begin shards of its own."""
+        """Make what comes next begin shards of its own."""
         for own in self._of.values():
             if own.numbers:
                 self.draft.close_file(requests_file(own.numbers[-1]))

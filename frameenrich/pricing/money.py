@@ -1,4 +1,4 @@
-"""What a job will cost and what it has cost: values and sums, in USD and tokens."""
+"""Costs of a job, to come and so far: values and sums, in USD and tokens."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Provider(Protocol):
     limits: Limits
 
     def url(self, endpoint: str) -> str:
-        """What a request line's ``url`` has to be for an endpoint such as ``/v1/responses``."""
+        """Return the ``url`` of a request line for an endpoint such as ``/v1/responses``."""
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Bring the shard to the provider, or find it there; `batch` is what is known so far."""

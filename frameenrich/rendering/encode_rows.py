@@ -36,7 +36,7 @@ from frameenrich.rendering.prompt import Prompt, Texts, prompt_of
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Some rows' requests.
+    """Requests of some rows.
 
     ``rows`` is how many rows of the frame these stand for, ``positions`` where those of them are
     that have a request. The bodies, and the hashes of 16 bytes each, run along with ``positions``.

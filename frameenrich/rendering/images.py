@@ -264,7 +264,7 @@ def _digest_of(kind: str, source: Any) -> str:
 
 
 def _source(cell: Any, spec: JobSpec) -> tuple[str, Any]:
-    """What a cell holds: ``url`` and text, ``content`` and bytes, ``pixels`` and a PIL image."""
+    """Read a cell: ``url`` and text, ``content`` and bytes, ``pixels`` and a PIL image."""
     if isinstance(cell, os.PathLike):
         return _checked(_read_file(os.fspath(cell), spec), spec, str(cell))
     if isinstance(cell, str):
@@ -327,7 +327,7 @@ def _decoded(text: str, spec: JobSpec) -> bytes:
 
 
 def _checked(content: bytes, spec: JobSpec, what: str) -> tuple[str, Any]:
-    """What an image's bytes are for a model: ``content`` as it is, or ``pixels`` to be encoded."""
+    """Take an image's bytes for a model: ``content`` as it is, or ``pixels`` to be encoded."""
     _check_size(len(content), spec.image_max_bytes)
     if media_type(content) is not None:
         return "content", content

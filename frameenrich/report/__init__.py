@@ -1,1 +1,1 @@
-"""What people look at: the report page and the notebook card."""
+"""Pages for people: the report page and the notebook card."""

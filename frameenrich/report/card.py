@@ -246,7 +246,7 @@ def _rows(job: JobState, frame: pd.DataFrame) -> dict[str, int]:
 
 
 def _counted(job: JobState) -> dict[str, int]:
-    """What the batches of round 0 say of themselves; a count that is not known is pending."""
+    """Count by what round 0's batches say of themselves; a count that is not known is pending."""
     batches = [shard.batch for shard in job.shards(0)]
     done = sum(batch.completed or 0 for batch in batches)
     failed = sum(batch.failed or 0 for batch in batches)

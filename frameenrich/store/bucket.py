@@ -106,7 +106,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
-        """Have what goes wrong on the way to the store told as a `StoreError`.
+        """Raise what goes wrong on the way to the store as a `StoreError`.
 
         A file that is not there is left to the caller.
         """
@@ -251,7 +251,7 @@ class Bucket:
                         self._clear(folder)
 
     def _is_other(self, folder: str) -> bool:
-        """Whether something that no job has lies right in a folder: it may hold any amount more."""
+        """Tell whether a folder holds something that no job has: it may hold any amount more."""
         try:
             found = self._fs.ls(folder, detail=False)
         except FileNotFoundError:  # somebody else swept it
@@ -260,7 +260,7 @@ class Bucket:
         return not all(map(_IN_A_JOB.fullmatch, names))
 
     def _never_sent(self, folder: str) -> bool:
-        """Whether nothing is in a folder but what a process leaves that dies before its sidecar.
+        """Tell whether a folder holds only what a process leaves that dies before its sidecar.
 
         Everything else is somebody's: other files under the same prefix, or a job that lost its
         sidecar and has answers that were paid for.
@@ -313,12 +313,12 @@ class Bucket:
             yield part
 
     def _drop_parts(self, path: str) -> None:
-        """What was in parts stands in the whole; the last one goes first, so that none is lost."""
+        """Delete the parts, now in the whole; the last one goes first, so that none is lost."""
         for part in reversed([piece for piece in self.pieces(path) if piece != path]):
             self._fs.rm_file(part)
 
     def open_appending(self, path: str) -> IO[bytes]:
-        """What is written goes to objects beside `path`, each put whole whenever it is flushed."""
+        """Write to objects beside `path`, each put whole whenever it is flushed."""
         return cast("IO[bytes]", _Parts(self, path))
 
     def put_part(self, path: str, number: int, data: bytes) -> None:

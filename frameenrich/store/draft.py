@@ -43,7 +43,7 @@ class Draft:
         self._adopted: dict[str, str] = {}
 
     def take_over(self, relative: str, path: str) -> None:
-        """Have a file of the store, or one that was set aside, become the draft's, unread."""
+        """Make a file of the store, or one that was set aside, become the draft's, unread."""
         if path.startswith(f"{self._path}/"):
             os.makedirs(os.path.dirname(f"{self._path}/{relative}"), mode=0o700, exist_ok=True)
             os.rename(path, f"{self._path}/{relative}")

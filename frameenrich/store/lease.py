@@ -230,7 +230,7 @@ def _read_note(note: str) -> list[str]:
 
 @contextlib.contextmanager
 def hold(lease: Lease, timeout_seconds: float) -> Iterator[Lease]:
-    """Have a lease for a while."""
+    """Hold a lease for a while."""
     lease.acquire(timeout_seconds)
     try:
         yield lease
@@ -335,7 +335,7 @@ class S3Objects:
             return self._written_after_all(path, mark)
 
     def _written_after_all(self, path: str, mark: str) -> str:
-        """Whether the PUT that was refused had been made before, and was tried again."""
+        """Return the ETag of a refused PUT that had been made before, and was tried again."""
         try:
             answer = self._fs.call_s3("head_object", **self._named(path))
         except FileNotFoundError:

@@ -224,7 +224,7 @@ def busy(job_id: str) -> JobBusyError:
 
 
 def sync(file: IO[bytes]) -> None:
-    """Have what was written on disk, or in its bucket, before going on."""
+    """Put what was written on disk, or in its bucket, before going on."""
     file.flush()
     with contextlib.suppress(io.UnsupportedOperation):  # no file of this computer
         os.fsync(file.fileno())

@@ -22,7 +22,7 @@ _MEASURED_ANSWERS = 5_000
 
 
 def measure_answers(store: Store, spec: JobSpec) -> AnswerLengths | None:
-    """How long earlier answers of this store were, to the same templates, model and parameters."""
+    """Measure this store's earlier answers to the same templates, model and parameters."""
     lengths: list[int] = []
     for folder in job_folders(store):
         if _asks_the_same(folder.spec, spec):
@@ -117,7 +117,7 @@ class AnswerLengths:
 
 @dataclass
 class TokenDemand:
-    """What some requests to one model ask for, in tokens.
+    """Tokens that some requests to one model ask for.
 
     ``capped_tokens`` is the most that those answers can have whose requests say it; ``uncapped``
     counts the other requests, ``uncounted`` the images without a known number of tokens.

@@ -523,7 +523,7 @@ class Job:
         response_model: Any = None,
         parser: Parser | None = None,
     ) -> Collector:
-        """What collects parts of this job, here or in other processes; takes what `collect` takes.
+        """Return what collects parts of this job, in any process; takes what `collect` takes.
 
         What `collect` does before it reads (look, wait, mend) is done here, once. The collector
         asks no provider; called with a part's rows and number, it gives them with their answers.
@@ -899,7 +899,7 @@ class Job:
         return self._regenerate(wish, output, budget)
 
     def _check_has(self, model: str) -> None:
-        """Have a provider that runs models itself refuse what it does not have, before a round."""
+        """Make a provider that runs models itself refuse what it does not have, before a round."""
         if self._connected().blocking and self.spec.provider in provider_names():
             with contextlib.suppress(CredentialsError):  # a key is not the question
                 connect(self.spec.provider, self._client, model)

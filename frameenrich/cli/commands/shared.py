@@ -170,7 +170,7 @@ def collect_command(
 
 @contextlib.contextmanager
 def with_timeout(writing: CollectOptions) -> Iterator[None]:
-    """Have ``--timeout`` hold for all of a command: sending, too, may be what takes the time."""
+    """Make ``--timeout`` hold for all of a command: sending, too, may be what takes the time."""
     from frameenrich.providers.protocol import patience  # noqa: PLC0415 - heavy
 
     with patience(math.inf if writing.timeout is None else writing.timeout):

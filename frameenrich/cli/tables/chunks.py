@@ -232,7 +232,7 @@ def _with_end(record: Record | bytes) -> Record | bytes:
 
 @contextlib.contextmanager
 def parquet_errors(place: TableFile) -> Iterator[None]:
-    """Have Arrow's errors name the file."""
+    """Make Arrow's errors name the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:

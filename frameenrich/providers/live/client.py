@@ -220,7 +220,7 @@ class LiveClient:
     # --- what becomes of a reply ----------------------------------------------------------------
 
     async def _take(self, reply: Reply, line: bytes) -> None:
-        """Have the line written; but hold it back while its fault may be the server's."""
+        """Write the line; but hold it back while its fault may be the server's."""
         if reply.doubtful:
             self._doubtful.append((line, reply))
             if reply.unreachable or len(self._doubtful) >= MAX_SHARED_FAILURES:
