@@ -12,7 +12,12 @@ from typing import IO, Any, Protocol, TypeVar
 from frameenrich.errors import ProviderError
 from frameenrich.model import Batch, Stage
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, ShortDownloadError, status_of
+from frameenrich.providers.retries import (
+    Calls,
+    DoubtfulReplyError,
+    ShortDownloadError,
+    status_of,
+)
 
 T = TypeVar("T")
 
@@ -67,17 +72,23 @@ def create_once(
 
     `find` gives None where there is none; `before` may raise what says that it is too early.
     """
-    in_doubt = batch.creating
+    in_doubt, doubtful = batch.creating, False
     batch = desk.record(batch.replace(stage=Stage.CREATING))
 
     def attempt() -> Any:
-        nonlocal in_doubt
+        nonlocal in_doubt, doubtful
         found = find() if in_doubt else None
         if found is not None:
             return found
+        if doubtful:  # a success, whatever its body: sent again, it would most likely run twice
+            raise DoubtfulReplyError("what it answered is no batch, and no list shows one yet")
         before()
         in_doubt = True
-        return create()
+        try:
+            return create()
+        except DoubtfulReplyError:
+            doubtful = True
+            raise
 
     try:
         made = calls.patiently(attempt, f"create the batch {shard.tag}")

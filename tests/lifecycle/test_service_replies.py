@@ -94,3 +94,30 @@ def test_a_cancel_whose_reply_tells_nothing(
     out = finish(frame, job)
     assert set(out["llmbatch_status"]) <= {"ok", "cancelled"}
     assert len(provider._client.batches.list().data) == 1
+
+
+@pytest.mark.parametrize("body", NO_BATCH)
+def test_a_create_that_answers_no_batch(
+    body: bytes, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 2: it was accepted all the same, is found by its tag, and is not made again."""
+    server.faults.add("odd_body", where="POST /v1/batches", times="always", body=body)
+
+    out = finish(frame, submit(frame, provider, store))
+
+    check_rows(out, frame)
+    check_paid(server, batches=1)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"object": "list", "data": null}'])
+def test_a_list_that_is_none_proves_nothing(
+    body: bytes, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 2: a lost create is not made again because a gateway answered with no list."""
+    server.faults.add("accepted_then_500")
+    server.faults.add("odd_body", where="GET /v1/batches", times=1, body=body)
+
+    out = finish(frame, submit(frame, provider, store))
+
+    check_rows(out, frame)
+    check_paid(server, batches=1)

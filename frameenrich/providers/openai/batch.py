@@ -147,7 +147,7 @@ class OpenAIBatch:
             batch,
             desk,
             find=lambda: self._find_batch(shard.tag, file_id),
-            create=lambda: self._create(shard, file_id),
+            create=lambda: self._own(self._create(shard, file_id), shard.tag),
             before=lambda: self._await_file(file_id),
         )
         return desk.record(_heard(batch, made, self._secrets))
@@ -209,8 +209,10 @@ class OpenAIBatch:
     def _find_batch(self, tag: str, file_id: str | None) -> Any:
         """The batch that was made for a shard, if one was."""
         if self._dialect.tags:
-            batches = once_each(self._client.batches.list(limit=100), _id)
-            return next((b for b in batches if (b.metadata or {}).get(TAG_KEY) == tag), None)
+            page = self._client.batches.list(limit=100)
+            if not isinstance(page.data, list):
+                raise DoubtfulReplyError("it answered with something that is no list of batches")
+            return next((b for b in once_each(page, _id) if _tag_of(b) == tag), None)
         # One that failed was of an earlier attempt with this file, or this one's and unbilled.
         listed: Any = self._client.get("/batches", cast_to=object)
         jobs = listed.get("data", ()) if isinstance(listed, dict) else listed
@@ -305,6 +307,11 @@ def _in_a_blob(url: str) -> ProviderError:
 
 def _id(item: Any) -> str:
     return str(item.id)
+
+
+def _tag_of(made: Any) -> Any:
+    kept = made.metadata
+    return kept.get(TAG_KEY) if isinstance(kept, dict) else None
 
 
 def _opened(made: Any) -> Any:
