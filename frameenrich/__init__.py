@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from frameenrich.model import RowStatus
     from frameenrich.sample import sample_data
     from frameenrich.store.listing import jobs
+    from frameenrich.tables import collect, submit
     from frameenrich.verbs.clean import clean
     from frameenrich.verbs.find import open_job
     from frameenrich.verbs.job import Job
@@ -39,10 +40,12 @@ __all__ = [
     "RowStatus",
     "__version__",
     "clean",
+    "collect",
     "jobs",
     "llmbatch",
     "open_job",
     "sample_data",
+    "submit",
     "submit_requests",
 ]
 
@@ -55,10 +58,12 @@ _HOMES = {
     "ProviderError": "errors",
     "RowStatus": "model",
     "clean": "verbs.clean",
+    "collect": "tables",
     "jobs": "store.listing",
     "llmbatch": "accessor",
     "open_job": "verbs.find",
     "sample_data": "sample",
+    "submit": "tables",
     "submit_requests": "verbs.submit",
 }
 

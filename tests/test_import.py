@@ -45,5 +45,5 @@ def test_every_public_name_is_there(name: str) -> None:
 
 def test_another_name_is_an_attribute_error() -> None:
     """A name that is none says so as Python does."""
-    with pytest.raises(AttributeError, match="no attribute 'submit'"):
-        _ = frameenrich.submit
+    with pytest.raises(AttributeError, match="no attribute 'resubmit'"):
+        _ = frameenrich.resubmit

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pytest
 from pandas.testing import assert_frame_equal
 
 import frameenrich
+from frameenrich.errors import InputError
 
 
 def test_names_that_completion_offers() -> None:
@@ -26,3 +33,62 @@ def test_typed_door_makes_the_same_job(products: pd.DataFrame, store: Path) -> N
 def test_sample_data_is_the_catalogue(products: pd.DataFrame) -> None:
     """``frameenrich.sample_data()`` reads the catalogue, with its keys as text."""
     assert_frame_equal(frameenrich.sample_data(), products)
+
+
+CSV = "sku,title,n,price,sold\nA1,Red mug,1,2.5,true\nA2,Blue hose,,3,false\nA3,,3,4.25,true\n"
+TEMPLATE = "{{ title }}, {{ n }}, {{ price }}, {{ sold }}"
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """Read one file with each library's own reader."""
+    arrow = pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(strings_can_be_null=True))
+    return {
+        "DataFrame": pl.read_csv(path),
+        "LazyFrame": pl.scan_csv(path),
+        "DuckDBPyRelation": duckdb.read_csv(str(path)),
+        "Table": arrow,
+        "RecordBatchReader": arrow.to_reader(),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["DataFrame", "LazyFrame", "DuckDBPyRelation", "Table", "RecordBatchReader"]
+)
+def test_one_job_whatever_holds_the_table(kind: str, tmp_path: Path, store: Path) -> None:
+    """One table is one job, of one id, and comes back as the kind it was, its columns untouched."""
+    path = tmp_path / "rows.csv"
+    path.write_text(CSV, encoding="utf-8")
+    options: Any = {"key": "sku", "provider": "file", "store": store, "on_null": "empty"}
+    expected = pd.read_csv(path).llmbatch.submit(TEMPLATE, "m", **options)
+
+    made = frameenrich.submit(_tables(path)[kind], TEMPLATE, "m", **options)
+    back = frameenrich.collect(_tables(path)[kind], store=store)
+
+    assert made.id == expected.id
+    assert len(frameenrich.jobs(store)) == 1
+    assert type(back).__name__ == ("Table" if kind == "DuckDBPyRelation" else kind)
+    whole = pa.table(back.collect() if kind == "LazyFrame" else back)
+    own = _tables(path)[kind]
+    own = pa.table(own.collect() if kind == "LazyFrame" else own)
+    assert whole.select(own.column_names).equals(own)
+    assert whole["llmbatch_status"].to_pylist() == ["pending"] * 3
+
+
+def test_answers_come_back_as_columns(server: Any, client: Any, store: Path) -> None:
+    """Answers arrive in the table's own order, long whole numbers beside nulls unrounded."""
+    table = pl.DataFrame({"sku": ["B", "A"], "n": [2**60 + 1, None]})
+    options: Any = {"key": "sku", "client": client, "store": store, "on_null": "empty"}
+    job = frameenrich.submit(table, "{{ sku }} {{ n }}", "gpt-4o-mini", **options)
+    back = frameenrich.collect(table, job, wait=True, poll_seconds=0.01)
+
+    assert back.select("sku", "n").equals(table)
+    assert back["llmbatch_status"].to_list() == ["ok", "ok"]
+    assert str(2**60 + 1) in Path(job.requests[0]).read_text(encoding="utf-8")
+
+
+def test_what_is_no_table_is_refused(store: Path) -> None:
+    """A list of rows is refused in a sentence, and a table without key= by Python itself."""
+    with pytest.raises(InputError, match="A list is no table"):
+        frameenrich.submit([1], "{{ a }}", "m", key="a", store=store)
+    with pytest.raises(TypeError, match="key"):
+        frameenrich.submit(pl.DataFrame({"a": [1]}), "{{ a }}", "m")  # type: ignore[call-arg]  # the point
