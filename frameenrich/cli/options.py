@@ -207,6 +207,14 @@ class CollectOptions:
             rich_help_panel=_IN_OUT,
         ),
     ] = None
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Write over cells of an earlier collect that somebody corrected since.",
+            rich_help_panel=_IN_OUT,
+        ),
+    ] = False
     max_rounds: Annotated[
         int,
         typer.Option(
@@ -237,7 +245,9 @@ class CollectOptions:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``collect``."""
-        return given(self, safe_csv=None, strict=None, max_rounds=self.max_rounds or None)
+        return given(
+            self, safe_csv=None, strict=None, min_ok=None, max_rounds=self.max_rounds or None
+        )
 
 
 Store = Annotated[

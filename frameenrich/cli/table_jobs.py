@@ -168,9 +168,17 @@ class StreamedTable:
         return find_job(first.frame, store, part=first.number)
 
     def write_answers(
-        self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
+        self,
+        job: Job,
+        place: TableFile,
+        *,
+        safe: bool = False,
+        overwrite: bool = True,
+        **options: Any,
     ) -> StatusCounts:
         """Collect, and write the table with the answers' columns; see `Job.collect`.
+
+        Cells that somebody corrected are always written over: chunks are compared with nothing.
 
         Raises
         ------
@@ -178,6 +186,7 @@ class StreamedTable:
             The rows are not those the answers were made for. Nothing is paid for such rows, and
             nothing of them goes to standard output.
         """
+        del overwrite  # a chunk's earlier answers are not read again to tell edits from them
         if place.is_stream or options.get("max_rounds"):
             self._check(job)
         collector = job.collector(**options)

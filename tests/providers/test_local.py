@@ -212,7 +212,7 @@ def test_file_that_is_no_model_is_refused(store: Path, tmp_path: Path) -> None:
 def test_other_endpoints_are_refused(store: Path) -> None:
     """The local provider says which endpoint it answers."""
     with pytest.raises(ParameterError, match="/v1/chat/completions"):
-        ask(TITLES[:1], store, endpoint="/v1/responses")
+        ask(TITLES[:1], store, endpoint="/v1/responses", params={"max_output_tokens": 96})
 
 
 def test_weights_by_path(store: Path) -> None:
