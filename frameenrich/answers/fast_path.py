@@ -6,7 +6,8 @@ give, and None means no more than "look closely" (SPEED.md, "Content validators"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from operator import attrgetter
 from typing import Annotated, Any, Literal
@@ -58,17 +59,32 @@ def _text_reader(text: str) -> Row | None:
     return (text,) if text and not text.isspace() and "<" not in text else None
 
 
-_KEY_END = '":'
-"""Ends a key. Decoders keep the last of two values of one key; counting keys finds such answers."""
+_SPACED_KEY = re.compile(r'"\s+:')
+
+
+def _each_once(text: str, keys: Sequence[str]) -> bool:
+    """Tell whether an object has each of its keys once; keys are written as ``"name":``.
+
+    Decoders keep the last of two values of one key, and an optional key may be absent: both are
+    seen by counting what ends a key, and by looking for each one.
+    """
+    if text.count('":') != len(keys) or not all(key in text for key in keys):
+        return False
+    return text.count(":") == len(keys) or _SPACED_KEY.search(text) is None
+
+
+def _written(names: Iterable[str]) -> list[str]:
+    return [f'"{name}":' for name in names]
 
 
 def _label_reader(field: Field) -> QuickReader:
     decode = msgspec.json.Decoder(_struct([(LABEL, str)])).decode
     known = {label: (label,) for label in field.categories}
+    keys = _written([LABEL])
 
     def read(text: str) -> Row | None:
         try:
-            return known.get(decode(text).field_0) if text.count(_KEY_END) == 1 else None
+            return known.get(decode(text).field_0) if _each_once(text, keys) else None
         except _BAD:
             return None
 
@@ -77,11 +93,11 @@ def _label_reader(field: Field) -> QuickReader:
 
 def _struct_reader(members: Sequence[tuple[Any, ...]]) -> QuickReader:
     decode, values = msgspec.json.Decoder(_struct(members)).decode, msgspec.structs.astuple
-    keys = len(members)
+    keys = _written(name for name, *_ in members)
 
     def read(text: str) -> Row | None:
         try:
-            return values(decode(text)) if text.count(_KEY_END) == keys else None
+            return values(decode(text)) if _each_once(text, keys) else None
         except _BAD:
             return None
 
@@ -102,8 +118,10 @@ def _model_reader(output: Output, names: Sequence[str]) -> QuickReader:
     validate, get = output.adapter.validate_json, attrgetter(*names)
     single, classes = len(names) == 1, [_CLASSES[field.kind] for field in output.fields]
 
+    keys = _written(field.name for field in output.fields)
+
     def read(text: str) -> Row | None:
-        if text.count(_KEY_END) != len(names):
+        if not _each_once(text, keys):
             return None
         try:
             row: Row = (get(validate(text)),) if single else get(validate(text))

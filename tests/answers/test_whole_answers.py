@@ -187,6 +187,8 @@ def test_a_label_that_is_left_open_is_none(text: str) -> None:
         f"[{GOOD}, {GOOD.replace('red', 'blue')}]",
         '{"colour": "red", "colour": "blue", "price": 1}',
         '{"colour": "red", "price": 1, "price": 2}',
+        '{"colour" : "red", "colour": "blue", "price": 1.5}',
+        '{"colour": "red", "colour"\n: "blue", "price": 1.5}',
         '{"colour": "red", "price": }',
         '{"colour": , "price": 9.9}',
         '{"colour": "red" and more, "price": NaN}',
@@ -239,6 +241,7 @@ def test_small_faults_are_mended_and_counted(text: str, repaired: bool) -> None:
         ('The label is {"label": "Garden"}.', "Garden"),
         ('{"label": "Kitchen"}\n{"label": "Garden"}', None),
         ('{"label": "Kitchen", "label": "Garden"}', None),
+        ('{"label" : "Kitchen", "label": "Garden"}', None),
         ('Not {"label": "Garden"}, but Kitchen', None),
         ("Kitchen\nGarden", None),
         ("Kitchen or Garden", None),
@@ -411,6 +414,19 @@ def test_thinking_is_kept_beside_the_answer() -> None:
     ]
 
     assert seen == ["hm", "hm", None]
+
+
+class Counted(BaseModel):
+    """A field that may be absent."""
+
+    pieces: int
+    spare: int | None = None
+
+
+@pytest.mark.parametrize("text", ['{"pieces": 1, "pieces": 2}', '{"pieces" : 1, "pieces": 2}'])
+def test_a_key_twice_is_no_answer_where_another_may_be_absent(text: str) -> None:
+    """The quick reader must not take the second key for the absent one."""
+    assert str(read(chat(text), output_from_options(response_model=Counted)).status) == "malformed"
 
 
 Choice = Literal["red", "dark blue"]
