@@ -5,6 +5,7 @@ Importing it registers ``df.llmbatch`` and costs nothing beyond pandas.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from frameenrich.verbs.find import open_job
     from frameenrich.verbs.job import Job
     from frameenrich.verbs.submit import submit_requests
+
+# Silent until somebody asks: a handler of one's own, or the command line's -v and --log-file.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

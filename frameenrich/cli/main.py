@@ -35,6 +35,7 @@ from frameenrich.cli.commands.review import add_review, review
 from frameenrich.cli.commands.run import demo, embed, run
 from frameenrich.cli.commands.shared import RESUME, STILL_RUNS
 from frameenrich.cli.commands.store import clean, jobs
+from frameenrich.cli.log import logged
 from frameenrich.cli.terminal import say
 from frameenrich.errors import FrameEnrichError, ProviderError, WaitTimeoutError
 
@@ -205,7 +206,7 @@ for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(
             _NAMES.get(_command), rich_help_panel=_panel, epilog=_EXAMPLES_OF.get(_command)
-        )(_command)
+        )(logged(_command))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ process that dies anywhere is continued by the next one.
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +25,9 @@ from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, m
 from frameenrich.store.local import sync
 
 Progress = Callable[[], None]
+
+
+_log = logging.getLogger(__name__)
 
 
 _QUEUE_FULL = "token_limit_exceeded"
@@ -126,8 +130,10 @@ class _Step:
         return running == 0 or waiting <= self.max_enqueued_tokens
 
     def _send(self, shard: ShardFolder, batch: Batch) -> None:
+        outgoing = _shard_for_provider(shard, batch)
+        _log.info("%s: send %d requests for %s", shard, outgoing.requests, outgoing.model)
         with _StoreShardWriter(shard, self.progress) as desk:
-            batch = self.provider.send(_shard_for_provider(shard, batch), batch, desk)
+            batch = self.provider.send(outgoing, batch, desk)
         if batch.ended and not batch.settled:
             _fetch_or_retry(shard, batch, self.provider)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, JobSpec
 from frameenrich.store.local import READ_BYTES, SIDECAR, missing, unreadable
 from frameenrich.store.store import Store, T
+from frameenrich.text import printable
+
+_log = logging.getLogger(__name__)
 
 
 def model_of(shard: ShardFolder) -> str:
@@ -304,6 +308,9 @@ class ShardFolder:
     round: int
     number: int
 
+    def __str__(self) -> str:
+        return f"job {self.job.id}, round {self.round}, shard {self.number}"
+
     def _path(self, what: str) -> str:
         return f"{self.job.round_path(self.round)}/{shard_name(self.number)}.{what}"
 
@@ -335,6 +342,9 @@ class ShardFolder:
         before = vars(self).pop("batch", None)  # after a write that failed, nobody knows
         if batch != before:
             self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
+            # Counts change at every poll: who reads a log wants to know of states.
+            if before is None or _state(batch) != _state(before):
+                _log.info("%s: %s", self, _state(batch))
         vars(self)["batch"] = batch
 
     def open_requests(self) -> IO[bytes]:
@@ -399,6 +409,13 @@ class ShardFolder:
     def open_appending(self) -> IO[bytes]:
         """The responses file, open at its end; a line torn by a crash is cut off first."""
         return self.job.store.open_appending(self.responses_path)
+
+
+def _state(batch: Batch) -> str:
+    """Say where a batch stands: its stage here, and its id and status at the provider."""
+    at_provider = "" if batch.id is None else f", batch {batch.id} {batch.status}"
+    # The status is the provider's word: no control character of it may forge a line of the log.
+    return printable(f"{batch.stage}{at_provider}")
 
 
 def job_folder(store: Store, job_id: str) -> JobFolder:

@@ -7,6 +7,7 @@ of what the store is on: `frameenrich.store.local` or `frameenrich.store.bucket`
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, TypeVar
@@ -17,6 +18,9 @@ from frameenrich.store.draft import Draft
 from frameenrich.store.local import SIDECAR, Disk, unwritable
 
 T = TypeVar("T")
+
+
+_log = logging.getLogger(__name__)
 
 
 DEFAULT_FOLDER = ".frameenrich"
@@ -115,11 +119,17 @@ class Store:
 
         `adopted` are files of the store that become the folder's, by their place in it.
         """
-        return self._medium.publish(path, f"{self.root}/{target}", adopted)
+        made = self._medium.publish(path, f"{self.root}/{target}", adopted)
+        if made:
+            _log.info("wrote %s/%s", self.root, target)
+        return made
 
-    def write_whole(self, path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """A binary file that appears under `path` whole, or not at all."""
-        return self._medium.write_whole(path)
+    @contextlib.contextmanager
+    def write_whole(self, path: str) -> Iterator[IO[bytes]]:
+        """Open a binary file that appears under `path` whole, or not at all."""
+        with self._medium.write_whole(path) as file:
+            yield file
+        _log.info("wrote %s", path)
 
     def make_folder(self, path: str) -> None:
         """Make a folder within a job's, private to the user; an object store has none to make.

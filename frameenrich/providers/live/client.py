@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -31,6 +32,9 @@ from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLim
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.protocol import patience_left
 from frameenrich.text import scrub
+
+_log = logging.getLogger(__name__)
+
 
 GRACE_SECONDS = 2.0
 """For how long answers on their way are waited for when a conversation has to stop."""
@@ -323,6 +327,7 @@ class LiveClient:
                 raise _StoppedError
             left_at, route = time.monotonic(), self._route
             reply = await self._post(route, custom_id, body)
+        _log.info("live call for %s: %s", custom_id, reply.status or "no answer")
         if reply.fault is None:
             self._flow.answered(tokens, reply.used_tokens)
         elif reply.congested:

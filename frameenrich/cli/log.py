@@ -1,0 +1,83 @@
+"""Give every command ``--log-file`` and ``-v``: one line for what was paid, changed or written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from frameenrich.cli.option_groups import flatten_options
+from frameenrich.cli.terminal import printable
+from frameenrich.errors import ParameterError
+
+_PACKAGE = "frameenrich"
+
+
+class _OneLine(logging.Formatter):
+    """Write a record on one line, with nothing in it that drives a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return " ".join(printable(super().format(record)).splitlines())
+
+
+def logged(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the log, which is set up before it runs."""
+    inner = flatten_options(command)
+    own = inspect.signature(flatten_options(_handlers)).parameters
+    options = [*inspect.signature(inner).parameters.values(), *own.values()]
+
+    @functools.wraps(inner)
+    def with_log(**found: Any) -> None:
+        handlers = _handlers(**{name: found.pop(name) for name in own})
+        logger = logging.getLogger(_PACKAGE)
+        with contextlib.ExitStack() as stack:
+            for handler in handlers:
+                handler.setFormatter(_OneLine())
+                logger.addHandler(handler)
+                logger.setLevel(logging.INFO)
+                stack.callback(logger.removeHandler, handler)
+                stack.callback(handler.close)
+            inner(**found)
+
+    vars(with_log)["__signature__"] = inspect.Signature(options)
+    with_log.__annotations__ = {option.name: option.annotation for option in options}
+    return with_log
+
+
+def _handlers(
+    log_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Append one line for each paid call, change of state and file."
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show those lines on standard error.")
+    ] = False,
+) -> list[logging.Handler]:
+    """Open what was asked for."""
+    handlers: list[logging.Handler] = []
+    if log_file is not None:
+        try:
+            # Made private, as the store is: it names jobs, files and the keys of rows.
+            os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        except OSError as error:
+            raise ParameterError(
+                f"--log-file {log_file} cannot be written: {error.strerror}.",
+                "Name a file in a folder that exists and is yours.",
+            ) from None
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    if verbose:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    return handlers

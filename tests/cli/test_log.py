@@ -1,0 +1,89 @@
+"""The log for those who run from cron: each paid call, change of state and file; no secrets."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from batch_server import BatchServer
+from typer.testing import CliRunner
+
+from frameenrich.cli.main import app
+
+KEY = "sk-test-key-that-nobody-may-see"
+
+
+@pytest.fixture(autouse=True)
+def environment(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and a key, as a user has them in the environment; a table lies in the folder."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    Path("mugs.csv").write_text("sku,title\n007,Red mug\n008,Blue hose\n")
+
+
+def run(*more: str) -> str:
+    """Run the whole job in this process; gives what was shown."""
+    words = "run mugs.csv out.csv -m gpt-4o-mini -t Colour? --system {{title}} --poll-seconds 0.01"
+    done = CliRunner().invoke(app, [*words.split(), *more])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_log_file_has_a_line_for_each_call_change_and_file() -> None:
+    """Promise 9: what happened at night can be read in the morning; promise 7: and no key."""
+    run("--log-file", "night.log")
+
+    log = Path("night.log").read_text()
+    messages = [line.split(" INFO ")[1] for line in log.splitlines()]
+    assert sum("send 2 requests for gpt-4o-mini" in m for m in messages) == 1
+    states = [m.split(": ")[1].split(",")[0] for m in messages if m.startswith("job ")]
+    stages = ["uploading", "uploaded", "creating", "running", "ended", "fetched"]
+    assert list(dict.fromkeys(s for s in states if "send" not in s)) == stages
+    assert sum(m.startswith("wrote ") and m.endswith(".responses.jsonl") for m in messages) == 1
+    assert KEY not in log
+    assert stat.S_IMODE(Path("night.log").stat().st_mode) == 0o600
+
+
+def test_a_second_run_appends_and_pays_nothing() -> None:
+    """Promise 3, as the log tells it: no line says that something was sent."""
+    run("--log-file", "night.log")
+    first = Path("night.log").read_text()
+    run("--log-file", "night.log")
+
+    both = Path("night.log").read_text()
+    assert both.startswith(first)
+    assert "send" not in both[len(first) :]
+
+
+def test_verbose_shows_the_same_on_standard_error_and_silence_is_the_default() -> None:
+    """Without the option nothing is logged anywhere, also after a run that had it."""
+    assert "send 2 requests" in run("-v")
+    assert "send 2 requests" not in run("--fresh")
+    assert [type(h) for h in logging.getLogger("frameenrich").handlers] == [logging.NullHandler]
+
+
+def test_a_log_file_that_cannot_be_written_is_told_before_anything_is_sent(
+    server: BatchServer,
+) -> None:
+    """Promise 9: the flag is named, and what to do."""
+    done = CliRunner().invoke(app, ["run", "mugs.csv", "o.csv", "--log-file", "nowhere/x.log"])
+
+    assert done.exit_code == 2
+    assert not server.batches
+
+
+def test_python_users_have_the_same_lines(
+    server: BatchServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Live calls are paid one by one, so each has its line."""
+    frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+    with caplog.at_level(logging.INFO, "frameenrich"):
+        frame.llmbatch.submit("Colour of {{ title }}?", "gpt-4o-mini", provider="live").wait()
+
+    calls = [r.getMessage() for r in caplog.records if r.getMessage().startswith("live call")]
+    assert len(calls) == 2
+    assert all(call.endswith(": 200") for call in calls)
+    assert KEY not in caplog.text
