@@ -34,7 +34,7 @@ class _OneLine(logging.Formatter):
 def logged(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the log, which is set up before it runs."""
     inner = flatten_options(command)
-    own = inspect.signature(flatten_options(_handlers)).parameters
+    own = inspect.signature(_handlers, eval_str=True).parameters
     options = [*inspect.signature(inner).parameters.values(), *own.values()]
 
     @functools.wraps(inner)
@@ -56,6 +56,7 @@ def logged(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _handlers(
+    *,
     log_file: Annotated[
         str | None,
         typer.Option(
