@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     )
     from frameenrich.model import RowStatus
     from frameenrich.sample import sample_data
-    from frameenrich.store.listing import jobs
     from frameenrich.tables import collect, submit
     from frameenrich.verbs.clean import clean
     from frameenrich.verbs.find import open_job
     from frameenrich.verbs.job import Job
+    from frameenrich.verbs.list_jobs import jobs
     from frameenrich.verbs.submit import submit_requests
 
 # Silent until somebody asks: a handler of one's own, or the command line's -v and --log-file.
@@ -63,7 +63,7 @@ _HOMES = {
     "RowStatus": "model",
     "clean": "verbs.clean",
     "collect": "tables",
-    "jobs": "store.listing",
+    "jobs": "verbs.list_jobs",
     "llmbatch": "accessor",
     "open_job": "verbs.find",
     "sample_data": "sample",

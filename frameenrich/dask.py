@@ -30,12 +30,12 @@ from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder
-from frameenrich.store.listing import jobs
 from frameenrich.store.store import Store, StoreLike
 from frameenrich.verbs.before_paying import estimate_parts, preview
 from frameenrich.verbs.estimate import Counts, count_frame
 from frameenrich.verbs.find import find_job, open_job
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.list_jobs import jobs
 from frameenrich.verbs.signatures import takes_options_of
 from frameenrich.verbs.submit import RootedFolder, submit_parts
 

@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from frameenrich.sample import sample_path
-from frameenrich.store.listing import jobs
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.list_jobs import jobs
 
 NAME = "demo"
 

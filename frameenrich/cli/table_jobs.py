@@ -27,7 +27,7 @@ from frameenrich.prepare.writer import Part
 from frameenrich.store.store import StoreLike
 from frameenrich.verbs.before_paying import estimate, estimate_parts
 from frameenrich.verbs.estimate import Estimate, count_frame
-from frameenrich.verbs.find import find_job
+from frameenrich.verbs.find import find_job, find_named_job, open_job
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.submit import submit, submit_parts
 
@@ -114,8 +114,10 @@ class InMemoryTable:
         """Return what a `submit` would send and cost."""
         return estimate(self.table.frame, **options)
 
-    def find_job(self, store: StoreLike) -> Job:
-        """The newest job that was made for this table."""
+    def find_job(self, store: StoreLike, job: str | None = None) -> Job:
+        """Find the job of that id or name, else the newest that was made for this table."""
+        if job is not None:
+            return find_named_job(self.table.frame, job, store)
         return find_job(self.table.frame, store)
 
     def write_answers(
@@ -162,8 +164,10 @@ class StreamedTable:
             **options,
         )
 
-    def find_job(self, store: StoreLike) -> Job:
-        """The newest job that was made for this table, by its first rows."""
+    def find_job(self, store: StoreLike, job: str | None = None) -> Job:
+        """Find the job of that id or name, else the newest for this table, by its first rows."""
+        if job is not None:
+            return open_job(job, store)
         first = next(self.source.chunks())
         return find_job(first.frame, store, part=first.number)
 

@@ -46,6 +46,11 @@ _SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
 
 
+def is_job_id(text: object) -> bool:
+    """Tell whether a text could be the id of a job, and so cannot name a path outside the store."""
+    return isinstance(text, str) and _JOB_ID.fullmatch(text) is not None
+
+
 _META = b"frameenrich."
 
 
@@ -426,8 +431,7 @@ def job_folder(store: Store, job_id: str) -> JobFolder:
     JobNotFoundError
         There is none of that id, or it is no id at all.
     """
-    known = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and store.has(job_id)
-    if not known:
+    if not is_job_id(job_id) or not store.has(job_id):
         some = ", ".join(sorted(store.job_ids())[:5]) or "none"
         raise JobNotFoundError(
             f"The store {store.root} holds no job {job_id!r}.",

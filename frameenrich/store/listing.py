@@ -6,32 +6,17 @@ for the newest, and deleted by force only.
 
 from __future__ import annotations
 
-import warnings
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from frameenrich.errors import FrameEnrichWarning, JobNotFoundError, StoreError
-from frameenrich.store.cleanup import folder_size
-from frameenrich.store.folder import JobFolder
+from frameenrich.errors import JobNotFoundError, StoreError, warn_user
+from frameenrich.store.folder import JobFolder, is_job_id
 from frameenrich.store.store import Store, StoreLike, open_store
 
 MOMENT = "UTC"
-
-
-_LISTED = {
-    "job": "string",
-    "name": "string",
-    "model": "string",
-    "provider": "string",
-    "created": MOMENT,
-    "rounds": "Int64",
-    "batches": "string",
-    "settled": "boolean",
-    "bytes": "Int64",
-    "changed": MOMENT,
-}
 
 
 def list_jobs(store: Store) -> tuple[list[JobFolder], list[StoreError]]:
@@ -50,11 +35,49 @@ def list_jobs(store: Store) -> tuple[list[JobFolder], list[StoreError]]:
 def warn_damaged(damages: Iterable[StoreError]) -> None:
     """Warn of damaged jobs that nobody asked for."""
     for error in damages:
-        warnings.warn(f"A damaged job was passed over: {error}", FrameEnrichWarning, stacklevel=3)
+        warn_user(f"A damaged job was passed over: {error}")
+
+
+def find_folder(store: StoreLike, job: str) -> JobFolder:
+    """Find the job of that id, or the newest of that name; a pilot only where there is no other.
+
+    Raises
+    ------
+    JobNotFoundError
+        The store holds neither.
+    """
+    where = open_store(store)
+    if is_job_id(job) and where.has(job):
+        return JobFolder(where, job)
+    folders, damages = list_jobs(where)
+    named = pilots_last(folder for folder in folders if folder.spec.name == job)
+    if named:
+        return named[0]
+    if damages and not folders:
+        raise damages[0]
+    raise _no_such_job(where, job, folders)
+
+
+def _no_such_job(store: Store, job: object, folders: Iterable[JobFolder]) -> JobNotFoundError:
+    known = list(dict.fromkeys(each for f in folders for each in (f.spec.name, f.id)))
+    close = difflib.get_close_matches(str(job), known, n=1)
+    some = ", ".join(known[:6]) or "none"
+    return JobNotFoundError(
+        f"The store {store.root} holds no job of the id or name {job!r}.",
+        f"Did you mean {close[0]!r}?"
+        if close
+        else f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",
+        job_id=job,
+    )
+
+
+def pilots_last(folders: Iterable[JobFolder]) -> list[JobFolder]:
+    """Sort pilots behind the jobs that people mean when they name none."""
+    return sorted(folders, key=lambda folder: folder.spec.pilot)
 
 
 def newest_job(store: StoreLike = None) -> JobFolder:
-    """The job that was submitted last.
+    """Find the job that was submitted last; a pilot only where there is no other.
 
     Raises
     ------
@@ -67,7 +90,7 @@ def newest_job(store: StoreLike = None) -> JobFolder:
     folders, damages = list_jobs(where)
     if folders:
         warn_damaged(damages)
-        return folders[0]
+        return pilots_last(folders)[0]
     if damages:
         raise damages[0]
     raise JobNotFoundError(f"The store {where.root} holds no job.", "Submit one, or say store=.")
@@ -76,44 +99,6 @@ def newest_job(store: StoreLike = None) -> JobFolder:
 def folders(store: Store) -> list[JobFolder]:
     """List the folders of a store, by job id."""
     return [JobFolder(store, job_id) for job_id in sorted(store.job_ids())]
-
-
-def jobs(store: StoreLike = None) -> pd.DataFrame:
-    """The jobs of a store, the newest first, one a row; asks no provider.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``job``, ``name``, ``model``, ``provider``, ``created`` (UTC), ``rounds``,
-        ``batches`` (their statuses, or ``damaged``), ``settled`` (whether every answer is here),
-        ``bytes`` (of its folder) and ``changed`` (UTC; when anything in it last did).
-
-    Warns
-    -----
-    FrameEnrichWarning
-        A job's files are damaged; the message names one of them.
-    """
-    table = to_frame([_listed(folder) for folder in folders(open_store(store))], _LISTED)
-    return table.sort_values("created", ascending=False, kind="stable", ignore_index=True)
-
-
-def _listed(folder: JobFolder) -> dict[str, Any]:
-    size = folder_size(folder)
-    known = {"job": folder.id, "bytes": size.size_bytes, "changed": size.changed_at}
-    try:
-        state = folder.read()
-        return known | {
-            "name": folder.spec.name,
-            "model": folder.spec.model,
-            "provider": folder.spec.provider,
-            "created": folder.created_at,
-            "rounds": state.rounds(),
-            "batches": ", ".join(batch.status for batch in state.batches),
-            "settled": state.settled,
-        }
-    except StoreError as error:
-        warnings.warn(str(error), FrameEnrichWarning, stacklevel=4)
-        return known | {"batches": "damaged"}
 
 
 def to_frame(rows: list[dict[str, Any]], types: dict[str, Any]) -> pd.DataFrame:

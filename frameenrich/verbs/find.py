@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ from frameenrich.errors import FrameMismatchError, JobNotFoundError, StoreError,
 from frameenrich.lifecycle.match import find_sidecar_rows, match_frame, require_match
 from frameenrich.providers.protocol import Provider
 from frameenrich.rendering.prompt import prompt_of
-from frameenrich.store.folder import JobFolder, job_folder
-from frameenrich.store.listing import list_jobs, warn_damaged
+from frameenrich.store.folder import JobFolder, is_job_id
+from frameenrich.store.listing import find_folder, list_jobs, pilots_last, warn_damaged
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.verbs.job import Job
 
@@ -24,12 +25,13 @@ def open_job(
     client: Any = None,
     provider: Provider | None = None,
 ) -> Job:
-    """A handle on a job that was submitted earlier.
+    """Return a handle on a job that was submitted earlier.
 
     Parameters
     ----------
     id : str
-        As ``job.id`` gave it, or `frameenrich.jobs` lists it.
+        As ``job.id`` gave it, or `frameenrich.jobs` lists it; or the name that ``submit`` was
+        given, for the newest job of that name.
     store : str, PathLike or Store, optional
         Where to look; ``$FRAMEENRICH_STORE`` or ``.frameenrich`` by default.
     client, provider : optional
@@ -40,13 +42,30 @@ def open_job(
     JobNotFoundError
         The store holds no such job.
     """
-    return Job(job_folder(open_store(store), id), provider=provider, client=client)
+    return Job(find_folder(store, id), provider=provider, client=client)
+
+
+def find_named_job(frame: pd.DataFrame, job: str, store: StoreLike = None, **handles: Any) -> Job:
+    """Find the job of that id, or the newest of that name that was made for this frame.
+
+    Where none of that name has the frame's keys, the newest of them is taken.
+    """
+    where = open_store(store)
+    if not (is_job_id(job) and where.has(job)):
+        with contextlib.suppress(JobNotFoundError):
+            return find_job(frame, where, name=job, **handles)
+    return open_job(job, where, **handles)
 
 
 def find_job(
-    frame: pd.DataFrame, store: StoreLike = None, *, part: int | None = None, **handles: Any
+    frame: pd.DataFrame,
+    store: StoreLike = None,
+    *,
+    name: str | None = None,
+    part: int | None = None,
+    **handles: Any,
 ) -> Job:
-    """The newest job that was made for this frame; a pilot only where there is no other.
+    """Find the newest job that was made for this frame; a pilot only where there is no other.
 
     Where the newest one's rows have changed, an older job is taken, with a warning that names both,
     only if it fits the whole frame and asked about all columns that the newer one asked about:
@@ -58,6 +77,8 @@ def find_job(
         The frame, or some rows of it.
     store : str, PathLike or Store, optional
         Where to look.
+    name : str, optional
+        Only jobs of this name.
     part : int, optional
         Which part these rows are of, where the frame is larger than memory.
     **handles
@@ -76,7 +97,9 @@ def find_job(
     passed: list[JobFolder] = []
     mismatch: FrameMismatchError | None = None
     folders, damages = list_jobs(where)
-    for folder in sorted(folders, key=lambda folder: folder.spec.pilot):
+    if name is not None:
+        folders = [folder for folder in folders if folder.spec.name == name]
+    for folder in pilots_last(folders):
         try:
             lines = folder.sidecar() if part is None else find_sidecar_rows(folder, frame, part)
             match = match_frame(frame, folder, lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from frameenrich.evaluation.evaluate import Evaluation
     from frameenrich.evaluation.review import Review
+    from frameenrich.lifecycle.usage import JobUsage
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.store.store import StoreLike
     from frameenrich.verbs.job import Job
@@ -23,15 +26,41 @@ class JobOfFrame:
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
 
-    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
-        """The job that was given, or named, or the newest that was made for this frame."""
-        from frameenrich.verbs.find import find_job, open_job  # noqa: PLC0415 - nothing but pandas at import
+    def job(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> Job:
+        """Return the handle on a job; the other verbs' `job` is found in the same way.
+
+        Parameters
+        ----------
+        job : Job or str, optional
+            An id, or a name that ``submit`` was given: the newest job of that name that was made
+            for this frame. By default the newest that was made for this frame, in any session.
+        store, client : optional
+            As `submit` takes them.
+
+        Raises
+        ------
+        JobNotFoundError
+            The store holds no such job.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> frame, folder = pd.DataFrame({"title": ["Red mug"]}), tempfile.mkdtemp()
+        >>> job = frame.llmbatch.submit(
+        ...     "Sort {{ title }}", "gpt-4o-mini", name="kind", provider="file", store=folder
+        ... )
+        >>> frame.llmbatch.job("kind", store=folder).id == job.id
+        True
+        """
+        from frameenrich.verbs.find import find_job, find_named_job  # noqa: PLC0415 - nothing but pandas at import
         from frameenrich.verbs.job import Job  # noqa: PLC0415
 
         if isinstance(job, Job):
             return job
         if job is not None:
-            return open_job(job, store, client=client)
+            return find_named_job(self._frame, job, store, client=client)
         return find_job(self._frame, store, client=client)
 
     def collect(
@@ -56,7 +85,7 @@ class JobOfFrame:
         Parameters
         ----------
         job : Job or str, optional
-            By default the newest job of the store that was made for this frame, in any session.
+            An id or a name; by default the newest job that was made for this frame, in any session.
         wait : bool
             Whether to wait until every row has its answer or its reason.
         timeout, poll_seconds : float, optional
@@ -95,7 +124,7 @@ class JobOfFrame:
         WaitTimeoutError
             Still running when `timeout` ran out.
         """
-        found = self._job(job, store, client)
+        found = self.job(job, store=store, client=client)
         return found.collect(
             self._frame,
             wait=wait,
@@ -122,7 +151,7 @@ class JobOfFrame:
 
         Key, status, error, raw answer, attempt, and the history of earlier attempts.
         """
-        return self._job(job, store, client).flagged(self._frame, **reading)
+        return self.job(job, store=store, client=client).flagged(self._frame, **reading)
 
     def review(
         self,
@@ -136,7 +165,9 @@ class JobOfFrame:
         client: Any = None,
     ) -> Review:
         """Draw rows of the job for people to judge, and record the draw; see `Job.review`."""
-        return self._job(job, store, client).review(n=n, by=by, seed=seed, extend=extend)
+        return self.job(job, store=store, client=client).review(
+            n=n, by=by, seed=seed, extend=extend
+        )
 
     def evaluate(
         self,
@@ -152,7 +183,7 @@ class JobOfFrame:
         client: Any = None,
     ) -> Evaluation:
         """Say how right the answers are, by a review or this frame's truth; see `Job.evaluate`."""
-        return self._job(job, store, client).evaluate(
+        return self.job(job, store=store, client=client).evaluate(
             self._frame,
             review=review,
             truth=truth,
@@ -172,7 +203,9 @@ class JobOfFrame:
         **reading: Any,
     ) -> Styler:
         """The frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
-        return self._job(job, store, client).show_flagged(self._frame, rows=rows, **reading)
+        return self.job(job, store=store, client=client).show_flagged(
+            self._frame, rows=rows, **reading
+        )
 
     def regenerate(
         self,
@@ -189,7 +222,7 @@ class JobOfFrame:
         **reading: Any,
     ) -> Job:
         """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
-        return self._job(job, store, client).regenerate(
+        return self.job(job, store=store, client=client).regenerate(
             statuses=statuses,
             model=model,
             params=params,
@@ -203,16 +236,58 @@ class JobOfFrame:
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> JobStatus:
         """Return how far the job is; sends and downloads nothing."""
-        return self._job(job, store, client).status()
+        return self.job(job, store=store, client=client).status()
 
     def cancel(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> Job:
         """Stop the job; what was answered by then is kept."""
-        return self._job(job, store, client).cancel()
+        return self.job(job, store=store, client=client).cancel()
+
+    def wait(
+        self,
+        job: Job | str | None = None,
+        *,
+        timeout: float | None = None,
+        poll_seconds: float | None = None,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Job:
+        """Go on until every batch has ended and its answers are on disk; see `Job.wait`."""
+        return self.job(job, store=store, client=client).wait(timeout, poll_seconds)
+
+    def usage(
+        self,
+        job: Job | str | None = None,
+        *,
+        prices: Mapping[str, Any] | None = None,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> JobUsage:
+        """Return the tokens and USD that the job has taken so far; see `Job.usage`."""
+        return self.job(job, store=store, client=client).usage(prices=prices)
+
+    def rounds(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> pd.DataFrame:
+        """Return what was asked again, why, and what was changed for it; see `Job.rounds`."""
+        return self.job(job, store=store, client=client).rounds()
+
+    def report(
+        self,
+        path: str | os.PathLike[str] = "report.html",
+        job: Job | str | None = None,
+        *,
+        rows: int = 10_000,
+        store: StoreLike = None,
+        client: Any = None,
+        **reading: Any,
+    ) -> Path:
+        """Write a page for a person who decides whether to trust the answers; see `Job.report`."""
+        return self.job(job, store=store, client=client).report(path, rows=rows, **reading)
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
-        """The jobs of the store, the newest first."""
-        from frameenrich.store.listing import jobs  # noqa: PLC0415 - nothing but pandas at import
+        """List the jobs of the store, the newest first; see `frameenrich.jobs`."""
+        from frameenrich.verbs.list_jobs import jobs  # noqa: PLC0415 - nothing but pandas at import
 
         return jobs(store)

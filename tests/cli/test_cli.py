@@ -770,8 +770,10 @@ def test_status_jobs_and_cancel(server: BatchServer) -> None:
     assert (running["job"], running["ended"], running["requests"]) == (job, False, 2)
     assert here("status").stdout.startswith(f"{job}: ")
     head, line = here("jobs").stdout.splitlines()
-    assert head.split("\t") == ["job", "model", "provider", "age", "size", "batches"]
-    assert re.fullmatch(rf"{job}\tgpt-4o-mini\topenai\t\d+ s\t\S+ kB\tin_progress", line)
+    heads = "job prompt model provider rows ok flagged cost age size batches"
+    assert head.split("\t") == heads.split()
+    asked = r"Which department sells {{ title }}\?\tgpt-4o-mini\topenai\t2\t0\t0\t\$0.00"
+    assert re.fullmatch(rf"{job}\t{asked}\t\d+ s\t\S+ kB\tin_progress", line)
     (told,) = json.loads(here("jobs", "--json").stdout)
     assert (told["job"], told["settled"]) == (job, False)
     assert told["bytes"] > 0
@@ -823,9 +825,30 @@ def test_an_unknown_job_and_an_empty_store_are_2() -> None:
     assert "holds no job" in here("status").stderr
     assert here("status").exit_code == 2
     here("submit", "mugs.csv", *ASK)
-    done = here("cancel", "llmbatch-none")
+    done = here("cancel", "nowhere")
     assert done.exit_code == 2
-    assert "Its jobs are: llmbatch-" in done.stderr
+    assert "Its jobs are: llmbatch, llmbatch-" in done.stderr
+    assert "Did you mean 'llmbatch'?" in here("cancel", "llmbath").stderr
+
+
+def test_a_job_is_named_as_it_was_called_and_is_the_newest_by_default() -> None:
+    """A name stands wherever an id does; without either, which job it was is said."""
+    ask = ("mugs.csv", *ASK, "--provider", "file")
+    first = here("submit", *ask, "--name", "kind").stdout.strip()
+    second = here("submit", *ask, "--name", "shelf").stdout.strip()
+
+    assert here("status", "kind").stdout.startswith(f"{first}: ")
+    assert here("collect", "kind", "mugs.csv", "out.csv").exit_code == 4
+    assert "kind_status" in Path("out.csv").read_text()
+    assert json.loads(here("report", "kind", "--json").stdout)["job"] == first
+    done = here("regenerate")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"{second}: ")
+    assert f"The newest job: {second}." in done.stderr
+    Path("answers.jsonl").write_text("{}\n")
+    assert f"job {second}" in here("import", "answers.jsonl").stderr
+    assert f"job {first}" in here("import", "kind", "answers.jsonl").stderr
+    assert "give [JOB] FILE..." in here("import", "kind").stderr
 
 
 def test_the_store_is_where_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from frameenrich.errors import (
 )
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.listing import newest_job
 
 IMDB = ROOT.parent / "shared" / "data" / "imdb_top_1000.csv"
 ASK = "Which department sells {{ title }}?"
@@ -770,3 +771,53 @@ def test_answers_come_from_the_row_they_were_asked_for(
             out = frame.llmbatch.collect(wait=True, poll_seconds=0.01, client=own, store=store)
 
     assert out["said"].astype(int).tolist() == list(range(300))
+
+
+def test_a_job_is_found_by_its_name_too(
+    mugs: pd.DataFrame, client: openai.OpenAI, store: Path
+) -> None:
+    """The newest of that name that was made for the frame; every verb has it on the accessor."""
+    frame, how = mugs.iloc[:2], {"client": client, "store": store}
+    ask: dict[str, Any] = {"model": "gpt-4o-mini", "name": "kind", **how}
+    mine = frame.llmbatch.submit("Sort {{ title }}", **ask)
+    theirs = mugs.iloc[2:].llmbatch.submit("Sort {{ title }}", **ask)
+
+    assert frame.llmbatch.job("kind", **how).id == mine.id
+    assert frameenrich.open_job("kind", store).id == theirs.id
+    assert frame.llmbatch.job(theirs.id, **how).id == theirs.id
+    assert frame.llmbatch.job(**how).id == mine.id
+    assert frame.llmbatch.wait("kind", poll_seconds=0.01, **how).id == mine.id
+    assert frame.llmbatch.usage("kind", **how).requests == 2
+    assert frame.llmbatch.rounds("kind", **how).empty
+    assert frame.llmbatch.cancel("kind", **how).id == mine.id
+    assert frame.llmbatch.report(store / "page.html", "kind", **how).exists()
+    assert frame.llmbatch.collect("kind", **how)["kind_status"].tolist() == ["ok", "ok"]
+    with pytest.raises(JobNotFoundError, match="Did you mean 'kind'"):
+        frame.llmbatch.status("kidn", **how)
+
+
+def test_jobs_says_what_a_person_wants_to_know(
+    mugs: pd.DataFrame, server: BatchServer, client: openai.OpenAI, store: Path
+) -> None:
+    """Rows, ok, flagged, what was asked, USD, age and size; a pilot is marked, and named last."""
+    server.faults.add("truncated", where="row-A2*")
+    ask: dict[str, Any] = {"model": "gpt-4o-mini", "client": client, "store": store}
+    long = "Which department of a large shop sells the following thing: {{ title }}?"
+    done = mugs.llmbatch.submit(long, **ask)
+    done.wait(poll_seconds=0.01)
+    mugs.llmbatch.pilot("Sort {{ title }}", n=1, **ask)
+
+    table: Any = frameenrich.jobs(store)
+
+    assert table["pilot"].tolist() == [True, False]
+    assert table["rows"].tolist() == [1, 4]
+    assert table["ok"].tolist() == [1, 3]
+    assert table["flagged"].tolist() == [0, 1]
+    assert table["prompt"].tolist() == [
+        "Sort {{ title }}",
+        "Which department of a large shop sells the …",
+    ]
+    assert table.loc[1, "usd"] == done.usage().usd > 0
+    assert table["age"].str.fullmatch(r"\d+ (s|min)").all()
+    assert table["size"].str.fullmatch(r"[\d.]+ kB").all()
+    assert newest_job(store).id == done.id

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from frameenrich.cli.commands.shared import JobId
+from frameenrich.cli.commands.shared import JobId, JobOrNewest, job_of
 from frameenrich.cli.options import AsJson, Store
 from frameenrich.cli.terminal import as_line
 
 
 def evaluate(
-    job: JobId,
+    job: JobOrNewest = None,
     truth: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of --in with the truth.")
     ] = None,
@@ -27,13 +27,12 @@ def evaluate(
 ) -> None:
     """Say how right a job's answers are, by a review or by a column with the truth."""
     from frameenrich.errors import ParameterError  # noqa: PLC0415 - heavy
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415
 
     if (truth is None) != (source is None):
         raise ParameterError(
             "--truth and --in go together.", "Give both: --truth COLUMN --in FILE, or neither."
         )
-    found = open_job(job, store)
+    found = job_of(job, store)
     if source is None:
         made = found.evaluate(review=review)
     else:

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.commands.shared import (
-    JobId,
+    JobOrNewest,
     Source,
     collect_kwargs,
     finish,
-    job_ids,
-    newest_id,
+    job_and_files,
+    job_of,
     note_resume_command,
     opened,
     places_of,
@@ -130,8 +130,8 @@ def collect(
         list[str],
         typer.Argument(
             metavar="[JOB] IN OUT",
-            help="The job, by default the newest one that was made for IN; the table that was "
-            "submitted; where it goes with the answers' columns.",
+            help="The job, by id or name, by default the newest that was made for IN; the table "
+            "that was submitted; where it goes with the answers' columns.",
             show_default=False,
         ),
     ],
@@ -148,48 +148,28 @@ def collect(
     """Write IN with the answers that came so far to OUT."""
     if len(places) not in (2, 3):
         raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
     *ids, source, target = places
     here, there = places_of(source, target, reading, writing)
     note_resume_command(ctx)
     with opened(here, reading) as table, with_timeout(writing):
-        job = open_job(ids[0], store) if ids else table.find_job(store)
+        job = table.find_job(store, *ids)
         wait = wait or writing.timeout is not None
         asked = {**answering.kwargs(), **spending.kwargs()}
         finish(job, table, there, writing, asked, wait=wait, as_json=as_json)
 
 
 def status(
-    job: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[JOB]",
-            help="The job's id; by default the newest.",
-            autocompletion=job_ids,
-            show_default=False,
-        ),
-    ] = None,
+    job: JobOrNewest = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far a job is; sends and downloads nothing."""
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
-    show_status(open_job(job or newest_id(store), store).status(), as_json=as_json)
+    show_status(job_of(job, store).status(), as_json=as_json)
 
 
 @flatten_options
 def report(
-    job: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[JOB]",
-            help="The job's id; by default the newest.",
-            autocompletion=job_ids,
-            show_default=False,
-        ),
-    ] = None,
+    job: JobOrNewest = None,
     *,
     answering: AnswerOptions,
     out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The HTML file.")] = Path(
@@ -202,9 +182,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page on a job's answers, for a person who decides whether to trust them."""
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
-    found = open_job(job or newest_id(store), store)
+    found = job_of(job, store)
     path = found.report(out, rows=rows, **answering.kwargs())
     typer.echo(as_line({"job": found.id, "report": str(path)}) if as_json else str(path))
 
@@ -212,7 +190,8 @@ def report(
 @flatten_options
 def regenerate(
     ctx: typer.Context,
-    job: JobId,
+    job: JobOrNewest = None,
+    *,
     answering: AnswerOptions,
     spending: BudgetOptions,
     statuses: Annotated[
@@ -238,10 +217,8 @@ def regenerate(
     as_json: AsJson = False,
 ) -> None:
     """Ask again for the rows without a usable answer, as a new round of the same job."""
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
     note_resume_command(ctx)
-    again = open_job(job, store).regenerate(
+    again = job_of(job, store).regenerate(
         statuses=statuses or None,
         model=model,
         params=read_params(param),
@@ -252,25 +229,27 @@ def regenerate(
     show_status(again.status(), as_json=as_json)
 
 
-def cancel(job: JobId, store: Store = None, as_json: AsJson = False) -> None:
+def cancel(job: JobOrNewest = None, store: Store = None, as_json: AsJson = False) -> None:
     """Stop a job; the answers that came by then are kept and can be collected."""
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
-    show_status(open_job(job, store).cancel().status(), as_json=as_json)
+    show_status(job_of(job, store).cancel().status(), as_json=as_json)
 
 
 def import_responses(
-    job: JobId,
-    responses: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="JSONL in the Batch API's output form.")
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[JOB] FILE...",
+            help="The job's id or name, by default the newest; JSONL in the Batch API's output "
+            "form.",
+            show_default=False,
+        ),
     ],
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Take answers that came by other means: a web page, `vllm run-batch`."""
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
-    found = open_job(job, store)
+    found, responses = job_and_files(ctx, words, store)
     for path in responses:
         found.import_responses(path)
     show_status(found.status(), as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frameenrich.cli.commands.shared import JobId
+from frameenrich.cli.commands.shared import job_and_files, job_of
 from frameenrich.cli.options import AsJson, Store
 from frameenrich.cli.terminal import as_line, say
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 
 def review(
-    job: JobId,
-    out: Annotated[
-        Path,
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
         typer.Argument(
-            metavar="OUT", help="The page (.html), or a sheet to fill in (.csv).", dir_okay=False
+            metavar="[JOB] OUT",
+            help="The job's id or name, by default the newest; the page (.html), or a sheet to "
+            "fill in (.csv).",
+            show_default=False,
         ),
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many rows.")] = 100,
@@ -42,37 +45,46 @@ def review(
 ) -> None:
     """Draw rows of a job for people to judge, and write the page to judge them on."""
     from frameenrich.errors import ParameterError  # noqa: PLC0415 - heavy
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415
 
+    if len(words) > 2:  # noqa: PLR2004 - a job and a file
+        raise typer.BadParameter("give [JOB] OUT", ctx=ctx)
+    *named, last = words
+    out = Path(last)
     ending = out.suffix.lower()
     if ending not in (".html", ".htm", ".csv"):
         raise ParameterError(
             f"{out} ends neither in .html nor in .csv.",
             "Name the page review.html, or the sheet review.csv.",
         )
-    drawn = open_job(job, store).review(n=n, by=by, seed=seed, extend=extend)
+    job = job_of(named[0] if named else None, store)
+    drawn = job.review(n=n, by=by, seed=seed, extend=extend)
     path = drawn.to_csv(out) if ending == ".csv" else drawn.page(out)
     if as_json:
         typer.echo(as_line({**_facts(drawn), "path": str(path)}))
         return
     typer.echo(str(path))
     way = "Fill it in" if ending == ".csv" else "Open it, judge, Save"
-    say(f"Review {drawn.id}: {len(drawn):,} rows. {way}, then: frameenrich add-review {job} FILE")
+    say(
+        f"Review {drawn.id}: {len(drawn):,} rows. {way}, then: frameenrich add-review {job.id} FILE"
+    )
 
 
 def add_review(
-    job: JobId,
-    sheets: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Sheets of the job's reviews, as CSV.")
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[JOB] FILE...",
+            help="The job's id or name, by default the newest; sheets of its reviews, as CSV.",
+            show_default=False,
+        ),
     ],
     reviewer: Annotated[str, typer.Option(help="Who judged, where the sheet does not say.")] = "",
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Take filled-in sheets of a job's reviews; rows are found by their key."""
-    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
-
-    found = open_job(job, store)
+    found, sheets = job_and_files(ctx, words, store)
     for path in sheets:
         drawn = found.add_review(os.fspath(path), reviewer)
         typer.echo(as_line(_facts(drawn)) if as_json else f"{path}: {drawn.progress}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,10 +47,13 @@ STILL_RUNS = 4
 
 
 def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
-    """For shell completion."""
-    from frameenrich.store.store import open_store  # noqa: PLC0415 - heavy
+    """Complete a job's id or name in the shell."""
+    from frameenrich.store.listing import list_jobs  # noqa: PLC0415 - heavy
+    from frameenrich.store.store import open_store  # noqa: PLC0415
 
-    return [i for i in open_store(ctx.params.get("store")).job_ids() if i.startswith(incomplete)]
+    folders, _ = list_jobs(open_store(ctx.params.get("store")))
+    words = dict.fromkeys(each for folder in folders for each in (folder.spec.name, folder.id))
+    return [word for word in words if word.startswith(incomplete)]
 
 
 Source = Annotated[
@@ -66,7 +71,20 @@ Target = Annotated[
 ]
 
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=job_ids)]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id or name.", autocompletion=job_ids)
+]
+
+
+JobOrNewest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[JOB]",
+        help="The job's id or name; by default the newest.",
+        autocompletion=job_ids,
+        show_default=False,
+    ),
+]
 
 
 def places_of(
@@ -114,11 +132,28 @@ def read(source: str, reading: InputOptions) -> Table:
     return read_whole(Source(table_files(source, reading.format), limit=reading.limit))
 
 
-def newest_id(store: str | None) -> str:
-    """The newest job of a store."""
+def job_of(job: str | None, store: str | None) -> Job:
+    """Find the job of that id or name, else the newest of the store, and say which that is."""
     from frameenrich.store.listing import newest_job  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415
 
-    return newest_job(store).id
+    if job is not None:
+        return open_job(job, store)
+    newest = newest_job(store).id
+    say(f"The newest job: {newest}.")
+    return open_job(newest, store)
+
+
+def job_and_files(
+    ctx: typer.Context, words: list[str], store: str | None
+) -> tuple[Job, list[Path]]:
+    """Part ``[JOB] FILE...``: the first word is a job unless there is such a file."""
+    first, *rest = words
+    if rest and not os.path.exists(first):
+        return job_of(first, store), [Path(each) for each in rest]
+    if not os.path.exists(first):
+        raise typer.BadParameter(f"{first} is no file: give [JOB] FILE...", ctx=ctx)
+    return job_of(None, store), [Path(each) for each in words]
 
 
 def send(

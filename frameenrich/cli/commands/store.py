@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from frameenrich.cli.commands.shared import as_records
 from frameenrich.cli.options import AsJson, Store
 from frameenrich.cli.terminal import print_rows, say
 from frameenrich.errors import ParameterError
+from frameenrich.pricing.money import show_usd
 from frameenrich.text import age_text, size_text
 
 if TYPE_CHECKING:
@@ -21,19 +23,28 @@ if TYPE_CHECKING:
 
 
 def jobs(store: Store = None, as_json: AsJson = False) -> None:
-    """List the jobs of the store, the newest first, with their age and size."""
-    from frameenrich.store.listing import jobs as list_jobs  # noqa: PLC0415 - heavy
+    """List the jobs of the store, the newest first: rows, cost, age, size, first words asked."""
+    from frameenrich.verbs.list_jobs import jobs as list_jobs  # noqa: PLC0415 - heavy
 
     table = list_jobs(store)
     if as_json:
         typer.echo(as_records(table))
         return
-    shown = table[["job", "model", "provider"]].assign(
-        age=_ages(table["created"]),
-        size=table["bytes"].map(size_text),
-        batches=[*map(_batches_told, table["batches"], table["rounds"])],
-    )
-    print_rows(list(shown.columns), shown.fillna("").itertuples(index=False), file=sys.stdout)
+    heads = ["job", "prompt", "model", "provider", "rows", "ok", "flagged", "cost", "age", "size"]
+    rows = [
+        _cells(job) for job in table.astype(object).where(table.notna(), None).to_dict("records")
+    ]
+    print_rows([*heads, "batches"], rows, file=sys.stdout)
+
+
+def _cells(job: Mapping[Any, Any]) -> list[str]:
+    """Return a job as words; what nobody knows is empty."""
+    counts = ["" if job[name] is None else f"{job[name]:,}" for name in ("rows", "ok", "flagged")]
+    cost = "" if job["usd"] is None else show_usd(job["usd"])
+    batches = _batches_told(job["batches"], job["rounds"])
+    told = f"pilot, {batches}" if job["pilot"] else batches
+    words = [job[name] for name in ("job", "prompt", "model", "provider")]
+    return [word or "" for word in [*words, *counts, cost, job["age"], job["size"], told]]
 
 
 def clean(
