@@ -1,0 +1,48 @@
+"""The values that everything else speaks of, frozen: no I/O, no pandas, no provider."""
+
+from __future__ import annotations
+
+from frameenrich.model.batch import TERMINAL, Batch, BatchError, BatchStatus, Rejection, Stage
+from frameenrich.model.limits import BYTES_PER_TOKEN, Limits
+from frameenrich.model.result import Json, Response, Result, Usage
+from frameenrich.model.spec import (
+    HASHES,
+    MAX_IMAGE_BYTES,
+    RENDERING,
+    ImageDetail,
+    JobSpec,
+    Message,
+    OnNull,
+    OutputKind,
+    OutputSpec,
+    Pace,
+)
+from frameenrich.model.status import FLAGGED, STATUS_ORDER, RowStatus
+
+__all__ = [
+    "BYTES_PER_TOKEN",
+    "FLAGGED",
+    "HASHES",
+    "MAX_IMAGE_BYTES",
+    "RENDERING",
+    "STATUS_ORDER",
+    "TERMINAL",
+    "Batch",
+    "BatchError",
+    "BatchStatus",
+    "ImageDetail",
+    "JobSpec",
+    "Json",
+    "Limits",
+    "Message",
+    "OnNull",
+    "OutputKind",
+    "OutputSpec",
+    "Pace",
+    "Rejection",
+    "Response",
+    "Result",
+    "RowStatus",
+    "Stage",
+    "Usage",
+]

@@ -1,0 +1,258 @@
+"""A batch at the provider: its status, how far it has come, and what ``batch.json`` says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class BatchStatus(StrEnum):
+    """The words a batch's status can be; a provider may send others.
+
+    ``planned`` is ours: the intent is on disk and the provider has given no batch yet.
+    The rest are the Batch API's.
+    """
+
+    PLANNED = "planned"
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset(
+    {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchError:
+    """One entry of a batch's ``errors.data``; ``line`` counts from 1."""
+
+    code: str | None = None
+    message: str | None = None
+    line: int | None = None
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A request that the provider's validation refused; it is not sent again as it is."""
+
+    custom_id: str
+    message: str
+
+
+class Stage(StrEnum):
+    """How far a shard has come on its way to the provider and back.
+
+    ::
+
+        intent ──> uploading ──> uploaded ──> creating ──> running ──> ended ──> fetched ──> cleaned
+          ^            │             ^           │                       │          ^
+          │            └─ lost: find │           └─ lost: find by tag    │          │
+          │               by name    │                                   │          │
+          └── file gone ─────────────┴───── nothing ran: next attempt ───┘          │
+          └── cancelled before it was sent, or every request refused ───────────────┘
+
+    ``uploading`` and ``creating`` are on disk before the call and left after its answer is: found
+    there by a later process, the call may have been made, and the provider is searched first. A
+    provider that takes no file goes from ``intent`` to ``creating``; one that answers in this
+    process from ``intent`` to ``running`` to ``fetched``.
+    """
+
+    INTENT = "intent"
+    UPLOADING = "uploading"
+    UPLOADED = "uploaded"
+    CREATING = "creating"
+    RUNNING = "running"
+    ENDED = "ended"
+    FETCHED = "fetched"
+    CLEANED = "cleaned"
+
+
+_SETTLED = frozenset({Stage.FETCHED, Stage.CLEANED})
+
+
+_ENDED = _SETTLED | {Stage.ENDED}
+
+
+_MOVING = frozenset({"id", "status", "input_file_id"})
+"""The fields whose change moves the stage."""
+
+
+_RUNNING = frozenset(BatchStatus) - TERMINAL - {BatchStatus.PLANNED}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The provider's object for a shard, as last heard.
+
+    ``tag`` is the name we gave it (in the batch's ``metadata`` and the uploaded file's name), on
+    disk before any paid call: what a later process looks for. ``stage`` is how far it has come.
+    ``status`` is the provider's own word, so it may be one that `BatchStatus` does not know: not
+    finished yet. Counts are for progress bars only. Times are Unix seconds.
+
+    ``rejected`` requests were refused by validation and are left out of later attempts.
+    ``asked_at`` is when the call that makes the batch was begun, where a provider cannot be
+    queried for the tag; ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
+    jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
+    of earlier attempts. ``requests`` counts the requests of the shard's file; ``imported`` says
+    that some of its responses came by other means, so that those fetched are added to them.
+    """
+
+    tag: str
+    attempt: int = 0
+    id: str | None = None
+    stage: Stage = Stage.INTENT
+    status: str = BatchStatus.PLANNED
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    total: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    errors: tuple[BatchError, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    created_at: float | None = None
+    ended_at: float | None = None
+    asked_at: float | None = None
+    retry_at: float | None = None
+    reused_from: tuple[str, ...] = ()
+    spent_file_ids: tuple[str, ...] = ()
+    requests: int | None = None
+    imported: bool = False
+
+    def __post_init__(self) -> None:
+        """Let the stage of a batch that is made anew follow its ids and status."""
+        if self.stage is Stage.INTENT:
+            object.__setattr__(self, "stage", _stage_by_status(self))
+
+    @property
+    def unsent(self) -> bool:
+        """Tell whether the provider is still to be given it, or to be asked whether it has it."""
+        return self.id is None and not self.ended
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the provider has it and may still do something for it."""
+        return self.id is not None and not self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the provider will do nothing more for it."""
+        return self.stage in _ENDED
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether it has ended and all its lines are on disk."""
+        return self.stage in _SETTLED
+
+    @property
+    def creating(self) -> bool:
+        """Tell whether the call that makes the batch may have been made, and its answer be lost."""
+        return self.stage is Stage.CREATING
+
+    def to_json(self) -> str:
+        """Return the text of ``batch.json``.
+
+        Examples
+        --------
+        >>> Batch.from_json(Batch("llmbatch-1f", id="batch_7").to_json()).id
+        'batch_7'
+        """
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Batch:
+        """Read back what `to_json` wrote, now or in an older version.
+
+        Fields that a later version added are passed over.
+
+        Raises
+        ------
+        ValueError
+            It is no JSON, or some field has another type.
+        """
+        loaded = json.loads(text)
+        batch = msgspec.convert(loaded, cls, strict=False)
+        if "stage" in loaded:
+            return batch
+        return replace(batch, stage=_stage_from_flags(msgspec.convert(loaded, _Flags), batch))
+
+    def replace(self, **changes: Any) -> Batch:
+        """Return a copy with some fields changed.
+
+        Where ids or ``status`` change and no ``stage`` is given, the stage follows them.
+
+        Examples
+        --------
+        >>> Batch("llmbatch-1f").replace(id="batch_7", status="in_progress").stage.value
+        'running'
+        """
+        moved = replace(self, **changes)
+        if "stage" in changes or changes.keys().isdisjoint(_MOVING):
+            return moved
+        return replace(moved, stage=_stage_by_status(moved))
+
+    def but(self, **changes: Any) -> Batch:
+        """Return a copy with some fields changed, as `replace` does.
+
+        For providers written before there were stages: ``uploading``, ``creating``, ``fetched``
+        and ``deleted``, the flags of that time, are taken too.
+        """
+        flags = {name: changes.pop(name) for name in _FLAG_NAMES & changes.keys()}
+        moved = self.replace(**changes)
+        if not flags:
+            return moved
+        own = {
+            "uploading": self.stage is Stage.UPLOADING,
+            "creating": self.creating,
+            "fetched": self.settled,
+            "deleted": self.stage is Stage.CLEANED,
+        }
+        return replace(moved, stage=_stage_from_flags(_Flags(**(own | flags)), moved))
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """What ``batch.json`` had before there were stages."""
+
+    uploading: bool = False
+    creating: bool = False
+    fetched: bool = False
+    deleted: bool = False
+
+
+_FLAG_NAMES = frozenset(_Flags.__dataclass_fields__)
+
+
+def _stage_by_status(batch: Batch) -> Stage:
+    if batch.status in TERMINAL:
+        return batch.stage if batch.ended else Stage.ENDED
+    if batch.id is not None or batch.status in _RUNNING:
+        return Stage.RUNNING
+    uploaded = batch.stage is Stage.INTENT and batch.input_file_id
+    return Stage.UPLOADED if uploaded else batch.stage
+
+
+def _stage_from_flags(flags: _Flags, batch: Batch) -> Stage:
+    if batch.status in TERMINAL:
+        if not flags.fetched:
+            return Stage.ENDED
+        return Stage.CLEANED if flags.deleted else Stage.FETCHED
+    if batch.id is None and flags.creating:
+        return Stage.CREATING
+    if batch.id is None and flags.uploading:
+        return Stage.UPLOADING
+    if batch.id is not None or batch.status != BatchStatus.PLANNED:
+        return Stage.RUNNING
+    return Stage.UPLOADED if batch.input_file_id else Stage.INTENT

@@ -1,0 +1,71 @@
+"""What came back for a request, before and after it is judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from frameenrich.model.status import RowStatus
+
+Json = Any
+"""A value that ``json.loads`` could have returned."""
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """What came back for one custom_id: the envelope opened, the answer not yet judged."""
+
+    custom_id: str
+    status_code: int | None
+    body: Json
+    error: str | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """What the provider says an answer took; tokens."""
+
+    model: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """A response after parsing: a status, and values or the reason why not.
+
+    ``values`` holds one value per output column, in their order; ``raw`` is the answer's text.
+    ``status_code`` is the HTTP status of a ``failed`` request, where there was one; ``confidence``
+    is how sure the model was of a label (`frameenrich.answers.confidence`), ``reasoning`` what it
+    thought before it answered.
+    """
+
+    custom_id: str
+    status: RowStatus
+    values: tuple[Any, ...] | None = None
+    error: str | None = None
+    raw: str | None = None
+    usage: Usage = Usage()
+    repaired: bool = False
+    status_code: int | None = None
+    confidence: float | None = None
+    reasoning: str | None = None
+
+    @property
+    def repairable(self) -> bool:
+        """Tell whether asking again may mend it: not what was refused, as content or as a request.
+
+        Examples
+        --------
+        >>> Result("row-1", RowStatus.FAILED, status_code=429).repairable
+        True
+        >>> Result("row-1", RowStatus.FAILED, status_code=400).repairable
+        False
+        """
+        if self.status is RowStatus.FAILED:
+            code = self.status_code
+            return code is None or code not in range(400, 500) or code in _PASSING_CODES
+        return self.status.flagged and self.status is not RowStatus.REFUSED
+
+
+_PASSING_CODES = frozenset({408, 409, 429})
+"""Of the 4xx, those that are about the moment and not about the request; the SDK retries them."""

@@ -1,0 +1,166 @@
+"""What a job sends and how its answers are read, as one frozen value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from frameenrich.errors import ParameterError
+from frameenrich.model.result import Json
+
+OnNull = Literal["raise", "empty", "skip"]
+
+
+ImageDetail = Literal["low", "high", "auto"]
+
+
+MAX_IMAGE_BYTES = 20_000_000
+"""How large an image may be where nothing else is said."""
+
+
+OutputKind = Literal["text", "labels", "schema", "parser", "embedding", "moderation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the prompt: its role and the Jinja2 source of its content."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What an answer has to be, in a form that can be stored.
+
+    ``schema`` is the JSON Schema that was asked for (``None`` for plain text, a parser and
+    embeddings); its properties are the output columns. ``dimensions`` is how long a vector has to
+    be, where that was asked for. ``class_rules`` names the class that the schema was made of, and
+    the kinds of its rules that are code; empty where it has none.
+    """
+
+    kind: OutputKind = "text"
+    schema: Mapping[str, Json] | None = None
+    dimensions: int | None = None
+    class_rules: tuple[str, ...] = ()
+
+
+def _output_spec(stored: Mapping[str, Any]) -> OutputSpec:
+    return OutputSpec(**{**stored, "class_rules": tuple(stored.get("class_rules", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Pace at which a provider that answers one call at a time may ask.
+
+    ``max_in_flight`` is how many requests may wait for their answers at once.
+    """
+
+    max_in_flight: int = 64
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that lets nothing through."""
+        for name, limit in asdict(self).items():
+            if limit is not None and (type(limit) is not int or limit < 1):
+                raise ParameterError(
+                    f"{name}={limit!r} lets nothing through.", "Give a whole number above 0."
+                )
+
+
+HASHES = 2
+"""How hashes are made now: of digests (`identity.hashes`); in version 1 of whole bodies."""
+
+
+RENDERING = 2
+"""How cells are printed now: a whole number as one; in version 1 a float 3 as ``3.0``."""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything that decides what a job sends and how its answers are read.
+
+    ``messages`` is empty where the requests came ready (`frameenrich.submit_requests`).
+    ``pace`` is None where nobody asked for one; a ``pilot`` is asked before the job it is for.
+    ``version`` says how the hashes of its sidecar were made, ``rendering`` how its cells were
+    printed; the latter is no part of the job's id, so that an earlier version's job is found.
+    """
+
+    name: str
+    model: str
+    messages: tuple[Message, ...]
+    endpoint: str = "/v1/chat/completions"
+    url: str = "/v1/chat/completions"
+    provider: str = "openai"
+    params: Mapping[str, Json] = field(default_factory=dict)
+    output: OutputSpec = OutputSpec()
+    key: tuple[str, ...] | None = None
+    prefix: str = ""
+    on_null: OnNull = "raise"
+    sources: Mapping[str, str] = field(default_factory=dict)
+    max_enqueued_tokens: int | None = None
+    max_cost: float | None = None
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pace: Pace | None = None
+    pilot: bool = False
+    image: tuple[str, ...] = ()
+    image_root: str = "."
+    image_detail: ImageDetail | None = None
+    image_max_pixels: int | None = None
+    image_max_bytes: int = MAX_IMAGE_BYTES
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    completion_window: str | None = None
+    version: int = HASHES
+    rendering: int = RENDERING
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that round 0 asks; several only where the requests came ready.
+
+        Examples
+        --------
+        >>> JobSpec("answer", "gpt-4o, gpt-4o-mini", ()).models
+        ('gpt-4o', 'gpt-4o-mini')
+        """
+        return (self.model,) if self.messages else tuple(self.model.split(", "))
+
+    def to_json(self) -> str:
+        """The text kept in the sidecar's metadata; the order of a schema's properties stays."""
+        return json.dumps(asdict(self))
+
+    def identity_json(self) -> str:
+        """The text that the job's id is made of; a job of rendering 1 has the same.
+
+        Neither pace nor money is identity, nor what goes along with a batch, nor where images lie:
+        the input hashes know them.
+        """
+        same = replace(
+            self, max_enqueued_tokens=None, pace=None, max_cost=None, prices={}, image_root="."
+        )
+        loaded = asdict(same)
+        for younger in ("rendering", "metadata", "completion_window"):
+            del loaded[younger]
+        del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
+        return json.dumps(loaded)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> JobSpec:
+        """Read back what `to_json` wrote."""
+        loaded = json.loads(text)
+        return cls(
+            **{
+                **{name: value for name, value in loaded.items() if name in _SPEC_FIELDS},
+                "messages": tuple(Message(**each) for each in loaded["messages"]),
+                "output": _output_spec(loaded["output"]),
+                "key": None if loaded["key"] is None else tuple(loaded["key"]),
+                "image": tuple(loaded.get("image", ())),
+                "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,
+                "rendering": loaded.get("rendering", 1),
+            }
+        )
+
+
+_SPEC_FIELDS = frozenset(JobSpec.__dataclass_fields__)

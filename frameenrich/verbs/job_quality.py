@@ -1,0 +1,253 @@
+"""The verbs of a `Job` about its answers: which are flagged, and how right the others are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from frameenrich.verbs.session import Session
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+    from frameenrich.evaluation.compare import Comparison
+    from frameenrich.evaluation.evaluate import Evaluation
+    from frameenrich.evaluation.job_answers import JobAnswers
+    from frameenrich.evaluation.review import Review
+    from frameenrich.verbs.job import Job
+
+
+class JobQuality:
+    """Is it right? What `Job` has for people who judge; each verb imports what it needs."""
+
+    _session: Session
+
+    def flagged(self, frame: pd.DataFrame | None = None, **reading: Any) -> pd.DataFrame:
+        """The rows whose status is terminal and not ``ok``.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            Whose rows; by default all of the job.
+        **reading
+            ``labels``, ``response_model`` or ``parser``, as `collect` takes them.
+
+        Returns
+        -------
+        DataFrame
+            The key, ``status``, ``error``, ``raw``, ``attempt`` (how often the row was asked) and
+            ``history``: a list with a dict for each earlier attempt (``attempt``, ``status``,
+            ``error``, and ``then``, which is what was changed for the next one).
+        """
+        from frameenrich.verbs.collect import flagged  # noqa: PLC0415 - when it is used
+
+        return flagged(self._session, frame, **reading)
+
+    def show_flagged(
+        self, frame: pd.DataFrame | None = None, *, rows: int = 50, **reading: Any
+    ) -> Styler:
+        """The flagged rows for a notebook: `flagged`, made to be read by a person.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            Whose rows; by default all of the job.
+        rows : int
+            How many are shown; `flagged` gives all of them as data.
+        **reading
+            ``labels``, ``response_model`` or ``parser``, as `collect` takes them.
+
+        Returns
+        -------
+        pandas.io.formats.style.Styler
+            With the place that an error is about marked in the raw answer.
+        """
+        from frameenrich.report.flagged_table import styled  # noqa: PLC0415 - for this verb only
+
+        return styled(self.flagged(frame, **reading), rows, self._session.folder.spec.name)
+
+    def report(
+        self, path: str | os.PathLike[str] = "report.html", *, rows: int = 10_000, **reading: Any
+    ) -> Path:
+        """Write a page for a person who decides whether to trust the answers.
+
+        One HTML file that opens without a network: counts by status, what was answered, what it
+        took, and the rows with prompt, answer, reason and images, the flagged ones first.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file, replaced where it is there.
+        rows : int
+            How many rows that are not flagged it may hold; of more, a random sample, as the page
+            tells. Flagged rows are always in, up to 50,000 of them.
+        **reading
+            ``labels``, ``response_model`` or ``parser``, as `collect` takes them.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+        >>> job = frame.llmbatch.submit("{{ title }}?", "m", provider="file", store=folder)
+        >>> job.report(f"{folder}/report.html").name
+        'report.html'
+        """
+        from frameenrich.verbs.report import report  # noqa: PLC0415 - for this verb only
+
+        return report(self._session, path, rows=rows, **reading)
+
+    def answers_to_judge(self) -> JobAnswers:
+        """Return all rows, with what is on disk or can come: for reviews and evaluations."""
+        from frameenrich.verbs.evaluate import answers_to_judge  # noqa: PLC0415 - for this verb only
+
+        return answers_to_judge(self._session)
+
+    def review(
+        self,
+        *,
+        n: int,
+        by: str | None = None,
+        seed: int = 0,
+        extend: Review | str | None = None,
+    ) -> Review:
+        """Draw rows for people to judge, and record the draw in the job's folder.
+
+        The same call finds the same draw again, however the frame is sorted.
+
+        Parameters
+        ----------
+        n : int
+            How many rows; all usable ones where there are fewer.
+        by : str, optional
+            Draw so many for each answer to this field, in proportion and at least ten of each
+            label (``"answer"``: the only field). By default a simple draw.
+        seed : int
+            Another number makes a new, independent draw.
+        extend : Review or str, optional
+            Draw `n` more rows for this review, in the way it was drawn.
+
+        Returns
+        -------
+        Review
+            Its `Review.page` and `Review.to_csv` are to be filled in; `add_review` takes them back.
+
+        Raises
+        ------
+        InputError
+            Rows are pending still, or none is usable.
+        """
+        from frameenrich.evaluation.make_review import make_review  # noqa: PLC0415 - for this verb only
+
+        return make_review(self.answers_to_judge(), n, by=by, seed=seed, extend=extend)
+
+    def add_review(self, path: str | os.PathLike[str], reviewer: str = "") -> Review:
+        """Take a filled-in sheet of a review; it is kept in the job's folder as it came.
+
+        Rows are joined by key, so the sheet may be sorted, filtered or saved by a spreadsheet.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The CSV file that the page's Save, or a spreadsheet, wrote.
+        reviewer : str
+            Who judged, where the sheet's column ``reviewer`` does not say.
+
+        Raises
+        ------
+        InputError
+            A row does not fit the review (it names row and column), or the sheet is of another job.
+        """
+        from frameenrich.evaluation.verdicts import add_sheet  # noqa: PLC0415 - for this verb only
+
+        return add_sheet(self.answers_to_judge(), path, reviewer)
+
+    def evaluate(
+        self,
+        frame: pd.DataFrame | None = None,
+        *,
+        review: Review | str | None = None,
+        truth: str | Mapping[str, str] | None = None,
+        tolerance: float | None = None,
+        match: Callable[[Any, Any], Any] | None = None,
+        drawn: str | None = None,
+        level: float = 0.95,
+    ) -> Evaluation:
+        """Say how right the answers are, within which bounds.
+
+        By what people judged of a recorded draw (`review`, `add_review`), or by a column that has
+        the truth. Needs SciPy: ``pip install 'frameenrich[evaluate]'``.
+
+        Parameters
+        ----------
+        frame : DataFrame, optional
+            Has the truth columns, under the keys that were submitted.
+        review : Review or str, optional
+            Which review, with its top-ups; the newest by default.
+        truth : str or mapping, optional
+            The column with the right answers, or one for each field. Where it covers a part of the
+            usable rows, the result is agreement with that part, without an interval.
+        tolerance : float, optional
+            How far a number may be from its truth.
+        match : callable, optional
+            ``(answer, truth) -> bool``, for text.
+        drawn : {"random"}, optional
+            You vouch that the rows with a truth were drawn at random.
+        level : float
+            How often each interval has to hold the truth.
+
+        Returns
+        -------
+        Evaluation
+            ``accuracy``, ``labels``, ``shares``, ``threshold(...)`` and more.
+
+        Raises
+        ------
+        InputError
+            Nothing was reviewed, or a truth column cannot be compared.
+        FrameMismatchError
+            The frame's rows are not those the answers were made for.
+        """
+        from frameenrich.verbs.evaluate import evaluate  # noqa: PLC0415 - for this verb only
+
+        return evaluate(
+            self._session,
+            frame,
+            review=review,
+            truth=truth,
+            tolerance=tolerance,
+            match=match,
+            drawn=drawn,
+            level=level,
+        )
+
+    def compare(self, other: Job) -> Comparison:
+        """Say where two jobs over the same rows agree, which rows differ, and what each cost.
+
+        Parameters
+        ----------
+        other : Job
+            A job whose rows have the same keys.
+
+        Raises
+        ------
+        InputError
+            They have no field, or no usable row, in common.
+        """
+        from frameenrich.verbs.evaluate import compare  # noqa: PLC0415 - for this verb only
+
+        return compare(self._session, other._session)  # noqa: SLF001 - a job as this one

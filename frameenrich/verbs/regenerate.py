@@ -1,0 +1,98 @@
+"""Send a job's flagged rows again, once or until nothing is left to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from frameenrich.answers.output import Output
+from frameenrich.errors import BudgetError, warn_user
+from frameenrich.lifecycle.regenerate import (
+    RetryOptions,
+    check_statuses,
+    draft_of_retries,
+    repairable,
+)
+from frameenrich.lifecycle.wait import Deadline, step, wait
+from frameenrich.prepare.options import check_model, check_request
+from frameenrich.prepare.params import check_params
+from frameenrich.pricing.money import Budget
+from frameenrich.store.folder import JobState
+from frameenrich.verbs.approve import approve_round
+from frameenrich.verbs.session import Session
+
+
+def bring_up_to_date(
+    session: Session,
+    job: JobState,
+    deadline: Deadline,
+    poll_seconds: float | None,
+    *,
+    waiting: bool,
+) -> JobState:
+    """Take a step with a job, or wait until it has ended; return how far it is then."""
+    if job.settled:
+        return job
+    if waiting:
+        wait(job, session.provider(), deadline, poll_seconds)
+        return job.read()
+    return job if session.provider().blocking else step(job, session.provider())
+
+
+def regenerate(
+    session: Session,
+    *,
+    statuses: Iterable[str] | None,
+    model: str | None,
+    params: Mapping[str, Any] | None,
+    feedback: bool,
+    budget: Budget,
+    **reading: Any,
+) -> None:
+    """Send flagged rows again, as a new round; see `Job.regenerate`."""
+    spec = session.folder.spec
+    bring_up_to_date(session, session.folder.read(), Deadline(), None, waiting=False)
+    output = session.output(**reading)
+    changed = check_params(params or {}, spec.endpoint, spec.output)
+    options = RetryOptions(check_statuses(statuses), model, changed, feedback)
+    if model is not None:
+        check_model(model)
+        session.check_has(model)
+    send_round(session, options, output, budget)
+
+
+def send_round(session: Session, options: RetryOptions, output: Output, budget: Budget) -> None:
+    """Write a round of a job's flagged rows, hold it to the cap, and send it."""
+    folder, provider = session.folder, session.provider()
+    if options.params:
+        check_request(provider, folder.spec, options.params)
+    limits = provider.limits.within_tokens(folder.spec.max_enqueued_tokens)
+    with folder.lock(), draft_of_retries(folder, output, options, limits) as draft:
+        if draft is not None:
+            approve_round(folder, budget, draft.request_lines())
+            draft.commit()
+    session.send()
+
+
+def mend(
+    session: Session,
+    output: Output,
+    max_rounds: int,
+    deadline: Deadline,
+    poll_seconds: float | None,
+    budget: Budget,
+) -> None:
+    """Regenerate and wait, until nothing is left to mend or to spend, or nothing changed."""
+    folder = session.folder
+    left = repairable(folder, output)
+    while left and folder.rounds() <= max_rounds:
+        before = left
+        try:
+            send_round(session, RetryOptions(), output, budget)
+        except BudgetError as error:
+            warn_user(f"No further round of the job {folder.id}: {error}")
+            break
+        bring_up_to_date(session, folder.read(), deadline, poll_seconds, waiting=True)
+        left = repairable(folder, output)
+        if left == before:
+            break
