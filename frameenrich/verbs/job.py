@@ -20,11 +20,7 @@ from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.report.card import card_html, card_of
 from frameenrich.store.folder import JobFolder
-from frameenrich.verbs.collect import (
-    answers,
-    collect,
-    waiting_of,
-)
+from frameenrich.verbs.collect import answers, collect, waiting_of
 from frameenrich.verbs.job_parts import JobParts
 from frameenrich.verbs.job_quality import JobQuality
 from frameenrich.verbs.regenerate import regenerate

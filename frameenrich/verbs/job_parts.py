@@ -9,13 +9,7 @@ import pandas as pd
 from frameenrich.answers.output import Parser
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.pricing.prices import PricesLike
-from frameenrich.verbs.collect import (
-    bring_home,
-    collect_part,
-    collector_of,
-    count_seen,
-    waiting_of,
-)
+from frameenrich.verbs.collect import bring_home, collect_part, collector_of, count_seen, waiting_of
 from frameenrich.verbs.session import Session
 
 
