@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from frameenrich import accessor as _accessor  # noqa: F401 - registers df.llmbatch
 
 if TYPE_CHECKING:
-    from frameenrich.accessor import llmbatch
     from frameenrich.errors import (
         FrameEnrichError,
         FrameEnrichWarning,
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
         ProviderError,
     )
     from frameenrich.model import RowStatus
-    from frameenrich.sample import sample_data
-    from frameenrich.tables import collect, submit
+    from frameenrich.tables import collect, llmbatch, submit
     from frameenrich.verbs.clean import clean
     from frameenrich.verbs.find import open_job
     from frameenrich.verbs.job import Job
     from frameenrich.verbs.list_jobs import jobs
+    from frameenrich.verbs.sample import sample_data
     from frameenrich.verbs.submit import submit_requests
 
 # Silent until somebody asks: a handler of one's own, or the command line's -v and --log-file.
@@ -64,9 +63,9 @@ _HOMES = {
     "clean": "verbs.clean",
     "collect": "tables",
     "jobs": "verbs.list_jobs",
-    "llmbatch": "accessor",
+    "llmbatch": "tables",
     "open_job": "verbs.find",
-    "sample_data": "sample",
+    "sample_data": "verbs.sample",
     "submit": "tables",
     "submit_requests": "verbs.submit",
 }

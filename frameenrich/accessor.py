@@ -353,22 +353,3 @@ class LLMBatch(JobOfFrame):
         from frameenrich.verbs.before_paying import pilot  # noqa: PLC0415 - nothing but pandas at import
 
         return pilot(self._frame, template, model, n=n, seed=seed, usage=usage, **options)
-
-
-def llmbatch(frame: pd.DataFrame) -> LLMBatch:
-    """Return ``frame.llmbatch`` with its type, which editors and type checkers cannot see there.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        The frame whose rows are asked about.
-
-    Examples
-    --------
-    >>> print(llmbatch(pd.DataFrame({"title": ["Red mug"]})).preview("{{ title }}?", "gpt-4o-mini"))
-    row 0
-    [user] Red mug?
-    <BLANKLINE>
-    -> columns: llmbatch, llmbatch_status, llmbatch_error
-    """
-    return LLMBatch(frame)

@@ -1,40 +1,88 @@
 """``frameenrich.submit`` and ``collect``: jobs of tables that are not pandas', through Arrow.
 
 A table becomes the frame that ``pd.read_csv`` would have made of it, so that one job of one table
-has one id whatever holds it; there is no second way to render or to collect.
+has one id whatever holds it; there is no second way to render or to collect. A table that is larger
+than `STREAM_BYTES` goes through in parts, as a file of the command line does.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Unpack, overload
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from frameenrich.accessor import LLMBatch
-from frameenrich.errors import InputError
+from frameenrich.answers.arrow_types import common_type
+from frameenrich.answers.output import Output
+from frameenrich.errors import InputError, ParameterError
+from frameenrich.lifecycle.collect import Collector
+from frameenrich.prepare.any_table import (
+    TableStream,
+    is_lazy,
+    is_table,
+    polars_of,
+    read_table,
+    to_frame,
+)
+from frameenrich.prepare.options import Plan
+from frameenrich.prepare.parts import PartsFolder, write_part
+from frameenrich.prepare.submit_options import KeylessOptions, SubmitOptions
+from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
+from frameenrich.store.store import StoreLike
+from frameenrich.verbs.before_paying import estimate_parts
+from frameenrich.verbs.estimate import Estimate, count_frame
+from frameenrich.verbs.find import find_job
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.list_jobs import jobs
 from frameenrich.verbs.signatures import takes_options_of
+from frameenrich.verbs.submit import submit_parts
 
-_EXACT = 2**53
-"""Whole numbers up to here are the same as floats, which pandas makes of them beside nulls."""
+
+@overload
+def llmbatch(table: pd.DataFrame) -> LLMBatch: ...
+@overload
+def llmbatch(table: Any) -> TableBatch: ...
+def llmbatch(table: Any) -> LLMBatch | TableBatch:
+    """Return ``table.llmbatch`` with its type, which editors and type checkers cannot see there.
+
+    Parameters
+    ----------
+    table : DataFrame, or another table as `submit` takes it
+        The table whose rows are asked about.
+
+    Examples
+    --------
+    >>> print(llmbatch(pd.DataFrame({"title": ["Red mug"]})).preview("{{ title }}?", "gpt-4o-mini"))
+    row 0
+    [user] Red mug?
+    <BLANKLINE>
+    -> columns: llmbatch, llmbatch_status, llmbatch_error
+    """
+    return LLMBatch(table) if isinstance(table, pd.DataFrame) else TableBatch(table)
 
 
 @takes_options_of(LLMBatch.submit)
 def submit(
-    table: Any, template: Template, model: str, *, key: str | Sequence[str], **options: Any
+    table: Any,
+    template: Template,
+    model: str,
+    *,
+    key: str | Sequence[str],
+    **options: Unpack[KeylessOptions],
 ) -> Job:
     """Render each row of a table to a request and send them as a batch job.
 
     Parameters
     ----------
     table : Polars DataFrame or LazyFrame, DuckDB relation, pyarrow Table or RecordBatchReader
-        Or whatever else has ``__arrow_c_stream__``. It is read into memory whole.
+        Or whatever else has ``__arrow_c_stream__``. One that is larger than 256 MB is read once, a
+        part at a time; parts are in memory one by one.
     key : str or list of str
         The column(s) that name a row: such tables have no index.
     template, model, **options
@@ -56,7 +104,8 @@ def submit(
     >>> collect(table, job)["llmbatch_status"].to_pylist()
     ['pending', 'pending']
     """
-    return LLMBatch(to_frame(table)).submit(template, model, **{**options, "key": key})
+    job: Job = llmbatch(table).submit(template, model, key=key, **options)
+    return job
 
 
 @takes_options_of(LLMBatch.collect)
@@ -73,39 +122,147 @@ def collect(table: Any, job: Job | str | None = None, **options: Any) -> Any:
     Returns
     -------
     table
-        Of the same kind, its other columns as they were; a pyarrow table for a DuckDB relation.
+        Of the same kind, its other columns as they were; a pyarrow table for a DuckDB relation. A
+        LazyFrame or a reader that is larger than 256 MB comes back as one that reads and collects
+        its rows when they are asked for, a part at a time.
     """
-    if isinstance(table, pd.DataFrame):
-        return LLMBatch(table).collect(job, **options)
-    held = _held(table)
-    frame = to_frame(held)
-    answers = LLMBatch(frame).collect(job, **options)
-    new = [c for c in answers if c not in frame or not answers[c].equals(frame[c])]
-    return _with_columns(table, held, pa.table({str(c): to_arrow(answers[c]) for c in new}))
+    return llmbatch(table).collect(job, **options)
 
 
-def to_frame(table: Any) -> pd.DataFrame:
-    """Return a table's rows as ``pd.read_csv`` would have given them.
+class TableBatch(LLMBatch):
+    """The verbs of ``df.llmbatch`` for a table that is not pandas'.
 
-    Raises
-    ------
-    InputError
-        It is no table.
+    Parameters
+    ----------
+    table : as `submit` takes it
+        Nothing of it is read before a verb needs it.
     """
-    if isinstance(table, pd.DataFrame):
-        return table
-    arrow = pa.table(_held(table))
-    frame: pd.DataFrame = arrow.to_pandas(ignore_metadata=True)
-    for name, column in zip(arrow.column_names, arrow.columns, strict=True):
-        if pa.types.is_integer(column.type) and column.null_count and _is_long(column):
-            frame[name] = column.to_pandas(types_mapper=_nullable)
-    return frame
+
+    def __init__(self, table: Any) -> None:
+        if isinstance(table, (str, bytes)) or not is_table(table):
+            raise InputError(
+                f"A {type(table).__name__} is no table: it has no __arrow_c_stream__.",
+                "Give a pandas, Polars, DuckDB or pyarrow table.",
+            )
+        self._table = table
+
+    @cached_property
+    def _rows(self) -> Any:
+        """The rows: a Polars frame, an Arrow table, or a `TableStream` of those."""
+        return read_table(self._table)
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        """The rows in pandas; of a larger table the first part, for verbs that show some rows."""
+        rows = self._rows
+        return rows.first if isinstance(rows, TableStream) else to_frame(rows)
+
+    @takes_options_of(LLMBatch.submit)
+    def submit(self, template: Template, model: str, **options: Unpack[SubmitOptions]) -> Job:
+        """Render each row to a request and send them as a batch job; see `frameenrich.submit`."""
+        if not options.get("key"):
+            raise ParameterError(
+                "Nothing names the rows: a table that is not pandas' has no index.",
+                "Say which column(s) do: key='sku'.",
+                name="key",
+            )
+        rows = self._rows
+        if not isinstance(rows, TableStream):
+            return LLMBatch(self._frame).submit(template, model, **options)
+
+        def write(stage: PartsFolder) -> Iterator[Part]:
+            for number, part in enumerate(rows.parts()):
+                yield write_part(stage, number, to_frame(part))
+
+        return submit_parts(write, rows.columns, template, model, **options)
+
+    @takes_options_of(LLMBatch.submit)
+    def estimate(
+        self, template: Template, model: str, **options: Unpack[SubmitOptions]
+    ) -> Estimate:
+        """Return what a `submit` would send and cost; sends and writes nothing."""
+        rows = self._rows
+        if not isinstance(rows, TableStream):
+            return LLMBatch(self._frame).estimate(template, model, **options)
+        return estimate_parts(
+            lambda spec: (
+                count_frame(to_frame(part), Plan(spec, Output(spec.output)))
+                for part in rows.parts()
+            ),
+            rows.columns,
+            template,
+            model,
+            **options,
+        )
+
+    @takes_options_of(LLMBatch.submit)
+    def pilot(
+        self,
+        template: Template,
+        model: str,
+        *,
+        n: int = 5,
+        seed: int = 0,
+        usage: bool = False,
+        **options: Unpack[SubmitOptions],
+    ) -> Any:
+        """Answer `n` rows now, at live price; of a table in parts, rows of its first part."""
+        found = super().pilot(template, model, n=n, seed=seed, usage=usage, **options)
+        return self._of_kind(found)
+
+    @takes_options_of(LLMBatch.collect)
+    def collect(self, job: Job | str | None = None, **options: Any) -> Any:
+        """Return the table with the answers as new columns; see `frameenrich.collect`."""
+        store, client = options.pop("store", None), options.pop("client", None)
+        found, rows = self._job(job, store, client), self._rows
+        if isinstance(rows, TableStream):
+            options.pop("overwrite", None)  # a part's earlier answers are not read for edits
+            return _Answers(rows, found.collector(**options)).beside(self._table)
+        frame = self._frame
+        answers = LLMBatch(frame).collect(found, **options)
+        new = [c for c in answers if c not in frame or not answers[c].equals(frame[c])]
+        whole = _with_columns(rows, pa.table({str(c): to_arrow(answers[c]) for c in new}))
+        if isinstance(self._table, pa.RecordBatchReader):
+            return whole.to_reader()
+        return whole.lazy() if is_lazy(self._table) else whole
+
+    def flagged(
+        self,
+        job: Job | str | None = None,
+        *,
+        store: StoreLike = None,
+        client: Any = None,
+        **reading: Any,
+    ) -> Any:
+        """Return the table's flagged rows; see `Job.flagged`."""
+        found, rows = self._job(job, store, client), self._rows
+        if not isinstance(rows, TableStream):
+            return self._of_kind(found.flagged(self._frame, **reading))
+        collector = found.collector(**reading)
+        parts = (collector.flagged(to_frame(part), i) for i, part in enumerate(rows.parts()))
+        return self._of_kind(pd.concat(parts, ignore_index=True))
+
+    def jobs(self, *, store: StoreLike = None) -> Any:
+        """Return the jobs of the store, the newest first."""
+        return self._of_kind(jobs(store))
+
+    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
+        rows = self._rows
+        if job is None and isinstance(rows, TableStream):
+            return find_job(rows.first, store, part=0, client=client)
+        return super()._job(job, store, client)
+
+    def _of_kind(self, frame: pd.DataFrame) -> Any:
+        """Some rows about the table, in the kind of table that its owner works with."""
+        arrow = pa.table({str(name): to_arrow(frame[name]) for name in frame})
+        polars = polars_of(self._table)
+        return arrow if polars is None else polars.from_arrow(arrow)
 
 
-def to_arrow(column: pd.Series) -> pa.Array:
+def to_arrow(column: pd.Series, kind: pa.DataType | None = None) -> pa.Array:
     """Return a column's cells; as JSON text where they are of kinds that no Arrow column holds."""
     try:
-        return pa.array(column, from_pandas=True)
+        return pa.array(column, kind, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         empty = [
             cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)) for cell in column
@@ -114,38 +271,96 @@ def to_arrow(column: pd.Series) -> pa.Array:
         return pa.array([None if no else json.dumps(cell, default=str) for cell, no in texts])
 
 
-def _held(table: Any) -> Any:
-    """A table whose rows can be read more than once; a LazyFrame is collected."""
-    polars = sys.modules.get("polars")
-    if polars is not None and isinstance(table, polars.LazyFrame):
-        return table.collect()
-    if isinstance(table, pa.Table) or (polars and isinstance(table, polars.DataFrame)):
-        return table
-    if not hasattr(table, "__arrow_c_stream__"):
-        raise InputError(
-            f"A {type(table).__name__} is no table: it has no __arrow_c_stream__.",
-            "Give a pandas, Polars, DuckDB or pyarrow table.",
-        )
-    return pa.table(table)
+# --- answers beside the table's own columns -----------------------------------------------------
 
 
-def _with_columns(table: Any, held: Any, new: pa.Table) -> Any:
-    """The table with these columns, of the kind that it was."""
-    polars = sys.modules.get("polars")
-    if polars is not None and isinstance(held, polars.DataFrame):
-        both = held.with_columns(polars.from_arrow(new).get_columns())
-        return both.lazy() if isinstance(table, polars.LazyFrame) else both
+@dataclass
+class _Answers:
+    """The answers to a table in parts."""
+
+    stream: TableStream
+    collector: Collector
+
+    def __post_init__(self) -> None:
+        self.collector = self.collector.with_parsed()
+
+    @cached_property
+    def types(self) -> dict[str, pa.DataType]:
+        """The answers' columns and their Arrow types, the same in all parts."""
+        empty = self.collector.like(pd.DataFrame())
+        types = {str(name): to_arrow(column).type for name, column in empty.items()}
+        nested = [str(name) for name, column in empty.items() if column.dtype == object]
+        if nested:
+            # Only the values say what is inside, and a stream cannot change its types half-way.
+            seen: dict[str, list[pa.DataType]] = {name: [] for name in nested}
+            for columns in self.collector.all_answers():
+                for name in set(columns).intersection(nested):
+                    kind = to_arrow(columns[name]).type
+                    if kind not in seen[name]:
+                        seen[name].append(kind)
+            types |= {name: _common_or_text(kinds) for name, kinds in seen.items()}
+        return types
+
+    def of(self, part: Any, number: int) -> pa.Table:
+        """Return the answers to a part's rows, in their order."""
+        out = self.collector(to_frame(part), number)
+        return pa.table({name: to_arrow(out[name], kind) for name, kind in self.types.items()})
+
+    def parts(self) -> Iterator[Any]:
+        """Yield the parts with their answers."""
+        for number, part in enumerate(self.stream.parts()):
+            yield _with_columns(part, self.of(part, number))
+
+    def beside(self, table: Any) -> Any:
+        """Return the table with the answers: a lazy one where it is read as it goes."""
+        none = pa.table({name: pa.array([], kind) for name, kind in self.types.items()})
+        polars = polars_of(table)
+        if is_lazy(table):
+            empty = polars.DataFrame(schema=table.collect_schema())
+            return _lazy(self.parts, _with_columns(empty, none).schema)
+        if isinstance(table, pa.RecordBatchReader):
+            schema = _with_columns(table.schema.empty_table(), none).schema
+            batches = (batch for part in self.parts() for batch in part.to_batches())
+            return pa.RecordBatchReader.from_batches(schema, batches)
+        if isinstance(table, pa.Table) or polars is not None:
+            found = (self.of(part, i) for i, part in enumerate(self.stream.parts()))
+            return _with_columns(table, pa.concat_tables(found))
+        return pa.concat_tables(self.parts())
+
+
+def _common_or_text(kinds: list[pa.DataType]) -> pa.DataType:
+    try:
+        return common_type(kinds)
+    except (pa.ArrowException, OverflowError):
+        return pa.string()
+
+
+def _lazy(parts: Callable[[], Iterable[Any]], schema: Any) -> Any:
+    """Return a LazyFrame over parts, read whenever it is computed."""
+    from polars.io.plugins import register_io_source  # noqa: PLC0415 - Polars' users have it
+
+    def source(
+        columns: list[str] | None, predicate: Any, rows: int | None, _batch_rows: int | None
+    ) -> Iterator[Any]:
+        left = rows
+        for part in parts():
+            found = part if columns is None else part.select(columns)
+            found = found if predicate is None else found.filter(predicate)
+            found = found if left is None else found.head(left)
+            left = None if left is None else left - len(found)
+            yield found
+            if left == 0:
+                return
+
+    return register_io_source(source, schema=schema)
+
+
+def _with_columns(held: Any, new: pa.Table) -> Any:
+    """A Polars frame or an Arrow table with these columns."""
+    polars = polars_of(held)
+    if polars is not None:
+        return held.with_columns(polars.from_arrow(new).get_columns())
     for name, column in zip(new.column_names, new.columns, strict=True):
-        place = held.schema.get_field_index(name)
-        added = place < 0
-        held = held.append_column(name, column) if added else held.set_column(place, name, column)
-    return held.to_reader() if isinstance(table, pa.RecordBatchReader) else held
-
-
-def _is_long(column: pa.ChunkedArray) -> bool:
-    ends = pc.min_max(column).as_py()
-    return ends["min"] is not None and max(-ends["min"], ends["max"]) > _EXACT
-
-
-def _nullable(kind: pa.DataType) -> Any:
-    return pd.UInt64Dtype() if pa.types.is_unsigned_integer(kind) else pd.Int64Dtype()
+        at = held.schema.get_field_index(name)
+        held = held.append_column(name, column) if at < 0 else held.set_column(at, name, column)
+    return held

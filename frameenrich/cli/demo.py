@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from frameenrich.sample import sample_path
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.list_jobs import jobs
+from frameenrich.verbs.sample import sample_path
 
 NAME = "demo"
 

@@ -5,9 +5,8 @@ Only reads the store; asks no provider, and needs no `Job`.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,18 +126,34 @@ class Collector:
         """
         if not any(field.kind == "any" for field in self.output.fields):
             return self
-        return dataclasses.replace(self, parsed=dict(dtypes or self._looked_at()))
+        return replace(self, parsed=dict(dtypes or self._looked_at()))
 
-    def _looked_at(self) -> dict[str, Any]:
+    def all_answers(self, rows: int | None = None) -> Iterator[dict[str, pd.Series]]:
+        """Yield the output columns of the job's own rows, a row group of the sidecar at a time.
+
+        Parameters
+        ----------
+        rows : int, optional
+            How many of each row group; all by default.
+        """
         folder = self.folder
         with folder.reading_sidecar() as file:
-            lines = file.read_row_group(0).slice(0, _LOOKED_AT)
-        found = read_results(folder, self.output, lines=lines)
-        positions = np.arange(len(lines))
-        columns = result_columns(
-            found.tally, found.at(positions), positions >= 0, folder.spec, flatten=False
-        )
-        ours = {f"{folder.spec.name}_status", f"{folder.spec.name}_error"}
+            for group in range(file.num_row_groups):
+                lines = file.read_row_group(group).slice(0, rows)
+                found = read_results(folder, self.output, lines=lines)
+                positions = np.arange(len(lines))
+                yield result_columns(
+                    found.tally,
+                    found.at(positions),
+                    positions >= 0,
+                    folder.spec,
+                    flatten=self.flatten,
+                )
+
+    def _looked_at(self) -> dict[str, Any]:
+        columns = next(replace(self, flatten=False).all_answers(_LOOKED_AT))
+        name = self.folder.spec.name
+        ours = {f"{name}_status", f"{name}_error"}
         return {name: each.dtype for name, each in columns.items() if name not in ours}
 
     def _conformed(self, out: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:

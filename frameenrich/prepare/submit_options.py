@@ -18,8 +18,8 @@ from frameenrich.providers.protocol import Provider
 from frameenrich.store.store import StoreLike
 
 
-class SubmitOptions(TypedDict, total=False):
-    """Type the keyword arguments of `submit`, for the verbs that pass them on."""
+class KeylessOptions(TypedDict, total=False):
+    """Type the keyword arguments of `submit` but for ``key``, which some doors require."""
 
     system: str | None
     name: str
@@ -32,7 +32,6 @@ class SubmitOptions(TypedDict, total=False):
     image_detail: ImageDetail | None
     image_max_pixels: int | None
     image_max_bytes: int
-    key: str | Sequence[str] | None
     params: Mapping[str, Any] | None
     endpoint: str
     provider: str | Provider
@@ -49,6 +48,12 @@ class SubmitOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     completion_window: str | None
     fresh: bool
+
+
+class SubmitOptions(KeylessOptions, total=False):
+    """Type the keyword arguments of `submit`, for the verbs that pass them on."""
+
+    key: str | Sequence[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)

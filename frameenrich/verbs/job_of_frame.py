@@ -24,7 +24,12 @@ class JobOfFrame:
     """A frame's job: by name, or the newest that was made for the frame."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
+        self._table: Any = frame
+
+    @property
+    def _frame(self) -> pd.DataFrame:
+        frame: pd.DataFrame = self._table
+        return frame
 
     def job(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None

@@ -33,7 +33,7 @@ def sample_path() -> Path:
     InputError
         It is in neither place.
     """
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     for folder in (here / "_sample_data", here.parent / "sample_data"):
         if (folder / "products.csv").is_file():
             return folder / "products.csv"

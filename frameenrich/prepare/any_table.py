@@ -1,0 +1,197 @@
+"""Read tables that are not pandas' through Arrow: small ones whole, larger ones in parts."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.errors import InputError
+
+STREAM_BYTES = 256_000_000
+"""A larger table goes through in parts."""
+
+_PART_ROWS = 50_000
+_PART_BYTES = 32_000_000
+_MEASURED_ROWS = 1_000
+_EXACT = 2**53
+"""Whole numbers up to here are the same as floats, which pandas makes of them beside nulls."""
+
+
+def to_frame(table: Any) -> pd.DataFrame:
+    """Return a table's rows as ``pd.read_csv`` would have given them."""
+    arrow = _to_table(table)
+    frame: pd.DataFrame = arrow.to_pandas(ignore_metadata=True)
+    for name, column in zip(arrow.column_names, arrow.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count and _is_long(column):
+            frame[name] = column.to_pandas(types_mapper=_nullable)
+    return frame
+
+
+def is_table(table: Any) -> bool:
+    """Tell whether `read_table` can read it."""
+    polars = polars_of(table)
+    return polars is not None or hasattr(table, "__arrow_c_stream__")
+
+
+def polars_of(table: Any) -> Any:
+    """Return the module ``polars`` where the table is one of its own, without importing it."""
+    polars = sys.modules.get("polars")
+    ours = polars is not None and isinstance(table, (polars.DataFrame, polars.LazyFrame))
+    return polars if ours else None
+
+
+def is_lazy(table: Any) -> bool:
+    """Tell whether it is a LazyFrame of Polars."""
+    polars = polars_of(table)
+    return polars is not None and isinstance(table, polars.LazyFrame)
+
+
+def _to_table(part: Any) -> pa.Table:
+    if isinstance(part, pa.Table):
+        return part
+    return part.to_arrow() if polars_of(part) else pa.table(part)
+
+
+def _is_long(column: pa.ChunkedArray) -> bool:
+    ends = pc.min_max(column).as_py()
+    return ends["min"] is not None and max(-ends["min"], ends["max"]) > _EXACT
+
+
+def _nullable(kind: pa.DataType) -> Any:
+    return pd.UInt64Dtype() if pa.types.is_unsigned_integer(kind) else pd.Int64Dtype()
+
+
+# --- larger than memory -------------------------------------------------------------------------
+
+
+@dataclass
+class TableStream:
+    """A table in parts of some rows, each a Polars frame or an Arrow table.
+
+    Parameters
+    ----------
+    table : as `submit` takes it
+        What the parts are of.
+    columns : list of str
+        Its columns.
+    head : deque
+        What is read of it already; only a reader's, which cannot be read twice, is used again.
+    rest : iterator
+        What follows.
+    """
+
+    table: Any
+    columns: list[str]
+    head: deque[Any]
+    rest: Iterator[Any]
+    _used: bool = field(default=False, init=False)
+
+    @cached_property
+    def first(self) -> pd.DataFrame:
+        """The first part in pandas."""
+        return to_frame(next(_cut(iter(self.head))))
+
+    def parts(self) -> Iterator[Any]:
+        """Yield all rows in order, cut into the same parts every time.
+
+        Raises
+        ------
+        InputError
+            It is a reader, and was read before.
+        """
+        self.first  # noqa: B018 - kept: the head goes as it is read
+        if not self._used:
+            self._used = True
+            return _cut(itertools.chain(_drained(self.head), self.rest))
+        if isinstance(self.table, pa.RecordBatchReader):
+            raise InputError(
+                "The RecordBatchReader was read to its end, and can be read once only.",
+                "Open a new one.",
+            )
+        return _cut(_batches(self.table)[1])
+
+
+def read_table(table: Any) -> Any:
+    """Read a small table whole, and of a larger one no more than `STREAM_BYTES`."""
+    columns, batches = _batches(table)
+    head: deque[Any] = deque()
+    size = 0
+    for batch in batches:
+        head.append(batch)
+        size += _bytes_of(batch)
+        if size > STREAM_BYTES:
+            return TableStream(table, columns, head, batches)
+    return _joined(list(head))
+
+
+def _batches(table: Any) -> tuple[list[str], Iterator[Any]]:
+    """Return a table's columns, and its rows as they come; at least one batch, be it empty."""
+    polars = polars_of(table)
+    if is_lazy(table):
+        schema = table.collect_schema()
+        if not hasattr(table, "collect_batches"):  # Polars before 1.34
+            return schema.names(), iter([table.collect()])
+        empty = polars.DataFrame(schema=schema)
+        rows = table.collect_batches(chunk_size=_PART_ROWS, maintain_order=True)
+        return schema.names(), itertools.chain([empty], rows)
+    if polars is not None or isinstance(table, pa.Table):
+        return list(table.schema.names() if polars else table.column_names), iter([table])
+    reader = (
+        table
+        if isinstance(table, pa.RecordBatchReader)
+        else pa.RecordBatchReader.from_stream(table)
+    )
+    empty = reader.schema.empty_table()
+    tables = (pa.Table.from_batches([batch], reader.schema) for batch in reader)
+    return list(reader.schema.names), itertools.chain([empty], tables)
+
+
+def _cut(batches: Iterator[Any]) -> Iterator[Any]:
+    """Cut batches into parts of the same number of rows, whatever sizes they come in.
+
+    A part's number says where its rows are in the job, so the cuts must not depend on how a library
+    cuts its batches. How wide rows are shows in the first of them.
+    """
+    held: list[Any] = []
+    have = rows = 0
+    for batch in batches:
+        if not len(batch):
+            continue
+        if not rows:
+            sample = batch.slice(0, _MEASURED_ROWS)
+            width = max(1, _bytes_of(sample) // len(sample))
+            rows = max(1, min(_PART_ROWS, _PART_BYTES // width))
+        held.append(batch)
+        have += len(batch)
+        while have >= rows:
+            whole = _joined(held)
+            yield whole.slice(0, rows)
+            held, have = [whole.slice(rows)], have - rows
+    if have:
+        yield _joined(held)
+
+
+def _joined(parts: list[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    polars = polars_of(parts[0])
+    return pa.concat_tables(parts) if polars is None else polars.concat(parts, rechunk=False)
+
+
+def _bytes_of(part: Any) -> int:
+    return int(part.nbytes if isinstance(part, pa.Table) else part.estimated_size())
+
+
+def _drained(held: deque[Any]) -> Iterator[Any]:
+    """Yield what is held and let go of it."""
+    while held:
+        yield held.popleft()
