@@ -214,7 +214,7 @@ class TableBatch(LLMBatch):
     def collect(self, job: Job | str | None = None, **options: Any) -> Any:
         """Return the table with the answers as new columns; see `frameenrich.collect`."""
         store, client = options.pop("store", None), options.pop("client", None)
-        found, rows = self._job(job, store, client), self._rows
+        found, rows = self.job(job, store=store, client=client), self._rows
         if isinstance(rows, TableStream):
             options.pop("overwrite", None)  # a part's earlier answers are not read for edits
             return _Answers(rows, found.collector(**options)).beside(self._table)
@@ -235,7 +235,7 @@ class TableBatch(LLMBatch):
         **reading: Any,
     ) -> Any:
         """Return the table's flagged rows; see `Job.flagged`."""
-        found, rows = self._job(job, store, client), self._rows
+        found, rows = self.job(job, store=store, client=client), self._rows
         if not isinstance(rows, TableStream):
             return self._of_kind(found.flagged(self._frame, **reading))
         collector = found.collector(**reading)
@@ -246,11 +246,14 @@ class TableBatch(LLMBatch):
         """Return the jobs of the store, the newest first."""
         return self._of_kind(jobs(store))
 
-    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
+    def job(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> Job:
+        """Return the handle on a job: given, named, or the newest made for this table."""
         rows = self._rows
         if job is None and isinstance(rows, TableStream):
             return find_job(rows.first, store, part=0, client=client)
-        return super()._job(job, store, client)
+        return super().job(job, store=store, client=client)
 
     def _of_kind(self, frame: pd.DataFrame) -> Any:
         """Some rows about the table, in the kind of table that its owner works with."""

@@ -51,8 +51,8 @@ def asked(store: Path, client: Any = None) -> Any:
 
 def test_verbs_are_those_of_pandas() -> None:
     """``pl.DataFrame.llmbatch`` and ``pl.LazyFrame.llmbatch`` have every verb and every option."""
-    for frame in (rows(), rows().lazy()):
-        assert isinstance(frame.llmbatch, TableBatch)  # type: ignore[attr-defined]  # registered
+    frames: list[Any] = [rows(), rows().lazy()]
+    assert all(isinstance(frame.llmbatch, TableBatch) for frame in frames)
     verbs = [name for name in vars(LLMBatch) if not name.startswith("_")]
     for verb in verbs:
         theirs = inspect.signature(getattr(LLMBatch, verb)).parameters
