@@ -85,32 +85,57 @@ def end_status(finish_reason: str | None) -> tuple[RowStatus, str] | None:
 # --- where answers stand --------------------------------------------------------------------------
 
 
-def answer_in(body: Mapping[str, Json]) -> Answer:
-    """Find the answer of a body that is no error."""
+def answer_in(body: Mapping[str, Json], *, structured: bool = False) -> Answer:
+    """Find the answer of a body that is no error.
+
+    Parameters
+    ----------
+    body : mapping
+        The response's body.
+    structured : bool
+        Whether an object or a label is wanted: then the arguments of a tool call are the answer
+        also where the model said something beside.
+    """
     if isinstance(body.get("output"), list):
-        return _responses_answer(body)
+        return _responses_answer(body, structured=structured)
     choices = [c for c in as_list(body.get("choices")) if isinstance(c, dict)]
     if not choices:
-        return Answer()
-    first, *rest = map(_choice_answer, choices)
+        blocked = any(map(_is_filtered_prompt, as_list(body.get("prompt_filter_results"))))
+        return Answer(finish_reason="content_filter" if blocked else None)
+    first, *rest = (_choice_answer(choice, structured=structured) for choice in choices)
     others = tuple(other.text or "" for other in rest if other.text != first.text)
     return msgspec.structs.replace(first, others=first.others + others)
 
 
-def _choice_answer(choice: Mapping[str, Json]) -> Answer:
+def _is_filtered_prompt(entry: Json) -> bool:
+    """Tell whether one of Azure's verdicts on a prompt stopped it."""
+    verdicts = entry.get("content_filter_results") if isinstance(entry, dict) else None
+    each = verdicts.values() if isinstance(verdicts, dict) else ()
+    return any(isinstance(verdict, dict) and verdict.get("filtered") is True for verdict in each)
+
+
+def _choice_answer(choice: Mapping[str, Json], *, structured: bool) -> Answer:
     error = error_text(choice.get("error"))
     finish = _word(choice.get("finish_reason"))
     message = choice.get("message")
     if not isinstance(message, dict):  # /v1/completions
         return Answer(as_text(choice.get("text")), None, finish, error=error)
-    text, refusal = as_text(message.get("content")), as_text(message.get("refusal"))
+    content = message.get("content")
+    # Some servers hand the object over as it is, and not as text.
+    text = _dumps(content) if isinstance(content, dict) else as_text(content)
+    refusal = as_text(message.get("refusal")) or _refusal_in(content)
     reasoning = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
     said = Answer(text, refusal, finish, reasoning, error)
-    calls = [c.get("function") for c in as_list(message.get("tool_calls")) if isinstance(c, dict)]
-    return _from_elsewhere(said, [*calls, message.get("function_call")])
+    calls = [*as_list(message.get("tool_calls")), message.get("function_call")]
+    return _from_elsewhere(said, [*calls, *as_list(content)], structured=structured)
 
 
-def _responses_answer(body: Mapping[str, Json]) -> Answer:
+def _refusal_in(content: Json) -> str | None:
+    parts = [part for part in as_list(content) if isinstance(part, dict)]
+    return "".join(as_text(part.get("refusal")) or "" for part in parts) or None
+
+
+def _responses_answer(body: Mapping[str, Json], *, structured: bool) -> Answer:
     texts, refusals, thoughts, calls = [], [], [], []
     cut = None
     for item in as_list(body["output"]):
@@ -118,7 +143,7 @@ def _responses_answer(body: Mapping[str, Json]) -> Answer:
             continue
         if item.get("type") == "function_call":
             calls.append(item)
-        elif item.get("type") == "message" and item.get("status") == "incomplete":
+        if item.get("type") in {"function_call", "message"} and item.get("status") == "incomplete":
             cut = "incomplete"
         for part in [*as_list(item.get("content")), *as_list(item.get("summary"))]:
             kind = part.get("type") if isinstance(part, dict) else None
@@ -134,30 +159,52 @@ def _responses_answer(body: Mapping[str, Json]) -> Answer:
     said = Answer(
         "".join(texts) or None, "".join(refusals) or None, _word(finish), "".join(thoughts) or None
     )
-    return _from_elsewhere(said, calls)
+    return _from_elsewhere(said, calls, structured=structured)
 
 
-def _from_elsewhere(said: Answer, calls: list[Json]) -> Answer:
-    """Take the answer from a tool call, or from the reasoning, where no text was said.
+def _from_elsewhere(said: Answer, calls: list[Json], *, structured: bool) -> Answer:
+    """Take the answer from a tool call, or from the reasoning, where the text is none.
 
     It is paid for, so it is read; a tool call's arguments are what structured output is made of.
     """
-    if said.refusal or (said.text or "").strip():
+    if said.refusal:
         return said
-    arguments = [text for call in calls if (text := _arguments(call)) is not None]
+    text = (said.text or "").strip()
+    arguments = [each for call in calls if (each := _arguments(call)) is not None]
+    if text and (not structured or not arguments or _opens_json(text)):
+        # An object that was said and one that a tool was called with have to be the same one.
+        asked = arguments if structured and _is_object(text) else []
+        others = tuple(each for each in asked if not _same_object(each, text))
+        return msgspec.structs.replace(said, others=others) if others else said
     if arguments:
-        others = tuple(text for text in arguments[1:] if text != arguments[0])
+        others = tuple(each for each in arguments[1:] if each != arguments[0])
         return msgspec.structs.replace(said, text=arguments[0], others=others)
     if said.reasoning and _is_object(said.reasoning):
         return msgspec.structs.replace(said, text=said.reasoning, reasoning=None, elsewhere=True)
     return said
 
 
-def _arguments(function: Json) -> str | None:
-    arguments = function.get("arguments") if isinstance(function, dict) else None
-    if isinstance(arguments, dict):  # as some servers have it
-        return _dumps(arguments)
-    return arguments if isinstance(arguments, str) and arguments.strip() else None
+def _arguments(call: Json) -> str | None:
+    """Return what a tool was called with, as text, in the shapes that servers give calls."""
+    if not isinstance(call, dict):
+        return None
+    inner = call.get("function") or call.get("custom") or call
+    given = inner.get("arguments", inner.get("input")) if isinstance(inner, dict) else None
+    if isinstance(given, dict):  # as Anthropic and some servers have it
+        return _dumps(given)
+    return given if isinstance(given, str) and given.strip() else None
+
+
+def _opens_json(text: str) -> bool:
+    """Tell whether a text is or holds an object, whole or cut, and so no mere chatter."""
+    return "{" in text
+
+
+def _same_object(text: str, other: str) -> bool:
+    try:
+        return bool(loads_exactly(text) == loads_exactly(other))
+    except (NotJsonError, ValueError, RecursionError):
+        return False
 
 
 def _is_object(text: str) -> bool:

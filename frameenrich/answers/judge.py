@@ -35,6 +35,9 @@ from frameenrich.text import escaped, shortened
 _OK_CODES = range(200, 300)
 
 
+_STRUCTURED = frozenset({"labels", "schema"})
+
+
 _dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -185,7 +188,7 @@ def _judged(response: Response, output: Output) -> Result:
         return failure
     if output.spec.kind in READERS:
         return _judge_data(response, output)
-    answer = answer_in(response.body)
+    answer = answer_in(response.body, structured=output.spec.kind in _STRUCTURED)
     usage = _usage(response.body, answer.finish_reason)
     done = _refused_or_empty(response, answer, usage)
     if done is not None:
@@ -241,6 +244,8 @@ def _why_failed(code: int | None, body: Json) -> str:
         return said or "the provider sent no response for this request"
     if code in _OK_CODES:
         return said or f"HTTP {code} with a body that is no answer"
+    if said is None and isinstance(body, dict | list) and body:
+        said = shortened(error_as_json(body))
     return f"HTTP {code}: {said}" if said else f"HTTP {code} without a reason"
 
 

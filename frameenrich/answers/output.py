@@ -253,6 +253,8 @@ class Output:
         value, mended = found.value, found.mended
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             value, mended = self._one_of(value), True
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            value, mended = {LABEL: value[0]}, True
         if not isinstance(value, dict):
             shown = value if isinstance(value, str) else json.dumps(value)
             raise MalformedError(self._not_a_label(shown))

@@ -46,6 +46,7 @@ class _Message(msgspec.Struct, gc=False):
     refusal: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
+    tool_calls: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -241,6 +242,7 @@ def _ordinary_text(line: Any) -> str | None:
         return None
     text, own = message.content, line.custom_id
     plain = text.__class__ is str and own and own.__class__ is str and choice.logprobs is None
+    plain = plain and not message.tool_calls  # which may say another answer
     return text if plain else None
 
 

@@ -78,11 +78,13 @@ class ResultTable:
         self._told = {name: ArrowColumn(DETAILS[name]) for name in names}
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
         self.attempts = np.ones(slots, dtype=np.int32)
+        self.repaired = np.zeros(slots, dtype=np.bool_)
         self._rounds = np.zeros(slots, dtype=np.int32)
         self._records = np.full(slots, -1, dtype=np.int64)
         self._reasons: list[str | None] = [None]
         self._reason = np.zeros(slots, dtype=np.int32)
         self._coming: list[npt.NDArray[np.uint8]] = []
+        self._repaired: list[npt.NDArray[np.bool_]] = []
 
     @property
     def slots(self) -> int:
@@ -98,6 +100,7 @@ class ResultTable:
         if not block.ids:
             return
         self._coming.append(block.codes)
+        self._repaired.append(block.repaired)
         for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
             column.add(cells)
         for name, told in self._told.items():
@@ -112,6 +115,7 @@ class ResultTable:
         if not self._coming:
             return
         codes, self._coming = np.concatenate(self._coming), []
+        repaired, self._repaired = np.concatenate(self._repaired), []
         chosen = _best(slots, codes == OK_CODE)
         own = slots[chosen]
         heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
@@ -119,6 +123,7 @@ class ResultTable:
         better = (self.codes[own] != OK_CODE) & ~(heard_now & ~good)
         chosen, own = chosen[better], own[better]
         self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
+        self.repaired[own] = repaired[chosen]
         self._records[own] = np.arange(self._count, self._count + len(own))
         ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
         order = None if ready else pa.array(chosen)
@@ -259,6 +264,13 @@ class ParsedLines:
         for place, result in self.odd.items():
             codes[place] = CODES[result.status]
         return codes
+
+    @property
+    def repaired(self) -> npt.NDArray[np.bool_]:
+        """Tell of each line whether its answer was mended before it was read."""
+        repaired = np.zeros(len(self.ids), dtype=np.bool_)
+        repaired[[place for place, result in self.odd.items() if result.repaired]] = True
+        return repaired
 
     def detail(self, name: str) -> Sequence[Any]:
         """One detail of each line (`frameenrich.answers.result_table.DETAILS`, and ``bad_raw``)."""

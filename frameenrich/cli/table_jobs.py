@@ -21,6 +21,7 @@ from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
 from frameenrich.errors import FrameMismatchError
 from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.repaired import counting_repaired
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.writer import Part
@@ -40,10 +41,14 @@ _NEVER = "never asked"
 
 @dataclass
 class StatusCounts:
-    """Outcome of rows: how many have each status, and one's reason for each flagged one."""
+    """Outcome of rows: how many have each status, and one's reason for each flagged one.
+
+    ``repaired`` is how many were mended before they were read.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    repaired: int = 0
 
     @property
     def rows(self) -> int:
@@ -55,8 +60,11 @@ class StatusCounts:
         """Return how many of them the job has seen."""
         return self.rows - self.counts[_NEVER]
 
-    def add(self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str) -> Self:
-        """Count some rows of the job called `name`."""
+    def add(
+        self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str, repaired: int = 0
+    ) -> Self:
+        """Count some rows of the job called `name`, so many of them mended."""
+        self.repaired += repaired
         statuses = answered[f"{name}_status"].fillna(_NEVER)
         reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
         self.counts.update({str(k): int(n) for k, n in statuses.value_counts().items()})
@@ -124,9 +132,10 @@ class InMemoryTable:
         self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
     ) -> StatusCounts:
         """Collect, and write the table with the answers' columns; see `Job.collect`."""
-        answered = job.collect(self.table.frame, **options)
+        with counting_repaired() as repaired:
+            answered = job.collect(self.table.frame, **options)
         write_table(self.table, answered, place, safe=safe)
-        return StatusCounts().add(answered, job.spec.name)
+        return StatusCounts().add(answered, job.spec.name, repaired.count)
 
 
 @dataclass(frozen=True)
@@ -201,9 +210,10 @@ class StreamedTable:
             nonlocal fates
             fates = StatusCounts()
             for chunk in self.source.chunks():
-                columns = collector.answers(chunk.frame, chunk.number)
+                with counting_repaired() as repaired:
+                    columns = collector.answers(chunk.frame, chunk.number)
                 answers = pd.DataFrame(columns if made is None else made.conform(columns))
-                fates.add(answers, job.spec.name)
+                fates.add(answers, job.spec.name, repaired.count)
                 yield ChunkWithAnswers(chunk, answers)
             _refuse_strangers(job, fates.rows, fates.seen)
 
@@ -223,7 +233,8 @@ class StreamedTable:
             return None
         made = ParserColumns(collector.folder.spec.name, collector.folder.spec.prefix)
         for chunk in self.source.chunks():
-            made.add(collector.answers(chunk.frame, chunk.number))
+            with counting_repaired():  # they are counted when they are written
+                made.add(collector.answers(chunk.frame, chunk.number))
         return made
 
 

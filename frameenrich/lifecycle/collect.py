@@ -16,7 +16,7 @@ import pyarrow as pa
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import details_needed, result_columns, with_columns
 from frameenrich.answers.output import Output
-from frameenrich.answers.result_table import Positions, ResultTable
+from frameenrich.answers.result_table import OK_CODE, Positions, ResultTable
 from frameenrich.errors import OutputError
 from frameenrich.identity.keys import sidecar_keys
 from frameenrich.lifecycle.edits import keep_edits
@@ -27,6 +27,7 @@ from frameenrich.lifecycle.match import (
     rows_per_request,
 )
 from frameenrich.lifecycle.regenerate import history
+from frameenrich.lifecycle.repaired import counting_repaired, tell_repaired
 from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.usage import row_costs, with_costs
 from frameenrich.pricing.prices import Prices
@@ -74,15 +75,16 @@ class Collector:
         """Return some rows with their answers; see `collect_part`."""
         if not len(frame):
             return self.like(frame)
-        out = collect_part(
-            self.folder,
-            self.output,
-            frame,
-            part,
-            prices=self.prices,
-            usage=self.usage,
-            flatten=self.flatten,
-        )
+        with counting_repaired():  # a warning in a worker is read by nobody
+            out = collect_part(
+                self.folder,
+                self.output,
+                frame,
+                part,
+                prices=self.prices,
+                usage=self.usage,
+                flatten=self.flatten,
+            )
         return out if self.parsed is None else self._conformed(out, frame)
 
     def answers(self, frame: pd.DataFrame, part: int | None = None) -> dict[str, pd.Series]:
@@ -294,9 +296,10 @@ def _columns(
 ) -> dict[str, pd.Series]:
     details = details_needed(folder.spec, usage=usage)
     found = read_results(folder, output, details=details, lines=lines)
+    slots = found.at(positions)
     columns = result_columns(
         found.tally,
-        found.at(positions),
+        slots,
         positions >= 0,
         folder.spec,
         custom_ids=found.custom_ids if usage else None,
@@ -307,6 +310,10 @@ def _columns(
         costs = row_costs(folder, prices, found, positions, shares)
         columns = with_costs(columns, costs, folder.spec.name)
     JobColumns(folder.spec.name).check_frame(columns, frame.columns)
+    own = slots[slots >= 0]
+    ok = int((found.tally.codes[own] == OK_CODE).sum())
+    repaired = int(found.tally.repaired[own].sum())
+    tell_repaired(folder.id, folder.spec.name, repaired=repaired, ok=ok, shown=usage)
     return columns
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from frameenrich.errors import OutputError
 from frameenrich.lifecycle.regenerate import describe_changes
+from frameenrich.lifecycle.repaired import counting_repaired
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus
 from frameenrich.pricing.money import show_usd
@@ -210,7 +211,8 @@ def card_of(
     used : callable
         Gives what they took, as `Job.usage` does; likewise.
     """
-    frame = _judged(job, answers)
+    with counting_repaired() as repaired:
+        frame = _judged(job, answers)
     counts, unit = (_counted(job), "requests") if frame is None else (_rows(job, frame), "rows")
     return Card(
         id=job.id,
@@ -218,7 +220,7 @@ def card_of(
         counts=counts,
         unit=unit,
         shards=[(shard.round, shard.number, shard.batch) for shard in job.all_shards()],
-        facts=dict(_facts(job, None if frame is None else used())),
+        facts=dict(_facts(job, None if frame is None else used(), repaired.count)),
         next_calls=_next_calls(job, counts),
         now=time.time(),
     )
@@ -256,9 +258,11 @@ def _counted(job: JobState) -> dict[str, int]:
     return {name: n for name, n in counts.items() if n}
 
 
-def _facts(job: JobState, used: JobUsage | None) -> Iterator[tuple[str, str]]:
+def _facts(job: JobState, used: JobUsage | None, repaired: int) -> Iterator[tuple[str, str]]:
     if used is not None and used.requests:
         yield "tokens", _tokens_text(used)
+    if repaired:
+        yield "repaired", f"{repaired:,} ok answers, mended before they were read"
     if job.reused:
         yield "reused", f"{job.reused:,} answers that this store had already"
     if job.rounds() > 1:

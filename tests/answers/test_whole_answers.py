@@ -103,6 +103,27 @@ def test_only_known_words_end_a_whole_answer(finish: Any, status: str, output: O
         ),
         ({"choices": [chat()["choices"][0], chat("{}")["choices"][0]]}, "malformed", "differ"),
         ({"choices": [chat()["choices"][0]] * 2}, "ok", ""),
+        (
+            chat(tool_calls=[{"function": {"arguments": '{"colour": "blue"}'}}]),
+            "malformed",
+            "differ",
+        ),
+        (chat([{"type": "refusal", "refusal": "I cannot."}]), "refused", "cannot"),
+        (
+            responses(
+                None, items=[{"type": "function_call", "arguments": GOOD, "status": "incomplete"}]
+            ),
+            "truncated",
+            "cut",
+        ),
+        (
+            {
+                "choices": [],
+                "prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True}}}],
+            },
+            "refused",
+            "filter",
+        ),
     ],
 )
 def test_an_answer_that_the_provider_did_not_end_is_flagged(
@@ -237,6 +258,8 @@ def test_small_faults_are_mended_and_counted(text: str, repaired: bool) -> None:
         ('{"label": "**Kitchen**"}', "Kitchen"),
         ('{"label": "Garden"}\n{"label": "Garden"}', "Garden"),
         ('[{"label": "Garden furniture"}]', "Garden furniture"),
+        ('["Garden"]', "Garden"),
+        ('["Garden", "Kitchen"]', None),
         ("<think>Garden?</think>Kitchen", "Kitchen"),
         ('The label is {"label": "Garden"}.', "Garden"),
         ('{"label": "Kitchen"}\n{"label": "Garden"}', None),
@@ -273,6 +296,18 @@ def test_a_label_is_unwrapped_or_refused_by_name(text: str, label: str | None) -
             False,
         ),
         (chat("", tool_calls=[{"function": {"arguments": json.loads(GOOD)}}]), FIELDS, RED, False),
+        (chat("I call it.", tool_calls=[{"function": {"arguments": GOOD}}]), FIELDS, RED, False),
+        (
+            chat("I call it.", tool_calls=[{"function": {"arguments": GOOD}}]),
+            TEXT,
+            ("I call it.",),
+            False,
+        ),
+        (chat(GOOD, tool_calls=[{"function": {"arguments": GOOD}}]), FIELDS, RED, False),
+        (chat(None, "tool_calls", tool_calls=[{"arguments": GOOD}]), FIELDS, RED, False),
+        (chat(None, "tool_calls", tool_calls=[{"custom": {"input": GOOD}}]), FIELDS, RED, False),
+        (chat([{"type": "tool_use", "input": json.loads(GOOD)}]), FIELDS, RED, False),
+        (chat(json.loads(GOOD)), FIELDS, RED, False),
         (chat(None, "function_call", function_call={"arguments": GOOD}), FIELDS, RED, False),
         (chat(None, reasoning_content=GOOD), FIELDS, RED, True),
         (chat(None, reasoning=GOOD), FIELDS, RED, True),

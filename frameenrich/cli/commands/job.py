@@ -91,6 +91,7 @@ def requests(
     from frameenrich.cli.table_jobs import StatusCounts  # noqa: PLC0415
     from frameenrich.cli.tables.files import check_other  # noqa: PLC0415 - heavy
     from frameenrich.cli.tables.write import write_frame  # noqa: PLC0415
+    from frameenrich.lifecycle.repaired import counting_repaired  # noqa: PLC0415
     from frameenrich.verbs.submit import submit_requests  # noqa: PLC0415
 
     there = None if target is None else target_of(target, reading, writing)
@@ -104,9 +105,11 @@ def requests(
         if there is None:
             typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
             return
-        answered = job.collect(wait=True, **collect_kwargs(writing))
+        with counting_repaired() as repaired:
+            answered = job.collect(wait=True, **collect_kwargs(writing))
     write_frame(answered, there, safe=writing.safe_csv)
-    print_summary(job, StatusCounts().add(answered, job.spec.name), there, writing, as_json=as_json)
+    fates = StatusCounts().add(answered, job.spec.name, repaired.count)
+    print_summary(job, fates, there, writing, as_json=as_json)
 
 
 def _first(requests: Any, limit: int | None) -> Any:

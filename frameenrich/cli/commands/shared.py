@@ -247,12 +247,23 @@ def print_summary(
     """
     counts, examples = dict(fates.counts.most_common()), fates.examples
     if as_json:
-        summary = {"job": job.id, "rows": fates.rows, "statuses": counts, "output": there.path}
+        summary = {
+            "job": job.id,
+            "rows": fates.rows,
+            "statuses": counts,
+            "repaired": fates.repaired,
+            "output": there.path,
+        }
         typer.echo(as_line(summary), err=there.is_stream)
     else:
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
         heads = ["status", "rows", *(["for example"] if examples else [])]
         print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
+        if fates.repaired:
+            say(
+                f"{fates.repaired:,} ok answers were mended before they were read (fences, words "
+                "around them, commas or quotes); --usage shows which."
+            )
         if examples:
             say(f"To ask the flagged rows again: frameenrich regenerate {job.id}")
         if not there.is_stream:
