@@ -135,9 +135,7 @@ class Output:
                 found = Found(find_json(found.value).value, mended=True)
         except NotJsonError as error:
             raise MalformedError(f"$: {error}") from None
-        value, mended = found.value, found.mended
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            value, mended = self._one_of(value), True
+        value, mended = self._unlisted(found)
         if not isinstance(value, dict):
             raise MalformedError("$: the answer is not a JSON object")
         if not mended:
@@ -151,9 +149,13 @@ class Output:
         return self._validated(json.dumps(exact)), mended or unpacked != value
 
     @staticmethod
-    def _one_of(values: list[Json]) -> Json:
+    def _unlisted(found: Found) -> tuple[Json, bool]:
+        """Take the one object out of a list of nothing else; also say whether it was mended."""
+        value = found.value
+        if not isinstance(value, list) or not value or not all(type(v) is dict for v in value):
+            return value, found.mended
         try:
-            return only_one(values)
+            return only_one(value), True
         except NotJsonError as error:
             raise MalformedError(f"$: {error}") from None
 
@@ -250,20 +252,10 @@ class Output:
             if "{" in text or isinstance(error, CutOffError):
                 raise MalformedError(f"$: {error}; the labels are {self._label_names}") from None
             raise MalformedError(self._not_a_label(text.strip())) from None
-        value, mended = found.value, found.mended
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            value, mended = self._one_of(value), True
+        value, mended = self._unlisted(found)
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
             value, mended = {LABEL: value[0]}, True
-        if not isinstance(value, dict):
-            shown = value if isinstance(value, str) else json.dumps(value)
-            raise MalformedError(self._not_a_label(shown))
-        if LABEL not in value:
-            keys = ", ".join(map(repr, list(value)[:3])) or "no key"
-            raise MalformedError(
-                f"$: the answer has {keys}, not {LABEL!r}; the labels are {self._label_names}"
-            )
-        given = value[LABEL]
+        given = self._said_of_label(value)
         if isinstance(given, int) and not isinstance(given, bool):
             given = str(given)
         label = self._label_alone(given) if isinstance(given, str) else None
@@ -272,6 +264,18 @@ class Output:
             raise MalformedError(self._not_a_label(shown))
         self._refuse_other_labels(text, label)
         return (label,), mended
+
+    def _said_of_label(self, value: Json) -> Json:
+        """Return what an answer's object says under its one key."""
+        if not isinstance(value, dict):
+            shown = value if isinstance(value, str) else json.dumps(value)
+            raise MalformedError(self._not_a_label(shown))
+        if LABEL not in value:
+            keys = ", ".join(map(repr, list(value)[:3])) or "no key"
+            raise MalformedError(
+                f"$: the answer has {keys}, not {LABEL!r}; the labels are {self._label_names}"
+            )
+        return value[LABEL]
 
     def _label_alone(self, text: str) -> str | None:
         """The label that a text is, apart from case, spacing and what is written around it."""

@@ -32,7 +32,7 @@ def fenced_job(mugs: pd.DataFrame, server: BatchServer, **options: Any) -> frame
 def test_collect_the_card_and_the_report_count_them(
     mugs: pd.DataFrame, server: BatchServer, client: openai.OpenAI, store: Path
 ) -> None:
-    """A warning with the number, a fact on the card, a figure in the report; the column as asked."""
+    """A warning, a fact on the card, a figure in the report; the column as it was."""
     job = fenced_job(mugs, server, client=client, store=store)
 
     with pytest.warns(FrameEnrichWarning, match=r"2 of the 4 usable answers .* were mended"):
