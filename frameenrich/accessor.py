@@ -40,6 +40,7 @@ class LLMBatch(JobOfFrame):
         name: str = "llmbatch",
         response_model: Any = None,
         labels: Any = None,
+        examples: Any = None,
         parser: Parser | None = None,
         logprobs: bool = False,
         image: str | Sequence[str] | None = None,
@@ -90,6 +91,11 @@ class LLMBatch(JobOfFrame):
             Asks for one of them; a Categorical column called `name`. The definitions of a dict (a
             codebook: ``{"Kitchen": "things to cook or eat with", ...}``) go to the end of the
             system message of each request.
+        examples : DataFrame, list of dict or Review, optional
+            Rows with their right answers, shown to the model before each row: the template's
+            columns, and the answer in a column called as the output (or ``"answer"``). Of a
+            `Review`, its judged rows. Rows that were shown count in no later review or evaluation
+            of this job: who was told the answer is not tested by it.
         parser : callable, optional
             ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
         logprobs : bool

@@ -22,9 +22,11 @@ from dask.dataframe.extensions import register_dataframe_accessor
 from frameenrich.accessor import LLMBatch
 from frameenrich.answers.output import Output
 from frameenrich.errors import JobNotFoundError
+from frameenrich.identity.keys import find_keys, read_keys
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.model import JobSpec
-from frameenrich.prepare.options import Plan
+from frameenrich.prepare.examples import ReviewedRows
+from frameenrich.prepare.options import Plan, key_parts
 from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.prepare.writer import Part
@@ -117,7 +119,7 @@ class DaskAccessor:
             self._columns,
             template,
             model,
-            **_rooted(options),
+            **_rooted(_with_rows(options, self._frame)),
         )
 
     def collect(
@@ -225,7 +227,7 @@ class DaskAccessor:
             self._columns,
             template,
             model,
-            **_rooted(options),
+            **_rooted(_with_rows(options, self._frame)),
         )
 
     @takes_options_of(LLMBatch.submit)
@@ -234,7 +236,7 @@ class DaskAccessor:
     ) -> Preview:
         """The first `n` requests as they would be sent, of the first partition that has rows."""
         rows = next((rows for _, rows in _heads(self._frame, n)), _empty(self._frame))
-        return preview(rows, template, model, n=n, **options)
+        return preview(rows, template, model, n=n, **_with_rows(options, self._frame))
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
         """The job that was given, or named, or the newest that was made for this frame."""
@@ -246,6 +248,20 @@ class DaskAccessor:
             with contextlib.suppress(JobNotFoundError):  # these rows may all be newer than the job
                 return find_job(rows, store, part=part, client=client)
         return find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
+
+
+def _with_rows(options: SubmitOptions, frame: DataFrame) -> SubmitOptions:
+    """Options whose examples are rows: those of a review are taken from the partitions."""
+    examples = options.get("examples")
+    if not isinstance(examples, ReviewedRows):
+        return options
+    drawn, key = examples.keys, key_parts(options.get("key"))  # what workers get holds no answer
+
+    def drawn_rows(rows: pd.DataFrame, _: int) -> pd.DataFrame:
+        return rows[find_keys(read_keys(rows, key), drawn) >= 0] if len(rows) else rows
+
+    found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(drawn_rows, frame))
+    return {**options, "examples": examples.examples_in(pd.concat(found), key)}
 
 
 def _rooted(options: SubmitOptions) -> SubmitOptions:

@@ -17,6 +17,7 @@ from frameenrich.cli.values import (
     import_named,
     read_params,
     read_response_model,
+    read_rows,
     read_template,
     split_commas,
     text_of,
@@ -203,6 +204,15 @@ class RequestOptions:
     endpoint: Annotated[
         str, typer.Option(metavar="PATH", help="The API's endpoint.", rich_help_panel=_ASK)
     ] = "/v1/chat/completions"
+    examples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A table of examples with their answers, shown to the model: the template's "
+            "columns, and one called as the answers' or 'answer'.",
+            rich_help_panel=_ASK,
+        ),
+    ] = None
     logprobs: Annotated[
         bool,
         typer.Option(
@@ -235,7 +245,11 @@ class RequestOptions:
             **self.prompt.kwargs(),
             **self.images.kwargs(),
             **self.answering.kwargs(),
-            **given(self, system=self.system and text_of(self.system)),
+            **given(
+                self,
+                system=self.system and text_of(self.system),
+                examples=None if self.examples is None else read_rows(self.examples),
+            ),
         }
 
 

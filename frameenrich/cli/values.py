@@ -159,3 +159,18 @@ def import_named(option: str, name: str) -> Any:
             f"{option} {name} cannot be imported: {type(error).__name__}: {error}.",
             "Check the module, the name in it, and the folder you are in.",
         ) from error
+
+
+def read_rows(path: str) -> Any:
+    """Return a table file's rows as a frame.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
+    from frameenrich.cli.tables.read import read_table  # noqa: PLC0415
+
+    with read_table(table_files(path)[0]) as table:
+        return table.frame

@@ -51,7 +51,7 @@ def _accuracy(judged: Judged, level: float) -> Interval:
         rows = [design.strata[str(name)] for name in each.index]
         return stratified(each["sum"].tolist(), each["size"].tolist(), rows, level)
     if design.drawn is Drawn.SIMPLE:
-        return clopper_pearson(hits, n, level, population=design.usable)
+        return clopper_pearson(hits, n, level, population=design.usable - design.spent)
     return wilson(hits, n, level)
 
 

@@ -16,64 +16,13 @@ import xxhash
 
 from frameenrich.answers.column_names import column_name
 from frameenrich.answers.output import Output
-from frameenrich.answers.schema import normalize_label
+from frameenrich.evaluation.answer_field import AnswerField
+from frameenrich.evaluation.spent import reviewed_before, shown_rows
 from frameenrich.identity.keys import sidecar_keys
 from frameenrich.lifecycle.regenerate import last_lines
 from frameenrich.model import RowStatus
 from frameenrich.rendering.readable import Prompt, read_prompt
 from frameenrich.store.folder import JobFolder
-
-_TRUTH_VALUES = {
-    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
-    **dict.fromkeys(("false", "no", "0", "0.0"), False),
-}
-
-
-@dataclass(frozen=True)
-class AnswerField:
-    """An output field to judge; ``labels`` where a reviewer picks one of a few values."""
-
-    name: str
-    column: str
-    kind: str
-    labels: tuple[Any, ...] | None = None
-
-    def parse(self, text: str) -> Any:
-        """Return the value that a reviewer's text stands for.
-
-        Raises
-        ------
-        ValueError
-            It is none that the field can have; the text says what those are.
-        """
-        if self.kind == "category":
-            label = self._choices.get(normalize_label(text))
-            if label is None:
-                raise ValueError(f"one of its labels: {', '.join(map(str, self.labels or ()))}")
-            return label
-        if self.kind == "boolean":
-            if text.strip().casefold() not in _TRUTH_VALUES:
-                raise ValueError("true or false")
-            return _TRUTH_VALUES[text.strip().casefold()]
-        if self.kind in {"integer", "number"}:
-            return _number(text, whole=self.kind == "integer")
-        return text
-
-    @cached_property
-    def _choices(self) -> dict[str, Any]:
-        return {normalize_label(str(label)): label for label in self.labels or ()}
-
-
-def _number(text: str, *, whole: bool) -> int | float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("a whole number" if whole else "a number") from None
-    if not whole:
-        return value
-    if not value.is_integer():  # a spreadsheet writes 3 as 3.0
-        raise ValueError("a whole number")
-    return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
 
 
 @dataclass(frozen=True)
@@ -116,6 +65,39 @@ class JobAnswers:
     def usable(self) -> npt.NDArray[np.int64]:
         """Positions of the rows that are ``ok``."""
         return np.flatnonzero(self.statuses == str(RowStatus.OK))
+
+    @cached_property
+    def _shown(self) -> npt.NDArray[np.bool_]:
+        return shown_rows(self.folder)
+
+    @cached_property
+    def _reviewed_before(self) -> npt.NDArray[np.bool_]:
+        return reviewed_before(self.folder)
+
+    @property
+    def spent(self) -> npt.NDArray[np.bool_]:
+        """Which rows can say nothing new (`frameenrich.evaluation.spent`)."""
+        marks: npt.NDArray[np.bool_] = self._shown | self._reviewed_before
+        return marks
+
+    @cached_property
+    def fresh(self) -> npt.NDArray[np.int64]:
+        """Positions of the usable rows that are not spent."""
+        return self.usable[~self.spent[self.usable]]
+
+    @property
+    def spent_notes(self) -> list[str]:
+        """Say how many usable rows are spent, and why."""
+        shown = int(self._shown[self.usable].sum())
+        before = int((self._reviewed_before & ~self._shown)[self.usable].sum())
+        return [
+            *([f"{shown:,} rows are spent: the prompt shows them as examples"] if shown else []),
+            *(
+                [f"{before:,} rows are spent: they were reviewed before this prompt was written"]
+                if before
+                else []
+            ),
+        ]
 
     @cached_property
     def flagged(self) -> int:

@@ -17,7 +17,8 @@ from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.draw import WHOLE, draw_rows, pooled
 from frameenrich.evaluation.job_answers import JobAnswers, as_text
 from frameenrich.evaluation.open_review import open_review, with_top_ups
-from frameenrich.evaluation.review import ANSWER, DRAW_METADATA, DrawRecord, Review, review_path
+from frameenrich.evaluation.review import ANSWER, DRAW_METADATA, DrawRecord, Review
+from frameenrich.evaluation.review_files import draw_path, review_path
 from frameenrich.model import RowStatus
 
 
@@ -58,14 +59,15 @@ def make_review(
     if chain:
         by, seed = chain[0].record.by, chain[0].record.seed
     strata, pools = strata_of(job, field_of(job, by), n, chain)
-    keys = job.keys.take(pa.array(job.usable))
+    keys = job.keys.take(pa.array(job.fresh))
     sample = draw_rows(keys, strata, n, seed=seed, job_id=job.folder.id, earlier=_had(job, chain))
     if not len(sample.positions):
         raise InputError(
-            f"All {len(job.usable):,} usable rows of the job {job.folder.id} are drawn already.",
+            f"All {len(job.fresh):,} usable rows of the job {job.folder.id} are drawn already"
+            f"{', or are spent' if len(job.fresh) < len(job.usable) else ''}.",
             "Judge those: nothing is left to draw.",
         )
-    positions = job.usable[sample.positions]
+    positions = job.fresh[sample.positions]
     hashes = job.hashes(positions)
     drawn = keys.take(pa.array(sample.positions))
     extends = chain[-1].id if chain else None
@@ -110,6 +112,12 @@ def _require_ended(job: JobAnswers) -> None:
             f"The job {job.folder.id} has no usable row to review.",
             "job.flagged() says why; job.regenerate() asks again.",
         )
+    if not len(job.fresh):
+        raise InputError(
+            f"All {len(job.usable):,} usable rows of the job {job.folder.id} are spent: "
+            f"{'; '.join(job.spent_notes)}.",
+            "Submit more rows than those under the same name, and review these.",
+        )
 
 
 def field_of(job: JobAnswers, by: str | None) -> str | None:
@@ -129,10 +137,10 @@ def field_of(job: JobAnswers, by: str | None) -> str | None:
 def strata_of(
     job: JobAnswers, by: str | None, n: int, chain: list[Review]
 ) -> tuple[list[str], Mapping[str, str]]:
-    """Return each usable row's stratum, and which answers are in which."""
+    """Return the stratum of each row that can be drawn, and which answers are in which."""
     if by is None:
-        return [WHOLE] * len(job.usable), {}
-    texts = [as_text(value) for value in job.values(by, job.usable)]
+        return [WHOLE] * len(job.fresh), {}
+    texts = [as_text(value) for value in job.values(by, job.fresh)]
     known = chain[0].record.pools if chain else {}
     pools = dict(known) or pooled(texts, n)
     # A label that nobody had answered when the review began stands for itself.
@@ -141,16 +149,16 @@ def strata_of(
 
 
 def _had(job: JobAnswers, chain: list[Review]) -> npt.NDArray[np.int64]:
-    """Where the rows that were drawn before, and have the same answers, are among the usable."""
-    rows = [review.positions[~review.replaced] for review in chain]
+    """Where the rows that were drawn before, and still count, are among those to draw from."""
+    rows = [review.positions[review.counts] for review in chain]
     found = np.concatenate(rows) if rows else np.empty(0, np.int64)
-    return np.searchsorted(job.usable, found)
+    return np.searchsorted(job.fresh, found)
 
 
 def _recorded(job: JobAnswers, record: DrawRecord, draw: pa.Table) -> Review:
     """Write the draw, whole or not at all; one that is there already stays as it is."""
     folder = job.folder
-    path = f"{review_path(folder, record.id)}/draw.parquet"
+    path = draw_path(folder, record.id)
     with folder.lock():
         if folder.store.exists(path):
             return open_review(job, record.id)

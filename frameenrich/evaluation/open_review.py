@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
-from frameenrich.evaluation.review import DRAW_METADATA, DrawRecord, Review, review_path
+from frameenrich.evaluation.review import DRAW_METADATA, DrawRecord, Review
+from frameenrich.evaluation.review_files import draw_path, read_draw, review_ids
 from frameenrich.store.local import unreadable
-
-_FOLDER = re.compile(r"/reviews/([0-9a-f]{12})/draw\.parquet$")
 
 
 def reviews(job: JobAnswers) -> list[Review]:
     """Return all reviews of a job, the oldest first."""
-    paths = job.folder.store.find(f"{job.folder.path}/reviews")
-    found = [open_review(job, m[1]) for m in map(_FOLDER.search, paths) if m]
+    found = [open_review(job, review_id) for review_id in review_ids(job.folder)]
     return sorted(found, key=lambda review: review.record.drawn_at)
 
 
@@ -34,18 +28,17 @@ def open_review(job: JobAnswers, review_id: str) -> Review:
     StoreError
         The record of its draw is damaged.
     """
-    path = f"{review_path(job.folder, review_id)}/draw.parquet"
+    path = draw_path(job.folder, review_id)
     known = re.fullmatch("[0-9a-f]{12}", review_id) and job.folder.store.exists(path)
     if not known:
         ids = ", ".join(review.id for review in reviews(job)) or "none"
         raise InputError(
             f"The job {job.folder.id} has no review {review_id!r}.", f"Its reviews are: {ids}."
         )
+    table = read_draw(job.folder, review_id)
     try:
-        with job.folder.store.open(path) as file:
-            table = pq.ParquetFile(io.BytesIO(file.read())).read()
         record = DrawRecord(**json.loads(table.schema.metadata[DRAW_METADATA]))
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise unreadable(path, error) from error
     return Review(job, record, table)
 

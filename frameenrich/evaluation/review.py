@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ import pyarrow as pa
 from frameenrich.atomic import whole_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers, as_text, own_message
+from frameenrich.evaluation.review_files import kept_sheets, review_path
+from frameenrich.evaluation.reviewed import Verdict
 from frameenrich.evaluation.sheet import (
     COLUMNS,
     Judgement,
@@ -34,8 +35,7 @@ from frameenrich.evaluation.sheet import (
     key_columns,
     parse_sheet,
 )
-from frameenrich.identity.keys import find_keys
-from frameenrich.store.folder import JobFolder
+from frameenrich.identity.keys import find_keys, read_keys, show_key
 
 DRAW_METADATA = b"frameenrich.review"
 ANSWER = "answer"
@@ -104,12 +104,18 @@ class Review:
         now = self.job.hashes(self.positions)
         return np.array([a != b for a, b in zip(then, now, strict=True)], bool)
 
+    @property
+    def counts(self) -> npt.NDArray[np.bool_]:
+        """Which of the drawn rows still speak for the job: neither replaced nor spent."""
+        kept: npt.NDArray[np.bool_] = ~(self.replaced | self.job.spent[self.positions])
+        return kept
+
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Every reviewer's judgements, of each sheet that was added."""
         found = []
-        for name, data, reviewer in kept_sheets(self.job.folder, self.id):
-            found += self._reader(name).read(parse_sheet(data, name), reviewer)
+        for name, data, said in kept_sheets(self.job.folder, self.id):
+            found += self._reader(name).read(parse_sheet(data, name), str(said["reviewer"]))
         return list({(j.row, j.field, j.reviewer): j for j in found}.values())
 
     @property
@@ -140,6 +146,53 @@ class Review:
     def _reader(self, name: str) -> SheetReader:
         key_names = self.job.folder.key_names
         return SheetReader(name, self.id, self.keys, key_names, self.job.fields, self._answers)
+
+    def examples_in(self, frame: pd.DataFrame, key: tuple[str, ...] | None = None) -> pd.DataFrame:
+        """Return the judged rows of a frame with the right answers: for ``submit(examples=)``.
+
+        Rows that nobody is sure of, and those whose right answer nobody gave, are left out.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Has the rows, under the keys that were reviewed.
+        key : tuple of str, optional
+            The columns that name a row; by default as the reviewed job was submitted.
+
+        Raises
+        ------
+        InputError
+            Nothing was judged, or a judged row is not in the frame.
+        """
+        fields = list(self.job.fields)
+        known: dict[int, dict[str, Any]] = {}
+        for judged in self.judgements:
+            answer = self._answers[judged.field][judged.row]
+            right = answer if judged.verdict is Verdict.RIGHT else judged.correct
+            if judged.verdict is not Verdict.UNSURE and right is not None:
+                known.setdefault(judged.row, {})[judged.field] = right
+        whole = {row: values for row, values in known.items() if len(values) == len(fields)}
+        if not whole:
+            raise InputError(
+                f"The review {self.id} has no row whose right answer is known.",
+                "Judge its rows first, and add the sheet: job.add_review('review.csv').",
+            )
+        key = self.job.folder.spec.key if key is None else key
+        rows = find_keys(self.keys.take(pa.array(list(whole))), read_keys(frame, key))
+        lost = np.flatnonzero(rows < 0)
+        if len(lost):
+            shown = show_key(self.keys, list(whole)[lost[0]])
+            raise InputError(
+                f"{len(lost):,} of the {len(whole):,} rows that were judged in the review "
+                f"{self.id} are not in this frame, such as {shown}.",
+                "Submit the frame that was reviewed, or give examples= as a frame of its own.",
+            )
+        found = frame.iloc[rows].copy()
+        for name in fields:
+            column = self.job.fields[name].column
+            values = [values[name] for values in whole.values()]
+            found[column] = pd.Series(values, dtype=object, index=found.index)
+        return found
 
     def to_csv(self, path: str | os.PathLike[str], *, blind: bool = True) -> Path:
         """Write a sheet to fill in: a row for each drawn row and field.
@@ -226,27 +279,6 @@ class Review:
             "<p>Next: <code>review.page('review.html')</code>, judge, Save, then "
             "<code>job.add_review('review.csv')</code>.</p></div>"
         )
-
-
-def review_path(folder: JobFolder, review_id: str) -> str:
-    """Return the folder of a review."""
-    return f"{folder.path}/reviews/{review_id}"
-
-
-def kept_sheets(folder: JobFolder, review_id: str) -> list[tuple[str, bytes, str]]:
-    """Return the sheets that were added to a review: name, bytes and who gave it, in order."""
-    root = review_path(folder, review_id)
-    names = sorted(
-        path.rpartition("/")[2] for path in folder.store.find(root) if path.endswith(".csv")
-    )
-    found = []
-    for name in names:
-        with folder.store.open(f"{root}/{name}") as file:
-            data = file.read()
-        with folder.store.open(f"{root}/{name.removesuffix('.csv')}.json") as file:
-            said = json.loads(file.read())
-        found.append((name, data, str(said["reviewer"])))
-    return found
 
 
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:

@@ -51,13 +51,15 @@ class Design:
     flagged : int
         Rows of the job with another terminal status; ``accuracy_all`` counts them wrong.
     strata : mapping
-        Usable rows of each stratum; ``{"": usable}`` where there is one.
+        Rows of each stratum that could be drawn; ``{"": usable - spent}`` where there is one.
     answer_counts : mapping
         For each field with labels, how many usable rows have each answer.
     scores : mapping
         For each field that has them, the scores of all usable rows, in any order.
     notes : tuple of str
         Sentences that belong to every figure: spent rows, replaced answers, rows not yet judged.
+    spent : int
+        Usable rows that could not be drawn, since the prompt was made of them.
     """
 
     drawn: Drawn
@@ -67,6 +69,7 @@ class Design:
     answer_counts: Mapping[str, Mapping[Any, int]] = field(default_factory=dict)
     scores: Mapping[str, Floats] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    spent: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.errors import InputError
-from frameenrich.evaluation.job_answers import AnswerField
+from frameenrich.evaluation.answer_field import AnswerField
 from frameenrich.evaluation.reviewed import Verdict
 from frameenrich.identity.keys import find_keys
 
@@ -110,6 +111,13 @@ class SheetReader:
                     "Delete one of the two, or name another reviewer in the column 'reviewer'.",
                 )
         return list(found.values())
+
+    def judged(self, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+        """Return which drawn rows a sheet has filled in, each once, whatever it says of them."""
+        said = [table[name].str.strip() != "" for name in ("correct", "verdict") if name in table]
+        places = self._places(table)[np.logical_or.reduce(said)] if said else np.empty(0, np.int64)
+        found: npt.NDArray[np.int64] = np.unique(places[places >= 0])
+        return found
 
     def _check_columns(self, table: pd.DataFrame) -> None:
         needed = ["review", *key_columns(self.key_names)]

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from frameenrich.errors import InputError, ParameterError
-from frameenrich.evaluation.job_answers import AnswerField, JobAnswers
+from frameenrich.evaluation.answer_field import AnswerField
+from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.reviewed import Design, Drawn, Integers, Objects, Reviewed, Verdict
 from frameenrich.model import RowStatus
 
@@ -62,7 +63,7 @@ def truth_fields(
             "Wait for them: job.wait(), then evaluate.",
         )
     columns = _columns(job, truth)
-    usable = np.isin(positions, job.usable)
+    usable, fresh = np.isin(positions, job.usable), np.isin(positions, job.fresh)
     found = {}
     for name, column in columns.items():
         if column not in frame.columns:
@@ -75,6 +76,12 @@ def truth_fields(
             raise InputError(
                 f"The column {column!r} has no value for a usable row of {job.folder.id}.",
                 "Give the frame that was submitted, with its truth.",
+            )
+        known &= fresh
+        if not known.any():
+            raise InputError(
+                f"Every row with a truth in {column!r} is spent: {'; '.join(job.spent_notes)}.",
+                "Evaluate on rows that the prompt was not made of.",
             )
         found[name] = _compare(
             job, job.fields[name], positions[known], frame[column][known].tolist(),
@@ -114,14 +121,16 @@ def _compare(
         _pair(field, answer, value, tolerance, match)
         for answer, value in zip(answers, values, strict=True)
     ]
-    whole = len(np.unique(positions)) == len(job.usable)
+    whole = len(np.unique(positions)) == len(job.fresh)
     part = Drawn.RANDOM if drawn else Drawn.PICKED
     scores = job.scores(job.usable)
     design = Design(
         drawn=Drawn.TRUTH if whole else part,
         usable=len(job.usable),
         flagged=job.flagged,
-        strata={"": len(job.usable)},
+        spent=len(job.usable) - len(job.fresh),
+        strata={"": len(job.fresh)},
+        notes=tuple(job.spent_notes),
         answer_counts={
             field.name: pd.Series(job.values(field.name, job.usable), dtype=object)
             .value_counts()

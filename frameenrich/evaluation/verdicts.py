@@ -17,7 +17,8 @@ from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers, own_message
 from frameenrich.evaluation.make_review import field_of, strata_of
 from frameenrich.evaluation.open_review import open_review, reviews, with_top_ups
-from frameenrich.evaluation.review import Review, kept_sheets
+from frameenrich.evaluation.review import Review
+from frameenrich.evaluation.review_files import kept_sheets
 from frameenrich.evaluation.reviewed import Design, Drawn, Reviewed
 from frameenrich.evaluation.sheet import Judgement, parse_sheet
 from frameenrich.identity.keys import show_key
@@ -48,7 +49,7 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
         )
     with job.folder.lock():
         kept = kept_sheets(job.folder, review.id)
-        if not any((data, reviewer) == (old, who) for _, old, who in kept):
+        if not any((data, reviewer) == (old, said["reviewer"]) for _, old, said in kept):
             _refuse_changed(review, judgements, name)
             stem = f"{review.path}/verdicts-{len(kept) + 1:04}"
             said = {"reviewer": reviewer, "added_at": time.time()}
@@ -127,7 +128,9 @@ def reviewed_fields(job: JobAnswers, review: Review | str | None = None) -> dict
             (each, judged)
             for each in chain
             for judged in each.judgements
-            if judged.field == name and not each.replaced[judged.row]
+            if judged.field == name
+            and not each.replaced[judged.row]
+            and not job.spent[each.positions[judged.row]]
         ]
         if rows:
             found[name] = _reviewed(job, name, design, rows)
@@ -143,13 +146,17 @@ def _design(job: JobAnswers, chain: list[Review]) -> Design:
     judged = sum(each.reviewed for each in chain)
     left = sum(map(len, chain)) - judged
     gone = sum(int(each.replaced.sum()) for each in chain)
+    spent = sum(int(job.spent[each.positions].sum()) for each in chain)
     notes = [
         *([f"{left:,} of the drawn rows are not reviewed yet"] if left else []),
         *([f"{gone:,} drawn rows are left out: their answers were replaced since"] if gone else []),
+        *([f"{spent:,} drawn rows are left out: they are spent"] if spent else []),
+        *job.spent_notes,
     ]
     return Design(
         drawn=Drawn.SIMPLE if by is None else Drawn.STRATIFIED,
         usable=len(job.usable),
+        spent=len(job.usable) - len(job.fresh),
         flagged=job.flagged,
         strata={str(n): int(count) for n, count in zip(names, counts, strict=True)},
         answer_counts={
@@ -168,7 +175,7 @@ def _reviewed(
     strata = [review.draw["stratum"][j.row].as_py() for review, j in rows]
     drawn = pd.Series(
         [stratum for review in {r.id: r for r, _ in rows}.values() for stratum in
-         review.draw["stratum"].filter(pa.array(~review.replaced)).to_pylist()]
+         review.draw["stratum"].filter(pa.array(review.counts)).to_pylist()]
     ).value_counts()  # fmt: skip
     probability = [min(1.0, drawn[s] / design.strata.get(s, drawn[s])) for s in strata]
     prompts = {p: own_message(q) for p, q in zip(positions, job.prompts(positions), strict=True)}

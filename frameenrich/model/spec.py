@@ -87,6 +87,7 @@ class JobSpec:
     ``pace`` is None where nobody asked for one; a ``pilot`` is asked before the job it is for.
     ``version`` says how the hashes of its sidecar were made, ``rendering`` how its cells were
     printed; the latter is no part of the job's id, so that an earlier version's job is found.
+    ``examples`` are the input hashes of the rows that ``messages`` show as examples.
     """
 
     name: str
@@ -113,6 +114,7 @@ class JobSpec:
     image_max_bytes: int = MAX_IMAGE_BYTES
     metadata: Mapping[str, str] = field(default_factory=dict)
     completion_window: str | None = None
+    examples: tuple[str, ...] = ()
     version: int = HASHES
     rendering: int = RENDERING
 
@@ -141,7 +143,7 @@ class JobSpec:
             self, max_enqueued_tokens=None, pace=None, max_cost=None, prices={}, image_root="."
         )
         loaded = asdict(same)
-        for younger in ("rendering", "metadata", "completion_window"):
+        for younger in ("rendering", "metadata", "completion_window", "examples"):
             del loaded[younger]
         del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
         return json.dumps(loaded)
@@ -157,6 +159,7 @@ class JobSpec:
                 "output": _output_spec(loaded["output"]),
                 "key": None if loaded["key"] is None else tuple(loaded["key"]),
                 "image": tuple(loaded.get("image", ())),
+                "examples": tuple(loaded.get("examples", ())),
                 "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,
                 "rendering": loaded.get("rendering", 1),
             }

@@ -35,6 +35,18 @@ def check_definitions(codebook: Mapping[Any, Any]) -> None:
             )
 
 
+def as_literal(text: str) -> str:
+    r"""Return the template that renders to a text as it is, braces and last line end included.
+
+    Examples
+    --------
+    >>> as_literal("Write {{ title }}")
+    "Write {{ '{' }}{ title }}"
+    """
+    escaped = _OPENING.sub("{{ '{' }}", text)
+    return f"{escaped}{{{{ '' }}}}" if escaped.endswith("\n") else escaped  # Jinja drops one
+
+
 def with_definitions(
     messages: Sequence[Message], labels: Sequence[str], definitions: Sequence[str]
 ) -> tuple[Message, ...]:
@@ -51,7 +63,7 @@ def with_definitions(
     items = zip(labels, definitions, strict=True)
     # A definition's later lines are indented, so that they stay in its item.
     rows = ("- {}: {}".format(*item).strip().replace("\n", "\n  ") for item in items)
-    text = _OPENING.sub("{{ '{' }}", "\n".join(["Labels:", *rows]))
+    text = as_literal("\n".join(["Labels:", *rows]))
     at = next((i for i, m in enumerate(messages) if m.role in {"system", "developer"}), None)
     if at is None:
         return (Message("system", text), *messages)

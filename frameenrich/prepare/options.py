@@ -23,6 +23,7 @@ from frameenrich.model import (
 )
 from frameenrich.prepare.batch_options import check_metadata
 from frameenrich.prepare.codebook import with_definitions
+from frameenrich.prepare.examples import with_examples
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
 from frameenrich.prepare.submit_options import Options
@@ -152,6 +153,8 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         completion_window=options.completion_window,
     )
     _check_messages(spec)
+    if options.examples is not None:
+        spec = with_examples(spec, output, options.examples)
     plan = Plan(spec, output)
     plan.columns.check()
     warn_unless_strict(output.spec)

@@ -25,6 +25,7 @@ class KeylessOptions(TypedDict, total=False):
     name: str
     response_model: Any
     labels: Any
+    examples: Any
     parser: Parser | None
     logprobs: bool
     image: str | Sequence[str] | None
@@ -64,6 +65,7 @@ class Options:
     name: str = "llmbatch"
     response_model: Any = None
     labels: Any = None
+    examples: Any = None
     parser: Parser | None = None
     logprobs: bool = False
     image: str | Sequence[str] | None = None

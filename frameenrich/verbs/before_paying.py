@@ -20,6 +20,7 @@ from frameenrich.lifecycle.match import match_frame, require_match
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
+from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.options import Plan, key_parts, make_plan
 from frameenrich.prepare.submit_options import Options, SubmitOptions
 from frameenrich.prepare.whole_frame import preview_bodies
@@ -57,7 +58,7 @@ def pilot(
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
-    own = Options(**options)
+    own = with_rows(Options(**options), frame)
     live = live_version(connect(own.provider, own.client, model))
     check_keys(read_keys(frame, key_parts(own.key)), key_names(frame, key_parts(own.key)))
     sample = frame.iloc[spread_rows(len(frame), n, seed)]
@@ -123,7 +124,7 @@ def estimate(
     **options: Unpack[SubmitOptions],
 ) -> Estimate:
     """Return what a submit would send and cost; see ``df.llmbatch.estimate``."""
-    own = Options(**options)
+    own = with_rows(Options(**options), frame)
     plan, where = _plan_to_estimate(template, model, own)
     found = measure_answers(where, plan.spec)
     return estimate_frame(frame, plan, found, _answered(plan, where, fresh=own.fresh))
@@ -201,7 +202,7 @@ def preview(
     """The first requests as they would be sent; see ``df.llmbatch.preview``."""
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
-    plan = make_plan(template, model, Options(**options))
+    plan = make_plan(template, model, with_rows(Options(**options), frame))
     check_frame(frame, plan)
     slow = plan.prompt.why_slow(list(frame.columns))
     return Preview(tuple(preview_bodies(frame, plan, n)), tuple(plan.columns.added), slow)

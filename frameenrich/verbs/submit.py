@@ -17,6 +17,7 @@ from frameenrich.errors import StoreError, warn_user
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
+from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
 from frameenrich.prepare.parts import PartsFolder, draft_of_parts, open_parts_folder
@@ -41,7 +42,8 @@ def submit(
     frame: pd.DataFrame, template: Template, model: str, **options: Unpack[SubmitOptions]
 ) -> Job:
     """Render a frame to a job on disk and send it; see ``df.llmbatch.submit``."""
-    return submit_frame(frame, prepare(template, model, Options(**options)))
+    own = with_rows(Options(**options), frame)
+    return submit_frame(frame, prepare(template, model, own))
 
 
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:

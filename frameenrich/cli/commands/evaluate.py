@@ -36,11 +36,9 @@ def evaluate(
     if source is None:
         made = found.evaluate(review=review)
     else:
-        from frameenrich.cli.tables.files import table_files  # noqa: PLC0415
-        from frameenrich.cli.tables.read import read_table  # noqa: PLC0415
+        from frameenrich.cli.values import read_rows  # noqa: PLC0415
 
-        with read_table(table_files(source)[0]) as table:
-            made = found.evaluate(table.frame, truth=truth, review=review)
+        made = found.evaluate(read_rows(source), truth=truth, review=review)
     typer.echo(as_line(made.to_dict()) if as_json else "\n".join([str(made), *made.notes]))
 
 

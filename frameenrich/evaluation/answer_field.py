@@ -1,0 +1,61 @@
+"""An output field as people judge it: its labels, and values from the texts that they write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from frameenrich.answers.schema import normalize_label
+
+_TRUTH_VALUES = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0"), False),
+}
+
+
+@dataclass(frozen=True)
+class AnswerField:
+    """An output field to judge; ``labels`` where a reviewer picks one of a few values."""
+
+    name: str
+    column: str
+    kind: str
+    labels: tuple[Any, ...] | None = None
+
+    def parse(self, text: str) -> Any:
+        """Return the value that a reviewer's text stands for.
+
+        Raises
+        ------
+        ValueError
+            It is none that the field can have; the text says what those are.
+        """
+        if self.kind == "category":
+            label = self._choices.get(normalize_label(text))
+            if label is None:
+                raise ValueError(f"one of its labels: {', '.join(map(str, self.labels or ()))}")
+            return label
+        if self.kind == "boolean":
+            if text.strip().casefold() not in _TRUTH_VALUES:
+                raise ValueError("true or false")
+            return _TRUTH_VALUES[text.strip().casefold()]
+        if self.kind in {"integer", "number"}:
+            return _number(text, whole=self.kind == "integer")
+        return text
+
+    @cached_property
+    def _choices(self) -> dict[str, Any]:
+        return {normalize_label(str(label)): label for label in self.labels or ()}
+
+
+def _number(text: str, *, whole: bool) -> int | float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("a whole number" if whole else "a number") from None
+    if not whole:
+        return value
+    if not value.is_integer():  # a spreadsheet writes 3 as 3.0
+        raise ValueError("a whole number")
+    return int(text) if text.strip().lstrip("+-").isdigit() else int(value)

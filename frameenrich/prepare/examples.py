@@ -1,0 +1,219 @@
+"""Put worked examples before the question: rows with their answers, as turns of the conversation.
+
+An example is rendered by the job's own template, and its answer written as the model has to write
+it, so that the model sees exactly what it will be given and what it is to give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.answers.column_names import column_name
+from frameenrich.answers.output import LABEL, MalformedError, Output
+from frameenrich.cells import is_null
+from frameenrich.errors import FrameEnrichError, InputError, OutputError, ParameterError
+from frameenrich.model import JobSpec, Message
+from frameenrich.prepare.codebook import as_literal
+from frameenrich.prepare.submit_options import Options
+from frameenrich.rendering.encode_rows import input_hashes
+from frameenrich.rendering.prompt import prompt_of
+
+ANSWER = "answer"
+"""The column of an example's answer, where none is called as the output."""
+
+_SPEAKS_FIRST = {"system", "developer"}
+
+_NO_ANSWER = object()
+
+
+@runtime_checkable
+class ReviewedRows(Protocol):
+    """Rows that people judged: a `frameenrich.evaluation.review.Review`."""
+
+    @property
+    def keys(self) -> pa.Table:
+        """The keys of all that were drawn, judged or not."""
+
+    def examples_in(self, frame: pd.DataFrame, key: tuple[str, ...] | None) -> pd.DataFrame:
+        """Return the judged rows of a frame, with the right answers as columns."""
+
+
+def with_rows(options: Options, frame: pd.DataFrame) -> Options:
+    """Return options whose examples are rows: those of a review are taken from the frame.
+
+    Raises
+    ------
+    InputError
+        A reviewed row is not in the frame.
+    """
+    if not isinstance(options.examples, ReviewedRows):
+        return options
+    key = (options.key,) if isinstance(options.key, str) else options.key
+    own = None if key is None else tuple(key)
+    return replace(options, examples=options.examples.examples_in(frame, own))
+
+
+def with_examples(spec: JobSpec, output: Output, examples: Any) -> JobSpec:
+    """Return a spec whose messages show the examples, before the row's own first message.
+
+    Parameters
+    ----------
+    spec, output : JobSpec, Output
+        The job without them.
+    examples : DataFrame or sequence of mapping
+        The template's columns, and the answer: a column called as the output, or ``answer``.
+
+    Raises
+    ------
+    InputError
+        A row does not render, or its answer is none that the job would take.
+    """
+    frame = _frame_of(examples)
+    _check_takes_examples(spec)
+    with _about_examples():
+        rows = [row for chunk in prompt_of(spec).render(frame) for row in chunk]
+    own = next(
+        (i for i, m in enumerate(spec.messages) if m.role not in _SPEAKS_FIRST), len(spec.messages)
+    )
+    shown: list[Message] = []
+    for position, (texts, answer) in enumerate(
+        zip(rows, _answers(frame, spec, output), strict=True)
+    ):
+        if texts is None:
+            raise InputError(
+                f"Row {position} of examples= would print a null.",
+                "Leave that row out, or fill in its empty cells.",
+                position=position,
+            )
+        turns = zip(spec.messages[own:], texts[own:], strict=True)
+        shown += [Message(m.role, as_literal(text)) for m, text in turns]
+        shown.append(Message("assistant", as_literal(answer)))
+    whole = replace(spec, messages=(*spec.messages[:own], *shown, *spec.messages[own:]))
+    # By these hashes an evaluation knows the rows that the model was told the answers of.
+    hashes = [own.hex() for own in input_hashes(frame, whole).to_pylist() if own is not None]
+    return replace(whole, examples=tuple(hashes))
+
+
+def _frame_of(examples: Any) -> pd.DataFrame:
+    if isinstance(examples, Sequence) and not isinstance(examples, str):
+        odd = next((e for e in examples if not isinstance(e, Mapping)), None)
+        if odd is not None:
+            raise ParameterError(
+                f"examples= holds a {type(odd).__name__}.",
+                'Give dicts: {"title": "Red mug", "answer": "Kitchen"}.',
+            )
+        # Object columns keep 3 and None as they are; each row has cells of its own types.
+        examples = pd.DataFrame([dict(e) for e in examples], dtype=object)
+    if not isinstance(examples, pd.DataFrame):
+        raise ParameterError(
+            f"examples= is a {type(examples).__name__}.",
+            "Give a frame with the template's columns and the answer, a list of dicts, or a Review "
+            "that was judged.",
+        )
+    if not len(examples):
+        raise ParameterError("examples= holds no row.", "Give one or more, or leave examples= out.")
+    return examples.reset_index(drop=True)
+
+
+def _check_takes_examples(spec: JobSpec) -> None:
+    if spec.endpoint not in ("/v1/chat/completions", "/v1/responses"):
+        raise ParameterError(
+            f"endpoint={spec.endpoint!r} takes one text, and no examples=.",
+            "Leave examples= out, or use '/v1/chat/completions'.",
+        )
+    if spec.image:
+        raise ParameterError(
+            "examples= and image= do not go together: an example shows no image.",
+            "Describe the labels instead: labels={'Kitchen': 'things to cook with', ...}.",
+        )
+
+
+@contextlib.contextmanager
+def _about_examples() -> Iterator[None]:
+    """Make errors say that they are about the examples, not about the frame."""
+    try:
+        yield
+    except FrameEnrichError as error:
+        error.problem = f"examples=: {error.problem}".replace("of the frame", "of the examples")
+        error.args = (error.problem, error.fix)
+        raise
+
+
+def _answers(frame: pd.DataFrame, spec: JobSpec, output: Output) -> Iterator[str]:
+    """Yield each example's answer, as the model has to write it."""
+    columns = _answer_columns(frame, spec, output)
+    for position in range(len(frame)):
+        cells = {name: _plain(frame[column].iloc[position]) for name, column in columns.items()}
+        yield _written(cells, output, position)
+
+
+def _answer_columns(frame: pd.DataFrame, spec: JobSpec, output: Output) -> dict[str, Any]:
+    """Return where the answers are: the column of each field, or one for the whole answer."""
+    fields = {field.name: column_name(spec, field) for field in output.fields}
+    if all(fields):  # a response_model, whose fields have names
+        found = {
+            name: next((c for c in (column, name) if c in frame), None)
+            for name, column in fields.items()
+        }
+        missing = [name for name, column in found.items() if column is None]
+        if not missing:
+            return found
+        if ANSWER in frame:
+            return {"": ANSWER}
+        raise InputError(
+            f"examples= has no column {fields[missing[0]]!r} with the answers to that field.",
+            "Give a column for each field, or one called 'answer' with dicts.",
+            columns=missing,
+        )
+    own = next(iter(fields.values()), spec.name)
+    column = next((c for c in (own, ANSWER) if c in frame), None)
+    if column is None:
+        raise InputError(
+            f"examples= has no column with the answers: neither {own!r} nor 'answer'.",
+            f"It has {', '.join(map(repr, list(frame.columns)[:12]))}; rename the one with the "
+            f"answers: examples.rename(columns={{...: {own!r}}}).",
+        )
+    return {"": column}
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    return None if is_null(cell) else cell
+
+
+def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:
+    """Return an example's answer as text, when the job's own reading takes it."""
+    whole = cells.get("", _NO_ANSWER)
+    value: Any = dict(cells) if whole is _NO_ANSWER else whole
+    if value is None:
+        raise InputError(
+            f"Row {position} of examples= has no answer.",
+            "Fill it in, or leave that row out.",
+            position=position,
+        )
+    if output.spec.kind in {"text", "parser"}:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    elif output.spec.kind == "labels":
+        text = json.dumps({LABEL: getattr(value, "value", value)}, ensure_ascii=False, default=str)
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        values, _ = output.read(text)
+    except MalformedError as error:
+        raise OutputError(
+            f"Row {position} of examples= has an answer that the job would not take: {error}.",
+            "Mend that answer, or leave the row out.",
+            position=position,
+        ) from None
+    if output.spec.kind == "labels":  # as the list has it, whatever its case was here
+        return json.dumps({LABEL: cast("Any", values[0])}, ensure_ascii=False)
+    return text
