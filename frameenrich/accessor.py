@@ -147,7 +147,7 @@ class LLMBatch(JobOfFrame):
             so the answers need a cap (``params={"max_tokens": 50}``), or earlier answers of this
             store to the same template, model and parameters, as of a pilot. It binds as exactly as
             tokens can be counted: for models of other makers than OpenAI that is an estimate.
-            Takes ``frameenrich[cost]``.
+            Exact with ``frameenrich[cost]``; without it, bytes bound the prompts.
         prices : mapping, optional
             What the model costs where that is not known, or is another: live USD per million
             tokens, ``{"input": 0.15, "output": 0.60}`` and perhaps ``"cached_input"``; or such a
@@ -279,8 +279,9 @@ class LLMBatch(JobOfFrame):
     ) -> Estimate:
         """Return what a `submit` would send and cost; sends and writes nothing, and takes no key.
 
-        Tokens are counted offline (``frameenrich[cost]``), exactly where the model's vocabulary is
-        known. What is repeated, skipped, or answered in the store already costs nothing.
+        Tokens are counted offline, exactly where the model's vocabulary is known and
+        ``frameenrich[cost]`` is installed; without it, a text's bytes bound its tokens. What
+        is repeated, skipped, or answered in the store already costs nothing.
 
         Parameters
         ----------

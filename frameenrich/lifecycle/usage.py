@@ -36,6 +36,10 @@ def prices_of(folder: JobFolder, budget: Budget) -> Prices:
 # --- after ----------------------------------------------------------------------------------------
 
 
+_STANDARD = ("default", "standard", "auto", "scale", None)
+"""The service tiers at the standard price, as answers name them."""
+
+
 class _Cached(msgspec.Struct):
     cached_tokens: int | None = None
 
@@ -52,6 +56,7 @@ class _Tokens(msgspec.Struct):
 class _Body(msgspec.Struct):
     usage: _Tokens | None = None
     model: str | None = None
+    service_tier: str | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -75,6 +80,7 @@ class _Billed:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    tier: str = ""
 
 
 def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
@@ -109,6 +115,7 @@ def _read(line: bytes) -> _Billed | None:
         used.prompt_tokens or used.input_tokens or 0,
         details.cached_tokens or 0,
         used.completion_tokens or used.output_tokens or 0,
+        "" if body.service_tier in _STANDARD else body.service_tier or "",
     )
 
 
@@ -127,20 +134,20 @@ class _CostTable:
     prices: Prices
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[str, str], Price | None] = {}
+        self._known: dict[tuple[str, str, str], Price | None] = {}
 
-    def price(self, asked: str, answered: str) -> Price | None:
+    def price(self, asked: str, answered: str, tier: str = "") -> Price | None:
         """Return what an answer is paid by; None where that is not known."""
-        if (asked, answered) not in self._known:
+        if (asked, answered, tier) not in self._known:
             spec, rate = self.folder.spec, rate_of(self.folder.spec)
-            rates = rates_of_answer(asked, answered, self.prices, spec.provider)
+            rates = rates_of_answer(asked, answered, self.prices, spec.provider, tier)
             price = FREE if rate == "free" else None if rates is None else rates.at(rate)
-            self._known[asked, answered] = price
-        return self._known[asked, answered]
+            self._known[asked, answered, tier] = price
+        return self._known[asked, answered, tier]
 
     def usd(self, asked: str, line: _Billed) -> float:
         """Return what a line cost; NaN where its price is not known."""
-        price = self.price(asked, line.model or asked)
+        price = self.price(asked, line.model or asked, line.tier)
         if price is None:
             return math.nan
         return price.usd(line.prompt_tokens, line.completion_tokens, line.cached_tokens)

@@ -7,6 +7,7 @@ from typing import Any
 
 from frameenrich.errors import ParameterError
 from frameenrich.model import JobSpec
+from frameenrich.pricing.prices import rate_of, tier_of
 from frameenrich.providers.protocol import Provider
 
 OUR_KEYS = "frameenrich_"
@@ -68,14 +69,25 @@ def _check_text(what: str, text: Any, most: int) -> None:
         raise ParameterError(f"{what} is no valid Unicode.", "Give other text.") from None
 
 
+_TIERED = ("openai", "azure")
+"""Whose live calls have service tiers; others may mean something else by the parameter."""
+
+
 def check_batch_options(provider: Provider, spec: JobSpec) -> None:
-    """Refuse metadata and a window that the provider cannot pass on, before anything is sent.
+    """Refuse what a provider's batches cannot have, before anything is sent.
 
     Raises
     ------
     ParameterError
-        Its batches carry no metadata, or take no such window.
+        Its batches carry no metadata, or take no such window or service tier.
     """
+    tier = tier_of(spec)
+    if tier and rate_of(spec) == "batch" and provider.name in _TIERED:
+        raise ParameterError(
+            f"service_tier={tier!r} is for live calls; a batch has a price of its own.",
+            "Leave it out, or use provider='live'.",
+            name="service_tier",
+        )
     if spec.metadata and not getattr(provider, "takes_metadata", False):
         raise ParameterError(
             f"The provider {provider.name!r} takes no metadata=.",

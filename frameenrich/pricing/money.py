@@ -42,9 +42,12 @@ def show_usd(usd: float | None) -> str:
     --------
     >>> show_usd(1234.5), show_usd(0.001234), show_usd(0.0), show_usd(None)
     ('$1,234.50', '$0.0012', '$0.00', 'unknown')
+    >>> show_usd(0.0001), show_usd(0.5)
+    ('$0.0001', '$0.50')
     """
     if usd is None or math.isnan(usd):
         return "unknown"
     if usd >= 1 or usd <= 0:
         return f"${usd:,.2f}"
-    return f"${usd:.{max(2, 1 - math.floor(math.log10(usd)))}f}"
+    whole, _, cents = f"{usd:.{max(2, 1 - math.floor(math.log10(usd)))}f}".partition(".")
+    return f"${whole}.{cents.rstrip('0'):0<2}"

@@ -99,6 +99,13 @@ def rate_of(spec: JobSpec) -> Rate:
     return "batch"
 
 
+def tier_of(spec: JobSpec) -> str:
+    """Return the service tier that a job's live calls ask for; empty for the standard one."""
+    params = {**spec.params, **(spec.params.get("extra_body") or {})}
+    tier = params.get("service_tier")
+    return tier if isinstance(tier, str) and tier not in ("auto", "default") else ""
+
+
 def check_prices(prices: PricesLike | None) -> dict[str, dict[str, float]]:
     """Prices by model, from one model's or several models' prices.
 
@@ -140,22 +147,25 @@ def _unusable(prices: Any) -> ParameterError:
     )
 
 
-def find_rates(model: str, prices: Prices, provider: str) -> Rates | None:
+def find_rates(model: str, prices: Prices, provider: str, tier: str = "") -> Rates | None:
     """A model's prices: the caller's, else the shipped ones; None where nobody knows."""
-    return rates_of_answer(model, model, prices, provider)
+    return rates_of_answer(model, model, prices, provider, tier)
 
 
-def rates_of_answer(asked: str, answered: str, prices: Prices, provider: str) -> Rates | None:
+def rates_of_answer(
+    asked: str, answered: str, prices: Prices, provider: str, tier: str = ""
+) -> Rates | None:
     """The prices of an answer, which may call its model by another name than was asked for.
 
     The caller's own prices are found by either name; of the shipped ones the answer's name is the
-    better: an Azure deployment can be called anything.
+    better: an Azure deployment can be called anything. `tier` is the service tier of live calls
+    (``"flex"``, ``"priority"``); the caller's own prices are taken to be those of the tier.
     """
     return (
         _own_rates(asked, prices)
         or _own_rates(answered, prices)
-        or _shipped_rates(answered, _SHIPPED.get(provider, "openai"))
-        or _shipped_rates(asked, _SHIPPED.get(provider, "openai"))
+        or _shipped_rates(answered, _SHIPPED.get(provider, "openai"), tier)
+        or _shipped_rates(asked, _SHIPPED.get(provider, "openai"), tier)
     )
 
 
@@ -170,7 +180,7 @@ def _own_rates(model: str, prices: Prices) -> Rates | None:
 
 
 @lru_cache(maxsize=256)
-def _shipped_rates(model: str, list_of: str) -> Rates | None:
+def _shipped_rates(model: str, list_of: str, tier: str = "") -> Rates | None:
     import genai_prices  # noqa: PLC0415 - half a second, for those who ask
 
     context = {"processing": "batch"}
@@ -179,11 +189,15 @@ def _shipped_rates(model: str, list_of: str) -> Rates | None:
         batch = genai_prices.calc_price(
             genai_prices.Usage(), model, provider_id=list_of, price_context=context
         )
+        of_tier = genai_prices.calc_price(
+            genai_prices.Usage(), model, provider_id=list_of, price_context={"service_tier": tier}
+        )
     except LookupError:
         return None
     listed = any(variant.when == context for variant in live.model.price_variants or ())
     price = _price(live.model_price)
-    return Rates(_price(batch.model_price) if listed else price.times(BATCH_SHARE), price)
+    half = _price(batch.model_price) if listed else price.times(BATCH_SHARE)
+    return Rates(half, _price(of_tier.model_price) if tier else price)
 
 
 def _price(listed: Any) -> Price:

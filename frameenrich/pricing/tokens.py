@@ -1,7 +1,8 @@
 """How many tokens a request has, counted offline as OpenAI's models do.
 
-The vocabularies come in the wheel of `splintr-rs` (the extra ``frameenrich[cost]``). Texts are
-counted exactly where the model's vocabulary is known. What stands around them is counted as OpenAI
+The vocabularies come in the wheel of `splintr-rs` (the extra ``frameenrich[cost]``); without it a
+text's bytes bound its tokens. Texts are counted exactly where the model's vocabulary is known. What
+stands around them is counted as OpenAI
 documents it: three tokens a message beside its role and text, one for a name, three for the answer
 to begin with (https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken). A schema or
 a tool is counted by its JSON, an image as the most that one can take.
@@ -9,14 +10,13 @@ a tool is counted by its JSON, an image as the most that one can take.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-
-from frameenrich.errors import ParameterError
 
 _VOCABULARIES = (
     (r"(gpt-4o|gpt-4\.1|gpt-4\.5|gpt-[5-9]|gpt-oss|chatgpt-4o|o\d)", "o200k_base"),
@@ -146,11 +146,6 @@ class TokenCounter:
     ----------
     endpoint : str
         Such as ``/v1/chat/completions``.
-
-    Raises
-    ------
-    ParameterError
-        The tokenizer is not installed.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -232,6 +227,15 @@ def image_tokens(model: str, *, low: bool = False) -> int | None:
     return None
 
 
+@lru_cache(maxsize=1)
+def counts_bytes() -> bool:
+    """Tell whether no tokenizer is installed, so that texts are counted by their UTF-8 bytes.
+
+    Each token of the vocabularies stands for a byte or more, so that this is the most they can be.
+    """
+    return importlib.util.find_spec("splintr") is None
+
+
 class _Texts:
     """One vocabulary. Texts that look like special tokens are texts, as they are to the API."""
 
@@ -243,13 +247,8 @@ class _Texts:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        try:
-            from splintr import Tokenizer  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise ParameterError(
-                "Counting tokens takes a tokenizer that is not installed.",
-                "Run: pip install 'frameenrich[cost]'.",
-            ) from None
+        from splintr import Tokenizer  # noqa: PLC0415 - an extra
+
         return Tokenizer.from_pretrained(self.name)
 
     def count(self, text: str) -> int:
@@ -257,6 +256,8 @@ class _Texts:
         return self._known(text) if text else 0
 
     def _encoded(self, text: str) -> int:
+        if counts_bytes():
+            return len(text.encode("utf-8", "surrogatepass"))
         try:
             return len(self._tokenizer.encode_ordinary(text))
         except UnicodeEncodeError:  # half a character, which arrives as U+FFFD

@@ -12,7 +12,7 @@ from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of
 from frameenrich.model import JobSpec
 from frameenrich.pricing.money import Budget, show_usd
-from frameenrich.pricing.prices import Prices, Rate, find_rates, rate_of, unknown_price
+from frameenrich.pricing.prices import Prices, Rate, find_rates, rate_of, tier_of, unknown_price
 from frameenrich.pricing.tokens import Counted, TokenCounter, count_line
 from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.store import Store
@@ -75,7 +75,7 @@ def _max_cost(
     prices: Prices,
     measured: AnswerLengths | None,
 ) -> float:
-    return most_usd(demands, prices, spec.provider, rate_of(spec), measured)
+    return most_usd(demands, prices, spec.provider, rate_of(spec), measured, tier_of(spec))
 
 
 def _demands(spec: JobSpec, lines: Iterable[bytes]) -> dict[str, TokenDemand]:
@@ -152,6 +152,7 @@ def most_usd(
     provider: str,
     rate: Rate,
     measured: AnswerLengths | None,
+    tier: str = "",
 ) -> float:
     """Return what requests can cost at most.
 
@@ -166,7 +167,7 @@ def most_usd(
     for model, demand in demands.items():
         if rate == "free":
             continue
-        rates = find_rates(model, prices, provider)
+        rates = find_rates(model, prices, provider, tier)
         if rates is None:
             raise unknown_price(model)
         if demand.uncapped and measured is None:

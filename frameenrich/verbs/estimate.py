@@ -16,8 +16,16 @@ from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan
 from frameenrich.pricing.money import show_usd
-from frameenrich.pricing.prices import FREE, Rate, Rates, find_rates, rate_of, unknown_price
-from frameenrich.pricing.tokens import Counted, TokenCounter, vocabulary
+from frameenrich.pricing.prices import (
+    FREE,
+    Rate,
+    Rates,
+    find_rates,
+    rate_of,
+    tier_of,
+    unknown_price,
+)
+from frameenrich.pricing.tokens import Counted, TokenCounter, counts_bytes, vocabulary
 from frameenrich.rendering.encode_rows import row_requests
 from frameenrich.verbs.approve import AnswerLengths, TokenDemand
 
@@ -59,7 +67,7 @@ def check_price(spec: JobSpec) -> Rates:
     rates = (
         Rates(FREE, FREE)
         if rate_of(spec) == "free"
-        else find_rates(spec.model, spec.prices, spec.provider)
+        else find_rates(spec.model, spec.prices, spec.provider, tier_of(spec))
     )
     if rates is None:
         raise unknown_price(spec.model)
@@ -177,6 +185,8 @@ class Estimate:
         Which of the two the provider takes.
     notes : tuple of str
         How it was counted.
+    counted_bytes : bool
+        Whether no tokenizer was there, so that bytes bound the prompts' tokens.
     """
 
     model: str
@@ -191,6 +201,7 @@ class Estimate:
     live_usd: float
     rate: Rate
     notes: tuple[str, ...] = ()
+    counted_bytes: bool = False
 
     @property
     def usd(self) -> float:
@@ -199,10 +210,15 @@ class Estimate:
 
     @property
     def bound(self) -> str:
-        """Return what the amounts are: ``at most``, ``about`` or ``at least``."""
+        """Return what the amounts are: ``at most``, ``about`` or ``at least``.
+
+        Or ``prompts at most``, where nothing is known of the answers and bytes bound the prompts.
+        """
         if self.max_completion_tokens is not None:
             return "at most"
-        return "about" if self.expected_completion_tokens is not None else "at least"
+        if self.expected_completion_tokens is not None:
+            return "about"
+        return "prompts at most" if self.counted_bytes else "at least"
 
     def cells(self) -> list[tuple[str, str]]:
         """Return what a person wants to know of it: names and texts."""
@@ -222,14 +238,16 @@ class Estimate:
             ("model", self.model),
             ("rows", rows),
             ("requests", requests),
-            ("prompt tokens", f"{self.prompt_tokens:,}"),
+            ("prompt tokens", f"{'at most ' if self.counted_bytes else ''}{self.prompt_tokens:,}"),
             ("completion tokens", answers),
         ]
         if self.rate == "free":
             return [*cells, ("cost", "nothing")]
-        said = {"at least": "at least ", "about": "about ", "at most": "at most "}[self.bound]
         amounts = (("batch", self.batch_usd), ("live", self.live_usd))
-        return [*cells, *((f"cost, {how}", f"{said}{show_usd(usd)}") for how, usd in amounts)]
+        return [
+            *cells,
+            *((f"cost, {how}", f"{self.bound} {show_usd(usd)}") for how, usd in amounts),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a program wants to know of it."""
@@ -281,12 +299,19 @@ def make_estimate(
         live_usd=rates.live.usd(demand.prompt_tokens, longest),
         rate=rate,
         notes=tuple(_notes(model, demand)),
+        counted_bytes=counts_bytes() and rate != "free",
     )
 
 
 def _notes(model: str, demand: TokenDemand) -> list[str]:
     name, own = vocabulary(model)
     notes = [] if own else [f"tokens estimated with {name}: the model's own are not known"]
+    if counts_bytes():
+        bound = (
+            "the prompts' tokens are at most their bytes, about four times what English text has; "
+            "pip install 'frameenrich[cost]' counts them exactly"
+        )
+        notes = [bound]
     if demand.uncounted:
         notes.append(
             f"{demand.uncounted:,} images are not counted: what they take with this model is not "

@@ -116,7 +116,7 @@ def _chat(body: Json, reply: Reply) -> Json:
         "model": body.get("model"),
         "choices": choices,
         "usage": _chat_usage(body, reply),
-        "service_tier": "default",
+        "service_tier": body.get("service_tier", "default"),
         "system_fingerprint": None,
     }
 

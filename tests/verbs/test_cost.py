@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import frameenrich
 from frameenrich.cli.main import app
 from frameenrich.errors import BudgetError, FrameEnrichWarning, ParameterError
 from frameenrich.model import JobSpec, Limits, Message
+from frameenrich.pricing import tokens as tokens_module
 from frameenrich.pricing.money import show_usd
 from frameenrich.pricing.prices import Price, check_prices, find_rates, rate_of, rates_of_answer
 from frameenrich.pricing.tokens import TokenCounter, vocabulary
@@ -337,7 +339,7 @@ def test_what_could_cost_more_is_refused_before_anything_exists(
     """No job, no upload; with the cap that the message names, the same submit goes."""
     asked = estimate(mugs, store, client=client, prices=MILLION)
 
-    with pytest.raises(BudgetError, match=r"max_cost is \$0\.000010") as refused:
+    with pytest.raises(BudgetError, match=r"max_cost is \$0\.00001") as refused:
         submit(mugs, store, client=client, max_cost=0.00001)
     nothing = (jobs_in(store), dict(server.executed), len(server.files))
     job = submit(mugs, store, client=client, max_cost=asked.usd).wait(**FAST)
@@ -605,6 +607,95 @@ def test_the_command_line_estimates_and_holds_to_a_cap(
         json.loads(told.stdout)[name] for name in ("requests", "max_completion_tokens", "bound")
     ) == (2, 20, "at most")
     assert "completion tokens\tat most 20" in shown.stdout
-    assert "max_cost is $0.000010" in refused.stderr
+    assert "max_cost is $0.00001" in refused.stderr
     assert (nothing, untouched, done.exit_code) == (True, {}, 0)
     assert pd.read_csv("out.csv")["llmbatch_cost_usd"].gt(0).all()
+
+
+# --- without the tokenizer, and at other service tiers --------------------------------------------
+
+
+@pytest.fixture
+def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installation without ``frameenrich[cost]``."""
+    monkeypatch.setitem(sys.modules, "splintr", None)
+    tokens_module.counts_bytes.cache_clear()
+    tokens_module._texts.cache_clear()
+    yield
+    monkeypatch.undo()
+    tokens_module.counts_bytes.cache_clear()
+    tokens_module._texts.cache_clear()
+
+
+@pytest.mark.parametrize("text", [*CORPORATE, "Überfluß 😀 中文 \ud83d", " " * 40])
+def test_bytes_bound_the_tokens(text: str, request: pytest.FixtureRequest) -> None:
+    """Without the tokenizer a count is never too small, or `max_cost` would not hold."""
+    exact = tokens("gpt-4o", text)
+    request.getfixturevalue("no_tokenizer")
+
+    assert tokens("gpt-4o", text) >= exact
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_an_estimate_and_a_cap_take_no_extra(store: Path) -> None:
+    """After a plain pip install money can be bounded, and the words say what the figures are."""
+    frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+    options: Any = {"provider": "file", "store": store}
+    capped = frame.llmbatch.estimate(
+        "{{ title }}?", "gpt-4o-mini", params={"max_tokens": 5}, **options
+    )
+    open_ended = frame.llmbatch.estimate("{{ title }}?", "gpt-4o-mini", **options)
+
+    assert (capped.bound, open_ended.bound) == ("at most", "prompts at most")
+    assert "frameenrich[cost]" in str(capped)
+    assert "at most" in dict(capped.cells())["prompt tokens"]
+    with pytest.raises(BudgetError, match="could cost"):
+        frame.llmbatch.submit(
+            "{{ title }}?", "gpt-4o-mini", params={"max_tokens": 5}, max_cost=0.000001, **options
+        )
+
+
+def test_service_tiers_have_their_prices(mugs: pd.DataFrame, store: Path) -> None:
+    """Flex and priority calls are estimated at their tier's price, and a batch refuses a tier."""
+
+    def live_usd(**params: Any) -> float:
+        found = mugs.llmbatch.estimate(
+            "{{ title }}?",
+            "gpt-5.4-mini",
+            params={"max_completion_tokens": 9, **params},
+            provider="live",
+            store=store,
+        )
+        return float(found.usd)
+
+    standard = live_usd()
+    assert live_usd(service_tier="flex") == pytest.approx(standard / 2)
+    assert live_usd(service_tier="priority") == pytest.approx(standard * 2)
+    assert live_usd(service_tier="default") == standard
+    with pytest.raises(ParameterError, match="for live calls"):
+        mugs.llmbatch.submit(
+            "{{ title }}?",
+            "gpt-5.4-mini",
+            params={"service_tier": "flex"},
+            store=store,
+            client=openai.OpenAI(api_key="sk-test", base_url="http://127.0.0.1:9"),
+        )
+
+
+def test_an_answer_is_billed_at_the_tier_that_it_names(
+    client: openai.OpenAI, mugs: pd.DataFrame, store: Path
+) -> None:
+    """What was spent goes by the tier in the answer: flex may have been served as default."""
+
+    def spent(**params: Any) -> float:
+        job = mugs.llmbatch.submit(
+            "{{ title }}?",
+            "gpt-5.4-mini",
+            params=params,
+            provider="live",
+            client=client,
+            store=store,
+        )
+        return float(job.usage().usd or 0)
+
+    assert spent(service_tier="flex") == pytest.approx(spent() / 2) != 0
