@@ -28,6 +28,7 @@ from frameenrich.model import JobSpec
 from frameenrich.prepare.examples import ReviewedRows
 from frameenrich.prepare.options import Plan, key_parts
 from frameenrich.prepare.parts import PartsFolder, write_part
+from frameenrich.prepare.reading_options import ReadingOptions
 from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
@@ -176,7 +177,7 @@ class DaskAccessor:
         *,
         store: StoreLike = None,
         client: Any = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
         """The frame's flagged rows under its index, in this process; see `Job.flagged`."""
         collector = _collector(self._job(job, store, client), **reading)

@@ -31,6 +31,7 @@ from frameenrich.prepare.any_table import (
 )
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import PartsFolder, write_part
+from frameenrich.prepare.reading_options import CollectOptions, ReadingOptions
 from frameenrich.prepare.submit_options import KeylessOptions, SubmitOptions
 from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
@@ -109,7 +110,7 @@ def submit(
 
 
 @takes_options_of(LLMBatch.collect)
-def collect(table: Any, job: Job | str | None = None, **options: Any) -> Any:
+def collect(table: Any, job: Job | str | None = None, **options: Unpack[CollectOptions]) -> Any:
     """Return the table with the answers as new columns.
 
     Parameters
@@ -211,13 +212,14 @@ class TableBatch(LLMBatch):
         return self._of_kind(found)
 
     @takes_options_of(LLMBatch.collect)
-    def collect(self, job: Job | str | None = None, **options: Any) -> Any:
+    def collect(self, job: Job | str | None = None, **options: Unpack[CollectOptions]) -> Any:
         """Return the table with the answers as new columns; see `frameenrich.collect`."""
         store, client = options.pop("store", None), options.pop("client", None)
         found, rows = self.job(job, store=store, client=client), self._rows
         if isinstance(rows, TableStream):
-            options.pop("overwrite", None)  # a part's earlier answers are not read for edits
-            return _Answers(rows, found.collector(**options)).beside(self._table)
+            # A part's earlier answers are not read again to tell a person's edits from them.
+            own: Any = {name: value for name, value in options.items() if name != "overwrite"}
+            return _Answers(rows, found.collector(**own)).beside(self._table)
         frame = self._frame
         answers = LLMBatch(frame).collect(found, **options)
         new = [c for c in answers if c not in frame or not answers[c].equals(frame[c])]
@@ -232,7 +234,7 @@ class TableBatch(LLMBatch):
         *,
         store: StoreLike = None,
         client: Any = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> Any:
         """Return the table's flagged rows; see `Job.flagged`."""
         found, rows = self.job(job, store=store, client=client), self._rows

@@ -12,6 +12,7 @@ import pytest
 from frameenrich.accessor import LLMBatch
 from frameenrich.dask import DaskAccessor
 from frameenrich.errors import FrameEnrichError, UnknownOptionError
+from frameenrich.prepare.reading_options import CollectOptions, ReadingOptions
 from frameenrich.prepare.submit_options import Options, SubmitOptions
 
 OPTIONS = {
@@ -29,6 +30,17 @@ def test_an_option_of_submit_is_the_same_below() -> None:
 
     assert signature == {each.name: (each.type, each.default) for each in fields(Options)}
     assert {name: annotation for name, (annotation, _) in signature.items()} == typed
+
+
+def test_an_option_of_collect_is_typed_for_the_doors() -> None:
+    """What type checkers allow in `collect` of any table is what `df.llmbatch.collect` takes."""
+    shown = inspect.signature(LLMBatch.collect).parameters.values()
+    own = {p.name: p.annotation for p in shown if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    typed = {name: each.__forward_arg__ for name, each in CollectOptions.__annotations__.items()}
+    reading = {name: typed.pop(name) for name in ReadingOptions.__annotations__}
+
+    assert typed == own
+    assert list(reading) == ["response_model", "labels", "parser"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from frameenrich.evaluation.review import Review
     from frameenrich.lifecycle.usage import JobUsage
     from frameenrich.lifecycle.wait import JobStatus
+    from frameenrich.prepare.reading_options import ReadingOptions
     from frameenrich.store.store import StoreLike
     from frameenrich.verbs.job import Job
 
@@ -83,7 +84,7 @@ class JobOfFrame:
         overwrite: bool = False,
         client: Any = None,
         store: StoreLike = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
         """The frame with the answers as new columns.
 
@@ -150,7 +151,7 @@ class JobOfFrame:
         *,
         store: StoreLike = None,
         client: Any = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
         """The frame's flagged rows under its index; see `Job.flagged`.
 
@@ -205,7 +206,7 @@ class JobOfFrame:
         rows: int = 50,
         store: StoreLike = None,
         client: Any = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> Styler:
         """The frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
         return self.job(job, store=store, client=client).show_flagged(
@@ -224,7 +225,7 @@ class JobOfFrame:
         prices: Mapping[str, Any] | None = None,
         store: StoreLike = None,
         client: Any = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> Job:
         """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
         return self.job(job, store=store, client=client).regenerate(
@@ -286,7 +287,7 @@ class JobOfFrame:
         rows: int = 10_000,
         store: StoreLike = None,
         client: Any = None,
-        **reading: Any,
+        **reading: Unpack[ReadingOptions],
     ) -> Path:
         """Write a page for a person who decides whether to trust the answers; see `Job.report`."""
         return self.job(job, store=store, client=client).report(path, rows=rows, **reading)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from frameenrich.evaluation.evaluate import Evaluation
     from frameenrich.evaluation.job_answers import JobAnswers
     from frameenrich.evaluation.review import Review
+    from frameenrich.prepare.reading_options import ReadingOptions
     from frameenrich.verbs.job import Job
 
 
@@ -26,7 +27,9 @@ class JobQuality:
 
     _session: Session
 
-    def flagged(self, frame: pd.DataFrame | None = None, **reading: Any) -> pd.DataFrame:
+    def flagged(
+        self, frame: pd.DataFrame | None = None, **reading: Unpack[ReadingOptions]
+    ) -> pd.DataFrame:
         """The rows whose status is terminal and not ``ok``.
 
         Parameters
@@ -48,7 +51,11 @@ class JobQuality:
         return flagged(self._session, frame, **reading)
 
     def show_flagged(
-        self, frame: pd.DataFrame | None = None, *, rows: int = 50, **reading: Any
+        self,
+        frame: pd.DataFrame | None = None,
+        *,
+        rows: int = 50,
+        **reading: Unpack[ReadingOptions],
     ) -> Styler:
         """The flagged rows for a notebook: `flagged`, made to be read by a person.
 
@@ -71,7 +78,11 @@ class JobQuality:
         return styled(self.flagged(frame, **reading), rows, self._session.folder.spec.name)
 
     def report(
-        self, path: str | os.PathLike[str] = "report.html", *, rows: int = 10_000, **reading: Any
+        self,
+        path: str | os.PathLike[str] = "report.html",
+        *,
+        rows: int = 10_000,
+        **reading: Unpack[ReadingOptions],
     ) -> Path:
         """Write a page for a person who decides whether to trust the answers.
 

@@ -1,0 +1,36 @@
+"""Type the options of the verbs that read answers, for type checkers and editors.
+
+The signatures of the verbs have them too, where people read them; a test holds both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from frameenrich.answers.output import Parser
+from frameenrich.store.store import StoreLike
+
+
+class ReadingOptions(TypedDict, total=False):
+    """Read stored answers in another way than `submit` said."""
+
+    response_model: Any
+    labels: Any
+    parser: Parser | None
+
+
+class CollectOptions(ReadingOptions, total=False):
+    """Type the keyword arguments of ``df.llmbatch.collect``, for the doors that pass them on."""
+
+    wait: bool
+    timeout: float | None
+    poll_seconds: float | None
+    max_rounds: int
+    max_cost: float | None
+    prices: Mapping[str, Any] | None
+    usage: bool
+    flatten: bool
+    overwrite: bool
+    client: Any
+    store: StoreLike

@@ -1,0 +1,73 @@
+"""What type checkers say of a user's own file: misspelt options are errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+USER = """\
+import pandas as pd
+import polars as pl
+
+import frameenrich
+
+df = pd.DataFrame({"title": ["Red mug"]})
+door = frameenrich.llmbatch(df)
+job: frameenrich.Job = door.submit("{{ title }}?", "m", labels=["a"], max_cost=1.0)
+job = door.submit("{{ title }}?", "m", lables=["a"])  # error
+door.preview("{{ title }}?", "m", n=2, on_null="skip")
+door.preview("{{ title }}?", "m", on_nul="skip")  # error
+print(door.estimate("{{ title }}?", "m", params={"max_tokens": 5}).usd)
+door.estimate("{{ title }}?", "m", parms={})  # error
+shown: pd.DataFrame = door.pilot("{{ title }}?", "m", n=3, seed=1)
+door.pilot("{{ title }}?", "m", rows=3)  # error
+door.embed("{{ title }}", "m", dimensions=256, key="title")
+door.embed("{{ title }}", "m", dimension=256)  # error
+out: pd.DataFrame = door.collect(wait=True, labels=["a"])
+door.collect(wiat=True)  # error
+door.flagged(parser=int, store="s")
+door.flagged(parse=int)  # error
+table = pl.DataFrame({"sku": ["a"]})
+frameenrich.submit(table, "{{ sku }}", "m", key="sku", provider="file")
+frameenrich.submit(table, "{{ sku }}", "m", provider="file")  # error
+frameenrich.submit(table, "{{ sku }}", "m", key="sku", provder="file")  # error
+frameenrich.collect(table, usage=True)
+frameenrich.collect(table, usge=True)  # error
+frameenrich.llmbatch(table).submit("{{ sku }}", "m", key="sku")
+frameenrich.llmbatch(table).submit("{{ sku }}", "m", keys="sku")  # error
+sample: pd.DataFrame = frameenrich.sample_data()
+"""
+WRONG = {n for n, line in enumerate(USER.splitlines(), 1) if line.endswith("# error")}
+
+
+def mypy_lines(path: Path) -> set[int]:
+    """Return the lines of which mypy says something, in its strict mode."""
+    words = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=path.parent, check=False)
+    return {int(n) for n in re.findall(r"^user\.py:(\d+): error", done.stdout, re.MULTILINE)}
+
+
+def pyright_lines(path: Path) -> set[int]:
+    """Return the lines of which pyright says something, by its own default rules."""
+    rules = {"typeCheckingMode": "standard", "include": ["user.py"]}
+    (path.parent / "pyrightconfig.json").write_text(json.dumps(rules))
+    words = [sys.executable, "-m", "basedpyright", "--outputjson", "-p", str(path.parent)]
+    words += ["--pythonpath", sys.executable]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=path.parent, check=False)
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    return {each["range"]["start"]["line"] + 1 for each in found if each["severity"] == "error"}
+
+
+@pytest.mark.any_pandas
+@pytest.mark.parametrize("checked", [mypy_lines, pyright_lines])
+def test_misspelt_options_are_errors_in_a_users_file(checked: object, tmp_path: Path) -> None:
+    """Editors know every option of every verb: what is right passes, what is misspelt does not."""
+    path = tmp_path / "user.py"
+    path.write_text(USER, encoding="utf-8")
+    assert callable(checked)
+    assert checked(path) == WRONG
