@@ -41,6 +41,7 @@ class LLMBatch(JobOfFrame):
         response_model: Any = None,
         labels: Any = None,
         examples: Any = None,
+        samples: int = 1,
         parser: Parser | None = None,
         logprobs: bool = False,
         image: str | Sequence[str] | None = None,
@@ -96,6 +97,11 @@ class LLMBatch(JobOfFrame):
             columns, and the answer in a column called as the output (or ``"answer"``). Of a
             `Review`, its judged rows. Rows that were shown count in no later review or evaluation
             of this job: who was told the answer is not tested by it.
+        samples : int
+            Answers to each row, asked for in one request (``n``), so that the prompt is paid once:
+            each field has the value that most of them gave, and ``<name>_agreement`` is the share
+            that gave it (with several fields, the least of theirs); ``usage=True`` adds
+            ``<name>_votes``. For `labels` and `response_model`, on ``/v1/chat/completions``.
         parser : callable, optional
             ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
         logprobs : bool

@@ -52,11 +52,14 @@ class JobColumns:
         Of the answers, in their order.
     nested : tuple of str
         What ``flatten=True`` makes of nested fields.
+    votes : bool
+        Whether each row was answered several times.
     """
 
     name: str
     answers: tuple[str, ...] = ()
     nested: tuple[str, ...] = ()
+    votes: bool = False
 
     @classmethod
     def of(cls, spec: JobSpec, output: Output) -> Self:
@@ -64,9 +67,11 @@ class JobColumns:
         answers = [column_name(spec, field) for field in output.fields]
         if has_confidence(spec, output.fields):
             answers.append(f"{spec.name}_confidence")
+        if output.spec.samples > 1:
+            answers.append(f"{spec.name}_agreement")
         nested = [leaf for each in output.fields if each.inner for leaf, _ in flattened(each, ())]
         names = tuple(column_name(spec, leaf) for leaf in nested)
-        return cls(spec.name, tuple(answers), names)
+        return cls(spec.name, tuple(answers), names, votes=output.spec.samples > 1)
 
     @property
     def added(self) -> list[str]:
@@ -76,7 +81,8 @@ class JobColumns:
     @property
     def usage(self) -> list[str]:
         """Return what ``usage=True`` adds."""
-        return [f"{self.name}_{what}" for what in _USAGE_COLUMNS]
+        votes = ("votes",) if self.votes else ()
+        return [f"{self.name}_{what}" for what in (*_USAGE_COLUMNS, *votes)]
 
     @property
     def reserved(self) -> list[str]:

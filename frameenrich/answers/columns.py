@@ -27,7 +27,10 @@ _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean
 def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
     """Return what a tally has to keep for these columns."""
     sure = ["confidence"] if asks_confidence(spec) else []
-    return [*USAGE, "repaired", "reasoning", "raw", *sure] if usage else sure
+    several = spec.output.samples > 1
+    sure += ["agreement"] if several else []
+    votes = ["votes"] if several else []
+    return [*USAGE, "repaired", "reasoning", *votes, "raw", *sure] if usage else sure
 
 
 def result_columns(
@@ -65,10 +68,14 @@ def result_columns(
     columns = dict(pairs)
     if has_confidence(spec, tally.fields):
         columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", slots), "Float64")
+    if spec.output.samples > 1:
+        columns[f"{spec.name}_agreement"] = _series(tally.details("agreement", slots), "Float64")
     columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
     columns[f"{spec.name}_error"] = _series(tally.details("error", slots), "string")
     if custom_ids is not None:
         columns |= _usage_columns(tally, slots, custom_ids, spec.name)
+        if spec.output.samples > 1:
+            columns[f"{spec.name}_votes"] = _series(tally.details("votes", slots), "string")
     return columns
 
 

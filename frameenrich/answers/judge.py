@@ -18,6 +18,7 @@ import numpy.typing as npt
 from frameenrich.answers.body import (
     Answer,
     answer_in,
+    as_list,
     as_text,
     body_error,
     end_status,
@@ -29,6 +30,7 @@ from frameenrich.answers.body import (
 from frameenrich.answers.confidence import label_confidence
 from frameenrich.answers.output import MalformedError, Output
 from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
+from frameenrich.answers.votes import by_majority
 from frameenrich.model import Json, OutputKind, OutputSpec, Response, Result, RowStatus, Usage
 from frameenrich.text import escaped, shortened
 
@@ -186,6 +188,23 @@ def _judged(response: Response, output: Output) -> Result:
     failure = _failure(response)
     if failure is not None:
         return failure
+    choices = as_list(response.body.get("choices"))
+    if output.spec.samples > 1 and len(choices) > 0:
+        return _judge_samples(response, choices, output)
+    return _judge_answer(response, output)
+
+
+def _judge_samples(response: Response, choices: list[Json], output: Output) -> Result:
+    """Judge each of several answers as if it had come alone, and take what most of them say."""
+    alone = (
+        msgspec.structs.replace(response, body={**response.body, "choices": [choice]})
+        for choice in choices
+    )
+    results = [_judge_answer(each, output) for each in alone]
+    return by_majority(results, output.fields, output.spec.samples)
+
+
+def _judge_answer(response: Response, output: Output) -> Result:
     if output.spec.kind in READERS:
         return _judge_data(response, output)
     answer = answer_in(response.body, structured=output.spec.kind in _STRUCTURED)

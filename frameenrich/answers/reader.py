@@ -205,7 +205,7 @@ class ResponseReader:
 
     def _texts(self, opened: list[Any]) -> list[str | None]:
         """The answer's text where a line is an ordinary chat answer, stopped by itself."""
-        if self._output.spec.kind in READERS:
+        if self._output.spec.kind in READERS or self._output.spec.samples > 1:
             return [None] * len(opened)
         texts = list(map(_ordinary_text, opened))
         if self._telling:

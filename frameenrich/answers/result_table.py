@@ -43,12 +43,14 @@ DETAILS: dict[str, Any] = {
     "error": pa.large_string(),
     "status_code": pa.int32(),
     "confidence": pa.float64(),
+    "agreement": pa.float64(),
     "repaired": pa.bool_(),
     "model": pa.large_string(),
     "prompt_tokens": pa.int64(),
     "completion_tokens": pa.int64(),
     "finish_reason": pa.large_string(),
     "reasoning": pa.large_string(),
+    "votes": pa.large_string(),
     "answer_id": pa.large_string(),
     "raw": pa.large_string(),
 }
@@ -180,6 +182,8 @@ class ResultTable:
             told.get("status_code"),
             told.get("confidence"),
             told.get("reasoning"),
+            told.get("agreement"),
+            told.get("votes"),
         )
 
     def hand_over(self, index: int, slots: Positions) -> Any:

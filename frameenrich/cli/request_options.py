@@ -213,6 +213,16 @@ class RequestOptions:
             rich_help_panel=_ASK,
         ),
     ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="Answers to each row, in one request: the value is what most of them say.",
+            rich_help_panel=_ANSWER,
+            show_default="1",
+        ),
+    ] = None
     logprobs: Annotated[
         bool,
         typer.Option(

@@ -64,7 +64,8 @@ def keep_edits(
 
 def _answer_columns(columns: Columns, name: str) -> list[str]:
     names = list(columns)
-    return [n for n in names[: names.index(f"{name}_status")] if n != f"{name}_confidence"]
+    sure = {f"{name}_confidence", f"{name}_agreement"}  # figures, which nobody corrects
+    return [n for n in names[: names.index(f"{name}_status")] if n not in sure]
 
 
 def _differing(cells: pd.Series, answers: pd.Series, rows: Positions) -> Positions:

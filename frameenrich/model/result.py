@@ -36,7 +36,8 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     ``values`` holds one value per output column, in their order; ``raw`` is the answer's text.
     ``status_code`` is the HTTP status of a ``failed`` request, where there was one; ``confidence``
     is how sure the model was of a label (`frameenrich.answers.confidence`), ``reasoning`` what it
-    thought before it answered.
+    thought before it answered. Of several answers, ``agreement`` is the share that gave the value,
+    and ``votes`` says as JSON how many gave which (`frameenrich.answers.votes`).
     """
 
     custom_id: str
@@ -49,6 +50,8 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     status_code: int | None = None
     confidence: float | None = None
     reasoning: str | None = None
+    agreement: float | None = None
+    votes: str | None = None
 
     @property
     def repairable(self) -> bool:

@@ -38,13 +38,15 @@ class OutputSpec:
     ``schema`` is the JSON Schema that was asked for (``None`` for plain text, a parser and
     embeddings); its properties are the output columns. ``dimensions`` is how long a vector has to
     be, where that was asked for. ``class_rules`` names the class that the schema was made of, and
-    the kinds of its rules that are code; empty where it has none.
+    the kinds of its rules that are code; empty where it has none. ``samples`` is how many answers
+    each request asks for.
     """
 
     kind: OutputKind = "text"
     schema: Mapping[str, Json] | None = None
     dimensions: int | None = None
     class_rules: tuple[str, ...] = ()
+    samples: int = 1
 
 
 def _output_spec(stored: Mapping[str, Any]) -> OutputSpec:
@@ -146,6 +148,7 @@ class JobSpec:
         for younger in ("rendering", "metadata", "completion_window", "examples"):
             del loaded[younger]
         del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
+        del loaded["output"]["samples"]  # as younger; `params` has it as ``n``
         return json.dumps(loaded)
 
     @classmethod

@@ -26,6 +26,7 @@ from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.examples import with_examples
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
+from frameenrich.prepare.samples import check_takes_samples, with_samples
 from frameenrich.prepare.submit_options import Options
 from frameenrich.pricing.money import check_max_cost
 from frameenrich.pricing.prices import check_prices
@@ -126,6 +127,10 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
     if isinstance(options.labels, Mapping):
         labels = output.fields[0].categories
         messages = with_definitions(messages, labels, list(options.labels.values()))
+    checked = check_params(params, endpoint, output.spec)
+    if type(options.samples) is not int or options.samples != 1:
+        output = with_samples(output, options.samples, endpoint, checked)
+        checked = dict(sorted({**checked, "n": options.samples}.items()))
     spec = JobSpec(
         name=options.name,
         model=model,
@@ -133,7 +138,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         endpoint=endpoint,
         url=endpoint,
         provider="",
-        params=check_params(params, endpoint, output.spec),
+        params=checked,
         output=output.spec,
         key=key_parts(options.key),
         prefix=options.prefix,
@@ -352,6 +357,7 @@ def check_request(
     ParameterError
         The job's requests, with `params` in place of their own, are none for it.
     """
+    check_takes_samples(provider, spec)
     check = getattr(provider, "check", None)
     if check is not None:
         image = ("data:image/png;base64,",) if spec.image else ()

@@ -78,7 +78,8 @@ def _check_values(params: Mapping[str, Any], output: OutputSpec) -> None:
         raise ParameterError("params= asks for a stream.", "Leave out 'stream': batches have none.")
     if params.get("n", 1) != 1:
         raise ParameterError(
-            "params= asks for several answers a row (n).", "Leave out 'n', or repeat the rows."
+            "params= asks for several answers a row (n).",
+            "Pass samples= in its place: the value is what most of them say.",
         )
     taken = {"response_format", "text"} & set(params)
     if output.schema is not None and taken:

@@ -26,6 +26,7 @@ class KeylessOptions(TypedDict, total=False):
     response_model: Any
     labels: Any
     examples: Any
+    samples: int
     parser: Parser | None
     logprobs: bool
     image: str | Sequence[str] | None
@@ -66,6 +67,7 @@ class Options:
     response_model: Any = None
     labels: Any = None
     examples: Any = None
+    samples: int = 1
     parser: Parser | None = None
     logprobs: bool = False
     image: str | Sequence[str] | None = None

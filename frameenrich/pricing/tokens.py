@@ -107,6 +107,7 @@ class _Body(msgspec.Struct):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
+    n: int | None = None
     response_format: msgspec.Raw = msgspec.Raw()
     text: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
@@ -169,7 +170,8 @@ class TokenCounter:
 
     def _cap(self, request: _Body) -> int | None:
         if self._endpoint == "/v1/chat/completions":
-            return request.max_completion_tokens or request.max_tokens
+            most = request.max_completion_tokens or request.max_tokens
+            return most and most * (request.n or 1)  # the prompt is paid once, each answer again
         if self._endpoint == "/v1/responses":
             return request.max_output_tokens
         if self._endpoint == "/v1/completions":

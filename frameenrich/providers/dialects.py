@@ -26,7 +26,8 @@ class Dialect:
     ``file_name`` and ``file_type`` beside the file. ``keeps`` says that files can be given a date
     to expire, ``tags`` that a batch carries our ``metadata``: without, a batch is known by its
     input file. ``processes`` says that a file cannot be used at once. ``windows`` are what it takes
-    as a completion window, as a pattern and in words.
+    as a completion window, as a pattern and in words. ``samples`` says that it takes an ``n`` above
+    1.
     """
 
     name: str = "openai"
@@ -39,6 +40,7 @@ class Dialect:
     tags: bool = True
     processes: bool = False
     windows: tuple[str, str] = ("24h", "'24h'")
+    samples: bool = True
 
     def url(self, endpoint: str) -> str:
         """Return what a request line's ``url`` has to be.
@@ -96,6 +98,7 @@ GROQ = Dialect(
     name="groq",
     endpoints=(_CHAT,),
     keeps=False,
+    samples=False,
     windows=(r"(2[4-9]|[3-9]\d|1[0-5]\d|16[0-8])h|[1-7]d", "'24h' to '168h', or '1d' to '7d'"),
 )
 

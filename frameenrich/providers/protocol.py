@@ -61,7 +61,7 @@ class Provider(Protocol):
 
     A user's ``metadata=`` is refused unless ``takes_metadata`` is True, and ``completion_window=``
     unless there is ``check_window(window)``, which raises `ParameterError` for one it cannot pass
-    on.
+    on. ``samples=`` is refused where ``takes_samples`` is False: its server has no ``n``.
     """
 
     name: str

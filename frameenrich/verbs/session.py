@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 from frameenrich.answers.class_rules import keep_class, stored_output
@@ -73,7 +74,9 @@ class Session:
                     "no text.",
                     "Collect without labels=, response_model= and parser=.",
                 )
-            return output_from_options(**options)
+            read = output_from_options(**options)
+            samples = folder.spec.output.samples  # so many answers came, however they are read
+            return replace(read, spec=replace(read.spec, samples=samples))
         if self._output is not None:
             return self._output
         if folder.spec.output.kind == "parser":

@@ -85,6 +85,8 @@ def token_counts(body: Json, reply: Reply) -> tuple[int, int]:
 
 def _chat_usage(body: Json, reply: Reply) -> Json:
     prompt, completion = token_counts(body, reply)
+    if reply.usage is None:  # as the APIs count: the prompt once, every answer
+        completion += sum(len(text or "") // 4 + 1 for text in _contents(body, reply)[1:])
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -98,16 +100,25 @@ def _made_id(prefix: str, body: Json) -> str:
     return f"{prefix}{stable_hash(user_text(body)):016x}"
 
 
+def _contents(body: Json, reply: Reply) -> list[str | None]:
+    """The text of each answer that a chat request asks for."""
+    return [reply.content, *(reply.others or [reply.content] * ((body.get("n") or 1) - 1))]
+
+
 def _chat(body: Json, reply: Reply) -> Json:
-    message: Json = {
-        "role": "assistant",
-        "content": None if reply.refusal else reply.content,
-        "refusal": reply.refusal,
-        "annotations": [],
-    }
-    choices = [
-        {"index": n, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
-        for n in range(body.get("n") or 1)
+    choices: list[Json] = [
+        {
+            "index": n,
+            "message": {
+                "role": "assistant",
+                "content": None if reply.refusal else text,
+                "refusal": reply.refusal,
+                "annotations": [],
+            },
+            "logprobs": None,
+            "finish_reason": reply.finish_reason,
+        }
+        for n, text in enumerate(_contents(body, reply))
     ]
     return {
         "id": _made_id("chatcmpl-", body),

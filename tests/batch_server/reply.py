@@ -30,6 +30,9 @@ class Reply:
     error
         With a status below 400: the line's own ``error`` (and ``response: null``).
         Else the ``error`` object inside the response body.
+    others
+        Where the request asks for `n` answers, the texts of those after the first; by default the
+        first again.
     usage
         ``{"prompt_tokens": int, "completion_tokens": int}``; counted from the text when absent.
     """
@@ -40,6 +43,7 @@ class Reply:
     refusal: str | None = None
     status_code: int = 200
     error: Json | None = None
+    others: tuple[str, ...] = ()
     usage: Mapping[str, int] | None = None
 
     @property

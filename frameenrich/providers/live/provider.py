@@ -108,6 +108,11 @@ class LiveProvider:
         """Return what the Batch API has there, so that a request is the same one here and there."""
         return self._dialect.url(endpoint)
 
+    @property
+    def takes_samples(self) -> bool:
+        """Whether one request may ask for several answers."""
+        return self._dialect.samples
+
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Ask what has no answer yet; interrupted, the next call goes on from there."""
         from frameenrich.providers.live.client import LiveClient  # noqa: PLC0415 - aiohttp

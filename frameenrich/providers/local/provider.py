@@ -230,7 +230,7 @@ def _server(path: Path) -> Iterator[Any]:
 def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
     asked = json.loads(line)["body"]  # unlike orjson, takes a lone surrogate
     try:
-        reply = server.handle_chat_completions(_for_llama(dict(asked)))
+        reply = _reply(server, dict(asked))
     except (ValueError, RuntimeError) as error:
         reply = {"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}
     failed = isinstance(reply, dict) and "error" in reply
@@ -243,6 +243,28 @@ def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
     return orjson.dumps(
         {"id": f"local-{custom_id}", "custom_id": custom_id, "response": response, "error": None}
     )
+
+
+def _reply(server: Any, body: dict[str, Json]) -> Json:
+    """Return an answer, or ``n`` of them as one: the prompt is read once and kept between them."""
+    count = body.pop("n", None) or 1
+    if count == 1:
+        return server.handle_chat_completions(_for_llama(body))
+    first = body.get("seed") or 0
+    made = [
+        server.handle_chat_completions(_for_llama({"temperature": 0.7, **body, "seed": first + i}))
+        for i in range(count)
+    ]
+    failed = next(
+        (reply for reply in made if not isinstance(reply, dict) or "error" in reply), None
+    )
+    if failed is not None:
+        return failed
+    choices = [{**reply["choices"][0], "index": i} for i, reply in enumerate(made)]
+    usage = made[0]["usage"]
+    answered = sum(reply["usage"]["completion_tokens"] for reply in made)
+    usage |= {"completion_tokens": answered, "total_tokens": usage["prompt_tokens"] + answered}
+    return {**made[0], "choices": choices, "usage": usage}
 
 
 def _without_code(error: Json) -> Json:

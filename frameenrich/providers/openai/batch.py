@@ -126,6 +126,11 @@ class OpenAIBatch:
         """Whether batches carry metadata."""
         return self._dialect.tags
 
+    @property
+    def takes_samples(self) -> bool:
+        """Whether one request may ask for several answers."""
+        return self._dialect.samples
+
     def check_window(self, window: str) -> None:
         """Refuse a completion window that the server does not take."""
         self._dialect.check_window(window)

@@ -1,0 +1,66 @@
+"""Several answers to one request (``samples=``): what most of them say, field by field."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from frameenrich.answers.fields import Field
+from frameenrich.model import Result, RowStatus
+
+
+def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) -> Result:
+    """Return one result for a request's answers: each field has the value that most of them gave.
+
+    Of values that are given equally often, the one that came first stands. An answer that is not
+    usable agrees with none, so it lowers the share.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Each answer, judged alone.
+    fields : sequence of Field
+        The output columns.
+    asked : int
+        How many answers were asked for.
+    """
+    usable = [result for result in results if result.status is RowStatus.OK]
+    if not usable:
+        return results[0]
+    asked = max(asked, len(results))
+    values: list[Any] = []
+    votes: dict[str, dict[str, int]] = {}
+    shares: list[float] = []
+    for i, field in enumerate(fields):
+        cells = [(result.values or ())[i] for result in usable]
+        texts = [vote_text(cell) for cell in cells]
+        counts = Counter(texts)
+        text, most = max(counts.items(), key=lambda pair: pair[1])  # the first of equals
+        values.append(cells[texts.index(text)])
+        votes[field.name] = dict(counts)
+        shares.append(most / asked)
+    whole = tuple(values)
+    spokesman = next((result for result in usable if result.values == whole), usable[0])
+    return msgspec.structs.replace(
+        spokesman,
+        values=whole,
+        agreement=min(shares),
+        votes=json.dumps(votes, ensure_ascii=False),
+    )
+
+
+def vote_text(cell: Any) -> str:
+    """Return a value as votes are counted by; a text as it is.
+
+    Examples
+    --------
+    >>> vote_text("red"), vote_text(2.0), vote_text(None), vote_text({"b": 1, "a": 2})
+    ('red', '2.0', 'null', '{"a": 2, "b": 1}')
+    """
+    if isinstance(cell, str):
+        return cell
+    return json.dumps(cell, sort_keys=True, ensure_ascii=False, default=str)
