@@ -196,6 +196,17 @@ class DaskAccessor:
         """Send the job's flagged rows again, as a new round of it; see `Job.regenerate`."""
         return self._job(job, store, client).regenerate(**options)
 
+    def finish(
+        self,
+        job: Job | str | None = None,
+        *,
+        store: StoreLike = None,
+        client: Any = None,
+        **options: Any,
+    ) -> Job:
+        """Cancel what is stuck, keep what came, and ask the rest elsewhere; see `Job.finish`."""
+        return self._job(job, store, client).finish(**options)
+
     def status(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> JobStatus:

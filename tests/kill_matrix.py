@@ -1,12 +1,14 @@
 """Kill a job with SIGKILL at every step, run it again, and count what was lost or paid twice.
 
     uv run python tests/kill_matrix.py [--faults none,accepted_then_500,...] [--random 100]
-        [--service openai|live|azure|together|anthropic|mistral|gemini] [--store disk|s3]
+        [--service openai|live|azure|together|anthropic|mistral|gemini|finish|finish_azure]
+        [--store disk|s3]
 
 A step is a write to disk (rename, fsync, unlink, mkdir) or a call to the server, or to the bucket
 that the store is in (``--store s3``); the process is killed before and after each. The job is real:
-two shards, one malformed row that is regenerated, submit, wait, collect. The server is a process of
-its own and survives. Each killed run is followed by one clean run in a new process, which has to
+two shards, one malformed row that is regenerated, submit, wait, collect; or (``finish``) two shards
+that are stuck, finished live, or by batches of another provider. The server is a process of its own
+and survives. Each killed run is followed by one clean run in a new process, which has to
 find every row answered, with every request executed once and one batch a shard at the server.
 """
 
@@ -86,6 +88,8 @@ class Service:
     key: Callable[[Any], Any]
     create: str = "POST /v1/batches"
     in_flight: int = 0
+    finish: Callable[[str], Any] | None = None
+    """Makes the provider that the rest goes to; the first batches are stuck then."""
 
     def fault(self, name: str) -> dict[str, Any] | None:
         """A fault of the table, at this server's own routes."""
@@ -163,6 +167,21 @@ SERVICES = {
     "gemini": Service(
         "batch_server", {"dialect": "gemini"}, _gemini, lambda b: b["metadata"]["frameenrich_tag"]
     ),
+    "finish": Service(
+        "batch_server",
+        {},
+        _openai,
+        lambda b: b["metadata"]["frameenrich_tag"],
+        in_flight=IN_FLIGHT,
+        finish=_live,
+    ),
+    "finish_azure": Service(
+        "batch_server",
+        {"azure": True},
+        _openai,
+        lambda b: b["metadata"]["frameenrich_tag"],
+        finish=_azure,
+    ),
     "anthropic": Service(
         "anthropic_server",
         {},
@@ -207,8 +226,13 @@ class Case:
             "{{ text }}", "m", response_model={"text": str}, prefix="out_",
             provider=provider, store=self.store, params={"max_tokens": 50},
         )  # fmt: skip
-        job.wait(poll_seconds=0.001)
-        job.regenerate(feedback=False).wait(poll_seconds=0.001)
+        if self.service.finish is None:
+            job.wait(poll_seconds=0.001)
+            job.regenerate(feedback=False).wait(poll_seconds=0.001)
+        else:
+            other = self.service.finish(self.base_url)
+            other.limits = Limits(max_requests=ROWS_A_SHARD, queue_wait_seconds=0.01)
+            job.finish(other, poll_seconds=0.001).wait(poll_seconds=0.001)
         out = job.collect(self.frame)
         answers = out[["out_text", "llmbatch_status"]].astype(object).to_dict("index")
         self.result.write_text(json.dumps(answers))
@@ -256,7 +280,10 @@ class Matrix:
         folder = self._root / f"case-{self._number}"
         folder.mkdir()
         control(self._url, "clear")
-        control(self._url, "add", name="malformed", where=f"row-c{self._number}r0")
+        if self._service.finish is None:
+            control(self._url, "add", name="malformed", where=f"row-c{self._number}r0")
+        else:
+            control(self._url, "add", name="stuck", where="*-r0-*", times="always")
         if self._fault is not None:
             control(self._url, "add", **self._fault)
         return Case(self._number, self._url, folder, self._service, self._bucket)
@@ -323,7 +350,8 @@ class Matrix:
     def close_books(self) -> Tally:
         """Compare with what the server says it did."""
         books = ledger(self._url)
-        runs = sum(ROWS + 1 for _ in range(self._number))
+        again = 1 if self._service.finish is None else 0
+        runs = (ROWS + again) * self._number
         self.tally.twice = sum(count - 1 for count in books["executed"].values() if count > 1)
         if sum(books["executed"].values()) - self.tally.twice != runs:
             self.tally.problems.append(f"{sum(books['executed'].values())} of {runs} requests ran")
@@ -331,13 +359,14 @@ class Matrix:
         ran = [
             b
             for b in books["batches"].values()
-            if b.get("processing_status", b.get("status")) in ended
+            if b.get("processing_status", b.get("status")) in ended or b.get("ran")
         ]
         tags = Counter(map(self._service.key, ran))
         self.tally.extra_batches = sum(count - 1 for count in tags.values())
         used = {batch.get("input_file_id") for batch in books["batches"].values()}
         inputs = [f for f in books["files"].values() if f["purpose"] != "batch_output"]
-        self.tally.orphan_files = sum(f["id"] not in used for f in inputs)
+        if again:  # a shard that is cancelled before its batch is made leaves its file
+            self.tally.orphan_files = sum(f["id"] not in used for f in inputs)
         return self.tally
 
 

@@ -23,6 +23,7 @@ from frameenrich.cli.commands.evaluate import compare, evaluate
 from frameenrich.cli.commands.job import (
     cancel,
     collect,
+    finish,
     import_responses,
     regenerate,
     report,
@@ -183,6 +184,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
         status,
         report,
         regenerate,
+        finish,
         cancel,
         import_responses,
     ),

@@ -63,7 +63,8 @@ def _take(shard: ShardFolder, lines: Sequence[bytes], ids: Sequence[str]) -> Non
     good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
     batch = shard.batch
     at_work = batch.running or batch.creating
-    elsewhere = shard.job.spec.provider == _FILE  # nothing will come but what is imported
+    # Where nothing will come but what is imported.
+    elsewhere = (shard.batch.provider or shard.job.spec.provider) == _FILE
     if at_work and not elsewhere and not good.issuperset(ids):
         shard.save(batch.replace(imported=True))
         return

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ from frameenrich.lifecycle.results import JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.rendering.body import retry_line
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, ShardFolder
 
 UNCHANGED = "unchanged"
 
@@ -60,21 +60,44 @@ _TURNS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Where a round goes that does not go to the job's own provider.
+
+    ``url`` is what that provider calls the job's endpoint, ``check`` its look at a request's body,
+    which raises `ParameterError` for one that it cannot carry.
+    """
+
+    provider: str
+    url: str
+    check: Callable[[Json], None] = lambda _: None
+
+
+@dataclass(frozen=True)
 class RetryOptions:
     """What the user asks of a round.
 
     ``statuses`` is None for every row that can be mended; ``params`` holds request parameters to
-    change, and wins over what a row's class would change.
+    change, and wins over what a row's class would change. ``elsewhere`` is None where the round
+    goes to the job's own provider. ``unanswered`` leaves out rows that had an answer, however bad.
     """
 
     statuses: frozenset[RowStatus] | None = None
     model: str | None = None
     params: Mapping[str, Json] = field(default_factory=dict)
     feedback: bool = True
+    elsewhere: Elsewhere | None = None
+    unanswered: bool = False
 
     def wants(self, result: Result) -> bool:
         """Tell whether a row with this result is asked again."""
+        if self.unanswered and result.status not in _NO_ANSWER:
+            return False
         return result.repairable if self.statuses is None else result.status in self.statuses
+
+
+_NO_ANSWER = frozenset(
+    {RowStatus.CANCELLED, RowStatus.EXPIRED, RowStatus.MISSING, RowStatus.FAILED}
+)
 
 
 def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | None:
@@ -138,7 +161,8 @@ def draft_of_retries(
         yield None
         return
     lines = _lines(folder, chosen, wish)
-    with draft_of_round(folder, folder.rounds(), lines, limits) as draft:
+    provider = wish.elsewhere.provider if wish.elsewhere else None
+    with draft_of_round(folder, folder.rounds(), lines, limits, provider) as draft:
         yield draft
 
 
@@ -147,18 +171,46 @@ def _lines(
 ) -> Iterator[RetryRequest]:
     """Each chosen row's request as it was last sent, reworked; one line at a time in memory."""
     round_, told = folder.rounds(), _told_before(folder)
-    for custom_id, line in last_lines(folder, chosen):
+    for custom_id, line, shard in _last_requests(folder, chosen):
         result, own = chosen[custom_id], f"r{round_}-{custom_id}"
         rework = _RetryBody(result, wish, folder.spec, told_before=custom_id in told)
-        reworked, request_hash = retry_line(line, own, rework)
+        url = wish.elsewhere.url if wish.elsewhere else folder.spec.url
+        reworked, request_hash = retry_line(line, own, rework, url)
+        rework.words += _moved(folder, shard, wish.elsewhere)
         change = ", ".join(rework.words) or UNCHANGED
         yield RetryRequest(
             custom_id, own, reworked, request_hash, rework.model, result.status, change
         )
 
 
+def changed_line(custom_id: str, line: bytes, wish: RetryOptions, spec: JobSpec) -> bytes:
+    """Return a request that has no answer yet as it would go out in the round that is asked for.
+
+    Raises
+    ------
+    ParameterError
+        The round's provider cannot carry it.
+    """
+    rework = _RetryBody(Result(custom_id, RowStatus.CANCELLED), wish, spec)
+    return retry_line(line, custom_id, rework, wish.elsewhere.url if wish.elsewhere else None)[0]
+
+
+def _moved(folder: JobFolder, shard: ShardFolder, elsewhere: Elsewhere | None) -> list[str]:
+    """Say that a request goes to another provider than it last did."""
+    own = folder.spec.provider
+    before, after = shard.batch.provider or own, elsewhere.provider if elsewhere else own
+    return [f"provider {before} -> {after}"] if before != after else []
+
+
 def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """The newest request line of some rows, each with the row's custom_id in round 0."""
+    return ((custom_id, line) for custom_id, line, _ in _last_requests(folder, chosen))
+
+
+def _last_requests(
+    folder: JobFolder, chosen: Collection[str]
+) -> Iterator[tuple[str, bytes, ShardFolder]]:
+    """Yield the newest request line of some rows, with the row's custom_id and its shard."""
     own = {custom_id: custom_id for custom_id in chosen}
     last = dict.fromkeys(chosen, 0)
     for round_ in range(1, folder.rounds()):
@@ -172,7 +224,7 @@ def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str
         with shard.open_requests() as lines:
             for custom_id, line in request_ids(lines):
                 if (shard.round, custom_id) in rows:
-                    yield rows[shard.round, custom_id], line
+                    yield rows[shard.round, custom_id], line, shard
 
 
 def _told_before(folder: JobFolder) -> set[str]:
@@ -208,7 +260,10 @@ class _RetryBody:
         self.words += _in_words(body, changes, self._caps)
         if any(cap in changes for cap in self._caps):  # two names for one thing are refused
             body = {name: value for name, value in body.items() if name not in self._caps}
-        return {**body, **changes}
+        body = {**body, **changes}
+        if self.wish.elsewhere is not None:
+            self.wish.elsewhere.check(body)
+        return body
 
     @property
     def _caps(self) -> tuple[str, ...]:

@@ -103,6 +103,17 @@ class _Step:
         except ProviderError as error:
             self.failure = self.failure or error
 
+    def end(self, shard: ShardFolder, asked: set[str]) -> None:
+        """Ask for a batch's end, once: a server refuses to cancel what it is cancelling."""
+        try:
+            if shard.batch.status != BatchStatus.CANCELLING:
+                _cancel(shard, self.provider)
+            asked.add(shard.batch.tag)
+            self.look(shard)
+        except ProviderError as error:
+            if not getattr(error, "try_later", False):  # else: nobody knows yet whether it was made
+                self.failure = self.failure or error
+
     def send_waiting(self, shards: Iterable[ShardFolder]) -> None:
         """Send what is not sent, as far as the provider's queue has room."""
         shards = list(shards)
@@ -202,6 +213,7 @@ def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
         rejected=batch.rejected,
         spent_file_ids=batch.spent_file_ids,
         requests=batch.requests,
+        provider=batch.provider,
     )
 
 
@@ -209,16 +221,55 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
     """Ask for an end of what runs; what was never sent is cancelled here and now."""
     with folder.lock():
         for shard in folder.all_shards():
-            batch = shard.batch
-            if batch.ended:
-                continue
-            if batch.id is None and not batch.creating:
-                shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
-            else:
-                if batch.id is None:  # perhaps it was made: find out before it can be cancelled
-                    with _StoreShardWriter(shard) as desk:
-                        batch = provider.send(_shard_for_provider(shard, batch), batch, desk)
-                shard.save(provider.cancel(batch))
+            if not shard.batch.ended:
+                _cancel(shard, provider)
+
+
+def _cancel(shard: ShardFolder, provider: Provider) -> None:
+    batch = shard.batch
+    if batch.id is None and not batch.creating:
+        shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
+        return
+    if batch.id is None:  # perhaps it was made: find out before it can be cancelled
+        with _StoreShardWriter(shard) as desk:
+            batch = provider.send(_shard_for_provider(shard, batch), batch, desk)
+    try:
+        batch = provider.cancel(batch)
+    except ProviderError:
+        batch = provider.poll(batch)  # it may have ended meanwhile, which nobody can cancel
+        if not batch.ended and batch.status != BatchStatus.CANCELLING:
+            raise
+    shard.save(batch)
+
+
+def withdraw(
+    folder: JobFolder, provider: Provider, keep: str | None, asked: set[str]
+) -> list[ShardFolder]:
+    """Do what can be done now to end every batch that does not go to `keep`.
+
+    Cancels what runs and brings home what that left. `asked` are the tags of batches whose end was
+    asked for before; those of this call are added.
+
+    Returns
+    -------
+    list of ShardFolder
+        The shards whose end, or whose last answers, are still to come.
+
+    Raises
+    ------
+    ProviderError
+        A call failed for good; every other shard was still advanced.
+    """
+    with folder.lock():
+        round_trip = _Step(provider, None, None)
+        others = [s for s in folder.read().all_shards() if s.batch.provider != keep]
+        for shard in others:
+            round_trip.look(shard)
+            if not shard.batch.ended and shard.batch.tag not in asked:
+                round_trip.end(shard, asked)
+        if round_trip.failure is not None:
+            raise round_trip.failure
+        return [shard for shard in others if not shard.batch.settled]
 
 
 def refresh(folder: JobFolder, provider: Provider) -> JobState:
@@ -237,7 +288,7 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
     with folder.lock():
         for shard in folder.all_shards():
             batch = shard.batch
-            if batch.id is not None and batch.stage is Stage.FETCHED:
+            if (batch.id or batch.input_file_id) and batch.stage is Stage.FETCHED:
                 provider.delete_files(batch)
                 shard.save(batch.replace(stage=Stage.CLEANED))
                 done += 1
@@ -256,7 +307,8 @@ def _shard_for_provider(shard: ShardFolder, batch: Batch) -> Shard:
         requests=shard.request_count - len(left_out),
         open=lambda: _open_without(shard, left_out),
         metadata=_metadata(shard, spec),
-        completion_window=spec.completion_window,
+        # Another provider was never asked whether it takes the job's window, so it has its own.
+        completion_window=None if batch.provider else spec.completion_window,
     )
 
 

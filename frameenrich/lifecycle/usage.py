@@ -20,11 +20,18 @@ import pyarrow.compute as pc
 
 from frameenrich.answers.judge import read_response
 from frameenrich.answers.result_table import Positions
-from frameenrich.jsonl import split_lines
+from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.lifecycle.results import JobResults
 from frameenrich.model import Json
 from frameenrich.pricing.money import Budget, show_usd
-from frameenrich.pricing.prices import FREE, Price, Prices, rate_of, rates_of_answer
+from frameenrich.pricing.prices import (
+    FREE,
+    Price,
+    Prices,
+    price_list_of,
+    rate_of,
+    rates_of_answer,
+)
 from frameenrich.store.folder import JobFolder, ShardFolder, model_of
 
 
@@ -95,6 +102,17 @@ def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
             yield found
 
 
+def unanswered_requests(shard: ShardFolder) -> Iterator[tuple[str, bytes]]:
+    """Yield a shard's requests that can still cost something, each line with its custom_id."""
+    if shard.batch.settled:
+        return
+    answered = {line.custom_id for line in billed_lines(shard)}
+    with shard.open_requests() as lines:
+        for custom_id, line in request_ids(lines):
+            if custom_id not in answered:
+                yield custom_id, line
+
+
 def _read(line: bytes) -> _Billed | None:
     try:
         read = msgspec.json.decode(line, type=_Line)
@@ -134,20 +152,24 @@ class _CostTable:
     prices: Prices
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[str, str, str], Price | None] = {}
+        self._known: dict[tuple[str, str, str, str | None], Price | None] = {}
 
-    def price(self, asked: str, answered: str, tier: str = "") -> Price | None:
+    def price(
+        self, asked: str, answered: str, tier: str = "", provider: str | None = None
+    ) -> Price | None:
         """Return what an answer is paid by; None where that is not known."""
-        if (asked, answered, tier) not in self._known:
-            spec, rate = self.folder.spec, rate_of(self.folder.spec)
-            rates = rates_of_answer(asked, answered, self.prices, spec.provider, tier)
+        key = asked, answered, tier, provider
+        if key not in self._known:
+            rate = rate_of(self.folder.spec, provider)
+            whose = price_list_of(self.folder.spec, provider)
+            rates = rates_of_answer(asked, answered, self.prices, whose, tier)
             price = FREE if rate == "free" else None if rates is None else rates.at(rate)
-            self._known[asked, answered, tier] = price
-        return self._known[asked, answered, tier]
+            self._known[key] = price
+        return self._known[key]
 
-    def usd(self, asked: str, line: _Billed) -> float:
-        """Return what a line cost; NaN where its price is not known."""
-        price = self.price(asked, line.model or asked, line.tier)
+    def usd(self, asked: str, line: _Billed, provider: str | None) -> float:
+        """Return what a line cost at a provider; NaN where its price is not known."""
+        price = self.price(asked, line.model or asked, line.tier, provider)
         if price is None:
             return math.nan
         return price.usd(line.prompt_tokens, line.completion_tokens, line.cached_tokens)
@@ -163,7 +185,8 @@ def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
         for line in billed_lines(shard):
             own = sums.setdefault((shard.round, line.model or asked), [0, 0, 0, 0, 0.0])
             tokens = (line.prompt_tokens, line.cached_tokens, line.completion_tokens)
-            for i, amount in enumerate((1, *tokens, till.usd(asked, line))):
+            usd = till.usd(asked, line, shard.batch.provider)
+            for i, amount in enumerate((1, *tokens, usd)):
                 own[i] += amount
     table = pd.DataFrame(
         [[*key, *own] for key, own in sorted(sums.items())], columns=list(_USAGE_TYPES)
@@ -218,7 +241,10 @@ def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.N
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
             asked = model_of(shard)
-            lines = [(line.custom_id, till.usd(asked, line)) for line in billed_lines(shard)]
+            lines = [
+                (line.custom_id, till.usd(asked, line, shard.batch.provider))
+                for line in billed_lines(shard)
+            ]
             billed = pa.array([custom_id for custom_id, _ in lines], pa.string())
             places = np.asarray(pc.index_in(billed, value_set=ids).fill_null(-1))
             own = places >= 0

@@ -164,8 +164,7 @@ def _steps(
     given: RetryDeadline | None = None,
 ) -> Iterator[float]:
     """Step after step until nothing more will come; yields the seconds to pause in between."""
-    pause = poll_seconds if poll_seconds is not None else _FIRST_POLL_SECONDS
-    while True:
+    for pause in pauses(poll_seconds):
         before = sum(map(_counted, job.batches))
         job = _patient_step(job, provider, bar, deadline, given)
         if not provider.blocking:  # one that is has moved the bar, answer by answer
@@ -173,8 +172,15 @@ def _steps(
         if job.settled:
             return
         if deadline.left <= 0:
-            raise _timed_out(job, provider, deadline.seconds)
+            raise timed_out(job, provider, deadline.seconds)
         yield min(pause, deadline.left)
+
+
+def pauses(poll_seconds: float | None) -> Iterator[float]:
+    """Yield the seconds between two looks, for ever: growing, unless the user says how many."""
+    pause = _FIRST_POLL_SECONDS if poll_seconds is None else poll_seconds
+    while True:
+        yield pause
         if poll_seconds is None:
             pause = min(pause * _POLL_GROWTH, _LONGEST_POLL_SECONDS)
 
@@ -189,10 +195,11 @@ def _patient_step(
         except ProviderError as error:
             if not (error.impatient and getattr(error, "passing", False)):
                 raise
-            raise _timed_out(folder, provider, deadline.seconds) from error
+            raise timed_out(folder, provider, deadline.seconds) from error
 
 
-def _timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
+def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
+    """Return what to raise where a job is not done within so many seconds."""
     statuses = sorted({batch.status for batch in folder.read().batches})
     return WaitTimeoutError(
         f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",

@@ -107,6 +107,7 @@ class Batch:
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
     of earlier attempts. ``requests`` counts the requests of the shard's file; ``imported`` says
     that some of its responses came by other means, so that those fetched are added to them.
+    ``provider`` is where the shard goes, where that is not the job's own provider.
     """
 
     tag: str
@@ -130,6 +131,7 @@ class Batch:
     spent_file_ids: tuple[str, ...] = ()
     requests: int | None = None
     imported: bool = False
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         """Let the stage of a batch that is made anew follow its ids and status."""

@@ -30,11 +30,19 @@ def batch_tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
 
 
 def write_intents(
-    draft: Draft, job_id: str, round_: int, requests: Mapping[int, int], folder: str
+    draft: Draft,
+    job_id: str,
+    round_: int,
+    requests: Mapping[int, int],
+    folder: str,
+    provider: str | None = None,
 ) -> None:
-    """Write the first batch.json of each shard: what is about to be sent, before it is."""
+    """Write the first batch.json of each shard: what is about to be sent, before it is.
+
+    `provider` is where the round goes, where that is not the job's own provider.
+    """
     for number, count in requests.items():
-        intent = Batch(batch_tag(job_id, round_, number), requests=count)
+        intent = Batch(batch_tag(job_id, round_, number), requests=count, provider=provider)
         draft.write(f"{folder}{shard_name(number)}.batch.json", intent.to_json().encode())
 
 

@@ -66,11 +66,16 @@ class RoundDraft:
 
 @contextlib.contextmanager
 def draft_of_round(
-    folder: JobFolder, round_: int, requests: Iterable[RetryRequest], limits: Limits
+    folder: JobFolder,
+    round_: int,
+    requests: Iterable[RetryRequest],
+    limits: Limits,
+    provider: str | None = None,
 ) -> Iterator[RoundDraft]:
     """Write a later round, a request at a time, into a draft that vanishes unless committed.
 
-    A file holds requests to one model.
+    A file holds requests to one model. `provider` is where the round goes, where that is not the
+    job's own provider.
     """
     cutter, model = ShardCutter(limits), None
     rows: list[dict[str, Any]] = []
@@ -83,6 +88,7 @@ def draft_of_round(
                 draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
-        write_intents(draft, folder.id, round_, Counter(row["shard"] for row in rows), "")
+        counts = Counter(row["shard"] for row in rows)
+        write_intents(draft, folder.id, round_, counts, "", provider)
         draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))
         yield RoundDraft(draft, f"{folder.id}/round-{round_}", rows[-1]["shard"] + 1)

@@ -86,15 +86,16 @@ class Rates:
         return FREE if rate == "free" else self.live if rate == "live" else self.batch
 
 
-def rate_of(spec: JobSpec) -> Rate:
-    """Which price a job's requests have.
+def rate_of(spec: JobSpec, provider: str | None = None) -> Rate:
+    """Which price a job's requests have, or those of a round that went to another provider.
 
     The embedded model is free, and so are moderations
     (https://platform.openai.com/docs/guides/moderation).
     """
-    if spec.provider == "local" or spec.endpoint == "/v1/moderations":
+    name = provider or spec.provider
+    if name == "local" or spec.endpoint == "/v1/moderations":
         return "free"
-    if spec.provider == "live" or getattr(spec, "pilot", False):
+    if name == "live" or getattr(spec, "pilot", False):
         return "live"
     return "batch"
 
@@ -104,6 +105,11 @@ def tier_of(spec: JobSpec) -> str:
     params = {**spec.params, **(spec.params.get("extra_body") or {})}
     tier = params.get("service_tier")
     return tier if isinstance(tier, str) and tier not in ("auto", "default") else ""
+
+
+def price_list_of(spec: JobSpec, provider: str | None = None) -> str:
+    """Return whose prices they are: a job's own server answers its live rounds, too."""
+    return spec.provider if provider in {None, "live"} else str(provider)
 
 
 def check_prices(prices: PricesLike | None) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from frameenrich.providers.retries import (
     DoubtfulReplyError,
     ShortDownloadError,
     status_of,
+    surely_unmade,
 )
 
 T = TypeVar("T")
@@ -83,11 +84,14 @@ def create_once(
         if doubtful:  # a success, whatever its body: sent again, it would most likely run twice
             raise DoubtfulReplyError("what it answered is no batch, and no list shows one yet")
         before()
-        in_doubt = True
+        before_call, in_doubt = in_doubt, True
         try:
             return create()
         except DoubtfulReplyError:
             doubtful = True
+            raise
+        except Exception as error:
+            in_doubt = before_call or not surely_unmade(error)
             raise
 
     try:
@@ -95,6 +99,8 @@ def create_once(
     except ProviderError as error:
         if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
             desk.record(batch.replace(input_file_id=None, stage=Stage.INTENT))
+        elif not in_doubt:  # refused, as by a full queue: whoever looks next knows there is none
+            desk.record(batch.replace(stage=Stage.UPLOADED))
         raise
     return batch, made
 

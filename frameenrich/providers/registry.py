@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
@@ -92,6 +93,33 @@ def _at_pace(provider: Provider, pace: Pace | None) -> Provider:
             "They are for provider='live'; a batch has max_enqueued_tokens=.",
         )
     return cast("Provider", provider.at_pace(pace))
+
+
+_NO_SERVER = frozenset({"file", "local"})
+"""Providers that have no server of their own, so that a live call may go to any."""
+
+
+def connect_other(name: str, own_name: str, own: Callable[[], Provider]) -> Provider:
+    """Return the provider that some rounds of a job go to, where that is not the job's own.
+
+    ``"live"`` is the server that the job's own provider speaks to, one call at a time: another one
+    would not know the model, and would get to see the rows.
+
+    Raises
+    ------
+    ParameterError
+        There is none of that name, or the job's own server has no live calls here.
+    """
+    if name != "live" or own_name in _NO_SERVER:
+        return connect(name)
+    provider = own()
+    if not provider.blocking and not hasattr(provider, "live"):
+        raise ParameterError(
+            f"The provider {own_name!r} has no live calls here.",
+            "Pass provider=LiveProvider(client) with the openai client of a server that knows the "
+            "model, or the name of another provider with model=.",
+        )
+    return live_version(provider)
 
 
 def live_version(provider: Provider) -> Provider:

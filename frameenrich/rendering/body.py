@@ -215,9 +215,12 @@ def _split(body: bytes, marks: Sequence[bytes]) -> list[bytes]:
 
 
 def retry_line(
-    line: bytes, custom_id: str, rework: Callable[[dict[str, Json]], dict[str, Json]]
+    line: bytes,
+    custom_id: str,
+    rework: Callable[[dict[str, Json]], dict[str, Json]],
+    url: str | None = None,
 ) -> tuple[bytes, bytes]:
-    """A request line under a new custom_id, with its body reworked.
+    """A request line under a new custom_id, with its body reworked; `url` replaces its own.
 
     Returns
     -------
@@ -226,5 +229,5 @@ def retry_line(
     """
     request = json.loads(line)  # not orjson, which refuses a lone surrogate
     body = encode(rework(request["body"]))
-    url = request["url"]
+    url = url or request["url"]
     return request_line(custom_id, url, body), request_hash(url, body)

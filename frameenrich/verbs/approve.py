@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 from frameenrich.errors import BudgetError, ParameterError
-from frameenrich.jsonl import request_ids
-from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of
+from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of, unanswered_requests
 from frameenrich.model import JobSpec
 from frameenrich.pricing.money import Budget, show_usd
-from frameenrich.pricing.prices import Prices, Rate, find_rates, rate_of, tier_of, unknown_price
+from frameenrich.pricing.prices import (
+    Prices,
+    Rate,
+    find_rates,
+    price_list_of,
+    rate_of,
+    tier_of,
+    unknown_price,
+)
 from frameenrich.pricing.tokens import Counted, TokenCounter, count_line
-from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.folder import JobFolder, ShardFolder, job_folders
 from frameenrich.store.store import Store
 
 _MEASURED_ANSWERS = 5_000
@@ -53,46 +60,56 @@ def approve_job(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
     """Refuse a job's requests where they could cost more than its cap; reads none without one."""
     if spec.max_cost is not None:
         measured = measure_answers(store, spec)
-        cost = _max_cost(spec, _demands(spec, lines), spec.prices, measured)
+        cost = _max_cost(spec, lines, spec.prices, measured)
         refuse_over_budget(cost, spec.max_cost)
 
 
-def approve_round(folder: JobFolder, budget: Budget, lines: Iterable[bytes]) -> None:
-    """Refuse a round's requests where they could bring the job over its cap."""
+def approve_round(
+    folder: JobFolder,
+    budget: Budget,
+    lines: Iterable[bytes],
+    provider: str | None = None,
+    ending: Collection[ShardFolder] = (),
+) -> None:
+    """Refuse a round's requests where they could bring the job over its cap.
+
+    `provider` is where the round goes, where that is not the job's own provider. `ending` are the
+    shards that the round is to take over, whose requests are therefore among `lines`.
+    """
     spec = folder.spec
     cap = budget.max_cost if budget.max_cost is not None else spec.max_cost
     if cap is None:
         return
     prices, measured = prices_of(folder, budget), _measured(_lengths(folder))
-    to_come = _max_cost(spec, _demands(spec, lines), prices, measured)
-    running = _max_cost(spec, _demands(spec, _unanswered(folder)), prices, measured)
+    to_come = _max_cost(spec, lines, prices, measured, provider)
+    running = sum(
+        _max_cost(
+            spec,
+            (line for _, line in unanswered_requests(shard)),
+            prices,
+            measured,
+            shard.batch.provider,
+        )
+        for shard in folder.all_shards()
+        if not shard.batch.settled and shard not in ending
+    )
     refuse_over_budget(to_come, cap, _spent_usd(folder, prices), running)
 
 
 def _max_cost(
     spec: JobSpec,
-    demands: Mapping[str, TokenDemand],
+    lines: Iterable[bytes],
     prices: Prices,
     measured: AnswerLengths | None,
+    provider: str | None = None,
 ) -> float:
-    return most_usd(demands, prices, spec.provider, rate_of(spec), measured, tier_of(spec))
+    rate, whose = rate_of(spec, provider), price_list_of(spec, provider)
+    return most_usd(_demands(spec, lines), prices, whose, rate, measured, tier_of(spec))
 
 
 def _demands(spec: JobSpec, lines: Iterable[bytes]) -> dict[str, TokenDemand]:
     counter = TokenCounter(spec.endpoint)
     return sum_demand(count_line(line, counter) for line in lines)
-
-
-def _unanswered(folder: JobFolder) -> Iterator[bytes]:
-    """The requests that are at the provider, or will be, and can still cost something."""
-    for shard in folder.all_shards():
-        if shard.batch.settled:
-            continue
-        answered = {line.custom_id for line in billed_lines(shard)}
-        with shard.open_requests() as lines:
-            for custom_id, line in request_ids(lines):
-                if custom_id not in answered:
-                    yield line
 
 
 def _spent_usd(folder: JobFolder, prices: Prices) -> float:

@@ -21,6 +21,7 @@ from frameenrich.providers.protocol import Provider
 from frameenrich.report.card import card_html, card_of
 from frameenrich.store.folder import JobFolder
 from frameenrich.verbs.collect import answers, collect, waiting_of
+from frameenrich.verbs.finish import finish
 from frameenrich.verbs.job_parts import JobParts
 from frameenrich.verbs.job_quality import JobQuality
 from frameenrich.verbs.regenerate import regenerate
@@ -157,7 +158,8 @@ class Job(JobParts, JobQuality):
         ProviderError
             The provider cannot be asked.
         """
-        return status(self._folder.read(), self._session.provider)
+        job = self._folder.read()
+        return status(job, lambda: self._session.routes(job))
 
     def wait(self, timeout: float | None = None, poll_seconds: float | None = None) -> Job:
         """Go on until every batch has ended and its answers are on disk.
@@ -176,7 +178,7 @@ class Job(JobParts, JobQuality):
         """
         job = self._folder.read()
         if not job.settled:
-            wait(job, self._session.provider(), Deadline.after(timeout), poll_seconds)
+            wait(job, self._session.routes(job), Deadline.after(timeout), poll_seconds)
         return self
 
     async def wait_async(
@@ -204,7 +206,7 @@ class Job(JobParts, JobQuality):
         job = self._folder.read()
         if not job.settled:
             deadline = Deadline.after(timeout)
-            await wait_async(job, self._session.provider(), deadline, poll_seconds)
+            await wait_async(job, self._session.routes(job), deadline, poll_seconds)
         return self
 
     def send(self) -> Job:
@@ -247,12 +249,13 @@ class Job(JobParts, JobQuality):
         int
             How many batches were cleaned up.
         """
-        return cleanup(self._folder, self._session.provider())
+        return cleanup(self._folder, self._session.routes())
 
     def cancel(self) -> Job:
         """Ask the provider to stop; what it has answered by then is kept and merged."""
-        if not self._folder.read().settled:
-            cancel(self._folder, self._session.provider())
+        job = self._folder.read()
+        if not job.settled:
+            cancel(self._folder, self._session.routes(job))
         return self
 
     # --- answers ----------------------------------------------------------------------------
@@ -342,6 +345,7 @@ class Job(JobParts, JobQuality):
         *,
         statuses: Iterable[str] | None = None,
         model: str | None = None,
+        provider: str | Provider | None = None,
         params: Mapping[str, Any] | None = None,
         feedback: bool = True,
         max_cost: float | None = None,
@@ -363,6 +367,10 @@ class Job(JobParts, JobQuality):
             rows, and rows that ``failed`` with a 4xx other than 408, 409 and 429.
         model : str, optional
             Another model for them, in this round and those after it.
+        provider : str or Provider, optional
+            Another provider for this round, ``"live"`` for one call a request at the job's own
+            server; later rounds go to the job's own again. What it cannot carry is refused before
+            anything is sent; its price is the one that counts.
         params : mapping, optional
             Request parameters to change for them, likewise; they win over a doubled cap.
         feedback : bool
@@ -383,7 +391,8 @@ class Job(JobParts, JobQuality):
         Raises
         ------
         ParameterError
-            A status or request parameter that is unknown.
+            A status, provider or request parameter that is unknown, or a request that the other
+            provider cannot carry.
         OutputError
             The job's parser is of another session: pass it again.
         BudgetError
@@ -393,12 +402,73 @@ class Job(JobParts, JobQuality):
             self._session,
             statuses=statuses,
             model=model,
+            provider=provider,
             params=params,
             feedback=feedback,
             budget=self._session.budget(max_cost, prices),
             labels=labels,
             response_model=response_model,
             parser=parser,
+        )
+        return self
+
+    def finish(
+        self,
+        provider: str | Provider = "live",
+        *,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        max_cost: float | None = None,
+        prices: PricesLike | None = None,
+        timeout: float | None = None,
+        poll_seconds: float | None = None,
+    ) -> Job:
+        """Finish a job whose batches are stuck: keep what came, ask the rest elsewhere.
+
+        Cancels what runs, waits for what that leaves, takes what came, and asks what has no answer
+        (cancelled, expired, missing, failed for a passing reason) through another provider, as a
+        new round. Answers that are flagged for what they say are left to `regenerate`. Stopped or
+        killed, the same call goes on where it was; nothing is asked twice.
+
+        Parameters
+        ----------
+        provider : str or Provider
+            Where the rest goes: ``"live"`` is one call a request at the job's own server, at the
+            live price; or the name of another provider, with `model`.
+        model : str, optional
+            Another model for the rest.
+        params : mapping, optional
+            Request parameters to change for the rest.
+        max_cost, prices
+            As `regenerate` takes them. What could cost too much is refused before anything is
+            cancelled.
+        timeout, poll_seconds : float, optional
+            As `wait` takes them, for what the cancelled batches leave.
+
+        Returns
+        -------
+        Job
+            This job. A provider that answers in this process has answered all; for another,
+            `wait` and `collect` as ever.
+
+        Raises
+        ------
+        ParameterError
+            The job is there already, or the other provider cannot carry its requests; nothing was
+            cancelled.
+        BudgetError
+            The rest could bring the job over `max_cost`.
+        WaitTimeoutError
+            The cancelled batches had not ended in time; call again to go on.
+        """
+        finish(
+            self._session,
+            provider,
+            model=model,
+            params=params,
+            budget=self._session.budget(max_cost, prices),
+            deadline=Deadline.after(timeout),
+            poll_seconds=poll_seconds,
         )
         return self
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from frameenrich.lifecycle.usage import JobUsage
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.prepare.reading_options import ReadingOptions
+    from frameenrich.providers.protocol import Provider
     from frameenrich.store.store import StoreLike
     from frameenrich.verbs.job import Job
 
@@ -219,6 +220,7 @@ class JobOfFrame:
         *,
         statuses: Iterable[str] | None = None,
         model: str | None = None,
+        provider: str | Provider | None = None,
         params: Mapping[str, Any] | None = None,
         feedback: bool = True,
         max_cost: float | None = None,
@@ -231,11 +233,37 @@ class JobOfFrame:
         return self.job(job, store=store, client=client).regenerate(
             statuses=statuses,
             model=model,
+            provider=provider,
             params=params,
             feedback=feedback,
             max_cost=max_cost,
             prices=prices,
             **reading,
+        )
+
+    def finish(
+        self,
+        job: Job | str | None = None,
+        *,
+        provider: str | Provider = "live",
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        max_cost: float | None = None,
+        prices: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        poll_seconds: float | None = None,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Job:
+        """Cancel what is stuck, keep what came, and ask the rest elsewhere; see `Job.finish`."""
+        return self.job(job, store=store, client=client).finish(
+            provider,
+            model=model,
+            params=params,
+            max_cost=max_cost,
+            prices=prices,
+            timeout=timeout,
+            poll_seconds=poll_seconds,
         )
 
     def status(

@@ -17,6 +17,7 @@ from frameenrich.lifecycle.wait import Deadline, step, wait
 from frameenrich.prepare.options import check_model, check_request
 from frameenrich.prepare.params import check_params
 from frameenrich.pricing.money import Budget
+from frameenrich.providers.protocol import Provider
 from frameenrich.store.folder import JobState
 from frameenrich.verbs.approve import approve_round
 from frameenrich.verbs.session import Session
@@ -34,9 +35,10 @@ def bring_up_to_date(
     if job.settled:
         return job
     if waiting:
-        wait(job, session.provider(), deadline, poll_seconds)
+        wait(job, session.routes(job), deadline, poll_seconds)
         return job.read()
-    return job if session.provider().blocking else step(job, session.provider())
+    provider = session.routes(job)
+    return job if provider.blocking else step(job, provider)
 
 
 def regenerate(
@@ -44,6 +46,7 @@ def regenerate(
     *,
     statuses: Iterable[str] | None,
     model: str | None,
+    provider: str | Provider | None,
     params: Mapping[str, Any] | None,
     feedback: bool,
     budget: Budget,
@@ -54,22 +57,30 @@ def regenerate(
     bring_up_to_date(session, session.folder.read(), Deadline(), None, waiting=False)
     output = session.output(**reading)
     changed = check_params(params or {}, spec.endpoint, spec.output)
-    options = RetryOptions(check_statuses(statuses), model, changed, feedback)
-    if model is not None:
-        check_model(model)
-        session.check_has(model)
+    elsewhere = session.elsewhere(provider)
+    options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
+    check_round_model(session, options)
     send_round(session, options, output, budget)
+
+
+def check_round_model(session: Session, options: RetryOptions) -> None:
+    """Refuse a model that the round's provider has not, before anything is cancelled or sent."""
+    if options.model is not None:
+        check_model(options.model)
+        session.check_has(options.model, options.elsewhere)
 
 
 def send_round(session: Session, options: RetryOptions, output: Output, budget: Budget) -> None:
     """Write a round of a job's flagged rows, hold it to the cap, and send it."""
-    folder, provider = session.folder, session.provider()
-    if options.params:
+    folder = session.folder
+    other = options.elsewhere.provider if options.elsewhere else None
+    provider = session.provider_of(other)
+    if options.params and other is None:
         check_request(provider, folder.spec, options.params)
     limits = provider.limits.within_tokens(folder.spec.max_enqueued_tokens)
     with folder.lock(), draft_of_retries(folder, output, options, limits) as draft:
         if draft is not None:
-            approve_round(folder, budget, draft.request_lines())
+            approve_round(folder, budget, draft.request_lines(), other)
             draft.commit()
     session.send()
 

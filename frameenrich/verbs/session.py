@@ -9,14 +9,16 @@ from typing import Any
 from frameenrich.answers.class_rules import keep_class, stored_output
 from frameenrich.answers.judge import READERS
 from frameenrich.answers.output import Output
-from frameenrich.errors import CredentialsError, OutputError, ProviderError
+from frameenrich.errors import CredentialsError, InputError, OutputError, ProviderError
+from frameenrich.lifecycle.regenerate import Elsewhere
 from frameenrich.lifecycle.wait import send
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.pricing.money import Budget, check_max_cost
 from frameenrich.pricing.prices import PricesLike, check_prices
 from frameenrich.providers.protocol import Provider
-from frameenrich.providers.registry import connect, provider_names
-from frameenrich.store.folder import JobFolder
+from frameenrich.providers.registry import connect, connect_other, provider_names
+from frameenrich.providers.routed import Routed
+from frameenrich.store.folder import JobFolder, JobState
 
 
 class Session:
@@ -40,6 +42,7 @@ class Session:
         self.client = client
         self._output = output
         self._provider = provider
+        self._others: dict[str, Provider] = {}
         self._budget = budget or Budget()
         if output is not None:
             keep_class(folder.path, output)
@@ -51,12 +54,51 @@ class Session:
             self._provider = connect(spec.provider, self.client, spec.models[0], spec.pace)
         return self._provider
 
-    def check_has(self, model: str) -> None:
+    def provider_of(self, name: str | None) -> Provider:
+        """Return the provider that some of the job's batches go to; None is the job's own."""
+        if name is None:
+            return self.provider()
+        if name not in self._others:
+            self._others[name] = connect_other(name, self.folder.spec.provider, self.provider)
+        return self._others[name]
+
+    def routes(self, job: JobState | None = None) -> Provider:
+        """Return what deals with each batch of the job, whichever provider it is at."""
+        batches = (job or self.folder.read()).batches
+        if not any(batch.provider for batch in batches):
+            return self.provider()
+        left = [batch.provider for batch in batches if not batch.settled]
+        return Routed(self.folder.spec.provider, self.provider_of, left)
+
+    def elsewhere(self, provider: str | Provider | None) -> Elsewhere | None:
+        """Return where a round goes; None where that is the job's own provider.
+
+        Raises
+        ------
+        ParameterError
+            There is no such provider, or it does not answer the job's endpoint.
+        """
+        own = self.folder.spec.provider
+        if not isinstance(provider, str | None):
+            given = connect(provider)
+            provider = given.name
+            if provider == own:
+                self._provider = given
+            else:
+                self._others[provider] = given
+        if provider is None or provider == own:
+            return None
+        other = self.provider_of(provider)
+        check = getattr(other, "check", lambda _: None)
+        return Elsewhere(provider, other.url(self.folder.spec.endpoint), check)
+
+    def check_has(self, model: str, elsewhere: Elsewhere | None = None) -> None:
         """Make a provider that runs models itself refuse what it does not have, before a round."""
-        name = self.folder.spec.provider
-        if self.provider().blocking and name in provider_names():
+        other = elsewhere.provider if elsewhere else None
+        name = other or self.folder.spec.provider
+        if self.provider_of(other).blocking and name in provider_names():
             with contextlib.suppress(CredentialsError):  # a key is not the question
-                connect(name, self.client, model)
+                connect(name, None if other else self.client, model)
 
     def output(self, **options: Any) -> Output:
         """Return how to read answers: as this call, this session or the folder says.
@@ -96,10 +138,16 @@ class Session:
 
     def send(self) -> None:
         """Send what is not sent yet; a provider that answers in this process answers all."""
-        if self._provider is None and self.folder.read().settled:
+        job = self.folder.read()
+        if self._provider is None and job.settled:
             return  # without a key, too
         try:
-            send(self.folder, self.provider())
+            send(self.folder, self.routes(job))
+        except InputError:
+            if any(batch.provider is None and not batch.settled for batch in job.batches):
+                raise
+            # All that is left goes to a provider that this session lacks. Whoever runs a notebook
+            # again comes to the call that has it; `wait` and `collect` say what is missing.
         except (ProviderError, KeyboardInterrupt) as error:
             vars(error)["job_id"] = self.folder.id  # who called submit has no job to ask
             raise

@@ -15,7 +15,6 @@ from frameenrich.cli.commands.shared import (
     JobOrNewest,
     Source,
     collect_kwargs,
-    finish,
     job_and_files,
     job_of,
     note_resume_command,
@@ -26,6 +25,7 @@ from frameenrich.cli.commands.shared import (
     show_status,
     target_of,
     with_timeout,
+    write_answers,
 )
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import (
@@ -158,7 +158,7 @@ def collect(
         job = table.find_job(store, *ids)
         wait = wait or writing.timeout is not None
         asked = {**answering.kwargs(), **spending.kwargs()}
-        finish(job, table, there, writing, asked, wait=wait, as_json=as_json)
+        write_answers(job, table, there, writing, asked, wait=wait, as_json=as_json)
 
 
 def status(
@@ -208,6 +208,15 @@ def regenerate(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Another model for these rows.")
     ] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another provider for these rows; live is one call a request at the job's own "
+            "server.",
+            show_default="the job's own",
+        ),
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A request parameter to change for these rows."),
@@ -224,12 +233,65 @@ def regenerate(
     again = job_of(job, store).regenerate(
         statuses=statuses or None,
         model=model,
+        provider=provider,
         params=read_params(param),
         feedback=feedback,
         **answering.kwargs(),
         **spending.kwargs(),
     )
     show_status(again.status(), as_json=as_json)
+
+
+@flatten_options
+def finish(
+    ctx: typer.Context,
+    job: JobOrNewest = None,
+    *,
+    spending: BudgetOptions,
+    provider: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where the rest goes: live is one call a request at the job's own server; or "
+            "another provider, with --model.",
+        ),
+    ] = "live",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Another model for the rest.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A request parameter to change for the rest."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long to wait for what the cancelled batches leave; for ever by default.",
+        ),
+    ] = None,
+    poll_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Between two looks; by default more and more."),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finish a stuck job: cancel what runs, keep what came, and ask the rest elsewhere.
+
+    The same command again goes on where it stopped, and asks nothing twice.
+    """
+    note_resume_command(ctx)
+    finished = job_of(job, store).finish(
+        provider,
+        model=model,
+        params=read_params(param),
+        timeout=timeout,
+        poll_seconds=poll_seconds,
+        **spending.kwargs(),
+    )
+    show_status(finished.status(), as_json=as_json)
 
 
 def cancel(job: JobOrNewest = None, store: Store = None, as_json: AsJson = False) -> None:

@@ -12,12 +12,12 @@ from frameenrich.cli.commands.shared import (
     Source,
     Target,
     collect_command,
-    finish,
     note_resume_command,
     opened,
     places_of,
     send,
     with_timeout,
+    write_answers,
 )
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import (
@@ -117,4 +117,4 @@ def _run(
             can_collect(getattr(error, "job_id", None))
             raise
         can_collect(job.id)
-        finish(job, table, there, writing, wait=True, as_json=as_json)
+        write_answers(job, table, there, writing, wait=True, as_json=as_json)

@@ -222,7 +222,7 @@ def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
     return options
 
 
-def finish(
+def write_answers(
     job: Job,
     table: InMemoryTable | StreamedTable,
     there: TableFile,

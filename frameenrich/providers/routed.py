@@ -1,0 +1,66 @@
+"""A job whose rounds went to several providers: each shard is dealt with by its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import IO
+
+from frameenrich.model import Batch, Limits
+from frameenrich.providers.protocol import Provider, Shard, ShardWriter
+
+
+class Routed:
+    """Hands each batch to the provider that it names; itself a `Provider`.
+
+    Parameters
+    ----------
+    name : str
+        The job's own provider.
+    connected : callable
+        Gives the provider of a name, None being the job's own; called only for what is used, so
+        that no key is needed for batches that have ended.
+    left : iterable of str or None
+        The providers of the batches that have something to come: whether one of them answers in
+        this process, and how long a full queue is left alone, goes by these.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connected: Callable[[str | None], Provider],
+        left: Iterable[str | None],
+    ) -> None:
+        self.name = name
+        self._connected = connected
+        at_work = [connected(other) for other in set(left)]
+        self.blocking = any(provider.blocking for provider in at_work)
+        every = [provider.limits for provider in at_work]
+        self.limits = max(every, key=lambda own: own.queue_wait_seconds, default=Limits())
+
+    def url(self, endpoint: str) -> str:
+        """Return what the job's own provider calls the endpoint."""
+        return self._connected(None).url(endpoint)
+
+    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+        """Send a shard to where it goes, under that provider's name for the endpoint."""
+        provider = self._connected(batch.provider)
+        if batch.provider is not None:
+            shard = replace(shard, url=provider.url(shard.endpoint))
+        return provider.send(shard, batch, desk)
+
+    def poll(self, batch: Batch) -> Batch:
+        """Return the batch as its provider has it now."""
+        return self._connected(batch.provider).poll(batch)
+
+    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
+        """Write all lines of an ended batch, from its provider."""
+        self._connected(batch.provider).fetch(batch, sink)
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask the batch's provider for an end."""
+        return self._connected(batch.provider).cancel(batch)
+
+    def delete_files(self, batch: Batch) -> None:
+        """Delete what the batch's provider still keeps."""
+        self._connected(batch.provider).delete_files(batch)

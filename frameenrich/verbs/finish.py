@@ -1,0 +1,63 @@
+"""Finish a job whose batches are stuck: keep what came, ask the rest elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from frameenrich.answers.judge import READERS
+from frameenrich.answers.output import Output
+from frameenrich.errors import ParameterError
+from frameenrich.lifecycle.finish import lines_to_move, withdraw_all, withdrawn_shards
+from frameenrich.lifecycle.regenerate import RetryOptions
+from frameenrich.lifecycle.wait import Deadline
+from frameenrich.model import OutputSpec
+from frameenrich.prepare.params import check_params
+from frameenrich.pricing.money import Budget
+from frameenrich.providers.protocol import Provider
+from frameenrich.verbs.approve import approve_round
+from frameenrich.verbs.regenerate import check_round_model, send_round
+from frameenrich.verbs.session import Session
+
+
+def finish(
+    session: Session,
+    provider: str | Provider,
+    *,
+    model: str | None,
+    params: Mapping[str, Any] | None,
+    budget: Budget,
+    deadline: Deadline,
+    poll_seconds: float | None,
+) -> None:
+    """Cancel what runs, take what came, and ask what has no answer elsewhere; see `Job.finish`.
+
+    Everything that can be refused is refused before the first batch is cancelled. A call that
+    follows one that was killed finds batches of `provider`, which it goes on with.
+    """
+    spec = session.folder.spec
+    changed = check_params(params or {}, spec.endpoint, spec.output)
+    elsewhere = session.elsewhere(provider)
+    if elsewhere is None and not session.provider().blocking:
+        raise ParameterError(
+            f"The job {session.folder.id} goes to {spec.provider!r} already.",
+            "Name another provider, such as 'live'; or cancel() it, then regenerate().",
+        )
+    options = RetryOptions(None, model, changed, elsewhere=elsewhere, unanswered=True)
+    check_round_model(session, options)
+    keep = elsewhere.provider if elsewhere else None
+    job = session.folder.read()
+    ending = withdrawn_shards(job, keep)
+    for _ in lines_to_move(ending, options):
+        pass  # each is checked, as nothing can be taken back once a batch is cancelled
+    approve_round(job, budget, lines_to_move(ending, options), keep, ending)
+    if ending:
+        withdraw_all(job, session.routes(job), keep, deadline, poll_seconds)
+    session.send()  # what an earlier call began to ask there
+    send_round(session, options, _any_reading(session), budget)
+
+
+def _any_reading(session: Session) -> Output:
+    """Return a way to read answers that needs no parser: what has none has none by every one."""
+    own = session.folder.spec.output
+    return Output(own if own.kind in READERS else OutputSpec())
