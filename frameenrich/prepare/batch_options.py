@@ -73,6 +73,23 @@ _TIERED = ("openai", "azure")
 """Whose live calls have service tiers; others may mean something else by the parameter."""
 
 
+def check_tier(spec: JobSpec, provider: str) -> None:
+    """Refuse a service tier for what goes out in batches.
+
+    Raises
+    ------
+    ParameterError
+        The requests ask for one, and the provider makes batches.
+    """
+    tier = tier_of(spec)
+    if tier and rate_of(spec, provider) == "batch" and provider in _TIERED:
+        raise ParameterError(
+            f"service_tier={tier!r} is for live calls; a batch has a price of its own.",
+            "Leave it out, or use provider='live'.",
+            name="service_tier",
+        )
+
+
 def check_batch_options(provider: Provider, spec: JobSpec) -> None:
     """Refuse what a provider's batches cannot have, before anything is sent.
 
@@ -81,13 +98,7 @@ def check_batch_options(provider: Provider, spec: JobSpec) -> None:
     ParameterError
         Its batches carry no metadata, or take no such window or service tier.
     """
-    tier = tier_of(spec)
-    if tier and rate_of(spec) == "batch" and provider.name in _TIERED:
-        raise ParameterError(
-            f"service_tier={tier!r} is for live calls; a batch has a price of its own.",
-            "Leave it out, or use provider='live'.",
-            name="service_tier",
-        )
+    check_tier(spec, provider.name)
     if spec.metadata and not getattr(provider, "takes_metadata", False):
         raise ParameterError(
             f"The provider {provider.name!r} takes no metadata=.",

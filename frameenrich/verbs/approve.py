@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from frameenrich.errors import BudgetError, ParameterError
 from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of, unanswered_requests
-from frameenrich.model import JobSpec
+from frameenrich.model import JobSpec, Json
 from frameenrich.pricing.money import Budget, show_usd
 from frameenrich.pricing.prices import (
     Prices,
@@ -70,18 +70,21 @@ def approve_round(
     lines: Iterable[bytes],
     provider: str | None = None,
     ending: Collection[ShardFolder] = (),
+    params: Mapping[str, Json] | None = None,
 ) -> None:
     """Refuse a round's requests where they could bring the job over its cap.
 
     `provider` is where the round goes, where that is not the job's own provider. `ending` are the
-    shards that the round is to take over, whose requests are therefore among `lines`.
+    shards that the round is to take over, whose requests are therefore among `lines`. `params` are
+    the round's own, as a service tier has its own price.
     """
     spec = folder.spec
     cap = budget.max_cost if budget.max_cost is not None else spec.max_cost
     if cap is None:
         return
     prices, measured = prices_of(folder, budget), _measured(_lengths(folder))
-    to_come = _max_cost(spec, lines, prices, measured, provider)
+    changed = replace(spec, params={**spec.params, **(params or {})})
+    to_come = _max_cost(changed, lines, prices, measured, provider)
     running = sum(
         _max_cost(
             spec,

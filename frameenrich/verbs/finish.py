@@ -16,7 +16,7 @@ from frameenrich.prepare.params import check_params
 from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import Provider
 from frameenrich.verbs.approve import approve_round
-from frameenrich.verbs.regenerate import check_round_model, send_round
+from frameenrich.verbs.regenerate import check_round, send_round
 from frameenrich.verbs.session import Session
 
 
@@ -44,13 +44,13 @@ def finish(
             "Name another provider, such as 'live'; or cancel() it, then regenerate().",
         )
     options = RetryOptions(None, model, changed, elsewhere=elsewhere, unanswered=True)
-    check_round_model(session, options)
+    check_round(session, options)
     keep = elsewhere.provider if elsewhere else None
     job = session.folder.read()
     ending = withdrawn_shards(job, keep)
     for _ in lines_to_move(ending, options):
         pass  # each is checked, as nothing can be taken back once a batch is cancelled
-    approve_round(job, budget, lines_to_move(ending, options), keep, ending)
+    approve_round(job, budget, lines_to_move(ending, options), keep, ending, options.params)
     if ending:
         withdraw_all(job, session.routes(job), keep, deadline, poll_seconds)
     session.send()  # what an earlier call began to ask there

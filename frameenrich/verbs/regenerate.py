@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from frameenrich.answers.output import Output
@@ -14,6 +15,7 @@ from frameenrich.lifecycle.regenerate import (
     repairable,
 )
 from frameenrich.lifecycle.wait import Deadline, step, wait
+from frameenrich.prepare.batch_options import check_tier
 from frameenrich.prepare.options import check_model, check_request
 from frameenrich.prepare.params import check_params
 from frameenrich.pricing.money import Budget
@@ -59,12 +61,15 @@ def regenerate(
     changed = check_params(params or {}, spec.endpoint, spec.output)
     elsewhere = session.elsewhere(provider)
     options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
-    check_round_model(session, options)
+    check_round(session, options)
     send_round(session, options, output, budget)
 
 
-def check_round_model(session: Session, options: RetryOptions) -> None:
-    """Refuse a model that the round's provider has not, before anything is cancelled or sent."""
+def check_round(session: Session, options: RetryOptions) -> None:
+    """Refuse what the round's provider has not, before anything is cancelled or sent."""
+    spec, other = session.folder.spec, options.elsewhere
+    changed = replace(spec, params={**spec.params, **options.params})
+    check_tier(changed, other.provider if other else spec.provider)
     if options.model is not None:
         check_model(options.model)
         session.check_has(options.model, options.elsewhere)
@@ -80,7 +85,7 @@ def send_round(session: Session, options: RetryOptions, output: Output, budget: 
     limits = provider.limits.within_tokens(folder.spec.max_enqueued_tokens)
     with folder.lock(), draft_of_retries(folder, output, options, limits) as draft:
         if draft is not None:
-            approve_round(folder, budget, draft.request_lines(), other)
+            approve_round(folder, budget, draft.request_lines(), other, params=options.params)
             draft.commit()
     session.send()
 
