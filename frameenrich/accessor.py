@@ -13,7 +13,7 @@ from frameenrich.verbs.signatures import takes_options_of
 
 if TYPE_CHECKING:
     from frameenrich.answers.output import Parser
-    from frameenrich.model import ImageDetail
+    from frameenrich.model import ImageDetail, JsonMode
     from frameenrich.prepare.submit_options import SubmitOptions
     from frameenrich.providers.protocol import Provider
     from frameenrich.rendering.readable import Preview
@@ -43,6 +43,7 @@ class LLMBatch(JobOfFrame):
         examples: Any = None,
         samples: int = 1,
         parser: Parser | None = None,
+        json_mode: JsonMode = "auto",
         logprobs: bool = False,
         image: str | Sequence[str] | None = None,
         image_root: str | os.PathLike[str] = ".",
@@ -104,6 +105,11 @@ class LLMBatch(JobOfFrame):
             ``<name>_votes``. For `labels` and `response_model`, on ``/v1/chat/completions``.
         parser : callable, optional
             ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
+        json_mode : {"auto", "schema", "object", "tools", "prompt"}
+            How the structure of `labels` or `response_model` is asked for: by a JSON Schema, by
+            JSON alone with the schema in words, by a tool that the model has to call, or in words
+            alone. By default the best that the model and its server are known to take. The answer
+            is validated the same.
         logprobs : bool
             With `labels`: add a column ``<name>_confidence``, from 0 to 1, which is the product
             of the probabilities of the tokens that spell the label; ``<NA>`` where the endpoint

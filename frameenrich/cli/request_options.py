@@ -22,6 +22,7 @@ from frameenrich.cli.values import (
     split_commas,
     text_of,
 )
+from frameenrich.model import JsonMode
 
 _ASK = "What to ask"
 _IMAGES = "Images"
@@ -221,6 +222,15 @@ class RequestOptions:
             help="Answers to each row, in one request: the value is what most of them say.",
             rich_help_panel=_ANSWER,
             show_default="1",
+        ),
+    ] = None
+    json_mode: Annotated[
+        JsonMode | None,
+        typer.Option(
+            metavar="MODE",
+            help="How structure is asked for: schema, object, tools or prompt.",
+            rich_help_panel=_ANSWER,
+            show_default="auto",
         ),
     ] = None
     logprobs: Annotated[

@@ -20,6 +20,14 @@ MAX_IMAGE_BYTES = 20_000_000
 """How large an image may be where nothing else is said."""
 
 
+JsonMode = Literal["auto", "schema", "object", "tools", "prompt"]
+"""How structure is asked for, as a user writes it."""
+
+
+AskedBy = Literal["schema", "object", "tools", "prompt"]
+"""How structure is asked for, when ``auto`` is decided."""
+
+
 OutputKind = Literal["text", "labels", "schema", "parser", "embedding", "moderation"]
 
 
@@ -77,6 +85,11 @@ HASHES = 2
 """How hashes are made now: of digests (`identity.hashes`); in version 1 of whole bodies."""
 
 
+SCHEMA_FORM = 3
+"""How a schema is written into requests now: with the descriptions beside references; in version 2
+without them, in version 1 with formats that strict output refuses, too."""
+
+
 RENDERING = 2
 """How cells are printed now: a whole number as one; in version 1 a float 3 as ``3.0``."""
 
@@ -89,6 +102,9 @@ class JobSpec:
     ``pace`` is None where nobody asked for one; a ``pilot`` is asked before the job it is for.
     ``version`` says how the hashes of its sidecar were made, ``rendering`` how its cells were
     printed; the latter is no part of the job's id, so that an earlier version's job is found.
+    ``json_mode`` is what the user wrote, ``asked_by`` what it came to; ``choices_in_words`` says
+    that choices too large for the server stand in the prompt, ``schema_form`` how the schema is
+    written. No id has these: the requests differ by them, and a newer table may decide otherwise.
     ``examples`` are the input hashes of the rows that ``messages`` show as examples.
     """
 
@@ -119,6 +135,10 @@ class JobSpec:
     examples: tuple[str, ...] = ()
     version: int = HASHES
     rendering: int = RENDERING
+    json_mode: JsonMode = "auto"
+    asked_by: AskedBy = "schema"
+    choices_in_words: bool = False
+    schema_form: int = SCHEMA_FORM
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -145,7 +165,7 @@ class JobSpec:
             self, max_enqueued_tokens=None, pace=None, max_cost=None, prices={}, image_root="."
         )
         loaded = asdict(same)
-        for younger in ("rendering", "metadata", "completion_window", "examples"):
+        for younger in _NOT_IN_IDS:
             del loaded[younger]
         del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
         del loaded["output"]["samples"]  # as younger; `params` has it as ``n``
@@ -165,8 +185,15 @@ class JobSpec:
                 "examples": tuple(loaded.get("examples", ())),
                 "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,
                 "rendering": loaded.get("rendering", 1),
+                "schema_form": loaded.get("schema_form", 1),
             }
         )
+
+
+_NOT_IN_IDS = (
+    "rendering", "metadata", "completion_window", "examples", "json_mode", "asked_by",
+    "choices_in_words", "schema_form",
+)  # fmt: skip
 
 
 _SPEC_FIELDS = frozenset(JobSpec.__dataclass_fields__)

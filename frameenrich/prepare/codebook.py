@@ -63,10 +63,23 @@ def with_definitions(
     items = zip(labels, definitions, strict=True)
     # A definition's later lines are indented, so that they stay in its item.
     rows = ("- {}: {}".format(*item).strip().replace("\n", "\n  ") for item in items)
-    text = as_literal("\n".join(["Labels:", *rows]))
+    return with_system_text(messages, "\n".join(["Labels:", *rows]))
+
+
+def with_system_text(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """Return the messages with a text, no template, at the end of the system message.
+
+    Where there is none yet it makes one.
+
+    Examples
+    --------
+    >>> with_system_text([Message("user", "{{ title }}")], "Be brief.")[0]
+    Message(role='system', content='Be brief.')
+    """
+    source = as_literal(text)
     at = next((i for i, m in enumerate(messages) if m.role in {"system", "developer"}), None)
     if at is None:
-        return (Message("system", text), *messages)
+        return (Message("system", source), *messages)
     own = messages[at]
-    whole = Message(own.role, f"{own.content.rstrip()}\n\n{text}".lstrip("\n"))
+    whole = Message(own.role, f"{own.content.rstrip()}\n\n{source}".lstrip("\n"))
     return (*messages[:at], whole, *messages[at + 1 :])

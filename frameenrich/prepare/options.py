@@ -11,11 +11,12 @@ from typing import Any, Self, cast, get_args
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.confidence import confidence_params
 from frameenrich.answers.output import Output
-from frameenrich.errors import OutputError, ParameterError, warn_user
+from frameenrich.errors import OutputError, ParameterError
 from frameenrich.model import (
     ImageDetail,
     JobSpec,
     Json,
+    Message,
     OnNull,
     OutputKind,
     OutputSpec,
@@ -24,6 +25,13 @@ from frameenrich.model import (
 from frameenrich.prepare.batch_options import check_metadata
 from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.examples import with_examples
+from frameenrich.prepare.json_modes import (
+    Asking,
+    asking_by,
+    check_json_mode,
+    choose_asking,
+    tell_how_asked,
+)
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
 from frameenrich.prepare.samples import check_takes_samples, with_samples
@@ -33,7 +41,6 @@ from frameenrich.pricing.prices import check_prices
 from frameenrich.providers.protocol import Provider
 from frameenrich.rendering.body import request_body
 from frameenrich.rendering.prompt import Prompt, prompt_of
-from frameenrich.rendering.strict_schema import why_not_strict
 from frameenrich.rendering.template_source import Template, read_template
 
 ENDPOINTS = (
@@ -62,10 +69,15 @@ _MAX_NAME = 80
 
 @dataclass(frozen=True)
 class Plan:
-    """A spec with what is needed to render it; what `preview`, `estimate` and `submit` share."""
+    """A spec with what is needed to render it; what `preview`, `estimate` and `submit` share.
+
+    ``written`` are the messages without what is said in words of the answer's structure, where
+    that is in the spec's.
+    """
 
     spec: JobSpec
     output: Output
+    written: tuple[Message, ...] | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -82,9 +94,20 @@ class Plan:
         if not self.spec.image and self.spec.messages:
             self.prompt.check_uses_rows(columns, rows)
 
-    def sent_to(self, provider: str, url: str) -> Self:
-        """Return the plan with the provider's name, and what it calls the endpoint."""
-        return replace(self, spec=replace(self.spec, provider=provider, url=url))
+    def sent_to(self, provider: str, url: str, server: str = "") -> Self:
+        """Return the plan for a provider, with what it calls the endpoint.
+
+        Where it goes decides how structure is asked for; what there is to say of that is said.
+        """
+        routed = replace(self, spec=replace(self.spec, provider=provider, url=url))
+        plan = routed.asking(choose_asking(routed.spec, server))
+        tell_how_asked(plan.spec, self.spec.messages)
+        return plan
+
+    def asking(self, asking: Asking) -> Self:
+        """Return the plan of the same job, where structure is asked for in another way."""
+        written = self.spec.messages if self.written is None else self.written
+        return replace(self, spec=asking_by(self.spec, written, asking), written=written)
 
 
 def make_plan(template: Template, model: str, options: Options, *, pilot: bool = False) -> Plan:
@@ -127,7 +150,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
     if isinstance(options.labels, Mapping):
         labels = output.fields[0].categories
         messages = with_definitions(messages, labels, list(options.labels.values()))
-    checked = check_params(params, endpoint, output.spec)
+    checked = check_params(params, endpoint, output.spec, options.json_mode)
     if type(options.samples) is not int or options.samples != 1:
         output = with_samples(output, options.samples, endpoint, checked)
         checked = dict(sorted({**checked, "n": options.samples}.items()))
@@ -140,6 +163,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         provider="",
         params=checked,
         output=output.spec,
+        json_mode=check_json_mode(options.json_mode, output.spec),
         key=key_parts(options.key),
         prefix=options.prefix,
         on_null=cast("OnNull", options.on_null),
@@ -162,7 +186,6 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         spec = with_examples(spec, output, options.examples)
     plan = Plan(spec, output)
     plan.columns.check()
-    warn_unless_strict(output.spec)
     return plan
 
 
@@ -309,23 +332,6 @@ def _names(columns: Any) -> tuple[str, ...] | None:
         return None
     names = tuple(columns)
     return names if all(isinstance(name, str) for name in names) else None
-
-
-def warn_unless_strict(output: OutputSpec) -> None:
-    """Say it where the provider cannot be held to the schema; answers are validated all the same.
-
-    Warns
-    -----
-    FrameEnrichWarning
-        The schema has a part that strict structured output does not take.
-    """
-    why = None if output.schema is None else why_not_strict(output.schema)
-    if why is not None:
-        given = "labels=" if output.kind == "labels" else "response_model="
-        warn_user(
-            f"{given} has a part that strict output does not take ({why}), so the model is asked "
-            "for it but not held to it; answers that do not fit are flagged."
-        )
 
 
 def _check_name(name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from frameenrich.errors import ParameterError
-from frameenrich.model import OutputSpec
+from frameenrich.model import JsonMode, OutputSpec
 
 _OURS = frozenset({"model", "messages", "input", "prompt"})
 
@@ -23,7 +23,9 @@ _PARAMETER_TYPES = {
 }
 
 
-def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -> dict[str, Any]:
+def check_params(
+    params: Mapping[str, Any], endpoint: str, output: OutputSpec, json_mode: JsonMode = "auto"
+) -> dict[str, Any]:
     """The request parameters, each known to the endpoint; ``extra_body`` passes the rest as it is.
 
     Raises
@@ -60,11 +62,11 @@ def check_params(params: Mapping[str, Any], endpoint: str, output: OutputSpec) -
                 name=name,
             )
     merged = {**given, **{name: _plain(value) for name, value in extra.items()}}
-    _check_values(merged, output)
+    _check_values(merged, output, json_mode)
     return dict(sorted(merged.items()))  # their order makes no other request
 
 
-def _check_values(params: Mapping[str, Any], output: OutputSpec) -> None:
+def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: JsonMode) -> None:
     for name, value in params.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -81,7 +83,8 @@ def _check_values(params: Mapping[str, Any], output: OutputSpec) -> None:
             "params= asks for several answers a row (n).",
             "Pass samples= in its place: the value is what most of them say.",
         )
-    taken = {"response_format", "text"} & set(params)
+    ours = {"tools", "tool_choice"} if json_mode == "tools" else set[str]()
+    taken = {"response_format", "text", *ours} & set(params)
     if output.schema is not None and taken:
         name = taken.pop()
         raise ParameterError(

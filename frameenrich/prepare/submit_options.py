@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from frameenrich.answers.output import Parser
-from frameenrich.model import ImageDetail
+from frameenrich.model import ImageDetail, JsonMode
 from frameenrich.providers.protocol import Provider
 from frameenrich.store.store import StoreLike
 
@@ -28,6 +28,7 @@ class KeylessOptions(TypedDict, total=False):
     examples: Any
     samples: int
     parser: Parser | None
+    json_mode: JsonMode
     logprobs: bool
     image: str | Sequence[str] | None
     image_root: str | os.PathLike[str]
@@ -69,6 +70,7 @@ class Options:
     examples: Any = None
     samples: int = 1
     parser: Parser | None = None
+    json_mode: JsonMode = "auto"
     logprobs: bool = False
     image: str | Sequence[str] | None = None
     image_root: str | os.PathLike[str] = "."

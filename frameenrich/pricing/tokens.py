@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from frameenrich.model import BYTES_PER_TOKEN
+
 _VOCABULARIES = (
     (r"(gpt-4o|gpt-4\.1|gpt-4\.5|gpt-[5-9]|gpt-oss|chatgpt-4o|o\d)", "o200k_base"),
     (r"(gpt-4|gpt-3\.5|text-embedding-)", "cl100k_base"),
@@ -265,6 +267,18 @@ class _Texts:
         except UnicodeEncodeError:  # half a character, which arrives as U+FFFD
             whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             return len(self._tokenizer.encode_ordinary(whole))
+
+
+def count_text(text: str, model: str) -> int:
+    """Return about how many tokens a text has; where no tokenizer is installed, by its length.
+
+    Examples
+    --------
+    >>> count_text("Kitchen", "gpt-4o-mini") <= 2
+    True
+    """
+    count = _texts(vocabulary(model)[0]).count(text)
+    return -(-count // BYTES_PER_TOKEN) if counts_bytes() else count
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from functools import cached_property
 from frameenrich.identity.hashes import combined, request_hash, text_digest
 from frameenrich.jsonl import encode, request_line
 from frameenrich.model import JobSpec, Json
-from frameenrich.rendering.strict_schema import strict_schema
+from frameenrich.rendering.answer_format import answer_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def request_body(
     if image_urls:
         slot = image_slot(spec)
         messages[slot]["content"] = _with_images(spec, texts[slot], image_urls)
-    return {"model": spec.model, **_content(spec, messages), **_answer_format(spec), **spec.params}
+    return {"model": spec.model, **_content(spec, messages), **answer_format(spec), **spec.params}
 
 
 def _content(spec: JobSpec, messages: list[dict[str, Json]]) -> dict[str, Json]:
@@ -185,16 +185,6 @@ def _with_images(spec: JobSpec, text: str, image_urls: Sequence[str]) -> list[Js
         for url in image_urls
     ]
     return [{"type": "text", "text": text}, *images]
-
-
-def _answer_format(spec: JobSpec) -> dict[str, Json]:
-    if spec.output.schema is None:
-        return {}
-    schema, strict = strict_schema(spec.output.schema)
-    described = {"name": "answer", "schema": schema, "strict": strict}
-    if spec.endpoint == "/v1/responses":
-        return {"text": {"format": {"type": "json_schema", **described}}}
-    return {"response_format": {"type": "json_schema", "json_schema": described}}
 
 
 def _unused_marks(spec: JobSpec) -> list[str]:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from frameenrich.model import Json
+from frameenrich.model import SCHEMA_FORM, Json
 
 
-def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
+def strict_schema(
+    schema: Mapping[str, Json], form: int = SCHEMA_FORM
+) -> tuple[dict[str, Json], bool]:
     """Rewrite a JSON Schema as strict structured output wants it.
 
     Every property is required and none may be added (BATCH_API.md, "Answers that are not
     answers"). A schema that cannot be strict is returned as it was; `why_not_strict` says why.
+    `form` is how an earlier version wrote it (`frameenrich.model.SCHEMA_FORM`).
 
     Returns
     -------
@@ -30,9 +33,9 @@ def strict_schema(schema: Mapping[str, Json]) -> tuple[dict[str, Json], bool]:
     ({'type': 'object', 'properties': {'n': {'type': 'integer'}}, \
 'required': ['n'], 'additionalProperties': False}, True)
     """
-    if why_not_strict(schema) is not None:
+    if _free_form(schema) or (form > 1 and _over_size(schema) is not None):
         return dict(schema), False
-    rewritten: dict[str, Json] = _strict(schema)
+    rewritten: dict[str, Json] = _strict(schema, form)
     return rewritten, True
 
 
@@ -160,12 +163,15 @@ _FORMATS = frozenset(
 """The formats that strict output takes; answers are validated against the others here."""
 
 
+_ALWAYS_DROPPED = frozenset({"default", "discriminator", "oneOf"})
+
+
 # Keywords that strict output refuses, though a schema without them asks for the same in the main.
-_DROPPED = frozenset(
+_DROPPED = _ALWAYS_DROPPED | frozenset(
     {
-        "default", "discriminator", "oneOf", "uniqueItems", "minContains", "maxContains",
-        "minProperties", "maxProperties", "unevaluatedProperties", "unevaluatedItems",
-        "contentEncoding", "contentMediaType", "contentSchema",
+        "uniqueItems", "minContains", "maxContains", "minProperties", "maxProperties",
+        "unevaluatedProperties", "unevaluatedItems", "contentEncoding", "contentMediaType",
+        "contentSchema",
     }
 )  # fmt: skip
 
@@ -174,24 +180,47 @@ _LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
 """Patterns that no automaton can follow: look-arounds, and references to groups."""
 
 
-def _strict(node: Json) -> Json:
+_DESCRIBED = 3
+"""The form from which on the description beside a reference is kept."""
+
+
+def _strict(node: Json, form: int) -> Json:
     """Require every property; write pydantic's tagged ``oneOf`` as the ``anyOf`` it is."""
     if "$ref" in node:
-        return {"$ref": node["$ref"]}
-    rewritten = {k: v for k, v in node.items() if k not in _DROPPED}
-    if "format" in node and node["format"] not in _FORMATS:
-        del rewritten["format"]
-    if isinstance(node.get("pattern"), str) and _LOOKS_AROUND.search(node["pattern"]):
-        del rewritten["pattern"]
+        return _reference(node, form)
+    rewritten = {k: v for k, v in node.items() if k not in _ALWAYS_DROPPED}
+    if form > 1:
+        rewritten = _acceptable(rewritten)
     for name in ("$defs", "definitions", "properties"):
         if name in node:
-            rewritten[name] = {key: _strict(value) for key, value in node[name].items()}
+            rewritten[name] = {key: _strict(value, form) for key, value in node[name].items()}
     choices = node.get("anyOf", node.get("oneOf"))
     if choices is not None:
-        rewritten["anyOf"] = [_strict(choice) for choice in choices]
+        rewritten["anyOf"] = [_strict(choice, form) for choice in choices]
     if "items" in node:
-        rewritten["items"] = _strict(node["items"])
+        rewritten["items"] = _strict(node["items"], form)
     if "properties" in node:
         rewritten["required"] = list(node["properties"])
         rewritten["additionalProperties"] = False
     return rewritten
+
+
+def _reference(node: Mapping[str, Json], form: int) -> dict[str, Json]:
+    """Return a reference alone: strict output takes no keyword beside it.
+
+    A description goes around it, which unlike putting the target in its place never grows.
+    """
+    alone = {"$ref": node["$ref"]}
+    if form < _DESCRIBED or not node.get("description"):
+        return alone
+    return {"description": node["description"], "anyOf": [alone]}
+
+
+def _acceptable(node: Mapping[str, Json]) -> dict[str, Json]:
+    """Leave out what strict output refuses of a node, and answers are checked for here."""
+    kept = {name: value for name, value in node.items() if name not in _DROPPED}
+    if "format" in kept and kept["format"] not in _FORMATS:
+        del kept["format"]
+    if isinstance(kept.get("pattern"), str) and _LOOKS_AROUND.search(kept["pattern"]):
+        del kept["pattern"]
+    return kept

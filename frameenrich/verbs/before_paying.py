@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.result_table import Positions
-from frameenrich.errors import CredentialsError, InputError, ParameterError
+from frameenrich.errors import CredentialsError, FrameEnrichError, InputError, ParameterError
 from frameenrich.identity.dedupe import ShortHashes
 from frameenrich.identity.keys import check_keys, key_names, read_keys
 from frameenrich.jsonl import request_ids
@@ -166,8 +166,8 @@ def estimate_parts(
 
 def _plan_to_estimate(template: Template, model: str, options: Options) -> tuple[Plan, Store]:
     plan = make_plan(template, model, options)
-    name, url = provider_url(options.provider, options.client, model, options.endpoint)
-    return plan.sent_to(name, url), open_store(options.store)
+    where = provider_url(options.provider, options.client, model, options.endpoint)
+    return plan.sent_to(*where), open_store(options.store)
 
 
 def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
@@ -182,13 +182,13 @@ def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
 
 def provider_url(
     provider: str | Provider, client: Any, model: str, endpoint: str
-) -> tuple[str, str]:
-    """Return what a provider is called and what its requests call; asks for no key."""
+) -> tuple[str, str, str]:
+    """Return a provider's name, what its requests call, and its host; asks for no key."""
     try:
         route = connect(provider, client, model)
     except CredentialsError:
-        return str(provider), endpoint
-    return route.name, route.url(endpoint)
+        return str(provider), endpoint, ""
+    return route.name, route.url(endpoint), getattr(route, "server", "")
 
 
 def preview(
@@ -202,7 +202,13 @@ def preview(
     """The first requests as they would be sent; see ``df.llmbatch.preview``."""
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
-    plan = make_plan(template, model, with_rows(Options(**options), frame))
+    own = Options(**options)
+    plan = make_plan(template, model, with_rows(own, frame))
+    if plan.output.spec.schema is not None:  # how it is asked for is the server's to say
+        try:
+            plan = plan.sent_to(*provider_url(own.provider, own.client, model, own.endpoint))
+        except FrameEnrichError:  # a preview needs no provider that works
+            plan = plan.sent_to(str(own.provider), own.endpoint)
     check_frame(frame, plan)
     slow = plan.prompt.why_slow(list(frame.columns))
     return Preview(tuple(preview_bodies(frame, plan, n)), tuple(plan.columns.added), slow)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output, Parser
-from frameenrich.errors import StoreError, warn_user
+from frameenrich.errors import StoreError
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
@@ -30,11 +30,11 @@ from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect
-from frameenrich.rendering.prompt import has_whole_floats
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.approve import approve_job
+from frameenrich.verbs.find_older import find_older
 from frameenrich.verbs.job import Job
 
 
@@ -129,34 +129,11 @@ class Submission:
         return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
 
     def find_older(self, frame: pd.DataFrame, draft: JobDraft) -> JobFolder | None:
-        """Find the job of the same submit by a version that printed whole floats otherwise.
-
-        It is named in a warning; nothing of it is asked again. ``fresh=True`` passes it over.
-        """
-        spec = self.plan.spec
-        if self.nonce or self.store.has(draft.id()):
+        """Find the job of the same submit by an earlier version; ``fresh=True`` passes it over."""
+        own_id = draft.id()
+        if self.nonce or self.store.has(own_id):
             return None
-        if not has_whole_floats(frame, self.plan.prompt.columns_used(list(frame.columns))):
-            return None
-        slug = draft.id().rpartition("-")[0]
-        alike = (
-            JobFolder(self.store, job_id)
-            for job_id in self.store.job_ids()
-            if job_id.rpartition("-")[0] == slug
-        )
-        if not any(_is_older(folder, spec) for folder in alike):  # spares rendering it again
-            return None
-        plan = replace(self.plan, spec=replace(spec, rendering=1))
-        with draft_of_frame(frame, plan, self.store, self.limits) as older:
-            older_id = older.id()
-        if not self.store.has(older_id):
-            return None
-        warn_user(
-            f"The job {older_id} of an earlier version asked the same, with whole numbers printed "
-            "as 3.0 where they now are 3. Its answers are taken and nothing is sent again; "
-            "fresh=True asks anew."
-        )
-        return job_folder(self.store, older_id)
+        return find_older(frame, self.plan, self.store, self.limits, own_id)
 
     def make_job(self, draft: JobDraft) -> JobFolder:
         """Reuse answers, check the cost and commit a draft, unless its job is there already.
@@ -205,19 +182,12 @@ class Submission:
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
 
 
-def _is_older(folder: JobFolder, spec: JobSpec) -> bool:
-    try:
-        own = folder.spec
-    except StoreError:
-        return False
-    return own.rendering == 1 and (own.messages, own.model) == (spec.messages, spec.model)
-
-
 def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:
     """Check all options and connect to the provider, before a row is read."""
     plan = make_plan(template, model, options, pilot=pilot)
     route = connect(options.provider, options.client, model, plan.spec.pace)
-    plan = plan.sent_to(route.name, route.url(plan.spec.endpoint))
+    server = getattr(route, "server", "")
+    plan = plan.sent_to(route.name, route.url(plan.spec.endpoint), server)
     check_request(route, plan.spec)
     check_batch_options(route, plan.spec)
     return Submission(plan, route, open_store(options.store), _nonce(options.fresh))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from frameenrich.accessor import LLMBatch
 from frameenrich.cli.main import app
@@ -248,3 +249,16 @@ def test_commas_split_but_for_quoted_ones() -> None:
     """Spaces after commas do not count."""
     assert split_commas("a, b,c ") == ["a", "b", "c"]
     assert split_commas('"a,b",c') == ["a,b", "c"]
+
+
+def test_json_mode_reaches_the_request(tmp_path: Path) -> None:
+    """`--json-mode` is `json_mode=`, and an unknown one is refused by name."""
+    (tmp_path / "in.csv").write_text("title\nmug\n")
+    ask = ["preview", str(tmp_path / "in.csv"), "-t", "{{ title }}?", "-m", "m", "--labels", "a,b"]
+
+    shown = CliRunner().invoke(app, [*ask, "--json-mode", "prompt"])
+    refused = CliRunner().invoke(app, [*ask, "--json-mode", "xml"])
+
+    assert "valid by this JSON Schema" in shown.stdout
+    assert refused.exit_code == 2
+    assert "--json-mode" in refused.stderr

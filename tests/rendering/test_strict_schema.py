@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, Field, FilePath
 
 from frameenrich.errors import FrameEnrichWarning
-from frameenrich.prepare.options import warn_unless_strict
+from frameenrich.prepare.json_modes import warn_unless_strict
 from frameenrich.prepare.output_options import labels_spec, output_from_options
 from frameenrich.rendering.strict_schema import strict_schema, why_not_strict
 

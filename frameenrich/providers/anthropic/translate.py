@@ -150,6 +150,8 @@ def _parameter(name: str, value: Json) -> dict[str, Json]:
         return {name: value}
     if name == "response_format":
         return _answer_format(value)
+    if name in {"tools", "tool_choice"}:
+        return _about_tools(name, value)
     if (name, value) in (("n", 1), ("stream", False), ("store", False)):
         return {}
     raise ParameterError(
@@ -165,8 +167,8 @@ def _answer_format(asked: Mapping[str, Json]) -> dict[str, Json]:
     described = asked.get("json_schema")
     if described is None:
         raise ParameterError(
-            f"params= asks for a response_format {asked['type']!r}, which Anthropic lacks.",
-            "Use response_model= or labels=.",
+            f"A response_format {asked['type']!r} is asked for, which Anthropic lacks.",
+            "Use response_model= or labels=, with json_mode='schema', 'tools' or 'prompt'.",
             name="response_format",
         )
     if described.get("strict"):
@@ -175,6 +177,22 @@ def _answer_format(asked: Mapping[str, Json]) -> dict[str, Json]:
     # Anthropic holds every object to its named properties: a free-form one would come back empty.
     text = json.dumps(described["schema"], ensure_ascii=False)
     return {"system": f"Answer with JSON alone, without a fence, that fits this schema: {text}"}
+
+
+def _about_tools(name: str, value: Json) -> dict[str, Json]:
+    if name == "tools":
+        return {name: [_tool(each["function"]) for each in value]}
+    return {name: {"type": "tool", "name": value["function"]["name"]}}
+
+
+def _tool(function: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a tool in Anthropic's words; a strict one with the schema that it can be held to."""
+    schema = function.get("parameters") or {"type": "object"}
+    strict = bool(function.get("strict"))
+    tool = {"name": function["name"], "description": function.get("description") or ""}
+    if strict:
+        return {**tool, "input_schema": _anthropic_schema(json.dumps(schema)), "strict": True}
+    return {**tool, "input_schema": schema}
 
 
 @functools.lru_cache(maxsize=64)

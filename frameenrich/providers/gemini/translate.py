@@ -111,8 +111,8 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
             asked, words = _answer_format(value)
             config.update(asked)
             system += words
-        elif name in _AS_THEY_ARE:
-            others[name] = value
+        elif (other := _other_member(name, value)) is not None:
+            others.update(other)
         else:
             raise ParameterError(
                 f"params= sets {name!r} to {value!r}, which Gemini's API does not know.",
@@ -139,6 +139,23 @@ def _answer_format(asked: Mapping[str, Json]) -> tuple[dict[str, Json], list[str
         return {**config, "response_json_schema": schema}, []
     text = json.dumps(schema, ensure_ascii=False)
     return config, [f"Answer with JSON alone that fits this schema: {text}"]
+
+
+def _other_member(name: str, value: Json) -> dict[str, Json] | None:
+    """Return a parameter that stands beside the config; None where it is none."""
+    if name == "tools":
+        return {"tools": [{"function_declarations": [_tool(each) for each in value]}]}
+    if name == "tool_choice":
+        names = [value["function"]["name"]]
+        calling = {"mode": "ANY", "allowed_function_names": names}
+        return {"tool_config": {"function_calling_config": calling}}
+    return {name: value} if name in _AS_THEY_ARE else None
+
+
+def _tool(tool: Mapping[str, Json]) -> dict[str, Json]:
+    function = tool["function"]
+    made = {"name": function["name"], "description": function.get("description") or ""}
+    return {**made, "parameters_json_schema": function.get("parameters") or {"type": "object"}}
 
 
 def _enum_values(node: Json) -> int:
@@ -259,15 +276,26 @@ def _candidate(candidate: Mapping[str, Json]) -> dict[str, Json]:
     parts = (candidate.get("content") or {}).get("parts") or []
     texts = [part["text"] for part in parts if "text" in part and not part.get("thought")]
     text = "".join(texts) if texts else None
+    asked = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
+    calls = [
+        {"type": "function", "function": {"name": c.get("name"), "arguments": c.get("args") or {}}}
+        for c in asked
+    ]
     reason = str(candidate.get("finishReason"))
     if reason in _REFUSED or reason.startswith("IMAGE_"):
         said = candidate.get("finishMessage") or reason
         return _choice(text, "content_filter", f"Gemini stopped the answer: {said}")
-    return _choice(text, _FINISHES.get(reason, reason.lower()))
+    return _choice(text, _FINISHES.get(reason, reason.lower()), calls=calls)
 
 
-def _choice(text: str | None, finish_reason: str, refusal: str | None = None) -> dict[str, Json]:
-    message = {"role": "assistant", "content": text, "refusal": refusal}
+def _choice(
+    text: str | None,
+    finish_reason: str,
+    refusal: str | None = None,
+    calls: list[dict[str, Json]] | None = None,
+) -> dict[str, Json]:
+    called = {"tool_calls": calls} if calls else {}
+    message = {"role": "assistant", "content": text, "refusal": refusal, **called}
     return {"index": 0, "message": message, "finish_reason": finish_reason}
 
 

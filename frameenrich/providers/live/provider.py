@@ -87,6 +87,11 @@ class LiveProvider:
         self._wait_seconds = wait_seconds
         self._timeout_seconds = timeout_seconds
 
+    @property
+    def server(self) -> str:
+        """The host that requests go to, by which it is known what they may ask for."""
+        return str(self._client.base_url.host)
+
     def __repr__(self) -> str:
         host = self._client.base_url.host
         return f"LiveProvider({host!r}, max_in_flight={self._pace.max_in_flight})"

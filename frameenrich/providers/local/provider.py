@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -167,6 +167,20 @@ class LocalProvider:
                 f"Use endpoint={self._engine.endpoint!r}{other}.",
             )
         return endpoint
+
+    def check(self, body: Mapping[str, Json]) -> None:
+        """Refuse requests that call tools, which small models cannot be made to.
+
+        Raises
+        ------
+        ParameterError
+            The body has tools.
+        """
+        if body.get("tools"):
+            raise ParameterError(
+                "The local provider calls no tools.",
+                "Leave json_mode= out: the model is held to the schema itself.",
+            )
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Answer what has no answer yet; interrupted, the next call goes on from there."""

@@ -109,6 +109,11 @@ class OpenAIBatch:
         self._keep_days = keep_days if self._dialect.keeps else None
         self._window = window
 
+    @property
+    def server(self) -> str:
+        """The host that requests go to, by which it is known what they may ask for."""
+        return str(self._client.base_url.host)
+
     def __repr__(self) -> str:
         return f"OpenAIBatch({self._client.base_url.host!r})"
 

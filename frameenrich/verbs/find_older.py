@@ -1,0 +1,93 @@
+"""Find the job of the same submit by an earlier version, which wrote requests otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pandas as pd
+
+from frameenrich.errors import StoreError, warn_user
+from frameenrich.model import JobSpec, Limits
+from frameenrich.prepare.json_modes import Asking
+from frameenrich.prepare.options import Plan
+from frameenrich.prepare.whole_frame import draft_of_frame
+from frameenrich.rendering.body import request_body
+from frameenrich.rendering.prompt import has_whole_floats
+from frameenrich.store.folder import JobFolder, job_folder
+from frameenrich.store.store import Store
+
+_BEFORE_FORMS = 1
+"""The form that a stored spec has where its version knew of none: it is 1 or 2."""
+
+
+def find_older(
+    frame: pd.DataFrame, plan: Plan, store: Store, limits: Limits, own_id: str
+) -> JobFolder | None:
+    """Find the job of the same submit by a version that wrote its requests otherwise.
+
+    Whole floats were printed as ``3.0``; schemas went out with other keywords, or where a newer
+    table says that the server takes none. Such a job is named in a warning; nothing of it is asked
+    again.
+
+    Parameters
+    ----------
+    frame, plan, store, limits
+        What is to be submitted, and where.
+    own_id : str
+        The id that its job has by this version.
+    """
+    slug = own_id.rpartition("-")[0]
+    specs = _specs_alike(store, slug, plan.spec)
+    # An older job is only found by rendering the frame anew, so no way is tried without a reason.
+    floats = has_whole_floats(frame, plan.prompt.columns_used(list(frame.columns)))
+    for older_plan in _earlier_ways(plan, specs, floats=floats):
+        with draft_of_frame(frame, older_plan, store, limits) as older:
+            older_id = older.id()
+        if store.has(older_id):
+            warn_user(
+                f"The job {older_id} of an earlier version asked the same, with "
+                f"{_what_differs(plan.spec, older_plan.spec)}. Its answers are taken and nothing "
+                "is sent again; fresh=True asks anew."
+            )
+            return job_folder(store, older_id)
+    return None
+
+
+def _specs_alike(store: Store, slug: str, spec: JobSpec) -> list[JobSpec]:
+    found = []
+    for job_id in store.job_ids():
+        if job_id.rpartition("-")[0] == slug:
+            try:
+                own = JobFolder(store, job_id).spec
+            except StoreError:
+                continue
+            if (own.model, own.endpoint) == (spec.model, spec.endpoint):
+                found.append(own)
+    return found
+
+
+def _earlier_ways(plan: Plan, specs: list[JobSpec], *, floats: bool) -> Iterator[Plan]:
+    """Yield the plan as each of some stored jobs would have written it, where that differs."""
+    seen = [_written(plan.spec)]
+    for own in specs:
+        forms = (1, 2) if own.schema_form == _BEFORE_FORMS else (own.schema_form,)
+        for form in forms:
+            asked_by = own.asked_by if plan.spec.json_mode == "auto" else plan.spec.asked_by
+            way = plan.asking(Asking(asked_by, own.choices_in_words, form))
+            rendering = own.rendering if floats else plan.spec.rendering
+            way = replace(way, spec=replace(way.spec, rendering=rendering))
+            if way.spec.messages == own.messages and (it := _written(way.spec)) not in seen:
+                seen.append(it)
+                yield way
+
+
+def _written(spec: JobSpec) -> tuple[int, object]:
+    """Return what a request is made of, but for its row."""
+    return spec.rendering, request_body(spec, [message.content for message in spec.messages])
+
+
+def _what_differs(spec: JobSpec, older: JobSpec) -> str:
+    if older.rendering != spec.rendering:
+        return "whole numbers printed as 3.0 where they now are 3"
+    return "the schema of its answers written otherwise"
