@@ -65,6 +65,21 @@ Try it without a key: frameenrich demo. With one:
 """
 
 
+_ENVIRONMENT = """\
+Environment variables:
+
+  FRAMEENRICH_STORE                     where jobs are kept
+  OPENAI_API_KEY, OPENAI_BASE_URL       providers openai and live
+  AZURE_OPENAI_API_KEY, AZURE_OPENAI_ENDPOINT, OPENAI_API_VERSION
+  GROQ_API_KEY, TOGETHER_API_KEY, ANTHROPIC_API_KEY, MISTRAL_API_KEY
+  GOOGLE_API_KEY or GEMINI_API_KEY, GOOGLE_GEMINI_BASE_URL
+
+A server on this machine needs no key:
+
+  --provider live --base-url http://localhost:11434/v1
+"""
+
+
 _RUN_EXAMPLES = """\
 Examples:
 
@@ -149,7 +164,7 @@ app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog=_EXAMPLES,
+    epilog=f"{_EXAMPLES}\n{_ENVIRONMENT}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

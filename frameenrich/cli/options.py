@@ -12,6 +12,7 @@ import typer
 
 from frameenrich.cli.option_groups import given
 from frameenrich.cli.values import read_pairs, read_prices
+from frameenrich.errors import ParameterError
 
 _SEND = "Where to"
 _WAIT = "Waiting"
@@ -43,6 +44,51 @@ class BudgetOptions:
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments ``max_cost`` and ``prices``, those that were given."""
         return given(self, prices=None if self.prices is None else read_prices(self.prices))
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Which server is asked, where it is not the one that the environment names."""
+
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The server, such as http://localhost:11434/v1; for --provider openai and live. "
+            "By default $OPENAI_BASE_URL, else OpenAI. One on this machine needs no key.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE",
+            help="The environment variable that holds the server's key.",
+            rich_help_panel=_SEND,
+            show_default="OPENAI_API_KEY",
+        ),
+    ] = None
+
+    def client(self, provider: str | None = None) -> Any:
+        """Return a client for the server; None where the environment says all.
+
+        Raises
+        ------
+        ParameterError
+            The provider is known by other means, or the variable is no name of one.
+        CredentialsError
+            The variable is empty.
+        """
+        from frameenrich.providers.dialects import client_at  # noqa: PLC0415 - heavy
+
+        if self.base_url is None and self.api_key_env is None:
+            return None
+        if provider not in (None, "openai", "live"):
+            raise ParameterError(
+                f"--base-url and --api-key-env are for --provider openai and live, not {provider}.",
+                "Leave them out: the provider's own variables name its server and its key.",
+            )
+        return client_at(self.base_url, self.api_key_env)
 
 
 @dataclass(frozen=True)
@@ -119,11 +165,13 @@ class ProviderOptions:
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),
     ] = False
     spending: BudgetOptions = BudgetOptions()
+    server: ServerOptions = ServerOptions()
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments that ``submit`` has beside those of `RequestOptions`."""
         metadata = None if self.metadata is None else read_pairs("--metadata", self.metadata)
-        return {**given(self, metadata=metadata), **self.spending.kwargs()}
+        client = self.server.client(self.provider)
+        return {**given(self, metadata=metadata, client=client), **self.spending.kwargs()}
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,11 @@ class InMemoryTable:
         """Return what a `submit` would send and cost."""
         return estimate(self.table.frame, **options)
 
-    def find_job(self, store: StoreLike, job: str | None = None) -> Job:
+    def find_job(self, store: StoreLike, job: str | None = None, client: Any = None) -> Job:
         """Find the job of that id or name, else the newest that was made for this table."""
         if job is not None:
-            return find_named_job(self.table.frame, job, store)
-        return find_job(self.table.frame, store)
+            return find_named_job(self.table.frame, job, store, client=client)
+        return find_job(self.table.frame, store, client=client)
 
     def write_answers(
         self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
@@ -173,12 +173,12 @@ class StreamedTable:
             **options,
         )
 
-    def find_job(self, store: StoreLike, job: str | None = None) -> Job:
+    def find_job(self, store: StoreLike, job: str | None = None, client: Any = None) -> Job:
         """Find the job of that id or name, else the newest for this table, by its first rows."""
         if job is not None:
-            return open_job(job, store)
+            return open_job(job, store, client=client)
         first = next(self.source.chunks())
-        return find_job(first.frame, store, part=first.number)
+        return find_job(first.frame, store, part=first.number, client=client)
 
     def write_answers(
         self,

@@ -6,10 +6,12 @@ Together's OpenAPI description 2.0 and its batch guide (2026).
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from frameenrich.errors import CredentialsError, ParameterError
 from frameenrich.model import Limits
@@ -155,6 +157,8 @@ def client_of(dialect: Dialect, provider: str | None = None) -> Any:
     import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
     if dialect.name == "openai":
+        if not os.environ.get("OPENAI_API_KEY") and is_loopback(os.environ.get("OPENAI_BASE_URL")):
+            return openai.OpenAI(api_key=_NO_KEY)
         try:
             return openai.OpenAI()
         except openai.OpenAIError:
@@ -173,9 +177,66 @@ def client_of(dialect: Dialect, provider: str | None = None) -> Any:
     return openai.OpenAI(api_key=os.environ[key], base_url=base_url)
 
 
+def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
+    """Return an `openai` client for a server, its key read from the environment.
+
+    Parameters
+    ----------
+    base_url : str, optional
+        The server; by default ``OPENAI_BASE_URL``, else OpenAI's own.
+    key_variable : str, optional
+        The variable that holds the key; by default ``OPENAI_API_KEY``, and where that is not set, a
+        server on this machine is asked without one.
+
+    Raises
+    ------
+    ParameterError
+        It is no URL.
+    CredentialsError
+        The variable is not set.
+    """
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise ParameterError(
+            f"The base URL {url!r} does not begin with http:// or https://.",
+            "Write it in full, such as http://localhost:11434/v1.",
+        )
+    key = os.environ.get(key_variable or "OPENAI_API_KEY")
+    if not key and key_variable is None and is_loopback(url):
+        key = _NO_KEY
+    if not key:
+        raise _no_credentials("openai", key_variable or "OPENAI_API_KEY")
+    return openai.OpenAI(api_key=key, base_url=url)
+
+
+_NO_KEY = "none"
+"""What stands in for a key where the server wants none: the SDK makes no client without one."""
+
+
+def is_loopback(url: str | None) -> bool:
+    """Tell whether a URL names this machine, whose own servers seldom want a key.
+
+    Examples
+    --------
+    >>> is_loopback("http://localhost:11434/v1"), is_loopback("http://[::1]:8000/v1")
+    (True, True)
+    >>> is_loopback("https://api.openai.com/v1"), is_loopback(None)
+    (False, False)
+    """
+    host = urlsplit(url or "").hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _no_credentials(provider: str, missing: str) -> CredentialsError:
     what = "API key" if "KEY" in missing else "server"
     return CredentialsError(
         f"There is no {what} for the provider {provider!r}.",
-        f"Set {missing} or pass client=; provider='local' needs none.",
+        f"Set {missing} or pass client=; provider='local' and servers on this machine need none.",
     )

@@ -28,6 +28,10 @@ _MAX_RETRY_AFTER_SECONDS = 300.0
 _LONGEST_SENTENCE = 400
 
 
+_ATTEMPTS_AT_NOBODY = 2
+"""Where nobody listens: somebody sits there and waits, so that is told within two seconds."""
+
+
 @dataclass(frozen=True)
 class SdkErrors:
     """The exception classes of one SDK, by name: a wider one would take a bug of ours for a fault.
@@ -67,6 +71,7 @@ class Calls:
         self._secrets = secrets
         self._attempts = attempts
         self._wait_seconds = wait_seconds
+        self._met = False
 
     def patiently(
         self,
@@ -83,15 +88,26 @@ class Calls:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: self.passing(e) and again(e)),
             wait=self._wait,
-            stop=_GivenUp(self._attempts),
+            stop=_GivenUp(self._attempts, self._is_not_there),
             reraise=True,
         )
         try:
             with self._translated(doing, again):
-                return retrying(call)
+                answer = retrying(call)
+            self._met = True
+            return answer
         except ProviderError as error:
             error.impatient = retrying.statistics["attempt_number"] < self._attempts
             raise
+
+    def _is_not_there(self, state: tenacity.RetryCallState) -> bool:
+        """Give up early on a server that never answered and where nobody listens.
+
+        Its address may be mistyped, or it is not started: somebody sits there and waits.
+        """
+        error = state.outcome.exception() if state.outcome else None
+        self._met = self._met or not _refused(error)
+        return not self._met and state.attempt_number >= _ATTEMPTS_AT_NOBODY
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -120,7 +136,7 @@ class Calls:
             # Without its cause, whose request holds the key in its headers.
             raise ProviderError(
                 f"The provider did not {doing}: {says}.",
-                _advice(status),
+                _advice(status, doing),
                 status_code=status,
                 unmade=again(error),
                 lost_file=_lost_file(error),
@@ -164,6 +180,15 @@ def status_of(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
+def _refused(error: BaseException | None) -> bool:
+    """Tell whether a call failed since nobody listens at the address."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def surely_unmade(error: BaseException) -> bool:
     """Tell whether a call that failed cannot have been carried out."""
     import httpx2  # noqa: PLC0415 - what the SDKs' errors come from
@@ -196,10 +221,15 @@ class ShortDownloadError(NotYetError):
 
 
 class _GivenUp(tenacity.stop_after_attempt):
-    """Enough attempts, or the caller's time would be up before the next."""
+    """Enough attempts, nobody there, or the caller's time would be up before the next."""
+
+    def __init__(self, most: int, is_hopeless: Callable[[tenacity.RetryCallState], bool]) -> None:
+        super().__init__(most)
+        self._is_hopeless = is_hopeless
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return super().__call__(retry_state) or retry_state.upcoming_sleep > patience_left()
+        hopeless = super().__call__(retry_state) or self._is_hopeless(retry_state)
+        return hopeless or retry_state.upcoming_sleep > patience_left()
 
 
 def _retry_after(error: BaseException | None) -> float | None:
@@ -245,7 +275,12 @@ def _at(error: BaseException) -> str:
     return f" at {request.url.scheme}://{request.url.host}{port}"
 
 
-def _advice(status: int | None) -> str:
+def _advice(status: int | None, doing: str) -> str:
+    if status in {404, 405, 501} and doing.startswith("upload"):
+        return (
+            "It seems to have no Batch API: use provider='live' (--provider live), which asks one "
+            "request at a time; else check base_url."
+        )
     if status in {401, 403}:
         return "Check the API key and what it may do; nothing more was sent."
     if status == 404:  # noqa: PLR2004 - HTTP's own number

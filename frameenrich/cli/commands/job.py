@@ -34,6 +34,7 @@ from frameenrich.cli.options import (
     CollectOptions,
     InputOptions,
     ProviderOptions,
+    ServerOptions,
     Store,
     StreamInputOptions,
 )
@@ -142,6 +143,7 @@ def collect(
     writing: CollectOptions,
     answering: AnswerOptions,
     spending: BudgetOptions,
+    server: ServerOptions,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until every row has its answer or its reason.")
     ] = False,
@@ -155,19 +157,22 @@ def collect(
     here, there = places_of(source, target, reading, writing)
     note_resume_command(ctx)
     with opened(here, reading) as table, with_timeout(writing):
-        job = table.find_job(store, *ids)
+        job = table.find_job(store, ids[0] if ids else None, server.client())
         wait = wait or writing.timeout is not None
         asked = {**answering.kwargs(), **spending.kwargs()}
         write_answers(job, table, there, writing, asked, wait=wait, as_json=as_json)
 
 
+@flatten_options
 def status(
     job: JobOrNewest = None,
+    *,
+    server: ServerOptions,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far a job is; sends and downloads nothing."""
-    show_status(job_of(job, store).status(), as_json=as_json)
+    show_status(job_of(job, store, server).status(), as_json=as_json)
 
 
 @flatten_options
@@ -197,6 +202,7 @@ def regenerate(
     *,
     answering: AnswerOptions,
     spending: BudgetOptions,
+    server: ServerOptions,
     statuses: Annotated[
         list[str] | None,
         typer.Option(
@@ -230,7 +236,7 @@ def regenerate(
 ) -> None:
     """Ask again for the rows without a usable answer, as a new round of the same job."""
     note_resume_command(ctx)
-    again = job_of(job, store).regenerate(
+    again = job_of(job, store, server).regenerate(
         statuses=statuses or None,
         model=model,
         provider=provider,
@@ -248,6 +254,7 @@ def finish(
     job: JobOrNewest = None,
     *,
     spending: BudgetOptions,
+    server: ServerOptions,
     provider: Annotated[
         str,
         typer.Option(
@@ -283,7 +290,7 @@ def finish(
     The same command again goes on where it stopped, and asks nothing twice.
     """
     note_resume_command(ctx)
-    finished = job_of(job, store).finish(
+    finished = job_of(job, store, server).finish(
         provider,
         model=model,
         params=read_params(param),
@@ -294,9 +301,16 @@ def finish(
     show_status(finished.status(), as_json=as_json)
 
 
-def cancel(job: JobOrNewest = None, store: Store = None, as_json: AsJson = False) -> None:
+@flatten_options
+def cancel(
+    job: JobOrNewest = None,
+    *,
+    server: ServerOptions,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
     """Stop a job; the answers that came by then are kept and can be collected."""
-    show_status(job_of(job, store).cancel().status(), as_json=as_json)
+    show_status(job_of(job, store, server).cancel().status(), as_json=as_json)
 
 
 def import_responses(

@@ -20,6 +20,7 @@ from frameenrich.cli.options import (
     CollectOptions,
     InputOptions,
     ProviderOptions,
+    ServerOptions,
     StreamInputOptions,
 )
 from frameenrich.cli.request_options import AnswerOptions, Embedding, RequestOptions
@@ -41,6 +42,9 @@ RESUME = "frameenrich.go_on"
 
 
 _TOO_FEW_OK = 1
+
+
+_NO_SERVER = ServerOptions()
 
 
 STILL_RUNS = 4
@@ -132,16 +136,17 @@ def read(source: str, reading: InputOptions) -> Table:
     return read_whole(Source(table_files(source, reading.format), limit=reading.limit))
 
 
-def job_of(job: str | None, store: str | None) -> Job:
+def job_of(job: str | None, store: str | None, server: ServerOptions = _NO_SERVER) -> Job:
     """Find the job of that id or name, else the newest of the store, and say which that is."""
     from frameenrich.store.listing import newest_job  # noqa: PLC0415 - heavy
     from frameenrich.verbs.find import open_job  # noqa: PLC0415
 
+    client = server.client()
     if job is not None:
-        return open_job(job, store)
+        return open_job(job, store, client=client)
     newest = newest_job(store).id
     say(f"The newest job: {newest}.")
-    return open_job(newest, store)
+    return open_job(newest, store, client=client)
 
 
 def job_and_files(
@@ -198,7 +203,7 @@ def collect_command(
     if not writing.max_rounds:  # collect takes a cap for further rounds only
         spending = replace(spending, max_cost=None)
     options = ["--wait", *(["--store", store] if store else []), *(["--json"] if as_json else [])]
-    for group in (reading, writing, answering, spending):
+    for group in (reading, writing, answering, spending, sending.server):
         options += to_argv(group)
     return _command(["collect", *options, job_id, *places])
 

@@ -44,8 +44,9 @@ MAX_SHARED_FAILURES = 20
 """So many failures in a row whose reason may be everybody's, and a conversation stops."""
 
 
-_ATTEMPTS_AT_A_STRANGER = 3
-"""At a server that never answered and cannot be reached: its name may be mistyped."""
+_ATTEMPTS_AT_A_STRANGER = 2
+"""At a server that never answered and cannot be reached: its name may be mistyped, or it is not
+started. Somebody sits there and waits, so that is told within two seconds."""
 
 
 _STARVED_SECONDS = 600.0
