@@ -15,6 +15,7 @@ from hypothesis import settings
 
 import frameenrich  # noqa: F401 - registers df.llmbatch
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.job import Job
 
 DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,11 @@ def mugs() -> pd.DataFrame:
     """Four plain rows, named by an index of texts."""
     titles = ["Red mug", "Blue hose", "Green sock", "Grey phone"]
     return pd.DataFrame({"title": titles}, index=pd.Index(["A1", "A2", "A3", "A4"], name="sku"))
+
+
+def tagged(job: Job, name: str) -> str:
+    """Return a row's custom_id in a job: with the job's tag, which is random."""
+    return f"{name}-{job.spec.tag}"
 
 
 def status_counts(frame: pd.DataFrame, name: str = "llmbatch") -> dict[str, int]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from frameenrich.identity.hashes import HASH_BYTES
+from frameenrich.identity.older import mixed
 from frameenrich.model import JobSpec
 
 REMEMBERED = 1 << 16
-"""How many requests are remembered whole, some 140 bytes each; of others only 8 bytes are kept."""
+"""How many requests are remembered whole, some 160 bytes each; of others only 8 bytes are kept."""
 
 
 ShortHashes = npt.NDArray[np.uint64]
@@ -21,20 +22,23 @@ ShortHashes = npt.NDArray[np.uint64]
 
 
 def short_hashes(hashes: bytes | bytearray) -> ShortHashes:
-    r"""The first half of each 16-byte hash.
+    r"""Return the first 8 bytes of each hash.
 
     Examples
     --------
-    >>> short_hashes(bytes(16) + b"\x02" + bytes(15))
+    >>> short_hashes(bytes(32) + b"\x02" + bytes(31))
     array([0, 2], dtype=uint64)
     """
-    return np.frombuffer(hashes, "<u8")[::2]
+    return np.frombuffer(hashes, "<u8")[:: HASH_BYTES // 8]
 
 
 def short_hash_column(hashes: pa.ChunkedArray) -> ShortHashes:
-    """Return the first half of each 16-byte hash of an Arrow column without nulls."""
+    """Return the first 8 bytes of each hash of an Arrow column without nulls."""
+    words = hashes.type.byte_width // 8
     pieces = [
-        np.frombuffer(piece.buffers()[1], "<u8")[2 * piece.offset :][: 2 * len(piece) : 2]
+        np.frombuffer(piece.buffers()[1], "<u8")[words * piece.offset :][
+            : words * len(piece) : words
+        ]
         for piece in hashes.chunks
         if len(piece)
     ]
@@ -57,7 +61,7 @@ def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
 
 
 def split_hashes(hashes: bytes) -> list[bytes]:
-    """Each 16-byte hash by itself."""
+    """Return each hash by itself."""
     each: list[bytes] = np.frombuffer(hashes, f"V{HASH_BYTES}").tolist()
     return each
 
@@ -134,9 +138,10 @@ class JobHash:
 
     def add(self, keys: ShortHashes, hashes: bytes | bytearray) -> None:
         """Count some rows in: the digests of their keys, and their request hashes."""
-        pairs = np.frombuffer(hashes, "<u8").reshape(-1, 2)
-        own = np.stack([_mixed(keys ^ pairs[:, 0]), _mixed(_mixed(keys) + pairs[:, 1])])
-        self._sums += own.sum(axis=1, dtype=np.uint64)
+        words = np.frombuffer(hashes, "<u8").reshape(-1, HASH_BYTES // 8)
+        first = mixed(mixed(keys ^ words[:, 0]) + words[:, 1])
+        second = mixed(mixed(mixed(keys) + words[:, 2]) ^ words[:, 3])
+        self._sums += np.stack([first, second]).sum(axis=1, dtype=np.uint64)
 
     def merge(self, other: JobHash) -> None:
         """Count in all rows that another one counted."""
@@ -150,11 +155,4 @@ class JobHash:
     def hexdigest(self, spec: JobSpec, nonce: str) -> str:
         """32 hexadecimal digits."""
         start = f"{spec.identity_json()}\n{nonce}".encode("utf-8", "surrogatepass")
-        return xxhash.xxh3_128_hexdigest(start + self._sums.astype("<u8").tobytes())
-
-
-def _mixed(values: ShortHashes) -> ShortHashes:
-    """Splitmix64's finaliser (Steele, Lea and Flood 2014): every bit depends on every other."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+        return sha256(start + self._sums.astype("<u8").tobytes()).hexdigest()[:32]

@@ -7,6 +7,7 @@ booleans. There the same cells render to the same text. Everything else has to b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import xxhash
+
+from frameenrich.model import HASHES
 
 _BLOCK_ROWS = 1 << 15
 
@@ -27,7 +30,7 @@ _NUMBER_BYTES = 8
 _TEXT = "text"
 
 
-def fingerprint(frame: pd.DataFrame, columns: Sequence[Any]) -> str | None:
+def fingerprint(frame: pd.DataFrame, columns: Sequence[Any], version: int = HASHES) -> str | None:
     """A text that two frames share only where these columns hold the same cells, row for row.
 
     Parameters
@@ -36,6 +39,8 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[Any]) -> str | None:
         The frame; its index does not count.
     columns : sequence
         Which of its columns count; their order does, too.
+    version : int
+        Of the job's hashes: older ones had XXH3.
 
     Returns
     -------
@@ -50,7 +55,8 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[Any]) -> str | None:
     >>> fingerprint(a, ["n"]) == fingerprint(b, ["n"])
     False
     """
-    whole = xxhash.xxh3_128(f"{len(frame)}".encode())
+    begin: Any = sha256 if version == HASHES else xxhash.xxh3_128
+    whole = begin(f"{len(frame)}".encode())
     for name in columns:
         cells = frame[name]
         kind = _kind(cells) if isinstance(cells, pd.Series) else None
@@ -62,7 +68,7 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[Any]) -> str | None:
                 whole.update(piece)
         except (UnicodeEncodeError, pa.ArrowException):  # half an emoji
             return None
-    return whole.hexdigest()
+    return str(whole.hexdigest())
 
 
 def _kind(cells: pd.Series) -> str | None:

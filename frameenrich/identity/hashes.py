@@ -1,80 +1,113 @@
-"""What names a request, and what names a row's texts: 16 bytes each, put together of digests.
+"""What names a request, and what names a row's texts: 32 bytes each, of SHA-256.
 
-Each text of a request has a digest that knows its place, and so has the rest of the body. A hash
-is all of these together (XOR). So what is the same in every row is digested once, and a row's own
-texts once for both hashes, without a body being made. XXH3 names; it guards nothing.
+An input hash is of a request's texts, one after the other as JSON; a request's hash is of that and
+of all the rest of its url and body. So what is the same in every row is digested once, and a row's
+own texts once for both hashes, without a body being made. These hashes decide who gets whose
+answer, and the texts may be a stranger's: two that agree must not be found by trying.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from itertools import repeat
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from itertools import chain, repeat
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
-HASH_BYTES = 16
+from frameenrich.jsonl import encode
 
-
-Digests = npt.NDArray[np.uint64]
-"""Hashes as two numbers each."""
+HASH_BYTES = 32
 
 
 # The texts of a body in compact JSON. In there no quote stands but with a backslash before it.
 _TEXT = re.compile(rb'("(?:content|input|prompt)":)("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 
 
-def text_digest(text: bytes, place: int) -> bytes:
-    """16 bytes that stand for a text as JSON, and for which of the request's texts it is."""
-    return xxhash.xxh3_128_digest(text, place)
-
-
-def text_digests(texts: Iterable[bytes], place: int) -> Digests:
-    """`text_digest` of each."""
-    digests = b"".join(map(xxhash.xxh3_128_digest, texts, repeat(place)))
-    return np.frombuffer(digests, "<u8").reshape(-1, 2)
-
-
-def combined(digests: Iterable[bytes]) -> bytes:
-    r"""All of them in one.
+def body_texts(body: bytes) -> list[bytes]:
+    """Return the texts of a body, as the JSON that they are there.
 
     Examples
     --------
-    >>> combined([b"\x03" + bytes(15), b"\x01" + bytes(15)])[:1]
-    b'\x02'
+    >>> body_texts(b'{"messages":[{"role":"user","content":"Red mug"}]}')
+    [b'"Red mug"']
     """
-    total = 0
-    for each in digests:
-        total ^= int.from_bytes(each, "little")
-    return total.to_bytes(HASH_BYTES, "little")
+    return [text for _, text in _TEXT.findall(body)]
+
+
+def body_rest(body: bytes) -> bytes:
+    """Return a body without its texts, which is unlike any body: no value stands there."""
+    return _TEXT.sub(rb"\1", body)
+
+
+def texts_hash(texts: Iterable[bytes]) -> bytes:
+    r"""Return the hash of one request's texts, each as JSON, which says where it ends.
+
+    Examples
+    --------
+    >>> texts_hash([b'"ab"', b'"c"']) == texts_hash([b'"a"', b'"bc"'])
+    False
+    """
+    return sha256(b"".join(texts)).digest()
+
+
+def texts_hashes(same: Sequence[bytes], varying: Sequence[Sequence[bytes]], count: int) -> bytes:
+    """`texts_hash` of some requests whose texts are alike but for some.
+
+    Parameters
+    ----------
+    same : sequence of bytes
+        What all have before, between and after the texts that vary: one more than these.
+    varying : sequence of sequences of bytes
+        The texts that vary, text by text.
+    count : int
+        How many requests there are.
+    """
+    if len(varying) == 1 and not same[1]:
+        return _continued(same[0], varying[0])
+    between = chain.from_iterable(
+        (column, repeat(piece)) for column, piece in zip(varying, same[1:], strict=True)
+    )
+    return _continued(same[0], map(b"".join, zip(repeat(b"", count), *between, strict=False)))
 
 
 def request_hash(url: str, body: bytes) -> bytes:
-    """Return what makes two requests the same: 16 bytes over url and body.
+    """Return what makes two requests the same: 32 bytes over url and body.
 
     Examples
     --------
-    >>> texts = text_digest(b'"Red mug"', 0)
-    >>> rest = rest_digest("/v1/embeddings", b'{"input":"Red mug"}')
-    >>> combined([texts, rest]) == request_hash("/v1/embeddings", b'{"input":"Red mug"}')
+    >>> texts = texts_hash([b'"Red mug"'])
+    >>> rest = rest_hash("/v1/embeddings", b'{"input":"Red mug"}')
+    >>> request_hashes(rest, texts) == request_hash("/v1/embeddings", b'{"input":"Red mug"}')
     True
     """
-    texts = (text_digest(text, place) for place, (_, text) in enumerate(_TEXT.findall(body)))
-    return combined([rest_digest(url, body), *texts])
+    return request_hashes(rest_hash(url, body), texts_hash(body_texts(body)))
 
 
-def rest_digest(url: str, body: bytes) -> bytes:
-    """16 bytes over url and all of a body but its texts."""
-    rest = _TEXT.sub(rb"\1", body)  # unlike any body: no value stands there
-    return xxhash.xxh3_128_digest(rest, xxhash.xxh3_64_intdigest(url.encode()))
+def rest_hash(url: str, body: bytes) -> bytes:
+    """Return the hash of a url and all of a body but its texts."""
+    return sha256(encode(url) + body_rest(body)).digest()
 
 
-def hash_column(hashes: bytes | bytearray) -> pa.Array:
-    """Concatenated 16-byte hashes as an Arrow column."""
-    count = len(hashes) // HASH_BYTES
+def request_hashes(rest: bytes, texts: bytes) -> bytes:
+    """Return the request hashes of some requests, given the hashes of their texts."""
+    starts = range(0, len(texts), HASH_BYTES)
+    return _continued(rest, (texts[start : start + HASH_BYTES] for start in starts))
+
+
+def _continued(start: bytes, ends: Iterable[bytes]) -> bytes:
+    """Return the digests of what begins alike: that is digested once."""
+    begun, digests = sha256(start), []
+    for end in ends:
+        own = begun.copy()
+        own.update(end)
+        digests.append(own.digest())
+    return b"".join(digests)
+
+
+def hash_column(hashes: bytes | bytearray, width: int = HASH_BYTES) -> pa.Array:
+    """Concatenated hashes as an Arrow column."""
+    count = len(hashes) // width
     return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(HASH_BYTES), count, [None, pa.py_buffer(bytes(hashes))]
+        pa.binary(width), count, [None, pa.py_buffer(bytes(hashes))]
     )

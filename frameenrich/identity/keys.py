@@ -10,7 +10,9 @@ import contextlib
 import functools
 import re
 import warnings
+from base64 import b32encode
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -32,10 +34,14 @@ _SEPARATOR = "\x1f"
 _ESCAPE = "\x1e"
 
 
-_PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,47}$"
+_PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,40}$"
 
 
-_SLUG_LENGTH = 14
+_SLUG_LENGTH = 13
+
+
+_ID_BYTES = 16
+"""Of a key's hash, so that the id stays short; the tag in it is known to nobody beforehand."""
 
 
 # What of a person's own custom_ids goes as it is: with room for a later round's "r1-", and never
@@ -291,8 +297,8 @@ def _show(value: object) -> str:
     return repr(value) if isinstance(value, (str, int, float)) else str(value)
 
 
-def custom_ids(keys: pa.Table) -> pa.Array:
-    """Name each row's request: ``row-<label>`` where the label allows, else a slug and a hash.
+def custom_ids(keys: pa.Table, tag: str) -> pa.Array:
+    """Name each row's request: ``row-<label>-<tag>``, or a slug and a hash of what is no label.
 
     At most 51 characters of ``[A-Za-z0-9_-]``, unique where the keys are; a later round puts
     ``r1-`` before them, Anthropic's provider a mark of nine characters, and all stay within the 64
@@ -300,36 +306,38 @@ def custom_ids(keys: pa.Table) -> pa.Array:
 
     Examples
     --------
-    >>> custom_ids(pa.table({"key_0": [42, -1]})).to_pylist()
-    ['row-42', 'row--1']
-    >>> custom_ids(pa.table({"key_0": ["B0CJHKVG6P", "a/b"]})).to_pylist()[1]
-    'key-a-b-354b81d0032a270248f71e9475860604'
+    >>> custom_ids(pa.table({"key_0": [42, -1]}), "3f9a1c").to_pylist()
+    ['row-42-3f9a1c', 'row--1-3f9a1c']
+    >>> custom_ids(pa.table({"key_0": ["B0CJHKVG6P", "a/b"]}), "3f9a1c").to_pylist()[1]
+    'key-a-b-qwn7wwpxfbtlvvdi5dnn2biuui-3f9a1c'
     """
     texts = key_texts(keys)
     single = keys.column(0).type if keys.num_columns == 1 else None
     if single is not None and pa.types.is_integer(single):
-        return pc.binary_join_element_wise("row", texts, "-")
+        return pc.binary_join_element_wise("row", texts, tag, "-")
     if single is None or not pa.types.is_string(single):
-        return pa.array([_hashed_id(text) for text in texts.to_pylist()], pa.string())
+        return pa.array([_hashed_id(text, tag) for text in texts.to_pylist()], pa.string())
     plain = pc.match_substring_regex(texts, _PLAIN_LABEL)
     if pc.all(plain).as_py():
-        return pc.binary_join_element_wise("row", texts, "-")
+        return pc.binary_join_element_wise("row", texts, tag, "-")
     return pa.array(
         [
-            f"row-{text}" if is_plain else _hashed_id(text)
+            f"row-{text}-{tag}" if is_plain else _hashed_id(text, tag)
             for text, is_plain in zip(texts.to_pylist(), plain.to_pylist(), strict=True)
         ],
         pa.string(),
     )
 
 
-def _hashed_id(text: str) -> str:
+def _hashed_id(text: str, tag: str) -> str:
+    """Return a custom_id for a key that can be none; two keys of one name would swap answers."""
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:_SLUG_LENGTH].rstrip("-")
-    digest = xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
-    return f"key-{slug}-{digest}" if slug else f"key-{digest}"
+    digest = sha256(f"{tag}/{text}".encode("utf-8", "surrogatepass")).digest()[:_ID_BYTES]
+    name = b32encode(digest).decode().rstrip("=").lower()
+    return f"key-{slug}-{name}-{tag}" if slug else f"key-{name}-{tag}"
 
 
-def wire_id(custom_id: str) -> str:
+def wire_id(custom_id: str, tag: str) -> str:
     """Return what a request that came with a custom_id is called at the provider.
 
     As it came where every provider takes it (BATCH_API.md), else a slug of it and a hash; the
@@ -337,10 +345,10 @@ def wire_id(custom_id: str) -> str:
 
     Examples
     --------
-    >>> wire_id("request-7"), wire_id("https://example.org/7")
-    ('request-7', 'key-https-example-3be2a0d978f01adc214a16b04aeac27b')
+    >>> wire_id("request-7", "3f9a1c"), wire_id("https://example.org/7", "3f9a1c")
+    ('request-7', 'key-https-example-2zsdkdpdpydk7tsre4krzpym2a-3f9a1c')
     """
-    return custom_id if _PLAIN_ID.fullmatch(custom_id) else _hashed_id(custom_id)
+    return custom_id if _PLAIN_ID.fullmatch(custom_id) else _hashed_id(custom_id, tag)
 
 
 def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:

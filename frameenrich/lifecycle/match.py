@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from frameenrich.answers.result_table import Positions
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.identity.fingerprint import fingerprint
-from frameenrich.identity.hashes import HASH_BYTES
 from frameenrich.identity.keys import find_keys, key_names, read_keys, show_key, sidecar_keys
 from frameenrich.model import HASHES, JobSpec
 from frameenrich.rendering.encode_rows import input_hashes
@@ -24,6 +23,9 @@ from frameenrich.rendering.images import image_cells
 from frameenrich.rendering.prompt import prompt_of
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.sidecar import FINGERPRINT
+
+_READ = (2, HASHES)
+"""Versions of hashes that a frame can be compared with."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,16 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     """
     spec = folder.spec
     keys = frame_keys(frame, spec, sidecar_keys(sidecar).column_names)
-    if keys is None or spec.version != HASHES:
+    if keys is None or spec.version not in _READ:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
     if _as_submitted(frame, spec, sidecar, positions):
         return Match(positions, positions[:0], keys)
     seen = np.flatnonzero(positions >= 0)
-    now = _hashes(frame if len(seen) == len(frame) else frame.iloc[seen], spec)
+    then = sidecar["input_hash"].take(pa.array(positions[seen]))
+    now = _hashes(frame if len(seen) == len(frame) else frame.iloc[seen], spec, then.type)
     if now is None:
         return None
-    then = sidecar["input_hash"].take(pa.array(positions[seen]))
     shard = sidecar["shard"].take(pa.array(positions[seen]))
     then = pc.if_else(pc.less(shard, 0), pa.scalar(None, then.type), then)
     same = pc.fill_null(pc.equal(now, then), False)
@@ -88,12 +90,12 @@ def _as_submitted(
         columns = prompt_of(spec).columns_used(list(frame.columns))
     except TemplateError:
         return False
-    return fingerprint(frame, columns) == str(then, "ascii")
+    return fingerprint(frame, columns, spec.version) == str(then, "ascii")
 
 
-def _hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array | None:
+def _hashes(frame: pd.DataFrame, spec: JobSpec, kind: pa.DataType) -> pa.Array | None:
     if not spec.messages:  # the requests came ready: their custom_ids are all that names them
-        return pa.nulls(len(frame), pa.binary(HASH_BYTES))
+        return pa.nulls(len(frame), kind)
     try:
         return input_hashes(frame, spec)
     except (TemplateError, ImageError):
@@ -127,7 +129,7 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
     FrameMismatchError
         The frame lacks columns, rows changed under their keys, or the job is of an earlier version.
     """
-    if match is None and folder.spec.version != HASHES:
+    if match is None and folder.spec.version not in _READ:
         raise FrameMismatchError(
             f"The job {folder.id} was written by another version of frameenrich, whose hashes tell "
             "nothing of this frame's rows.",

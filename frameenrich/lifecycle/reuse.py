@@ -18,9 +18,10 @@ from frameenrich.answers.judge import read_response, result_of
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import STATUSES
 from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
-from frameenrich.jsonl import split_lines, under_id
+from frameenrich.identity.hashes import hash_column, request_hash
+from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
 from frameenrich.lifecycle.results import read_results
-from frameenrich.model import JobSpec, RowStatus
+from frameenrich.model import HASHES, JobSpec, RowStatus
 from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.store import Store
 
@@ -92,11 +93,32 @@ def _alike(provider: str, other: str) -> bool:
     return provider == other or ("live" in {provider, other} and {provider, other} <= _LIVE_TOO)
 
 
+def _requests(folder: JobFolder) -> pa.Table:
+    """Return a job's requests of round 0: their custom_ids and hashes.
+
+    Those of an earlier version's job are hashed anew: who can choose texts could make two agree.
+    """
+    if folder.spec.version == HASHES:
+        sidecar = folder.sidecar(columns=["custom_id", "request_hash"])
+        return sidecar.filter(pc.is_valid(sidecar["custom_id"]))
+    ids, hashes = list[str](), bytearray()
+    for shard in folder.shards(0):
+        with shard.open_requests() as lines:
+            for custom_id, line in request_ids(lines):
+                ids.append(custom_id)
+                hashes += request_hash(folder.spec.url, body_of(line))
+    return pa.table(
+        {
+            "custom_id": pa.array(ids, pa.string()),
+            "request_hash": pa.chunked_array([hash_column(hashes)]),
+        }
+    )
+
+
 def _answered(
     folder: JobFolder, output: Output, sent: ShortHashes
 ) -> dict[bytes, tuple[JobFolder, str]]:
-    sidecar = folder.sidecar(columns=["custom_id", "request_hash"])
-    asked = sidecar.filter(pc.is_valid(sidecar["custom_id"]))
+    asked = _requests(folder)
     shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
     if len(shared) == 0:
         return {}

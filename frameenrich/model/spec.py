@@ -81,8 +81,12 @@ class Pace:
                 )
 
 
-HASHES = 2
-"""How hashes are made now: of digests (`identity.hashes`); in version 1 of whole bodies."""
+HASHES = 3
+"""How hashes are made now: SHA-256; in version 2 XXH3 (`identity.older`), in 1 of whole bodies."""
+
+
+TAG_LENGTH = 6
+"""Characters of the tag that ends a job's custom_ids."""
 
 
 SCHEMA_FORM = 3
@@ -105,6 +109,7 @@ class JobSpec:
     ``json_mode`` is what the user wrote, ``asked_by`` what it came to; ``choices_in_words`` says
     that choices too large for the server stand in the prompt, ``schema_form`` how the schema is
     written. No id has these: the requests differ by them, and a newer table may decide otherwise.
+    ``tag`` ends each custom_id that we make: random, it says whose a line is.
     ``examples`` are the input hashes of the rows that ``messages`` show as examples.
     """
 
@@ -139,6 +144,7 @@ class JobSpec:
     asked_by: AskedBy = "schema"
     choices_in_words: bool = False
     schema_form: int = SCHEMA_FORM
+    tag: str = ""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -192,7 +198,7 @@ class JobSpec:
 
 _NOT_IN_IDS = (
     "rendering", "metadata", "completion_window", "examples", "json_mode", "asked_by",
-    "choices_in_words", "schema_form",
+    "choices_in_words", "schema_form", "tag",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from frameenrich.identity import older
 from frameenrich.identity.dedupe import (
     JobHash,
     ShortHashes,
@@ -20,15 +21,24 @@ from frameenrich.identity.dedupe import (
     short_hash_column,
     short_hashes,
 )
-from frameenrich.identity.keys import cast_keys, common_schema
-from frameenrich.jsonl import request_ids
+from frameenrich.identity.keys import cast_keys, common_schema, key_digests, sidecar_keys
+from frameenrich.jsonl import body_of, request_ids
 from frameenrich.model import Batch, BatchStatus, JobSpec, Limits, Stage
-from frameenrich.prepare.job_files import Answers, batch_tag, job_id, requests_file, write_intents
+from frameenrich.prepare.job_files import (
+    Answers,
+    batch_tag,
+    job_id,
+    older_job_id,
+    requests_file,
+    write_intents,
+)
 from frameenrich.prepare.writer import Part, ShardFiles
 from frameenrich.store.draft import Draft
 from frameenrich.store.folder import PARTS, JobFolder, job_folder, shard_name
 from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED
 from frameenrich.store.store import Store
+
+_SKIPPED_ROW = bytes(older.HASH_BYTES)
 
 
 @dataclass
@@ -79,6 +89,32 @@ class JobDraft:
         for part in self.parts:
             job_hash.merge(part.job_hash)
         return job_id(self.spec, job_hash, nonce)
+
+    def older_id(self) -> str:
+        """Return the id that an earlier version gave this job; reads all that is written."""
+        job_hash = older.OlderJobHash()
+        for part in self.parts:
+            rows = self._folder_of(part).sidecar()
+            hashes = self._older_hashes(part)
+            own = (
+                hashes.get(custom_id, _SKIPPED_ROW) for custom_id in rows["custom_id"].to_pylist()
+            )
+            job_hash.add(key_digests(sidecar_keys(rows)), b"".join(own))
+        return older_job_id(replace(self.spec, version=2), job_hash)
+
+    def _older_hashes(self, part: Part) -> dict[str, bytes]:
+        folder, found = self._folder_of(part), dict[str, bytes]()
+        for number in range(len(part.requests)):
+            with folder.store.open(f"{folder.path}/{requests_file(number)}") as lines:
+                for custom_id, line in request_ids(lines):
+                    found[custom_id] = older.request_hash(self.spec.url, body_of(line))
+        return found
+
+    def _folder_of(self, part: Part) -> JobFolder:
+        if self.stage is not None:
+            return self.stage(part.number)
+        path = Path(self.draft.finish())
+        return JobFolder(Store(path.parent), path.name)
 
     def complete(self, own_id: str, answers: Answers | None = None) -> None:
         """Write what is missing, but for the job itself: intents, and answers that are reused."""

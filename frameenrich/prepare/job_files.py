@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from frameenrich.identity.dedupe import JobHash
+from frameenrich.identity.older import OlderJobHash
 from frameenrich.model import Batch, JobSpec
 from frameenrich.store.draft import Draft
 from frameenrich.store.folder import shard_name
@@ -14,8 +15,17 @@ from frameenrich.store.folder import shard_name
 
 def job_id(spec: JobSpec, job_hash: JobHash, nonce: str) -> str:
     """Return the id of a job, which says what it sends; a nonce makes it another one."""
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", spec.name).strip("-")[:40] or "job"
-    return f"{slug}-{job_hash.hexdigest(spec, nonce)[:16]}"
+    return f"{slug_of(spec)}-{job_hash.hexdigest(spec, nonce)[:16]}"
+
+
+def older_job_id(spec: JobSpec, job_hash: OlderJobHash) -> str:
+    """Return the id that an earlier version gave such a job."""
+    return f"{slug_of(spec)}-{job_hash.hexdigest(spec)[:16]}"
+
+
+def slug_of(spec: JobSpec) -> str:
+    """Return what the ids of all jobs of this name begin with."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", spec.name).strip("-")[:40] or "job"
 
 
 def batch_tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:

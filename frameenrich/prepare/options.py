@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from frameenrich.answers.confidence import confidence_params
 from frameenrich.answers.output import Output
 from frameenrich.errors import OutputError, ParameterError
 from frameenrich.model import (
+    TAG_LENGTH,
     ImageDetail,
     JobSpec,
     Json,
@@ -180,6 +182,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image_max_bytes=options.image_max_bytes,
         metadata=check_metadata(options.metadata),
         completion_window=options.completion_window,
+        tag=_new_tag(),
     )
     _check_messages(spec)
     if options.examples is not None:
@@ -213,10 +216,15 @@ def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
         max_enqueued_tokens=options.max_enqueued_tokens,
         max_cost=check_max_cost(options.max_cost),
         prices=check_prices(options.prices),
+        tag=_new_tag(),
     )
     plan = Plan(spec, output)
     plan.columns.check()
     return plan
+
+
+def _new_tag() -> str:
+    return secrets.token_hex(TAG_LENGTH // 2)
 
 
 def _pace(options: Options) -> Pace | None:

@@ -21,7 +21,7 @@ from frameenrich.errors import InputError, RequestTooLargeError, RowKeyError
 from frameenrich.identity.hashes import request_hash
 from frameenrich.identity.keys import wire_id
 from frameenrich.jsonl import encode, request_line
-from frameenrich.model import Json, Limits
+from frameenrich.model import TAG_LENGTH, Json, Limits
 from frameenrich.prepare.options import ENDPOINTS
 
 Requests = str | os.PathLike[str] | Iterable[Mapping[str, Any] | str | bytes]
@@ -29,6 +29,9 @@ Requests = str | os.PathLike[str] | Iterable[Mapping[str, Any] | str | bytes]
 
 
 Check = Callable[[Mapping[str, Json]], None]
+
+
+_ANY_TAG = "0" * TAG_LENGTH  # as long as the job's own
 
 
 _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
@@ -59,7 +62,7 @@ class Request:
 class Survey:
     """What all requests together are: what the job is made of.
 
-    ``hashes`` are the request hashes, 16 bytes each; ``models`` in the order they are met.
+    ``hashes`` are the request hashes, 32 bytes each; ``models`` in the order they are met.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -145,7 +148,7 @@ class ReadyRequests:
             if request.custom_id in seen:
                 self._refuse_repeated(request)
             seen.add(request.custom_id)
-            size = len(request_line(wire_id(request.custom_id), url, request.body))
+            size = len(request_line(wire_id(request.custom_id, _ANY_TAG), url, request.body))
             if size > limits.max_bytes:
                 self._refuse_size(request, size, limits)
             if check is not None:

@@ -36,6 +36,10 @@ def ready_job_id(survey: Survey, spec: JobSpec, nonce: str = "") -> str:
     return job_id(spec, job_hash, nonce)
 
 
+def _wire_ids(keys: pa.Table, tag: str) -> list[bytes]:
+    return [wire_id(own, tag).encode() for own in keys["key_0"].to_pylist()]
+
+
 def _keys(survey: Survey) -> pa.Table:
     return pa.table({"key_0": pa.array(survey.ids, pa.string())})
 
@@ -69,7 +73,7 @@ def draft_of_requests(
             limits,
             sidecar_metadata(spec, [KEY]),
             watched=duplicates(np.sort(short_hashes(survey.hashes))),
-            name_rows=lambda keys: [wire_id(own).encode() for own in keys["key_0"].to_pylist()],
+            name_rows=_wire_ids,
         )
         yield JobDraft(draft, store, spec, limits, [part])
 

@@ -62,9 +62,9 @@ class Part:
         return json.dumps(known).encode()
 
 
-def custom_id_bytes(keys: pa.Table) -> list[bytes]:
+def custom_id_bytes(keys: pa.Table, tag: str) -> list[bytes]:
     """Return the custom_ids of some rows, as they stand in a line."""
-    ids: list[bytes] = custom_ids(keys).cast(pa.binary()).to_pylist()
+    ids: list[bytes] = custom_ids(keys, tag).cast(pa.binary()).to_pylist()
     return ids
 
 
@@ -77,7 +77,7 @@ def write_requests(
     metadata: Mapping[str, str],
     *,
     watched: ShortHashes | None = None,
-    name_rows: Callable[[pa.Table], list[bytes]] = custom_id_bytes,
+    name_rows: Callable[[pa.Table, str], list[bytes]] = custom_id_bytes,
 ) -> Part:
     """Write requests in order, identical ones once, and their sidecar.
 
@@ -96,10 +96,16 @@ def write_requests(
     watched : array of uint64, optional
         Short hashes of requests that are known to repeat, in order.
     name_rows : callable
-        Gives the custom_ids of some keys.
+        Gives the custom_ids of some keys, given the job's tag, too.
     """
     first = Deduplicator(len(keys), watched)
-    writer = _Writer(draft, _CustomIds(keys, name_rows), LineWriter(spec.url), limits, first)
+    writer = _Writer(
+        draft,
+        _CustomIds(keys, lambda some: name_rows(some, spec.tag)),
+        LineWriter(spec.url),
+        limits,
+        first,
+    )
     job_hash, count = JobHash(), 0
     sidecar = SidecarWriter(draft, keys, metadata, job_hash)
     try:

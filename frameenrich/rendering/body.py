@@ -10,9 +10,8 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from frameenrich.identity.hashes import combined, request_hash, text_digest
+from frameenrich.identity.hashes import body_texts, request_hash, rest_hash, texts_hash
 from frameenrich.jsonl import encode, request_line
 from frameenrich.model import JobSpec, Json
 from frameenrich.rendering.answer_format import answer_format
@@ -67,10 +66,12 @@ class BodyTemplate:
     def __init__(self, spec: JobSpec, constants: Mapping[int, bytes] | None = None) -> None:
         self._spec = spec
         marks = _unused_marks(spec)
-        self._body = encode(request_body(spec, marks))
-        self._marks = [encode(mark) for mark in marks]
-        pieces = _split(self._body, self._marks)
-        self._pieces = _folded(pieces, constants or {})
+        body, slots = encode(request_body(spec, marks)), [encode(mark) for mark in marks]
+        self._pieces = _folded(_split(body, slots), constants or {})
+        self.same_texts = _same_texts(body_texts(body), slots, constants or {})
+        """What all requests have before, between and after the texts that vary."""
+        self.rest = rest_hash(spec.url, body)
+        """The hash of all that is no text, where no image is shown."""
 
     def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
         """The content of the message that carries a row's images."""
@@ -79,12 +80,6 @@ class BodyTemplate:
     def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> RequestBodies:
         """The JSON bodies of `count` rows, given the contents of each message that varies."""
         return RequestBodies(self._pieces, contents, count)
-
-    @cached_property
-    def rest(self) -> bytes:
-        """Return what a row's request hash has beside its input hash, where it shows no image."""
-        marks = (text_digest(mark, i) for i, mark in enumerate(self._marks))
-        return combined([request_hash(self._spec.url, self._body), *marks])
 
 
 class LineWriter:
@@ -132,15 +127,29 @@ def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[byt
     return folded
 
 
+def _same_texts(
+    texts: Iterable[bytes], slots: Sequence[bytes], constants: Mapping[int, bytes]
+) -> list[bytes]:
+    """Join the texts of a body between those that vary; a parameter may hold a text, too."""
+    same, numbers = [b""], {slot: i for i, slot in enumerate(slots)}
+    for text in texts:
+        own = numbers.get(text)
+        if own is None or own in constants:
+            same[-1] += text if own is None else constants[own]
+        else:
+            same.append(b"")
+    return same
+
+
 def input_hash(texts: Iterable[str]) -> bytes:
-    """16 bytes over what a row rendered to, and shows.
+    """32 bytes over what a row rendered to, and shows.
 
     Examples
     --------
     >>> input_hash(("ab", "c")) == input_hash(("a", "bc"))
     False
     """
-    return combined(text_digest(encode(text), i) for i, text in enumerate(texts))
+    return texts_hash(map(encode, texts))
 
 
 def request_body(

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import cast
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.errors import ImageError, NullValueError
+from frameenrich.identity import older
 from frameenrich.identity.hashes import (
     HASH_BYTES,
-    Digests,
-    combined,
     hash_column,
     request_hash,
-    text_digest,
-    text_digests,
+    request_hashes,
+    texts_hashes,
 )
 from frameenrich.jsonl import encode, encode_all
-from frameenrich.model import JobSpec
+from frameenrich.model import HASHES, JobSpec
 from frameenrich.rendering.body import (
     EMPTY_BODIES,
     BodyTemplate,
@@ -39,7 +36,7 @@ class EncodedRows:
     """Requests of some rows.
 
     ``rows`` is how many rows of the frame these stand for, ``positions`` where those of them are
-    that have a request. The bodies, and the hashes of 16 bytes each, run along with ``positions``.
+    that have a request. The bodies, and the hashes of 32 bytes each, run along with ``positions``.
     """
 
     rows: int
@@ -87,26 +84,32 @@ def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator
 
 
 def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
-    """Return the input hash of each row of a frame under a job's templates; null where none."""
+    """Return the input hash of each row of a frame under a job's templates; null where none.
+
+    They are made as the job's own were, if by an earlier version.
+    """
     cells, prompt = image_cells(frame, spec), prompt_of(spec)
     constant = prompt.constants(list(frame.columns))
     encoder: RequestEncoder | None = None
-    found = [pa.array([], pa.binary(HASH_BYTES))]
+    width = HASH_BYTES if spec.version == HASHES else older.HASH_BYTES
+    found = [pa.array([], pa.binary(width))]
     for chunk in _chunks(prompt.render_texts(frame, lenient=True)):
-        hashes: pa.Array = pa.array([], pa.binary(HASH_BYTES))
+        hashes: pa.Array = pa.array([], pa.binary(width))
         if cells is not None:
             rows = zip(chunk.positions, zip(*chunk.texts, strict=True), strict=False)
             own = [_hash_with_images(row, cells, position) for position, row in rows]
-            hashes = pa.array(own, pa.binary(HASH_BYTES))
+            hashes = pa.array(own, pa.binary(width))
+        elif chunk.positions and spec.version != HASHES:
+            hashes = hash_column(older.texts_hashes(chunk.texts), width)
         elif chunk.positions:
             encoder = encoder or make_encoder(spec, constant, chunk.texts)
-            digests = encoder.digests(encoder.contents(chunk.texts), len(chunk.positions))
-            hashes = hash_column(digests.tobytes())
+            contents = encoder.contents(chunk.texts)
+            hashes = hash_column(encoder.input_hashes(contents, len(chunk.positions)))
         if len(chunk.positions) < chunk.rows:
             whole: list[bytes | None] = [None] * chunk.rows
             for position, own_hash in zip(chunk.positions, hashes.to_pylist(), strict=True):
                 whole[position - chunk.start] = own_hash
-            hashes = pa.array(whole, pa.binary(HASH_BYTES))
+            hashes = pa.array(whole, pa.binary(width))
         found.append(hashes)
     return pa.concat_arrays(found)
 
@@ -117,7 +120,12 @@ def _hash_with_images(row: Sequence[str], cells: ImageCells, position: int) -> b
         digests = cells.digests(position)
     except (ImageError, NullValueError):
         return None
-    return None if digests is None else input_hash((*row, *digests))
+    if digests is None:
+        return None
+    shown = (*row, *digests)
+    if cells.spec.version == HASHES:
+        return input_hash(shown)
+    return older.texts_hashes([[text] for text in shown])
 
 
 def _chunks(chunks: Iterable[Texts]) -> Iterator[_Chunk]:
@@ -151,8 +159,6 @@ def make_encoder(
         url=spec.url,
         template=template,
         varying=[i for i in range(len(texts)) if i not in same],
-        same=_as_digest(combined(text_digest(text, i) for i, text in same.items())),
-        rest=_as_digest(template.rest),
         slot=slot,
     )
 
@@ -169,8 +175,6 @@ class RequestEncoder:
         The JSON around what varies.
     varying : list of int
         The messages whose texts differ from row to row.
-    same, rest : Digests
-        Of the other messages' texts, and of all that is no text.
     slot : int
         The message that shows images.
     """
@@ -178,27 +182,24 @@ class RequestEncoder:
     url: str
     template: BodyTemplate
     varying: list[int]
-    same: Digests
-    rest: Digests
     slot: int
 
     def contents(self, texts: Sequence[Sequence[str]]) -> list[list[bytes]]:
         """Encode each varying message's texts as JSON."""
         return [encode_all(texts[i]) for i in self.varying]
 
-    def digests(self, contents: Sequence[Sequence[bytes]], count: int) -> Digests:
+    def input_hashes(self, contents: Sequence[Sequence[bytes]], count: int) -> bytes:
         """Return the input hashes of some rows."""
-        own = map(text_digests, contents, self.varying)
-        return reduce(np.bitwise_xor, own, np.repeat(self.same, count, axis=0))
+        return texts_hashes(self.template.same_texts, contents, count)
 
     def requests(self, chunk: _Chunk) -> EncodedRows:
         """Return a chunk's requests."""
         count = len(chunk.positions)
         contents = self.contents(chunk.texts)
-        digests = self.digests(contents, count)
+        inputs = self.input_hashes(contents, count)
         bodies = self.template.bodies(contents, count)
-        hashes = (digests ^ self.rest).tobytes()
-        return EncodedRows(chunk.rows, chunk.positions, bodies, hashes, digests.tobytes())
+        hashes = request_hashes(self.template.rest, inputs)
+        return EncodedRows(chunk.rows, chunk.positions, bodies, hashes, inputs)
 
     def requests_with_images(self, chunk: _Chunk, cells: ImageCells) -> Iterator[EncodedRows]:
         """Return a chunk's requests one by one: the images of all could be gigabytes."""
@@ -217,7 +218,3 @@ class RequestEncoder:
             done = position + 1
         if done < end:
             yield EncodedRows(end - done, (), EMPTY_BODIES, b"", b"")
-
-
-def _as_digest(own: bytes) -> Digests:
-    return np.frombuffer(own, "<u8").reshape(1, 2)

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ import xxhash
 
 from frameenrich.cells import is_null
 from frameenrich.errors import ImageError, NullValueError
-from frameenrich.model import JobSpec
+from frameenrich.model import HASHES, JobSpec
 
 T = TypeVar("T")
 
@@ -240,7 +241,7 @@ def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
     if cell is None:
         return None, ""
     kind, source = _source(cell, spec)
-    digest = _digest_of(kind, source)
+    digest = _digest_of(kind, source, spec)
     if kind == "url":
         return source, digest
     content = _png(source) if kind == "pixels" else source
@@ -251,16 +252,17 @@ def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
 
 
 def _digest(cell: Any, spec: JobSpec) -> str:
-    return "" if cell is None else _digest_of(*_source(cell, spec))
+    return "" if cell is None else _digest_of(*_source(cell, spec), spec)
 
 
-def _digest_of(kind: str, source: Any) -> str:
+def _digest_of(kind: str, source: Any, spec: JobSpec) -> str:
     """The same for the same image, however a later session reads the frame."""
     if kind == "url":
         source = source.encode()
     elif kind == "pixels":
         source = b"%dx%d:" % source.size + with_pillow(lambda _: source.convert("RGBA").tobytes())
-    return f"{kind}:{xxhash.xxh3_128_hexdigest(source)}"
+    digest: Any = sha256 if spec.version == HASHES else xxhash.xxh3_128
+    return f"{kind}:{digest(source).hexdigest()}"
 
 
 def _source(cell: Any, spec: JobSpec) -> tuple[str, Any]:

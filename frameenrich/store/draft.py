@@ -103,14 +103,19 @@ class Draft:
             write_page_checksum=True,
         )
 
+    def finish(self) -> str:
+        """Finish all files that are open; gives the folder, on this computer, to read them in."""
+        for relative in list(self._files):
+            self.close_file(relative)
+        return self._path
+
     @contextlib.contextmanager
     def set_aside(self, name: str) -> Iterator[str]:
         """Move all files into a folder of that name, to be read from; it is gone at the end.
 
         Yields its path on this computer.
         """
-        for relative in list(self._files):
-            self.close_file(relative)
+        self.finish()
         entries, folder = list(Path(self._path).iterdir()), Path(self._path, name)
         folder.mkdir(mode=0o700)
         for entry in entries:
@@ -126,6 +131,4 @@ class Draft:
 
     def commit(self, target: str) -> bool:
         """Make the draft the folder `target` of the store; False where that is there already."""
-        for relative in list(self._files):
-            self.close_file(relative)
-        return self._target.publish(self._path, target, self._adopted)
+        return self._target.publish(self.finish(), target, self._adopted)

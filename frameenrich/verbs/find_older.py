@@ -8,7 +8,8 @@ from dataclasses import replace
 import pandas as pd
 
 from frameenrich.errors import StoreError, warn_user
-from frameenrich.model import JobSpec, Limits
+from frameenrich.model import HASHES, JobSpec, Limits
+from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.json_modes import Asking
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.whole_frame import draft_of_frame
@@ -43,15 +44,27 @@ def find_older(
     floats = has_whole_floats(frame, plan.prompt.columns_used(list(frame.columns)))
     for older_plan in _earlier_ways(plan, specs, floats=floats):
         with draft_of_frame(frame, older_plan, store, limits) as older:
-            older_id = older.id()
-        if store.has(older_id):
+            folder = find_same(older, store)
+        if folder is not None:
             warn_user(
-                f"The job {older_id} of an earlier version asked the same, with "
+                f"The job {folder.id} of an earlier version asked the same, with "
                 f"{_what_differs(plan.spec, older_plan.spec)}. Its answers are taken and nothing "
                 "is sent again; fresh=True asks anew."
             )
-            return job_folder(store, older_id)
+            return folder
     return None
+
+
+def find_same(draft: JobDraft, store: Store) -> JobFolder | None:
+    """Find the job of a draft, also where an earlier version's hashes made its id."""
+    own_id = draft.id()
+    if store.has(own_id):
+        return job_folder(store, own_id)
+    specs = _specs_alike(store, own_id.rpartition("-")[0], draft.spec)
+    if all(own.version == HASHES for own in specs):
+        return None  # which spares reading the draft
+    older_id = draft.older_id()
+    return job_folder(store, older_id) if store.has(older_id) else None
 
 
 def _specs_alike(store: Store, slug: str, spec: JobSpec) -> list[JobSpec]:

@@ -19,6 +19,7 @@ from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
+from frameenrich.prepare.job_files import slug_of
 from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
 from frameenrich.prepare.parts import PartsFolder, draft_of_parts, open_parts_folder
 from frameenrich.prepare.ready import Requests, open_requests
@@ -34,7 +35,7 @@ from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.approve import approve_job
-from frameenrich.verbs.find_older import find_older
+from frameenrich.verbs.find_older import find_older, find_same
 from frameenrich.verbs.job import Job
 
 
@@ -49,7 +50,8 @@ def submit(
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
     """Render a frame to a job on disk and send it, when all options are checked."""
     with draft_of_frame(frame, sending.plan, sending.store, sending.limits) as draft:
-        folder = sending.find_older(frame, draft) or sending.make_job(draft)
+        folder = sending.find_made(draft) or sending.find_older(frame, draft)
+        folder = folder or sending.make_job(draft)
     return sending.send(folder)
 
 
@@ -86,7 +88,7 @@ def submit_parts(
         open_parts_folder(sending.store, plan.spec, sending.limits) as stage,
         draft_of_parts(stage, write(stage), columns) as draft,
     ):
-        folder = sending.make_job(draft)
+        folder = sending.find_made(draft) or sending.make_job(draft)
     return sending.send(folder)
 
 
@@ -128,15 +130,21 @@ class Submission:
         """The provider's limits, within the queue of tokens that the user named."""
         return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
 
+    def find_made(self, draft: JobDraft) -> JobFolder | None:
+        """Find the job of the same submit, by whichever version."""
+        if not self.nonce:
+            return find_same(draft, self.store)
+        job_id = draft.id(self.nonce)
+        return job_folder(self.store, job_id) if self.store.has(job_id) else None
+
     def find_older(self, frame: pd.DataFrame, draft: JobDraft) -> JobFolder | None:
-        """Find the job of the same submit by an earlier version; ``fresh=True`` passes it over."""
-        own_id = draft.id()
-        if self.nonce or self.store.has(own_id):
+        """Find the job whose requests an earlier version wrote otherwise; not if ``fresh=True``."""
+        if self.nonce:
             return None
-        return find_older(frame, self.plan, self.store, self.limits, own_id)
+        return find_older(frame, self.plan, self.store, self.limits, draft.id())
 
     def make_job(self, draft: JobDraft) -> JobFolder:
-        """Reuse answers, check the cost and commit a draft, unless its job is there already.
+        """Reuse answers, check the cost and commit a draft, whose job is not there yet.
 
         Raises
         ------
@@ -146,8 +154,6 @@ class Submission:
             What is left to send could cost more than `max_cost`.
         """
         job_id = draft.id(self.nonce)
-        if self.store.has(job_id):
-            return job_folder(self.store, job_id)
         spec, output = self.plan.spec, self.plan.output
         self.plan.check_uses_rows(draft.columns, draft.rows)  # not sooner: an old job is found
         own = self._earlier_columns(draft)
@@ -163,7 +169,7 @@ class Submission:
         name = self.plan.spec.name
         if f"{name}_status" not in draft.columns:
             return set()
-        slug, found = draft.id().rpartition("-")[0], set[str]()
+        slug, found = slug_of(self.plan.spec), set[str]()
         for job_id in self.store.job_ids():
             if job_id.rpartition("-")[0] == slug:
                 with contextlib.suppress(StoreError):
@@ -284,5 +290,5 @@ def submit_requests(
         if where.has(job_id):
             return sending.send(job_folder(where, job_id))
         with draft_of_requests(ready, survey, plan.spec, where, limits) as draft:
-            folder = sending.make_job(draft)
+            folder = sending.find_made(draft) or sending.make_job(draft)
     return sending.send(folder)

@@ -10,7 +10,7 @@ from batch_server import BatchServer
 from batch_server.books import ApiError
 from batch_server.faults import Fault
 from batch_server.reply import Json, user_text
-from batch_server.rows import ask
+from batch_server.rows import ask, row_name
 from batch_server.wire import Answer, Request, json_answer
 
 from .life import (
@@ -164,12 +164,12 @@ class AnthropicServer(BatchServer):
         while len(batch.results) < until:
             request = batch.requests[len(batch.results)]
             own, params = request["custom_id"], request["params"]
-            faults: tuple[Fault, ...] = ()
+            name, faults = row_name(own[_UNMARKED]), tuple[Fault, ...]()
             if reason := complaint(params):
                 result = errored("invalid_request_error", reason)
             else:
-                faults = self._faults_of(own[_UNMARKED], chat_body(params))
-                result = self._answer(own[_UNMARKED], params, faults)
+                faults = self._faults_of(name, chat_body(params))
+                result = self._answer(name, params, faults)
             batch.results.append((own, result))
             batch.lines.extend(result_lines(own, result, faults))
 

@@ -13,6 +13,7 @@ A row is *executed* (``server.executed[custom_id]``, ``server.executed_bodies[bo
 when a batch runs its line, whatever comes back and whether the line is then lost; never by a batch
 that fails validation, nor by a row that expired or was cancelled before its turn. A live call is
 booked under its ``X-Custom-Id`` or ``X-Client-Request-Id`` header, else under ``live:<hash>``.
+A custom_id of ours counts, and is matched, without the tag of its job, which is random.
 
 Faults
 ------
@@ -96,6 +97,7 @@ from .app import BatchServer
 from .books import Call
 from .faults import KINDS, Fault, Faults, make_fault
 from .reply import Reply, body_hash, pick, user_text
+from .rows import row_name
 
 __all__ = [
     "KINDS",
@@ -108,6 +110,7 @@ __all__ = [
     "default_answer",
     "make_fault",
     "pick",
+    "row_name",
     "unit_vector",
     "user_text",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,21 @@ BATCH_ONLY = frozenset(
     if kind.scope == "row" and (kind.group != "reply" or name == "http_error_in_output")
 )
 """Row faults that are about lines of a file, so that a live call cannot meet them."""
+
+
+_TAGGED = re.compile(r"((?:r\d+-)*(?:row|key)-.+)-[0-9a-f]{6}")
+
+
+def row_name(custom_id: str) -> str:
+    """Return a custom_id of ours without the tag of its job, which is random.
+
+    Examples
+    --------
+    >>> row_name("r1-row-42-3f9a1c"), row_name("row-42"), row_name("mine-3f9a1c")
+    ('r1-row-42', 'row-42', 'mine-3f9a1c')
+    """
+    tagged = _TAGGED.fullmatch(custom_id)
+    return tagged[1] if tagged else custom_id
 
 
 @dataclass(frozen=True, slots=True)

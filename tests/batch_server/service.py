@@ -17,7 +17,7 @@ from .dialects import row_complaint, whole_lines
 from .faults import Fault, make_fault
 from .life import RUNNING, Batch, Rules, batch_error, check, parse_line, show
 from .reply import Json, body_hash, user_text
-from .rows import BATCH_ONLY, ask, expired_line, result_line, stranger_line, written
+from .rows import BATCH_ONLY, ask, expired_line, result_line, row_name, stranger_line, written
 
 
 class Service(Books):
@@ -258,7 +258,8 @@ class Service(Books):
         request = parse_line(line)
         custom_id, body = request["custom_id"], request["body"]
         endpoint = batch.endpoint.removeprefix("/v1")
-        faults = self._row_faults(custom_id, body)
+        name = row_name(custom_id)
+        faults = self._row_faults(name, body)
         if failing := batch.fault("all_lines_failed"):
             status = failing["status"]
             faults = (make_fault("http_error", status=status, code="invalid_value"), *faults)
@@ -269,8 +270,8 @@ class Service(Books):
         if any(fault.name == "expired_line" for fault in faults):
             self._write(batch, written(expired_line(number, custom_id), ()))
             return
-        reply = ask(endpoint, body, custom_id, self.answer, faults)
-        self.note_run(custom_id, body)
+        reply = ask(endpoint, body, name, self.answer, faults)
+        self.note_run(name, body)
         prompt, completion = (0, 0) if reply.failed else token_counts(body, reply)
         batch.input_tokens += prompt
         batch.output_tokens += completion
@@ -352,7 +353,7 @@ class Service(Books):
             if key in body:
                 message = f"Unknown parameter: '{key}'."
                 raise ApiError(400, message, code="unknown_parameter", param=key)
-        booked = custom_id or f"live:{body_hash(body)[:16]}"
+        booked = row_name(custom_id or "") or f"live:{body_hash(body)[:16]}"
         faults = self._row_faults(booked, body, BATCH_ONLY)
         reply = ask(endpoint, body, booked, self.answer, faults)
         self.note_run(booked, body)

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer.main
-from batch_server import BatchServer, pick, unit_vector
+from batch_server import BatchServer, pick, row_name, unit_vector
 from conftest import DEPARTMENTS, ROOT
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -271,7 +271,7 @@ def test_schema_key_params_system_and_usage() -> None:
     assert done.exit_code == 0, done.output
     out = pd.read_csv("out.csv")
     assert {"its_color", "its_n", "llmbatch_prompt_tokens", "llmbatch_raw"} <= set(out.columns)
-    assert out["llmbatch_custom_id"].tolist() == ["row-007", "row-008"]
+    assert list(map(row_name, out["llmbatch_custom_id"])) == ["row-007", "row-008"]
     job = json.loads(done.stdout)["job"]
     lines = Path(f".frameenrich/{job}/round-0/shard-00000.requests.jsonl").read_text().splitlines()
     body = json.loads(lines[0])["body"]

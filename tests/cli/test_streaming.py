@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_server import BatchServer
+from batch_server import BatchServer, row_name
 from conftest import DEPARTMENTS, ROOT
 from typer.testing import CliRunner, Result
 
@@ -207,7 +207,8 @@ def test_many_files_are_one_table() -> None:
         b"\xef\xbb\xbfsku,title\r\n1,Red mug\n2,Blue hose\n\n"
     )
     assert done.exit_code == 0
-    assert pd.read_csv("again.csv")["llmbatch_custom_id"].tolist() == ["row-0", "row-1"]
+    ids = pd.read_csv("again.csv")["llmbatch_custom_id"]
+    assert list(map(row_name, ids)) == ["row-0", "row-1"]
 
 
 def test_many_parquet_files_are_one_table() -> None:

@@ -10,9 +10,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
-from frameenrich.identity.hashes import combined, request_hash, rest_digest, text_digest
+from frameenrich.identity.hashes import (
+    body_texts,
+    request_hash,
+    request_hashes,
+    rest_hash,
+    texts_hash,
+    texts_hashes,
+)
 from frameenrich.jsonl import encode, encode_all
-from frameenrich.rendering.body import BodyTemplate, input_hash
+from frameenrich.rendering.body import BodyTemplate
 
 FEW = settings(max_examples=150, deadline=None)
 # Names that are looked for, as names and as what texts hold.
@@ -50,15 +57,14 @@ def test_two_bodies_have_one_hash_only_where_they_are_one(
 @FEW
 @given(BODIES)
 def test_a_hash_is_put_together_of_its_texts_and_the_rest(body: dict[str, Any]) -> None:
-    """So a row's texts need a digest each, and nothing else."""
+    """So a row's texts need one digest, and what is alike in all rows is digested once."""
     whole = {"messages": [{"role": "user", "content": "x"}], "other": body}
     changed = {**whole, "messages": [{"role": "user", "content": "y"}]}
-    x, y = text_digest(b'"x"', 0), text_digest(b'"y"', 0)
+    other = body_texts(encode({"other": body}))
 
-    assert rest_digest(CHAT, encode(whole)) == rest_digest(CHAT, encode(changed))
-    assert combined([request_hash(CHAT, encode(whole)), x, y]) == request_hash(
-        CHAT, encode(changed)
-    )
+    rest = rest_hash(CHAT, encode(whole))
+    assert rest == rest_hash(CHAT, encode(changed))
+    assert request_hashes(rest, texts_hash([b'"y"', *other])) == request_hash(CHAT, encode(changed))
 
 
 @pytest.mark.parametrize(
@@ -79,5 +85,6 @@ def test_a_rows_hash_is_that_of_its_body(
 
     (body,) = writer.bodies(own, 1)
 
-    assert request_hash(endpoint, body) == combined([writer.rest, input_hash(texts)])
+    inputs = texts_hashes(writer.same_texts, own, 1)
+    assert request_hash(endpoint, body) == request_hashes(writer.rest, inputs)
     assert json.loads(a_line(spec, "row-1", texts))["body"] == json.loads(body)

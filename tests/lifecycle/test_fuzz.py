@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from conftest import tagged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,10 @@ def answer(kind: str, word: str) -> str:
     return json.dumps({"label": word}) if kind == "labels" else f"it is {word}"
 
 
+TAGS: dict[str, str] = {}
+"""What ends the custom_ids of each kind's job."""
+
+
 def line(kind: str, number: int) -> dict[str, Any]:
     """A row's good response line."""
     text = answer(kind, WORDS[number])
@@ -69,7 +74,7 @@ def line(kind: str, number: int) -> dict[str, Any]:
         body |= {"output": [{"type": "message", "content": [part]}], "status": "completed"}
     return {
         "id": f"batch_req_{number}",
-        "custom_id": f"row-{KEYS[number]}",
+        "custom_id": f"row-{KEYS[number]}-{TAGS[kind]}",
         "response": {"status_code": 200, "request_id": "r", "body": body},
         "error": None,
     }
@@ -84,6 +89,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
         job: Job = FRAME.llmbatch.submit(
             "Which tree is {{ word }}?", "m", name=kind, provider="file", store=store, **wishes
         )
+        TAGS[kind] = job.spec.tag
         start = store.parent / f"{kind}.jsonl"
         start.write_text(json.dumps(line(kind, 0)))
         made[kind] = job.import_responses(start)
@@ -451,11 +457,12 @@ def test_a_flipped_bit_moves_no_answer(tmp_path: Path) -> None:
     whole = path.read_bytes()
     group = pq.read_metadata(path).row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
-    length = len("row-T-0").to_bytes(4, "little")  # a value; the page's header quotes it, too
-    start = whole.index(length + b"row-T-0", columns["custom_id"].data_page_offset) + 4
+    name = tagged(job, "row-T-0").encode()
+    length = len(name).to_bytes(4, "little")  # a value; the page's header quotes it, too
+    start = whole.index(length + name, columns["custom_id"].data_page_offset) + 4
     folder = job_folder(open_store(tmp_path / "s"), job.id)
 
-    for at in range(start, start + len("row-T-0")):
+    for at in range(start, start + len(name)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(StoreError, match=r"sidecar.parquet cannot be read"):
             folder.sidecar()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import openai
 import pandas as pd
 import pytest
-from batch_server import BatchServer, Reply, pick
+from batch_server import BatchServer, Reply, pick, row_name
 from conftest import DEPARTMENTS, ROOT, status_counts
 
 import frameenrich
@@ -26,10 +26,10 @@ FAST: dict[str, Any] = {"poll_seconds": 0.01}
 
 
 def sent(job: Job, round_: int) -> dict[str, dict[str, Any]]:
-    """Return the bodies of a round's requests by custom_id."""
+    """Return the bodies of a round's requests by custom_id, without the job's tag."""
     files = [path for path in job.requests if f"/round-{round_}/" in path]
     lines = [json.loads(line) for path in files for line in Path(path).read_text().splitlines()]
-    return {line["custom_id"]: line["body"] for line in lines}
+    return {row_name(line["custom_id"]): line["body"] for line in lines}
 
 
 def submit(frame: pd.DataFrame, client: openai.OpenAI, store: Path, **wishes: Any) -> Job:
@@ -306,7 +306,8 @@ def test_a_stronger_model_answers_what_is_left_and_the_columns_say_so(
     assert status_counts(out) == {"ok": 4}
     assert out["llmbatch_model"].tolist() == ["gpt-5", "gpt-5", "gpt-4o-mini", "gpt-4o-mini"]
     assert out["llmbatch_attempt"].tolist() == [3, 2, 2, 1]
-    assert out["llmbatch_custom_id"].tolist() == ["row-A1", "row-A2", "row-A3", "row-A4"]
+    ids = list(map(row_name, out["llmbatch_custom_id"]))
+    assert ids == ["row-A1", "row-A2", "row-A3", "row-A4"]
     models = [
         {json.loads(line)["body"]["model"] for line in Path(path).read_text().splitlines()}
         for path in job.requests

@@ -19,7 +19,7 @@ import pytest
 from audit import ASK, check_paid, check_rows, finish, said, shelf, unrun
 from batch_server import BatchServer
 from batch_server.books import ApiError
-from conftest import DEPARTMENTS
+from conftest import DEPARTMENTS, tagged
 
 import frameenrich
 from frameenrich.errors import JobBusyError, ProviderError, WaitTimeoutError
@@ -502,9 +502,9 @@ def test_an_answer_with_half_an_emoji_is_reused(store: Path, tmp_path: Path) -> 
     """What JSON lets through and Unicode does not stops no later submit, nor is it paid again."""
     frame = pd.DataFrame({"word": ["cedar"]})
     body = {"choices": [{"message": {"content": "half \ud83d"}, "finish_reason": "stop"}]}
-    line = {"custom_id": "row-0", "response": {"status_code": 200, "body": body}, "error": None}
-    (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")
     first = frame.llmbatch.submit("{{ word }}", "m", provider="file", store=store)
+    line = {"custom_id": tagged(first, "row-0"), "response": {"status_code": 200, "body": body}}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")
     first.import_responses(tmp_path / "answers.jsonl")
 
     job = frame.llmbatch.submit("{{ word }}", "m", name="again", provider="file", store=store)

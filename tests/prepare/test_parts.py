@@ -17,7 +17,8 @@ import httpx2
 import openai
 import pandas as pd
 import pytest
-from batch_server import BatchServer
+from batch_server import BatchServer, row_name
+from conftest import tagged
 from crash import KillPoint, forked, ledger, server_process, watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,7 +81,7 @@ def answer(job: Job, folder: Path, but: str = "") -> None:
     """Answer each request but one with its own prompt, in an order of its own."""
     lines = []
     for custom_id, body in reversed(sent(job)):
-        if custom_id == but:
+        if row_name(custom_id) == but:
             continue
         said = json.loads(body)["messages"][0]["content"]
         message = {"role": "assistant", "content": f"echo: {said}"}
@@ -219,7 +220,9 @@ def test_a_request_goes_once_though_two_parts_ask_it(
 
     assert server.executed == {f"row-k{n}": 1 for n in (0, 1, 2, 4, 6)}
     assert out["llmbatch"].tolist() == [f"echo: Say {title}." for title in out["title"]]
-    assert out["llmbatch_custom_id"].tolist() == [f"row-k{n}" for n in (0, 1, 2, 0, 4, 1, 6)]
+    assert list(map(row_name, out["llmbatch_custom_id"])) == [
+        f"row-k{n}" for n in (0, 1, 2, 0, 4, 1, 6)
+    ]
     assert out["llmbatch_cost_usd"].sum() == pytest.approx(job.usage().usd)
 
 
@@ -256,7 +259,8 @@ def test_a_later_round_is_collected_with_the_parts(store: Path, tmp_path: Path) 
     job.regenerate()
 
     again = [path for path in job.requests if "round-1" in path]
-    assert [json.loads(Path(path).read_bytes())["custom_id"] for path in again] == ["r1-row-k1"]
+    (own,) = (json.loads(Path(path).read_bytes())["custom_id"] for path in again)
+    assert own == tagged(job, "r1-row-k1")
     out = collect(job, PARTS, usage=True)  # under other numbers than they had
     statuses = ["ok", "pending", "ok", "ok", "ok", "pending", "ok"]
     assert out["llmbatch_status"].tolist() == statuses
@@ -265,7 +269,7 @@ def test_a_later_round_is_collected_with_the_parts(store: Path, tmp_path: Path) 
 
     choice = {"message": {"content": ""}, "finish_reason": "stop"}
     response = {"status_code": 200, "body": {"choices": [choice]}}
-    line = json.dumps({"custom_id": "r1-row-k1", "response": response, "error": None})
+    line = json.dumps({"custom_id": own, "response": response, "error": None})
     (tmp_path / "again.jsonl").write_text(f"{line}\n")
     job.import_responses(tmp_path / "again.jsonl")
     collector = job.collector()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from batch_server import row_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import write_job
@@ -48,7 +50,8 @@ FRAME = pd.DataFrame(
 def a_plan(template: Any = "Sort {{ title }}", model: str = "m", **options: Any) -> Plan:
     """Return a plan; nothing but the template has to be said."""
     own = Options(**{"provider": "file", **options})
-    return make_plan(template, model, own).sent_to(str(own.provider), CHAT)
+    plan = make_plan(template, model, own).sent_to(str(own.provider), CHAT)
+    return replace(plan, spec=replace(plan.spec, tag="3f9a1c"))
 
 
 @pytest.fixture
@@ -72,7 +75,12 @@ def requests(job: JobFolder) -> list[dict[str, Any]]:
 
 def asked(job: JobFolder) -> dict[str, str]:
     """Return what each custom_id asks."""
-    return {r["custom_id"]: r["body"]["messages"][-1]["content"] for r in requests(job)}
+    return {row_name(r["custom_id"]): r["body"]["messages"][-1]["content"] for r in requests(job)}
+
+
+def names(job: JobFolder) -> list[str | None]:
+    """Return what the requests of a job's rows are called, without its tag."""
+    return [own and row_name(own) for own in job.sidecar()["custom_id"].to_pylist()]
 
 
 # --- wishes ---------------------------------------------------------------------------------------
@@ -270,13 +278,13 @@ def test_the_sidecar_says_which_row_became_which_request(jobs: Store) -> None:
     table = job.sidecar()
 
     assert table.select(["key_0", "custom_id", "shard"]).to_pylist() == [
-        {"key_0": 30, "custom_id": "row-30", "shard": 0},
-        {"key_0": 10, "custom_id": "row-10", "shard": 0},
-        {"key_0": 20, "custom_id": "row-20", "shard": 1},
+        {"key_0": 30, "custom_id": "row-30-3f9a1c", "shard": 0},
+        {"key_0": 10, "custom_id": "row-10-3f9a1c", "shard": 0},
+        {"key_0": 20, "custom_id": "row-20-3f9a1c", "shard": 1},
     ]
     assert asked(job) == {"row-30": "Sort mug", "row-10": "Sort rake", "row-20": "Sort desk"}
     assert (job.key_names, job.spec) == (["index"], a_plan().spec)
-    assert {pa.binary(16)} == {table[n].type for n in ("request_hash", "input_hash")}
+    assert {pa.binary(32)} == {table[n].type for n in ("request_hash", "input_hash")}
 
 
 def test_requests_are_those_of_the_batch_api(jobs: Store) -> None:
@@ -285,7 +293,7 @@ def test_requests_are_those_of_the_batch_api(jobs: Store) -> None:
 
     assert requests(job) == [
         {
-            "custom_id": "row-30",
+            "custom_id": "row-30-3f9a1c",
             "method": "POST",
             "url": CHAT,
             "body": {
@@ -311,7 +319,7 @@ def test_whatever_the_cells_hold_is_asked(tmp_path_factory: Any, cells: list[str
 
     expected = [json.loads(json.dumps(cell)) + "!" for cell in cells]
     found = asked(job)
-    assert expected == [found[i] for i in job.sidecar()["custom_id"].to_pylist()]
+    assert expected == [found[str(name)] for name in names(job)]
     assert len(found) <= len(set(cells))
 
 
@@ -320,7 +328,7 @@ def test_rows_that_ask_the_same_are_sent_once(jobs: Store) -> None:
     frame = pd.DataFrame({"title": ["mug", "rake", "mug", "mug"]})
     job = a_job(frame, jobs)
 
-    assert job.sidecar()["custom_id"].to_pylist() == ["row-0", "row-1", "row-0", "row-0"]
+    assert names(job) == ["row-0", "row-1", "row-0", "row-0"]
     assert asked(job) == {"row-0": "Sort mug", "row-1": "Sort rake"}
 
 
@@ -338,7 +346,7 @@ def test_the_null_policy_decides_which_rows_are_sent(
     job = a_job(FRAME, jobs, template="{{ title }} {{ price }}", on_null=on_null)
     shards = [SKIPPED if custom_id is None else 0 for custom_id in expected]
 
-    assert expected == job.sidecar()["custom_id"].to_pylist()
+    assert expected == names(job)
     assert shards == job.sidecar()["shard"].to_pylist()
 
 

@@ -15,6 +15,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
+from conftest import tagged
 from crash import KillPoint, control, forked, ledger, server_process, watch
 
 import frameenrich
@@ -266,7 +267,7 @@ def test_answers_that_the_store_has_are_not_paid_for_again(
 
     first = frameenrich.submit_requests(path, provider=provider, store=store)
     assert (first.reused, len(server.batches)) == (4, 1)
-    assert answers(first)["row-A1"] == "echo: Sort Red mug"
+    assert answers(first)[tagged(asked, "row-A1")] == "echo: Sort Red mug"
 
     more = [*before, ask("new", model="other"), ask("newer")]
     second = frameenrich.submit_requests(more, provider=provider, store=store)
@@ -334,10 +335,10 @@ def test_a_frame_with_the_custom_ids_can_be_collected_on(
 def test_requests_are_found_by_custom_id(
     provider: OpenAIBatch, store: Path, mugs: pd.DataFrame
 ) -> None:
-    """In the order asked, of a frame's job too; an unknown one is named."""
+    """In the order asked, of a frame's job too, with its tag or without; an unknown one is named."""
     job = mugs.llmbatch.submit("Sort {{ title }}", "m", provider=provider, store=store)
 
-    found = job.requests_by_custom_id(["row-A3", "row-A1"])
+    found = job.requests_by_custom_id([tagged(job, "row-A3"), "row-A1"])
 
     assert [r["body"]["messages"][0]["content"] for r in found.values()] == [
         "Sort Green sock",

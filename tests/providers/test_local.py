@@ -19,6 +19,7 @@ from typing import Any
 import jsonschema_rs
 import pandas as pd
 import pytest
+from batch_server import row_name
 
 import frameenrich
 from frameenrich.errors import ParameterError, ProviderError
@@ -117,7 +118,7 @@ def test_killed_run_goes_on_where_it_stopped(store: Path) -> None:
     lines = response_lines(store)
 
     assert lines.startswith(whole_lines)
-    asked = Counter(json.loads(line)["custom_id"] for line in lines.splitlines())
+    asked = Counter(row_name(json.loads(line)["custom_id"]) for line in lines.splitlines())
     assert asked == {f"row-{i}": 1 for i in range(len(TITLES))}
     assert set(job.collect()["llmbatch_status"]) <= {"ok", "truncated"}
 
@@ -127,13 +128,13 @@ def test_torn_line_is_asked_again(store: Path) -> None:
     _kill_in_the_middle(store, answers=1)
     (path,) = store.rglob("*.responses.jsonl")
     kept = path.read_bytes().rpartition(b"\n")[0] + b"\n"
-    path.write_bytes(kept + b'{"id":"local-row-5","custom_id":"row-5","resp')
+    path.write_bytes(kept + b'{"id":"local-row-5","custom_id":"row-5-3f9a1c","resp')
 
     ask(TITLES, store, params={"max_tokens": 24})
     lines = path.read_bytes()
 
     assert lines.startswith(kept)
-    asked = Counter(json.loads(line)["custom_id"] for line in lines.splitlines())
+    asked = Counter(row_name(json.loads(line)["custom_id"]) for line in lines.splitlines())
     assert asked == {f"row-{i}": 1 for i in range(len(TITLES))}
 
 

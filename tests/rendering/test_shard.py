@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
 from frameenrich.errors import RequestTooLargeError
-from frameenrich.identity.hashes import combined
+from frameenrich.identity.hashes import request_hashes
 from frameenrich.jsonl import encode_all, split_lines
 from frameenrich.model import JobSpec, Limits, OutputSpec
 from frameenrich.prepare.output_options import labels_spec
@@ -96,7 +96,7 @@ def test_the_same_request_has_the_same_hash_in_every_round(text: str) -> None:
     line, request_hash = retry_line(a_line(spec, "row-1", [text]), "r1-row-1", dict)
 
     assert a_line(spec, "r1-row-1", [text]) == line
-    assert combined([writer.rest, input_hash([text])]) == request_hash
+    assert request_hashes(writer.rest, input_hash([text])) == request_hash
     assert [json.loads(line)["body"]] == [json.loads(body) for body in bodies]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import s3fs
 from audit import said, shelf
 from batch_server import BatchServer
+from conftest import tagged
 from object_server import BUCKET, CARELESS, lose_answer, object_server
 from stores import CrashError, a_job, committed, write_half, write_job, write_round
 
@@ -92,7 +94,8 @@ def test_parts_in_a_bucket_are_copied_within_it(
 ) -> None:
     """The job is that of the disk, byte by byte; nothing is left of the place where parts were."""
     frame = pd.DataFrame({"title": ["a", "b", "a", "c"]}, index=["k0", "k1", "k2", "k3"])
-    spec = JobSpec("parts", "m", (Message("user", "Say {{ title }}."),), provider="file")
+    asked = (Message("user", "Say {{ title }}."),)
+    spec = JobSpec("parts", "m", asked, provider="file", tag="3f9a1c")
 
     def joined(store: Store) -> JobFolder:
         with open_parts_folder(store, spec, Limits()) as stage:
@@ -106,7 +109,9 @@ def test_parts_in_a_bucket_are_copied_within_it(
     assert keys(remote.store) == objects_of(remote)
     assert remote.store.find(f"{remote.store.root}/") == remote.store.find(remote.path)
     assert local.sidecar().equals(remote.sidecar())
-    assert remote.sidecar()["custom_id"].to_pylist() == ["row-k0", "row-k1", "row-k0", "row-k3"]
+    assert remote.sidecar()["custom_id"].to_pylist() == [
+        f"row-{key}-3f9a1c" for key in ("k0", "k1", "k0", "k3")
+    ]
     for here, there in zip(local.all_shards(), remote.all_shards(), strict=True):
         with there.open_requests() as file:
             assert Path(here.requests_path).read_bytes() == file.read()
@@ -119,13 +124,15 @@ def test_reused_answers_are_taken_out_in_a_bucket_as_on_disk(
     frame = pd.DataFrame({"title": list("abcdef")}, index=[f"k{n}" for n in range(6)])
     choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
     line = {"response": {"status_code": 200, "body": {"choices": [choice]}}, "error": None}
-    (tmp_path / "d.jsonl").write_text(json.dumps({"custom_id": "row-k3", **line}))
 
     def reusing(store: Store) -> JobFolder:
         options: dict[str, Any] = {"provider": "file", "store": store}
         first = frame.iloc[[3]].llmbatch.submit("{{ title }}", "m", name="first", **options)
+        own = {"custom_id": tagged(first, "row-k3"), **line}
+        (tmp_path / "d.jsonl").write_text(json.dumps(own))
         first.import_responses(tmp_path / "d.jsonl")
         plan = make_plan("{{ title }}", "m", Options()).sent_to("file", "/v1/chat/completions")
+        plan = replace(plan, spec=replace(plan.spec, tag="3f9a1c"))
         return write_job(frame, plan, store, Limits(max_requests=2))
 
     local, remote = reusing(Store(tmp_path / "disk")), reusing(bucket())

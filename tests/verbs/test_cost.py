@@ -13,7 +13,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply
-from conftest import DEPARTMENTS, status_counts
+from conftest import DEPARTMENTS, status_counts, tagged
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rs_bpe.bpe import openai as second_tokenizer
@@ -557,7 +557,10 @@ def test_cached_tokens_are_cheaper_in_every_form_of_answer(mugs: pd.DataFrame, s
 
     def line(custom_id: str, answered: Any) -> bytes:
         return json.dumps(
-            {"custom_id": custom_id, "response": {"status_code": 200, "body": answered}}
+            {
+                "custom_id": tagged(job, custom_id),
+                "response": {"status_code": 200, "body": answered},
+            }
         ).encode()
 
     lines = [
@@ -567,7 +570,7 @@ def test_cached_tokens_are_cheaper_in_every_form_of_answer(mugs: pd.DataFrame, s
         line("row-A3", json.dumps({"model": "gpt-4o-mini-2024-07-18", "usage": chat})),
         line("row-A4", {"usage": "none"}),
         b"{broken",
-        b'{"custom_id": "row-A4", "response": null}',
+        json.dumps({"custom_id": tagged(job, "row-A4"), "response": None}).encode(),
     ]
     Path("answers.jsonl").write_bytes(b"\n".join(lines))
     used = job.import_responses("answers.jsonl").usage()

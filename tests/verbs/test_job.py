@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply, pick, user_text
-from conftest import DEPARTMENTS, ROOT, status_counts
+from conftest import DEPARTMENTS, ROOT, status_counts, tagged
 from pydantic import BaseModel, Field
 
 import frameenrich
@@ -352,7 +353,7 @@ def test_usage_columns(client: openai.OpenAI, store: Path, mugs: pd.DataFrame) -
     assert first["a_prompt_tokens"] > 0
     assert first["a_completion_tokens"] > 0
     assert first["a_finish_reason"] == "stop"
-    assert first["a_custom_id"] == "row-A1"
+    assert re.fullmatch(r"row-A1-[0-9a-f]{6}", first["a_custom_id"])
     assert first["a_raw"] == first["a"]
 
 
@@ -470,7 +471,9 @@ def test_messages_file_templates_and_parameters_reach_the_request(
     )
 
     lines = Path(job.requests[0]).read_text().splitlines()
-    assert pd.read_json(job.requests[0], lines=True)["custom_id"].tolist()[0] == "row-A1"
+    assert pd.read_json(job.requests[0], lines=True)["custom_id"].tolist()[0] == tagged(
+        job, "row-A1"
+    )
     assert '"messages":[{"role":"developer","content":"Sort Red mug"}' in lines[0]
     assert '"temperature":0.5,"top_k":3' in lines[0]
     out = mugs.llmbatch.collect(job, wait=True, poll_seconds=0.01)
@@ -519,8 +522,9 @@ def test_the_file_provider_round_trip(store: Path, mugs: pd.DataFrame, tmp_path:
     waiting = mugs.llmbatch.collect(store=store)
     answers = tmp_path / "answers.jsonl"
     answers.write_text(
-        '{"custom_id":"row-A3","response":{"status_code":200,"body":{"choices":[{"message":'
-        '{"content":"Clothing"}}]}},"error":null}\n{"custom_id":"row-ZZ","response":null}\n'
+        f'{{"custom_id":"{tagged(job, "row-A3")}","response":{{"status_code":200,"body":'
+        '{"choices":[{"message":{"content":"Clothing"}}]}},"error":null}\n'
+        f'{{"custom_id":"{tagged(job, "row-ZZ")}","response":null}}\n'
     )
 
     out = job.import_responses(answers).import_responses(answers).collect(mugs)
@@ -530,7 +534,7 @@ def test_the_file_provider_round_trip(store: Path, mugs: pd.DataFrame, tmp_path:
     assert out["llmbatch"].tolist() == [pd.NA, pd.NA, "Clothing", pd.NA]
     assert out["llmbatch_status"].tolist() == ["missing", "missing", "ok", "missing"]
     strange = tmp_path / "strange.jsonl"
-    strange.write_text('{"custom_id":"row-ZZ","response":null}\n')
+    strange.write_text('{"custom_id":"nobody","response":null}\n')
     with pytest.raises(ResponsesError, match="No line of"):
         job.import_responses(strange)
     with pytest.raises(ResponsesError, match="cannot be read"):
@@ -555,7 +559,7 @@ def test_an_import_while_the_batch_runs_loses_nothing(
     provider = OpenAIBatch(client, wait_seconds=0.01)
     job = mugs.llmbatch.submit(ASK, "m", provider=provider, store=store)
     answers = tmp_path / "answers.jsonl.gz"
-    answers.write_bytes(gzip.compress(imported_line("row-A3", "Imported")))
+    answers.write_bytes(gzip.compress(imported_line(tagged(job, "row-A3"), "Imported")))
 
     early = job.import_responses(answers).collect(mugs)
     server.release()
@@ -577,7 +581,9 @@ def test_an_import_of_all_answers_ends_a_batch(
     job = mugs.llmbatch.submit(ASK, "m", client=client, store=store)
     for part in (mugs.index[:1], mugs.index[1:]):
         path = tmp_path / "answers.jsonl"
-        path.write_bytes(b"".join(imported_line(f"row-{key}", f"of {key}") for key in part))
+        path.write_bytes(
+            b"".join(imported_line(tagged(job, f"row-{key}"), f"of {key}") for key in part)
+        )
         job.import_responses(path)
 
     status = job.status()
@@ -596,7 +602,7 @@ def test_an_import_of_errors_does_not_end_a_running_batch(
     provider = OpenAIBatch(client, wait_seconds=0.01)
     job = mugs.llmbatch.submit(ASK, "m", provider=provider, store=store)
     error = {"response": {"status_code": 500, "body": {}}, "error": None}
-    lines = [json.dumps({"custom_id": f"row-{key}", **error}) for key in mugs.index]
+    lines = [json.dumps({"custom_id": tagged(job, f"row-{key}"), **error}) for key in mugs.index]
     (tmp_path / "errors.jsonl").write_text("\n".join(lines))
 
     early = job.import_responses(tmp_path / "errors.jsonl").status()
