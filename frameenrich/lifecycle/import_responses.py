@@ -109,10 +109,11 @@ def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[st
 
 
 def _wire_ids(folder: JobFolder, wanted: list[str]) -> dict[str, str]:
-    """Return what each is called at the provider; another name only where requests had names."""
-    names = {custom_id: custom_id for custom_id in wanted}
+    """Return what each is called at the provider: its tag may be left out, or it had a name."""
     if folder.spec.messages:
-        return names
+        end = f"-{folder.spec.tag}" if folder.spec.tag else ""
+        return {custom_id: custom_id.removesuffix(end) + end for custom_id in wanted}
+    names = {custom_id: custom_id for custom_id in wanted}
     sidecar = folder.sidecar().select(["key_0", "custom_id"])
     own = sidecar.filter(pc.is_in(sidecar["key_0"], value_set=pa.array(wanted, pa.string())))
     return names | dict(zip(own["key_0"].to_pylist(), own["custom_id"].to_pylist(), strict=True))

@@ -335,7 +335,7 @@ def test_a_frame_with_the_custom_ids_can_be_collected_on(
 def test_requests_are_found_by_custom_id(
     provider: OpenAIBatch, store: Path, mugs: pd.DataFrame
 ) -> None:
-    """In the order asked, of a frame's job too, with its tag or without; an unknown one is named."""
+    """In the order asked, of a frame's job too, with its tag or without; an unknown is named."""
     job = mugs.llmbatch.submit("Sort {{ title }}", "m", provider=provider, store=store)
 
     found = job.requests_by_custom_id([tagged(job, "row-A3"), "row-A1"])
