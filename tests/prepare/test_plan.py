@@ -109,6 +109,7 @@ def test_a_plan_holds_every_wish() -> None:
         key=("sku",),
         prefix="ai_",
         on_null="skip",
+        tag="3f9a1c",
     )
 
 
