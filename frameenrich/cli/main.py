@@ -37,6 +37,7 @@ from frameenrich.cli.commands.run import demo, embed, run
 from frameenrich.cli.commands.shared import RESUME, STILL_RUNS
 from frameenrich.cli.commands.store import clean, jobs
 from frameenrich.cli.log import logged
+from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.terminal import say
 from frameenrich.errors import FrameEnrichError, ProviderError, WaitTimeoutError
 
@@ -130,7 +131,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except FrameEnrichError as error:
-            say(f"error: {error}")
+            say(f"error: {in_flags(str(error))}")
             if exit_code(error) in (_PROVIDER, STILL_RUNS) and RESUME in ctx.meta:
                 say(f"To go on: {ctx.meta[RESUME]}")
             raise typer.Exit(exit_code(error)) from None
@@ -231,7 +232,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # titles in twelve languages, any terminal
-    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {in_flags(str(message))}")
     try:
         app()
     except SystemExit as end:

@@ -193,7 +193,31 @@ class InputOptions:
 
 
 @dataclass(frozen=True)
-class StreamInputOptions(InputOptions):
+class TableInputOptions(InputOptions):
+    """How a table is read that may be a text."""
+
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIGN",
+            help="What stands between the cells of a CSV: ';', tab, '|', ...",
+            rich_help_panel=_IN_OUT,
+            show_default="a comma; in .tsv a tab",
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How IN is saved, such as cp1252 or utf-16; what is written is UTF-8.",
+            rich_help_panel=_IN_OUT,
+            show_default="utf-8",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class StreamInputOptions(TableInputOptions):
     """How the table is read, where it may be larger than memory."""
 
     stream: Annotated[

@@ -7,8 +7,10 @@ one chunk and its answers.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -19,7 +21,7 @@ from frameenrich.cli.tables.chunks import CHUNK_ROWS
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
-from frameenrich.errors import FrameMismatchError
+from frameenrich.errors import FrameEnrichError, FrameMismatchError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.repaired import counting_repaired
 from frameenrich.prepare.options import Plan
@@ -102,6 +104,22 @@ def open_table(
         raise
 
 
+@contextlib.contextmanager
+def telling_lines(location: Callable[[int], str]) -> Iterator[None]:
+    """Make errors about the row at a position say where in its file it stands."""
+    try:
+        yield
+    except FrameEnrichError as error:
+        position = vars(error).get("position")
+        if position is not None:
+            named = re.escape(f"{vars(error).get('row', position)}")
+            own = re.compile(rf"\b([Rr]ow (?:at position )?{named}|at position {position})(?!\w)")
+            where = location(position)
+            error.problem = own.sub(lambda found: f"{found.group()} ({where})", error.problem, 1)
+            error.args = (error.problem, error.fix)
+        raise
+
+
 @dataclass(frozen=True)
 class InMemoryTable:
     """A table that is in memory."""
@@ -116,11 +134,13 @@ class InMemoryTable:
 
     def submit(self, **options: Any) -> tuple[Job, int]:
         """Ask for every row; gives the job, and how many rows there are."""
-        return submit(self.table.frame, **options), len(self.table.frame)
+        with telling_lines(self.table.location):
+            return submit(self.table.frame, **options), len(self.table.frame)
 
     def estimate(self, **options: Any) -> Estimate:
         """Return what a `submit` would send and cost."""
-        return estimate(self.table.frame, **options)
+        with telling_lines(self.table.location):
+            return estimate(self.table.frame, **options)
 
     def find_job(self, store: StoreLike, job: str | None = None, client: Any = None) -> Job:
         """Find the job of that id or name, else the newest that was made for this table."""
@@ -158,7 +178,9 @@ class StreamedTable:
             nonlocal rows
             for chunk in self.source.chunks():
                 rows += chunk.rows
-                yield write_part(stage, chunk.number, chunk.frame, called=chunk.called)
+                with telling_lines(chunk.location):
+                    part = write_part(stage, chunk.number, chunk.frame, called=chunk.called)
+                yield part
 
         return submit_parts(write, self.source.columns, **options), rows
 

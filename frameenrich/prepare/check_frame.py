@@ -47,6 +47,7 @@ def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
         position = getattr(error, "position", None)
         if position is not None:
             shown = show_key(keys, position)
+            vars(error)["row"] = shown
             error.problem = error.problem.replace(
                 f"the row at position {position}", f"row {shown}"
             ).replace(f"The row at position {position}", f"Row {shown}")

@@ -1024,3 +1024,64 @@ def test_the_embedded_embedder_leaves_logging_to_the_caller() -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_a_row_that_cannot_be_asked_is_named_by_its_line(stream: list[str]) -> None:
+    """A record may take several lines; the file and the line are said, and what to type."""
+    Path("goods.csv").write_text('sku,title\n1,"red\nmug"\n2,\n')
+
+    done = here("submit", "goods.csv", *ASK, "--provider", "file", *stream)
+
+    assert done.exit_code == 2
+    assert "(line 4 of goods.csv) would print a null" in done.stderr
+    assert "pass --on-null empty or skip" in done.stderr
+
+
+@pytest.mark.parametrize(("sign", "typed"), [(";", "';'"), ("\t", "tab"), ("|", "'|'")])
+def test_a_table_with_other_delimiters_is_told_and_read(sign: str, typed: str) -> None:
+    """What the file uses is said with what to type; so given, it is read and kept."""
+    text = f"sku{sign}title\n007{sign}Red, mug\n"
+    Path("goods.csv").write_text(text)
+    run = ("run", "goods.csv", "out.csv", *ASK, *FAST, *LABELS)
+
+    refused = here(*run)
+    assert refused.exit_code == 2
+    assert f"Pass --delimiter {typed}" in refused.stderr
+    assert here(*run, "--delimiter", shlex.split(typed)[0]).exit_code == 0
+    head, row = Path("out.csv").read_text().splitlines()
+    assert head == sign.join(["sku", "title", "llmbatch", "llmbatch_status", "llmbatch_error"])
+    assert row.startswith(f"007{sign}Red, mug{sign}")
+    assert here("run", "out.csv", "out.csv", *run[3:], "--delimiter", sign).exit_code == 0
+
+
+def test_a_line_that_another_delimiter_would_cut_right_says_so() -> None:
+    """Where the header has commas too, a line that does not fit tells."""
+    Path("goods.csv").write_text("sku;title, long;price\n1;Red mug;3,50\n2;hose;4\n")
+
+    told = here("preview", "goods.csv", *ASK)
+
+    assert (
+        "line 3: 1 cells, where the header has 2. The file looks like it uses ';'." in told.stderr
+    )
+    assert here("preview", "goods.csv", *ASK, "--delimiter", "ab").exit_code == 2
+    Path("goods.csv").write_text("title;and more\nRed mug\n")
+    ask = ("-t", '{{ row["title;and more"] }}', "-m", "m")
+    assert here("preview", "goods.csv", *ask, "--delimiter", ",").exit_code == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_in_another_encoding_is_told_and_read(encoding: str) -> None:
+    """What is written is UTF-8 with a mark, which is read again whatever --encoding says."""
+    Path("goods.csv").write_bytes("sku,title\n1,Größe\n".encode(encoding))
+    run = ("run", "goods.csv", "goods.csv", *ASK, *FAST)
+
+    assert "--encoding" in here(*run).stderr
+    for _ in range(2):
+        assert here(*run, "--encoding", encoding).exit_code == 0
+        assert Path("goods.csv").read_bytes().startswith("\ufeffsku,title,llmbatch,".encode())
+        assert "1,Größe,echo: Which department sells Größe?,ok" in Path("goods.csv").read_text()
+    assert here(*run, "--encoding", "nonsense").exit_code == 2
+    Path("bad.csv").write_bytes(b"title\nred\x81\n")
+    bad = here("preview", "bad.csv", *ASK, "--encoding", "cp1252")
+    assert "bad.csv, line 2: this is not cp1252" in bad.stderr

@@ -6,15 +6,26 @@ from typing import Annotated
 
 import typer
 
-from frameenrich.cli.commands.shared import JobId, JobOrNewest, job_of
-from frameenrich.cli.options import AsJson, Store
+from frameenrich.cli.commands.shared import JobId, JobOrNewest, job_of, read
+from frameenrich.cli.option_groups import flatten_options
+from frameenrich.cli.options import AsJson, Store, TableInputOptions
 from frameenrich.cli.terminal import as_line
 
 
+@flatten_options
 def evaluate(
     job: JobOrNewest = None,
+    *,
+    reading: TableInputOptions,
     truth: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of --in with the truth.")
+        list[str] | None,
+        typer.Option(
+            metavar="[FIELD=]COLUMN",
+            help="The column of --in with the truth; may be given again, for each field.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="How far a number may be from its truth.")
     ] = None,
     source: Annotated[
         str | None, typer.Option("--in", metavar="FILE", help="The table that has the truth.")
@@ -28,7 +39,7 @@ def evaluate(
     """Say how right a job's answers are, by a review or by a column with the truth."""
     from frameenrich.errors import ParameterError  # noqa: PLC0415 - heavy
 
-    if (truth is None) != (source is None):
+    if (not truth) != (source is None):
         raise ParameterError(
             "--truth and --in go together.", "Give both: --truth COLUMN --in FILE, or neither."
         )
@@ -36,10 +47,19 @@ def evaluate(
     if source is None:
         made = found.evaluate(review=review)
     else:
-        from frameenrich.cli.values import read_rows  # noqa: PLC0415
-
-        made = found.evaluate(read_rows(source), truth=truth, review=review)
+        with read(source, reading) as table:
+            made = found.evaluate(
+                table.frame, truth=_truth_of(truth or []), tolerance=tolerance, review=review
+            )
     typer.echo(as_line(made.to_dict()) if as_json else "\n".join([str(made), *made.notes]))
+
+
+def _truth_of(columns: list[str]) -> str | dict[str, str]:
+    """Return what ``truth=`` takes: a column, or the column of each field."""
+    pairs = [column.partition("=") for column in columns]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return columns[0]
+    return {field: column or field for field, _, column in pairs}
 
 
 def compare(job: JobId, other: JobId, store: Store = None, as_json: AsJson = False) -> None:

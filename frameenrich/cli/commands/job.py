@@ -15,6 +15,7 @@ from frameenrich.cli.commands.shared import (
     JobOrNewest,
     Source,
     collect_kwargs,
+    files_of,
     job_and_files,
     job_of,
     note_resume_command,
@@ -55,9 +56,7 @@ def submit(
 ) -> None:
     """Ask for every row of IN, and print the job's id; collect it whenever you like."""
     note_resume_command(ctx, again=not sending.fresh)
-    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
-
-    with opened(table_files(source, reading.format), reading) as table:
+    with opened(files_of(source, reading), reading) as table:
         job = send(table, asking, sending, store)
     typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
 

@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
-from frameenrich.cli.commands.shared import Source, opened, read
+from frameenrich.cli.commands.shared import Source, files_of, opened, read
 from frameenrich.cli.option_groups import flatten_options
-from frameenrich.cli.options import AsJson, InputOptions, ProviderOptions, Store, StreamInputOptions
+from frameenrich.cli.options import (
+    AsJson,
+    ProviderOptions,
+    Store,
+    StreamInputOptions,
+    TableInputOptions,
+)
+from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import RequestOptions
 from frameenrich.cli.terminal import as_line, print_rows, printable, say
 
@@ -18,14 +25,15 @@ from frameenrich.cli.terminal import as_line, print_rows, printable, say
 def preview(
     source: Source,
     asking: RequestOptions,
-    reading: InputOptions,
+    reading: TableInputOptions,
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Show the first requests as they would be sent; sends and writes nothing."""
-    from frameenrich.verbs.before_paying import preview as show  # noqa: PLC0415 - heavy
+    from frameenrich.cli.table_jobs import telling_lines  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.before_paying import preview as show  # noqa: PLC0415
 
-    with read(source, reading) as table:
+    with read(source, reading) as table, telling_lines(table.location):
         shown = show(table.frame, n=n, **asking.kwargs())
     if as_json:
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
@@ -44,16 +52,14 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Count requests and tokens, and show what they cost; sends and writes nothing."""
-    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
-
-    with opened(table_files(source, reading.format), reading) as table:
+    with opened(files_of(source, reading), reading) as table:
         found = table.estimate(**asking.kwargs(), **sending.kwargs(), store=store)
     if as_json:
         typer.echo(as_line(found.as_dict()))
         return
     print_rows(["estimate", ""], found.cells(), file=sys.stdout)
     for note in found.notes:
-        say(f"note: {note}")
+        say(f"note: {in_flags(note)}")
 
 
 @flatten_options
@@ -61,16 +67,17 @@ def pilot(
     source: Source,
     asking: RequestOptions,
     sending: ProviderOptions,
-    reading: InputOptions,
+    reading: TableInputOptions,
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Another number picks other rows.")] = 0,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
-    from frameenrich.verbs.before_paying import pilot as ask  # noqa: PLC0415 - heavy
+    from frameenrich.cli.table_jobs import telling_lines  # noqa: PLC0415 - heavy
+    from frameenrich.verbs.before_paying import pilot as ask  # noqa: PLC0415
 
-    with read(source, reading) as table:
+    with read(source, reading) as table, telling_lines(table.location):
         options = {**asking.kwargs(), **sending.kwargs()}
         answers = ask(table.frame, n=n, seed=seed, store=store, **options)
     answers = answers.reset_index(names="row", drop=asking.prompt.key is not None)

@@ -22,6 +22,7 @@ from frameenrich.cli.options import (
     ProviderOptions,
     ServerOptions,
     StreamInputOptions,
+    TableInputOptions,
 )
 from frameenrich.cli.request_options import AnswerOptions, Embedding, RequestOptions
 from frameenrich.cli.terminal import as_line, print_rows, printable, say
@@ -91,13 +92,21 @@ JobOrNewest = Annotated[
 ]
 
 
+def files_of(source: str, reading: TableInputOptions) -> tuple[TableFile, ...]:
+    """Return the files of a table, and how they are written."""
+    from frameenrich.cli.tables.files import table_files, written_as  # noqa: PLC0415 - heavy
+
+    files = table_files(source, reading.format)
+    return tuple(written_as(file, reading.delimiter, reading.encoding) for file in files)
+
+
 def places_of(
-    source: str, target: str, reading: InputOptions, writing: CollectOptions
+    source: str, target: str, reading: TableInputOptions, writing: CollectOptions
 ) -> tuple[tuple[TableFile, ...], TableFile]:
     """Where the table is and goes, checked before anything is sent."""
-    from frameenrich.cli.tables.files import check_output_outside_input, table_files  # noqa: PLC0415 - heavy
+    from frameenrich.cli.tables.files import check_output_outside_input  # noqa: PLC0415 - heavy
 
-    here = table_files(source, reading.format)
+    here = files_of(source, reading)
     there = target_of(target, reading, writing, like=here[0])
     check_output_outside_input(source, here, there)
     return here, there
@@ -111,6 +120,8 @@ def target_of(
     from frameenrich.cli.tables.write import check_writable  # noqa: PLC0415
 
     there = table_file(target, reading.format, like=like)
+    if like is not None and like.format == there.format:
+        there = replace(there, delimiter=like.delimiter)  # its records are kept as they are
     check_writable(there)
     if writing.safe_csv and there.format not in ("csv", "tsv"):
         raise ParameterError(
@@ -128,12 +139,11 @@ def opened(
     return open_table(here, limit=reading.limit, stream=reading.stream)
 
 
-def read(source: str, reading: InputOptions) -> Table:
+def read(source: str, reading: TableInputOptions) -> Table:
     """The table, or its first rows, all of it in memory."""
-    from frameenrich.cli.tables.files import table_files  # noqa: PLC0415 - heavy
-    from frameenrich.cli.tables.read import Source, read_whole  # noqa: PLC0415
+    from frameenrich.cli.tables.read import read_tables  # noqa: PLC0415 - heavy
 
-    return read_whole(Source(table_files(source, reading.format), limit=reading.limit))
+    return read_tables(files_of(source, reading), limit=reading.limit)
 
 
 def job_of(job: str | None, store: str | None, server: ServerOptions = _NO_SERVER) -> Job:

@@ -15,8 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.cli.tables.files import DELIMITERS, Format, TableFile
-from frameenrich.cli.tables.records import Record, csv_records, json_lines, json_object
+from frameenrich.cli.tables.files import Format, TableFile
+from frameenrich.cli.tables.records import (
+    Record,
+    csv_records,
+    json_lines,
+    json_object,
+    likely_delimiter,
+)
 from frameenrich.errors import InputError
 
 CHUNK_ROWS = 50_000
@@ -63,6 +69,8 @@ class Chunk:
         Of a table that is in no file.
     called : str
         Where it begins, in messages.
+    path, before : str, int
+        The file that it is of, in messages, and how many of that file's rows come before it.
     """
 
     number: int
@@ -73,6 +81,15 @@ class Chunk:
     arrow: pa.Table | None = None
     own: pd.DataFrame | None = None
     called: str = ""
+    path: str = ""
+    before: int = 0
+
+    def location(self, position: int) -> str:
+        """Return where one of the rows stands: its line, or its row where a file has no lines."""
+        if self.arrow is not None:
+            return f"row {self.before + position + 1:,} of {self.path}"
+        line = [line for line in self.lines if line.row is not None][position]
+        return f"line {line.number:,} of {line.place.called}"
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -152,7 +169,7 @@ def csv_rows(
 ) -> Generator[Line]:
     """The records of a CSV file; where others came before it, without its header."""
     own: Record | None = None
-    delimiter = DELIMITERS[place.format]
+    delimiter = place.separator
     with contextlib.closing(csv_records(content, delimiter, place.called)) as records:
         for record in records:
             if not record.cells:
@@ -161,6 +178,7 @@ def csv_rows(
                 yield Line(place, record.line, record, _as_wide(record, own, place))
             else:
                 own = record
+                _check_delimiter(own, place)
                 if header is None:
                     yield Line(place, record.line, record)
                 else:
@@ -177,12 +195,43 @@ def header_cells(line: Line) -> list[str]:
 def _as_wide(record: Record, header: Record, place: TableFile) -> list[str]:
     if len(record.cells) == len(header.cells):
         return record.cells
+    guess = likely_delimiter(header, record, place.separator) if place.delimiter is None else None
+    if guess is not None:
+        raise InputError(
+            f"{place.called}, line {record.line}: {len(record.cells)} cells, where the header has "
+            f"{len(header.cells)}. The file looks like it uses {_told_sign(guess)}.",
+            f"Pass --delimiter {_typed_sign(guess)}.",
+            line=record.line,
+        )
     raise InputError(
         f"{place.called}, line {record.line}: {len(record.cells)} cells, where the header has "
         f"{len(header.cells)}.",
         "Mend that line: a cell that holds the delimiter has to be in quotes.",
         line=record.line,
     )
+
+
+def _check_delimiter(header: Record, place: TableFile) -> None:
+    """Refuse a header of one cell that another delimiter would cut, unless somebody said which."""
+    guess = None
+    if place.delimiter is None and len(header.cells) == 1:
+        guess = likely_delimiter(header, None, place.separator)
+    if guess is not None:
+        raise InputError(
+            f"{place.called}, line {header.line}: the header is one cell, and the file looks like "
+            f"it uses {_told_sign(guess)}.",
+            f"Pass --delimiter {_typed_sign(guess)}; where it is one column, "
+            f"--delimiter {_typed_sign(place.separator)}.",
+            line=header.line,
+        )
+
+
+def _told_sign(delimiter: str) -> str:
+    return "tabs" if delimiter == "\t" else repr(delimiter)
+
+
+def _typed_sign(delimiter: str) -> str:
+    return "tab" if delimiter == "\t" else repr(delimiter)
 
 
 def _check_header(own: Record, first: Record, place: TableFile, before: TableFile) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fnmatch
 import glob
 import gzip
+import io
 import os
+import re
 import shutil
 import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal, cast, get_args
 
 from frameenrich.errors import FrameEnrichError, InputError
@@ -35,6 +38,10 @@ _ENDINGS: dict[str, Format] = {
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
+NOT_TEXT = re.compile("[\udc80-\udcff]")
+"""What "surrogateescape" makes of bytes that are none of the encoding's."""
+
+
 _WILD = "*?["
 
 
@@ -48,6 +55,13 @@ class TableFile:
     path: str
     format: Format
     compressed: bool = False
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    @property
+    def separator(self) -> str:
+        """Return what stands between the cells of a text table."""
+        return self.delimiter or DELIMITERS[self.format]
 
     @property
     def is_stream(self) -> bool:
@@ -141,6 +155,51 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
                 path=path,
             )
     return places
+
+
+def written_as(place: TableFile, delimiter: str | None, encoding: str | None) -> TableFile:
+    """Add what somebody says of how a text table is written.
+
+    Raises
+    ------
+    InputError
+        It is no delimiter or no encoding, or the table is no text.
+    """
+    if delimiter is not None:
+        delimiter = _DELIMITER_NAMES.get(delimiter, delimiter)
+        if len(delimiter) != 1 or delimiter in '"\r\n':
+            raise InputError(
+                f"--delimiter {delimiter!r} cannot stand between cells.",
+                "Give one sign, such as --delimiter ';', or --delimiter tab.",
+            )
+        if place.format not in DELIMITERS:
+            raise InputError(
+                f"--delimiter is for CSV and TSV, and {place.path} is {place.format}.",
+                "Leave it out.",
+            )
+    if encoding is not None:
+        encoding = _encoding_name(encoding)
+        if place.format == "parquet":
+            raise InputError(
+                f"--encoding is for texts, and {place.path} is parquet.", "Leave it out."
+            )
+    return replace(place, delimiter=delimiter, encoding=encoding)
+
+
+_DELIMITER_NAMES = {"\\t": "\t", "tab": "\t"}
+
+
+def _encoding_name(encoding: str) -> str | None:
+    """Return what Python calls an encoding; None for UTF-8, which is read as it stands."""
+    try:
+        name = codecs.lookup(encoding).name
+        b"".decode(name)  # some codecs make no text
+    except LookupError:
+        raise InputError(
+            f"--encoding {encoding} is not known.",
+            "Use such as cp1252 (Windows, Western Europe) or utf-16 (Excel's Unicode text).",
+        ) from None
+    return None if name in {"utf-8", "utf-8-sig", "ascii"} else name
 
 
 def _files_in(folder: str) -> list[str]:
@@ -240,12 +299,44 @@ def check_unchanged(file: IO[bytes], place: TableFile, stamp: tuple[int, int]) -
 
 @contextlib.contextmanager
 def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
-    """The file from its start, decompressed; it stays open."""
+    """The file from its start, decompressed and as UTF-8; it stays open."""
     file.seek(0)
     try:
         whole: Any = gzip.GzipFile(fileobj=file, mode="rb") if place.compressed else file
-        yield whole
+        if place.encoding is None or whole.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            whole.seek(0)  # what this program wrote itself has the mark: it is UTF-8 by now
+            yield whole
+            return
+        whole.seek(0)
+        with _recoded(whole, place, place.encoding) as text:
+            yield text
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(
             f"{place.called} is not a whole gzip file: {error}.", "Check it.", path=place.path
         ) from None
+
+
+@contextlib.contextmanager
+def _recoded(content: IO[bytes], place: TableFile, encoding: str) -> Iterator[IO[bytes]]:
+    """A copy of a text as UTF-8; a CSV gets the mark by which spreadsheets know that it is."""
+    text = io.TextIOWrapper(content, encoding, errors="surrogateescape", newline="")
+    with tempfile.TemporaryFile() as copy:
+        if place.format in DELIMITERS:
+            copy.write(codecs.BOM_UTF8)
+        try:
+            for number, line in enumerate(text, 1):
+                if NOT_TEXT.search(line):
+                    raise _not_of_encoding(f"{place.called}, line {number}: this", encoding)
+                copy.write(line.encode())
+        except UnicodeError:
+            raise _not_of_encoding(place.called, encoding) from None
+        finally:
+            text.detach()
+        copy.seek(0)
+        yield copy
+
+
+def _not_of_encoding(what: str, encoding: str) -> InputError:
+    return InputError(
+        f"{what} is not {encoding}.", "Give the --encoding that the file was saved in."
+    )

@@ -178,7 +178,9 @@ class Source:
                 for batch in file.iter_batches(batch_rows(file)):
                     rows = batch.slice(0, left)
                     called = f"{place.called}, from its row {read:,} on"
-                    yield len(rows), {"arrow": pa.Table.from_batches([rows]), "called": called}
+                    table = pa.Table.from_batches([rows])
+                    where = {"called": called, "path": place.called, "before": read}
+                    yield len(rows), {"arrow": table, **where}
                     read += len(rows)
                     left = None if left is None else left - len(rows)
                     if left == 0:
@@ -191,6 +193,12 @@ class Table:
 
     frame: pd.DataFrame
     source: Source
+
+    def location(self, position: int) -> str:
+        """Return where a row stands, to be told of in messages."""
+        chunks = self.source.chunks()
+        own = next(each for each in chunks if position < each.start + each.rows)
+        return own.location(position - own.start)
 
     def __enter__(self) -> Self:
         return self
@@ -221,7 +229,12 @@ def read_table(place: TableFile, *, limit: int | None = None) -> Table:
         The file is missing, empty, not of its format, or a record of it is not like the others;
         the message has its line.
     """
-    source = Source([place], limit=limit)
+    return read_tables([place], limit=limit)
+
+
+def read_tables(places: Sequence[TableFile], *, limit: int | None = None) -> Table:
+    """Read a table that is in some files; see `read_table`."""
+    source = Source(places, limit=limit)
     try:
         return read_whole(source)
     except BaseException:

@@ -18,10 +18,8 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
+from frameenrich.cli.tables.files import NOT_TEXT
 from frameenrich.errors import InputError
-
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of stray bytes
-
 
 _NESTED = (list, dict, np.ndarray)
 
@@ -88,7 +86,7 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
 def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
     """The lines as the reader takes them, each noted."""
     for number, line in enumerate(text, 1):
-        if not line.isascii() and _NOT_UTF8.search(line):
+        if not line.isascii() and NOT_TEXT.search(line):
             raise not_utf8(name, number)
         taken.append(line)
         yield line.removeprefix("\ufeff") if number == 1 else line
@@ -98,8 +96,8 @@ def not_utf8(name: str, line: int) -> InputError:
     """The error about bytes that are no text."""
     return InputError(
         f"{name}, line {line}: this is not UTF-8.",
-        "Convert the file first, for instance: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW "
-        "(-f UTF-16 for what Excel calls Unicode text).",
+        "Say how it was saved: --encoding cp1252 (Windows, Western Europe), utf-16 (what Excel "
+        "calls Unicode text) or another.",
         line=line,
     )
 
@@ -152,6 +150,32 @@ def raw_cells(body: str, delimiter: str) -> list[str]:
         cells.append(found.group(1))
         position, ended = found.end(), not found.group(2)
     return cells
+
+
+_COMMON_DELIMITERS = ",;\t|"
+
+
+def likely_delimiter(header: Record, record: Record | None, delimiter: str) -> str | None:
+    r"""Guess what stands between cells where that is not the delimiter that was taken.
+
+    It is what the header is cut by and, where there is one, the record alike: so "Price; EUR" in
+    the header of a table of several columns is no reason to guess.
+
+    Examples
+    --------
+    >>> header = Record(1, "sku;title\n", ["sku;title"])
+    >>> likely_delimiter(header, None, ",")
+    ';'
+    >>> likely_delimiter(header, Record(2, "1;a, b\n", ["1;a", " b"]), ",")
+    ';'
+    """
+    for other in _COMMON_DELIMITERS.replace(delimiter, ""):
+        cells = len(raw_cells(header.raw.rstrip("\r\n"), other))
+        if cells == 1 or (record is None and len(header.cells) > 1):
+            continue
+        if record is None or len(raw_cells(record.raw.rstrip("\r\n"), other)) == cells:
+            return other
+    return None
 
 
 @cache

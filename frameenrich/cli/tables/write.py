@@ -284,7 +284,7 @@ def _pieces(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterat
 
 
 def _append_csv_cells(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
-    delimiter = DELIMITERS[place.format]
+    delimiter = place.separator
     answers = filled.answered(safe=safe)
     for line in filled.chunk.lines:
         record = cast("Record", line.record)
@@ -313,7 +313,7 @@ def _json_beside(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Itera
 
 
 def _write_csv(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
-    delimiter = DELIMITERS[place.format]
+    delimiter = place.separator
 
     def line(texts: Iterable[str]) -> bytes:
         cells = delimiter.join(quoted(text, delimiter) for text in texts)

@@ -1,0 +1,104 @@
+"""Say in flags and commands what the package says in arguments and verbs of Python.
+
+Messages are written once, for who calls the package from Python. On the command line the same
+message has to name what can be typed there.
+"""
+
+from __future__ import annotations
+
+import re
+
+_PARAM = re.compile(r"""params=\{["'](\w+)["']: ?(\{[^{}]*\}|\.\.\.|[^{}]*?)\}""")
+
+
+_COMMANDS: tuple[tuple[str, str], ...] = (
+    (r"frameenrich\.jobs\([^)]*\) lists", "frameenrich jobs lists"),
+    (r"(?:the )?output file of the requests in job\.requests", "output file of the job's requests"),
+    (r"(?:job|df\.llmbatch)\.import_responses\(path\)", "frameenrich import JOB FILE"),
+    (r"(?:job|df\.llmbatch)\.wait\(\)", "frameenrich collect --wait"),
+    (r"job\.flagged\(\) says why", "the error column of frameenrich collect says why"),
+    (r"job\.regenerate\(\)", "frameenrich regenerate"),
+    (r"df\.llmbatch\.review\(job, n=(\d+)\)", r"frameenrich review JOB review.html --n \1"),
+    (r"job\.add_review\('([^']*)'\)", r"frameenrich add-review JOB \1"),
+    (r"job\.evaluate\(frame, truth='(\w+)'\)", r"--truth \1 --in FILE"),
+    (r"Review\.to_csv", "frameenrich review"),
+    (r"collect\(job=\.\.\.\)", "frameenrich collect JOB IN OUT"),
+    (r"collect\(parser=\.\.\.\)", "--parser MODULE:FUNC"),
+    (r"collect\(response_model=(\w+)\)", r"--response-model MODULE:\1"),
+    (r"collect\(usage=True\)", "frameenrich collect --usage"),
+    (r"collect\(\) later", "frameenrich collect later"),
+    (r",? or use job\.collect\(\) without a frame", ""),
+    (r"Use job\.collect\(\) without a frame, and join what it gives by its key\.", "Submit again."),
+    (r"pilot\(\)", "frameenrich pilot"),
+    (r"submit\(\) sets itself", "is set already"),
+    (r"statuses=", "--status"),
+    (r"older_than=", "--older-than "),
+    (r"Pass pathlib\.Path\('?([^')]*)'?\) to read it", r"Write --template @\1 to read it"),
+    (r"Pass pathlib\.Path\(\.\.\.\) with the whole path", "Write --template @ and the whole path"),
+    (r"Use model=, template= and system= instead", "Use --model, --template and --system instead"),
+    (r",? or call reset_index\(drop=True\) first", ", or leave --key out"),
+    (r"(Set [^.;]+?) or pass client=", r"\1"),
+    (r"""Pass prices=\{"input": \.\.\., "output": \.\.\.\}""", "Pass --prices INPUT,OUTPUT"),
+    (r"Pass match=, such as lambda .*?, or have people judge it", "Have people judge it"),
+    (r"Pass truth=\{'([^']*)': '([^']*)'\}", r"Pass --truth \1=\2"),
+    (r"Pass job= to choose", "Name the job to choose"),
+    (r"response_model=", "--schema or --response-model "),
+    (r"max_rounds=(\d+) without wait=True\.", r"--max-rounds \1 without --wait."),
+)
+"""Patterns of what is said to Python, and what the command line says instead."""
+
+
+_FLAGS = {
+    "requests_per_minute": "rpm",
+    "tokens_per_minute": "tpm",
+    "params": "param",
+}
+"""Options that are called otherwise on the command line."""
+
+
+_OPTIONS = (
+    "by|completion_window|dimensions|endpoint|fresh|image|image_detail|image_max_bytes|"
+    "image_max_pixels|image_root|key|labels|level|logprobs|max_cost|max_enqueued_tokens|"
+    "max_in_flight|max_rounds|metadata|model|n|name|on_bad_image|on_null|overwrite|params|parser|"
+    "prefix|prices|probe|provider|requests_per_minute|reviewer|store|system|template|tolerance|"
+    "tokens_per_minute|truth|usage|wait"
+)
+"""Only these are taken for arguments: what a template or an answer says is left as it is."""
+
+
+_ARGUMENT = re.compile(
+    rf"""(?<![\w."'{{-])({_OPTIONS})=(True\b|'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|"""
+    r"""-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""
+)
+
+
+_FRAME = re.compile(r"\b([Tt]he|[Aa]|[Tt]his|whole) frame\b(?!['\"] |\.\w)")
+
+
+def in_flags(message: str) -> str:
+    """Return a message as the command line says it.
+
+    Examples
+    --------
+    >>> in_flags("Pass overwrite=True to replace them.")
+    'Pass --overwrite to replace them.'
+    >>> in_flags("Leave it out, or pass on_null='empty' or 'skip'.")
+    'Leave it out, or pass --on-null empty or skip.'
+    >>> in_flags("did you mean params={'temperature': 0.1}?")
+    'did you mean --param temperature=0.1?'
+    """
+    for pattern, words in _COMMANDS:
+        message = re.sub(pattern, words, message)
+    message = _PARAM.sub(r"--param \1=\2", message)
+    message = _ARGUMENT.sub(_as_flag, message)
+    message = _FRAME.sub(r"\1 table", message)
+    return re.sub(r"  +", " ", re.sub(r" ([.,;:?])(?=\s|$)", r"\1", message))
+
+
+def _as_flag(found: re.Match[str]) -> str:
+    name, value = found.group(1), found.group(2) or ""
+    flag = f"--{_FLAGS.get(name, name).replace('_', '-')}"
+    words = "" if value in ("True", "...") else value
+    if " " not in value.replace("' or '", ""):  # a shell needs no quotes
+        words = words.replace("'", "").replace('"', "")
+    return f"{flag} {words}" if words else flag
