@@ -23,17 +23,56 @@
     ├── ProviderError               the provider refused, broke or cannot be reached
     └── WaitTimeoutError            still running when ``timeout`` ran out; carries the job's id
 
+    KeyboardInterrupt
+    └── JobInterruptedError         Ctrl-C, or a notebook's stop button, while a job was driven
+
 A malformed answer is a row status, never an exception.
 """
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
+import sysconfig
+import traceback
 import warnings
+from types import TracebackType
 
 
-class FrameEnrichError(Exception):
+class _ShownShort:
+    """An error that a notebook shows as the user's own line and the sentence.
+
+    Forty lines of this package's and pandas' own between the two would hide both.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows instead of a traceback."""
+        own = _lines_of_user(self.__traceback__)  # type: ignore[attr-defined] # an exception's
+        return [*own, f"{type(self).__name__}: {self}"]
+
+
+def _lines_of_user(trace: TracebackType | None) -> list[str]:
+    """Return each line of a traceback that is in a cell, or in a file that nobody installed."""
+    ours = [os.path.dirname(__file__), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))]
+    found = []
+    for frame, number in traceback.walk_tb(trace):
+        file = frame.f_code.co_filename
+        if not file.startswith(tuple(path + os.sep for path in ours)):
+            line = linecache.getline(file, number).strip()
+            found.append(f"{_cell_name(file)}, line {number}\n----> {number} {line}\n")
+    return found
+
+
+def _cell_name(file: str) -> str:
+    """Return what a notebook calls the cell that a file stands for; a file's name otherwise."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    named = None if shell is None else shell.compile.format_code_name(file)
+    return file if named is None else " ".join(named)
+
+
+class FrameEnrichError(_ShownShort, Exception):
     """Base of every error this package raises on purpose.
 
     Parameters
@@ -65,7 +104,8 @@ class FrameEnrichWarning(UserWarning):
 
 def warn_user(message: str) -> None:
     """Warn at the line of the user's own code, however deep in this package the caller is."""
-    package, level, frame = os.path.dirname(__file__), 2, sys._getframe(1)  # noqa: SLF001 - as pandas
+    package = os.path.dirname(__file__) + os.sep
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - as pandas
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, FrameEnrichWarning, stacklevel=level)
@@ -154,3 +194,7 @@ class ProviderError(FrameEnrichError):
 
 class WaitTimeoutError(FrameEnrichError):
     """The job was still running when the time was up; nothing is lost."""
+
+
+class JobInterruptedError(_ShownShort, KeyboardInterrupt):
+    """Somebody interrupted what was driving a job; says what goes on, and how to come back."""

@@ -6,6 +6,7 @@ What a step is stands in `lifecycle.step`; here are the pauses, the deadline and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import warnings
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from frameenrich.errors import ProviderError, WaitTimeoutError
+from frameenrich.errors import JobInterruptedError, ProviderError, WaitTimeoutError
 from frameenrich.jsonl import split_lines
 from frameenrich.lifecycle.step import refresh, step_job
 from frameenrich.model import TERMINAL, Batch
@@ -100,8 +101,32 @@ def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
     )
 
 
+@contextlib.contextmanager
+def telling_what_goes_on(folder: JobFolder, provider: Provider) -> Iterator[None]:
+    """Make an interrupt say that the job goes on, and how to come back to it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        fate = (
+            "what was answered is kept, and the rest is asked when you come back"
+            if provider.blocking
+            else "what was sent goes on at the provider and is paid"
+        )
+        told = JobInterruptedError(
+            f"Interrupted; {fate}. Go on with df.llmbatch.collect({folder.id!r}, wait=True), also "
+            "in another session."
+        )
+        vars(told)["job_id"] = folder.id
+        raise told from error
+
+
 def send(folder: JobFolder, provider: Provider) -> None:
     """Send what is not sent yet; a provider that answers in this process answers all."""
+    with telling_what_goes_on(folder, provider):
+        _send(folder, provider)
+
+
+def _send(folder: JobFolder, provider: Provider) -> None:
     if not provider.blocking:
         step(folder, provider)
         return
@@ -129,7 +154,7 @@ def wait(job: JobState, provider: Provider, deadline: Deadline, poll_seconds: fl
     WaitTimeoutError
         The time was up; the job goes on at the provider.
     """
-    with _bar(job) as bar:
+    with telling_what_goes_on(job, provider), _bar(job) as bar:
         for pause in _steps(job, provider, bar, deadline, poll_seconds):
             time.sleep(pause)
 

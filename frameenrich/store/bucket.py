@@ -17,13 +17,12 @@ import secrets
 import stat
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
-from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, JobBusyError, StoreError
+from frameenrich.errors import FrameEnrichError, JobBusyError, StoreError, warn_user
 from frameenrich.model import Batch, Stage
 from frameenrich.store.lease import ConflictError, Lease, Objects, PlainObjects, S3Objects, hold
 from frameenrich.store.local import (
@@ -361,7 +360,7 @@ class Bucket:
         if place not in _proven:
             _proven[place] = self._objects.exact and self._refuses(path)
             if not _proven[place]:
-                warnings.warn(_INEXACT.format(self._url), FrameEnrichWarning, stacklevel=2)
+                warn_user(_INEXACT.format(self._url))
         if not _proven[place]:
             self._objects = PlainObjects(self._fs)
 

@@ -369,7 +369,10 @@ def test_on_null_skips_rows_with_empty_cells() -> None:
     skipped = here("run", "gap.csv", "out.csv", *ASK, "--on-null", "skip", "--strict", *FAST)
 
     assert refused.exit_code == 2
-    assert "Row 1 would print a null: column 'title' is empty there." in refused.stderr
+    assert (
+        "Row 1 (line 3 of gap.csv) would print a null: column 'title' is empty there."
+        in refused.stderr
+    )
     assert skipped.exit_code == 0
     assert pd.read_csv("out.csv")["llmbatch_status"].tolist() == ["ok", "skipped"]
 
