@@ -23,10 +23,8 @@
     ├── ProviderError               the provider refused, broke or cannot be reached
     └── WaitTimeoutError            still running when ``timeout`` ran out; carries the job's id
 
-    KeyboardInterrupt
-    └── JobInterruptedError         Ctrl-C, or a notebook's stop button, while a job was driven
-
-A malformed answer is a row status, never an exception.
+A malformed answer is a row status, never an exception. `JobInterruptedError` is a
+`KeyboardInterrupt`: Ctrl-C, or a notebook's stop button, while a job was driven.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ def _cell_name(file: str) -> str:
     return file if named is None else " ".join(named)
 
 
-class FrameEnrichError(_ShownShort, Exception):
+class FrameEnrichError(Exception, _ShownShort):
     """Base of every error this package raises on purpose.
 
     Parameters
@@ -196,5 +194,5 @@ class WaitTimeoutError(FrameEnrichError):
     """The job was still running when the time was up; nothing is lost."""
 
 
-class JobInterruptedError(_ShownShort, KeyboardInterrupt):
+class JobInterruptedError(KeyboardInterrupt, _ShownShort):
     """Somebody interrupted what was driving a job; says what goes on, and how to come back."""

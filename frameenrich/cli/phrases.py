@@ -7,6 +7,8 @@ message has to name what can be typed there.
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import get_type_hints
 
 _PARAM = re.compile(r"""params=\{["'](\w+)["']: ?(\{[^{}]*\}|\.\.\.|[^{}]*?)\}""")
 
@@ -56,20 +58,19 @@ _FLAGS = {
 """Options that are called otherwise on the command line."""
 
 
-_OPTIONS = (
-    "by|completion_window|dimensions|endpoint|fresh|image|image_detail|image_max_bytes|"
-    "image_max_pixels|image_root|key|labels|level|logprobs|max_cost|max_enqueued_tokens|"
-    "max_in_flight|max_rounds|metadata|model|n|name|on_bad_image|on_null|overwrite|params|parser|"
-    "prefix|prices|probe|provider|requests_per_minute|reviewer|store|system|template|tolerance|"
-    "tokens_per_minute|truth|usage|wait"
-)
-"""Only these are taken for arguments: what a template or an answer says is left as it is."""
+_OF_OTHER_VERBS = {"by", "level", "max_rounds", "n", "overwrite", "reviewer", "tolerance", "truth"}
 
 
-_ARGUMENT = re.compile(
-    rf"""(?<![\w."'{{-])({_OPTIONS})=(True\b|'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|"""
-    r"""-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""
-)
+@cache
+def _argument() -> re.Pattern[str]:
+    """Match an argument of ours and its value; what a template or an answer says is left as is."""
+    from frameenrich.prepare.submit_options import SubmitOptions  # noqa: PLC0415 - heavy
+
+    known = {*get_type_hints(SubmitOptions), *_OF_OTHER_VERBS, "usage", "wait"}
+    return re.compile(
+        rf"""(?<![\w."'{{-])({"|".join(sorted(known, key=len, reverse=True))})=(True\b|"""
+        r"""'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""
+    )
 
 
 _FRAME = re.compile(r"\b([Tt]he|[Aa]|[Tt]his|whole) frame\b(?!['\"] |\.\w)")
@@ -90,7 +91,7 @@ def in_flags(message: str) -> str:
     for pattern, words in _COMMANDS:
         message = re.sub(pattern, words, message)
     message = _PARAM.sub(r"--param \1=\2", message)
-    message = _ARGUMENT.sub(_as_flag, message)
+    message = _argument().sub(_as_flag, message)
     message = _FRAME.sub(r"\1 table", message)
     return re.sub(r"  +", " ", re.sub(r" ([.,;:?])(?=\s|$)", r"\1", message))
 

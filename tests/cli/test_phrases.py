@@ -25,7 +25,7 @@ PYTHON_ONLY = {
 
 OBJECTS_ONLY = (
     "client= is", "google.genai.Client", "drawn=", "Both review= and", "tolerance=, match=",
-    "provider= is a",
+    "provider= is a", "Interrupted; ",
 )  # fmt: skip
 """About objects that no flag can give, or excluded by the command before they are said."""
 
