@@ -21,6 +21,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"job\.flagged\(\) says why", "the error column of frameenrich collect says why"),
     (r"job\.regenerate\(\)", "frameenrich regenerate"),
     (r"df\.llmbatch\.review\(job, n=(\d+)\)", r"frameenrich review JOB review.html --n \1"),
+    (r"job\.second_opinion\(model\)", "frameenrich compare with another model's job"),
     (r"job\.add_review\('([^']*)'\)", r"frameenrich add-review JOB \1"),
     (r"job\.evaluate\(frame, truth='(\w+)'\)", r"--truth \1 --in FILE"),
     (r"Review\.to_csv", "frameenrich review"),
