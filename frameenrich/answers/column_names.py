@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 from frameenrich.answers.fields import Field, flattened
@@ -40,6 +41,9 @@ def column_name(spec: JobSpec, field: Field) -> str:
     return f"{spec.prefix}{field.name or spec.name}{field.suffix}"
 
 
+_MOST_NESTED = 10_000
+
+
 @dataclass(frozen=True)
 class JobColumns:
     """The columns that a job makes.
@@ -69,8 +73,9 @@ class JobColumns:
             answers.append(f"{spec.name}_confidence")
         if output.spec.samples > 1:
             answers.append(f"{spec.name}_agreement")
-        nested = [leaf for each in output.fields if each.inner for leaf, _ in flattened(each, ())]
-        names = tuple(column_name(spec, leaf) for leaf in nested)
+        leaves = (leaf for each in output.fields if each.inner for leaf, _ in flattened(each, ()))
+        # Parts that refer to others twice at each level have millions, which nobody lays out.
+        names = tuple(column_name(spec, leaf) for leaf in islice(leaves, _MOST_NESTED))
         return cls(spec.name, tuple(answers), names, votes=output.spec.samples > 1)
 
     @property

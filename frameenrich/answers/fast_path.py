@@ -42,7 +42,7 @@ def fast_parser(output: Output) -> QuickReader | None:
         return _text_reader
     if output.spec.kind == "labels":
         return _label_reader(output.fields[0])
-    if output.spec.kind != "schema":
+    if output.spec.kind != "schema" or not all(_PLAIN.fullmatch(f.name) for f in output.fields):
         return None
     model = _plain_model(output)
     if model is None or not (output.model is not None or _only_types(output.spec.schema or {})):
@@ -57,6 +57,10 @@ def fast_parser(output: Output) -> QuickReader | None:
 def _text_reader(text: str) -> Row | None:
     """Take any text in which no thinking can stand."""
     return (text,) if text and not text.isspace() and "<" not in text else None
+
+
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+"""Names that JSON writes as they are; msgspec takes no others."""
 
 
 _SPACED_KEY = re.compile(r'"\s+:')

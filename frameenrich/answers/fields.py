@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from frameenrich.answers.schema import resolved, without_null
+from frameenrich.answers.schema import leads_to_cycle, resolved, without_null
 from frameenrich.model import Json
 
 FieldKind = Literal[
@@ -79,9 +79,31 @@ _KINDS: Mapping[str, FieldKind] = {
 _FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
 
 
-def make_field(name: str, node: Json, root: Mapping[str, Json], *above: Json) -> Field:
-    """The column of a property; `above` are the objects it is in, which may hold it again."""
-    node = without_null(node, root)
+def make_fields(schema: Mapping[str, Json]) -> tuple[Field, ...]:
+    """Return the columns of an answer's schema, a property each."""
+    top = {name: value for name, value in schema.items() if name != "$defs"}
+    made: dict[str, Field] = {}
+    return tuple(
+        _field(name, each, schema, (top,), made) for name, each in schema["properties"].items()
+    )
+
+
+def _field(
+    name: str,
+    wanted: Json,
+    root: Mapping[str, Json],
+    above: tuple[Json, ...],
+    made: dict[str, Field],
+) -> Field:
+    """Return the column of a property; `above` are the objects it is in, which may hold it again.
+
+    What a reference leads to is `made` once, so that schemas whose parts refer to others over and
+    over take no longer than they are.
+    """
+    reference = _reference(wanted, root)
+    if reference in made:
+        return dataclasses.replace(made[reference], name=name)
+    node = without_null(wanted, root)
     choices = node.get("enum", [node["const"]] if "const" in node else [])
     texts = [choice for choice in choices if choice is not None]
     if texts and all(isinstance(choice, str) for choice in texts):
@@ -90,8 +112,22 @@ def make_field(name: str, node: Json, root: Mapping[str, Json], *above: Json) ->
     members = node.get("properties", {})
     if kind != "object" or node.get("additionalProperties") or node in above:
         return Field(name, kind)
-    inner = (make_field(sub, value, root, *above, node) for sub, value in members.items())
-    return Field(name, kind, inner=tuple(inner))
+    inner = (_field(sub, value, root, (*above, node), made) for sub, value in members.items())
+    field = Field(name, kind, inner=tuple(inner))
+    if reference and not leads_to_cycle(reference, root):
+        made[reference] = field
+    return field
+
+
+def _reference(wanted: Json, root: Mapping[str, Json]) -> str:
+    """Return the reference that a property is, may it be null or not; empty where it is none."""
+    if not isinstance(wanted, Mapping):
+        return ""
+    choices = wanted.get("anyOf", wanted.get("oneOf", ()))
+    others = [each for each in choices if resolved(each, root).get("type") != "null"]
+    node = others[0] if len(others) == 1 else wanted
+    reference = node.get("$ref") if isinstance(node, Mapping) else None
+    return reference if isinstance(reference, str) else ""
 
 
 def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:

@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from frameenrich.answers.fields import Field, as_cell, make_field
+from frameenrich.answers.fields import Field, as_cell, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_json, only_one
 from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
@@ -89,9 +89,7 @@ class Output:
             return (Field("", "boolean"), Field("", "object", suffix="_categories"))
         if self.spec.schema is None:
             return (Field("", "any"),)
-        schema = self.spec.schema
-        top = {name: value for name, value in schema.items() if name != "$defs"}
-        fields = tuple(make_field(name, p, schema, top) for name, p in schema["properties"].items())
+        fields = make_fields(self.spec.schema)
         return (Field("", "category", fields[0].categories),) if self._labels else fields
 
     @property
@@ -226,7 +224,7 @@ class Output:
         """Pydantic's validator of an answer that is an object."""
         from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and not needed at import
 
-        return TypeAdapter(self.model or python_type(self.spec.schema, self.spec.schema or {}))
+        return TypeAdapter(self.model or python_type(self.spec.schema or {}))
 
     @cached_property
     def _constraints(self) -> Any:

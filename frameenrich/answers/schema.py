@@ -40,65 +40,111 @@ def without_null(wanted: Json, root: Mapping[str, Json]) -> dict[str, Json]:
 _TIMES = {"date": dt.date, "date-time": dt.datetime}
 
 
-def python_type(node: Json, root: Mapping[str, Json]) -> Any:
-    """A type for pydantic that coerces as the schema's types say; constraints are not in it."""
-    node = resolved(node, root)
-    choices = node.get("anyOf", node.get("oneOf"))
-    if isinstance(choices, list):
-        return typing.Union[tuple(python_type(choice, root) for choice in choices)]  # noqa: UP007
-    kind = node.get("type")
-    if isinstance(kind, list):
-        return typing.Union[tuple(python_type({**node, "type": k}, root) for k in kind)]  # noqa: UP007
-    if "enum" in node or "const" in node:
-        allowed = node.get("enum", [node.get("const")])
-        scalars = all(isinstance(value, (str, int, bool, type(None))) for value in allowed)
-        return Literal[tuple(allowed)] if allowed and scalars else Any
-    if kind == "string" and node.get("format") in _TIMES:
-        return _TIMES[node["format"]]
-    simple = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
-    if kind in simple:
-        return simple[kind]
-    if kind == "array":
-        return list[python_type(node["items"], root)] if "items" in node else list[Any]  # type: ignore[misc]
-    return _object_type(node, root) if kind == "object" and "properties" in node else Any
+def python_type(schema: Mapping[str, Json]) -> Any:
+    """Return a type for pydantic that coerces as a schema says; constraints are not in it."""
+    return _Types(schema).build()
 
 
-def _object_type(node: Mapping[str, Json], root: Mapping[str, Json]) -> Any:
-    from pydantic import Field as PydanticField  # noqa: PLC0415 - heavy, and not needed at import
-    from pydantic import create_model  # noqa: PLC0415
+class _Types:
+    """Builds the types of one schema: each definition once, however often it is referred to."""
 
-    required = node.get("required", ())
-    members: dict[str, Any] = {}
-    for i, (name, value) in enumerate(node["properties"].items()):
-        kind = Any if _refers_back(value, node, root) else python_type(value, root)
-        if name in required:
-            members[f"field_{i}"] = (kind, PydanticField(alias=name))
+    def __init__(self, root: Mapping[str, Json]) -> None:
+        self._root = root
+        self._models: dict[str, Any] = {}
+        self._begun: dict[str, str] = {}
+
+    def build(self) -> Any:
+        whole = self._of(self._root)
+        named = {name: self._models[ref] for ref, name in self._begun.items()}
+        for model in [*self._models.values(), whole]:
+            if hasattr(model, "model_rebuild"):  # those that lead back to themselves wait for it
+                model.model_rebuild(_types_namespace=named)
+        return whole
+
+    def _of(self, node: Json) -> Any:
+        if isinstance(node, Mapping) and isinstance(node.get("$ref"), str):
+            return self._referred_to(node["$ref"], resolved(node, self._root))
+        node = resolved(node, self._root)
+        choices = node.get("anyOf", node.get("oneOf"))
+        if isinstance(choices, list):
+            return typing.Union[tuple(map(self._of, choices))]  # noqa: UP007
+        kind = node.get("type")
+        if isinstance(kind, list):
+            return typing.Union[tuple(self._of({**node, "type": k}) for k in kind)]  # noqa: UP007
+        if "enum" in node or "const" in node:
+            allowed = node.get("enum", [node.get("const")])
+            scalars = all(isinstance(value, (str, int, bool, type(None))) for value in allowed)
+            return Literal[tuple(allowed)] if allowed and scalars else Any
+        if kind == "string" and node.get("format") in _TIMES:
+            return _TIMES[node["format"]]
+        simple = {"string": str, "integer": int, "number": float, "boolean": bool}
+        if kind in simple:
+            return simple[kind]
+        if kind == "null":
+            return None
+        if kind == "array":
+            return list[self._of(node["items"])] if "items" in node else list[Any]  # type: ignore[misc]
+        return self._object(node) if kind == "object" and "properties" in node else Any
+
+    def _referred_to(self, reference: str, target: dict[str, Json]) -> Any:
+        if reference in self._models:
+            return self._models[reference]
+        is_object = target.get("type") == "object" and "properties" in target
+        if reference in self._begun:  # it leads back to itself
+            return typing.ForwardRef(self._begun[reference]) if is_object else Any
+        self._begun[reference] = f"Answer{len(self._begun)}"
+        built = self._of(target)
+        if is_object:
+            self._models[reference] = built
         else:
-            default = value.get("default") if isinstance(value, Mapping) else None
-            members[f"field_{i}"] = (kind | None, PydanticField(default, alias=name))
-    return create_model("Answer", **members)
+            del self._begun[reference]
+        return built
+
+    def _object(self, node: Mapping[str, Json]) -> Any:
+        from pydantic import Field as PydanticField  # noqa: PLC0415 - heavy, not needed at import
+        from pydantic import create_model  # noqa: PLC0415
+
+        required = node.get("required", ())
+        members: dict[str, Any] = {}
+        for i, (name, value) in enumerate(node["properties"].items()):
+            kind = self._of(value)
+            if name in required:
+                members[f"field_{i}"] = (kind, PydanticField(alias=name))
+            else:
+                default = value.get("default") if isinstance(value, Mapping) else None
+                kind = typing.Optional[kind]  # noqa: UP045 - of None and names, too
+                members[f"field_{i}"] = (kind, PydanticField(default, alias=name))
+        return create_model("Answer", **members)
 
 
-def _refers_back(value: Json, node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:
-    """Tell whether a property leads back to its own object: only the schema checks such a one."""
-    seen: set[str] = set()
-    waiting: list[Json] = [value]
+def references(node: Json) -> Iterator[str]:
+    """Yield every reference in a schema, without following any."""
+    waiting: list[Json] = [node]
     while waiting:
         item = waiting.pop()
         if isinstance(item, list):
             waiting += item
         elif isinstance(item, Mapping):
-            if "$ref" in item:
-                if item["$ref"] in seen:
-                    return True
-                seen.add(item["$ref"])
-                target = resolved(item, root)
-                if target == node:
-                    return True
-                waiting.append(target)
-            else:
-                waiting += item.values()
-    return False
+            if isinstance(item.get("$ref"), str):
+                yield item["$ref"]
+            waiting += item.values()
+
+
+def leads_to_cycle(reference: str, root: Mapping[str, Json]) -> bool:
+    """Tell whether following a reference can go on for ever."""
+    done: set[str] = set()
+
+    def loops(own: str, above: frozenset[str]) -> bool:
+        if own in above:
+            return True
+        if own in done:
+            return False
+        below = above | {own}
+        found = any(loops(each, below) for each in references(resolved({"$ref": own}, root)))
+        done.add(own)
+        return found
+
+    return loops(reference, frozenset())
 
 
 def normalize_label(text: str) -> str:

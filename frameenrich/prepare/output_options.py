@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,9 @@ from numbers import Number
 from typing import Any
 
 from frameenrich.answers.class_rules import class_rules
+from frameenrich.answers.fast_path import fast_parser
 from frameenrich.answers.fields import Field
-from frameenrich.answers.output import LABEL, Output, Parser
+from frameenrich.answers.output import LABEL, MalformedError, Output, Parser
 from frameenrich.answers.schema import normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
@@ -46,7 +48,7 @@ def output_from_options(
     if labels is not None:
         return Output(labels_spec(labels))
     if response_model is not None:
-        return _model_output(response_model)
+        return _readable(_model_output(response_model))
     if parser is not None:
         if not callable(parser):
             raise OutputError(
@@ -54,6 +56,30 @@ def output_from_options(
             )
         return Output(OutputSpec("parser"), parser=parser)
     return Output(OutputSpec())
+
+
+def _readable(output: Output) -> Output:
+    """Return an output whose readers can be made: what they cannot read must not be paid for.
+
+    Both of them, that of this session and that of a later one without the class.
+
+    Raises
+    ------
+    OutputError
+        One cannot.
+    """
+    for reader in (output, Output(output.spec)):
+        try:
+            fast_parser(reader)
+            with contextlib.suppress(MalformedError):
+                reader.read("{}")
+        except Exception as error:
+            raise OutputError(
+                "response_model= cannot be read back from answers: "
+                f"{type(error).__name__}: {shortened(str(error))}.",
+                "Use other names or types for its fields; nothing was sent.",
+            ) from error
+    return output
 
 
 def labels_spec(labels: Any) -> OutputSpec:
@@ -200,19 +226,25 @@ def _misfits(
     fields: Sequence[Field], form: Mapping[str, Json], root: Mapping[str, Json], path: str = ""
 ) -> Iterator[tuple[str, str, str]]:
     """The fields whose columns cannot hold what is written: name, kind read and kind written."""
-    nodes = form.get("properties", {})
-    for field in fields:
-        node = without_null(nodes.get(field.name), root)
-        if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
-            continue  # it does not say
-        alone = {**root, "properties": {field.name: node}}
-        kind = Output(OutputSpec("schema", alone)).fields[0].kind
-        if node.get("type") == "null" and field.kind != "object":
-            yield path + field.name, field.kind, "null"
-        elif kind not in _WRITABLE.get(field.kind, [kind]) or (field.inner and kind != "object"):
-            yield path + field.name, field.kind, kind
-        elif field.inner:
-            yield from _misfits(field.inner, node, root, f"{path}{field.name}.")
+    waiting, seen = [(path, fields, form)], set[tuple[int, str]]()
+    while waiting:
+        path, fields, form = waiting.pop()
+        nodes = form.get("properties", {})
+        for field in fields:
+            node = without_null(nodes.get(field.name), root)
+            if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
+                continue  # it does not say
+            alone = {**root, "properties": {field.name: node}}
+            kind = Output(OutputSpec("schema", alone)).fields[0].kind
+            if node.get("type") == "null" and field.kind != "object":
+                yield path + field.name, field.kind, "null"
+            elif kind not in _WRITABLE.get(field.kind, [kind]) or (
+                field.inner and kind != "object"
+            ):
+                yield path + field.name, field.kind, kind
+            elif field.inner and (own := (id(field.inner), str(node))) not in seen:
+                seen.add(own)  # the parts of one that is referred to often are looked at once
+                waiting.append((f"{path}{field.name}.", field.inner, node))
 
 
 @cache
@@ -314,6 +346,9 @@ def _own_faults(node: Mapping[str, Json], path: str) -> Iterator[str]:
     reference, properties = node.get("$ref"), node.get("properties")
     if isinstance(reference, str) and not reference.startswith("#"):
         yield f"{path} refers to {reference!r}, outside of the schema"
+    if isinstance(properties, Mapping) and isinstance(node.get("required"), list):
+        for name in [name for name in node["required"] if name not in properties]:
+            yield f"{path} requires {name!r}, which is none of its properties"
     for low, high in _BOUNDS:
         least, most = node.get(low), node.get(high)
         if isinstance(least, int | float) and isinstance(most, int | float) and least > most:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
+from pydantic import AnyUrl, BaseModel, Field
 
 from frameenrich.errors import ColumnCollisionError, FrameEnrichWarning, FrameMismatchError
 from frameenrich.model import JobSpec
+from frameenrich.prepare.json_modes import Asking
 from frameenrich.prepare.submit_options import Options
 from frameenrich.verbs.submit import prepare, submit_frame
 
@@ -99,3 +103,46 @@ def test_the_notebook_loop_asks_again_under_the_same_name(
         frame.llmbatch.submit(
             "{{ title }}?", "gpt-4o-mini", **{**how, "labels": None}, response_model={"brand": str}
         )
+
+
+class Colour(enum.Enum):
+    """A choice that a schema refers to."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Page(BaseModel):
+    """Fields whose schema each version wrote otherwise."""
+
+    url: AnyUrl
+    colour: Colour = Field(description="the main colour")
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_a_job_whose_schema_was_written_otherwise_is_found_by_the_same_submit(
+    form: int, store: Path
+) -> None:
+    """With the formats that strict output refuses, and without descriptions beside references."""
+    frame = pd.DataFrame({"title": ["mug", "cup"]})
+    now = prepare("{{ title }}?", "m", Options(response_model=Page, provider="file", store=store))
+    older = submit_frame(frame, replace(now, plan=now.plan.asking(Asking(schema_form=form))))
+    loaded = json.loads(now.plan.spec.to_json())
+    for younger in ("schema_form", "asked_by", "json_mode", "choices_in_words"):
+        del loaded[younger]
+
+    with pytest.warns(FrameEnrichWarning, match=f"The job {older.id} .* written otherwise"):
+        again = frame.llmbatch.submit(
+            "{{ title }}?", "m", response_model=Page, provider="file", store=store
+        )
+    fresh = frame.llmbatch.submit(
+        "{{ title }}?", "m", response_model=Page, provider="file", store=store, fresh=True
+    )
+    sent = [Path(job.requests[0]).read_text() for job in (older, fresh)]
+
+    assert again.id == older.id
+    assert [('"format":"uri"' in text, "the main colour" in text) for text in sent] == [
+        (form == 1, False),
+        (False, True),
+    ]
+    assert JobSpec.from_json(json.dumps(loaded)).schema_form == 1  # which stands for 1 and 2
