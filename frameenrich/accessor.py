@@ -66,6 +66,7 @@ class LLMBatch(JobOfFrame):
         tokens_per_minute: int | None = None,
         metadata: Mapping[str, str] | None = None,
         completion_window: str | None = None,
+        confirm_seconds: float = 60.0,
         fresh: bool = False,
     ) -> Job:
         """Render each row to a request and send them as a batch job.
@@ -175,6 +176,10 @@ class LLMBatch(JobOfFrame):
         completion_window : str, optional
             How long a batch may take, such as ``"72h"`` or ``"7d"``: from a day to a week with
             Groq, up to a week with Mistral; OpenAI, Azure and Together take ``"24h"`` alone.
+        confirm_seconds : float
+            Where the answer to the call that makes a batch was lost, the batch is ``unconfirmed``
+            and looked for. It is made again only after so many seconds of looks that found
+            nothing: providers show a new batch late.
         fresh : bool
             Make a new job even where the same one exists, and reuse no answers.
 

@@ -160,6 +160,15 @@ class ProviderOptions:
             show_default="24h",
         ),
     ] = None
+    confirm_seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="How long a batch whose creation got no answer is looked for, before a new one.",
+            rich_help_panel=_SEND,
+        ),
+    ] = 60.0
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),

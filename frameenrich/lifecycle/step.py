@@ -20,7 +20,7 @@ from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
 from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.prepare.job_files import batch_tag
-from frameenrich.providers.protocol import Provider, Shard
+from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
 from frameenrich.store.local import sync
 
@@ -124,10 +124,13 @@ class _Step:
             try:
                 self._send(shard, batch)
             except ProviderError as error:
-                if not getattr(error, "try_later", False):
-                    self.failure = self.failure or error
+                if getattr(error, "try_later", False):
+                    if not shard.batch.creating:  # one in doubt is looked for at every step
+                        shard.save(_waiting(shard.batch, self.provider))
+                    continue
+                self.failure = self.failure or error
+                if not getattr(error, "one_shard", False):
                     return  # what refuses one shard refuses the next
-                shard.save(_waiting(shard.batch, self.provider))
 
     def _may_send(self, shard: ShardFolder, batch: Batch, shards: Iterable[ShardFolder]) -> bool:
         if batch.retry_at is not None and time.time() < batch.retry_at and not self.ended:
@@ -218,11 +221,23 @@ def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
 
 
 def cancel(folder: JobFolder, provider: Provider) -> None:
-    """Ask for an end of what runs; what was never sent is cancelled here and now."""
+    """Ask for an end of what runs; what was never sent is cancelled here and now.
+
+    Raises
+    ------
+    ProviderError
+        A batch cannot be cancelled; all others were.
+    """
+    failure = None
     with folder.lock():
         for shard in folder.all_shards():
             if not shard.batch.ended:
-                _cancel(shard, provider)
+                try:
+                    _cancel(shard, provider)
+                except ProviderError as error:
+                    failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def _cancel(shard: ShardFolder, provider: Provider) -> None:
@@ -231,8 +246,13 @@ def _cancel(shard: ShardFolder, provider: Provider) -> None:
         shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
         return
     if batch.id is None:  # perhaps it was made: find out before it can be cancelled
-        with _StoreShardWriter(shard) as desk:
-            batch = provider.send(_shard_for_provider(shard, batch), batch, desk)
+        outgoing = _shard_for_provider(shard, batch, may_create=False)
+        try:
+            with _StoreShardWriter(shard) as desk:
+                batch = provider.send(outgoing, batch, desk)
+        except NeverMadeError:
+            shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
+            return
     try:
         batch = provider.cancel(batch)
     except ProviderError:
@@ -295,7 +315,7 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
     return done
 
 
-def _shard_for_provider(shard: ShardFolder, batch: Batch) -> Shard:
+def _shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = True) -> Shard:
     """The shard as a provider sees it."""
     spec = shard.job.spec
     left_out = {rejection.custom_id for rejection in batch.rejected}
@@ -309,6 +329,9 @@ def _shard_for_provider(shard: ShardFolder, batch: Batch) -> Shard:
         metadata=_metadata(shard, spec),
         # Another provider was never asked whether it takes the job's window, so it has its own.
         completion_window=None if batch.provider else spec.completion_window,
+        confirm_seconds=spec.confirm_seconds,
+        resumed=shard.job.resumed,
+        may_create=may_create,
     )
 
 

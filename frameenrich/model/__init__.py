@@ -6,6 +6,7 @@ from frameenrich.model.batch import TERMINAL, Batch, BatchError, BatchStatus, Re
 from frameenrich.model.limits import BYTES_PER_TOKEN, Limits
 from frameenrich.model.result import Json, Response, Result, Usage
 from frameenrich.model.spec import (
+    CONFIRM_SECONDS,
     HASHES,
     MAX_IMAGE_BYTES,
     RENDERING,
@@ -25,6 +26,7 @@ from frameenrich.model.status import FLAGGED, STATUS_ORDER, RowStatus
 
 __all__ = [
     "BYTES_PER_TOKEN",
+    "CONFIRM_SECONDS",
     "FLAGGED",
     "HASHES",
     "MAX_IMAGE_BYTES",

@@ -13,11 +13,12 @@ import msgspec
 class BatchStatus(StrEnum):
     """The words a batch's status can be; a provider may send others.
 
-    ``planned`` is ours: the intent is on disk and the provider has given no batch yet.
-    The rest are the Batch API's.
+    Ours are ``planned``, the intent is on disk and the provider has given no batch yet, and
+    ``unconfirmed``, nobody can say yet whether it has one. The rest are the Batch API's.
     """
 
     PLANNED = "planned"
+    UNCONFIRMED = "unconfirmed"
     VALIDATING = "validating"
     IN_PROGRESS = "in_progress"
     FINALIZING = "finalizing"
@@ -89,7 +90,7 @@ _MOVING = frozenset({"id", "status", "input_file_id"})
 """The fields whose change moves the stage."""
 
 
-_RUNNING = frozenset(BatchStatus) - TERMINAL - {BatchStatus.PLANNED}
+_RUNNING = frozenset(BatchStatus) - TERMINAL - {BatchStatus.PLANNED, BatchStatus.UNCONFIRMED}
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ class Batch:
     finished yet. Counts are for progress bars only. Times are Unix seconds.
 
     ``rejected`` requests were refused by validation and are left out of later attempts.
-    ``asked_at`` is when the call that makes the batch was begun, where a provider cannot be
-    queried for the tag; ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
+    ``asked_at`` is when the call that makes the batch was begun, ``creates`` how often that was,
+    ``unfound_since`` the first look that found none where its answer was lost.
+    ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
     of earlier attempts. ``requests`` counts the requests of the shard's file; ``imported`` says
     that some of its responses came by other means, so that those fetched are added to them.
@@ -132,6 +134,8 @@ class Batch:
     requests: int | None = None
     imported: bool = False
     provider: str | None = None
+    creates: int = 0
+    unfound_since: float | None = None
 
     def __post_init__(self) -> None:
         """Let the stage of a batch that is made anew follow its ids and status."""

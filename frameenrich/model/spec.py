@@ -10,6 +10,10 @@ from typing import Any, Literal
 from frameenrich.errors import ParameterError
 from frameenrich.model.result import Json
 
+CONFIRM_SECONDS = 60.0
+"""For how long a create whose answer was lost is looked for before it is made again."""
+
+
 OnNull = Literal["raise", "empty", "skip"]
 
 
@@ -137,6 +141,7 @@ class JobSpec:
     image_max_bytes: int = MAX_IMAGE_BYTES
     metadata: Mapping[str, str] = field(default_factory=dict)
     completion_window: str | None = None
+    confirm_seconds: float = CONFIRM_SECONDS
     examples: tuple[str, ...] = ()
     version: int = HASHES
     rendering: int = RENDERING
@@ -197,7 +202,7 @@ class JobSpec:
 
 
 _NOT_IN_IDS = (
-    "rendering", "metadata", "completion_window", "examples", "json_mode", "asked_by",
+    "rendering", "metadata", "completion_window", "confirm_seconds", "examples", "json_mode", "asked_by",
     "choices_in_words", "schema_form", "tag",
 )  # fmt: skip
 

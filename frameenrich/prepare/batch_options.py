@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,22 @@ def _check_text(what: str, text: Any, most: int) -> None:
 
 _TIERED = ("openai", "azure")
 """Whose live calls have service tiers; others may mean something else by the parameter."""
+
+
+def check_confirm_seconds(seconds: Any) -> float:
+    """Return for how long a lost create is looked for.
+
+    Raises
+    ------
+    ParameterError
+        It is no number of seconds.
+    """
+    usable = isinstance(seconds, int | float) and 0 <= seconds < math.inf
+    if not usable or isinstance(seconds, bool):
+        raise ParameterError(
+            f"confirm_seconds={seconds!r} is no number of seconds.", "Give 0 or more, such as 60."
+        )
+    return float(seconds)
 
 
 def check_tier(spec: JobSpec, provider: str) -> None:

@@ -131,8 +131,10 @@ class JobDraft:
 
     def commit(self) -> JobFolder:
         """Make the draft the job, or find the one that another process has made meanwhile."""
-        self.draft.commit(self._id)
-        return job_folder(self.store, self._id)
+        made = self.draft.commit(self._id)
+        folder = job_folder(self.store, self._id)
+        vars(folder)["resumed"] = not made
+        return folder
 
     def _refile(self, own_id: str, answers: Answers | None, repeats: ShortHashes) -> dict[int, int]:
         """Join the parts; gives how many requests each shard has that is to be sent."""

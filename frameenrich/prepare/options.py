@@ -24,7 +24,7 @@ from frameenrich.model import (
     OutputSpec,
     Pace,
 )
-from frameenrich.prepare.batch_options import check_metadata
+from frameenrich.prepare.batch_options import check_confirm_seconds, check_metadata
 from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.examples import with_examples
 from frameenrich.prepare.json_modes import (
@@ -183,6 +183,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         metadata=check_metadata(options.metadata),
         completion_window=options.completion_window,
         tag=_new_tag(),
+        confirm_seconds=check_confirm_seconds(options.confirm_seconds),
     )
     _check_messages(spec)
     if options.examples is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from frameenrich.answers.output import Parser
-from frameenrich.model import ImageDetail, JsonMode
+from frameenrich.model import CONFIRM_SECONDS, ImageDetail, JsonMode
 from frameenrich.providers.protocol import Provider
 from frameenrich.store.store import StoreLike
 
@@ -50,6 +50,7 @@ class KeylessOptions(TypedDict, total=False):
     tokens_per_minute: int | None
     metadata: Mapping[str, str] | None
     completion_window: str | None
+    confirm_seconds: float
     fresh: bool
 
 
@@ -93,4 +94,5 @@ class Options:
     tokens_per_minute: int | None = None
     metadata: Mapping[str, str] | None = None
     completion_window: str | None = None
+    confirm_seconds: float = CONFIRM_SECONDS
     fresh: bool = False

@@ -6,19 +6,22 @@ open whether it was made, the provider is searched for our tag first.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol, TypeVar
 
 from frameenrich.errors import ProviderError
-from frameenrich.model import Batch, Stage
-from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.model import Batch, BatchStatus, Stage
+from frameenrich.providers.protocol import NeverMadeError, Shard, ShardWriter
 from frameenrich.providers.retries import (
     Calls,
     DoubtfulReplyError,
     ShortDownloadError,
+    UnconfirmedError,
     status_of,
     surely_unmade,
 )
+from frameenrich.text import printable
 
 T = TypeVar("T")
 
@@ -29,6 +32,35 @@ TAG_KEY = "frameenrich_tag"
 
 PIECE_BYTES = 1 << 16
 """How much of a download is held at once."""
+
+
+_NO_ROUTE = {404, 405, 501}
+"""What a server answers that has no such list: not there, not for GET, not implemented."""
+
+
+_MOST_CREATES = 3
+"""How often one shard may be sent without an answer that says whether a batch was made."""
+
+
+def find_resumed(
+    calls: Calls, shard: Shard, batch: Batch, find: Callable[[], T | None]
+) -> T | None:
+    """Look once for the batch of a shard that another process may have sent.
+
+    A store that was copied, or restored from before the create, says "not sent" of a batch that
+    is there. The look is a courtesy: a server that has no list, or shows it to nobody, is no
+    reason not to send.
+    """
+    if batch.creating or not shard.resumed:
+        return None
+    try:
+        return calls.patiently(find, f"look for the batch {shard.tag}")
+    except ProviderError as error:
+        status = getattr(error, "status_code", None) or 0
+        refused = 400 <= status < 500 and not getattr(error, "passing", False)  # noqa: PLR2004 - HTTP's own
+        if refused or status in _NO_ROUTE:
+            return None
+        raise
 
 
 def upload_once(
@@ -42,7 +74,8 @@ def upload_once(
 ) -> Batch:
     """Upload a shard's file under its tag, or find it where an earlier try got so far.
 
-    `find` and `upload` take the file's name and give its id.
+    `find` and `upload` take the file's name and give its id. An upload costs nothing, so where
+    the files cannot be listed it is simply made again.
     """
     if batch.input_file_id:
         return batch
@@ -51,12 +84,25 @@ def upload_once(
 
     def attempt() -> str:
         nonlocal in_doubt
-        found = find(name) if in_doubt else None
+        found = _found_or_none(lambda: find(name)) if in_doubt else None
         in_doubt = True
-        return found or upload(name)
+        file_id = found or upload(name)
+        if not (file_id and isinstance(file_id, str)):
+            raise DoubtfulReplyError("it answered with something that is no file")
+        return file_id
 
     file_id = calls.patiently(attempt, f"upload {name}")
     return desk.record(batch.replace(input_file_id=file_id, stage=Stage.UPLOADED))
+
+
+def _found_or_none(find: Callable[[], str | None]) -> str | None:
+    """Look for a file; None too where the server has no such route."""
+    try:
+        return find()
+    except Exception as error:
+        if status_of(error) not in _NO_ROUTE:
+            raise
+        return None
 
 
 def create_once(
@@ -71,48 +117,167 @@ def create_once(
 ) -> tuple[Batch, Any]:
     """Make a batch of the uploaded file, or find it: our record of it, and the provider's object.
 
-    `find` gives None where there is none; `before` may raise what says that it is too early.
+    `find` gives None where there is none, and raises where it cannot read the whole list; `before`
+    may raise what says that it is too early. A create whose answer was lost is made again only
+    after ``confirm_seconds`` in which every look found nothing: lists show a batch late.
     """
-    in_doubt, doubtful = batch.creating, False
-    batch = desk.record(batch.replace(stage=Stage.CREATING))
+    in_doubt, made_here, answer_lost = batch.creating, False, False
 
     def attempt() -> Any:
-        nonlocal in_doubt, doubtful
-        found = find() if in_doubt else None
-        if found is not None:
-            return found
-        if doubtful:  # a success, whatever its body: sent again, it would most likely run twice
-            raise DoubtfulReplyError("what it answered is no batch, and no list shows one yet")
+        nonlocal batch, in_doubt, made_here, answer_lost
+        answer_lost = False
+        if in_doubt:
+            if (found := _look(find, shard)) is not None:
+                return found
+            batch = desk.record(seen_nothing(batch))
+            confirm(shard, batch)
         before()
-        before_call, in_doubt = in_doubt, True
+        if not shard.may_create:
+            raise NeverMadeError(shard.tag)
+        batch = desk.record(begin_create(batch))
+        in_doubt = made_here = True
         try:
             return create()
-        except DoubtfulReplyError:
-            doubtful = True
-            raise
         except Exception as error:
-            in_doubt = before_call or not surely_unmade(error)
+            answer_lost = not surely_unmade(error)
+            if not answer_lost:
+                in_doubt = False
+                batch = desk.record(
+                    batch.replace(stage=Stage.UPLOADED, creates=max(batch.creates - 1, 0))
+                )
             raise
 
     try:
-        made = calls.patiently(attempt, f"create the batch {shard.tag}")
+        made = calls.patiently(
+            attempt,
+            f"create the batch {shard.tag}",
+            # One that an earlier call left in doubt is looked for again by the next step.
+            again=lambda error: made_here or not isinstance(error, UnconfirmedError),
+        )
     except ProviderError as error:
         if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
             desk.record(batch.replace(input_file_id=None, stage=Stage.INTENT))
-        elif not in_doubt:  # refused, as by a full queue: whoever looks next knows there is none
-            desk.record(batch.replace(stage=Stage.UPLOADED))
+        elif answer_lost:  # the next step looks for it
+            error.__dict__["try_later"] = True
         raise
     return batch, made
 
 
-def once_each(items: Iterable[T], name: Callable[[T], Any]) -> Iterator[T]:
-    """Yield a list's items up to the first that comes again: some servers page in circles."""
+def _look(find: Callable[[], T], shard: Shard) -> T:
+    try:
+        return find()
+    except Exception as error:
+        if status_of(error) not in _NO_ROUTE:
+            raise
+        raise ProviderError(
+            f"Whether the batch {shard.tag} was made cannot be found out: the server has no list "
+            "of batches.",
+            f"Nothing is sent again by itself. {_USERS_WORD}",
+            one_shard=True,
+        ) from None
+
+
+_USERS_WORD = (
+    "Look at the provider's own page: job.give_up() counts the batch as lost, and regenerate() "
+    "asks its rows again."
+)
+
+
+def begin_create(batch: Batch) -> Batch:
+    """Return the batch as it has to be on disk before the call that makes it."""
+    return batch.replace(
+        stage=Stage.CREATING,
+        status=BatchStatus.PLANNED,
+        creates=batch.creates + 1,
+        asked_at=time.time(),
+        unfound_since=None,
+        retry_at=None,
+    )
+
+
+def seen_nothing(batch: Batch) -> Batch:
+    """Return a batch in doubt after a look that found nothing: since when that is so."""
+    now = time.time()
+    since = batch.unfound_since
+    if since is None or since > now:  # a clock that was set back proves nothing
+        since = now
+    return batch.replace(stage=Stage.CREATING, status=BatchStatus.UNCONFIRMED, unfound_since=since)
+
+
+def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> None:
+    """Return where looks have found nothing for long enough, so that a batch may be made again.
+
+    Raises
+    ------
+    UnconfirmedError
+        It is too early to say.
+    ProviderError
+        It was sent as often as it may be without an answer.
+    """
+    if time.time() - (batch.unfound_since or time.time()) < shard.confirm_seconds:
+        raise UnconfirmedError(f"whether it was made is not known yet, {why}")
+    if batch.creates >= _MOST_CREATES and shard.may_create:
+        raise ProviderError(
+            f"The batch {shard.tag} was sent {batch.creates} times, and neither an answer nor a "
+            "list says that it was made.",
+            f"It is not sent again by itself. {_USERS_WORD}",
+            one_shard=True,
+        )
+
+
+def check_own(own_id: object, status: object, wanted: str | None) -> None:
+    """Refuse a reply that tells of no batch, or of another than the `wanted` one.
+
+    A cache or a gateway may answer 200 with another batch, or with none: taken for a fact, that
+    would send the shard again or give its rows another job's answers.
+
+    Raises
+    ------
+    DoubtfulReplyError
+        It does.
+    """
+    if not (own_id and isinstance(own_id, str)) or (wanted is not None and not status):
+        raise DoubtfulReplyError("it answered with something that is no batch")
+    if wanted not in {None, own_id}:
+        raise DoubtfulReplyError(f"it answered with another batch, {printable(own_id)}")
+
+
+def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]:
+    """Yield the items of a list's pages, each once, up to a page that brings nothing new.
+
+    Pages overlap where something was made meanwhile, and some servers page in circles.
+    """
     seen = set()
-    for item in items:
-        if (own := name(item)) in seen:
+    for page in pages:
+        new = [item for item in page if name(item) not in seen]
+        if not new:
             return
-        seen.add(own)
-        yield item
+        for item in new:
+            seen.add(name(item))
+            yield item
+
+
+def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
+    """Yield the pages of an official client's list up to its end; what is no list proves nothing.
+
+    Raises
+    ------
+    DoubtfulReplyError
+        A page has another shape.
+    """
+    turn = first
+    while True:
+        try:
+            page = turn()
+        except (AttributeError, TypeError):  # what the clients make of a bare list, or of null
+            page = None
+        items = getattr(page, "data", None)
+        if not isinstance(items, list) or not all(getattr(item, "id", None) for item in items):
+            raise DoubtfulReplyError(f"it answered with something that is no list of {what}")
+        yield items
+        if not page.has_next_page():
+            return
+        turn = page.get_next_page
 
 
 class Download(Protocol):

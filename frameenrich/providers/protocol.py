@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import IO, Protocol, runtime_checkable
 
-from frameenrich.model import Batch, Limits
+from frameenrich.model import CONFIRM_SECONDS, Batch, Limits
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,9 @@ class Shard:
     ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
     names the job for whoever looks at the provider's page, with what the user gave;
     ``completion_window`` is how long the user lets a batch take, None as the provider has it.
+    A create whose answer was lost is made again only after ``confirm_seconds`` of looks that found
+    nothing. ``resumed`` says that another process may have sent the shard, whatever is known of
+    it here; without ``may_create`` a batch may be found, and none be made (`NeverMadeError`).
     """
 
     tag: str
@@ -30,6 +33,13 @@ class Shard:
     open: Callable[[], IO[bytes]]
     metadata: Mapping[str, str]
     completion_window: str | None = None
+    confirm_seconds: float = CONFIRM_SECONDS
+    resumed: bool = False
+    may_create: bool = True
+
+
+class NeverMadeError(Exception):
+    """A shard's batch was never made, and is not to be."""
 
 
 class ShardWriter(Protocol):

@@ -141,7 +141,8 @@ class Calls:
                 unmade=again(error),
                 lost_file=_lost_file(error),
                 passing=self.passing(error),
-                try_later=type(error) is NotYetError or (status == 429 and self.passing(error)),  # noqa: PLR2004 - HTTP's own
+                try_later=type(error) in {NotYetError, UnconfirmedError}
+                or (status == 429 and self.passing(error)),  # noqa: PLR2004 - HTTP's own
             ) from None
 
     def passing(self, error: BaseException) -> bool:
@@ -211,6 +212,10 @@ class NotYetError(Exception):
 
 class DoubtfulReplyError(NotYetError):
     """A success whose body cannot be what was asked for: nothing is known from it."""
+
+
+class UnconfirmedError(NotYetError):
+    """Nobody can say yet whether a batch was made."""
 
 
 class ShortDownloadError(NotYetError):

@@ -129,7 +129,7 @@ class JobFolder:
         for shard in shards:
             _ = shard.batch
         state = JobState(self.store, self.id, shards, rounds)
-        known = ("spec", "created_at", "part_rows", "_footer", "_sidecar_file")
+        known = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
         state.__dict__.update({name: vars(self)[name] for name in known if name in vars(self)})
         return state
 
@@ -167,6 +167,14 @@ class JobFolder:
     def spec(self) -> JobSpec:
         """Return what the job sends and how its answers are read."""
         return self._metadata("spec", JobSpec.from_json)
+
+    @cached_property
+    def resumed(self) -> bool:
+        """Whether its files are what some process left: all are, but those just written here.
+
+        They may be a copy, or restored, and know less than the provider.
+        """
+        return True
 
     @cached_property
     def created_at(self) -> float:

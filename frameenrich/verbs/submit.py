@@ -94,10 +94,10 @@ def submit_parts(
 
 @dataclass(frozen=True)
 class RootedFolder(JobFolder):
-    """A job's folder, read where the job's images lie in another folder than they once did.
+    """A job's folder, read with what this submit says otherwise than the first one did.
 
-    Where images lie is no part of a job's identity: a submit from another working folder, or with
-    another ``image_root``, finds the job that is there, whose spec has the first one.
+    Where images lie, and how long a lost batch is looked for, are no part of a job's identity: a
+    submit with another ``image_root`` finds the job that is there, whose spec has the first one.
 
     Parameters
     ----------
@@ -105,14 +105,20 @@ class RootedFolder(JobFolder):
         As `JobFolder` takes them.
     image_root : str
         The folder that its images lie in now, as this process sees it.
+    confirm_seconds : float, optional
+        For how long a batch is looked for whose creation got no answer.
     """
 
     image_root: str = "."
+    confirm_seconds: float | None = None
 
     @cached_property
     def spec(self) -> JobSpec:
         """Return what the job sends, with the folder that the images are in now."""
-        return replace(self._metadata("spec", JobSpec.from_json), image_root=self.image_root)
+        first = self._metadata("spec", JobSpec.from_json)
+        wanted = self.confirm_seconds
+        seconds = first.confirm_seconds if wanted is None else wanted
+        return replace(first, image_root=self.image_root, confirm_seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -183,9 +189,14 @@ class Submission:
         """Send the job that was made, or was there already."""
         spec = self.plan.spec
         budget = Budget(spec.max_cost, spec.prices)
-        if spec.image:
-            folder = RootedFolder(folder.store, folder.id, spec.image_root)
+        known: dict[str, Any] = {k: v for k, v in vars(folder).items() if k in _STAYS}
+        folder = RootedFolder(folder.store, folder.id, spec.image_root, spec.confirm_seconds)
+        vars(folder).update(known)
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
+
+
+_STAYS = {"_footer", "resumed"}
+"""What stays true of a job's folder when its spec is read otherwise."""
 
 
 def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:

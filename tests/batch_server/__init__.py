@@ -39,6 +39,9 @@ name (options)                  scope  what happens
 ``html_502``                    http   [12] 502 with an HTML page (default: polling)
 ``not_json``                    http   [12] 200 whose body is not JSON (content_type)
 ``odd_body``                    http   200 with another body, though the work was done (body)
+``unlisted``                    http   a list lacks what is newest in it (newest)
+``no_route``                    http   the server has no such route, or none for GET (status)
+``cut_upload``                  http   half of a file is kept, and the upload answers 500 (keep)
 ``file_quota_exceeded``         http   an upload is refused for good (status)
 ``truncated_download``          http   [11] Content-Length says more than is sent (keep)
 ``short_download``              http   [11] Content-Length agrees, the file's ``bytes`` says more

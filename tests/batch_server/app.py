@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -117,6 +118,9 @@ def _answer_faulty(server: BatchServer, request: Request, faults: tuple[Fault, .
     early = next((_EARLY[f.name](request, f) for f in faults if f.name in _EARLY), None)
     answer = early or _respond(type(server).route, server, request)
     for fault in faults:
+        if fault.name == "cut_upload" and answer.status < 400:
+            server.cut_file(json.loads(answer.body)["id"], fault["keep"])
+            answer = _error(500, "The connection broke.")
         if fault.name in _LATE and answer.status < 400:
             answer = _LATE[fault.name](answer, fault)
         if fault.name == "slow_answer":
@@ -334,6 +338,7 @@ _EARLY: dict[str, Callable[[Request, Fault], Answer]] = {
     "batch_not_found": _no_batch,
     "html_502": lambda _, __: Answer(status=502, body=HTML_502, content_type="text/html"),
     "not_json": lambda _, f: Answer(body=b"upstream hiccup", content_type=f["content_type"]),
+    "no_route": lambda r, f: _error(f["status"], f"Invalid URL ({r.method} {r.path})"),
     "file_quota_exceeded": lambda _, f: _error(
         f["status"], "You have exceeded your file storage quota.", "file_quota_exceeded"
     ),
@@ -345,6 +350,14 @@ def _cut(answer: Answer, keep: float) -> bytes:
     return answer.body[: int(len(answer.body) * keep)]
 
 
+def _without_newest(answer: Answer, fault: Fault) -> Answer:
+    """A list that is late: what was made last is not in it yet."""
+    page = json.loads(answer.body)
+    items = page if isinstance(page, list) else page.get("data", page.get("operations"))
+    del items[: fault["newest"]]
+    return replace(answer, body=json.dumps(page).encode())
+
+
 _LATE: dict[str, Callable[[Answer, Fault], Answer]] = {
     "accepted_then_500": lambda _, __: _error(500, "The server had an error."),
     "accepted_then_closed": lambda _, __: Answer(closed=True),
@@ -352,6 +365,7 @@ _LATE: dict[str, Callable[[Answer, Fault], Answer]] = {
         answer, body=_cut(answer, fault["keep"]), declared_bytes=len(answer.body)
     ),
     "odd_body": lambda answer, fault: replace(answer, body=fault["body"]),
+    "unlisted": _without_newest,
     "short_download": lambda answer, fault: replace(answer, body=_cut(answer, fault["keep"])),
     "download_without_length": lambda answer, _: replace(answer, chunked=True),
     "ration_spent": lambda answer, fault: replace(

@@ -133,6 +133,8 @@ class Books:
         What validation takes for a model (None: anything) and for an invalid parameter.
     list_all_errors
         Whether a failed validation names every bad line, or only the first.
+    page_items, page_overlap
+        At most so many items a page of a list, so many of which were on the page before.
     """
 
     answer: Answerer = default_answer
@@ -159,6 +161,8 @@ class Books:
     known_models: Collection[str] | None = None
     bad_body_keys: Collection[str] = ()
     list_all_errors: bool = True
+    page_items: int | None = None
+    page_overlap: int = 0
 
     executed: Counter[str] = field(init=False, default_factory=Counter)
     executed_bodies: Counter[str] = field(init=False, default_factory=Counter)
@@ -336,7 +340,18 @@ class Books:
         purpose = query.get("purpose")
         shown = [f.as_json() for f in files if not f.deleted and purpose in (None, f.purpose)]
         newest_first = shown if query.get("order") == "asc" else shown[::-1]
-        return page_of(newest_first, query, default=10_000, most=10_000)
+        return self.page(newest_first, query, default=10_000, most=10_000)
+
+    def page(self, items: list[Json], query: Mapping[str, str], *, default: int, most: int) -> Json:
+        """Return a page of a list, as this server cuts them."""
+        return page_of(items, query, default, most, self.page_items, self.page_overlap)
+
+    def cut_file(self, file_id: str, keep: float) -> None:
+        """Lose the end of a file, as when an upload breaks off and is kept all the same."""
+        with self._lock:
+            file = self._files[file_id]
+            content = file.content[: int(len(file.content) * keep)]
+            self._files[file_id] = replace(file, content=content, bytes=len(content))
 
     def delete_file(self, file_id: str, project: str) -> Json:
         """Delete a file; a batch that is already under way keeps its own copy."""
@@ -349,19 +364,27 @@ class Books:
         return owner == project or not self.per_key_projects
 
 
-def page_of(items: list[Json], query: Mapping[str, str], *, default: int, most: int) -> Json:
+def page_of(
+    items: list[Json],
+    query: Mapping[str, str],
+    default: int,
+    most: int,
+    shorter: int | None = None,
+    overlap: int = 0,
+) -> Json:
     """Return the page of a list that ``limit`` and ``after`` ask for, or a page's number."""
     asked = query.get("limit") or query.get("page_size", str(default))
     if not re.fullmatch(r"\d+", asked) or not 1 <= int(asked) <= most:
         message = f"Invalid 'limit': expected an integer from 1 to {most}, got {asked!r}."
         raise ApiError(400, message, code="invalid_value", param="limit")
-    first = int(query.get("page", 0)) * int(asked)
+    size = min(int(asked), shorter or most)
+    first = int(query.get("page", 0)) * size
     if after := query.get("after"):
         places = [place for place, item in enumerate(items) if item["id"] == after]
         if not places:
             raise ApiError(404, f"No such object: {after!r}", param="after")
-        first = places[0] + 1
-    page = items[first : first + int(asked)]
+        first = max(places[0] + 1 - overlap, 0)
+    page = items[first : first + size]
     return {
         "object": "list",
         "data": page,

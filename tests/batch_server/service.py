@@ -11,7 +11,7 @@ from typing import Any
 
 from . import gemini
 from .answers import REQUIRED, response_body, token_counts
-from .books import ApiError, Books, StoredFile, page_of
+from .books import ApiError, Books, StoredFile
 from .dialects import complaint as dialect_complaint
 from .dialects import row_complaint, whole_lines
 from .faults import Fault, make_fault
@@ -135,7 +135,7 @@ class Service(Books):
                 for batch in self._batches.values()
                 if self.may_see(batch.project, project) and batch.id not in self._gone
             ]
-        return page_of([show(b) for b in reversed(batches)], query, default=20, most=100)
+        return self.page([show(b) for b in reversed(batches)], query, default=20, most=100)
 
     def cancel_batch(self, batch_id: str, project: str) -> Json:
         """Begin to cancel a batch: what a running one has run by now stays."""

@@ -29,7 +29,7 @@ from frameenrich.errors import (
     WaitTimeoutError,
 )
 from frameenrich.model import Limits
-from frameenrich.providers.anthropic.batch import UNCONFIRMED, AnthropicBatch
+from frameenrich.providers.anthropic.batch import AnthropicBatch
 from frameenrich.providers.anthropic.translate import message_params, response_line
 from frameenrich.verbs.job import Job
 
@@ -562,7 +562,7 @@ def test_a_lost_batch_is_not_mixed_up_with_another_of_its_size(
     theirs = submit(frame, other, tmp_path / "theirs", template="Who sells {{ title }}?")
     made = len(server.batches)
 
-    with pytest.raises(WaitTimeoutError, match=UNCONFIRMED):
+    with pytest.raises(WaitTimeoutError, match="unconfirmed"):
         job.wait(poll_seconds=0.01, timeout=0.2)
     assert len(server.batches) == made  # nothing is sent while one that could be it runs
 
@@ -664,7 +664,7 @@ def test_a_kill_between_the_call_and_its_record(
     server.release()
     answers = [job.wait(poll_seconds=0.01).collect(frame)[job.spec.name] for job in jobs]
 
-    assert words == [[UNCONFIRMED], [UNCONFIRMED]]
+    assert words == [["unconfirmed"], ["unconfirmed"]]
     assert [a.tolist() for a in answers] == [[said(t) for t in frame["title"]]] * 2
     assert set(server.executed.values()) == {2}  # once for each of the two jobs
     assert len(server.batches) == 2

@@ -4,7 +4,7 @@ Never paid twice, though a batch carries no metadata: every request goes out und
 begins with a mark of the shard (``a1b2c3d4-row-42``). Where the answer to a create was lost, the
 batches made since then are listed; one with as many requests that has ended tells by the custom_ids
 of its results whether it is ours, one that still runs cannot tell. So the shard is
-``unconfirmed``: while a batch that could be it runs, and in any case for `queue_wait_seconds`, in
+``unconfirmed``: while a batch that could be it runs, and in any case for ``confirm_seconds``, in
 which one that is just being made turns up. It is created again only when each of them has ended
 under another mark. What this rests on stands in docs/providers.md.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,10 +28,20 @@ from frameenrich.providers.anthropic.translate import (
     request_line,
     response_line,
 )
-from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.once import (
+    begin_create,
+    check_own,
+    confirm,
+    cursor_pages,
+    each_once,
+    seen_nothing,
+)
+from frameenrich.providers.protocol import NeverMadeError, Shard, ShardWriter
 from frameenrich.providers.retries import (
     Calls,
+    DoubtfulReplyError,
     ShortDownloadError,
+    UnconfirmedError,
     stainless_errors,
     surely_unmade,
 )
@@ -40,10 +49,6 @@ from frameenrich.providers.retries import (
 if TYPE_CHECKING:
     import anthropic
     from anthropic.types.messages import MessageBatch
-
-
-UNCONFIRMED = "unconfirmed"
-"""A batch's status while nobody can say whether it was made."""
 
 
 _CHAT = "/v1/chat/completions"
@@ -142,8 +147,10 @@ class AnthropicBatch:
         """Create the batch, or find the one that an earlier try made."""
         made = self._lost(shard, batch, desk) if batch.creating else None
         if made is None:
+            if not shard.may_create:
+                raise NeverMadeError(shard.tag)
             with _translated(shard) as content:  # refused before anything is sent
-                batch = desk.record(_intent(batch))
+                batch = desk.record(begin_create(batch))
                 made = self._create(content, shard, batch, desk)
         self._known.add(made.id)
         return desk.record(_heard(batch, made))
@@ -163,13 +170,13 @@ class AnthropicBatch:
             )
         except ProviderError as error:
             if getattr(error, "unmade", False):
-                desk.record(batch.replace(stage=Stage.INTENT))
+                desk.record(batch.replace(stage=Stage.INTENT, creates=batch.creates - 1))
             else:
-                self._doubt(batch, desk)
+                desk.record(_in_doubt(batch))
                 error.__dict__["try_later"] = True
             raise
         if not isinstance(made, MessageBatch) or not made.id:  # such as a proxy's page
-            self._doubt(batch, desk)
+            desk.record(_in_doubt(batch))
             raise _undecided(shard.tag, "the answer was none of the API's")
         return made
 
@@ -179,27 +186,24 @@ class AnthropicBatch:
         found, running = self._calls.patiently(lambda: self._search(shard, batch), doing)
         if found is not None:
             return found
-        waited = batch.status == UNCONFIRMED and time.time() >= (batch.retry_at or time.time() + 1)
-        if running or not waited:
-            self._doubt(batch, desk)
-            raise _undecided(
-                shard.tag,
-                f"{', '.join(running)} may be it and tells when it ends"
-                if running
-                else "one may just be being made",
-            )
+        if running:
+            desk.record(_in_doubt(batch))
+            names = ", ".join(running)
+            raise _undecided(shard.tag, f"{names} may be it and tells when it ends")
+        batch = desk.record(seen_nothing(batch))
+        try:
+            confirm(shard, batch)
+        except UnconfirmedError:
+            raise _undecided(shard.tag, "one may just be being made") from None
         return None
-
-    def _doubt(self, batch: Batch, desk: ShardWriter) -> None:
-        """Put down that nobody knows, and until when one that is being made may turn up."""
-        wait_until = time.time() + self.limits.queue_wait_seconds
-        desk.record(batch.replace(stage=Stage.CREATING, status=UNCONFIRMED, retry_at=wait_until))
 
     def _search(self, shard: Shard, batch: Batch) -> tuple[MessageBatch | None, list[str]]:
         """Our batch, and the ids of those that run and could be ours."""
         running: list[str] = []
         oldest = (batch.asked_at or 0) - _CLOCKS_APART_SECONDS
-        for made in self._client.messages.batches.list(limit=100):  # newest first
+        listed = self._client.messages.batches.list
+        pages = cursor_pages(lambda: listed(limit=100), "batches")  # newest first
+        for made in each_once(pages, lambda made: made.id):
             if made.created_at.timestamp() < oldest:
                 break
             if made.id in self._known or _total(made) != shard.requests or made.archived_at:
@@ -226,7 +230,7 @@ class AnthropicBatch:
         """The batch's status and counts as the server has them now."""
         self._known.add(batch.id or "")
         made = self._calls.patiently(
-            lambda: self._client.messages.batches.retrieve(batch.id or ""),
+            lambda: _own(self._client.messages.batches.retrieve(batch.id or ""), batch),
             f"look at the batch {batch.id}",
         )
         return _heard(batch, made)
@@ -256,7 +260,10 @@ class AnthropicBatch:
             lambda: self._client.messages.batches.cancel(batch.id or ""),
             f"cancel the batch {batch.id}",
         )
-        return _heard(batch, made)
+        try:
+            return _heard(batch, _own(made, batch))
+        except DoubtfulReplyError:
+            return self.poll(batch)  # asked twice, it would refuse what it has begun
 
     def delete_files(self, batch: Batch) -> None:
         """Delete the batch and its results; one that is gone already is fine."""
@@ -325,12 +332,18 @@ def _undecided(tag: str, why: str) -> ProviderError:
     )
 
 
-def _intent(batch: Batch) -> Batch:
-    """The batch as it is to be on disk before the call; an earlier doubt is settled."""
-    now = time.time()
-    return batch.replace(
-        stage=Stage.CREATING, status=BatchStatus.PLANNED, asked_at=now, retry_at=None
-    )
+def _in_doubt(batch: Batch) -> Batch:
+    """The batch while nobody can say whether it was made, and no look has shown that it was not."""
+    return batch.replace(stage=Stage.CREATING, status=BatchStatus.UNCONFIRMED, unfound_since=None)
+
+
+def _own(made: Any, batch: Batch) -> MessageBatch:
+    """The batch that a reply tells of, once it is sure to be ours."""
+    check_own(getattr(made, "id", None), getattr(made, "processing_status", None), batch.id)
+    if getattr(made, "request_counts", None) is None:
+        raise DoubtfulReplyError("it answered with something that is no batch")
+    found: MessageBatch = made
+    return found
 
 
 def _total(made: MessageBatch) -> int:

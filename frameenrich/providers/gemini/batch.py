@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -18,15 +19,23 @@ from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.gemini.translate import generate_request, request_line, response_line
 from frameenrich.providers.once import (
     PIECE_BYTES,
+    check_own,
     create_once,
     delete_each,
+    each_once,
     fetch_files,
     file_ids,
-    once_each,
+    find_resumed,
     upload_once,
 )
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, NotYetError, SdkErrors, ShortDownloadError
+from frameenrich.providers.retries import (
+    Calls,
+    DoubtfulReplyError,
+    NotYetError,
+    SdkErrors,
+    ShortDownloadError,
+)
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
@@ -135,12 +144,15 @@ class GeminiBatch:
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Upload the file and create the batch, or find them where an earlier try got so far."""
+        made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag))
+        if made is not None:
+            return desk.record(_heard(batch, made, self._secrets))
         batch = upload_once(
             self._calls,
             shard,
             batch,
             desk,
-            find=lambda _: self._find_file(_file_name(shard.tag)),
+            find=lambda _: self._find_file(shard, _file_name(shard.tag)),
             upload=lambda _: self._upload(shard, _file_name(shard.tag)),
         )
         batch, made = create_once(
@@ -154,21 +166,25 @@ class GeminiBatch:
         return desk.record(_heard(batch, made, self._secrets))
 
     def _upload(self, shard: Shard, name: str) -> str:
-        with tempfile.TemporaryFile() as content:
-            with shard.open() as lines:
-                content.writelines(map(request_line, lines))
-            content.seek(0)
+        with _translated(shard) as content:
             stream: Any = content  # wrapped by tempfile or not, it reads and seeks
             made = self._client.files.upload(
                 file=stream, config={"name": name, "mime_type": "application/jsonl"}
             )
-        return str(made.name)
+        return str(made.name or "")
 
-    def _find_file(self, name: str) -> str | None:
+    def _find_file(self, shard: Shard, name: str) -> str | None:
+        """The file that was uploaded under a name; one that was cut on its way has to go."""
         from google.genai import errors  # noqa: PLC0415 - an extra
 
+        with _translated(shard) as content:
+            sizes = {None, content.seek(0, os.SEEK_END)}
         try:
-            return str(self._call("get", name)["name"])
+            found = self._call("get", name)
+            if found.get("name") == name and _number(found.get("sizeBytes")) in sizes:
+                return name
+            self._call("delete", name)  # a name is taken once
+            return None
         except errors.ClientError as error:
             if error.code in {403, 404}:  # one that is not there is told as not permitted
                 return None
@@ -178,21 +194,23 @@ class GeminiBatch:
         model = shard.model.removeprefix("models/")
         batch = {"displayName": shard.tag, "inputConfig": {"fileName": file_id}}
         made = self._call("post", f"models/{model}:batchGenerateContent", {"batch": batch})
-        if not made.get("name"):
-            raise NotYetError("the answer has no name of a batch")
-        return made
+        return _own(made, shard.tag)
 
     def _find_batch(self, tag: str) -> Json:
-        def operations() -> Iterator[Json]:
+        def pages() -> Iterator[list[Json]]:
             query = {"pageSize": "100"}
             while True:
                 page = self._call("get", f"batches?{urlencode(query)}")
-                yield from page.get("operations") or ()
+                # An empty list is not written at all; what else is no list proves nothing.
+                items = page.get("operations", [])
+                if "error" in page or not isinstance(items, list) or not all(map(_named, items)):
+                    raise DoubtfulReplyError("it answered with something that is no list")
+                yield items
                 if not page.get("nextPageToken"):
                     return
                 query["pageToken"] = page["nextPageToken"]
 
-        found = once_each(operations(), lambda made: made["name"])
+        found = each_once(pages(), lambda made: made["name"])
         return next((m for m in found if (m.get("metadata") or {}).get("displayName") == tag), None)
 
     # --- looking and bringing home ---------------------------------------------------------------
@@ -200,7 +218,8 @@ class GeminiBatch:
     def poll(self, batch: Batch) -> Batch:
         """Return the batch with status, counts and file as the server has them now."""
         made = self._calls.patiently(
-            lambda: self._call("get", batch.id or ""), f"look at the batch {batch.id}"
+            lambda: _own(self._call("get", batch.id or ""), batch.tag, batch.id),
+            f"look at the batch {batch.id}",
         )
         return _heard(batch, made, self._secrets)
 
@@ -225,7 +244,7 @@ class GeminiBatch:
 
         def stop() -> Json:
             self._call("post", f"{batch.id}:cancel")
-            return self._call("get", batch.id or "")
+            return _own(self._call("get", batch.id or ""), batch.tag, batch.id)
 
         made = self._calls.patiently(stop, f"cancel the batch {batch.id}")
         return _heard(batch, made, self._secrets)
@@ -248,7 +267,31 @@ def _file_name(tag: str) -> str:
     return f"files/frameenrich-{xxhash.xxh3_128_hexdigest(tag.encode())[:24]}"
 
 
+@contextlib.contextmanager
+def _translated(shard: Shard) -> Iterator[IO[bytes]]:
+    """A shard's requests in Gemini's words, on disk."""
+    with tempfile.TemporaryFile() as content:
+        with shard.open() as lines:
+            content.writelines(map(request_line, lines))
+        content.seek(0)
+        yield content
+
+
 # --- what the server says ------------------------------------------------------------------------
+
+
+def _own(made: Json, tag: str, name: str | None = None) -> Json:
+    """The operation that a reply tells of, once it is sure to be ours."""
+    told = made.get("metadata")
+    told = told if isinstance(told, dict) else {}
+    check_own(made.get("name"), told.get("state") or made.get("done"), name)
+    if told.get("displayName", tag) != tag:
+        raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
+    return made
+
+
+def _named(item: Json) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
 
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:

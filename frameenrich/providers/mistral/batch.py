@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -15,16 +17,18 @@ from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.mistral.translate import chat_body, request_line, response_line
 from frameenrich.providers.once import (
     TAG_KEY,
+    check_own,
     create_once,
     delete_each,
+    each_once,
     fetch_files,
     file_ids,
-    once_each,
+    find_resumed,
     upload_once,
     whole_body,
 )
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, SdkErrors
+from frameenrich.providers.retries import Calls, DoubtfulReplyError, SdkErrors
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
@@ -150,12 +154,15 @@ class MistralBatch:
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Upload the file and create the job, or find them where an earlier try got so far."""
+        made = find_resumed(self._calls, shard, batch, lambda: self._find_job(shard.tag))
+        if made is not None:
+            return desk.record(_heard(batch, made, self._secrets))
         batch = upload_once(
             self._calls,
             shard,
             batch,
             desk,
-            find=self._find_file,
+            find=lambda name: self._find_file(shard, name),
             upload=lambda name: self._upload(shard, name),
         )
         batch, made = create_once(
@@ -171,19 +178,16 @@ class MistralBatch:
     def _upload(self, shard: Shard, name: str) -> str:
         from mistralai.client.models import File  # noqa: PLC0415 - an extra
 
-        with tempfile.TemporaryFile() as content:
-            with shard.open() as lines:
-                content.writelines(map(request_line, lines))
-            content.seek(0)
+        with _translated(shard) as content:
             made = self._json(
                 self._client.files.upload,
                 file=File(file_name=name, content=content, content_type="application/jsonl"),
                 purpose="batch",
             )
-        return str(made["id"])
+        return str(made.get("id") or "")
 
     def _create(self, shard: Shard, file_id: str) -> Json:
-        return self._json(
+        made = self._json(
             self._client.batch.jobs.create,
             endpoint=shard.url,
             model=shard.model,
@@ -191,10 +195,16 @@ class MistralBatch:
             metadata={**shard.metadata, TAG_KEY: shard.tag},
             timeout_hours=_hours(shard.completion_window, self._timeout_hours),
         )
+        return _own(made, shard.tag)
 
-    def _find_file(self, name: str) -> str | None:
+    def _find_file(self, shard: Shard, name: str) -> str | None:
+        """The file that was uploaded under a name; one that was cut on its way is none."""
+        with _translated(shard) as content:
+            sizes = {None, content.seek(0, os.SEEK_END)}
         files = self._pages(self._client.files.list, purpose="batch", search=name)
-        return next((file["id"] for file in files if file.get("filename") == name), None)
+        return next(
+            (f["id"] for f in files if f.get("filename") == name and f.get("bytes") in sizes), None
+        )
 
     def _find_job(self, tag: str) -> Json:
         # The SDK writes a filter by metadata as bare parameters, which a server may pass over.
@@ -204,13 +214,14 @@ class MistralBatch:
     def _pages(self, call: Callable[..., Any], **options: Any) -> Iterator[Json]:
         """Yield the items of a list, newest first, page by page."""
 
-        def items() -> Iterator[Json]:
-            page = 0
-            while found := self._json(call, page=page, page_size=_PAGE, **options).get("data"):
-                yield from found
-                page += 1
+        def pages() -> Iterator[list[Json]]:
+            for page in itertools.count():
+                found = self._json(call, page=page, page_size=_PAGE, **options).get("data")
+                if not isinstance(found, list) or not all(map(_has_id, found)):
+                    raise DoubtfulReplyError("it answered with something that is no list")
+                yield found
 
-        return once_each(items(), lambda item: item["id"])
+        return each_once(pages(), lambda item: item["id"])
 
     def _json(self, call: Callable[..., Any], **options: Any) -> Json:
         """Make a call of the SDK; the answer's JSON, also where the SDK's types do not take it."""
@@ -231,7 +242,9 @@ class MistralBatch:
     def poll(self, batch: Batch) -> Batch:
         """Return the batch with status, counts and file ids as the server has them now."""
         made = self._calls.patiently(
-            lambda: self._json(self._client.batch.jobs.get, job_id=batch.id or ""),
+            lambda: _own(
+                self._json(self._client.batch.jobs.get, job_id=batch.id or ""), batch.tag, batch.id
+            ),
             f"look at the batch {batch.id}",
         )
         return _heard(batch, made, self._secrets)
@@ -255,7 +268,10 @@ class MistralBatch:
             lambda: self._json(self._client.batch.jobs.cancel, job_id=batch.id or ""),
             f"cancel the batch {batch.id}",
         )
-        return _heard(batch, made, self._secrets)
+        try:
+            return _heard(batch, _own(made, batch.tag, batch.id), self._secrets)
+        except DoubtfulReplyError:
+            return self.poll(batch)  # asked twice, it would refuse what it has begun
 
     def delete_files(self, batch: Batch) -> None:
         """Delete the files, then the job; what is gone already is fine."""
@@ -272,6 +288,29 @@ class MistralBatch:
             filter(None, [batch.id]),
             lambda job_id: jobs.delete(job_id=job_id, retries=None),
         )
+
+
+@contextlib.contextmanager
+def _translated(shard: Shard) -> Iterator[IO[bytes]]:
+    """A shard's requests in Mistral's words, on disk."""
+    with tempfile.TemporaryFile() as content:
+        with shard.open() as lines:
+            content.writelines(map(request_line, lines))
+        content.seek(0)
+        yield content
+
+
+def _own(made: Json, tag: str, job_id: str | None = None) -> Json:
+    """The job that a reply tells of, once it is sure to be ours."""
+    kept = made.get("metadata")
+    check_own(made.get("id"), made.get("status"), job_id)
+    if isinstance(kept, dict) and kept and kept.get(TAG_KEY) != tag:
+        raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
+    return made
+
+
+def _has_id(item: Json) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str)
 
 
 # --- what the server says ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ differ stands in `frameenrich.providers.dialects`.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
@@ -26,11 +27,14 @@ from frameenrich.providers.dialects import (
 from frameenrich.providers.once import (
     TAG_KEY,
     Download,
+    check_own,
     create_once,
+    cursor_pages,
     delete_each,
+    each_once,
     fetch_files,
     file_ids,
-    once_each,
+    find_resumed,
     upload_once,
     whole_body,
 )
@@ -149,7 +153,15 @@ class OpenAIBatch:
                     lambda keep: self._upload((name, _from_start(lines)), keep), "expires_after"
                 )
 
-        batch = upload_once(self._calls, shard, batch, desk, find=self._find_file, upload=upload)
+        def find_file(name: str) -> str | None:
+            with shard.open() as lines:
+                return self._find_file(name, lines.seek(0, io.SEEK_END))
+
+        known = batch.input_file_id
+        made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag, known))
+        if made is not None:
+            return desk.record(_heard(batch, made, self._secrets))
+        batch = upload_once(self._calls, shard, batch, desk, find=find_file, upload=upload)
         file_id = batch.input_file_id or ""
         batch, made = create_once(
             self._calls,
@@ -165,7 +177,8 @@ class OpenAIBatch:
     def _upload(self, file: tuple[str, IO[bytes]], keep: dict[str, Any]) -> str:
         purpose, path = self._dialect.purpose, self._dialect.upload_path
         if path is None:
-            return self._client.files.create(file=file, purpose=cast("Any", purpose), **keep).id
+            sent = self._client.files.create(file=file, purpose=cast("Any", purpose), **keep)
+            return getattr(sent, "id", "")
         made: Any = self._client.post(
             path,
             cast_to=object,
@@ -173,7 +186,7 @@ class OpenAIBatch:
             files={"file": file},
             options={"headers": {"Content-Type": "multipart/form-data"}},
         )
-        return str(made["id"])
+        return str(made.get("id") or "") if isinstance(made, dict) else ""
 
     def _create(self, shard: Shard, file_id: str) -> Any:
         return self._keeping(
@@ -212,20 +225,33 @@ class OpenAIBatch:
         if self._dialect.processes and self._client.files.retrieve(file_id).status in _UNREADY:
             raise NotYetError(f"the file {file_id} is still being processed")
 
-    def _find_file(self, name: str) -> str | None:
-        files = self._client.files.list(purpose=self._dialect.purpose, limit=100)
-        return next((file.id for file in once_each(files, _id) if file.filename == name), None)
+    def _find_file(self, name: str, size: int) -> str | None:
+        """The file that was uploaded under a name; one that was cut on its way is none."""
+        pages = cursor_pages(
+            lambda: self._client.files.list(purpose=self._dialect.purpose, limit=100), "files"
+        )
+        return next(
+            (
+                file.id
+                for file in each_once(pages, _id)
+                if file.filename == name and file.bytes in {None, size}
+            ),
+            None,
+        )
 
     def _find_batch(self, tag: str, file_id: str | None) -> Any:
         """The batch that was made for a shard, if one was."""
         if self._dialect.tags:
-            page = self._client.batches.list(limit=100)
-            if not isinstance(page.data, list):
-                raise DoubtfulReplyError("it answered with something that is no list of batches")
-            return next((b for b in once_each(page, _id) if _tag_of(b) == tag), None)
+            pages = cursor_pages(lambda: self._client.batches.list(limit=100), "batches")
+            found = each_once(pages, _id)
+            return next((made for made in found if _tag_of(made) == tag), None)
+        if file_id is None:
+            return None
         # One that failed was of an earlier attempt with this file, or this one's and unbilled.
-        listed: Any = self._client.get("/batches", cast_to=object)
-        jobs = listed.get("data", ()) if isinstance(listed, dict) else listed
+        answer: Any = self._client.get("/batches", cast_to=object)
+        jobs = answer.get("data") if isinstance(answer, dict) else answer
+        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+            raise DoubtfulReplyError("it answered with something that is no list of batches")
         return next(
             (
                 _opened({"job": job})
@@ -244,17 +270,9 @@ class OpenAIBatch:
         return _heard(batch, made, self._secrets)
 
     def _own(self, made: Any, tag: str, batch_id: str | None = None) -> Any:
-        """The batch that a reply tells of, once it is sure to be ours.
-
-        A cache or a gateway may answer 200 with another batch, or with none: taken for a fact,
-        that would send the shard again or give its rows another job's answers.
-        """
+        """The batch that a reply tells of, once it is sure to be ours."""
         made = _opened(made)
-        own_id, status = getattr(made, "id", None), getattr(made, "status", None)
-        if not (own_id and isinstance(own_id, str)) or (batch_id and not status):
-            raise DoubtfulReplyError("it answered with something that is no batch")
-        if batch_id not in {None, own_id}:
-            raise DoubtfulReplyError(f"it answered with another batch, {printable(own_id)}")
+        check_own(getattr(made, "id", None), getattr(made, "status", None), batch_id)
         kept = getattr(made, "metadata", None)  # a server that keeps none has the id to go by
         if (
             self._dialect.tags
@@ -320,7 +338,7 @@ def _id(item: Any) -> str:
 
 
 def _tag_of(made: Any) -> Any:
-    kept = made.metadata
+    kept = getattr(made, "metadata", None)
     return kept.get(TAG_KEY) if isinstance(kept, dict) else None
 
 
