@@ -51,7 +51,7 @@ class Steps:
     def _submit(self) -> Job:
         job: Job = self.frame.llmbatch.submit(
             "{{ text }}", "m", response_model={"text": str}, prefix="out_",
-            provider=self.provider, store=self.store,
+            provider=self.provider, store=self.store, confirm_seconds=0.02,
         )  # fmt: skip
         return job
 

@@ -224,7 +224,7 @@ class Case:
         provider.limits = Limits(max_requests=ROWS_A_SHARD, queue_wait_seconds=0.01)
         job = self.frame.llmbatch.submit(
             "{{ text }}", "m", response_model={"text": str}, prefix="out_",
-            provider=provider, store=self.store, params={"max_tokens": 50},
+            provider=provider, store=self.store, params={"max_tokens": 50}, confirm_seconds=0.02,
         )  # fmt: skip
         if self.service.finish is None:
             job.wait(poll_seconds=0.001)

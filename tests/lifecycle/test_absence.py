@@ -5,6 +5,7 @@ The test server does the work and loses the answer; its lists then have the habi
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -139,11 +140,13 @@ def test_sends_of_one_shard_are_bounded(
     server.faults.add("odd_body", where=mine, times="always", body=b"{}")
     server.faults.add("unlisted", times="always", newest=100)
 
-    with pytest.raises(ProviderError, match=r"was sent 3 times.*job\.give_up"):
-        for _ in range(8):
+    for _ in range(4):
+        with contextlib.suppress(ProviderError):
             submit(frame, provider, store, confirm_seconds=0)
+    with pytest.raises(ProviderError, match=r"was sent 3 times.*job\.give_up"):
+        submit(frame, provider, store, confirm_seconds=0)
 
-    assert len(server.batches) <= 6  # of two shards
+    assert len(server.batches) == 6  # of two shards
 
 
 def test_a_store_restored_from_before_the_create(

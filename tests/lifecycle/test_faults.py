@@ -53,6 +53,7 @@ def halves(provider: OpenAIBatch) -> OpenAIBatch:
 
 def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **wishes: Any) -> Job:
     """Submit with the usual template."""
+    wishes = {"confirm_seconds": 0.05, **wishes}
     job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=provider, store=store, **wishes)
     return job
 

@@ -71,7 +71,14 @@ def submit(frame: pd.DataFrame, provider: Any, store: Path, **wishes: Any) -> Jo
     """Submit with the usual template."""
     job: Job = frame.llmbatch.submit(
         model=MODEL,
-        **{"template": ASK, "params": CAP, "provider": provider, "store": store, **wishes},
+        **{
+            "template": ASK,
+            "params": CAP,
+            "provider": provider,
+            "store": store,
+            "confirm_seconds": 0.02,
+            **wishes,
+        },
     )
     return job
 

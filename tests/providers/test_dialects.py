@@ -96,7 +96,9 @@ def test_from_the_environment_to_answers_and_back_again(
     service.faults.add("empty", where=["row-T-02"])
     service.faults.add("http_error", where=["row-T-04"], status=500)
 
-    job = frame.llmbatch.submit(ASK, "my-deployment", provider=name, store=store)
+    job = frame.llmbatch.submit(
+        ASK, "my-deployment", provider=name, store=store, confirm_seconds=0.02
+    )
     out = finish(frame, job)
     bad = frame.llmbatch.flagged(store=store)
     again = finish(frame, job.regenerate())
@@ -117,7 +119,7 @@ def test_no_key_is_in_the_store(name: str, service: BatchServer, store: Path) ->
         "fails_after_validating", steps=1, code="invalid_request", message=f"Not with {KEY}."
     )
 
-    job = frame.llmbatch.submit(ASK, "m", provider=name, store=store)
+    job = frame.llmbatch.submit(ASK, "m", provider=name, store=store, confirm_seconds=0.02)
     finish(frame, job)
 
     kept = [path for path in store.rglob("*") if path.is_file()]
@@ -135,7 +137,7 @@ def test_a_fault_loses_nothing_and_pays_nothing_twice(
         pytest.skip("its failed batches tell no code, only a sentence")
     frame = shelf(12)
     service.faults.add(**FAULTS[fault])  # type: ignore[arg-type]
-    job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store)
+    job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store, confirm_seconds=0.02)
 
     out = finish(frame, job)
 
@@ -151,7 +153,7 @@ def test_what_an_ended_batch_left_is_kept(
     """Promise 4, in their words: the answered rows stay, only the rest is asked again."""
     frame = shelf(4)
     service.faults.add(end, ran=0.5)
-    job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store)
+    job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store, confirm_seconds=0.02)
 
     out = finish(frame, job)
     check_rows(out, frame, unrun(frame, service, end))
@@ -166,7 +168,7 @@ def test_the_provider_goes_with_the_job(
 ) -> None:
     """The job remembers the provider's name, and its batches tell ages and words that we know."""
     service.hold("in_progress")
-    job = shelf(2).llmbatch.submit(ASK, "m", provider=provider, store=store)
+    job = shelf(2).llmbatch.submit(ASK, "m", provider=provider, store=store, confirm_seconds=0.02)
 
     status = job.status()
 
@@ -246,7 +248,9 @@ def test_azure_wants_a_file_processed_first(looks: int, azure: Azure, store: Pat
     service.unready_looks = looks
     frame = shelf(3)
 
-    out = finish(frame, frame.llmbatch.submit(ASK, "m", provider=provider, store=store))
+    out = finish(
+        frame, frame.llmbatch.submit(ASK, "m", provider=provider, store=store, confirm_seconds=0.02)
+    )
 
     check_rows(out, frame)
     assert service.count("POST", "/v1/batches") == 1
@@ -257,7 +261,7 @@ def test_azure_answers_in_your_own_storage(azure: Azure, store: Path, tmp_path: 
     service, provider = azure
     service.output_blobs = True
     frame = shelf(2)
-    job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store)
+    job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store, confirm_seconds=0.02)
 
     with pytest.raises(ProviderError, match=r"mine.blob.core.windows.net/out/results.jsonl\.") as e:
         job.wait(poll_seconds=0.01)
@@ -287,7 +291,9 @@ def test_groq_takes_a_longer_window(store: Path) -> None:
         client_for(GROQ, service) as client,
     ):
         provider = OpenAIBatch(client, dialect=GROQ, window="7d", attempts=1)
-        job = shelf(1).llmbatch.submit(ASK, "m", provider=provider, store=store)
+        job = shelf(1).llmbatch.submit(
+            ASK, "m", provider=provider, store=store, confirm_seconds=0.02
+        )
         refused = OpenAIBatch(client, dialect=GROQ, window="9d", attempts=1)
         with pytest.raises(ProviderError, match="completion_window"):
             shelf(2).llmbatch.submit(ASK, "m", provider=refused, store=store)
@@ -306,7 +312,7 @@ def test_a_search_in_a_list_without_an_end(store: Path) -> None:
             shelf(n + 1).llmbatch.submit(ASK, f"m{n}", provider=provider, store=store)
         service.faults.add("http_503", where="POST /v1/batches")  # in doubt, and nothing to find
         frame = shelf(5)
-        job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store)
+        job = frame.llmbatch.submit(ASK, "m", provider=provider, store=store, confirm_seconds=0.02)
 
         check_rows(finish(frame, job), frame)
     assert len(service.batches) == 4

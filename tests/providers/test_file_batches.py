@@ -106,6 +106,7 @@ def submit(kind: Kind, provider: Any, store: Path) -> Callable[..., Job]:
                 "model": kind.model,
                 "provider": provider,
                 "store": store,
+                "confirm_seconds": 0.02,
                 **options,
             }
         )
