@@ -202,7 +202,8 @@ class JobSpec:
 
 
 _NOT_IN_IDS = (
-    "rendering", "metadata", "completion_window", "confirm_seconds", "examples", "json_mode", "asked_by",
+    "rendering", "metadata", "completion_window", "confirm_seconds", "examples", "json_mode",
+    "asked_by",
     "choices_in_words", "schema_form", "tag",
 )  # fmt: skip
 
