@@ -161,14 +161,15 @@ class ProviderOptions:
         ),
     ] = None
     confirm_seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SECONDS",
             min=0,
             help="How long a batch whose creation got no answer is looked for, before a new one.",
             rich_help_panel=_SEND,
+            show_default="60",
         ),
-    ] = 60.0
+    ] = None
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),
