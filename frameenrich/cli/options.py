@@ -297,6 +297,15 @@ class CollectOptions:
             rich_help_panel=_IN_OUT,
         ),
     ] = False
+    accept: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Add columns on how sure each row is, and on whether such rows are right this "
+            "often, say 0.95, by the newest review.",
+            rich_help_panel=_IN_OUT,
+        ),
+    ] = None
     max_rounds: Annotated[
         int,
         typer.Option(

@@ -21,7 +21,7 @@ from frameenrich.cli.tables.chunks import CHUNK_ROWS
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
-from frameenrich.errors import FrameEnrichError, FrameMismatchError
+from frameenrich.errors import FrameEnrichError, FrameMismatchError, ParameterError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.repaired import counting_repaired
 from frameenrich.prepare.options import Plan
@@ -221,6 +221,11 @@ class StreamedTable:
             The rows are not those the answers were made for. Nothing is paid for such rows, and
             nothing of them goes to standard output.
         """
+        if options.pop("accept", None) is not None:
+            raise ParameterError(
+                "--accept takes the whole table in memory, and IN is read a chunk at a time.",
+                "Pass --no-stream, or leave --accept out.",
+            )
         del overwrite  # a chunk's earlier answers are not read again to tell edits from them
         if place.is_stream or options.get("max_rounds"):
             self._check(job)

@@ -17,6 +17,7 @@ import xxhash
 from frameenrich.answers.column_names import column_name
 from frameenrich.answers.output import Output
 from frameenrich.evaluation.answer_field import AnswerField
+from frameenrich.evaluation.scores import field_scores
 from frameenrich.evaluation.spent import reviewed_before, shown_rows
 from frameenrich.identity.keys import sidecar_keys
 from frameenrich.lifecycle.regenerate import last_lines
@@ -127,12 +128,19 @@ class JobAnswers:
             for row, ok in zip(rows, usable, strict=True)
         ]
 
-    def scores(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
-        """Return how sure the model was of each of some rows' labels; None where nothing tells."""
-        column = f"{self.folder.spec.name}_confidence"
-        if column not in self.frame.columns:
-            return None
-        return self.frame[column].iloc[positions].to_numpy(dtype=float, na_value=np.nan)
+    @cached_property
+    def _field_scores(self) -> dict[str, tuple[str, npt.NDArray[np.float64]]]:
+        return field_scores(self)
+
+    def scores(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        """Return how sure some rows' answers to a field are; None where nothing tells."""
+        found = self._field_scores.get(name)
+        return None if found is None else found[1][positions]
+
+    @property
+    def score_sources(self) -> dict[str, str]:
+        """Say where each field's scores are from; fields without any are left out."""
+        return {name: source for name, (source, _) in self._field_scores.items()}
 
     def prompts(self, positions: npt.NDArray[np.int64]) -> list[Prompt]:
         """Return what was last asked for each of some rows."""

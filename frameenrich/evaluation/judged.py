@@ -22,6 +22,7 @@ class Judged:
     right: Floats  # 1, 0, or NaN where unsure
     truths: tuple[Any, ...]
     split: int  # rows on which the reviewers were evenly divided
+    own_scores: Floats | None = None  # where they are not the field's own
 
     @cached_property
     def sure(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -37,6 +38,8 @@ class Judged:
     @cached_property
     def scores(self) -> Floats:
         """Each row's score; NaN where unknown."""
+        if self.own_scores is not None:
+            return self.own_scores
         score = self.reviewed.score
         return np.full(len(self.first), np.nan) if score is None else score[self.first]
 

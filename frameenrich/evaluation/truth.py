@@ -123,7 +123,7 @@ def _compare(
     ]
     whole = len(np.unique(positions)) == len(job.fresh)
     part = Drawn.RANDOM if drawn else Drawn.PICKED
-    scores = job.scores(job.usable)
+    scores = job.scores(field.name, job.usable)
     design = Design(
         drawn=Drawn.TRUTH if whole else part,
         usable=len(job.usable),
@@ -148,7 +148,7 @@ def _compare(
         truths=_objects([truth for truth, _ in pairs]),
         verdicts=_objects([Verdict.RIGHT if same else Verdict.WRONG for _, same in pairs]),
         labels=field.labels,
-        score=job.scores(positions),
+        score=job.scores(field.name, positions),
         keys=job.frame.iloc[positions, : len(job.folder.key_names)].reset_index(drop=True),
     )
 

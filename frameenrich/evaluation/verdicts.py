@@ -142,7 +142,7 @@ def _design(job: JobAnswers, chain: list[Review]) -> Design:
     strata, _ = strata_of(job, by, chain[0].record.n, chain)
     names, counts = np.unique(np.array(strata, object), return_counts=True)
     labelled = [name for name, field in job.fields.items() if field.labels]
-    scores = job.scores(job.usable)
+    scores = {name: job.scores(name, job.usable) for name in job.fields}
     judged = sum(each.reviewed for each in chain)
     left = sum(map(len, chain)) - judged
     gone = sum(int(each.replaced.sum()) for each in chain)
@@ -163,7 +163,7 @@ def _design(job: JobAnswers, chain: list[Review]) -> Design:
             name: pd.Series(job.values(name, job.usable), dtype=object).value_counts().to_dict()
             for name in labelled
         },
-        scores={} if scores is None else dict.fromkeys(labelled, scores),
+        scores={name: own for name, own in scores.items() if own is not None},
         notes=tuple(notes),
     )
 
@@ -190,7 +190,7 @@ def _reviewed(
         stratum=_objects(strata),
         inclusion_probability=np.array(probability, float),
         reviewer=_objects([j.reviewer for _, j in rows]),
-        score=job.scores(positions),
+        score=job.scores(name, positions),
         keys=job.frame.iloc[positions, : len(job.folder.key_names)].reset_index(drop=True),
         prompts=_objects([prompts[p] for p in positions]),
     )

@@ -114,7 +114,8 @@ class JobSpec:
     that choices too large for the server stand in the prompt, ``schema_form`` how the schema is
     written. No id has these: the requests differ by them, and a newer table may decide otherwise.
     ``tag`` ends each custom_id that we make: random, it says whose a line is.
-    ``examples`` are the input hashes of the rows that ``messages`` show as examples.
+    ``examples`` are the input hashes of the rows that ``messages`` show as examples. ``second_of``
+    is the job to which this one is a second opinion.
     """
 
     name: str
@@ -143,6 +144,7 @@ class JobSpec:
     completion_window: str | None = None
     confirm_seconds: float = CONFIRM_SECONDS
     examples: tuple[str, ...] = ()
+    second_of: str | None = None
     version: int = HASHES
     rendering: int = RENDERING
     json_mode: JsonMode = "auto"
@@ -161,6 +163,11 @@ class JobSpec:
         ('gpt-4o', 'gpt-4o-mini')
         """
         return (self.model,) if self.messages else tuple(self.model.split(", "))
+
+    @property
+    def aside(self) -> bool:
+        """Whether it is beside another job, and not the one that a frame's owner means."""
+        return self.pilot or self.second_of is not None
 
     def to_json(self) -> str:
         """The text kept in the sidecar's metadata; the order of a schema's properties stays."""
@@ -202,8 +209,8 @@ class JobSpec:
 
 
 _NOT_IN_IDS = (
-    "rendering", "metadata", "completion_window", "confirm_seconds", "examples", "json_mode",
-    "asked_by",
+    "rendering", "metadata", "completion_window", "confirm_seconds", "examples", "second_of",
+    "json_mode", "asked_by",
     "choices_in_words", "schema_form", "tag",
 )  # fmt: skip
 

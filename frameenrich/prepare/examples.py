@@ -61,14 +61,14 @@ def with_rows(options: Options, frame: pd.DataFrame) -> Options:
     return replace(options, examples=options.examples.examples_in(frame, own))
 
 
-def with_examples(spec: JobSpec, output: Output, examples: Any) -> JobSpec:
+def with_examples(spec: JobSpec, output: Output, frame: pd.DataFrame) -> JobSpec:
     """Return a spec whose messages show the examples, before the row's own first message.
 
     Parameters
     ----------
     spec, output : JobSpec, Output
         The job without them.
-    examples : DataFrame or sequence of mapping
+    frame : DataFrame
         The template's columns, and the answer: a column called as the output, or ``answer``.
 
     Raises
@@ -76,7 +76,6 @@ def with_examples(spec: JobSpec, output: Output, examples: Any) -> JobSpec:
     InputError
         A row does not render, or its answer is none that the job would take.
     """
-    frame = _frame_of(examples)
     _check_takes_examples(spec)
     with _about_examples():
         rows = [row for chunk in prompt_of(spec).render(frame) for row in chunk]
@@ -96,13 +95,26 @@ def with_examples(spec: JobSpec, output: Output, examples: Any) -> JobSpec:
         turns = zip(spec.messages[own:], texts[own:], strict=True)
         shown += [Message(m.role, as_literal(text)) for m, text in turns]
         shown.append(Message("assistant", as_literal(answer)))
-    whole = replace(spec, messages=(*spec.messages[:own], *shown, *spec.messages[own:]))
-    # By these hashes an evaluation knows the rows that the model was told the answers of.
-    hashes = [own.hex() for own in input_hashes(frame, whole).to_pylist() if own is not None]
-    return replace(whole, examples=tuple(hashes))
+    return replace(spec, messages=(*spec.messages[:own], *shown, *spec.messages[own:]))
 
 
-def _frame_of(examples: Any) -> pd.DataFrame:
+def with_example_hashes(spec: JobSpec, frame: pd.DataFrame) -> JobSpec:
+    """Return a spec that knows the rows it shows, as its own sidecar will name them.
+
+    By these hashes an evaluation finds the rows that the model was told the answers of.
+    """
+    hashes = [own.hex() for own in input_hashes(frame, spec).to_pylist() if own is not None]
+    return replace(spec, examples=tuple(hashes))
+
+
+def rows_of_examples(examples: Any) -> pd.DataFrame:
+    """Return the examples that a user gave as a frame.
+
+    Raises
+    ------
+    ParameterError
+        They are none.
+    """
     if isinstance(examples, Sequence) and not isinstance(examples, str):
         odd = next((e for e in examples if not isinstance(e, Mapping)), None)
         if odd is not None:

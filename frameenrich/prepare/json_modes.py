@@ -119,11 +119,11 @@ def asking_by(spec: JobSpec, messages: Sequence[Message], asking: Asking) -> Job
         choices_in_words=asking.choices_in_words,
         schema_form=asking.schema_form,
     )
-    words = _words(asked)
+    words = words_of(asked)
     return replace(asked, messages=with_system_text(messages, words)) if words else asked
 
 
-def _words(spec: JobSpec) -> str:
+def words_of(spec: JobSpec) -> str:
     """Return what a job's prompt has to say of the structure; empty where requests say it all."""
     if spec.output.schema is None or not spec.messages:
         return ""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self, cast, get_args
 
+import pandas as pd
+
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.confidence import confidence_params
 from frameenrich.answers.output import Output
@@ -26,7 +28,7 @@ from frameenrich.model import (
 )
 from frameenrich.prepare.batch_options import check_confirm_seconds, check_metadata
 from frameenrich.prepare.codebook import with_definitions
-from frameenrich.prepare.examples import with_examples
+from frameenrich.prepare.examples import rows_of_examples, with_example_hashes, with_examples
 from frameenrich.prepare.json_modes import (
     Asking,
     asking_by,
@@ -74,12 +76,13 @@ class Plan:
     """A spec with what is needed to render it; what `preview`, `estimate` and `submit` share.
 
     ``written`` are the messages without what is said in words of the answer's structure, where
-    that is in the spec's.
+    that is in the spec's; ``shown`` are the rows that the messages show as examples.
     """
 
     spec: JobSpec
     output: Output
     written: tuple[Message, ...] | None = None
+    shown: pd.DataFrame | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -109,7 +112,10 @@ class Plan:
     def asking(self, asking: Asking) -> Self:
         """Return the plan of the same job, where structure is asked for in another way."""
         written = self.spec.messages if self.written is None else self.written
-        return replace(self, spec=asking_by(self.spec, written, asking), written=written)
+        spec = asking_by(self.spec, written, asking)
+        if self.shown is not None:  # whose hashes are of every message
+            spec = with_example_hashes(spec, self.shown)
+        return replace(self, spec=spec, written=written)
 
 
 def make_plan(template: Template, model: str, options: Options, *, pilot: bool = False) -> Plan:
@@ -127,7 +133,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
     InputError
         One of them cannot be used; the message says which and why.
     """
-    _check_name(options.name)
+    check_name(options.name)
     check_model(model)
     _check_queue(options.max_enqueued_tokens)
     if options.on_null not in get_args(OnNull):
@@ -182,13 +188,15 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image_max_bytes=options.image_max_bytes,
         metadata=check_metadata(options.metadata),
         completion_window=options.completion_window,
-        tag=_new_tag(),
+        tag=new_tag(),
         confirm_seconds=check_confirm_seconds(options.confirm_seconds),
     )
     _check_messages(spec)
+    shown = None
     if options.examples is not None:
-        spec = with_examples(spec, output, options.examples)
-    plan = Plan(spec, output)
+        shown = rows_of_examples(options.examples)
+        spec = with_example_hashes(with_examples(spec, output, shown), shown)
+    plan = Plan(spec, output, shown=shown)
     plan.columns.check()
     return plan
 
@@ -201,7 +209,7 @@ def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
     InputError
         One of the options cannot be used; the message says which and why.
     """
-    _check_name(options.name)
+    check_name(options.name)
     _check_queue(options.max_enqueued_tokens)
     output = _output(endpoint, options)
     spec = JobSpec(
@@ -217,14 +225,15 @@ def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
         max_enqueued_tokens=options.max_enqueued_tokens,
         max_cost=check_max_cost(options.max_cost),
         prices=check_prices(options.prices),
-        tag=_new_tag(),
+        tag=new_tag(),
     )
     plan = Plan(spec, output)
     plan.columns.check()
     return plan
 
 
-def _new_tag() -> str:
+def new_tag() -> str:
+    """Return what ends the custom_ids of one job."""
     return secrets.token_hex(TAG_LENGTH // 2)
 
 
@@ -343,7 +352,14 @@ def _names(columns: Any) -> tuple[str, ...] | None:
     return names if all(isinstance(name, str) for name in names) else None
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what cannot name a column.
+
+    Raises
+    ------
+    ParameterError
+        It is empty, too long, or not printable.
+    """
     if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME:
         raise ParameterError(
             f"name={name!r} cannot name a column.", f"Give 1 to {_MAX_NAME} characters."

@@ -32,5 +32,6 @@ class CollectOptions(ReadingOptions, total=False):
     usage: bool
     flatten: bool
     overwrite: bool
+    accept: float | None
     client: Any
     store: StoreLike

@@ -218,3 +218,20 @@ class RequestEncoder:
             done = position + 1
         if done < end:
             yield EncodedRows(end - done, (), EMPTY_BODIES, b"", b"")
+
+
+def encode_texts(spec: JobSpec, texts: Sequence[Sequence[str]], start: int) -> EncodedRows:
+    """Return the requests of rows that are rendered already, from the row at `start` on.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        What they are sent with.
+    texts : sequence of sequence of str
+        For each message its text in every row.
+    start : int
+        The position of the first row.
+    """
+    rows = len(texts[0])
+    chunk = _Chunk(start, rows, range(start, start + rows), texts)
+    return make_encoder(spec, [False] * len(texts), texts).requests(chunk)

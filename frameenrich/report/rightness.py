@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from frameenrich.evaluation.evaluate import Field, evaluate_fields
+from frameenrich.evaluation.evaluate import evaluate_fields
+from frameenrich.evaluation.field_figures import Field
 from frameenrich.evaluation.intervals import Interval, MissingExtraError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews

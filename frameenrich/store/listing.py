@@ -73,7 +73,7 @@ def _no_such_job(store: Store, job: object, folders: Iterable[JobFolder]) -> Job
 
 def pilots_last(folders: Iterable[JobFolder]) -> list[JobFolder]:
     """Sort pilots behind the jobs that people mean when they name none."""
-    return sorted(folders, key=lambda folder: folder.spec.pilot)
+    return sorted(folders, key=lambda folder: folder.spec.aside)
 
 
 def newest_job(store: StoreLike = None) -> JobFolder:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from frameenrich.answers.column_names import JobColumns
+from frameenrich.answers.columns import with_columns
 from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.identity.keys import sidecar_keys
@@ -70,6 +72,7 @@ def collect(
     usage: bool,
     flatten: bool,
     overwrite: bool,
+    accept: float | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
     """Bring a job home and return a frame, or the job's own keys, with its answers."""
@@ -83,9 +86,28 @@ def collect(
         if frame is not None and waiting.max_rounds:  # refused before anything is paid for it
             require_match(match_frame(frame, found, found.sidecar()), frame, found)
         job = bring_home(session, found, output, waiting)
-        return answers(
+        made = answers(
             job, output, frame, waiting.budget, usage=usage, flatten=flatten, overwrite=overwrite
         )
+        return made if accept is None else _with_accept(made, frame, job, output, accept)
+
+
+def _with_accept(
+    made: pd.DataFrame, frame: pd.DataFrame | None, job: JobState, output: Output, accept: float
+) -> pd.DataFrame:
+    """Return collected answers with each row's score, and whether it can be taken as it is."""
+    from frameenrich.evaluation.job_answers import JobAnswers  # noqa: PLC0415 - for this option only
+    from frameenrich.verbs.accept import accept_rows  # noqa: PLC0415
+
+    own = answers(job, output, usage=True)
+    found = accept_rows(JobAnswers(job, output, own), accept)
+    positions = np.arange(len(own), dtype=np.int64)
+    if frame is not None:
+        positions = require_match(match_frame(frame, job, job.sidecar()), frame, job).positions
+    columns = found.columns(job.spec.name, positions)
+    names = [*columns, f"{job.spec.name}_status"]  # with which an earlier collect's are known
+    JobColumns(job.spec.name).check_frame(names, [] if frame is None else frame.columns)
+    return with_columns(made, columns)
 
 
 def collect_own(session: Session, **reading: Any) -> pd.DataFrame:

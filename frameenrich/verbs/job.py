@@ -273,6 +273,7 @@ class Job(JobParts, JobQuality):
         usage: bool = False,
         flatten: bool = False,
         overwrite: bool = False,
+        accept: float | None = None,
         labels: Any = None,
         response_model: Any = None,
         parser: Parser | None = None,
@@ -308,6 +309,11 @@ class Job(JobParts, JobQuality):
             Whether cells that a person corrected are replaced: those of ``ok`` rows that differ
             from every answer a job of this name gave the row. By default they are kept, and a
             `FrameEnrichWarning` counts them.
+        accept : float, optional
+            Add ``<name>_score`` (how sure each row is) and ``<name>_accept``: whether the rows with
+            at least its score are right this often, such as 0.95, by the newest review. Nine such
+            promises of ten are kept; where none can be made, a warning says why and no row is
+            accepted. Needs the extra ``evaluate``.
         labels, response_model, parser
             Read the stored answers anew, in another way; costs nothing.
 
@@ -335,6 +341,7 @@ class Job(JobParts, JobQuality):
             usage=usage,
             flatten=flatten,
             overwrite=overwrite,
+            accept=accept,
             labels=labels,
             response_model=response_model,
             parser=parser,

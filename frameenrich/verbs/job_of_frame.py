@@ -83,6 +83,7 @@ class JobOfFrame:
         usage: bool = False,
         flatten: bool = False,
         overwrite: bool = False,
+        accept: float | None = None,
         client: Any = None,
         store: StoreLike = None,
         **reading: Unpack[ReadingOptions],
@@ -113,6 +114,9 @@ class JobOfFrame:
         overwrite : bool
             Whether cells that you corrected are replaced: those of ``ok`` rows that differ from
             every answer a job of this name gave the row. By default they are kept and counted.
+        accept : float, optional
+            Add ``<name>_score`` and ``<name>_accept``: whether rows as sure as this one are right
+            this often, such as 0.95, by the newest review; see `Job.collect`.
         client, store : optional
             As `submit` takes them.
         **reading
@@ -143,6 +147,7 @@ class JobOfFrame:
             usage=usage,
             flatten=flatten,
             overwrite=overwrite,
+            accept=accept,
             **reading,
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.answers.output import Parser
+from frameenrich.errors import ParameterError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.verbs.collect import bring_home, collect_part, collector_of, count_seen, waiting_of
@@ -65,6 +66,7 @@ class JobParts:
         prices: PricesLike | None = None,
         usage: bool = False,
         flatten: bool = False,
+        accept: float | None = None,
         labels: Any = None,
         response_model: Any = None,
         parser: Parser | None = None,
@@ -73,7 +75,17 @@ class JobParts:
 
         What `collect` does before it reads (look, wait, mend) is done here, once. The collector
         asks no provider; called with a part's rows and number, it gives them with their answers.
+
+        Raises
+        ------
+        ParameterError
+            ``accept=`` is of whole frames: a threshold is of all rows.
         """
+        if accept is not None:
+            raise ParameterError(
+                f"accept={accept} takes a whole frame in memory, and this one comes in parts.",
+                "Leave it out, or collect the job's own rows: job.collect(accept=...).",
+            )
         waiting = waiting_of(
             self._session, wait, timeout, poll_seconds, max_rounds, max_cost, prices
         )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from frameenrich.evaluation.job_answers import JobAnswers
     from frameenrich.evaluation.review import Review
     from frameenrich.prepare.reading_options import ReadingOptions
+    from frameenrich.pricing.prices import PricesLike
+    from frameenrich.providers.protocol import Provider
     from frameenrich.verbs.job import Job
 
 
@@ -244,6 +246,66 @@ class JobQuality:
             match=match,
             drawn=drawn,
             level=level,
+        )
+
+    def second_opinion(
+        self,
+        model: str,
+        provider: str | Provider | None = None,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        client: Any = None,
+        max_cost: float | None = None,
+        prices: PricesLike | None = None,
+    ) -> Job:
+        """Ask another model about the same rows, with the same words, as a job of its own.
+
+        Where this job has neither `logprobs` nor `samples`, agreement with the newest second
+        opinion is each row's score: for `evaluate`'s thresholds and ``collect(accept=...)``.
+
+        Parameters
+        ----------
+        model : str
+            The other model.
+        provider : str or Provider, optional
+            Where it is; by default where this job went.
+        n : int, optional
+            How many rows, drawn at random of the usable ones; by default all.
+        seed : int
+            Another number draws others.
+        name : str, optional
+            What its columns begin with; by default this job's name and ``_second``.
+        params : mapping, optional
+            Request parameters to change, such as those that the other model refuses.
+        client, max_cost, prices
+            As ``df.llmbatch.submit`` takes them.
+
+        Returns
+        -------
+        Job
+            The same call again finds the same job. `compare` says where the two agree.
+
+        Raises
+        ------
+        InputError
+            Something cannot be used; nothing was sent.
+        """
+        from frameenrich.verbs.second_opinion import second_opinion  # noqa: PLC0415 - for this verb only
+
+        return second_opinion(
+            self._session,
+            model,
+            provider=provider,
+            n=n,
+            seed=seed,
+            name=name,
+            params=params,
+            client=client,
+            max_cost=max_cost,
+            prices=prices,
         )
 
     def compare(self, other: Job) -> Comparison:

@@ -161,7 +161,8 @@ class Submission:
         """
         job_id = draft.id(self.nonce)
         spec, output = self.plan.spec, self.plan.output
-        self.plan.check_uses_rows(draft.columns, draft.rows)  # not sooner: an old job is found
+        if draft.columns:  # not sooner: an old job is found
+            self.plan.check_uses_rows(draft.columns, draft.rows)
         own = self._earlier_columns(draft)
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         fresh = bool(self.nonce)

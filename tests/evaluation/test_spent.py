@@ -100,6 +100,15 @@ def test_verdicts_given_after_the_prompt_was_written_do_not_spend(
     assert len(mended.review(n=60)) == 60
 
 
+def test_words_for_the_answers_form_change_no_spent_row(store: Path) -> None:
+    """Where the schema stands in the prompt, rows that are shown as examples are known, too."""
+    frame, labels = goods({"Kitchen": 10, "Garden": 10})
+    shown = frame.head(4).assign(answer=labels[:4])
+    job = answered(frame, labels, store, labels=LABELS, examples=shown, json_mode="object")
+
+    assert job.answers_to_judge().spent.tolist() == [True] * 4 + [False] * 16
+
+
 def test_when_all_rows_are_spent_it_is_said(store: Path, tmp_path: Path) -> None:
     """No number where there is none: the sentence says why, and what to do."""
     frame, labels, job = first_job(store)

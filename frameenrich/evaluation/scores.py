@@ -1,0 +1,107 @@
+"""How sure each answer is, from the best source there is: what `threshold` and `accept` go by.
+
+The label's own probability where the endpoint tells it, else the share of several answers that
+agree, else agreement with a second opinion.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from frameenrich.answers.votes import vote_text
+from frameenrich.identity.keys import find_keys, sidecar_keys
+from frameenrich.lifecycle.collect import key_frame, with_answers
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.listing import list_jobs
+
+if TYPE_CHECKING:
+    from frameenrich.evaluation.job_answers import JobAnswers
+
+Floats = npt.NDArray[np.float64]
+
+LOGPROB = "the probability of the label"
+VOTES = "the share of {} answers that agree"
+SECOND = "agreement with {}"
+
+
+def field_scores(job: JobAnswers) -> dict[str, tuple[str, Floats]]:
+    """Return, for each field that has them, where its scores are from, and every row's.
+
+    A row without a usable answer, or that the source does not know, has NaN.
+    """
+    spec, found = job.folder.spec, dict[str, tuple[str, Floats]]()
+    confidence, votes = f"{spec.name}_confidence", f"{spec.name}_votes"
+    if confidence in job.frame.columns and job.frame[confidence].notna().any():
+        (name,) = job.fields  # only a single label has one
+        cells = job.frame[confidence].to_numpy(dtype=float, na_value=np.nan)
+        return {name: (LOGPROB, cells)}
+    if votes in job.frame.columns:
+        source = VOTES.format(spec.output.samples)
+        shares = _vote_shares(job, votes)
+        return {name: (source, column) for name, column in shares.items()}
+    second = newest_second(job.folder)
+    if second is not None:
+        source = SECOND.format(second.spec.model)
+        found = {name: (source, column) for name, column in _agreement(job, second).items()}
+    return found
+
+
+def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
+    asked = job.folder.spec.output.samples
+    texts = job.frame[column].astype(object).tolist()
+    votes = [json.loads(text) if isinstance(text, str) else {} for text in texts]
+    shares = {}
+    for name in job.fields:
+        own = "" if name == job.folder.spec.name and all("" in v for v in votes if v) else name
+        counts = [each.get(own, {}) for each in votes]
+        shares[name] = np.array([max(c.values()) / asked if c else np.nan for c in counts])
+    return shares
+
+
+def newest_second(folder: JobFolder) -> JobFolder | None:
+    """Return the newest second opinion on a job whose answers are all here."""
+    folders, _ = list_jobs(folder.store)
+    for other in folders:  # the newest first
+        if other.spec.second_of == folder.id and other.read().settled:
+            return other
+    return None
+
+
+def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
+    """Compare each answer with the second opinion's: 1, 0, or the share of its own answers."""
+    keys = sidecar_keys(second.sidecar(columns=second.key_columns))
+    frame = key_frame(second, keys)
+    rows = np.arange(len(frame), dtype=np.int64)
+    with second.opened() as state:
+        frame = with_answers(frame, rows, state, job.output, {}, usage=True, flatten=False)
+    other = type(job)(second, job.output, frame)
+    at = find_keys(job.keys, keys)
+    known = np.isin(at, other.usable) & np.isin(np.arange(len(at)), job.usable)
+    asked = np.flatnonzero(known)
+    found = {}
+    for (name, field), theirs in zip(job.fields.items(), other.fields, strict=False):
+        if field.kind not in {"category", "boolean", "integer", "number"}:
+            continue  # two texts that say the same are hardly ever the same
+        scores = np.full(len(at), np.nan)
+        pairs = zip(job.values(name, asked), _shares(other, theirs, at[asked]), strict=True)
+        scores[asked] = [shares.get(vote_text(answer), 0.0) for answer, shares in pairs]
+        found[name] = scores
+    return found
+
+
+def _shares(job: JobAnswers, name: str, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, float]]:
+    """Yield how often each value was answered to some rows, by its text."""
+    column = f"{job.folder.spec.name}_votes"
+    if column not in job.frame.columns:
+        yield from ({vote_text(value): 1.0} for value in job.values(name, rows))
+        return
+    asked = job.folder.spec.output.samples
+    for text in job.frame[column].iloc[rows]:
+        votes = json.loads(text)
+        counts = votes.get("", votes.get(name, {}))
+        yield {value: count / asked for value, count in counts.items()}

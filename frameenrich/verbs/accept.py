@@ -1,0 +1,77 @@
+"""Say which rows can be taken as they are: those whose score keeps a promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from frameenrich.errors import InputError, ParameterError, warn_user
+from frameenrich.evaluation.evaluate import evaluate_fields
+from frameenrich.evaluation.job_answers import JobAnswers
+from frameenrich.evaluation.verdicts import reviewed_fields
+
+CONFIDENCE = 0.9
+"""How surely the promise is kept."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Every row's score, and whether it reaches the threshold; by the row's place in the job."""
+
+    scores: npt.NDArray[np.float64]
+    accept: npt.NDArray[np.bool_]
+
+    def columns(self, name: str, positions: npt.NDArray[np.int64]) -> dict[str, pd.Series]:
+        """Return the columns of some rows; ``<NA>`` for those that the job never saw."""
+        seen = positions >= 0
+        own = np.where(seen, self.scores[positions], np.nan)
+        scores = pd.arrays.FloatingArray(np.nan_to_num(own), np.isnan(own))
+        accept = pd.arrays.BooleanArray(self.accept[positions], ~seen)
+        return {f"{name}_score": pd.Series(scores), f"{name}_accept": pd.Series(accept)}
+
+
+def accept_rows(job: JobAnswers, precision: float) -> Accepted:
+    """Return which rows of a job are right with a probability, by its newest review.
+
+    Parameters
+    ----------
+    job : JobAnswers
+        The job's answers.
+    precision : float
+        How often accepted rows have to be right; kept in nine promises of ten.
+
+    Raises
+    ------
+    InputError
+        Nothing was reviewed, or nothing tells how sure an answer is.
+
+    Warns
+    -----
+    FrameEnrichWarning
+        No score can be promised: no row is accepted.
+    """
+    if isinstance(precision, bool) or not 0 < precision < 1:
+        raise ParameterError(
+            f"accept={precision!r} is no share.", "Give a number between 0 and 1, such as 0.95."
+        )
+    evaluation = evaluate_fields(job.folder.id, reviewed_fields(job))
+    rows = np.arange(len(job.frame))
+    found = {name: job.scores(name, rows) for name in evaluation.each}
+    columns = [column for column in found.values() if column is not None]
+    if len(columns) < len(found):
+        blank = next(name for name, column in found.items() if column is None)
+        raise InputError(
+            f"Nothing tells how sure the answers to {blank!r} of the job {job.folder.id} are.",
+            "Submit with logprobs=True (for labels) or samples=5, or ask another model: "
+            "job.second_opinion(model).",
+        )
+    scores = np.min(np.stack(columns), axis=0)
+    threshold = evaluation.row_threshold(precision, CONFIDENCE)
+    if not threshold:
+        warn_user(f"No row is accepted. {threshold}")
+    usable = np.isin(rows, job.usable)
+    # NaN is above nothing: without a score, or a threshold, no row is accepted.
+    return Accepted(scores, usable & (scores >= threshold.score))
