@@ -75,11 +75,45 @@ def run(
         if language == "python":
             exec(compile(text, f"{page}: {section}", "exec", dont_inherit=True), names)
         else:
-            done = subprocess.run(
-                ["sh", "-e", "-c", text], capture_output=True, text=True, check=False, timeout=120
-            )
-            assert done.returncode == 0, done.stderr
+            shell(text)
     return names
+
+
+def shell(text: str) -> None:
+    """Run a block of shell."""
+    done = subprocess.run(
+        ["sh", "-e", "-c", text], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_runs_as_it_stands(server: BatchServer) -> None:
+    """Whoever copies the README's blocks, one after the other, gets what they say."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for language, block in BLOCK.findall(text):
+        if language == "python":
+            exec(compile(block, "README.md", "exec", dont_inherit=True), names)
+        elif not block.startswith("pip install"):
+            shell(block.replace("python -c", f"'{sys.executable}' -c"))
+
+    assert set(names["out"].columns) > {"material", "size", "features", "llmbatch_status"}
+    assert names["job"].status().ended
+    written = pd.read_csv("out.csv")
+    assert len(written) == 200
+    assert written["dept_status"].eq("ok").all()
+    assert Path("report.html").stat().st_size > 1000
+    assert "review" in Path("review.html").read_text(encoding="utf-8")
+
+
+def test_the_readmes_first_screen() -> None:
+    """Install line and result table stand on the first screen; the two commands are as promised."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    screen = text.splitlines()[:36]
+    assert "pip install frameenrich" in screen
+    assert any(line.startswith("| KT-00417") for line in screen)
+    for command in ("uv run frameenrich demo", "uv run pytest"):
+        assert f"\npip install -q uv && {command}\n" in text
 
 
 def test_requests_that_one_has_already(server: BatchServer) -> None:
