@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pytest
 from batch_server import BatchServer
 from conftest import DEPARTMENTS, ROOT
@@ -104,6 +105,28 @@ def test_the_readme_runs_as_it_stands(server: BatchServer) -> None:
     assert written["dept_status"].eq("ok").all()
     assert Path("report.html").stat().st_size > 1000
     assert "review" in Path("review.html").read_text(encoding="utf-8")
+
+
+def test_the_page_for_assistants_runs_as_it_stands(server: BatchServer) -> None:
+    """An assistant that copies the block of AGENTS.md runs it without a change; it is one page."""
+    text = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for _, block in BLOCK.findall(text):
+        exec(compile(block, "AGENTS.md", "exec", dont_inherit=True), names)
+
+    assert names["out"]["dept_status"].eq("ok").all()
+    assert len(text.splitlines()) <= 70
+
+
+def test_the_page_on_tables_runs(server: BatchServer) -> None:
+    """The block on Polars reads, asks, waits and writes, lazily."""
+    rows = pl.read_csv("products.csv")
+    rows.write_parquet("rows.parquet")
+    text = (DOCS / "tables.md").read_text(encoding="utf-8")
+    ((_, block),) = BLOCK.findall(text)
+    exec(compile(block, "tables.md", "exec", dont_inherit=True), {})
+
+    assert pl.read_parquet("colours.parquet")["llmbatch_status"].to_list() == ["ok"] * 10
 
 
 def test_the_readmes_first_screen() -> None:

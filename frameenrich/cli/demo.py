@@ -206,7 +206,7 @@ def _print_summary(
         console.print(f"{column} agrees on {agreed} of {rows} rows ({agreed / rows:.0%})")
     console.print(
         "\nA model of 135M parameters is a toy: it shows that the machinery works, not what LLMs "
-        "can do.\nFor a real one set OPENAI_API_KEY and change two words: model='gpt-4o-mini', "
+        "can do.\nFor a real one set OPENAI_API_KEY and change two words: model='gpt-5.4-mini', "
         "provider='openai';\nor stay offline with a bigger model: model='/path/to/model.gguf'."
     )
 

@@ -62,7 +62,7 @@ _PANELS = (_WHOLE, _LOOK, _STEPS, _RIGHT, _STORE) = (
 _EXAMPLES = """\
 Try it without a key: frameenrich demo. With one:
 
-  frameenrich run goods.csv out.csv -m gpt-4o-mini -t "Colour of {{ title }}?"
+  frameenrich run goods.csv out.csv -m gpt-5.4-mini -t "Colour of {{ title }}?"
 """
 
 
@@ -84,10 +84,10 @@ A server on this machine needs no key:
 _RUN_EXAMPLES = """\
 Examples:
 
-  frameenrich run goods.csv out.csv --model gpt-4o-mini --key sku \\
+  frameenrich run goods.csv out.csv --model gpt-5.4-mini --key sku \\
       --template "Which department sells {{ title }}?" --labels Kitchen,Toys
-  frameenrich run a.parquet b.parquet -m gpt-4o-mini -t @ask.j2 --schema s.json
-  frameenrich run - - --format jsonl -m gpt-4o-mini -t @ask.j2 < a.jsonl | head
+  frameenrich run a.parquet b.parquet -m gpt-5.4-mini -t @ask.j2 --schema s.json
+  frameenrich run - - --format jsonl -m gpt-5.4-mini -t @ask.j2 < a.jsonl | head
 """
 
 

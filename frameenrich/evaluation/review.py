@@ -291,7 +291,7 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
     """
     try:
         with whole_file(path) as file:
-            if not os.path.exists(path):
+            if not os.path.exists(path) and hasattr(os, "fchmod"):  # Windows has no such modes
                 os.fchmod(file.fileno(), 0o600)
             file.write(data)
     except OSError as error:
