@@ -67,6 +67,7 @@ class LLMBatch(JobOfFrame):
         metadata: Mapping[str, str] | None = None,
         completion_window: str | None = None,
         confirm_seconds: float = 60.0,
+        cache: bool | str | None = None,
         fresh: bool = False,
     ) -> Job:
         """Render each row to a request and send them as a batch job.
@@ -180,6 +181,13 @@ class LLMBatch(JobOfFrame):
             Where the answer to the call that makes a batch was lost, the batch is ``unconfirmed``
             and looked for. It is made again only after so many seconds of looks that found
             nothing: providers show a new batch late.
+        cache : bool or "seed", optional
+            Have the provider cache the system message, which has to be the same in every row.
+            True marks it where a provider wants that (Anthropic for an hour, OpenAI from gpt-5.6),
+            which makes the first reading dearer and the others cheaper, and gives a key elsewhere;
+            ``"seed"`` also sends one row ahead as a batch of its own, and the rest when it has
+            ended: `wait` or `collect` later. No part of the job. By default only a key, where it
+            is known to be taken.
         fresh : bool
             Make a new job even where the same one exists, and reuse no answers.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.option_groups import given
-from frameenrich.cli.values import read_pairs, read_prices
+from frameenrich.cli.values import read_cache, read_pairs, read_prices
 from frameenrich.errors import ParameterError
 
 _SEND = "Where to"
@@ -35,7 +35,7 @@ class BudgetOptions:
     prices: Annotated[
         str | None,
         typer.Option(
-            metavar="INPUT,OUTPUT[,CACHED]",
+            metavar="INPUT,OUTPUT[,CACHED[,WRITTEN]]",
             help="The model's price, in live USD per million tokens, where it is not known.",
             rich_help_panel=_SEND,
         ),
@@ -170,6 +170,15 @@ class ProviderOptions:
             show_default="60",
         ),
     ] = None
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|seed",
+            help="Have the provider cache the system message: on marks it, seed also sends one "
+            "row ahead as a batch of its own.",
+            rich_help_panel=_SEND,
+        ),
+    ] = None
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),
@@ -181,7 +190,9 @@ class ProviderOptions:
         """Return the keyword arguments that ``submit`` has beside those of `RequestOptions`."""
         metadata = None if self.metadata is None else read_pairs("--metadata", self.metadata)
         client = self.server.client(self.provider)
-        return {**given(self, metadata=metadata, client=client), **self.spending.kwargs()}
+        cache = None if self.cache is None else read_cache(self.cache)
+        own = given(self, metadata=metadata, client=client, cache=cache)
+        return {**own, **self.spending.kwargs()}
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,11 @@ def read_pairs(option: str, pairs: list[str]) -> dict[str, str]:
     return found
 
 
-_PRICES = {2: ("input", "output"), 3: ("input", "output", "cached_input")}
+_PRICES = {
+    2: ("input", "output"),
+    3: ("input", "output", "cached_input"),
+    4: ("input", "output", "cached_input", "cache_write"),
+}
 
 
 def read_prices(text: str) -> dict[str, float]:
@@ -174,3 +178,22 @@ def read_rows(path: str) -> Any:
 
     with read_table(table_files(path)[0]) as table:
         return table.frame
+
+
+def read_cache(word: str) -> bool | str:
+    """Return what ``--cache`` says, as ``submit`` takes it.
+
+    Raises
+    ------
+    ParameterError
+        It is another word.
+
+    Examples
+    --------
+    >>> read_cache("on"), read_cache("seed")
+    (True, 'seed')
+    """
+    words: dict[str, bool | str] = {"on": True, "seed": "seed"}
+    if word not in words:
+        raise ParameterError(f"--cache {word} is not known.", "Use --cache on, or --cache seed.")
+    return words[word]

@@ -35,6 +35,7 @@ from frameenrich.lifecycle.results import JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.rendering.body import retry_line
+from frameenrich.rendering.caching import without_marks
 from frameenrich.store.folder import JobFolder, ShardFolder
 
 UNCHANGED = "unchanged"
@@ -262,6 +263,8 @@ class _RetryBody:
             body = {name: value for name, value in body.items() if name not in self._caps}
         body = {**body, **changes}
         if self.wish.elsewhere is not None:
+            if self.wish.elsewhere.provider != "live":  # which is the same server
+                body = without_marks(body)
             self.wish.elsewhere.check(body)
         return body
 

@@ -133,6 +133,8 @@ class _Step:
                     return  # what refuses one shard refuses the next
 
     def _may_send(self, shard: ShardFolder, batch: Batch, shards: Iterable[ShardFolder]) -> bool:
+        if _waits_for_seed(shard, shards):
+            return False
         if batch.retry_at is not None and time.time() < batch.retry_at and not self.ended:
             return False
         if batch.retry_at is not None:
@@ -150,6 +152,15 @@ class _Step:
             batch = self.provider.send(outgoing, batch, desk)
         if batch.ended and not batch.settled:
             _fetch_or_retry(shard, batch, self.provider)
+
+
+def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
+    """Tell whether a shard is sent when the batch of one before it has filled the cache."""
+    if shard.job.spec.cache != "seed" or shard.round:
+        return False
+    sent = (each for each in shards if each.round == 0 and not each.batch.reused_from)
+    seed = next(sent, shard)
+    return seed.number != shard.number and seed.request_count == 1 and not seed.batch.ended
 
 
 def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:

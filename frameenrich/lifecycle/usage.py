@@ -49,6 +49,8 @@ _STANDARD = ("default", "standard", "auto", "scale", None)
 
 class _Cached(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
 
 
 class _Tokens(msgspec.Struct):
@@ -86,6 +88,8 @@ class _Billed:
     model: str
     prompt_tokens: int
     cached_tokens: int
+    written_tokens: int
+    written_1h_tokens: int
     completion_tokens: int
     tier: str = ""
 
@@ -132,6 +136,8 @@ def _read(line: bytes) -> _Billed | None:
         body.model or "",
         used.prompt_tokens or used.input_tokens or 0,
         details.cached_tokens or 0,
+        details.cache_write_tokens or 0,
+        details.cache_write_1h_tokens or 0,
         used.completion_tokens or used.output_tokens or 0,
         "" if body.service_tier in _STANDARD else body.service_tier or "",
     )
@@ -172,7 +178,13 @@ class _CostTable:
         price = self.price(asked, line.model or asked, line.tier, provider)
         if price is None:
             return math.nan
-        return price.usd(line.prompt_tokens, line.completion_tokens, line.cached_tokens)
+        return price.usd(
+            line.prompt_tokens,
+            line.completion_tokens,
+            line.cached_tokens,
+            line.written_tokens,
+            line.written_1h_tokens,
+        )
 
 
 def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
@@ -183,8 +195,9 @@ def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
         reused += (shard.batch.total or 0) if shard.batch.reused_from else 0
         asked = model_of(shard)
         for line in billed_lines(shard):
-            own = sums.setdefault((shard.round, line.model or asked), [0, 0, 0, 0, 0.0])
-            tokens = (line.prompt_tokens, line.cached_tokens, line.completion_tokens)
+            own = sums.setdefault((shard.round, line.model or asked), [0, 0, 0, 0, 0, 0.0])
+            prompt = (line.prompt_tokens, line.cached_tokens, line.written_tokens)
+            tokens = (*prompt, line.completion_tokens)
             usd = till.usd(asked, line, shard.batch.provider)
             for i, amount in enumerate((1, *tokens, usd)):
                 own[i] += amount
@@ -200,6 +213,7 @@ _USAGE_TYPES = {
     "requests": "Int64",
     "prompt_tokens": "Int64",
     "cached_tokens": "Int64",
+    "cache_write_tokens": "Int64",
     "completion_tokens": "Int64",
     "cost_usd": "Float64",
 }
@@ -274,8 +288,9 @@ class JobUsage:
     ----------
     table : DataFrame
         A row for each round and model: ``round``, ``model``, ``requests`` (those with an answer
-        that tells its tokens), ``prompt_tokens``, ``cached_tokens`` (of the prompt tokens),
-        ``completion_tokens`` and ``cost_usd`` (``<NA>`` where the model's price is not known).
+        that tells its tokens), ``prompt_tokens``, ``cached_tokens`` and ``cache_write_tokens`` (of
+        the prompt tokens), ``completion_tokens`` and ``cost_usd`` (``<NA>`` where the model's price
+        is not known).
     reused : int
         Requests whose answers the store had already; they cost nothing here and are not in the
         table.
@@ -303,6 +318,11 @@ class JobUsage:
         return self._total("cached_tokens")
 
     @property
+    def cache_write_tokens(self) -> int:
+        """Of the prompt tokens, those that were put into a cache, which may be dearer."""
+        return self._total("cache_write_tokens")
+
+    @property
     def completion_tokens(self) -> int:
         """Tokens written."""
         return self._total("completion_tokens")
@@ -315,10 +335,11 @@ class JobUsage:
 
     def __str__(self) -> str:
         reused = f"; {self.reused:,} answers reused for nothing" if self.reused else ""
+        written = f", {self.cache_write_tokens:,} written" if self.cache_write_tokens else ""
         return (
             f"{self.requests:,} requests, {self.prompt_tokens:,} prompt tokens "
-            f"({self.cached_tokens:,} cached), {self.completion_tokens:,} completion tokens, "
-            f"{show_usd(self.usd)}{reused}"
+            f"({self.cached_tokens:,} cached{written}), "
+            f"{self.completion_tokens:,} completion tokens, {show_usd(self.usd)}{reused}"
         )
 
     def __repr__(self) -> str:

@@ -12,12 +12,14 @@ BYTES_PER_TOKEN = 4
 class Limits:
     """What one batch file may hold, and how long a full queue is left alone.
 
-    ``max_bytes`` counts the file's bytes.
+    ``max_bytes`` counts the file's bytes. ``first_requests`` is how many requests a job's first
+    file holds, where it goes ahead of the others.
     """
 
     max_requests: int = 50_000
     max_bytes: int = 200_000_000
     queue_wait_seconds: float = 60.0
+    first_requests: int | None = None
 
     def within_tokens(self, max_tokens: int | None) -> Limits:
         """Smaller files, so that one alone fits a queue of so many prompt tokens.

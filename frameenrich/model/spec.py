@@ -102,6 +102,10 @@ RENDERING = 2
 """How cells are printed now: a whole number as one; in version 1 a float 3 as ``3.0``."""
 
 
+CachedBy = Literal["", "cache_control", "breakpoint"]
+"""Which mark the system message carries: Anthropic's, OpenAI's, or none."""
+
+
 @dataclass(frozen=True)
 class JobSpec:
     """Everything that decides what a job sends and how its answers are read.
@@ -114,6 +118,8 @@ class JobSpec:
     that choices too large for the server stand in the prompt, ``schema_form`` how the schema is
     written. No id has these: the requests differ by them, and a newer table may decide otherwise.
     ``tag`` ends each custom_id that we make: random, it says whose a line is.
+    ``cache`` is what the user wrote, ``cached_by`` and ``cache_key`` what it came to: which marks
+    the requests carry, and their ``prompt_cache_key``; neither is in any hash.
     ``examples`` are the input hashes of the rows that ``messages`` show as examples. ``second_of``
     is the job to which this one is a second opinion.
     """
@@ -143,6 +149,9 @@ class JobSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     completion_window: str | None = None
     confirm_seconds: float = CONFIRM_SECONDS
+    cache: bool | str | None = None
+    cached_by: CachedBy = ""
+    cache_key: str | None = None
     examples: tuple[str, ...] = ()
     second_of: str | None = None
     version: int = HASHES
@@ -209,9 +218,9 @@ class JobSpec:
 
 
 _NOT_IN_IDS = (
-    "rendering", "metadata", "completion_window", "confirm_seconds", "examples", "second_of",
-    "json_mode", "asked_by",
-    "choices_in_words", "schema_form", "tag",
+    "rendering", "metadata", "completion_window", "confirm_seconds", "cache", "cached_by",
+    "cache_key", "examples", "second_of", "json_mode", "asked_by", "choices_in_words",
+    "schema_form", "tag",
 )  # fmt: skip
 
 

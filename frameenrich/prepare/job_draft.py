@@ -33,6 +33,7 @@ from frameenrich.prepare.job_files import (
     write_intents,
 )
 from frameenrich.prepare.writer import Part, ShardFiles
+from frameenrich.rendering.caching import unmarked
 from frameenrich.store.draft import Draft
 from frameenrich.store.folder import PARTS, JobFolder, job_folder, shard_name
 from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED
@@ -107,7 +108,8 @@ class JobDraft:
         for number in range(len(part.requests)):
             with folder.store.open(f"{folder.path}/{requests_file(number)}") as lines:
                 for custom_id, line in request_ids(lines):
-                    found[custom_id] = older.request_hash(self.spec.url, body_of(line))
+                    body = unmarked(self.spec, body_of(line))
+                    found[custom_id] = older.request_hash(self.spec.url, body)
         return found
 
     def _folder_of(self, part: Part) -> JobFolder:

@@ -27,6 +27,7 @@ from frameenrich.model import (
     Pace,
 )
 from frameenrich.prepare.batch_options import check_confirm_seconds, check_metadata
+from frameenrich.prepare.caching import check_cache
 from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.examples import rows_of_examples, with_example_hashes, with_examples
 from frameenrich.prepare.json_modes import (
@@ -44,6 +45,7 @@ from frameenrich.pricing.money import check_max_cost
 from frameenrich.pricing.prices import check_prices
 from frameenrich.providers.protocol import Provider
 from frameenrich.rendering.body import request_body
+from frameenrich.rendering.caching import with_marks
 from frameenrich.rendering.prompt import Prompt, prompt_of
 from frameenrich.rendering.template_source import Template, read_template
 
@@ -190,6 +192,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         completion_window=options.completion_window,
         tag=new_tag(),
         confirm_seconds=check_confirm_seconds(options.confirm_seconds),
+        cache=check_cache(options.cache),
     )
     _check_messages(spec)
     shown = None
@@ -393,7 +396,7 @@ def check_request(
     if check is not None:
         image = ("data:image/png;base64,",) if spec.image else ()
         if spec.messages:
-            body = request_body(spec, [""] * len(spec.messages), image)
+            body = with_marks(spec, request_body(spec, [""] * len(spec.messages), image))
         else:  # the requests came ready, and were checked as they are
             body = {"model": spec.models[0], "messages": [{"role": "user", "content": ""}]}
         check({**body, **(params or {})})

@@ -123,7 +123,9 @@ def _write(store: Store, stage: PartsFolder, number: int, frame: pd.DataFrame) -
     plan = Plan(stage.spec, Output(stage.spec.output))
     keys = check_frame(frame, plan)
     with store.draft() as draft:
-        part = render_part(frame, keys, plan, draft, stage.limits)
+        first = stage.limits.first_requests if number == 0 else None  # one seed a job
+        limits = replace(stage.limits, first_requests=first)
+        part = render_part(frame, keys, plan, draft, limits)
         part = replace(part, number=number, keys=key_digests(keys))
         draft.write(_NUMBERS, part.mark)
         if not draft.commit(stage.part(number)):

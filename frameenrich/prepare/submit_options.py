@@ -51,6 +51,7 @@ class KeylessOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     completion_window: str | None
     confirm_seconds: float
+    cache: bool | str | None
     fresh: bool
 
 
@@ -95,4 +96,5 @@ class Options:
     metadata: Mapping[str, str] | None = None
     completion_window: str | None = None
     confirm_seconds: float = CONFIRM_SECONDS
+    cache: bool | str | None = None
     fresh: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +144,7 @@ class ShardCutter:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._most = limits.first_requests or limits.max_requests
         self._shard = 0
         self._requests = 0
         self._bytes = 0
@@ -152,6 +153,7 @@ class ShardCutter:
         """Make the next line begin another shard, unless this one is empty."""
         if self._requests:
             self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
+            self._most = self._limits.max_requests
 
     def assign(self, line_bytes: int, position: int) -> int:
         """Return the shard number for a line of so many bytes.
@@ -168,7 +170,7 @@ class ShardCutter:
                 "Shorten that row's text, or leave the row out.",
                 position=position,
             )
-        full = self._requests == self._limits.max_requests
+        full = self._requests == self._most
         if full or self._bytes + line_bytes > self._limits.max_bytes:
             self.cut()
         self._requests += 1
@@ -177,7 +179,7 @@ class ShardCutter:
 
     def assign_together(self, lines: int, all_bytes: int) -> int | None:
         """Return the shard number for some lines at once; None where they do not all fit in it."""
-        if self._requests + lines > self._limits.max_requests:
+        if self._requests + lines > self._most:
             return None
         if self._bytes + all_bytes > self._limits.max_bytes:
             return None
@@ -213,7 +215,10 @@ class ShardFiles:
 
     def of(self, model: str) -> _ModelShards:
         """Return the shards of a model."""
-        return self._of.setdefault(model, _ModelShards(ShardCutter(self.limits)))
+        if model not in self._of:
+            limits = replace(self.limits, first_requests=None) if self.counts else self.limits
+            self._of[model] = _ModelShards(ShardCutter(limits))
+        return self._of[model]
 
     def new(self, model: str, requests: int = 0) -> int:
         """Number another shard."""

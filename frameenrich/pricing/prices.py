@@ -7,6 +7,7 @@ ones, without the surcharge that some models have for very long prompts.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +30,7 @@ Prices = Mapping[str, Mapping[str, float]]
 """By model; the key ``""`` is for every model."""
 
 
-_KINDS = ("input", "output", "cached_input")
+_KINDS = ("input", "output", "cached_input", "cache_write")
 
 
 _SHIPPED = {name: name for name in ("azure", "anthropic", "groq", "mistral", "together")} | {
@@ -40,29 +41,54 @@ _SHIPPED = {name: name for name in ("azure", "anthropic", "groq", "mistral", "to
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens."""
+    """USD per million tokens.
+
+    ``cache_write`` is for tokens that are put into a cache, ``cache_write_1h`` for those that
+    Anthropic is to keep for an hour; where nothing is charged for that, both are as ``input``.
+    """
 
     input: float
     output: float
     cached_input: float
+    cache_write: float | None = None
+    cache_write_1h: float | None = None
 
     def usd(
-        self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0
+        self,
+        prompt_tokens: float,
+        completion_tokens: float,
+        cached_tokens: float = 0,
+        written_tokens: float = 0,
+        written_1h_tokens: float = 0,
     ) -> float:
-        """Return what so many tokens cost; ``cached_tokens`` are among the ``prompt_tokens``.
+        """Return what so many tokens cost.
+
+        ``cached_tokens`` and ``written_tokens`` are among the ``prompt_tokens``, and
+        ``written_1h_tokens`` among those that were written.
 
         Examples
         --------
         >>> round(Price(0.15, 0.60, 0.075).usd(1_000_000, 500_000, 200_000), 6)
         0.435
+        >>> round(Price(1, 5, 0.1, 1.25, 2).usd(1_000_000, 0, 0, 500_000, 500_000), 6)
+        1.5
         """
-        fresh = prompt_tokens - cached_tokens
+        write = self.input if self.cache_write is None else self.cache_write
+        write_1h = write if self.cache_write_1h is None else self.cache_write_1h
+        fresh = prompt_tokens - cached_tokens - written_tokens
         total = fresh * self.input + cached_tokens * self.cached_input
+        total += (written_tokens - written_1h_tokens) * write + written_1h_tokens * write_1h
         return (total + completion_tokens * self.output) / 1e6
 
     def times(self, share: float) -> Price:
         """The same price, a share of it."""
-        return Price(self.input * share, self.output * share, self.cached_input * share)
+        write, write_1h = (
+            None if price is None else price * share
+            for price in (self.cache_write, self.cache_write_1h)
+        )
+        return Price(
+            self.input * share, self.output * share, self.cached_input * share, write, write_1h
+        )
 
 
 FREE = Price(0.0, 0.0, 0.0)
@@ -112,6 +138,26 @@ def price_list_of(spec: JobSpec, provider: str | None = None) -> str:
     return spec.provider if provider in {None, "live"} else str(provider)
 
 
+_VERSION = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
+
+
+_FIRST_WITH_BREAKPOINTS = (5, 6)
+
+
+def has_breakpoints(model: str) -> bool:
+    """Tell whether a model of OpenAI's takes cache breakpoints, and bills what it writes.
+
+    A name that is not known is taken to be older.
+
+    Examples
+    --------
+    >>> has_breakpoints("gpt-5.6-luna"), has_breakpoints("gpt-6-sol"), has_breakpoints("gpt-5.4")
+    (True, True, False)
+    """
+    found = _VERSION.match(model.removeprefix("ft:"))
+    return found is not None and (int(found[1]), int(found[2] or 0)) >= _FIRST_WITH_BREAKPOINTS
+
+
 def check_prices(prices: PricesLike | None) -> dict[str, dict[str, float]]:
     """Prices by model, from one model's or several models' prices.
 
@@ -148,8 +194,9 @@ def _checked(own: Mapping[str, Any]) -> dict[str, float]:
 def _unusable(prices: Any) -> ParameterError:
     return ParameterError(
         f"prices={prices!r} cannot be used.",
-        'Write {"input": 0.15, "output": 0.60}, in live USD per million tokens ("cached_input" may '
-        "be added), or such a dict for each model's name; embeddings have an output of 0.",
+        'Write {"input": 0.15, "output": 0.60}, in live USD per million tokens ("cached_input" and '
+        '"cache_write" may be added), or such a dict for each model\'s name; embeddings have an '
+        "output of 0.",
     )
 
 
@@ -181,7 +228,8 @@ def _own_rates(model: str, prices: Prices) -> Rates | None:
     own = prices[max(named, key=len)] if named else prices.get("")
     if own is None:
         return None
-    live = Price(own["input"], own["output"], own.get("cached_input", own["input"]))
+    cached = own.get("cached_input", own["input"])
+    live = Price(own["input"], own["output"], cached, own.get("cache_write"))
     return Rates(live.times(BATCH_SHARE), live)
 
 
@@ -207,13 +255,20 @@ def _shipped_rates(model: str, list_of: str, tier: str = "") -> Rates | None:
 
 
 def _price(listed: Any) -> Price:
-    amounts = [
+    input_, output, cached, write, write_1h = (
         float(getattr(amount, "base", amount) or 0)
         for amount in (
-            getattr(listed, name, None) for name in ("input_mtok", "output_mtok", "cache_read_mtok")
+            getattr(listed, name, None)
+            for name in (
+                "input_mtok",
+                "output_mtok",
+                "cache_read_mtok",
+                "cache_write_mtok",
+                "cache_write_1h_mtok",
+            )
         )
-    ]
-    return Price(amounts[0], amounts[1], amounts[2] or amounts[0])
+    )
+    return Price(input_, output, cached or input_, write or None, write_1h or None)
 
 
 def unknown_price(model: str) -> ParameterError:

@@ -70,13 +70,16 @@ class Counted(NamedTuple):
     """One request's tokens.
 
     ``cap`` is the most its answer may have (None where it says nothing), ``uncounted`` how many
-    images it has that nobody knows the tokens of.
+    images it has that nobody knows the tokens of. ``prefix_tokens`` are those of the system
+    messages that it begins with, ``mark`` the kind of mark by which a server is to cache them.
     """
 
     model: str
     prompt_tokens: int
     cap: int | None
     uncounted: int = 0
+    prefix_tokens: int = 0
+    mark: str = ""
 
 
 class _Url(msgspec.Struct):
@@ -88,6 +91,14 @@ class _Part(msgspec.Struct):
     text: str = ""
     image_url: str | _Url | None = None
     detail: str | None = None
+    cache_control: Any = None
+    prompt_cache_breakpoint: Any = None
+
+    @property
+    def mark(self) -> str:
+        """Which mark for the cache the part carries."""
+        explicit = "breakpoint" if self.prompt_cache_breakpoint is not None else ""
+        return "cache_control" if self.cache_control is not None else explicit
 
     @property
     def low(self) -> bool:
@@ -133,6 +144,9 @@ def vocabulary(model: str) -> tuple[str, bool]:
     return _OTHERS, False
 
 
+_SYSTEM = frozenset({"system", "developer"})
+
+
 _BODY = b',"body":'
 
 
@@ -163,12 +177,17 @@ class TokenCounter:
         if not isinstance(turns, list):
             alone = request.prompt if turns is None else turns
             return Counted(request.model, texts.count(alone or ""), self._cap(request))
-        tokens, uncounted = _REPLY_TOKENS, 0
+        tokens, uncounted, prefix, mark = _REPLY_TOKENS, 0, 0, ""
+        leading = True
         for message in turns:
             own, unknown = _count_message(message, texts, request.model)
             tokens, uncounted = tokens + own, uncounted + unknown
+            leading = leading and message.role in _SYSTEM
+            prefix += own if leading else 0
+            if isinstance(message.content, list):
+                mark = mark or next((part.mark for part in message.content if part.mark), "")
         tokens += self._count_schemas(request, texts)
-        return Counted(request.model, tokens, self._cap(request), uncounted)
+        return Counted(request.model, tokens, self._cap(request), uncounted, prefix, mark)
 
     def _cap(self, request: _Body) -> int | None:
         if self._endpoint == "/v1/chat/completions":

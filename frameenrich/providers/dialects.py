@@ -29,7 +29,7 @@ class Dialect:
     to expire, ``tags`` that a batch carries our ``metadata``: without, a batch is known by its
     input file. ``processes`` says that a file cannot be used at once. ``windows`` are what it takes
     as a completion window, as a pattern and in words. ``samples`` says that it takes an ``n`` above
-    1.
+    1, ``caches`` that it takes a ``prompt_cache_key``.
     """
 
     name: str = "openai"
@@ -43,6 +43,7 @@ class Dialect:
     processes: bool = False
     windows: tuple[str, str] = ("24h", "'24h'")
     samples: bool = True
+    caches: bool = True
 
     def url(self, endpoint: str) -> str:
         """Return what a request line's ``url`` has to be.
@@ -101,6 +102,7 @@ GROQ = Dialect(
     endpoints=(_CHAT,),
     keeps=False,
     samples=False,
+    caches=False,
     windows=(r"(2[4-9]|[3-9]\d|1[0-5]\d|16[0-8])h|[1-7]d", "'24h' to '168h', or '1d' to '7d'"),
 )
 
@@ -113,6 +115,7 @@ TOGETHER = Dialect(
     upload_path="/files/upload",
     keeps=False,
     tags=False,
+    caches=False,
 )
 
 

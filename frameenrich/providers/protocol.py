@@ -69,6 +69,10 @@ class Provider(Protocol):
     with other limits on how fast it asks, and ``live()`` one that answers the same requests at
     once (see `one_by_one`).
 
+    ``prompt_caching`` says how the server is told to keep what requests begin with: ``"key"``
+    (``prompt_cache_key``), ``"breakpoint"`` (that, and OpenAI's marks), ``"cache_control"``
+    (Anthropic's), ``"implicit"`` (nothing to say). Without it a user's ``cache=`` is refused.
+
     A user's ``metadata=`` is refused unless ``takes_metadata`` is True, and ``completion_window=``
     unless there is ``check_window(window)``, which raises `ParameterError` for one it cannot pass
     on. ``samples=`` is refused where ``takes_samples`` is False: its server has no ``n``.

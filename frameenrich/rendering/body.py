@@ -15,6 +15,7 @@ from frameenrich.identity.hashes import body_texts, request_hash, rest_hash, tex
 from frameenrich.jsonl import encode, request_line
 from frameenrich.model import JobSpec, Json
 from frameenrich.rendering.answer_format import answer_format
+from frameenrich.rendering.caching import with_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,14 @@ class BodyTemplate:
     def __init__(self, spec: JobSpec, constants: Mapping[int, bytes] | None = None) -> None:
         self._spec = spec
         marks = _unused_marks(spec)
-        body, slots = encode(request_body(spec, marks)), [encode(mark) for mark in marks]
-        self._pieces = _folded(_split(body, slots), constants or {})
-        self.same_texts = _same_texts(body_texts(body), slots, constants or {})
+        body = request_body(spec, marks)
+        hashed, sent = encode(body), encode(with_marks(spec, body))
+        slots = [encode(mark) for mark in marks]
+        self._pieces = _folded(_split(sent, slots), constants or {})
+        self._hashed = _folded(_split(hashed, slots), constants or {})
+        self.same_texts = _same_texts(body_texts(hashed), slots, constants or {})
         """What all requests have before, between and after the texts that vary."""
-        self.rest = rest_hash(spec.url, body)
+        self.rest = rest_hash(spec.url, hashed)
         """The hash of all that is no text, where no image is shown."""
 
     def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
@@ -80,6 +84,10 @@ class BodyTemplate:
     def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> RequestBodies:
         """The JSON bodies of `count` rows, given the contents of each message that varies."""
         return RequestBodies(self._pieces, contents, count)
+
+    def hashed_body(self, contents: Sequence[Sequence[bytes]]) -> bytes:
+        """Return what the hash of a row with images is made of: its body, without cache marks."""
+        return RequestBodies(self._hashed, contents, 1)[0]
 
 
 class LineWriter:

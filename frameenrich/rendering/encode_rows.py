@@ -9,7 +9,7 @@ from typing import cast
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.errors import ImageError, NullValueError
+from frameenrich.errors import ImageError, NullValueError, ParameterError
 from frameenrich.identity import older
 from frameenrich.identity.hashes import (
     HASH_BYTES,
@@ -27,6 +27,7 @@ from frameenrich.rendering.body import (
     image_slot,
     input_hash,
 )
+from frameenrich.rendering.caching import marked_message
 from frameenrich.rendering.images import ImageCells, image_cells
 from frameenrich.rendering.prompt import Prompt, Texts, prompt_of
 
@@ -154,6 +155,11 @@ def make_encoder(
         for i, column in enumerate(texts)
         if constant[i] and not (spec.image and i == slot)
     }
+    if spec.cache is not None and not constant[marked_message(spec) or 0]:
+        raise ParameterError(
+            "cache= needs a system message that is the same in every row, and it uses columns.",
+            "Move what differs from row to row into the user's message.",
+        )
     template = BodyTemplate(spec, same)
     return RequestEncoder(
         url=spec.url,
@@ -212,7 +218,7 @@ class RequestEncoder:
             shown = self.template.with_images(row[self.slot], found.urls)
             contents[self.varying.index(self.slot)] = [shown]
             bodies = self.template.bodies(contents, 1)
-            own = request_hash(self.url, bodies[0])
+            own = request_hash(self.url, self.template.hashed_body(contents))
             shown_hash = input_hash((*row, *found.digests))
             yield EncodedRows(position + 1 - done, (position,), bodies, own, shown_hash)
             done = position + 1

@@ -12,9 +12,11 @@ from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of, unan
 from frameenrich.model import JobSpec, Json
 from frameenrich.pricing.money import Budget, show_usd
 from frameenrich.pricing.prices import (
+    Price,
     Prices,
     Rate,
     find_rates,
+    has_breakpoints,
     price_list_of,
     rate_of,
     tier_of,
@@ -141,6 +143,8 @@ class TokenDemand:
 
     ``capped_tokens`` is the most that those answers can have whose requests say it; ``uncapped``
     counts the other requests, ``uncounted`` the images without a known number of tokens.
+    ``prefix_tokens`` are those of the system messages; of all tokens, ``written_tokens`` may be
+    billed as put into a cache, in every request at worst, ``written_1h_tokens`` for an hour.
     """
 
     requests: int = 0
@@ -148,6 +152,9 @@ class TokenDemand:
     capped_tokens: int = 0
     uncapped: int = 0
     uncounted: int = 0
+    prefix_tokens: int = 0
+    written_tokens: int = 0
+    written_1h_tokens: int = 0
 
     def add(self, found: Counted) -> None:
         """Take one request more."""
@@ -156,6 +163,42 @@ class TokenDemand:
         self.capped_tokens += found.cap or 0
         self.uncapped += found.cap is None
         self.uncounted += found.uncounted
+        self.prefix_tokens += found.prefix_tokens
+        self.written_tokens += written_tokens(found)
+        self.written_1h_tokens += found.prefix_tokens if found.mark == "cache_control" else 0
+
+    def most(self, price: Price, completion_tokens: float) -> float:
+        """Return what the requests cost where none finds anything in a cache."""
+        written = (self.written_tokens, self.written_1h_tokens)
+        return price.usd(self.prompt_tokens, completion_tokens, 0, *written)
+
+    def least(self, price: Price, completion_tokens: float) -> float:
+        """Return what they cost where all but the first find their system messages cached."""
+        hits = self.prefix_tokens * max(self.requests - 1, 0) / max(self.requests, 1)
+        share = 1 / max(self.requests, 1)
+        written = (self.written_tokens * share, self.written_1h_tokens * share)
+        return price.usd(self.prompt_tokens, completion_tokens, hits, *written)
+
+
+SHORTEST_PREFIX_TOKENS = 1024
+"""What OpenAI caches at least; Anthropic from 512 to 4,096, by model."""
+
+
+def written_tokens(found: Counted) -> int:
+    """Return how many tokens of a request may be billed as put into a cache.
+
+    Examples
+    --------
+    >>> written_tokens(Counted("claude-haiku-4-5", 2100, 9, 0, 2000, "cache_control"))
+    2000
+    >>> written_tokens(Counted("gpt-5.6-luna", 2100, 9, 0, 2000))
+    2100
+    """
+    if found.mark:
+        return found.prefix_tokens
+    # Without a mark of ours, such a model marks the prompt where it likes.
+    at_will = has_breakpoints(found.model) and found.prompt_tokens >= SHORTEST_PREFIX_TOKENS
+    return found.prompt_tokens if at_will else 0
 
 
 def sum_demand(counted: Iterable[Counted]) -> dict[str, TokenDemand]:
@@ -203,7 +246,7 @@ def most_usd(
                 "Leave out max_cost=, or use a model whose image tokens are documented.",
             )
         longest = demand.capped_tokens + demand.uncapped * (measured.most_tokens if measured else 0)
-        total += rates.at(rate).usd(demand.prompt_tokens, longest)
+        total += demand.most(rates.at(rate), longest)
     return total
 
 

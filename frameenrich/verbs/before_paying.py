@@ -63,7 +63,9 @@ def pilot(
     check_keys(read_keys(frame, key_parts(own.key)), key_names(frame, key_parts(own.key)))
     sample = frame.iloc[spread_rows(len(frame), n, seed)]
     # What goes along with a batch is not for live calls, and no part of what they ask.
-    own = replace(own, provider=live, client=None, metadata=None, completion_window=None)
+    own = replace(
+        own, provider=live, client=None, metadata=None, completion_window=None, cache=None
+    )
     sending = prepare(template, model, own, pilot=True)
     job = submit_frame(sample, sending)
     return _shown(job, sample, job_folder(sending.store, job.id), usage=usage)

@@ -27,7 +27,12 @@ from frameenrich.pricing.prices import (
 )
 from frameenrich.pricing.tokens import Counted, TokenCounter, counts_bytes, vocabulary
 from frameenrich.rendering.encode_rows import row_requests
-from frameenrich.verbs.approve import AnswerLengths, TokenDemand
+from frameenrich.verbs.approve import (
+    SHORTEST_PREFIX_TOKENS,
+    AnswerLengths,
+    TokenDemand,
+    written_tokens,
+)
 
 _EMPTY = Counted("", 0, 0)
 
@@ -89,7 +94,11 @@ def estimate_counts(
         capped_tokens=(cap or 0) * int(paid.sum()),
         uncapped=int(paid.sum()) if cap is None else 0,
         uncounted=int(counts.images[paid].sum()),
+        prefix_tokens=counts.last.prefix_tokens * int(paid.sum()),
+        written_tokens=_written(counts, paid),
     )
+    if counts.last.mark == "cache_control":
+        demand.written_1h_tokens = demand.written_tokens
     return make_estimate(
         spec.model,
         demand,
@@ -99,7 +108,17 @@ def estimate_counts(
         skipped=counts.rows - counts.requested,
         reused=int(free.sum()),
         measured=measured,
+        cached=spec.cache is not None,
     )
+
+
+def _written(counts: Counts, paid: npt.NDArray[np.bool_]) -> int:
+    """Return how many tokens may be billed as put into a cache; all rows are marked alike."""
+    if counts.last.mark:
+        return counts.last.prefix_tokens * int(paid.sum())
+    tokens = counts.tokens[paid]
+    longest = counts.last._replace(prompt_tokens=int(tokens.max(initial=0)))
+    return int(tokens[tokens >= SHORTEST_PREFIX_TOKENS].sum()) if written_tokens(longest) else 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +206,9 @@ class Estimate:
         How it was counted.
     counted_bytes : bool
         Whether no tokenizer was there, so that bytes bound the prompts' tokens.
+    cached_usd : float or None
+        With ``cache=``: what it comes to where every request but the first finds the system
+        message cached; the other amounts are those where none does.
     """
 
     model: str
@@ -202,6 +224,7 @@ class Estimate:
     rate: Rate
     notes: tuple[str, ...] = ()
     counted_bytes: bool = False
+    cached_usd: float | None = None
 
     @property
     def usd(self) -> float:
@@ -247,7 +270,14 @@ class Estimate:
         return [
             *cells,
             *((f"cost, {how}", f"{self.bound} {show_usd(usd)}") for how, usd in amounts),
+            *self._cached_cells(),
         ]
+
+    def _cached_cells(self) -> list[tuple[str, str]]:
+        if self.cached_usd is None:
+            return []
+        words = "if all but the first find the system message cached"
+        return [("cost, cached", f"{show_usd(self.cached_usd)} {words}")]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a program wants to know of it."""
@@ -281,6 +311,7 @@ def make_estimate(
     skipped: int,
     reused: int,
     measured: AnswerLengths | None,
+    cached: bool = False,
 ) -> Estimate:
     """An `Estimate` of what was counted."""
     most = None if demand.uncapped else demand.capped_tokens
@@ -295,12 +326,22 @@ def make_estimate(
         prompt_tokens=demand.prompt_tokens,
         max_completion_tokens=most,
         expected_completion_tokens=about,
-        batch_usd=rates.batch.usd(demand.prompt_tokens, longest),
-        live_usd=rates.live.usd(demand.prompt_tokens, longest),
+        batch_usd=demand.most(rates.batch, longest),
+        live_usd=demand.most(rates.live, longest),
+        cached_usd=demand.least(rates.at(rate), longest) if cached else None,
         rate=rate,
-        notes=tuple(_notes(model, demand)),
+        notes=(*_notes(model, demand), *(_cache_notes(demand) if cached else ())),
         counted_bytes=counts_bytes() and rate != "free",
     )
+
+
+def _cache_notes(demand: TokenDemand) -> list[str]:
+    prefix = demand.prefix_tokens // max(demand.requests, 1)
+    if prefix < SHORTEST_PREFIX_TOKENS:
+        least = f"{SHORTEST_PREFIX_TOKENS:,}"
+        words = f"providers cache from {least} on (Anthropic from 512 to 4,096, by model)"
+        return [f"the system message has {prefix:,} tokens: {words}"]
+    return []
 
 
 def _notes(model: str, demand: TokenDemand) -> list[str]:

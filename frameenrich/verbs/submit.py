@@ -17,6 +17,7 @@ from frameenrich.errors import StoreError
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
+from frameenrich.prepare.caching import seeded, with_caching
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.job_files import slug_of
@@ -134,7 +135,8 @@ class Submission:
     @property
     def limits(self) -> Limits:
         """The provider's limits, within the queue of tokens that the user named."""
-        return self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
+        limits = self.route.limits.within_tokens(self.plan.spec.max_enqueued_tokens)
+        return seeded(limits, self.plan.spec)
 
     def find_made(self, draft: JobDraft) -> JobFolder | None:
         """Find the job of the same submit, by whichever version."""
@@ -206,6 +208,7 @@ def prepare(template: Template, model: str, options: Options, *, pilot: bool = F
     route = connect(options.provider, options.client, model, plan.spec.pace)
     server = getattr(route, "server", "")
     plan = plan.sent_to(route.name, route.url(plan.spec.endpoint), server)
+    plan = replace(plan, spec=with_caching(plan.spec, route))
     check_request(route, plan.spec)
     check_batch_options(route, plan.spec)
     return Submission(plan, route, open_store(options.store), _nonce(options.fresh))

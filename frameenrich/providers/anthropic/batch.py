@@ -87,6 +87,7 @@ class AnthropicBatch:
 
     name = "anthropic"
     blocking = False
+    prompt_caching = "cache_control"
     takes_samples = False
     limits = Limits(max_requests=100_000, max_bytes=250_000_000)  # of 256 MB: images grow a little
 

@@ -115,7 +115,7 @@ def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
             continue
         for word, said in _parameter(name, value).items():
             if word == "system":
-                system = f"{system}\n\n{said}" if system else said
+                system = _after(system, said)
             elif word == "output_config":
                 params[word] = {**params.get(word, {}), **said}
             else:
@@ -123,6 +123,13 @@ def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
     if system:
         params["system"] = system
     return _in_order(params)
+
+
+def _after(system: Json, said: str) -> Json:
+    """Put more words behind the system prompt; what is marked for the cache stays as it is."""
+    if isinstance(system, list):
+        return [*system, {"type": "text", "text": said}]
+    return f"{system}\n\n{said}" if system else said
 
 
 def _in_order(params: dict[str, Json]) -> dict[str, Json]:
@@ -222,9 +229,9 @@ def _one_type_each(node: Json) -> Json:
     return {**said, "anyOf": [{"type": k, **rest} for k in kinds if k != "null"] + nothing}
 
 
-def _conversation(messages: list[dict[str, Json]]) -> tuple[str, list[dict[str, Json]]]:
-    """The system prompt, and the turns after it."""
-    systems: list[str] = []
+def _conversation(messages: list[dict[str, Json]]) -> tuple[Json, list[dict[str, Json]]]:
+    """The system prompt, in blocks where one of them is marked, and the turns after it."""
+    systems: list[Json] = []
     turns: list[dict[str, Json]] = []
     for message in messages:
         role, content = message["role"], message["content"]
@@ -248,7 +255,10 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[str, list[dict[str, 
             "The template has no message of the role 'user', and Anthropic wants one.",
             "Write what a row asks as the user's message.",
         )
-    return "\n\n".join(systems), turns
+    if all(isinstance(system, str) for system in systems):
+        return "\n\n".join(systems), turns
+    blocks = ([{"type": "text", "text": s}] if isinstance(s, str) else s for s in systems)
+    return [block for each in blocks for block in each], turns
 
 
 def _content(content: Json) -> Json:
@@ -371,8 +381,16 @@ def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": read},
+        "prompt_tokens_details": {"cached_tokens": read, **_written(usage, made)},
     }
+
+
+def _written(usage: Mapping[str, Json], made: int) -> dict[str, int]:
+    """Say what was written to the cache; what is kept for an hour has a price of its own."""
+    kept = usage.get("cache_creation") or {}
+    longer = kept.get("ephemeral_1h_input_tokens") or 0
+    said = {"cache_write_tokens": made, "cache_write_1h_tokens": longer}
+    return {name: tokens for name, tokens in said.items() if tokens}
 
 
 def _errored(outcome: Mapping[str, Json]) -> dict[str, Json]:

@@ -74,6 +74,7 @@ class GeminiBatch:
 
     name = "gemini"
     blocking = False
+    prompt_caching = "implicit"
     takes_samples = False
     # A file may have 2 GB and no number of lines is known; smaller ones fit the queue of tokens.
     limits = Limits(max_requests=100_000, max_bytes=1_000_000_000)

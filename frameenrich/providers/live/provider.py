@@ -62,6 +62,7 @@ class LiveProvider:
 
     name = "live"
     blocking = True
+    prompt_caching = "breakpoint"
     limits = Limits()
 
     def __init__(

@@ -80,6 +80,7 @@ class MistralBatch:
     name = "mistral"
     blocking = False
     takes_metadata = True
+    prompt_caching = "key"
     # A file may have 512 MB, and a million requests may wait in all: ten shards are in that queue.
     limits = Limits(max_requests=100_000, max_bytes=500_000_000)
 

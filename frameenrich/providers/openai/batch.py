@@ -136,6 +136,11 @@ class OpenAIBatch:
         return self._dialect.tags
 
     @property
+    def prompt_caching(self) -> str | None:
+        """How the server is told to cache; None where it is not known to."""
+        return "breakpoint" if self._dialect.caches else None
+
+    @property
     def takes_samples(self) -> bool:
         """Whether one request may ask for several answers."""
         return self._dialect.samples

@@ -1,0 +1,94 @@
+"""Decide how a job's prompts are cached: by what the user asked, the provider and the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import xxhash
+
+from frameenrich.errors import ParameterError
+from frameenrich.model import JobSpec, Limits
+from frameenrich.pricing.prices import has_breakpoints
+from frameenrich.providers.protocol import Provider
+from frameenrich.rendering.caching import marked_message
+
+_ENDPOINTS = ("/v1/chat/completions", "/v1/responses")
+
+
+_KEY_SERVERS = frozenset({"api.openai.com"})
+"""Of the servers that speak OpenAI's API, those known to take a ``prompt_cache_key``."""
+
+
+def check_cache(cache: Any) -> bool | str | None:
+    """Return what the user asked of caching; False is None.
+
+    Raises
+    ------
+    ParameterError
+        It is none of the words.
+    """
+    if cache is None or cache is False:
+        return None
+    if cache is True or cache == "seed":
+        return cache  # type: ignore[no-any-return]
+    raise ParameterError(f"cache={cache!r} is not known.", "Use True, or 'seed', or leave it out.")
+
+
+def with_caching(spec: JobSpec, provider: Provider) -> JobSpec:
+    """Return the spec with how its provider is told to cache.
+
+    Raises
+    ------
+    ParameterError
+        It was asked for, and the provider has none, or no message is the same in every row.
+    """
+    way = getattr(provider, "prompt_caching", None)
+    if spec.cache is not None:
+        _check(spec, provider.name, way)
+    if way is None or spec.endpoint not in _ENDPOINTS or not spec.messages:
+        return spec
+    given = {**spec.params, **(spec.params.get("extra_body") or {})}
+    if spec.cache is None:
+        known = way == "key" or getattr(provider, "server", "") in _KEY_SERVERS
+        return _with_key(spec) if known and "prompt_cache_key" not in given else spec
+    if way == "cache_control":
+        return replace(spec, cached_by="cache_control")
+    if way == "implicit":
+        return spec
+    own = _with_key(spec) if "prompt_cache_key" not in given else spec
+    explicit = way == "breakpoint" and has_breakpoints(spec.model)
+    return replace(own, cached_by="breakpoint") if explicit else own
+
+
+def _with_key(spec: JobSpec) -> JobSpec:
+    """Jobs that begin alike share a key, and so a cache."""
+    slot = marked_message(spec)
+    start = [message.content for message in spec.messages[: (slot or 0) + 1]]
+    told = json.dumps([spec.model, start, spec.output.schema])
+    name = xxhash.xxh3_64_hexdigest(told.encode("utf-8", "surrogatepass"))
+    return replace(spec, cache_key=f"frameenrich-{name}")
+
+
+def _check(spec: JobSpec, provider: str, way: str | None) -> None:
+    if spec.endpoint not in _ENDPOINTS:
+        raise ParameterError(
+            f"cache= is for chat completions and responses, and this is {spec.endpoint}.",
+            "Leave it out.",
+        )
+    if way is None:
+        raise ParameterError(
+            f"The provider {provider!r} takes no cache=.",
+            "Leave it out; 'openai', 'azure', 'live', 'anthropic', 'mistral' and 'gemini' have it.",
+        )
+    if marked_message(spec) is None:
+        raise ParameterError(
+            "cache= needs a part that is the same in every row, and there is no system message.",
+            "Put what every row shares, such as the codebook, into system=.",
+        )
+
+
+def seeded(limits: Limits, spec: JobSpec) -> Limits:
+    """Return the limits of a job's files, of which the first is the seed's where there is one."""
+    return replace(limits, first_requests=1) if spec.cache == "seed" else limits

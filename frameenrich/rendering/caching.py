@@ -1,0 +1,106 @@
+"""Mark the part of a request that is the same in every row, so that servers bill it once.
+
+No request hash and no job id has these marks: they change what an answer costs, not what it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from frameenrich.jsonl import encode
+from frameenrich.model import JobSpec, Json
+
+_MARKS: Mapping[str, dict[str, Json]] = {
+    "cache_control": {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
+    "breakpoint": {"prompt_cache_breakpoint": {"mode": "explicit"}},
+}
+"""What stands beside the marked text: Anthropic's word, and OpenAI's from gpt-5.6 on."""
+
+
+_TURNS = {"/v1/chat/completions": ("messages", "text"), "/v1/responses": ("input", "input_text")}
+
+
+_ADDED = ("prompt_cache_key", "prompt_cache_options")
+
+
+_SYSTEM = frozenset({"system", "developer"})
+
+
+def marked_message(spec: JobSpec) -> int | None:
+    """Return which message ends what is marked: the last of the system messages that come first.
+
+    Examples
+    --------
+    >>> from frameenrich.model import Message
+    >>> marked_message(JobSpec("a", "m", (Message("system", "Sort."), Message("user", "{{ t }}"))))
+    0
+    """
+    leading = 0
+    while leading < len(spec.messages) and spec.messages[leading].role in _SYSTEM:
+        leading += 1
+    return leading - 1 if leading else None
+
+
+def with_marks(spec: JobSpec, body: dict[str, Json]) -> dict[str, Json]:
+    """Return a request's body with what the job's caching adds; the user's own words win."""
+    added: dict[str, Json] = {}
+    if spec.cache_key:
+        added["prompt_cache_key"] = spec.cache_key
+    if spec.cached_by == "breakpoint":
+        added["prompt_cache_options"] = {"mode": "explicit"}
+    slot = marked_message(spec)
+    if spec.cached_by in _MARKS and slot is not None:
+        turns, kind = _TURNS[spec.endpoint]
+        messages = list(body[turns])
+        part = {"type": kind, "text": messages[slot]["content"], **_MARKS[spec.cached_by]}
+        messages[slot] = {**messages[slot], "content": [part]}
+        body = {**body, turns: messages}
+    return {**added, **body}
+
+
+def unmarked(spec: JobSpec, body: bytes) -> bytes:
+    """Return a body of the job's as it was before `with_marks`, which is what hashes are made of.
+
+    Examples
+    --------
+    >>> unmarked(JobSpec("a", "m", (), cache_key="k"), b'{"prompt_cache_key":"k","model":"m"}')
+    b'{"model":"m"}'
+    """
+    if not spec.cache_key and not spec.cached_by:
+        return body
+    loaded = json.loads(body)
+    if loaded.get("prompt_cache_key") == spec.cache_key:
+        del loaded["prompt_cache_key"]
+    slot = marked_message(spec)
+    if spec.cached_by in _MARKS and slot is not None:
+        loaded.pop("prompt_cache_options", None)
+        message = loaded[_TURNS[spec.endpoint][0]][slot]
+        message["content"] = message["content"][0]["text"]
+    return encode(loaded)
+
+
+def without_marks(body: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a body without the marks of any server, for one that may not know them.
+
+    Examples
+    --------
+    >>> part = {"type": "text", "text": "Sort.", "cache_control": {"type": "ephemeral"}}
+    >>> without_marks({"messages": [{"role": "system", "content": [part]}]})
+    {'messages': [{'role': 'system', 'content': 'Sort.'}]}
+    """
+    plain = {name: value for name, value in body.items() if name not in _ADDED}
+    for turns, _ in _TURNS.values():
+        if isinstance(plain.get(turns), list):
+            plain[turns] = [_plain_message(message) for message in plain[turns]]
+    return plain
+
+
+def _plain_message(message: Any) -> Any:
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
+        return message
+    (part,) = content
+    marks = {name for mark in _MARKS.values() for name in mark}
+    return {**message, "content": part["text"]} if marks & part.keys() else message
