@@ -319,7 +319,8 @@ def test_an_anthropic_bill_by_what_the_response_says(store: Path) -> None:
                   "cache_read_input_tokens": 1000, "output_tokens": 10,
                   "cache_creation": {"ephemeral_1h_input_tokens": 200}},
     }  # fmt: skip
-    result = {"custom_id": "row-0", "result": {"type": "succeeded", "message": message}}
+    own_id = json.loads(Path(job.requests[0]).read_bytes())["custom_id"]
+    result = {"custom_id": own_id, "result": {"type": "succeeded", "message": message}}
     lines = store / "out.jsonl"
     lines.write_bytes(response_line(json.dumps(result).encode(), lambda own: own) + b"\n")
     job.import_responses(lines)

@@ -488,8 +488,8 @@ def test_usage_adds_up_and_each_row_has_its_part(store: Path, mugs: pd.DataFrame
 
     each = 110 * 0.5 / 1e6
     assert used.table.astype(object).values.tolist() == [
-        [0, "gpt-4o-mini", 4, 400, 0, 40, pytest.approx(4 * each)],
-        [1, "gpt-4o-mini", 1, 100, 0, 10, pytest.approx(each)],
+        [0, "gpt-4o-mini", 4, 400, 0, 0, 40, pytest.approx(4 * each)],
+        [1, "gpt-4o-mini", 1, 100, 0, 0, 10, pytest.approx(each)],
     ]
     assert (used.requests, used.prompt_tokens, used.completion_tokens) == (5, 500, 50)
     assert used.usd == pytest.approx(5 * each)
