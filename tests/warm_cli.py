@@ -37,11 +37,12 @@ def run(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.Comple
     worker = _worker()
     assert worker.stdin is not None
     assert worker.stdout is not None
+    words = [*map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("in", "out", "err")]
         files[0].write_bytes(stdin or b"")
         command = {
-            "arguments": [*map(str, arguments)],
+            "arguments": words,
             "cwd": os.getcwd(),
             "environment": dict(os.environ),
             "files": [*map(str, files)],
@@ -50,7 +51,7 @@ def run(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.Comple
         worker.stdin.flush()
         code = json.loads(worker.stdout.readline())
         return subprocess.CompletedProcess(
-            command["arguments"], code, files[1].read_bytes(), files[2].read_bytes()
+            words, code, files[1].read_bytes(), files[2].read_bytes()
         )
 
 
