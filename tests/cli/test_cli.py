@@ -433,11 +433,11 @@ def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None
         (["mugs.csv", "out.csv", "-m", "m", "-t", "{{ name }}"], "'name'"),
         (["mugs.csv", "out.csv", "-m", "m"], "No template was given"),
         (["mugs.csv", "out.csv", "-m", "m", "-t", "mugs.csv"], "--template @mugs.csv"),
-        (["mugs.csv", "out.csv", *ASK, "--key", "nix"], "key column 'nix' is not in the frame"),
+        (["mugs.csv", "out.csv", *ASK, "--key", "nix"], "key column 'nix' is not in the table"),
         (["mugs.csv", "out.csv", *ASK, "--param", "temprature=1"], "Did you mean 'temperature'?"),
         (["mugs.csv", "out.csv", *ASK, "--provider", "opanai"], "Use 'openai' or another of: anth"),
-        (["mugs.csv", "out.csv", *ASK, "--labels", ""], "labels= holds 0 label(s)"),
-        (["mugs.csv", "out.csv", *ASK, "--parser", ""], "--parser  names nothing to import"),
+        (["mugs.csv", "out.csv", *ASK, "--labels", ""], "--labels holds 0 label(s)"),
+        (["mugs.csv", "out.csv", *ASK, "--parser", ""], "--parser names nothing to import"),
         (["mugs.csv", "out.csv", *ASK, "--provider", "file"], "Use submit"),
         (["mugs.csv", "out.csv", *ASK, "--limit", "0"], "--limit"),
         (["-", "-", "--format", "xml", *ASK], "--format xml is no format. Use csv, tsv, jsonl"),
@@ -752,7 +752,7 @@ def test_collect_of_other_rows_is_refused() -> None:
     done = here("collect", job, "mugs.csv", "out.csv")
 
     assert done.exit_code == 2
-    assert "2 of the frame's rows changed under their keys" in done.stderr
+    assert "2 of the table's rows changed under their keys" in done.stderr
     assert not Path("out.csv").exists()
 
 
