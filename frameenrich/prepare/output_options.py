@@ -18,7 +18,8 @@ from frameenrich.answers.schema import normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
 from frameenrich.prepare.codebook import check_definitions
-from frameenrich.text import is_encodable, shortened
+from frameenrich.prepare.no_model import not_a_model, not_a_type
+from frameenrich.text import is_encodable
 
 
 def output_from_options(
@@ -149,19 +150,16 @@ def _model_output(given: Any) -> Output:
             }
             model = create_model("Answer", **members)
         except (TypeError, NameError, SyntaxError, PydanticUserError, SchemaError) as error:
-            raise _unusable(error) from error
+            raise not_a_type(given) or _unusable(error) from error
     else:
-        raise OutputError(
-            f"response_model= is {shortened(repr(given))}.",
-            "Give a pydantic model class, a JSON Schema, or a dict of field names and types.",
-        )
+        raise not_a_model(given)
     try:
         schema = model.model_json_schema(schema_generator=_schema_generator())
         written = model.model_json_schema(
             mode="serialization", schema_generator=_schema_generator()
         )
     except (PydanticUserError, ValueError) as error:
-        raise _unusable(error) from error
+        raise not_a_type(given) or _unusable(error) from error
     lost = sorted(set(schema.get("properties", ())) - set(written.get("properties", ())))
     if lost and "properties" in written:
         raise OutputError(

@@ -93,6 +93,12 @@ def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: Json
         )
 
 
+def request_parameters() -> frozenset[str]:
+    """Return the parameters that a request for text may have, at whichever endpoint."""
+    chat, responses = map(_known_parameters, ("/v1/chat/completions", "/v1/responses"))
+    return (chat | responses) - _OURS
+
+
 def _known_parameters(endpoint: str) -> frozenset[str]:
     """The endpoint's parameters, as the installed `openai` package's own types list them."""
     from importlib import import_module  # noqa: PLC0415 - the types are heavy; only when sending

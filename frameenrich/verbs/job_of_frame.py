@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
+from frameenrich.verbs.signatures import reading, takes_options_of
+
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
@@ -70,6 +72,7 @@ class JobOfFrame:
             return find_named_job(self._frame, job, store, client=client)
         return find_job(self._frame, store, client=client)
 
+    @takes_options_of(reading)
     def collect(
         self,
         job: Job | str | None = None,
@@ -151,6 +154,7 @@ class JobOfFrame:
             **reading,
         )
 
+    @takes_options_of(reading)
     def flagged(
         self,
         job: Job | str | None = None,
@@ -165,6 +169,7 @@ class JobOfFrame:
         """
         return self.job(job, store=store, client=client).flagged(self._frame, **reading)
 
+    @takes_options_of()
     def review(
         self,
         job: Job | str | None = None,
@@ -181,6 +186,7 @@ class JobOfFrame:
             n=n, by=by, seed=seed, extend=extend
         )
 
+    @takes_options_of()
     def evaluate(
         self,
         job: Job | str | None = None,
@@ -205,6 +211,7 @@ class JobOfFrame:
             level=level,
         )
 
+    @takes_options_of(reading)
     def show_flagged(
         self,
         job: Job | str | None = None,
@@ -219,6 +226,7 @@ class JobOfFrame:
             self._frame, rows=rows, **reading
         )
 
+    @takes_options_of(reading)
     def regenerate(
         self,
         job: Job | str | None = None,
@@ -283,6 +291,7 @@ class JobOfFrame:
         """Stop the job; what was answered by then is kept."""
         return self.job(job, store=store, client=client).cancel()
 
+    @takes_options_of()
     def wait(
         self,
         job: Job | str | None = None,
@@ -295,6 +304,7 @@ class JobOfFrame:
         """Go on until every batch has ended and its answers are on disk; see `Job.wait`."""
         return self.job(job, store=store, client=client).wait(timeout, poll_seconds)
 
+    @takes_options_of()
     def usage(
         self,
         job: Job | str | None = None,
@@ -312,6 +322,7 @@ class JobOfFrame:
         """Return what was asked again, why, and what was changed for it; see `Job.rounds`."""
         return self.job(job, store=store, client=client).rounds()
 
+    @takes_options_of(reading)
     def report(
         self,
         path: str | os.PathLike[str] = "report.html",

@@ -16,6 +16,7 @@ from frameenrich.lifecycle.regenerate import (
 )
 from frameenrich.lifecycle.wait import Deadline, step, wait
 from frameenrich.prepare.batch_options import check_tier
+from frameenrich.prepare.model_families import check_family
 from frameenrich.prepare.options import check_model, check_request
 from frameenrich.prepare.params import check_params
 from frameenrich.pricing.money import Budget
@@ -70,6 +71,9 @@ def check_round(session: Session, options: RetryOptions) -> None:
     spec, other = session.folder.spec, options.elsewhere
     changed = replace(spec, params={**spec.params, **options.params})
     check_tier(changed, other.provider if other else spec.provider)
+    if options.params or options.model is not None or other is not None:
+        to = other.provider if other else spec.provider
+        check_family(replace(changed, model=options.model or spec.model, provider=to), "")
     if options.model is not None:
         check_model(options.model)
         session.check_has(options.model, options.elsewhere)

@@ -41,9 +41,9 @@ def takes_options_of(
 
         @functools.wraps(method)
         def checked(*args: P.args, **options: P.kwargs) -> R:
-            for name in options:
+            for name, value in options.items():
                 if name not in known:
-                    _refuse(method.__name__, name, list(known))
+                    _refuse(method.__name__, name, value, list(known))
             return method(*args, **options)
 
         vars(checked)["__signature__"] = signature.replace(parameters=list(known.values()))
@@ -52,15 +52,21 @@ def takes_options_of(
     return decorate
 
 
-def _refuse(verb: str, name: str, known: list[str]) -> None:
+def reading(*, labels: Any = None, response_model: Any = None, parser: Any = None) -> None:
+    """Stand for the options of the verbs that read stored answers in another way."""
+
+
+def _refuse(verb: str, name: str, value: Any, known: list[str]) -> None:
     import difflib  # noqa: PLC0415 - only where an option is misspelt
 
     from frameenrich.errors import UnknownOptionError  # noqa: PLC0415
+    from frameenrich.prepare.params import request_parameters  # noqa: PLC0415
 
     options = [each for each in known if each != "self"]
-    close = difflib.get_close_matches(name, options, n=1)
-    raise UnknownOptionError(
-        f"{verb}() has no option {name!r}.",
-        f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(options)}.",
-        name=name,
-    )
+    params = request_parameters() if "params" in options else frozenset()
+    close = difflib.get_close_matches(name, [*options, *params], n=1)
+    if close and close[0] in params and close[0] not in options:
+        fix = f"Did you mean params={{{close[0]!r}: {value!r}}}?"
+    else:
+        fix = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(options)}."
+    raise UnknownOptionError(f"{verb}() has no option {name!r}.", fix, name=name)

@@ -21,6 +21,7 @@ from frameenrich.prepare.caching import seeded, with_caching
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.job_files import slug_of
+from frameenrich.prepare.model_families import check_family
 from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
 from frameenrich.prepare.parts import PartsFolder, draft_of_parts, open_parts_folder
 from frameenrich.prepare.ready import Requests, open_requests
@@ -165,6 +166,7 @@ class Submission:
         spec, output = self.plan.spec, self.plan.output
         if draft.columns:  # not sooner: an old job is found
             self.plan.check_uses_rows(draft.columns, draft.rows)
+        check_family(spec, getattr(self.route, "server", ""))
         own = self._earlier_columns(draft)
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         fresh = bool(self.nonce)
