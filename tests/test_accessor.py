@@ -39,6 +39,7 @@ def test_an_option_of_collect_is_typed_for_the_doors() -> None:
     typed = {name: each.__forward_arg__ for name, each in CollectOptions.__annotations__.items()}
     reading = {name: typed.pop(name) for name in ReadingOptions.__annotations__}
 
+    assert reading.keys() == {name for name in reading if own.pop(name, None) is not None}
     assert typed == own
     assert list(reading) == ["response_model", "labels", "parser"]
 

@@ -97,7 +97,7 @@ MISTAKES = {
     "df.llmbatch.submit('ask.j2', 'gpt-4o-mini')": "looks like the name of a file",
     "df.llmbatch.submit('{{ title }}', 'gpt-4o-mini', respons_model={})": "'response_model'?",
     "df.llmbatch.collect()": "holds no job for this frame",
-    "df.llmbatch.status('kidn')": "holds no job of the id or name 'kidn'",
+    "df.llmbatch.status('kidn')": "holds no job 'kidn', by id or by name",
     "frameenrich.open_job('kind')": "holds no job",
 }
 

@@ -65,8 +65,8 @@ def _no_model(given: Any) -> tuple[str, str]:
         return (
             f"response_model= is a list, {shown}.",
             (
-                f"Write response_model={_fields(list(words))} for fields, or labels={list(words)!r} "
-                "for a choice."
+                f"Write response_model={_fields(list(words))} for fields, or "
+                f"labels={list(words)!r} for a choice."
             ),
         )
     return (

@@ -50,7 +50,8 @@ def find_folder(store: StoreLike, job: str) -> JobFolder:
     if is_job_id(job) and where.has(job):
         return JobFolder(where, job)
     folders, damages = list_jobs(where)
-    named = pilots_last(folder for folder in folders if folder.spec.name == job)
+    own = [folder for folder in folders if isinstance(job, str) and folder.spec.name == job]
+    named = pilots_last(own)
     if named:
         return named[0]
     if damages and not folders:
@@ -60,10 +61,11 @@ def find_folder(store: StoreLike, job: str) -> JobFolder:
 
 def _no_such_job(store: Store, job: object, folders: Iterable[JobFolder]) -> JobNotFoundError:
     known = list(dict.fromkeys(each for f in folders for each in (f.spec.name, f.id)))
-    close = difflib.get_close_matches(str(job), known, n=1)
+    shown = repr(job) if isinstance(job, str | int) else f"{type(job).__name__}"
+    close = difflib.get_close_matches(str(job), known, n=1) if isinstance(job, str) else []
     some = ", ".join(known[:6]) or "none"
     return JobNotFoundError(
-        f"The store {store.root} holds no job of the id or name {job!r}.",
+        f"The store {store.root} holds no job {shown}, by id or by name.",
         f"Did you mean {close[0]!r}?"
         if close
         else f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",

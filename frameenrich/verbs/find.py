@@ -51,7 +51,7 @@ def find_named_job(frame: pd.DataFrame, job: str, store: StoreLike = None, **han
     Where none of that name has the frame's keys, the newest of them is taken.
     """
     where = open_store(store)
-    if not (is_job_id(job) and where.has(job)):
+    if isinstance(job, str) and not (is_job_id(job) and where.has(job)):
         with contextlib.suppress(JobNotFoundError):
             return find_job(frame, where, name=job, **handles)
     return open_job(job, where, **handles)

@@ -323,6 +323,8 @@ def test_what_is_no_job_id(frame: pd.DataFrame, store: Path) -> None:
     """A frame or a number where a job's id goes is told as an id that is not there."""
     with pytest.raises(errors.JobNotFoundError, match="holds no job 5"):
         frame.llmbatch.collect(5, store=store)
+    with pytest.raises(errors.JobNotFoundError, match="holds no job DataFrame"):
+        frame.llmbatch.collect(frame, store=store)
 
 
 def test_a_preview_of_no_row(frame: pd.DataFrame) -> None:
