@@ -28,6 +28,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"collect\(job=\.\.\.\)", "frameenrich collect JOB IN OUT"),
     (r"collect\(parser=\.\.\.\)", "--parser MODULE:FUNC"),
     (r"collect\(response_model=(\w+)\)", r"--response-model MODULE:\1"),
+    (r"job\.collect\((\w+)=\.\.\.\)", r"frameenrich collect --\1"),
     (r"collect\(usage=True\)", "frameenrich collect --usage"),
     (r"collect\(\) later", "frameenrich collect later"),
     (r",? or use job\.collect\(\) without a frame", ""),
@@ -59,15 +60,16 @@ _FLAGS = {
 """Options that are called otherwise on the command line."""
 
 
-_OF_OTHER_VERBS = {"by", "level", "max_rounds", "n", "overwrite", "reviewer", "tolerance", "truth"}
+_OF_OTHER_VERBS = {"by", "level", "n", "reviewer", "tolerance", "truth"}
 
 
 @cache
 def _argument() -> re.Pattern[str]:
     """Match an argument of ours and its value; what a template or an answer says is left as is."""
-    from frameenrich.prepare.submit_options import SubmitOptions  # noqa: PLC0415 - heavy
+    from frameenrich.prepare.reading_options import CollectOptions  # noqa: PLC0415 - heavy
+    from frameenrich.prepare.submit_options import SubmitOptions  # noqa: PLC0415
 
-    known = {*get_type_hints(SubmitOptions), *_OF_OTHER_VERBS, "usage", "wait"}
+    known = {*get_type_hints(SubmitOptions), *get_type_hints(CollectOptions), *_OF_OTHER_VERBS}
     return re.compile(
         rf"""(?<![\w."'{{-])({"|".join(sorted(known, key=len, reverse=True))})=(True\b|"""
         r"""'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""

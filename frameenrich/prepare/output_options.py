@@ -19,7 +19,7 @@ from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
 from frameenrich.prepare.codebook import check_definitions
 from frameenrich.prepare.no_model import not_a_model, not_a_type
-from frameenrich.text import is_encodable
+from frameenrich.text import is_encodable, shortened
 
 
 def output_from_options(
