@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import dask
@@ -32,8 +32,7 @@ from frameenrich.prepare.reading_options import ReadingOptions
 from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.prepare.writer import Part
 from frameenrich.rendering.template_source import Template
-from frameenrich.store.folder import JobFolder
-from frameenrich.store.store import Store, StoreLike
+from frameenrich.store.store import StoreLike
 from frameenrich.verbs.before_paying import estimate_parts, preview
 from frameenrich.verbs.estimate import Counts, count_frame
 from frameenrich.verbs.find import find_job, open_job
@@ -158,13 +157,13 @@ class DaskAccessor:
         import dask.dataframe as dd  # noqa: PLC0415 - two seconds, which a worker can do without
 
         found = self._job(job, store, client)
-        collector = _collector(found, **options).with_parsed(meta)
+        collector = _collector(found, **options).with_parser_columns(meta)
         # Else Dask makes text of every object column: of lists, of dicts, of bytes (which may be
         # no text at all). It looks at this setting now, not when the result is computed.
         with dask.config.set({"dataframe.convert-string": False}):
             collected: DataFrame = dd.from_delayed(
                 _tasks(collector, self._frame),
-                meta=collector.like(_empty(self._frame)),
+                meta=collector.empty_result(_empty(self._frame)),
                 divisions=self._frame.divisions,
                 prefix="llmbatch-collect",
                 verify_meta=False,
@@ -283,25 +282,13 @@ def _rooted(options: SubmitOptions) -> SubmitOptions:
     return {**options, "image_root": os.path.abspath(options.get("image_root", "."))}
 
 
-@dataclass(frozen=True)
-class _RootedCollector(Collector):
-    """A collector that looks for images in a folder which means the same in every process."""
-
-    image_root: str = "."
-
-    @property
-    def folder(self) -> JobFolder:
-        """The job's folder."""
-        return RootedFolder(Store(self.url), self.job_id, self.image_root)
-
-
 def _collector(job: Job, **options: Any) -> Collector:
     """Return what collects a job's parts on the workers; images are where they are for `job`."""
     collector = job.collector(**options)
     if not job.spec.image:
         return collector
-    root = os.path.abspath(job.spec.image_root)
-    return _RootedCollector(**vars(collector), image_root=root)
+    folder, root = collector.folder, os.path.abspath(job.spec.image_root)
+    return replace(collector, folder=RootedFolder(folder.store, folder.id, root))
 
 
 def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:

@@ -287,12 +287,12 @@ class _Answers:
     collector: Collector
 
     def __post_init__(self) -> None:
-        self.collector = self.collector.with_parsed()
+        self.collector = self.collector.with_parser_columns()
 
     @cached_property
     def types(self) -> dict[str, pa.DataType]:
         """The answers' columns and their Arrow types, the same in all parts."""
-        empty = self.collector.like(pd.DataFrame())
+        empty = self.collector.empty_result(pd.DataFrame())
         types = {str(name): to_arrow(column).type for name, column in empty.items()}
         nested = [str(name) for name, column in empty.items() if column.dtype == object]
         if nested:

@@ -11,12 +11,13 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import pandas as pd
 
 from frameenrich.answers.output import Output
+from frameenrich.answers.parser_columns import ParserColumns
 from frameenrich.cli.tables.chunks import CHUNK_ROWS
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.read import Source, Table, read_whole
@@ -229,23 +230,21 @@ class StreamedTable:
         del overwrite  # a chunk's earlier answers are not read again to tell edits from them
         if place.is_stream or options.get("max_rounds"):
             self._check(job)
-        collector = job.collector(**options)
-        made = self._made(collector)
-        fates = StatusCounts()
+        collector = self._knowing_columns(job.collector(**options))
+        counts = StatusCounts()
 
         def fill() -> Iterator[ChunkWithAnswers]:
-            nonlocal fates
-            fates = StatusCounts()
+            nonlocal counts
+            counts = StatusCounts()
             for chunk in self.source.chunks():
                 with counting_repaired() as repaired:
-                    columns = collector.answers(chunk.frame, chunk.number)
-                answers = pd.DataFrame(columns if made is None else made.conform(columns))
-                fates.add(answers, job.spec.name, repaired.count)
+                    answers = pd.DataFrame(collector.columns(chunk.frame, chunk.number))
+                counts.add(answers, job.spec.name, repaired.count)
                 yield ChunkWithAnswers(chunk, answers)
-            _refuse_strangers(job, fates.rows, fates.seen)
+            _refuse_strangers(job, counts.rows, counts.seen)
 
         write_chunks(fill, place, safe=safe)
-        return fates
+        return counts
 
     def _check(self, job: Job) -> None:
         rows = seen = 0
@@ -254,15 +253,14 @@ class StreamedTable:
             seen += job.count_seen(chunk.frame, chunk.number)
         _refuse_strangers(job, rows, seen)
 
-    def _made(self, collector: Collector) -> ParserColumns | None:
-        """The columns that a parser makes of all answers; None where there is no parser."""
-        if not any(each.kind == "any" for each in collector.output.fields):
-            return None
-        made = ParserColumns(collector.folder.spec.name, collector.folder.spec.prefix)
-        for chunk in self.source.chunks():
-            with counting_repaired():  # they are counted when they are written
-                made.add(collector.answers(chunk.frame, chunk.number))
-        return made
+    def _knowing_columns(self, collector: Collector) -> Collector:
+        """Learn the columns that a parser makes of all answers, before the first is written."""
+        if not collector.has_parser:
+            return collector
+        parts = (collector.columns(chunk.frame, chunk.number) for chunk in self.source.chunks())
+        with counting_repaired():  # they are counted when they are written
+            made = ParserColumns.learn(collector.folder.spec, parts, final=True)
+        return replace(collector, parser_columns=made)
 
 
 def _refuse_strangers(job: Job, rows: int, seen: int) -> None:
@@ -272,50 +270,3 @@ def _refuse_strangers(job: Job, rows: int, seen: int) -> None:
             "Give the table that was submitted, and the job that was made for it.",
             job_id=job.id,
         )
-
-
-@dataclass
-class ParserColumns:
-    """The columns that a parser makes, as all chunks of a table have them.
-
-    What the answers of one chunk show is not all: another may have a column more, or fractions
-    where this one has whole numbers.
-    """
-
-    name: str
-    prefix: str
-    dtypes: dict[str, set[Any]] = field(default_factory=dict)
-
-    def _own(self, columns: Mapping[str, pd.Series]) -> list[str]:
-        """Return those of some columns that the parser made."""
-        names = list(columns)
-        return names[: names.index(f"{self.name}_status")]
-
-    def add(self, columns: Mapping[str, pd.Series]) -> None:
-        """Learn from a chunk's columns."""
-        for name in self._own(columns):
-            known = self.dtypes.setdefault(name, set())
-            if columns[name].notna().any():
-                known.add(columns[name].dtype)
-
-    @property
-    def _wanted(self) -> dict[str, Any]:
-        plain = f"{self.prefix}{self.name}"
-        named = {name: _common(found) for name, found in self.dtypes.items() if name != plain}
-        return named or {plain: _common(self.dtypes[plain])}
-
-    def conform(self, columns: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
-        """A chunk's columns as those of all chunks are."""
-        own = set(self._own(columns))
-        rest = {name: column for name, column in columns.items() if name not in own}
-        none = pd.Series([None] * len(rest[f"{self.name}_status"]), dtype=object)
-        made = {name: columns.get(name, none).astype(dtype) for name, dtype in self._wanted.items()}
-        return {**made, **rest}
-
-
-def _common(dtypes: set[Any]) -> Any:
-    """The dtype that pandas would find for all values at once."""
-    if len(dtypes) == 1:
-        return next(iter(dtypes))
-    numbers = {pd.Int64Dtype(), pd.Float64Dtype()}
-    return pd.Float64Dtype() if dtypes and dtypes <= numbers else object

@@ -16,13 +16,15 @@ import pyarrow as pa
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import details_needed, result_columns, with_columns
 from frameenrich.answers.output import Output
+from frameenrich.answers.parser_columns import ParserColumns
 from frameenrich.answers.result_table import OK_CODE, Positions, ResultTable
-from frameenrich.errors import OutputError
 from frameenrich.identity.keys import sidecar_keys
 from frameenrich.lifecycle.edits import keep_edits
 from frameenrich.lifecycle.match import (
+    Match,
     find_sidecar_rows,
     match_frame,
+    require_match,
     require_unchanged,
     rows_per_request,
 )
@@ -32,103 +34,163 @@ from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.usage import row_costs, with_costs
 from frameenrich.pricing.prices import Prices
 from frameenrich.store.folder import JobFolder
-from frameenrich.store.store import Store
 
-_LOOKED_AT = 1000
+_FIRST_ROWS = 1000
 """So many rows' answers are parsed to see which columns a parser makes."""
 
 
 @dataclass(frozen=True)
-class Collector:
-    """Collects parts of a job in any process that sees its store; holds no secret.
+class Reading:
+    """How stored answers become columns.
 
     Parameters
     ----------
-    url : str
-        The store, as every process reaches it.
-    job_id : str
-        The job.
     output : Output
-        How its answers are read.
+        How an answer is read.
     prices : mapping
-        What it goes by (`frameenrich.lifecycle.usage.prices_of`).
-    usage, flatten : bool
+        What the job goes by (`frameenrich.lifecycle.usage.prices_of`).
+    usage, flatten, overwrite : bool
         As `Job.collect` takes them.
-    parsed : mapping, optional
-        The columns that a parser makes and their dtypes, which every part's are brought to.
     """
 
-    url: str
-    job_id: str
     output: Output
     prices: Prices
     usage: bool = False
     flatten: bool = False
-    parsed: Mapping[str, Any] | None = None
+    overwrite: bool = False
 
-    @property
-    def folder(self) -> JobFolder:
-        """The job's folder."""
-        return JobFolder(Store(self.url), self.job_id)
+
+@dataclass(frozen=True)
+class Collector:
+    """Gives frames their answers, as far as these are on disk; holds no secret.
+
+    With a `JobFolder` it can be pickled, and collects parts in any process that sees the store.
+
+    Parameters
+    ----------
+    folder : JobFolder
+        The job; a `JobState` where one process reads all of it.
+    reading : Reading
+        How its answers become columns.
+    parser_columns : ParserColumns, optional
+        What the columns of every part are brought to, where a parser makes them.
+    """
+
+    folder: JobFolder
+    reading: Reading
+    parser_columns: ParserColumns | None = None
+
+    def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
+        """Return a frame of the job's rows, or the job's own keys, with their answers.
+
+        In memory is all that is asked for; cells that a person corrected stay.
+        """
+        folder, needed = self.folder, [] if frame is None else ["input_hash", "shard"]
+        sidecar = folder.sidecar(columns=[*folder.key_columns, *needed])
+        if frame is None:
+            frame = key_frame(folder, sidecar_keys(sidecar))
+            positions: Positions = np.arange(len(frame), dtype=np.int64)
+        else:
+            positions = require_match(match_frame(frame, folder, sidecar), frame, folder).positions
+        del sidecar  # before columns are made: it may be as large as they
+        columns = self._columns(frame, positions)
+        if not self.reading.overwrite:
+            columns = keep_edits(frame, columns, folder, self.reading.output)
+        return with_columns(frame, columns)
 
     def __call__(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
-        """Return some rows with their answers; see `collect_part`."""
-        if not len(frame):
-            return self.like(frame)
-        with counting_repaired():  # a warning in a worker is read by nobody
-            out = collect_part(
-                self.folder,
-                self.output,
-                frame,
-                part,
-                prices=self.prices,
-                usage=self.usage,
-                flatten=self.flatten,
-            )
-        return out if self.parsed is None else self._conformed(out, frame)
+        """Return some rows with their answers; see `Job.collect_part`.
 
-    def answers(self, frame: pd.DataFrame, part: int | None = None) -> dict[str, pd.Series]:
-        """The columns alone that `collect_part` would give some rows, as their answers have it."""
-        return part_answers(
-            self.folder,
-            self.output,
-            frame,
-            part,
-            prices=self.prices,
-            usage=self.usage,
-            flatten=self.flatten,
-        )
+        In memory are the rows, their rows of the sidecar, and one chunk of responses.
+        """
+        if not len(frame):
+            return self.empty_result(frame)
+        with counting_repaired():  # a warning in a worker is read by nobody
+            columns = self.columns(frame, part)
+        return with_columns(frame, columns)
+
+    def columns(self, frame: pd.DataFrame, part: int | None = None) -> dict[str, pd.Series]:
+        """Return the new columns alone of what the collector gives, in the rows' order."""
+        match, sidecar = self._match(frame, part)
+        columns = self._columns(frame, match.positions, sidecar)
+        return columns if self.parser_columns is None else self.parser_columns.conform(columns)
 
     def flagged(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
         """Return some rows' flagged ones; see `Job.flagged`."""
-        folder, lines = self.folder, find_sidecar_rows(self.folder, frame, part)
-        match = require_unchanged(match_frame(frame, folder, lines), frame, folder)
-        return flagged_rows(folder, self.output, match.positions, frame.index, lines)
+        match, sidecar = self._match(frame, part)
+        return flagged_rows(self.folder, self.reading.output, match.positions, frame.index, sidecar)
 
-    def like(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _match(self, frame: pd.DataFrame, part: int | None) -> tuple[Match, pa.Table]:
+        sidecar = find_sidecar_rows(self.folder, frame, part)
+        match = match_frame(frame, self.folder, sidecar)
+        return require_unchanged(match, frame, self.folder), sidecar
+
+    def _columns(
+        self, frame: pd.DataFrame, positions: Positions, sidecar: pa.Table | None = None
+    ) -> dict[str, pd.Series]:
+        """Return a frame's new columns.
+
+        `positions` are its rows' in the job's sidecar, or in those rows of it that are given; -1
+        for rows that the job never saw.
+        """
+        folder, reading, name = self.folder, self.reading, self.folder.spec.name
+        details = details_needed(folder.spec, usage=reading.usage)
+        found = read_results(folder, reading.output, details=details, lines=sidecar)
+        slots = found.at(positions)
+        columns = result_columns(
+            found.tally,
+            slots,
+            positions >= 0,
+            folder.spec,
+            custom_ids=found.custom_ids if reading.usage else None,
+            flatten=reading.flatten,
+        )
+        if reading.usage:
+            shares = None if sidecar is None else rows_per_request(folder, sidecar)
+            costs = row_costs(folder, reading.prices, found, positions, shares)
+            columns = with_costs(columns, costs, name)
+        JobColumns(name).check_frame(columns, frame.columns)
+        own = slots[slots >= 0]
+        ok = int((found.tally.codes[own] == OK_CODE).sum())
+        repaired = int(found.tally.repaired[own].sum())
+        tell_repaired(folder.id, name, repaired=repaired, ok=ok, shown=reading.usage)
+        return columns
+
+    def empty_result(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return what is collected of no rows: every column, with its dtype."""
-        spec = self.folder.spec
-        tally = ResultTable(1, self.output.fields, details_needed(spec, usage=self.usage))
+        spec, reading = self.folder.spec, self.reading
+        details = details_needed(spec, usage=reading.usage)
+        table = ResultTable(1, reading.output.fields, details)
         none = np.empty(0, np.int64)
-        ids = pa.array([], pa.string()) if self.usage else None
-        columns = result_columns(tally, none, none >= 0, spec, custom_ids=ids, flatten=self.flatten)
-        if self.parsed is not None:
-            made = {name: pd.Series(dtype=dtype) for name, dtype in self.parsed.items()}
-            own = f"{spec.prefix}{spec.name}"
-            columns = made | {name: each for name, each in columns.items() if name != own}
-        if self.usage:
+        ids = pa.array([], pa.string()) if reading.usage else None
+        columns = result_columns(
+            table, none, none >= 0, spec, custom_ids=ids, flatten=reading.flatten
+        )
+        if self.parser_columns is not None:
+            columns = self.parser_columns.conform(columns)
+        if reading.usage:
             columns = with_costs(columns, none.astype(np.float64), spec.name)
         JobColumns(spec.name).check_frame(columns, frame.columns)
         return with_columns(frame.iloc[:0], columns)
 
-    def with_parsed(self, dtypes: Mapping[str, Any] | None = None) -> Collector:
-        """With the columns that a parser makes: as they are given, or as the first rows show them.
+    @property
+    def has_parser(self) -> bool:
+        """Tell whether only the answers show which columns there are."""
+        return any(field.kind == "any" for field in self.reading.output.fields)
+
+    def with_parser_columns(self, dtypes: Mapping[str, Any] | None = None) -> Collector:
+        """Fix the columns that a parser makes: as they are given, or as the first rows show them.
 
         Every part then has these columns with these dtypes, whatever its own answers are.
         """
-        if not any(field.kind == "any" for field in self.output.fields):
+        if not self.has_parser:
             return self
-        return replace(self, parsed=dict(dtypes or self._looked_at()))
+        spec = self.folder.spec
+        if dtypes is not None:
+            return replace(self, parser_columns=ParserColumns(spec.name, dict(dtypes)))
+        nested = replace(self, reading=replace(self.reading, flatten=False))
+        first = [next(nested.all_answers(_FIRST_ROWS))]
+        return replace(self, parser_columns=ParserColumns.learn(spec, first, final=False))
 
     def all_answers(self, rows: int | None = None) -> Iterator[dict[str, pd.Series]]:
         """Yield the output columns of the job's own rows, a row group of the sidecar at a time.
@@ -138,183 +200,19 @@ class Collector:
         rows : int, optional
             How many of each row group; all by default.
         """
-        folder = self.folder
+        folder, reading = self.folder, self.reading
         with folder.reading_sidecar() as file:
             for group in range(file.num_row_groups):
-                lines = file.read_row_group(group).slice(0, rows)
-                found = read_results(folder, self.output, lines=lines)
-                positions = np.arange(len(lines))
+                sidecar = file.read_row_group(group).slice(0, rows)
+                found = read_results(folder, reading.output, lines=sidecar)
+                positions = np.arange(len(sidecar))
                 yield result_columns(
                     found.tally,
                     found.at(positions),
                     positions >= 0,
                     folder.spec,
-                    flatten=self.flatten,
+                    flatten=reading.flatten,
                 )
-
-    def _looked_at(self) -> dict[str, Any]:
-        columns = next(replace(self, flatten=False).all_answers(_LOOKED_AT))
-        name = self.folder.spec.name
-        ours = {f"{name}_status", f"{name}_error"}
-        return {name: each.dtype for name, each in columns.items() if name not in ours}
-
-    def _conformed(self, out: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-        """A part's columns as those of all parts are, where a parser made them."""
-        like = self.like(frame)
-        new = [name for name in out.columns if name not in like.columns and out[name].notna().any()]
-        if new:
-            raise OutputError(
-                f"The parser made a column {new[0]!r}, which the first rows' answers did not have.",
-                "Name all columns and their dtypes: collect(parser=..., meta={'size': 'Int64'}).",
-                columns=new,
-            )
-        conformed = out.reindex(columns=like.columns)
-        for name in self.parsed or ():
-            try:
-                conformed[name] = _cast(conformed[name], like[name].dtype)
-            except (TypeError, ValueError) as error:
-                raise OutputError(
-                    f"The parser made values for the column {name!r} that are no "
-                    f"{like[name].dtype}, which the first rows' answers were: {error}.",
-                    f"Say what it is: collect(parser=..., meta={{{name!r}: 'object'}}).",
-                    columns=[name],
-                ) from None
-        return conformed
-
-
-def _cast(column: pd.Series, dtype: Any) -> pd.Series:
-    """A column in another dtype, with the same values."""
-    cast = column.astype(dtype)
-    known = column.notna()
-    if (
-        dtype != column.dtype
-        and not cast[known].astype(object).eq(column[known].astype(object)).all()
-    ):
-        raise ValueError("some would change")
-    return cast
-
-
-def collect_part(
-    folder: JobFolder,
-    output: Output,
-    frame: pd.DataFrame,
-    part: int | None = None,
-    *,
-    prices: Prices,
-    usage: bool = False,
-    flatten: bool = False,
-) -> pd.DataFrame:
-    """Return some of a job's rows with their answers, as far as these are on disk.
-
-    In memory are the rows, their lines of the sidecar, and one chunk of responses.
-
-    Parameters
-    ----------
-    folder, output : JobFolder, Output
-        The job, and how its answers are read.
-    frame : DataFrame
-        Any rows. Those that the job never saw have ``<NA>`` in the new columns.
-    part : int, optional
-        The number of the part that they most likely are; else all of the sidecar is searched.
-    prices : mapping
-        What the job goes by (`frameenrich.lifecycle.usage.prices_of`).
-    usage, flatten : bool
-        As `Job.collect` takes them.
-
-    Raises
-    ------
-    FrameMismatchError
-        The rows changed under their keys, or lack the key or a column of the template.
-    """
-    columns = part_answers(folder, output, frame, part, prices=prices, usage=usage, flatten=flatten)
-    return with_columns(frame, columns)
-
-
-def part_answers(
-    folder: JobFolder,
-    output: Output,
-    frame: pd.DataFrame,
-    part: int | None = None,
-    *,
-    prices: Prices,
-    usage: bool = False,
-    flatten: bool = False,
-) -> dict[str, pd.Series]:
-    """The columns that `collect_part` gives some rows, in the rows' order, without the frame."""
-    lines = find_sidecar_rows(folder, frame, part)
-    match = require_unchanged(match_frame(frame, folder, lines), frame, folder)
-    return _columns(
-        frame, match.positions, folder, output, prices, usage=usage, flatten=flatten, lines=lines
-    )
-
-
-def with_answers(
-    frame: pd.DataFrame,
-    positions: Positions,
-    folder: JobFolder,
-    output: Output,
-    prices: Prices,
-    *,
-    usage: bool,
-    flatten: bool,
-    overwrite: bool = False,
-    lines: pa.Table | None = None,
-) -> pd.DataFrame:
-    """A frame with the output columns of its rows.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        The rows.
-    positions : int64 array
-        Where they are in the job's sidecar, or in `lines`; -1 for rows that the job never saw.
-    folder, output, prices, usage, flatten
-        As `collect_part` takes them.
-    overwrite : bool
-        Whether a person's corrections are replaced (`frameenrich.lifecycle.edits`).
-    lines : Table, optional
-        The lines of the sidecar that are wanted, where those are not all.
-    """
-    columns = _columns(
-        frame, positions, folder, output, prices, usage=usage, flatten=flatten, lines=lines
-    )
-    if not overwrite and lines is None:
-        columns = keep_edits(frame, columns, folder, output)
-    return with_columns(frame, columns)
-
-
-def _columns(
-    frame: pd.DataFrame,
-    positions: Positions,
-    folder: JobFolder,
-    output: Output,
-    prices: Prices,
-    *,
-    usage: bool,
-    flatten: bool,
-    lines: pa.Table | None,
-) -> dict[str, pd.Series]:
-    details = details_needed(folder.spec, usage=usage)
-    found = read_results(folder, output, details=details, lines=lines)
-    slots = found.at(positions)
-    columns = result_columns(
-        found.tally,
-        slots,
-        positions >= 0,
-        folder.spec,
-        custom_ids=found.custom_ids if usage else None,
-        flatten=flatten,
-    )
-    if usage:
-        shares = None if lines is None else rows_per_request(folder, lines)
-        costs = row_costs(folder, prices, found, positions, shares)
-        columns = with_costs(columns, costs, folder.spec.name)
-    JobColumns(folder.spec.name).check_frame(columns, frame.columns)
-    own = slots[slots >= 0]
-    ok = int((found.tally.codes[own] == OK_CODE).sum())
-    repaired = int(found.tally.repaired[own].sum())
-    tell_repaired(folder.id, folder.spec.name, repaired=repaired, ok=ok, shown=usage)
-    return columns
 
 
 def flagged_rows(

@@ -153,6 +153,12 @@ class Bucket:
                 raise FileNotFoundError(path)
             return seen.data
 
+    def expect(self, path: str, version: str) -> None:
+        """Have `replace` refused where the object is another version than this one."""
+        lease = self._lease(path)
+        if lease is not None:
+            lease.expect(path, version)
+
     def replace(self, path: str, data: bytes) -> None:
         """A small object, all of it; refused where another process wrote it since it was read."""
         with self.reaching(path):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -123,14 +123,18 @@ class JobFolder:
         StoreError
             A file is missing or damaged.
         """
-        found = set(self.store.find(self.path))
+        return self._read({})
+
+    def _read(self, known: Mapping[str, _KnownBatch]) -> JobState:
+        """Read how far the job is, without the batches that are known and did not change."""
+        found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         shards = tuple(_shards(self, found, range(rounds)))
         for shard in shards:
-            _ = shard.batch
+            shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
         state = JobState(self.store, self.id, shards, rounds)
-        known = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
-        state.__dict__.update({name: vars(self)[name] for name in known if name in vars(self)})
+        kept = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
+        state.__dict__.update({name: vars(self)[name] for name in kept if name in vars(self)})
         return state
 
     @contextlib.contextmanager
@@ -223,7 +227,7 @@ class JobFolder:
 
     def all_shards(self) -> list[ShardFolder]:
         """The shards of every round, in order; found by one look at the folder."""
-        found = set(self.store.find(self.path))
+        found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         return _shards(self, found, range(rounds))
 
@@ -238,6 +242,13 @@ class JobFolder:
         """
         with self.store.lock(self.path, timeout_seconds):
             yield
+
+
+class _KnownBatch(NamedTuple):
+    """A batch, and the version of the file that it was read from."""
+
+    version: str
+    batch: Batch
 
 
 class _Footer(NamedTuple):
@@ -257,6 +268,10 @@ class JobState(JobFolder):
 
     found: tuple[ShardFolder, ...]
     round_count: int
+
+    def read(self) -> JobState:
+        """Read how far the job is now; batch.json files that did not change are not read again."""
+        return self._read({s.batch_path: s.known for s in self.found if s.known is not None})
 
     @property
     def batches(self) -> list[Batch]:
@@ -337,6 +352,27 @@ class ShardFolder:
         """Output and error lines as they came."""
         return self._path("responses.jsonl")
 
+    @property
+    def batch_path(self) -> str:
+        """What the provider said last; the only file of a job that changes."""
+        return self._path("batch.json")
+
+    @property
+    def known(self) -> _KnownBatch | None:
+        """The batch as a file of some version has it; None after it was saved anew."""
+        found: _KnownBatch | None = vars(self).get("_known")
+        return found
+
+    def read_batch(self, version: str | None, known: _KnownBatch | None) -> None:
+        """Read the batch, unless it is known and its file is still of that version."""
+        if known is not None and known.version == version:
+            self.job.store.expect(self.batch_path, known.version)
+            vars(self)["batch"] = known.batch
+        if version is not None:
+            vars(self)["_known"] = _KnownBatch(version, self.batch)
+        else:
+            _ = self.batch
+
     @cached_property
     def batch(self) -> Batch:
         """The provider's last word, or the intent where there is none yet.
@@ -344,17 +380,17 @@ class ShardFolder:
         It is read once: who may have been overtaken by another process takes the job's lock and
         lists its shards anew.
         """
-        path = self._path("batch.json")
         try:
-            return Batch.from_json(self.job.store.read(path))
+            return Batch.from_json(self.job.store.read(self.batch_path))
         except _DAMAGE as error:
-            raise unreadable(path, error) from error
+            raise unreadable(self.batch_path, error) from error
 
     def save(self, batch: Batch) -> None:
         """Write ``batch.json``, the only file of a job that changes, where it changed."""
         before = vars(self).pop("batch", None)  # after a write that failed, nobody knows
         if batch != before:
-            self.job.store.replace(self._path("batch.json"), batch.to_json().encode())
+            vars(self).pop("_known", None)
+            self.job.store.replace(self.batch_path, batch.to_json().encode())
             # Counts change at every poll: who reads a log wants to know of states.
             if before is None or _state(batch) != _state(before):
                 _log.info("%s: %s", self, _state(batch))

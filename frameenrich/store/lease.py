@@ -171,6 +171,10 @@ class Lease:
             raise self.lost()
         return seen.data
 
+    def expect(self, path: str, version: str) -> None:
+        """Take an object for this version, as if it had been read."""
+        self._known.setdefault(path, version)
+
     def replace(self, path: str, data: bytes) -> None:
         """Write an object, provided that it is as the holder knows it.
 

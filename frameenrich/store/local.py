@@ -137,6 +137,9 @@ class Disk:
         with open(path, "rb") as file:
             return file.read()
 
+    def expect(self, path: str, version: str) -> None:
+        """Nothing: while a process holds the lock, nobody else writes."""
+
     def replace(self, path: str, data: bytes) -> None:
         """A small file, all of it."""
         with self.write_whole(path) as file:

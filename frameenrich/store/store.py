@@ -66,6 +66,10 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        """Open it anew in another process, with the credentials that are there."""
+        return Store, (self.url,)
+
     def job_ids(self) -> list[str]:
         """The ids of all jobs here, in no particular order."""
         self._medium.check_readable(self.root)
@@ -149,10 +153,21 @@ class Store:
         """Be the only process at work on the job in the folder `path`."""
         return self._medium.lock(path, timeout_seconds)
 
-    def find(self, folder: str) -> list[str]:
-        """Every file below a folder; none where there is no such folder."""
+    def find(self, folder: str) -> dict[str, str | None]:
+        """Find every file below a folder, each with its version; none where there is no folder.
+
+        A version is another one whenever the file is; None where the file system has none.
+        """
         with self._medium.reaching(folder):
-            return list(self.fs.find(folder))
+            found = self.fs.find(folder, detail=True)
+        return {path: _version(about) for path, about in found.items()}
+
+    def expect(self, path: str, version: str) -> None:
+        """Take a small file for the version that was read before the job was locked.
+
+        In a bucket `replace` is refused where it is another one.
+        """
+        self._medium.expect(path, version)
 
     def open(self, path: str) -> IO[bytes]:
         """A file to read from."""
@@ -181,6 +196,13 @@ class Store:
             for piece in self._medium.pieces(path):
                 with self.open(piece) as file:
                     yield file
+
+
+def _version(about: Mapping[str, Any]) -> str | None:
+    """Return the object's ETag; on a disk, where each version is a file of its own, its inode."""
+    if about.get("ino"):
+        return f"{about['ino']} {about['mtime']} {about['size']}"
+    return about.get("ETag")
 
 
 def _opened(url: str) -> tuple[Any, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,13 @@ from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import with_columns
 from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
-from frameenrich.identity.keys import sidecar_keys
-from frameenrich.lifecycle.collect import Collector, flagged_rows, key_frame, with_answers
+from frameenrich.lifecycle.collect import Collector, Reading, flagged_rows
 from frameenrich.lifecycle.match import (
     find_sidecar_rows,
     match_frame,
     require_match,
     require_unchanged,
 )
-from frameenrich.lifecycle.usage import prices_of
 from frameenrich.lifecycle.wait import Deadline
 from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
@@ -69,38 +67,43 @@ def collect(
     frame: pd.DataFrame | None,
     waiting: Waiting,
     *,
-    usage: bool,
-    flatten: bool,
-    overwrite: bool,
     accept: float | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
-    """Bring a job home and return a frame, or the job's own keys, with its answers."""
+    """Bring a job home and return a frame, or the job's own keys, with its answers.
+
+    Parameters
+    ----------
+    session, frame, waiting
+        The job, the frame, and how far the job is brought first.
+    accept : float, optional
+        As `Job.collect` takes it.
+    **reading
+        As `Session.reading` takes them.
+    """
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise InputError(
             f"What is to be collected on is a {type(frame).__name__}.",
             "Give the DataFrame that was submitted, or none for key and answers alone.",
         )
     with session.folder.opened() as found:
-        output = session.output(**reading)
+        how = session.reading(waiting.budget, **reading)
         if frame is not None and waiting.max_rounds:  # refused before anything is paid for it
             require_match(match_frame(frame, found, found.sidecar()), frame, found)
-        job = bring_home(session, found, output, waiting)
-        made = answers(
-            job, output, frame, waiting.budget, usage=usage, flatten=flatten, overwrite=overwrite
-        )
-        return made if accept is None else _with_accept(made, frame, job, output, accept)
+        job = bring_home(session, found, how.output, waiting)
+        made = Collector(job, how).whole(frame)
+        return made if accept is None else _with_accept(made, frame, job, how, accept)
 
 
 def _with_accept(
-    made: pd.DataFrame, frame: pd.DataFrame | None, job: JobState, output: Output, accept: float
+    made: pd.DataFrame, frame: pd.DataFrame | None, job: JobState, how: Reading, accept: float
 ) -> pd.DataFrame:
     """Return collected answers with each row's score, and whether it can be taken as it is."""
     from frameenrich.evaluation.job_answers import JobAnswers  # noqa: PLC0415 - for this option only
     from frameenrich.verbs.accept import accept_rows  # noqa: PLC0415
 
-    own = answers(job, output, usage=True)
-    found = accept_rows(JobAnswers(job, output, own), accept)
+    own = Collector(job, replace(how, usage=True, flatten=False)).whole(None)
+    found = accept_rows(JobAnswers(job, how.output, own), accept)
     positions = np.arange(len(own), dtype=np.int64)
     if frame is not None:
         positions = require_match(match_frame(frame, job, job.sidecar()), frame, job).positions
@@ -112,8 +115,7 @@ def _with_accept(
 
 def collect_own(session: Session, **reading: Any) -> pd.DataFrame:
     """Return all rows of a job under its own keys, with what each answer took."""
-    waiting = Waiting(budget=session.budget())
-    return collect(session, None, waiting, usage=True, flatten=False, overwrite=False, **reading)
+    return collect(session, None, Waiting(budget=session.budget()), usage=True, **reading)
 
 
 def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting) -> JobState:
@@ -126,56 +128,30 @@ def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting
     return job.read()
 
 
-def answers(
-    job: JobState,
-    output: Output,
-    frame: pd.DataFrame | None = None,
-    budget: Budget | None = None,
-    *,
-    usage: bool = False,
-    flatten: bool = False,
-    overwrite: bool = False,
-) -> pd.DataFrame:
-    """Return what is on disk, as columns; asks no provider."""
-    needed = [] if frame is None else ["input_hash", "shard"]
-    sidecar = job.sidecar(columns=[*job.key_columns, *needed])
-    if frame is None:
-        frame = key_frame(job, sidecar_keys(sidecar))
-        positions = np.arange(len(frame), dtype=np.int64)
-    else:
-        positions = require_match(match_frame(frame, job, sidecar), frame, job).positions
-    del sidecar  # before columns are made: it may be as large as they
-    prices = prices_of(job, budget or Budget())
-    return with_answers(
-        frame,
-        positions,
-        job,
-        output,
-        prices,
-        usage=usage,
-        flatten=flatten,
-        overwrite=overwrite,
-    )
-
-
-def collector_of(
-    session: Session, output: Output, budget: Budget, *, usage: bool, flatten: bool
-) -> Collector:
-    """Return what collects parts of a job in any process, from what is on disk."""
-    reading = Output(output.spec, output.model, output.parser)  # without what it keeps
-    prices = prices_of(session.folder, budget)
-    folder = session.folder
-    return Collector(folder.store.url, folder.id, reading, prices, usage, flatten)
+def collector(session: Session, waiting: Waiting, **reading: Any) -> Collector:
+    """Bring a job home and return what collects parts of it in any process."""
+    how = session.reading(waiting.budget, **reading)
+    bring_home(session, session.folder.read(), how.output, waiting)
+    return _collector(session, how)
 
 
 def collect_part(
-    session: Session, frame: pd.DataFrame, part: int | None, **options: Any
+    session: Session,
+    frame: pd.DataFrame,
+    part: int | None,
+    *,
+    prices: PricesLike | None = None,
+    **reading: Any,
 ) -> pd.DataFrame:
     """Return rows of a frame larger than memory with their answers; see `Job.collect_part`."""
-    budget = session.budget(None, options.pop("prices", None))
-    usage, flatten = options.pop("usage", False), options.pop("flatten", False)
-    output = session.output(**options)
-    return collector_of(session, output, budget, usage=usage, flatten=flatten)(frame, part)
+    how = session.reading(session.budget(None, prices), **reading)
+    return _collector(session, how)(frame, part)
+
+
+def _collector(session: Session, reading: Reading) -> Collector:
+    output = reading.output
+    plain = Output(output.spec, output.model, output.parser)  # without what it keeps
+    return Collector(session.folder, replace(reading, output=plain))
 
 
 def count_seen(session: Session, frame: pd.DataFrame, part: int | None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.answers.output import Output, Parser
+from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.import_responses import find_requests, import_responses
 from frameenrich.lifecycle.regenerate import changes, describe_changes
 from frameenrich.lifecycle.step import cancel, cleanup
@@ -20,7 +21,7 @@ from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.report.card import card_html, card_of
 from frameenrich.store.folder import JobFolder
-from frameenrich.verbs.collect import answers, collect, waiting_of
+from frameenrich.verbs.collect import collect, waiting_of
 from frameenrich.verbs.finish import finish
 from frameenrich.verbs.job_parts import JobParts
 from frameenrich.verbs.job_quality import JobQuality
@@ -139,12 +140,13 @@ class Job(JobParts, JobQuality):
         )
 
     def _repr_html_(self) -> str:
+        session, budget = self._session, self._session.budget()
         with self._folder.opened() as job:
             return card_html(
                 card_of(
                     job,
-                    lambda: answers(job, self._session.output()),
-                    lambda: job_usage(job, prices_of(job, self._session.budget())),
+                    lambda: Collector(job, session.reading(budget)).whole(None),
+                    lambda: job_usage(job, prices_of(job, budget)),
                 )
             )
 

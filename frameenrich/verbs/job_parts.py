@@ -10,7 +10,7 @@ from frameenrich.answers.output import Parser
 from frameenrich.errors import ParameterError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.pricing.prices import PricesLike
-from frameenrich.verbs.collect import bring_home, collect_part, collector_of, count_seen, waiting_of
+from frameenrich.verbs.collect import collect_part, collector, count_seen, waiting_of
 from frameenrich.verbs.session import Session
 
 
@@ -89,6 +89,12 @@ class JobParts:
         waiting = waiting_of(
             self._session, wait, timeout, poll_seconds, max_rounds, max_cost, prices
         )
-        output = self._session.output(labels=labels, response_model=response_model, parser=parser)
-        bring_home(self._session, self._session.folder.read(), output, waiting)
-        return collector_of(self._session, output, waiting.budget, usage=usage, flatten=flatten)
+        return collector(
+            self._session,
+            waiting,
+            usage=usage,
+            flatten=flatten,
+            labels=labels,
+            response_model=response_model,
+            parser=parser,
+        )

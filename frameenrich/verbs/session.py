@@ -10,7 +10,9 @@ from frameenrich.answers.class_rules import keep_class, stored_output
 from frameenrich.answers.judge import READERS
 from frameenrich.answers.output import Output
 from frameenrich.errors import CredentialsError, InputError, OutputError, ProviderError
+from frameenrich.lifecycle.collect import Reading
 from frameenrich.lifecycle.regenerate import Elsewhere
+from frameenrich.lifecycle.usage import prices_of
 from frameenrich.lifecycle.wait import send
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.pricing.money import Budget, check_max_cost
@@ -135,6 +137,19 @@ class Session:
             self._budget.max_cost if cap is None else cap,
             {**self._budget.prices, **check_prices(prices)},
         )
+
+    def reading(
+        self,
+        budget: Budget,
+        *,
+        usage: bool = False,
+        flatten: bool = False,
+        overwrite: bool = False,
+        **output: Any,
+    ) -> Reading:
+        """Return how answers become columns, as `Job.collect` was asked for them."""
+        prices = prices_of(self.folder, budget)
+        return Reading(self.output(**output), prices, usage, flatten, overwrite)
 
     def send(self) -> None:
         """Send what is not sent yet; a provider that answers in this process answers all."""
