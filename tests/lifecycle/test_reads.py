@@ -19,6 +19,7 @@ from audit import ASK, shelf
 from batch_server import BatchServer
 from object_server import BUCKET, object_server, take_requests
 
+from frameenrich.errors import JobBusyError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import JobFolder
@@ -133,6 +134,38 @@ def test_the_same_submit_of_a_running_job_reads_once_and_writes_nothing(
     assert (batches(again, "read"), batches(again, "write")) == ([1] * SHARDS, [])
 
 
+def test_a_collect_of_a_running_job_reads_each_batch_once(
+    sharded: OpenAIBatch, server: BatchServer, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it read before it took the lock is not read again where no other process wrote."""
+    frame = shelf(2 * SHARDS)
+    server.hold("validating")
+    made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+
+    with counting(monkeypatch) as counts:
+        open_job(made.id, store, provider=sharded).collect(frame)
+
+    assert (batches(counts, "read"), batches(counts, "write")) == ([1] * SHARDS, [])
+
+
+def test_what_another_process_wrote_meanwhile_is_read(
+    sharded: OpenAIBatch, server: BatchServer, store: Path
+) -> None:
+    """A batch that was cancelled between a verb's first look and its lock is not polled again."""
+    frame = shelf(4)
+    server.hold("validating")
+    made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+    state = made._folder.read()
+    first, second = made._folder.all_shards()
+    first.save(first.batch.replace(status="cancelled", stage="fetched"))
+
+    again = state.read()
+
+    assert [shard.batch.settled for shard in again.all_shards()] == [True, False]
+    assert again.all_shards()[1].batch is state.all_shards()[1].batch
+    assert second.batch == again.all_shards()[1].batch
+
+
 # --- in a bucket ----------------------------------------------------------------------------------
 
 
@@ -166,3 +199,36 @@ def test_a_settled_job_in_a_bucket_is_read_once(
         found[name] = (sorted(gets.values()), len(lists), puts)
 
     assert {name: ([1] * SHARDS, 1, []) for name in VERBS} == found
+
+
+def test_a_running_job_in_a_bucket_is_read_once(
+    sharded: OpenAIBatch, server: BatchServer, bucket: tuple[str, str]
+) -> None:
+    """A collect gets each batch.json once and puts none; the lease alone is written."""
+    frame, (store, url) = shelf(2 * SHARDS), bucket
+    server.hold("validating")
+    made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+    take_requests(url)
+
+    Job(JobFolder(made._folder.store, made.id), provider=sharded).collect(frame)
+
+    requests = take_requests(url)
+    gets = Counter(path for method, path in requests if method == "GET" and ".batch.json" in path)
+    puts = [path for method, path in requests if method == "PUT" and ".batch.json" in path]
+    assert (sorted(gets.values()), puts) == ([1] * SHARDS, [])
+
+
+def test_a_batch_in_a_bucket_that_changed_unseen_is_not_written_over(
+    sharded: OpenAIBatch, server: BatchServer, bucket: tuple[str, str]
+) -> None:
+    """A batch that is known from before the lease is written only over that same version."""
+    server.hold("validating")
+    made = shelf(2).llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=bucket[0])
+    state, store = made._folder.read(), made._folder.store
+    (shard,) = state.all_shards()
+    with made._folder.lock():
+        (known,) = state.read().all_shards()
+        store.fs.pipe_file(shard.batch_path, b"{}")  # by one who lost the lease and did not see it
+        cancelled = known.batch.replace(status="cancelled")
+        with pytest.raises(JobBusyError):
+            known.save(cancelled)
