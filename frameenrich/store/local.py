@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from frameenrich.errors import JobBusyError, StoreError
 
@@ -136,6 +136,10 @@ class Disk:
         """A small file, all of it."""
         with open(path, "rb") as file:
             return file.read()
+
+    def version(self, about: Mapping[str, Any]) -> str | None:
+        """Name the version of a file that was listed: a new one is a file of its own."""
+        return f"{about['ino']} {about['mtime']} {about['size']}" if about.get("ino") else None
 
     def expect(self, path: str, version: str) -> None:
         """Nothing: while a process holds the lock, nobody else writes."""

@@ -160,7 +160,7 @@ class Store:
         """
         with self._medium.reaching(folder):
             found = self.fs.find(folder, detail=True)
-        return {path: _version(about) for path, about in found.items()}
+        return {path: self._medium.version(about) for path, about in found.items()}
 
     def expect(self, path: str, version: str) -> None:
         """Take a small file for the version that was read before the job was locked.
@@ -196,13 +196,6 @@ class Store:
             for piece in self._medium.pieces(path):
                 with self.open(piece) as file:
                     yield file
-
-
-def _version(about: Mapping[str, Any]) -> str | None:
-    """Return the object's ETag; on a disk, where each version is a file of its own, its inode."""
-    if about.get("ino"):
-        return f"{about['ino']} {about['mtime']} {about['size']}"
-    return about.get("ETag")
 
 
 def _opened(url: str) -> tuple[Any, str]:

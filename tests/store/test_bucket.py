@@ -30,7 +30,9 @@ from frameenrich.prepare.options import make_plan
 from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_part
 from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.prepare.submit_options import Options
+from frameenrich.store.bucket import Bucket
 from frameenrich.store.folder import JobFolder, job_folder
+from frameenrich.store.lease import S3Objects
 from frameenrich.store.local import sync
 from frameenrich.store.store import Store
 
@@ -487,6 +489,30 @@ def test_a_server_without_conditions_is_found_out(
     assert len(told) == 1
     assert keys(job.store) == objects_of(job)
     assert job_folder(Store(url), job.id).shards(0)[0].batch == Batch("t", id="batch_1")
+
+
+def test_a_proof_that_another_process_removes_is_no_proof_against_the_bucket(
+    bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that begin at once prove with the same object; neither gives up conditional writes."""
+    monkeypatch.setattr(frameenrich.store.bucket, "_proven", {})
+
+    class Disturbed(S3Objects):
+        removed = False
+
+        def write(self, path: str, data: bytes, expected: str | None) -> str:
+            version = super().write(path, data, expected)
+            if path.endswith(".proof") and not self.removed:
+                self.removed = True
+                self._fs.rm_file(path)
+            return version
+
+    medium = bucket()._medium
+    assert isinstance(medium, Bucket)
+    medium._objects = objects = Disturbed(medium._fs)
+
+    with medium.lock(f"{BUCKET}/disturbed/job", 30.0):
+        assert (medium._objects, objects.removed) == (objects, True)
 
 
 WORKER = """
