@@ -157,7 +157,7 @@ class Session:
         if self._provider is None and job.settled:
             return  # without a key, too
         try:
-            send(self.folder, self.routes(job))
+            send(job, self.routes(job))
         except InputError:
             if any(batch.provider is None and not batch.settled for batch in job.batches):
                 raise
