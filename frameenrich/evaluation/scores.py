@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from frameenrich.answers.votes import vote_text
 from frameenrich.identity.keys import find_keys, sidecar_keys
-from frameenrich.lifecycle.collect import key_frame, with_answers
+from frameenrich.lifecycle.collect import Collector, Reading
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.listing import list_jobs
 
@@ -75,10 +75,8 @@ def newest_second(folder: JobFolder) -> JobFolder | None:
 def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
     """Compare each answer with the second opinion's: 1, 0, or the share of its own answers."""
     keys = sidecar_keys(second.sidecar(columns=second.key_columns))
-    frame = key_frame(second, keys)
-    rows = np.arange(len(frame), dtype=np.int64)
     with second.opened() as state:
-        frame = with_answers(frame, rows, state, job.output, {}, usage=True, flatten=False)
+        frame = Collector(state, Reading(job.output, {}, usage=True)).whole(None)
     other = type(job)(second, job.output, frame)
     at = find_keys(job.keys, keys)
     known = np.isin(at, other.usable) & np.isin(np.arange(len(at)), job.usable)
