@@ -7,6 +7,7 @@ are there, the best of each slot is kept, in the order of slots: a record.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from frameenrich.answers.fields import Field
-from frameenrich.model import FLAGGED, Result, RowStatus, Usage
+from frameenrich.model import FLAGGED, Remedy, Result, RowStatus, Usage
 
 STATUSES = list(RowStatus)
 
@@ -28,6 +29,9 @@ _PENDING = CODES[RowStatus.PENDING]
 
 
 _FLAGGED = np.array([status in FLAGGED for status in STATUSES])
+
+
+_REMEDIES = tuple(Remedy)
 
 
 _ARROW = {
@@ -80,13 +84,13 @@ class ResultTable:
         self._told = {name: ArrowColumn(DETAILS[name]) for name in names}
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
         self.attempts = np.ones(slots, dtype=np.int32)
-        self.repaired = np.zeros(slots, dtype=np.bool_)
+        self._marks = np.zeros(slots, dtype=np.uint8)
         self._rounds = np.zeros(slots, dtype=np.int32)
         self._records = np.full(slots, -1, dtype=np.int64)
         self._reasons: list[str | None] = [None]
         self._reason = np.zeros(slots, dtype=np.int32)
         self._coming: list[npt.NDArray[np.uint8]] = []
-        self._repaired: list[npt.NDArray[np.bool_]] = []
+        self._coming_marks: list[npt.NDArray[np.uint8]] = []
 
     @property
     def slots(self) -> int:
@@ -102,7 +106,7 @@ class ResultTable:
         if not block.ids:
             return
         self._coming.append(block.codes)
-        self._repaired.append(block.repaired)
+        self._coming_marks.append(block.marks)
         for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
             column.add(cells)
         for name, told in self._told.items():
@@ -117,7 +121,7 @@ class ResultTable:
         if not self._coming:
             return
         codes, self._coming = np.concatenate(self._coming), []
-        repaired, self._repaired = np.concatenate(self._repaired), []
+        marks, self._coming_marks = np.concatenate(self._coming_marks), []
         chosen = _best(slots, codes == OK_CODE)
         own = slots[chosen]
         heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
@@ -125,7 +129,7 @@ class ResultTable:
         better = (self.codes[own] != OK_CODE) & ~(heard_now & ~good)
         chosen, own = chosen[better], own[better]
         self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
-        self.repaired[own] = repaired[chosen]
+        self._marks[own] = marks[chosen]
         self._records[own] = np.arange(self._count, self._count + len(own))
         ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
         order = None if ready else pa.array(chosen)
@@ -147,7 +151,7 @@ class ResultTable:
         slots = slots[self.codes[slots] != OK_CODE]
         if reason not in self._reasons:
             self._reasons.append(reason)
-        self.codes[slots], self._rounds[slots] = CODES[status], round_
+        self.codes[slots], self._rounds[slots], self._marks[slots] = CODES[status], round_, 0
         self._records[slots], self._reason[slots] = -1, self._reasons.index(reason)
 
     # --- reading it ---------------------------------------------------------------------------
@@ -165,6 +169,16 @@ class ResultTable:
         """Return how many of some slots have each status; only those that occur."""
         found = np.bincount(self.codes[slots], minlength=len(STATUSES))
         return {status: int(n) for status, n in zip(STATUSES, found, strict=True) if n}
+
+    def count_repaired(self, slots: Positions) -> int:
+        """Return how many of some slots' usable answers were mended before they were read."""
+        return int(((self.codes[slots] == OK_CODE) & (self._marks[slots] > 0)).sum())
+
+    def count_remedies(self, slots: Positions) -> Counter[Remedy]:
+        """Return what it takes to ask some slots' flagged requests again, and of how many each."""
+        marks = self._marks[slots[_FLAGGED[self.codes[slots]]]]
+        found = np.bincount(marks, minlength=len(_REMEDIES)).tolist()
+        return Counter({remedy: n for remedy, n in zip(_REMEDIES, found, strict=True) if n})
 
     def result(self, slot: int) -> Result:
         """Return what is known of a request, without values and as far as details are kept."""
@@ -270,11 +284,13 @@ class ParsedLines:
         return codes
 
     @property
-    def repaired(self) -> npt.NDArray[np.bool_]:
-        """Tell of each line whether its answer was mended before it was read."""
-        repaired = np.zeros(len(self.ids), dtype=np.bool_)
-        repaired[[place for place, result in self.odd.items() if result.repaired]] = True
-        return repaired
+    def marks(self) -> npt.NDArray[np.uint8]:
+        """Mark each line: a usable answer by whether it was mended, a flagged one by its remedy."""
+        marks = np.zeros(len(self.ids), dtype=np.uint8)
+        for place, result in self.odd.items():
+            ok = result.status is RowStatus.OK
+            marks[place] = result.repaired if ok else _REMEDIES.index(result.remedy)
+        return marks
 
     def detail(self, name: str) -> Sequence[Any]:
         """One detail of each line (`frameenrich.answers.result_table.DETAILS`, and ``bad_raw``)."""

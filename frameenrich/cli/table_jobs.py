@@ -24,7 +24,7 @@ from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
 from frameenrich.errors import FrameEnrichError, FrameMismatchError, ParameterError
 from frameenrich.lifecycle.collect import Collector
-from frameenrich.lifecycle.repaired import counting_repaired
+from frameenrich.lifecycle.row_facts import RowFacts, counting_rows
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.writer import Part
@@ -46,12 +46,12 @@ _NEVER = "never asked"
 class StatusCounts:
     """Outcome of rows: how many have each status, and one's reason for each flagged one.
 
-    ``repaired`` is how many were mended before they were read.
+    ``facts`` are those on answers that were mended, and on what asks flagged rows again.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    repaired: int = 0
+    facts: RowFacts = field(default_factory=RowFacts)
 
     @property
     def rows(self) -> int:
@@ -64,10 +64,11 @@ class StatusCounts:
         return self.rows - self.counts[_NEVER]
 
     def add(
-        self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str, repaired: int = 0
+        self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str, facts: RowFacts
     ) -> Self:
-        """Count some rows of the job called `name`, so many of them mended."""
-        self.repaired += repaired
+        """Count some rows of the job called `name`, of which some facts are known."""
+        self.facts.repaired += facts.repaired
+        self.facts.remedies.update(facts.remedies)
         statuses = answered[f"{name}_status"].fillna(_NEVER)
         reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
         self.counts.update({str(k): int(n) for k, n in statuses.value_counts().items()})
@@ -153,10 +154,10 @@ class InMemoryTable:
         self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
     ) -> StatusCounts:
         """Collect, and write the table with the answers' columns; see `Job.collect`."""
-        with counting_repaired() as repaired:
+        with counting_rows() as facts:
             answered = job.collect(self.table.frame, **options)
         write_table(self.table, answered, place, safe=safe)
-        return StatusCounts().add(answered, job.spec.name, repaired.count)
+        return StatusCounts().add(answered, job.spec.name, facts)
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,9 @@ class StreamedTable:
             nonlocal counts
             counts = StatusCounts()
             for chunk in self.source.chunks():
-                with counting_repaired() as repaired:
+                with counting_rows() as facts:
                     answers = pd.DataFrame(collector.columns(chunk.frame, chunk.number))
-                counts.add(answers, job.spec.name, repaired.count)
+                counts.add(answers, job.spec.name, facts)
                 yield ChunkWithAnswers(chunk, answers)
             _refuse_strangers(job, counts.rows, counts.seen)
 
@@ -258,7 +259,7 @@ class StreamedTable:
         if not collector.has_parser:
             return collector
         parts = (collector.columns(chunk.frame, chunk.number) for chunk in self.source.chunks())
-        with counting_repaired():  # they are counted when they are written
+        with counting_rows():  # they are counted when they are written
             made = ParserColumns.learn(collector.folder.spec, parts, final=True)
         return replace(collector, parser_columns=made)
 

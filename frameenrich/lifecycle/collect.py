@@ -17,7 +17,7 @@ from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.columns import details_needed, result_columns, with_columns
 from frameenrich.answers.output import Output
 from frameenrich.answers.parser_columns import ParserColumns
-from frameenrich.answers.result_table import OK_CODE, Positions, ResultTable
+from frameenrich.answers.result_table import Positions, ResultTable
 from frameenrich.identity.keys import sidecar_keys
 from frameenrich.lifecycle.edits import keep_edits
 from frameenrich.lifecycle.match import (
@@ -29,8 +29,8 @@ from frameenrich.lifecycle.match import (
     rows_per_request,
 )
 from frameenrich.lifecycle.regenerate import history
-from frameenrich.lifecycle.repaired import counting_repaired, tell_repaired
 from frameenrich.lifecycle.results import read_results
+from frameenrich.lifecycle.row_facts import counting_rows, note_rows
 from frameenrich.lifecycle.usage import row_costs, with_costs
 from frameenrich.pricing.prices import Prices
 from frameenrich.store.folder import JobFolder
@@ -105,7 +105,7 @@ class Collector:
         """
         if not len(frame):
             return self.empty_result(frame)
-        with counting_repaired():  # a warning in a worker is read by nobody
+        with counting_rows():  # a warning in a worker is read by nobody
             columns = self.columns(frame, part)
         return with_columns(frame, columns)
 
@@ -150,10 +150,7 @@ class Collector:
             costs = row_costs(folder, reading.prices, found, positions, shares)
             columns = with_costs(columns, costs, name)
         JobColumns(name).check_frame(columns, frame.columns)
-        own = slots[slots >= 0]
-        ok = int((found.tally.codes[own] == OK_CODE).sum())
-        repaired = int(found.tally.repaired[own].sum())
-        tell_repaired(folder.id, name, repaired=repaired, ok=ok, shown=reading.usage)
+        note_rows(folder.id, name, found.tally, slots, shown=reading.usage)
         return columns
 
     def empty_result(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from frameenrich.errors import ParameterError
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.match import sidecar_parts
 from frameenrich.lifecycle.results import JobResults, read_results
-from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Result, RowStatus
+from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.rendering.body import retry_line
 from frameenrich.rendering.caching import without_marks
@@ -93,7 +93,10 @@ class RetryOptions:
         """Tell whether a row with this result is asked again."""
         if self.unanswered and result.status not in _NO_ANSWER:
             return False
-        return result.repairable if self.statuses is None else result.status in self.statuses
+        if self.statuses is not None:
+            return result.status in self.statuses
+        elsewhere = self.model is not None or self.elsewhere is not None
+        return result.repairable or (elsewhere and result.remedy is Remedy.MODEL)
 
 
 _NO_ANSWER = frozenset(
@@ -132,32 +135,50 @@ def repairable(
     return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
 
 
-def _chosen(folder: JobFolder, output: Output, wish: RetryOptions) -> dict[str, Result]:
+@dataclass
+class RoundCounts:
+    """How many flagged rows a round sends, and how many it leaves, by what has them sent."""
+
+    sent: int = 0
+    left: Counter[Remedy] = field(default_factory=Counter)
+
+
+def _chosen(
+    folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts | None = None
+) -> dict[str, Result]:
     """The flagged rows that are asked again, by custom_id; a part in memory at a time."""
+    counts = counts or RoundCounts()
     chosen: dict[str, Result] = {}
     for lines in sidecar_parts(folder):
-        chosen |= _wanted(read_results(folder, output, details=_DETAILS, lines=lines), wish)
+        found = read_results(folder, output, details=_DETAILS, lines=lines)
+        for custom_id, result in _flagged(found):
+            if wish.wants(result):
+                chosen[custom_id] = result
+            else:
+                counts.left[result.remedy] += 1
+    counts.sent = len(chosen)
     return chosen
 
 
-def _wanted(found: JobResults, wish: RetryOptions) -> dict[str, Result]:
+def _flagged(found: JobResults) -> Iterator[tuple[str, Result]]:
     requests = found.requests
-    results = {
-        found.custom_id(slot): found.tally.result(slot)
-        for slot in requests[found.tally.flagged()[requests]].tolist()
-    }
-    return {custom_id: result for custom_id, result in results.items() if wish.wants(result)}
+    for slot in requests[found.tally.flagged()[requests]].tolist():
+        yield found.custom_id(slot), found.tally.result(slot)
 
 
 @contextlib.contextmanager
 def draft_of_retries(
-    folder: JobFolder, output: Output, wish: RetryOptions, limits: Limits
+    folder: JobFolder,
+    output: Output,
+    wish: RetryOptions,
+    limits: Limits,
+    counts: RoundCounts | None = None,
 ) -> Iterator[RoundDraft | None]:
     """Write the requests of another round into a draft; None where no row is sent again.
 
-    The caller holds the job's lock, and commits.
+    The caller holds the job's lock, and commits. `counts` is filled in.
     """
-    chosen = _chosen(folder, output, wish)
+    chosen = _chosen(folder, output, wish, counts)
     if not chosen:
         yield None
         return

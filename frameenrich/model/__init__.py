@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from frameenrich.model.batch import TERMINAL, Batch, BatchError, BatchStatus, Rejection, Stage
 from frameenrich.model.limits import BYTES_PER_TOKEN, Limits
-from frameenrich.model.result import Json, Response, Result, Usage
+from frameenrich.model.result import Json, Remedy, Response, Result, Usage
 from frameenrich.model.spec import (
     CONFIRM_SECONDS,
     HASHES,
@@ -50,6 +50,7 @@ __all__ = [
     "OutputSpec",
     "Pace",
     "Rejection",
+    "Remedy",
     "Response",
     "Result",
     "RowStatus",

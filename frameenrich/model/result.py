@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -64,10 +66,40 @@ class Result(msgspec.Struct, frozen=True, gc=False):
         >>> Result("row-1", RowStatus.FAILED, status_code=400).repairable
         False
         """
-        if self.status is RowStatus.FAILED:
-            code = self.status_code
-            return code is None or code not in range(400, 500) or code in _PASSING_CODES
-        return self.status.flagged and self.status is not RowStatus.REFUSED
+        return self.status.flagged and self.remedy is Remedy.AGAIN
+
+    @property
+    def remedy(self) -> Remedy:
+        """Tell what it takes to ask a flagged row again: nothing, or that the user says so.
+
+        Examples
+        --------
+        >>> Result("row-1", RowStatus.FAILED, error="model_not_found: x", status_code=404).remedy
+        <Remedy.MODEL: 'model'>
+        """
+        if self.status is RowStatus.REFUSED:
+            return Remedy.REFUSED
+        code = self.status_code
+        passes = code is None or code not in range(400, 500) or code in _PASSING_CODES
+        if self.status is not RowStatus.FAILED or passes:
+            return Remedy.AGAIN
+        return Remedy.MODEL if _NO_MODEL.search(self.error or "") else Remedy.REQUEST
+
+
+_NO_MODEL = re.compile(
+    "model_not_found|DeploymentNotFound|not_found_error"
+    "|model `?[^`]*`? (does not exist|is not found)"
+)
+"""How servers say that they have no such model."""
+
+
+class Remedy(StrEnum):
+    """What it takes for a flagged row to be asked again."""
+
+    AGAIN = "again"
+    REFUSED = "refused"
+    MODEL = "model"
+    REQUEST = "request"
 
 
 _PASSING_CODES = frozenset({408, 409, 429})

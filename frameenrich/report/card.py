@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,9 @@ from markupsafe import Markup
 
 from frameenrich.errors import OutputError
 from frameenrich.lifecycle.regenerate import describe_changes
-from frameenrich.lifecycle.repaired import counting_repaired
+from frameenrich.lifecycle.row_facts import counting_rows, retry_calls
 from frameenrich.lifecycle.usage import JobUsage
-from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus
+from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus, Remedy
 from frameenrich.pricing.money import show_usd
 from frameenrich.store.folder import JobState
 
@@ -211,7 +212,7 @@ def card_of(
     used : callable
         Gives what they took, as `Job.usage` does; likewise.
     """
-    with counting_repaired() as repaired:
+    with counting_rows() as known:
         frame = _judged(job, answers)
     counts, unit = (_counted(job), "requests") if frame is None else (_rows(job, frame), "rows")
     return Card(
@@ -220,8 +221,8 @@ def card_of(
         counts=counts,
         unit=unit,
         shards=[(shard.round, shard.number, shard.batch) for shard in job.all_shards()],
-        facts=dict(_facts(job, None if frame is None else used(), repaired.count)),
-        next_calls=_next_calls(job, counts),
+        facts=dict(_facts(job, None if frame is None else used(), known.repaired)),
+        next_calls=_next_calls(job, counts, known.remedies),
         now=time.time(),
     )
 
@@ -283,10 +284,12 @@ def _tokens_text(used: JobUsage) -> str:
     return tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
 
 
-def _next_calls(job: JobState, counts: Mapping[str, int]) -> list[str]:
+def _next_calls(job: JobState, counts: Mapping[str, int], remedies: Counter[Remedy]) -> list[str]:
     if job.settled:
         flagged = any(status in FLAGGED for status in counts)
-        more = ["job.show_flagged()", "job.regenerate()"] if flagged else []
+        # Of a job too large to be read for a card, nothing is known of what its rows take.
+        retries = retry_calls(remedies) or ["job.regenerate()"]
+        more = ["job.show_flagged()", *retries] if flagged else []
         return ["df.llmbatch.collect()", *more, "job.review(n=100)", 'job.report("report.html")']
     if job.spec.provider == "file":
         return ["job.requests", "job.import_responses(path)"]

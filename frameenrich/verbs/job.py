@@ -373,7 +373,9 @@ class Job(JobParts, JobQuality):
         ----------
         statuses : iterable of str, optional
             Which rows. By default all that are flagged but those that were refused: ``refused``
-            rows, and rows that ``failed`` with a 4xx other than 408, 409 and 429.
+            rows, and rows that ``failed`` with a 4xx other than 408, 409 and 429 (where the model
+            is not there, `model` sends them, too). A warning counts those that are left, and says
+            what sends them.
         model : str, optional
             Another model for them, in this round and those after it.
         provider : str or Provider, optional

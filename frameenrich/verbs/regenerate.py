@@ -10,10 +10,12 @@ from frameenrich.answers.output import Output
 from frameenrich.errors import BudgetError, warn_user
 from frameenrich.lifecycle.regenerate import (
     RetryOptions,
+    RoundCounts,
     check_statuses,
     draft_of_retries,
     repairable,
 )
+from frameenrich.lifecycle.row_facts import why_left
 from frameenrich.lifecycle.wait import Deadline, step, wait
 from frameenrich.prepare.batch_options import check_tier
 from frameenrich.prepare.model_families import check_family
@@ -63,7 +65,9 @@ def regenerate(
     elsewhere = session.elsewhere(provider)
     options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
     check_round(session, options)
-    send_round(session, options, output, budget)
+    counts = send_round(session, options, output, budget)
+    if counts.left and (statuses is None or not counts.sent):  # what was named is no surprise
+        warn_user(why_left(counts.sent, counts.left))
 
 
 def check_round(session: Session, options: RetryOptions) -> None:
@@ -79,7 +83,9 @@ def check_round(session: Session, options: RetryOptions) -> None:
         session.check_has(options.model, options.elsewhere)
 
 
-def send_round(session: Session, options: RetryOptions, output: Output, budget: Budget) -> None:
+def send_round(
+    session: Session, options: RetryOptions, output: Output, budget: Budget
+) -> RoundCounts:
     """Write a round of a job's flagged rows, hold it to the cap, and send it."""
     folder = session.folder
     other = options.elsewhere.provider if options.elsewhere else None
@@ -87,11 +93,13 @@ def send_round(session: Session, options: RetryOptions, output: Output, budget: 
     if options.params and other is None:
         check_request(provider, folder.spec, options.params)
     limits = provider.limits.within_tokens(folder.spec.max_enqueued_tokens)
-    with folder.lock(), draft_of_retries(folder, output, options, limits) as draft:
+    counts = RoundCounts()
+    with folder.lock(), draft_of_retries(folder, output, options, limits, counts) as draft:
         if draft is not None:
             approve_round(folder, budget, draft.request_lines(), other, params=options.params)
             draft.commit()
     session.send()
+    return counts
 
 
 def mend(

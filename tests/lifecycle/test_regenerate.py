@@ -14,7 +14,7 @@ from batch_server import BatchServer, Reply, pick, row_name
 from conftest import DEPARTMENTS, ROOT, status_counts
 
 import frameenrich
-from frameenrich.errors import OutputError, ParameterError, WaitTimeoutError
+from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError, WaitTimeoutError
 from frameenrich.model import Limits, Result, RowStatus
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.verbs.job import Job
@@ -254,7 +254,8 @@ def test_what_was_refused_is_asked_again_only_by_name(
     server.faults.add(fault, where=["row-A1"], **options)
     job = submit(mugs, client, store)
 
-    job.regenerate()
+    with pytest.warns(FrameEnrichWarning, match="0 of 1 flagged rows sent"):
+        job.regenerate()
     assert sent(job, 1) == {}
     job.regenerate(statuses=[status]).wait(**FAST)
 
@@ -347,7 +348,8 @@ def test_flagged_tells_the_history_of_each_row(
     job = submit(mugs, client, store, params={"max_tokens": 20})
     fresh = job.flagged()
 
-    job.regenerate().wait(**FAST)
+    with pytest.warns(FrameEnrichWarning, match="1 of 2 flagged rows sent"):
+        job.regenerate().wait(**FAST)
     job.regenerate(statuses=["truncated", "refused"]).wait(**FAST)
 
     assert fresh["history"].tolist() == [[], []]

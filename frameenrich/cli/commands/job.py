@@ -40,7 +40,7 @@ from frameenrich.cli.options import (
     StreamInputOptions,
 )
 from frameenrich.cli.request_options import AnswerOptions, RequestOptions
-from frameenrich.cli.terminal import as_line
+from frameenrich.cli.terminal import as_line, say
 from frameenrich.cli.values import read_params
 
 
@@ -91,7 +91,7 @@ def requests(
     from frameenrich.cli.table_jobs import StatusCounts  # noqa: PLC0415
     from frameenrich.cli.tables.files import check_other  # noqa: PLC0415 - heavy
     from frameenrich.cli.tables.write import write_frame  # noqa: PLC0415
-    from frameenrich.lifecycle.repaired import counting_repaired  # noqa: PLC0415
+    from frameenrich.lifecycle.row_facts import counting_rows  # noqa: PLC0415
     from frameenrich.verbs.submit import submit_requests  # noqa: PLC0415
 
     there = None if target is None else target_of(target, reading, writing)
@@ -105,10 +105,10 @@ def requests(
         if there is None:
             typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
             return
-        with counting_repaired() as repaired:
+        with counting_rows() as facts:
             answered = job.collect(wait=True, **collect_kwargs(writing))
     write_frame(answered, there, safe=writing.safe_csv)
-    fates = StatusCounts().add(answered, job.spec.name, repaired.count)
+    fates = StatusCounts().add(answered, job.spec.name, facts)
     print_summary(job, fates, there, writing, as_json=as_json)
 
 
@@ -235,7 +235,9 @@ def regenerate(
 ) -> None:
     """Ask again for the rows without a usable answer, as a new round of the same job."""
     note_resume_command(ctx)
-    again = job_of(job, store, server).regenerate(
+    handle = job_of(job, store, server)
+    before = len(handle.rounds())
+    again = handle.regenerate(
         statuses=statuses or None,
         model=model,
         provider=provider,
@@ -244,6 +246,8 @@ def regenerate(
         **answering.kwargs(),
         **spending.kwargs(),
     )
+    sent = int(again.rounds()["requests"].iloc[before:].sum())
+    say(f"{sent:,} flagged rows sent again." if sent else "No row was sent again.")
     show_status(again.status(), as_json=as_json)
 
 

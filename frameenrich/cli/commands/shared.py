@@ -260,13 +260,15 @@ def print_summary(
 
     1 where no row is ok, or fewer than ``--min-ok`` or ``--strict`` want; 4 where some still run.
     """
+    from frameenrich.lifecycle.row_facts import retry_commands  # noqa: PLC0415 - heavy
+
     counts, examples = dict(fates.counts.most_common()), fates.examples
     if as_json:
         summary = {
             "job": job.id,
             "rows": fates.rows,
             "statuses": counts,
-            "repaired": fates.repaired,
+            "repaired": fates.facts.repaired,
             "output": there.path,
         }
         typer.echo(as_line(summary), err=there.is_stream)
@@ -274,13 +276,14 @@ def print_summary(
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
         heads = ["status", "rows", *(["for example"] if examples else [])]
         print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
-        if fates.repaired:
+        if fates.facts.repaired:
             say(
-                f"{fates.repaired:,} ok answers were mended before they were read (fences, words "
-                "around them, commas or quotes); --usage shows which."
+                f"{fates.facts.repaired:,} ok answers were mended before they were read (fences, "
+                "words around them, commas or quotes); --usage shows which."
             )
         if examples:
-            say(f"To ask the flagged rows again: frameenrich regenerate {job.id}")
+            for command in retry_commands(job.id, fates.facts.remedies):
+                say(f"To ask the flagged rows again: {command}")
         if not there.is_stream:
             say(f"Wrote {fates.rows:,} rows to {there.path}.")
     if counts.get("pending"):

@@ -1,0 +1,136 @@
+"""Count what a person should know of rows beside their statuses, while they are collected."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from frameenrich.answers.result_table import Positions, ResultTable
+from frameenrich.errors import warn_user
+from frameenrich.model import Remedy, RowStatus
+
+
+@dataclass
+class RowFacts:
+    """Facts on the rows that were collected so far.
+
+    ``repaired`` counts usable answers that were mended before they were read, ``remedies`` the
+    flagged rows by what it takes to ask them again.
+    """
+
+    repaired: int = 0
+    remedies: Counter[Remedy] = field(default_factory=Counter)
+
+
+_counting: ContextVar[RowFacts | None] = ContextVar("counting", default=None)
+
+
+@contextlib.contextmanager
+def counting_rows() -> Iterator[RowFacts]:
+    """Count what is collected within, for who shows the facts himself: nothing warns of them."""
+    counted = RowFacts()
+    token = _counting.set(counted)
+    try:
+        yield counted
+    finally:
+        _counting.reset(token)
+
+
+def note_rows(
+    job_id: str, name: str, table: ResultTable, slots: Positions, *, shown: bool = False
+) -> None:
+    """Count rows' facts, or warn of answers that were mended where nobody counts.
+
+    Parameters
+    ----------
+    job_id, name : str
+        The job's, and the start of its columns.
+    table, slots : ResultTable, int64 array
+        What is known of the job's requests, and the rows' places there, -1 for none.
+    shown : bool
+        Whether a column says which answers were mended.
+
+    Warns
+    -----
+    FrameEnrichWarning
+        Some were.
+    """
+    own = slots[slots >= 0]
+    repaired, counting = table.count_repaired(own), _counting.get()
+    if counting is not None:
+        counting.repaired += repaired
+        counting.remedies.update(table.count_remedies(own))
+    elif repaired and not shown:
+        ok = table.counts(own).get(RowStatus.OK, 0)
+        warn_user(
+            f"{repaired:,} of the {ok:,} usable answers of the job {job_id} were mended before "
+            "they were read (fences, words around them, commas or quotes). usage=True shows "
+            f"which: the column '{name}_repaired'."
+        )
+
+
+# --- what to call next ----------------------------------------------------------------------------
+
+_ARGUMENTS = {
+    Remedy.AGAIN: "",
+    Remedy.MODEL: "model='...'",
+    Remedy.REFUSED: "statuses=['refused']",
+    Remedy.REQUEST: "statuses=['failed'], params={...}",
+}
+
+
+_OPTIONS = {
+    Remedy.AGAIN: "",
+    Remedy.MODEL: " --model MODEL",
+    Remedy.REFUSED: " --status refused",
+    Remedy.REQUEST: " --status failed --param NAME=VALUE",
+}
+
+
+_WHY = {
+    Remedy.AGAIN: "rows of other statuses go only where statuses= names them",
+    Remedy.MODEL: "rows whose model is not there go only with another one: model=",
+    Remedy.REFUSED: "refused rows go only with statuses=['refused']",
+    Remedy.REQUEST: "rows whose request was refused (HTTP 4xx) go only with statuses=['failed']",
+}
+
+
+def retry_calls(remedies: Counter[Remedy]) -> list[str]:
+    """Return the calls that would ask flagged rows again: only such as would act.
+
+    Examples
+    --------
+    >>> retry_calls(Counter({Remedy.REFUSED: 3}))
+    ["job.regenerate(statuses=['refused'])"]
+    """
+    return [f"job.regenerate({_ARGUMENTS[remedy]})" for remedy in _ARGUMENTS if remedies[remedy]]
+
+
+def retry_commands(job_id: str, remedies: Counter[Remedy]) -> list[str]:
+    """Return what to type to ask flagged rows again: only what would act.
+
+    Examples
+    --------
+    >>> retry_commands("job-1", Counter({Remedy.MODEL: 3}))
+    ['frameenrich regenerate job-1 --model MODEL']
+    """
+    return [
+        f"frameenrich regenerate {job_id}{_OPTIONS[remedy]}"
+        for remedy in _OPTIONS
+        if remedies[remedy]
+    ]
+
+
+def why_left(sent: int, left: Counter[Remedy]) -> str:
+    """Say which flagged rows a round left out, and what has them sent.
+
+    Examples
+    --------
+    >>> why_left(0, Counter({Remedy.REFUSED: 14}))
+    "0 of 14 flagged rows sent: refused rows go only with statuses=['refused'] (14)."
+    """
+    reasons = "; ".join(f"{why} ({left[remedy]:,})" for remedy, why in _WHY.items() if left[remedy])
+    return f"{sent:,} of {sent + left.total():,} flagged rows sent: {reasons}."

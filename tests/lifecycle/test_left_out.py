@@ -1,0 +1,117 @@
+"""`regenerate` says what it sent, what it did not and why; what is suggested would act."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import openai
+import pandas as pd
+import pytest
+from batch_server import BatchServer
+from typer.testing import CliRunner
+
+import frameenrich
+from frameenrich.cli.main import app
+from frameenrich.errors import FrameEnrichWarning
+
+NO_MODEL = {
+    "status": 404,
+    "code": "model_not_found",
+    "message": "The model `gpt-9` does not exist or you do not have access to it.",
+}
+BAD = {"status": 400, "code": "bad_request", "message": "Bad picture."}
+
+
+def job_of(
+    mugs: pd.DataFrame, client: openai.OpenAI, store: Path, model: str = "gpt-4o-mini"
+) -> frameenrich.Job:
+    """Submit four rows and wait for their answers."""
+    job: frameenrich.Job = mugs.llmbatch.submit(
+        "What is {{ title }}?", model, client=client, store=store, response_model={"a": str}
+    )
+    return job.wait(poll_seconds=0.01)
+
+
+def calls(job: frameenrich.Job) -> list[str]:
+    """Return the ways to ask again that the job's card suggests."""
+    card = job._repr_html_().replace("&#39;", "'")
+    return re.findall(r"job\.regenerate\([^)]*\)", card)
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "call", "reason"),
+    [
+        ("refused", {}, "job.regenerate(statuses=['refused'])", r"statuses=\['refused'\] \(4\)"),
+        ("http_error", NO_MODEL, "job.regenerate(model='...')", r"another one: model= \(4\)"),
+        (
+            "http_error",
+            BAD,
+            "job.regenerate(statuses=['failed'], params={...})",
+            r"statuses=\['failed'\] \(4\)",
+        ),
+    ],
+)
+def test_what_is_left_is_counted_and_the_card_suggests_what_would_act(
+    fault: str,
+    options: Any,
+    call: str,
+    reason: str,
+    mugs: pd.DataFrame,
+    server: BatchServer,
+    client: openai.OpenAI,
+    store: Path,
+) -> None:
+    """Nothing goes, and the words say why; the suggested call does send."""
+    server.faults.add(fault, where="row-*", **options)
+    job = job_of(mugs, client, store, "gpt-9")
+
+    with pytest.warns(FrameEnrichWarning, match=rf"^0 of 4 flagged rows sent: .*{reason}"):
+        job.regenerate()
+    assert job.rounds().empty
+    assert calls(job) == [call]
+    given = {"model": "gpt-4o-mini"} if "model=" in call else {"statuses": ["refused", "failed"]}
+    job.regenerate(**given).wait(poll_seconds=0.01)
+    assert job.collect(mugs)["llmbatch_status"].tolist() == ["ok"] * 4
+    assert calls(job) == []
+
+
+def test_what_goes_and_what_stays_are_told_together(
+    mugs: pd.DataFrame, server: BatchServer, client: openai.OpenAI, store: Path
+) -> None:
+    """Of three flagged rows the one that can be mended goes; where all go, nothing is said."""
+    server.faults.add("refused", where="row-A[12]*")
+    server.faults.add("malformed", where="row-A3*", content="no idea")
+    job = job_of(mugs, client, store)
+
+    assert calls(job) == ["job.regenerate()", "job.regenerate(statuses=['refused'])"]
+    with pytest.warns(FrameEnrichWarning, match=r"1 of 3 flagged rows sent: refused .* \(2\)"):
+        job.regenerate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        job.wait(poll_seconds=0.01).regenerate(statuses=["refused"])
+
+
+def test_the_command_line_says_it_in_flags(
+    mugs: pd.DataFrame,
+    server: BatchServer,
+    client: openai.OpenAI,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`run` names the command that would act, and `regenerate` how many rows went."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    server.faults.add("refused", where="row-[01]")
+    mugs.to_csv("mugs.csv")
+    ask = ["-t", "What is {{ title }}?", "-m", "gpt-4o-mini", "--store", str(store)]
+
+    run = CliRunner().invoke(app, ["run", "mugs.csv", "out.csv", *ask, "--poll-seconds", "0.02"])
+    (job,) = re.findall(r"Job (\S+):", run.stderr)
+    command = f"frameenrich regenerate {job} --status refused"
+    again = CliRunner().invoke(app, [*command.split()[1:], "--store", str(store)])
+
+    assert command in run.stderr
+    assert "2 flagged rows sent again." in again.stderr
