@@ -124,13 +124,16 @@ def retry_commands(job_id: str, remedies: Counter[Remedy]) -> list[str]:
     ]
 
 
-def why_left(sent: int, left: Counter[Remedy]) -> str:
-    """Say which flagged rows a round left out, and what has them sent.
+def describe_round(sent: int, left: Counter[Remedy]) -> str:
+    """Say how many flagged rows a round sent, which it left out, and what has them sent.
 
     Examples
     --------
-    >>> why_left(0, Counter({Remedy.REFUSED: 14}))
+    >>> describe_round(0, Counter({Remedy.REFUSED: 14}))
     "0 of 14 flagged rows sent: refused rows go only with statuses=['refused'] (14)."
     """
+    flagged = sent + left.total()
+    if not flagged:
+        return "No row is flagged, so nothing was sent."
     reasons = "; ".join(f"{why} ({left[remedy]:,})" for remedy, why in _WHY.items() if left[remedy])
-    return f"{sent:,} of {sent + left.total():,} flagged rows sent: {reasons}."
+    return f"{sent:,} of {flagged:,} flagged rows sent{': ' if reasons else ''}{reasons}."

@@ -199,7 +199,10 @@ MAX_RESPONSE_BYTES = 8_000_000
 
 
 def card_of(
-    job: JobState, answers: Callable[[], pd.DataFrame], used: Callable[[], JobUsage]
+    job: JobState,
+    answers: Callable[[], pd.DataFrame],
+    used: Callable[[], JobUsage],
+    last_round: str = "",
 ) -> Card:
     """Return what the card of a job shows.
 
@@ -211,6 +214,8 @@ def card_of(
         Gives the answers on disk as `Job.collect` does; called only where they are few.
     used : callable
         Gives what they took, as `Job.usage` does; likewise.
+    last_round : str
+        What the newest `Job.regenerate` of this session sent and left.
     """
     with counting_rows() as known:
         frame = _judged(job, answers)
@@ -221,7 +226,8 @@ def card_of(
         counts=counts,
         unit=unit,
         shards=[(shard.round, shard.number, shard.batch) for shard in job.all_shards()],
-        facts=dict(_facts(job, None if frame is None else used(), known.repaired)),
+        facts=dict(_facts(job, None if frame is None else used(), known.repaired))
+        | ({"last round": last_round} if last_round else {}),
         next_calls=_next_calls(job, counts, known.remedies),
         now=time.time(),
     )

@@ -136,8 +136,14 @@ class Job(JobParts, JobQuality):
         reused = f", {job.reused:,} answers reused" if job.reused else ""
         return (
             f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}{reused}"
-            f"{''.join(f'; {line}' for line in describe_changes(job))}>"
+            f"{''.join(f'; {line}' for line in describe_changes(job))}"
+            f"{f'; {self.last_round}'.removesuffix('.') if self.last_round else ''}>"
         )
+
+    @property
+    def last_round(self) -> str:
+        """Say what the newest `regenerate` of this session sent, what it left, and why."""
+        return self._session.last_round
 
     def _repr_html_(self) -> str:
         session, budget = self._session, self._session.budget()
@@ -147,6 +153,7 @@ class Job(JobParts, JobQuality):
                     job,
                     lambda: Collector(job, session.reading(budget)).whole(None),
                     lambda: job_usage(job, prices_of(job, budget)),
+                    self.last_round,
                 )
             )
 
@@ -374,8 +381,8 @@ class Job(JobParts, JobQuality):
         statuses : iterable of str, optional
             Which rows. By default all that are flagged but those that were refused: ``refused``
             rows, and rows that ``failed`` with a 4xx other than 408, 409 and 429 (where the model
-            is not there, `model` sends them, too). A warning counts those that are left, and says
-            what sends them.
+            is not there, `model` sends them, too). `last_round` and the job's card say how many
+            went and what sends the others; so does a warning where none went.
         model : str, optional
             Another model for them, in this round and those after it.
         provider : str or Provider, optional

@@ -15,7 +15,7 @@ from frameenrich.lifecycle.regenerate import (
     draft_of_retries,
     repairable,
 )
-from frameenrich.lifecycle.row_facts import why_left
+from frameenrich.lifecycle.row_facts import describe_round
 from frameenrich.lifecycle.wait import Deadline, step, wait
 from frameenrich.prepare.batch_options import check_tier
 from frameenrich.prepare.model_families import check_family
@@ -66,8 +66,9 @@ def regenerate(
     options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
     check_round(session, options)
     counts = send_round(session, options, output, budget)
-    if counts.left and (statuses is None or not counts.sent):  # what was named is no surprise
-        warn_user(why_left(counts.sent, counts.left))
+    session.last_round = describe_round(counts.sent, counts.left)
+    if counts.left and not counts.sent:  # else the job itself, and its card, say it
+        warn_user(session.last_round)
 
 
 def check_round(session: Session, options: RetryOptions) -> None:

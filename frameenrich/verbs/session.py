@@ -46,6 +46,7 @@ class Session:
         self._provider = provider
         self._others: dict[str, Provider] = {}
         self._budget = budget or Budget()
+        self.last_round = ""  # what the newest regenerate of this session sent, and what it left
         if output is not None:
             keep_class(folder.path, output)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +86,12 @@ def test_what_goes_and_what_stays_are_told_together(
     job = job_of(mugs, client, store)
 
     assert calls(job) == ["job.regenerate()", "job.regenerate(statuses=['refused'])"]
-    with pytest.warns(FrameEnrichWarning, match=r"1 of 3 flagged rows sent: refused .* \(2\)"):
-        job.regenerate()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        job.wait(poll_seconds=0.01).regenerate(statuses=["refused"])
+    job.regenerate()
+    for said in (job.last_round, repr(job), job._repr_html_()):
+        assert re.search(r"1 of 3 flagged rows sent: refused rows go only with .* \(2\)", said)
+    job.wait(poll_seconds=0.01).regenerate(statuses=["refused"]).wait(poll_seconds=0.01)
+    assert job.last_round == "2 of 2 flagged rows sent."
+    assert job.regenerate().last_round == "No row is flagged, so nothing was sent."
 
 
 def test_the_command_line_says_it_in_flags(
@@ -114,4 +114,4 @@ def test_the_command_line_says_it_in_flags(
     again = CliRunner().invoke(app, [*command.split()[1:], "--store", str(store)])
 
     assert command in run.stderr
-    assert "2 flagged rows sent again." in again.stderr
+    assert "2 of 2 flagged rows sent." in again.stderr

@@ -348,8 +348,7 @@ def test_flagged_tells_the_history_of_each_row(
     job = submit(mugs, client, store, params={"max_tokens": 20})
     fresh = job.flagged()
 
-    with pytest.warns(FrameEnrichWarning, match="1 of 2 flagged rows sent"):
-        job.regenerate().wait(**FAST)
+    job.regenerate().wait(**FAST)
     job.regenerate(statuses=["truncated", "refused"]).wait(**FAST)
 
     assert fresh["history"].tolist() == [[], []]

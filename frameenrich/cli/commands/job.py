@@ -39,6 +39,7 @@ from frameenrich.cli.options import (
     Store,
     StreamInputOptions,
 )
+from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import AnswerOptions, RequestOptions
 from frameenrich.cli.terminal import as_line, say
 from frameenrich.cli.values import read_params
@@ -235,9 +236,7 @@ def regenerate(
 ) -> None:
     """Ask again for the rows without a usable answer, as a new round of the same job."""
     note_resume_command(ctx)
-    handle = job_of(job, store, server)
-    before = len(handle.rounds())
-    again = handle.regenerate(
+    again = job_of(job, store, server).regenerate(
         statuses=statuses or None,
         model=model,
         provider=provider,
@@ -246,8 +245,8 @@ def regenerate(
         **answering.kwargs(),
         **spending.kwargs(),
     )
-    sent = int(again.rounds()["requests"].iloc[before:].sum())
-    say(f"{sent:,} flagged rows sent again." if sent else "No row was sent again.")
+    if not again.last_round.startswith("0 "):  # which was said as a warning
+        say(in_flags(again.last_round))
     show_status(again.status(), as_json=as_json)
 
 
