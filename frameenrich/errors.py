@@ -18,7 +18,8 @@
     ├── FrameMismatchError          this frame is not the one the answers were made for
     ├── JobNotFoundError            no such job in this store
     ├── StoreError                  the store cannot be read or written
-    │   └── JobBusyError            another process is at work on this job
+    │   ├── JobBusyError            another process is at work on this job
+    │   └── DamagedFileError        a file of the store is not as it was written
     ├── ResponsesError              an imported responses file does not belong to this job
     ├── ProviderError               the provider refused, broke or cannot be reached
     └── WaitTimeoutError            still running when ``timeout`` ran out; carries the job's id
@@ -174,6 +175,10 @@ class StoreError(FrameEnrichError):
 
 class JobBusyError(StoreError):
     """Another process holds the job's lock."""
+
+
+class DamagedFileError(StoreError):
+    """A file of the store is not as it was written."""
 
 
 class ResponsesError(FrameEnrichError):

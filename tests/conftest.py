@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,14 @@ def mugs() -> pd.DataFrame:
 def tagged(job: Job, name: str) -> str:
     """Return a row's custom_id in a job: with the job's tag, which is random."""
     return f"{name}-{job.spec.tag}"
+
+
+def answer_lines(job: Job, said: str, keys: list[str]) -> bytes:
+    """Return response lines for some rows of a job."""
+    body = {"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}
+    response = {"response": {"status_code": 200, "body": body}, "error": None}
+    lines = ({"custom_id": tagged(job, f"row-{key}"), **response} for key in keys)
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
 def status_counts(frame: pd.DataFrame, name: str = "llmbatch") -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import IO
 
 import pandas as pd
@@ -23,7 +24,8 @@ FRAME = pd.DataFrame({"title": ["mug", "rake", "Öl \u2028"]}, index=["a", "b", 
 
 def a_plan(name: str = "ask") -> Plan:
     """Return a plan of one question."""
-    return make_plan("Which? {{ title }}", "m", Options(name=name)).sent_to("file", "/v1/x")
+    plan = make_plan("Which? {{ title }}", "m", Options(name=name)).sent_to("file", "/v1/x")
+    return replace(plan, spec=replace(plan.spec, tag="3f9a1c"))
 
 
 def committed(draft: JobDraft, nonce: str = "") -> JobFolder:

@@ -25,11 +25,13 @@ from frameenrich.cli.commands.job import (
     collect,
     finish,
     import_responses,
+    refetch,
     regenerate,
     report,
     requests,
     status,
     submit,
+    withdraw_import,
 )
 from frameenrich.cli.commands.preview import estimate, pilot, preview
 from frameenrich.cli.commands.review import add_review, review
@@ -203,13 +205,18 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
         finish,
         cancel,
         import_responses,
+        withdraw_import,
+        refetch,
     ),
     _RIGHT: (review, add_review, evaluate, compare),
     _STORE: (jobs, clean),
 }
 
 
-_NAMES: Mapping[Callable[..., None], str] = {import_responses: "import"}
+_NAMES: Mapping[Callable[..., None], str] = {
+    import_responses: "import",
+    withdraw_import: "withdraw-import",
+}
 
 
 _EXAMPLES_OF: Mapping[Callable[..., None], str] = {

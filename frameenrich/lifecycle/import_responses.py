@@ -1,22 +1,28 @@
-"""Response lines that came by other means than the provider: a web page, ``vllm run-batch``."""
+"""Response lines that came by other means than the provider: a web page, ``vllm run-batch``.
+
+An import is a file of its own beside a shard's responses, so that it can be taken back.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import hashlib
 import json
 import os
+import re
+import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import NoReturn
 
 from frameenrich.answers.judge import read_response
-from frameenrich.errors import ParameterError, ResponsesError
-from frameenrich.jsonl import request_ids, split_lines
-from frameenrich.model import BatchStatus, Json, Stage
-from frameenrich.store.folder import JobFolder, ShardFolder, ids_of
+from frameenrich.errors import ResponsesError, StoreError
+from frameenrich.jsonl import split_lines
+from frameenrich.model import Batch, BatchStatus, Import, Stage
+from frameenrich.store.folder import JobFolder, ShardFolder, ids_of, job_folders
 
 _FILE = "file"
 
@@ -27,8 +33,20 @@ _OK = 200
 _GZIP = b"\x1f\x8b"
 
 
+_BOM = b"\xef\xbb\xbf"
+
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+_TAGGED = re.compile(r"(?:r\d+-)?(?:row|key)-.+-([0-9a-f]{6})")
+
+
+_REQUEST = frozenset({"method", "url", "body"})
+
+
 def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
-    """Add a file's lines to the shards whose requests they answer; see `Job.import_responses`.
+    """Take a file's lines for the shards whose requests they answer; see `Job.import_responses`.
 
     A shard whose batch still runs stays as it is, until all of its requests have a usable answer:
     what the batch brings home later is added, not lost.
@@ -38,45 +56,118 @@ def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
     ResponsesError
         The file cannot be read, or no line of it answers a request of this job.
     """
+    name, data = os.fspath(path), _read(path)
+    if _holds_requests(data):
+        raise ResponsesError(
+            f"{name} holds requests, not what was answered to them.",
+            "Give the output file that came back for it.",
+            path=name,
+        )
     ids = {shard: ids_of(shard) for shard in folder.all_shards()}
     owners = {custom_id: shard for shard, own in ids.items() for custom_id in own}
     found: dict[ShardFolder, list[bytes]] = {}
-    for line in _lines_of(path):
+    others: list[str] = []
+    for line in split_lines([data]):
         response = read_response(line)
         if response is not None and response.custom_id in owners:
             found.setdefault(owners[response.custom_id], []).append(line)
+        elif response is not None:
+            others.append(response.custom_id)
     if not found:
-        raise ResponsesError(
-            f"No line of {os.fspath(path)} answers a request of the job {folder.id}.",
-            "Give the output file of the requests in job.requests.",
-            path=os.fspath(path),
-        )
+        _refuse(folder, name, others)
+    import_id = hashlib.sha256(data).hexdigest()[:12]
     with folder.lock():
-        for shard, lines in found.items():
-            _take(shard, lines, ids[shard])
+        for shard in folder.all_shards():  # as they are now that nobody else writes
+            if shard in found:
+                _take(shard, import_id, os.path.basename(name), found[shard], ids[shard])
 
 
-def _take(shard: ShardFolder, lines: Sequence[bytes], ids: Sequence[str]) -> None:
-    known = set(split_lines(shard.read_responses()))
-    shard.add_responses(line for line in lines if line not in known)
-    heard = [response for line in {*known, *lines} if (response := read_response(line))]
+def withdraw_import(folder: JobFolder, which: str | os.PathLike[str] | None = None) -> Import:
+    """Take back an import, the newest by default; see `Job.withdraw_import`.
+
+    Raises
+    ------
+    ResponsesError
+        There is no such import.
+    """
+    with folder.lock():
+        shards = folder.all_shards()
+        known = {own.id: own for shard in shards for own in shard.batch.imports}
+        taken = _chosen(folder, known, which)
+        for shard in shards:
+            if any(own.id == taken.id for own in shard.batch.imports):
+                _withdraw(shard, taken.id)
+    return taken
+
+
+def _chosen(
+    folder: JobFolder, known: Mapping[str, Import], which: str | os.PathLike[str] | None
+) -> Import:
+    wanted = None if which is None else os.path.basename(os.fspath(which))
+    fitting = [own for own in known.values() if wanted in {None, own.id, own.name}]
+    if fitting:
+        return max(fitting, key=lambda own: own.at)
+    there = ", ".join(own.name for own in known.values()) or "none"
+    what = "" if which is None else f" of {os.fspath(which)}"
+    raise ResponsesError(
+        f"The job {folder.id} has no import{what} to withdraw.",
+        f"Its imports are: {there}. What earlier versions imported cannot be told apart any more.",
+    )
+
+
+def _take(
+    shard: ShardFolder, import_id: str, name: str, lines: Sequence[bytes], ids: Sequence[str]
+) -> None:
+    """Write an import's lines beside a shard's responses, then say so in its batch."""
+    proof = shard.write_import(import_id, dict.fromkeys(lines))
+    own = Import(import_id, name, time.time(), len(lines), proof)
+    rest = [each for each in shard.batch.imports if each.id != import_id]
+    _settle(shard, (*rest, own), ids)
+
+
+def _withdraw(shard: ShardFolder, import_id: str) -> None:
+    rest = tuple(each for each in shard.batch.imports if each.id != import_id)
+    _settle(shard, rest, ids_of(shard))
+    shard.job.store.remove(shard.import_path(import_id))
+
+
+def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str]) -> None:
+    """Say which imports a shard has, and whether these end its batch."""
+    before = _before_imports(shard.batch)
+    shard.save(before.replace(imports=imports))
+    heard = filter(None, map(read_response, split_lines(shard.read_responses())))
     good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
-    batch = shard.batch
-    at_work = batch.running or batch.creating
+    at_work = before.running or before.creating
     # Where nothing will come but what is imported.
-    elsewhere = (shard.batch.provider or shard.job.spec.provider) == _FILE
-    if at_work and not elsewhere and not good.issuperset(ids):
-        shard.save(batch.replace(imported=True))
+    elsewhere = (before.provider or shard.job.spec.provider) == _FILE
+    if not imports or before.settled or (at_work and not elsewhere and not good.issuperset(ids)):
         return
-    counts = {"total": len(ids), "completed": len(good.intersection(ids))}
-    done = batch.replace(status=BatchStatus.COMPLETED, stage=Stage.FETCHED, imported=True, **counts)
-    shard.save(done)
+    shard.save(
+        before.replace(
+            status=BatchStatus.COMPLETED,
+            stage=Stage.FETCHED,
+            imports=imports,
+            before_import={**asdict(before), "imports": ()},
+            total=len(ids),
+            completed=len(good.intersection(ids)),
+        )
+    )
 
 
-def _lines_of(path: str | os.PathLike[str]) -> Iterable[bytes]:
+def _before_imports(batch: Batch) -> Batch:
+    """Return what a batch was, and would be, without its imports."""
+    if batch.before_import is None:
+        return batch
+    return Batch.from_json(json.dumps(batch.before_import))
+
+
+# --- a file, and what it is where it is none of ours ------------------------------------------
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
     try:
         data = Path(path).read_bytes()
-        return split_lines([gzip.decompress(data) if data.startswith(_GZIP) else data])
+        data = gzip.decompress(data) if data.startswith(_GZIP) else data
     except (OSError, EOFError, zlib.error) as error:
         raise ResponsesError(
             f"The responses file {os.fspath(path)} cannot be read: "
@@ -84,46 +175,43 @@ def _lines_of(path: str | os.PathLike[str]) -> Iterable[bytes]:
             "Check the path.",
             path=os.fspath(path),
         ) from None
-
-
-def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[str, Json]:
-    """The requests of a job, of whichever round, that go by some custom_ids.
-
-    Raises
-    ------
-    ParameterError
-        The job has no request of some custom_id.
-    """
-    wanted = [custom_ids] if isinstance(custom_ids, str) else list(custom_ids)
-    names = _wire_ids(folder, wanted)
-    found = _lines(folder, set(names.values()))
-    unknown = [custom_id for custom_id in wanted if names[custom_id] not in found]
-    if unknown:
-        example = folder.sidecar()["custom_id"].drop_null()[0].as_py()
-        raise ParameterError(
-            f"The job {folder.id} has no request with the custom_id {unknown[0]!r}.",
-            f"A custom_id of it is {example!r}; collect(usage=True) has those of all rows.",
-            custom_ids=unknown,
+    if data.startswith(_UTF_16) or b"\0" in data[:64]:
+        raise ResponsesError(
+            f"{os.fspath(path)} is not in UTF-8: it looks like UTF-16.",
+            "Save it as UTF-8; Windows' PowerShell does with: Out-File -Encoding utf8.",
+            path=os.fspath(path),
         )
-    return {custom_id: json.loads(found[names[custom_id]]) for custom_id in wanted}
+    return data.removeprefix(_BOM)
 
 
-def _wire_ids(folder: JobFolder, wanted: list[str]) -> dict[str, str]:
-    """Return what each is called at the provider: its tag may be left out, or it had a name."""
-    if folder.spec.messages:
-        end = f"-{folder.spec.tag}" if folder.spec.tag else ""
-        return {custom_id: custom_id.removesuffix(end) + end for custom_id in wanted}
-    names = {custom_id: custom_id for custom_id in wanted}
-    sidecar = folder.sidecar().select(["key_0", "custom_id"])
-    own = sidecar.filter(pc.is_in(sidecar["key_0"], value_set=pa.array(wanted, pa.string())))
-    return names | dict(zip(own["key_0"].to_pylist(), own["custom_id"].to_pylist(), strict=True))
+def _refuse(folder: JobFolder, name: str, others: Sequence[str]) -> NoReturn:
+    """Say what a file is of which no line is ours."""
+    problem = f"No line of {name} answers a request of the job {folder.id}."
+    fix = "Give the output file of the requests in job.requests."
+    if tags := {found[1] for found in map(_TAGGED.fullmatch, others) if found}:
+        owner = _owner(folder, tags)
+        mine = f"-{folder.spec.tag}" if folder.spec.tag else "no tag"
+        problem = (
+            f"{name} holds the answers of another job{owner}: its custom_ids end in "
+            f"-{min(tags)}, those of the job {folder.id} in {mine}."
+        )
+        fix = "Import it into that job, or give the output file of the requests in job.requests."
+    raise ResponsesError(problem, fix, path=name)
 
 
-def _lines(folder: JobFolder, names: set[str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for shard in folder.all_shards():
-        if len(found) == len(names):
-            break
-        with shard.open_requests() as lines:
-            found |= {name: line for name, line in request_ids(lines) if name in names}
-    return found
+def _holds_requests(data: bytes) -> bool:
+    first = next(iter(split_lines([data])), b"")
+    try:
+        members = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(members, dict) and members.keys() >= _REQUEST
+
+
+def _owner(folder: JobFolder, tags: Iterable[str]) -> str:
+    """Name the job of this store whose tag it is; nothing where it is in another one."""
+    with contextlib.suppress(StoreError):
+        for other in job_folders(folder.store):
+            if other.spec.tag in tags:
+                return f", {other.id}"
+    return ""

@@ -26,10 +26,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from frameenrich.answers.output import Output
 from frameenrich.errors import ParameterError
 from frameenrich.jsonl import request_ids
+from frameenrich.lifecycle.check_requests import check_request
 from frameenrich.lifecycle.match import sidecar_parts
 from frameenrich.lifecycle.results import JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, RowStatus
@@ -242,11 +244,26 @@ def _last_requests(
             if answers in chosen:
                 own[answers], last[answers] = custom_id, round_
     rows = {(last[of], custom_id): of for of, custom_id in own.items()}
+    hashes = {
+        key: own for round_ in set(last.values()) for key, own in _hashes(folder, round_, rows)
+    }
     for shard in folder.all_shards():
         with shard.open_requests() as lines:
             for custom_id, line in request_ids(lines):
                 if (shard.round, custom_id) in rows:
+                    check_request(shard, custom_id, line, hashes[shard.round, custom_id])
                     yield rows[shard.round, custom_id], line, shard
+
+
+def _hashes(
+    folder: JobFolder, round_: int, wanted: Collection[tuple[int, str]]
+) -> Iterator[tuple[tuple[int, str], bytes]]:
+    """Yield the request hashes of some requests of a round."""
+    names = pa.array([custom_id for own, custom_id in wanted if own == round_], pa.string())
+    table = folder.sidecar(round_, ["custom_id", "request_hash"])
+    table = table.filter(pc.is_in(table["custom_id"], value_set=names))
+    for custom_id, own in zip(*(table[i].to_pylist() for i in (0, 1)), strict=True):
+        yield (round_, custom_id), own
 
 
 def _told_before(folder: JobFolder) -> set[str]:

@@ -17,12 +17,14 @@ from typing import IO, Any, Self
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import ProviderError, StoreError
 from frameenrich.jsonl import request_ids, split_lines
-from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
+from frameenrich.lifecycle.check_requests import check_requests
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Proof, Rejection, Stage
 from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
 from frameenrich.store.local import sync
+from frameenrich.store.proof import prove
 
 Progress = Callable[[], None]
 
@@ -146,6 +148,8 @@ class _Step:
         return running == 0 or waiting <= self.max_enqueued_tokens
 
     def _send(self, shard: ShardFolder, batch: Batch) -> None:
+        if not batch.creating:  # what may be there already is not sent anew
+            check_requests(shard)
         outgoing = _shard_for_provider(shard, batch)
         _log.info("%s: send %d requests for %s", shard, outgoing.requests, outgoing.model)
         with _StoreShardWriter(shard, self.progress) as desk:
@@ -166,10 +170,7 @@ def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
 def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     """Take what an ended batch leaves: lines to bring home, or requests to send once more."""
     if batch.output_file_id or batch.error_file_id:
-        with shard.write_responses() as sink:
-            if batch.imported:
-                sink.writelines(shard.read_responses())
-            provider.fetch(batch, sink)
+        batch = batch.replace(responses=fetch(shard, batch, provider))
     elif batch.status == BatchStatus.FAILED:
         # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.
         again = _retry_when_queue_frees(shard, batch, provider) or _retry_without_rejected(
@@ -179,6 +180,16 @@ def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> Non
             shard.save(again)
             return
     shard.save(batch.replace(stage=Stage.FETCHED))
+
+
+def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
+    """Bring home what an ended batch left at the provider; gives the file's proof."""
+    with shard.write_responses() as sink:
+        if batch.imported:  # by an earlier version, into this very file
+            sink.writelines(shard.read_responses())
+        provider.fetch(batch, sink)
+        sink.seek(0)
+        return prove([sink])
 
 
 def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
@@ -320,6 +331,7 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
         for shard in folder.all_shards():
             batch = shard.batch
             if (batch.id or batch.input_file_id) and batch.stage is Stage.FETCHED:
+                shard.check_responses()  # the provider's copy would have been the last
                 provider.delete_files(batch)
                 shard.save(batch.replace(stage=Stage.CLEANED))
                 done += 1
@@ -385,6 +397,8 @@ class _StoreShardWriter:
                 self._file.close()
 
     def record(self, batch: Batch) -> Batch:
+        if batch.settled and batch.output_file_id is None:  # nothing more will be appended
+            batch = batch.replace(responses=self.shard.prove_responses())
         self.shard.save(batch)
         return batch
 

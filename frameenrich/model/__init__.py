@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from frameenrich.model.batch import TERMINAL, Batch, BatchError, BatchStatus, Rejection, Stage
+from frameenrich.model.batch import (
+    TERMINAL,
+    Batch,
+    BatchError,
+    BatchStatus,
+    Import,
+    Proof,
+    Rejection,
+    Stage,
+)
 from frameenrich.model.limits import BYTES_PER_TOKEN, Limits
 from frameenrich.model.result import Json, Remedy, Response, Result, Usage
 from frameenrich.model.spec import (
@@ -40,6 +49,7 @@ __all__ = [
     "BatchError",
     "BatchStatus",
     "ImageDetail",
+    "Import",
     "JobSpec",
     "Json",
     "JsonMode",
@@ -49,6 +59,7 @@ __all__ = [
     "OutputKind",
     "OutputSpec",
     "Pace",
+    "Proof",
     "Rejection",
     "Remedy",
     "Response",

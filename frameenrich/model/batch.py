@@ -93,6 +93,29 @@ _MOVING = frozenset({"id", "status", "input_file_id"})
 _RUNNING = frozenset(BatchStatus) - TERMINAL - {BatchStatus.PLANNED, BatchStatus.UNCONFIRMED}
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Length and hashes of a file as it was written."""
+
+    bytes: int
+    sha256: str
+    xxh3: str
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """Lines that came by other means than the provider; ``id`` names their file.
+
+    ``name`` is what the file was called that they came in, ``at`` when, in Unix seconds.
+    """
+
+    id: str
+    name: str
+    at: float
+    lines: int
+    proof: Proof
+
+
 @dataclass(frozen=True)
 class Batch:
     """The provider's object for a shard, as last heard.
@@ -107,8 +130,10 @@ class Batch:
     ``unfound_since`` the first look that found none where its answer was lost.
     ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
-    of earlier attempts. ``requests`` counts the requests of the shard's file; ``imported`` says
-    that some of its responses came by other means, so that those fetched are added to them.
+    of earlier attempts. ``requests`` counts the requests of the shard's file; ``responses`` proves
+    its responses file. ``imports`` are responses that came by other means, ``before_import`` what
+    the batch was when these ended it; ``imported`` is what earlier versions wrote, who put both
+    into one file.
     ``provider`` is where the shard goes, where that is not the job's own provider.
     """
 
@@ -136,6 +161,9 @@ class Batch:
     provider: str | None = None
     creates: int = 0
     unfound_since: float | None = None
+    responses: Proof | None = None
+    imports: tuple[Import, ...] = ()
+    before_import: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Let the stage of a batch that is made anew follow its ids and status."""

@@ -173,6 +173,7 @@ class JobDraft:
         stem, total = f"round-0/{shard_name(0)}", len(reused)
         for line in answers.lines(reused):
             self.draft.file(f"{stem}.responses.jsonl").write(line + b"\n")
+        proof = self.draft.prove(f"{stem}.responses.jsonl") if total else None
         batch = Batch(
             batch_tag(own_id, 0, 0),
             status=BatchStatus.COMPLETED,
@@ -181,6 +182,7 @@ class JobDraft:
             stage=Stage.FETCHED,
             reused_from=answers.jobs,
             requests=total,
+            responses=proof,
         )
         self.draft.write(f"{stem}.batch.json", batch.to_json().encode())
 

@@ -12,7 +12,9 @@ from typing import IO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from frameenrich.model import Proof
 from frameenrich.store.local import SIDECAR, sync
+from frameenrich.store.proof import prove
 
 
 class PublishTarget(Protocol):
@@ -77,6 +79,12 @@ class Draft:
         if relative in self._adopted:
             return self._target.open(self._adopted[relative])
         return open(f"{self._path}/{relative}", "rb")
+
+    def prove(self, relative: str) -> Proof:
+        """Finish a file; gives what proves it later."""
+        self.close_file(relative)
+        with self._opened(relative) as file:
+            return prove([file])
 
     def write(self, relative: str, data: bytes) -> None:
         """A small file at once."""

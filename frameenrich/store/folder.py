@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from frameenrich.errors import JobNotFoundError
 from frameenrich.jsonl import request_ids
-from frameenrich.model import Batch, JobSpec
+from frameenrich.model import Batch, JobSpec, Proof
 from frameenrich.store.local import READ_BYTES, SIDECAR, missing, unreadable
+from frameenrich.store.proof import Checked, damaged, prove
 from frameenrich.store.store import Store, T
 from frameenrich.text import printable
 
@@ -418,22 +419,52 @@ class ShardFolder:
         """Size of the responses file; 0 where none has come."""
         return self.job.store.size_of_pieces(self.responses_path)
 
+    def check_responses(self) -> None:
+        """Compare the responses files with what was written, by SHA-256.
+
+        Raises
+        ------
+        DamagedFileError
+            One is not as it was written.
+        """
+        for path, proof in self._response_files():
+            if proof is not None and prove(self.job.store.open_pieces(path)) != proof:
+                raise damaged(path, "its bytes are not those that were written")
+
+    def _response_files(self) -> list[tuple[str, Proof | None]]:
+        """List the files of the responses with their proofs; what was imported comes first."""
+        imports = [(self.import_path(own.id), own.proof) for own in self.batch.imports]
+        return [*imports, (self.responses_path, self.batch.responses)]
+
     def check_fetched(self) -> None:
         """Refuse what was brought home and is not there any more.
 
         Raises
         ------
-        StoreError
+        DamagedFileError
             The provider's files were fetched, and the responses file is gone.
         """
         batch = self.batch
         fetched = batch.settled and (batch.output_file_id or batch.error_file_id)
         if fetched and not self.job.store.exists(self.responses_path):
-            raise missing(self.responses_path)
+            raise damaged(self.responses_path, "it is not there")
 
     def open_responses(self) -> Iterator[IO[bytes]]:
-        """The files of the responses, each open while it is read; none where none has come."""
-        return self.job.store.open_pieces(self.responses_path)
+        """Yield the files of the responses, each open while it is read; none where none has come.
+
+        What was imported comes first. A file that is read to its end is checked.
+
+        Raises
+        ------
+        DamagedFileError
+            A file is not as it was written.
+        """
+        for path, proof in self._response_files():
+            checked = None if proof is None else Checked(path, proof)
+            for file in self.job.store.open_pieces(path):
+                yield file if checked is None else checked.piece(file)
+            if checked is not None:
+                checked.check()
 
     def read_responses(self) -> Iterator[bytes]:
         """The responses file in pieces; nothing where none has come."""
@@ -441,19 +472,26 @@ class ShardFolder:
             while data := file.read(READ_BYTES):
                 yield data
 
+    def import_path(self, import_id: str) -> str:
+        """Where the lines of an import are."""
+        return self._path(f"import-{import_id}.jsonl")
+
     @contextlib.contextmanager
     def write_responses(self) -> Iterator[IO[bytes]]:
-        """A new responses file, there when it is complete."""
+        """Open a new responses file, there when it is complete."""
         with self.job.store.write_whole(self.responses_path) as file:
             yield file
 
-    def add_responses(self, lines: Iterable[bytes]) -> None:
-        """Write the responses file again with more lines at its end."""
-        with self.write_responses() as file:
-            for piece in self.read_responses():
-                file.write(piece)
-            for line in lines:
-                file.write(line.rstrip(b"\n") + b"\n")
+    def write_import(self, import_id: str, lines: Iterable[bytes]) -> Proof:
+        """Write the lines of an import; gives the file's proof."""
+        with self.job.store.write_whole(self.import_path(import_id)) as file:
+            file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
+            file.seek(0)
+            return prove([file])
+
+    def prove_responses(self) -> Proof:
+        """Return the proof of the responses file as it is."""
+        return prove(self.job.store.open_pieces(self.responses_path))
 
     def open_appending(self) -> IO[bytes]:
         """The responses file, open at its end; a line torn by a crash is cut off first."""

@@ -181,6 +181,11 @@ class Store:
         """Write all of a small file that changes."""
         self._medium.replace(path, data)
 
+    def remove(self, path: str) -> None:
+        """Delete a file; one that is gone already is fine."""
+        with self._medium.reaching(path), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(path)
+
     def open_appending(self, path: str) -> IO[bytes]:
         """A file open at its end, after its last whole line; what is flushed and synced is kept."""
         return self._medium.open_appending(path)

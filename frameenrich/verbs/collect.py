@@ -19,6 +19,7 @@ from frameenrich.lifecycle.match import (
     require_match,
     require_unchanged,
 )
+from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.wait import Deadline
 from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
@@ -63,6 +64,20 @@ def waiting_of(
 
 
 def collect(
+    session: Session, frame: pd.DataFrame | None, waiting: Waiting, **options: Any
+) -> pd.DataFrame:
+    """Bring a job home and return a frame, or the job's own keys, with its answers."""
+    if frame is not None and not isinstance(frame, pd.DataFrame):
+        raise InputError(
+            f"What is to be collected on is a {type(frame).__name__}.",
+            "Give the DataFrame that was submitted, or none for key and answers alone.",
+        )
+    return with_whole_files(
+        session.folder, session.routes, lambda: _collect(session, frame, waiting, **options)
+    )
+
+
+def _collect(
     session: Session,
     frame: pd.DataFrame | None,
     waiting: Waiting,
@@ -70,22 +85,6 @@ def collect(
     accept: float | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
-    """Bring a job home and return a frame, or the job's own keys, with its answers.
-
-    Parameters
-    ----------
-    session, frame, waiting
-        The job, the frame, and how far the job is brought first.
-    accept : float, optional
-        As `Job.collect` takes it.
-    **reading
-        As `Session.reading` takes them.
-    """
-    if frame is not None and not isinstance(frame, pd.DataFrame):
-        raise InputError(
-            f"What is to be collected on is a {type(frame).__name__}.",
-            "Give the DataFrame that was submitted, or none for key and answers alone.",
-        )
     with session.folder.opened() as found:
         how = session.reading(waiting.budget, **reading)
         if frame is not None and waiting.max_rounds:  # refused before anything is paid for it
@@ -163,6 +162,12 @@ def count_seen(session: Session, frame: pd.DataFrame, part: int | None) -> int:
 
 def flagged(session: Session, frame: pd.DataFrame | None, **reading: Any) -> pd.DataFrame:
     """Return the rows whose status is terminal and not ``ok``; see `Job.flagged`."""
+    return with_whole_files(
+        session.folder, session.routes, lambda: _flagged(session, frame, **reading)
+    )
+
+
+def _flagged(session: Session, frame: pd.DataFrame | None, **reading: Any) -> pd.DataFrame:
     with session.folder.opened() as job:
         output = session.output(**reading)
         if frame is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,9 +9,8 @@ import pandas as pd
 
 from frameenrich.answers.output import Output, Parser
 from frameenrich.lifecycle.collect import Collector
-from frameenrich.lifecycle.import_responses import find_requests, import_responses
 from frameenrich.lifecycle.regenerate import changes, describe_changes
-from frameenrich.lifecycle.step import cancel, cleanup
+from frameenrich.lifecycle.step import cancel
 from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
 from frameenrich.lifecycle.wait import Deadline, JobStatus, status, wait, wait_async
 from frameenrich.model import JobSpec
@@ -23,13 +21,14 @@ from frameenrich.report.card import card_html, card_of
 from frameenrich.store.folder import JobFolder
 from frameenrich.verbs.collect import collect, waiting_of
 from frameenrich.verbs.finish import finish
+from frameenrich.verbs.job_files import JobFiles
 from frameenrich.verbs.job_parts import JobParts
 from frameenrich.verbs.job_quality import JobQuality
 from frameenrich.verbs.regenerate import regenerate
 from frameenrich.verbs.session import Session
 
 
-class Job(JobParts, JobQuality):
+class Job(JobFiles, JobParts, JobQuality):
     """A handle on one job's folder.
 
     Parameters
@@ -80,38 +79,6 @@ class Job(JobParts, JobQuality):
     def requests(self) -> list[str]:
         """The paths of the job's request files (JSONL), in order."""
         return [shard.requests_path for shard in self._folder.all_shards()]
-
-    def requests_by_custom_id(self, custom_ids: str | Iterable[str]) -> dict[str, Any]:
-        """Find requests as they were sent, without reading the job's files whole.
-
-        Parameters
-        ----------
-        custom_ids : str or iterable of str
-            As the provider's page shows them, or ``collect(usage=True)``, or `rounds`' files
-            (``r1-row-42``); for `frameenrich.submit_requests`, as they were submitted.
-
-        Returns
-        -------
-        dict
-            For each custom_id, in the order asked, its request: ``custom_id``, ``method``,
-            ``url``, ``body``. Identical requests were sent once, so several may name one.
-
-        Raises
-        ------
-        ParameterError
-            The job has no request of some custom_id.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
-        >>> job = frame.llmbatch.submit(
-        ...     "Sort {{ title }}", "gpt-4o-mini", provider="file", store=tempfile.mkdtemp()
-        ... )
-        >>> job.requests_by_custom_id("row-1")["row-1"]["body"]["messages"]
-        [{'role': 'user', 'content': 'Sort Blue hose'}]
-        """
-        return find_requests(self._folder, custom_ids)
 
     def rounds(self) -> pd.DataFrame:
         """Return what was asked again, why, and what was changed for it.
@@ -247,18 +214,6 @@ class Job(JobParts, JobQuality):
         """
         with self._folder.opened() as job:
             return job_usage(job, prices_of(job, self._session.budget(None, prices)))
-
-    def cleanup(self) -> int:
-        """Delete the provider's copies of input, output and error files.
-
-        Only of batches whose answers are on disk here; nothing of the job is lost by it.
-
-        Returns
-        -------
-        int
-            How many batches were cleaned up.
-        """
-        return cleanup(self._folder, self._session.routes())
 
     def cancel(self) -> Job:
         """Ask the provider to stop; what it has answered by then is kept and merged."""
@@ -488,21 +443,4 @@ class Job(JobParts, JobQuality):
             deadline=Deadline.after(timeout),
             poll_seconds=poll_seconds,
         )
-        return self
-
-    def import_responses(self, path: str | os.PathLike[str]) -> Job:
-        """Take response lines that came by other means (a web page, ``vllm run-batch``).
-
-        Parameters
-        ----------
-        path : str or PathLike
-            A JSONL file in the Batch API's output format, or an error file; gzipped or not.
-            Importing again adds, and where a batch still runs, what it brings is added, too.
-
-        Raises
-        ------
-        ResponsesError
-            The file cannot be read, or no line of it answers a request of this job.
-        """
-        import_responses(self._folder, path)
         return self

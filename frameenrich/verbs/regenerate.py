@@ -8,6 +8,7 @@ from typing import Any
 
 from frameenrich.answers.output import Output
 from frameenrich.errors import BudgetError, warn_user
+from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.regenerate import (
     RetryOptions,
     RoundCounts,
@@ -94,11 +95,17 @@ def send_round(
     if options.params and other is None:
         check_request(provider, folder.spec, options.params)
     limits = provider.limits.within_tokens(folder.spec.max_enqueued_tokens)
-    counts = RoundCounts()
-    with folder.lock(), draft_of_retries(folder, output, options, limits, counts) as draft:
-        if draft is not None:
-            approve_round(folder, budget, draft.request_lines(), other, params=options.params)
-            draft.commit()
+
+    def write() -> RoundCounts:
+        counts = RoundCounts()
+        with folder.lock(), draft_of_retries(folder, output, options, limits, counts) as draft:
+            if draft is not None:
+                approve_round(folder, budget, draft.request_lines(), other, params=options.params)
+                draft.commit()
+        return counts
+
+    # Else what is lost here would be paid for again.
+    counts = with_whole_files(folder, session.routes, write)
     session.send()
     return counts
 

@@ -159,7 +159,7 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     )
     with job.lock():
         job.shards(0)[0].save(job.shards(0)[0].batch.replace(id="batch_1"))
-        again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 16, "m", "empty", "unchanged")
+        again = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 32, "m", "empty", "unchanged")
         write_round(job, 1, [again], Limits())
     a_job(bucket(), "more")
 
@@ -209,7 +209,8 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
         desk.append(b"later")
     grown = b"".join(later.read_responses())
     in_parts = keys(job.store) - objects_of(job)
-    later.add_responses([b"last"])
+    with later.write_responses() as file:
+        file.write(grown + b"last\n")
 
     assert known == {"row-a"}
     assert [len(line) for line in grown.split(b"\n")] == [len(answer), 600_000, 9, 5, 0]

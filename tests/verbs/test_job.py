@@ -614,7 +614,7 @@ def test_an_import_of_errors_does_not_end_a_running_batch(
     assert set(server.executed.values()) == {1}
 
 
-@pytest.mark.parametrize("name", ["responses.jsonl", "requests.jsonl", "*"])
+@pytest.mark.parametrize("name", ["requests.jsonl", "*"])
 def test_files_that_a_job_lost_are_told_not_taken_for_rows_status(
     name: str, client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
 ) -> None:

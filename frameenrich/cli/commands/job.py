@@ -334,3 +334,29 @@ def import_responses(
     for path in responses:
         found.import_responses(path)
     show_status(found.status(), as_json=as_json)
+
+
+def withdraw_import(
+    job: JobOrNewest = None,
+    *,
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The file that was imported; by default the newest."),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back answers that were imported, as if they had never come."""
+    found = job_of(job, store).withdraw_import(file)
+    show_status(found.status(), as_json=as_json)
+
+
+@flatten_options
+def refetch(
+    job: JobOrNewest = None, *, server: ServerOptions, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Bring answers back that were damaged or lost on disk, from the provider's files."""
+    found = job_of(job, store, server)
+    mended = found.refetch()
+    say(f"{mended} file(s) were damaged and are whole again.")
+    show_status(found.status(), as_json=as_json)

@@ -1,0 +1,125 @@
+"""Compare requests that are about to be sent with the hashes that the sidecar has of them.
+
+Rot in a requests file would be answered, paid for, and put on the row that asked something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.errors import DamagedFileError
+from frameenrich.identity import hashes, older
+from frameenrich.jsonl import body_of, request_ids
+from frameenrich.model import HASHES
+from frameenrich.store.folder import JobFolder, ShardFolder
+
+_LINES_AT_ONCE = 4096
+
+
+_OLDER = 2
+"""The version of hashes before `HASHES` by which a request can still be told."""
+
+
+class _Line(msgspec.Struct):
+    url: str
+
+
+_url_of = msgspec.json.Decoder(_Line).decode
+
+
+def check_requests(shard: ShardFolder) -> None:
+    """Refuse a requests file that is not the one that the sidecar was written with.
+
+    Raises
+    ------
+    DamagedFileError
+        A request differs from its hash, lacks, or is none of the sidecar's.
+    """
+    known = _hashes(shard.job, shard.round, shard.number)
+    if known is None:
+        return
+    hash_of, ids, expected = known
+    seen = 0
+    with shard.open_requests() as lines:
+        block: list[tuple[str, bytes]] = []
+        for pair in request_ids(lines):
+            block.append(pair)
+            if len(block) == _LINES_AT_ONCE:
+                _compare(shard, block, hash_of, ids, expected)
+                seen, block = seen + len(block), []
+        _compare(shard, block, hash_of, ids, expected)
+    if seen + len(block) != len(ids):
+        raise _damaged(shard, f"it has {seen + len(block)} of its {len(ids)} requests")
+
+
+def check_request(shard: ShardFolder, custom_id: str, line: bytes, expected: bytes) -> None:
+    """Refuse one request that is not as its hash says.
+
+    Raises
+    ------
+    DamagedFileError
+        It differs.
+    """
+    hash_of = _formula(shard.job, len(expected))
+    if hash_of is not None and hash_of(line) != expected:
+        raise _damaged(shard, f"the request {custom_id} is not the one that was written")
+
+
+def _hashes(
+    job: JobFolder, round_: int, number: int
+) -> tuple[Callable[[bytes], bytes], pa.Array, pa.Array] | None:
+    """Return how a shard's requests are hashed, their custom_ids and hashes; None if unknown."""
+    table = job.sidecar(round_, ["custom_id", "request_hash", "shard"])
+    table = table.filter(pc.equal(table["shard"], number))
+    hash_of = _formula(job, table.schema.field("request_hash").type.byte_width)
+    if hash_of is None:
+        return None
+    ids = table["custom_id"].combine_chunks().dictionary_encode()  # rows may share a request
+    first = pc.index_in(ids.dictionary, value_set=table["custom_id"].combine_chunks())
+    return hash_of, ids.dictionary, table["request_hash"].combine_chunks().take(first)
+
+
+def _formula(job: JobFolder, width: int) -> Callable[[bytes], bytes] | None:
+    if width == hashes.HASH_BYTES:
+        return lambda line: hashes.request_hash(_url(line), body_of(line))
+    if job.spec.version in {_OLDER, HASHES}:
+        return lambda line: older.request_hash(_url(line), body_of(line))
+    return None
+
+
+def _url(line: bytes) -> str:
+    try:
+        return _url_of(line).url
+    except msgspec.DecodeError:  # half a surrogate pair, in the body
+        return _url_of(line.partition(b',"body":')[0] + b"}").url
+
+
+def _compare(
+    shard: ShardFolder,
+    block: list[tuple[str, bytes]],
+    hash_of: Callable[[bytes], bytes],
+    ids: pa.Array,
+    expected: pa.Array,
+) -> None:
+    try:
+        own = pa.array([hash_of(line) for _, line in block], expected.type)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(shard, f"a request cannot be read ({error})") from None
+    places = pc.index_in(pa.array([custom_id for custom_id, _ in block], ids.type), value_set=ids)
+    same = pc.fill_null(pc.equal(own, expected.take(places)), False)
+    if not pc.all(same).as_py():
+        custom_id = block[pc.index(same, False).as_py()][0]
+        raise _damaged(shard, f"the request {custom_id} is not the one that was written")
+
+
+def _damaged(shard: ShardFolder, how: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"The store's file {shard.requests_path} is damaged: {how}.",
+        "Nothing of it was sent. Restore it from a backup, or submit again with fresh=True, which "
+        "makes a new job.",
+        path=shard.requests_path,
+    )

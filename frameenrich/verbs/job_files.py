@@ -1,0 +1,113 @@
+"""The verbs of a `Job` on its files: what was sent, and what came by whichever way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Self
+
+from frameenrich.lifecycle.find_requests import find_requests
+from frameenrich.lifecycle.import_responses import import_responses, withdraw_import
+from frameenrich.lifecycle.refetch import refetch
+from frameenrich.lifecycle.step import cleanup
+from frameenrich.verbs.session import Session
+
+
+class JobFiles:
+    """What `Job` has for requests and responses that are on disk."""
+
+    _session: Session
+
+    def requests_by_custom_id(self, custom_ids: str | Iterable[str]) -> dict[str, Any]:
+        """Find requests as they were sent, without reading the job's files whole.
+
+        Parameters
+        ----------
+        custom_ids : str or iterable of str
+            As the provider's page shows them, or ``collect(usage=True)``, or `rounds`' files
+            (``r1-row-42``); for `frameenrich.submit_requests`, as they were submitted.
+
+        Returns
+        -------
+        dict
+            For each custom_id, in the order asked, its request: ``custom_id``, ``method``,
+            ``url``, ``body``. Identical requests were sent once, so several may name one.
+
+        Raises
+        ------
+        ParameterError
+            The job has no request of some custom_id.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+        >>> job = frame.llmbatch.submit(
+        ...     "Sort {{ title }}", "gpt-4o-mini", provider="file", store=tempfile.mkdtemp()
+        ... )
+        >>> job.requests_by_custom_id("row-1")["row-1"]["body"]["messages"]
+        [{'role': 'user', 'content': 'Sort Blue hose'}]
+        """
+        return find_requests(self._session.folder, custom_ids)
+
+    def cleanup(self) -> int:
+        """Delete the provider's copies of input, output and error files.
+
+        Only of batches whose answers are on disk here; nothing of the job is lost by it.
+
+        Returns
+        -------
+        int
+            How many batches were cleaned up.
+        """
+        return cleanup(self._session.folder, self._session.routes())
+
+    def import_responses(self, path: str | os.PathLike[str]) -> Self:
+        """Take response lines that came by other means (a web page, ``vllm run-batch``).
+
+        Parameters
+        ----------
+        path : str or PathLike
+            A JSONL file in the Batch API's output format, or an error file; gzipped or not.
+            Importing another adds, and where a batch still runs, what it brings is added, too.
+            The same file again changes nothing. `withdraw_import` takes it back.
+
+        Raises
+        ------
+        ResponsesError
+            The file cannot be read, or no line of it answers a request of this job: it holds
+            another job's answers (its custom_ids end in that one's tag), or requests.
+        """
+        import_responses(self._session.folder, path)
+        return self
+
+    def withdraw_import(self, which: str | os.PathLike[str] | None = None) -> Self:
+        """Take back what `import_responses` took, as if it had never come.
+
+        Parameters
+        ----------
+        which : str or PathLike, optional
+            The file's name, or the import's id; by default the newest import.
+
+        Raises
+        ------
+        ResponsesError
+            The job has no such import.
+        """
+        withdraw_import(self._session.folder, which)
+        return self
+
+    def refetch(self) -> int:
+        """Bring damaged or lost answers back, from the provider's files.
+
+        Returns
+        -------
+        int
+            How many files were damaged, and are whole again.
+
+        Raises
+        ------
+        DamagedFileError
+            The provider has a file's source no more: `cleanup` deleted it, or it came by an import.
+        """
+        return refetch(self._session.folder, self._session.routes)
