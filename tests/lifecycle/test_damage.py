@@ -156,7 +156,7 @@ def test_a_requests_file_that_rotted_is_not_sent(
     damage: str, client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
 ) -> None:
     """Between the disk and the first upload, each request is compared with its hash (promise 2)."""
-    server.faults.add("http_error", where="POST /v1/files", status=401)
+    server.faults.add("file_quota_exceeded")
     with pytest.raises(frameenrich.FrameEnrichError):
         mugs.llmbatch.submit(ASK, "m", client=client, store=store)
     job = frameenrich.open_job(frameenrich.jobs(store)["job"][0], store, client=client)
