@@ -14,10 +14,12 @@ from frameenrich.model import (
     FLAGGED,
     Batch,
     BatchError,
+    Import,
     JobSpec,
     Limits,
     Message,
     OutputSpec,
+    Proof,
     Rejection,
     RowStatus,
     Stage,
@@ -45,6 +47,10 @@ def some(hint: Any) -> st.SearchStrategy[Any]:
         float | None: st.none() | NUMBERS,
         tuple[BatchError, ...]: st.lists(
             st.builds(BatchError, some_text(), some_text(), st.none() | st.integers()), max_size=2
+        ).map(tuple),
+        dict[str, Any] | None: st.none() | OBJECTS,
+        tuple[Import, ...]: st.lists(
+            st.builds(Import, TEXTS, TEXTS, NUMBERS, st.integers(), st.from_type(Proof)), max_size=2
         ).map(tuple),
         tuple[Rejection, ...]: st.lists(st.builds(Rejection, TEXTS, TEXTS), max_size=2).map(tuple),
     }
