@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from frameenrich.evaluation.intervals import MissingExtraError
 from frameenrich.providers.local.provider import check_installed
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.list_jobs import jobs
@@ -132,6 +133,7 @@ def run(rows: int, store: Path | None = None) -> None:
         _print_table(console, answers, truth)
         asked = 0 if job.id in known else len(answers) - job.reused
         _print_summary(console, answers, truth, seconds, asked)
+        _print_evaluation(console, job, catalogue.join(truth.add_prefix("true_")))
         _print_files(console, job, kept=store is not None)
 
 
@@ -209,6 +211,29 @@ def _print_summary(
         "can do.\nFor a real one set OPENAI_API_KEY and change two words: model='gpt-5.4-mini', "
         "provider='openai';\nor stay offline with a bigger model: model='/path/to/model.gguf'."
     )
+
+
+def _print_evaluation(console: Console, job: Job, catalogue: pd.DataFrame) -> None:
+    """Say how right the answers are: what a user with a truth column, or a review, would see."""
+    columns = {column: f"true_{column}" for column in JUDGED}
+    try:
+        check = catalogue.llmbatch.evaluate(job, truth=columns, match=_same_text)
+        found = ", ".join(f"{name} {made}" for name, made in check.fields.items())
+    except MissingExtraError as error:
+        console.print(f"\n{error.fix}", markup=False)
+        return
+    usable = check.design.usable
+    console.print(
+        f"\nEvaluated against the file's truth columns: {found}.\n"
+        f"So {usable} answers are usable, and of those that many are right; in brackets what 95 of "
+        "100 such\nsamples would hold. Without a truth column, people judge a random draw: "
+        "df.llmbatch.review(job, n=100).",
+        markup=False,
+    )
+
+
+def _same_text(answer: Any, truth: Any) -> bool:
+    return str(answer).strip().casefold() == str(truth).strip().casefold()
 
 
 def _pace(rows: int, asked: int, seconds: float) -> str:

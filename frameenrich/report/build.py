@@ -27,6 +27,7 @@ from frameenrich.pricing.money import show_usd
 from frameenrich.rendering.readable import Prompt, read_prompt
 from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.charts import Chart, chart_of, number_chart
+from frameenrich.report.checked import checks, drawn, verdicts
 from frameenrich.report.page import Column, Report, Row, grouped, page
 from frameenrich.report.rightness import review_call, rights
 from frameenrich.store.folder import JobFolder
@@ -68,8 +69,8 @@ class Answers:
         names = list(self.frame.columns)
         end = names.index(f"{self.folder.spec.name}_status")
         found = self.frame.iloc[:, len(self.folder.key_names) : end]
-        sure = f"{self.folder.spec.name}_confidence"
-        return found.drop(columns=sure) if sure in found.columns else found
+        sure = [f"{self.folder.spec.name}_{what}" for what in ("confidence", "agreement")]
+        return found.drop(columns=[name for name in sure if name in found.columns])
 
     @property
     def keys(self) -> list[str]:
@@ -125,8 +126,8 @@ def make_report(answers: Answers, rows: int) -> Report:
     reasons, groups = grouped(statuses, said)
     columns = tuple(Column(str(n), _kind(c)) for n, c in answers.output.items())
     thumbs = _Thumbnails()
-    shown = _rows(answers, columns, chosen, thumbs)
     judged = JobAnswers(folder, answers.reading, answers.frame)
+    shown = _rows(answers, judged, columns, chosen, thumbs)
     return Report(
         job=folder.id,
         name=folder.spec.name,
@@ -142,6 +143,8 @@ def make_report(answers: Answers, rows: int) -> Report:
         own_turn=_own_turn(folder),
         rights=tuple(rights(judged)),
         review_call=review_call(judged),
+        checks=tuple(checks(judged)),
+        drawn=tuple(drawn(judged)),
     )
 
 
@@ -178,7 +181,11 @@ def _told(statuses: Sequence[str], chosen: Sequence[int]) -> Iterator[str]:
 
 
 def _rows(
-    answers: Answers, columns: Sequence[Column], chosen: Sequence[int], thumbs: _Thumbnails
+    answers: Answers,
+    judged: JobAnswers,
+    columns: Sequence[Column],
+    chosen: Sequence[int],
+    thumbs: _Thumbnails,
 ) -> list[Row]:
     part = replace(answers, frame=answers.frame.iloc[list(chosen)])
     ids = _cells(part.said("custom_id"), len(chosen))
@@ -186,7 +193,7 @@ def _rows(
     values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
     said = {name: _cells(part.said(what), len(chosen)) for name, what in _SAID.items()}
     histories = _histories(answers)
-    keys = part.keys
+    keys, scores, said_by = part.keys, _scores(judged, chosen), verdicts(judged)
     rows = []
     for i, position in enumerate(chosen):
         own = {name: cells[i] for name, cells in said.items()}
@@ -200,10 +207,22 @@ def _rows(
                 images=images,
                 history=tuple(histories.get(position, ())),
                 custom_id=ids[i],
+                score=scores[i],
+                verdicts=said_by.get(position, ()),
                 **own | {"repaired": bool(own["repaired"])},
             )
         )
     return rows
+
+
+def _scores(judged: JobAnswers, chosen: Sequence[int]) -> list[float | None]:
+    """Return how sure each row is: as sure as its least sure field."""
+    rows = np.array(chosen, np.int64)
+    each = [judged.scores(name, rows) for name in judged.fields]
+    known = [scores for scores in each if scores is not None]
+    if not known or not len(rows):
+        return [None] * len(rows)
+    return [None if np.isnan(score) else float(score) for score in np.min(np.stack(known), axis=0)]
 
 
 _SAID = {
@@ -214,7 +233,6 @@ _SAID = {
     "prompt_tokens": "prompt_tokens",
     "completion_tokens": "completion_tokens",
     "cost_usd": "cost_usd",
-    "confidence": "confidence",
     "model": "model",
     "finish_reason": "finish_reason",
     "repaired": "repaired",
@@ -364,6 +382,7 @@ def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
     raw = answers.said("raw")
     measures = [
         ("Confidence", "conf", answers.said("confidence")),
+        ("Agreement of a row's answers", "conf", answers.said("agreement")),
         ("Answer length, characters", "len", None if raw is None else raw.str.len()),
         ("Tokens in, per row", "in", answers.said("prompt_tokens")),
         ("Tokens out, per row", "out", answers.said("completion_tokens")),

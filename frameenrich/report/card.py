@@ -15,11 +15,13 @@ import pandas as pd
 from markupsafe import Markup
 
 from frameenrich.errors import OutputError
+from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.regenerate import describe_changes
 from frameenrich.lifecycle.row_facts import counting_rows, retry_calls
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus, Remedy
 from frameenrich.pricing.money import show_usd
+from frameenrich.report.rightness import FIRST_REVIEW, rights
 from frameenrich.store.folder import JobState
 
 COLORS = {
@@ -202,6 +204,7 @@ def card_of(
     job: JobState,
     answers: Callable[[], pd.DataFrame],
     used: Callable[[], JobUsage],
+    judged: Callable[[], JobAnswers],
     last_round: str = "",
 ) -> Card:
     """Return what the card of a job shows.
@@ -214,6 +217,8 @@ def card_of(
         Gives the answers on disk as `Job.collect` does; called only where they are few.
     used : callable
         Gives what they took, as `Job.usage` does; likewise.
+    judged : callable
+        Gives the answers to what reviewers said; called only where they said something.
     last_round : str
         What the newest `Job.regenerate` of this session sent and left.
     """
@@ -226,8 +231,11 @@ def card_of(
         counts=counts,
         unit=unit,
         shards=[(shard.round, shard.number, shard.batch) for shard in job.all_shards()],
-        facts=dict(_facts(job, None if frame is None else used(), known.repaired))
-        | ({"last round": last_round} if last_round else {}),
+        facts={
+            **({} if frame is None else dict(_figures(job, counts, judged))),
+            **dict(_facts(job, None if frame is None else used(), known.repaired)),
+            **({"last round": last_round} if last_round else {}),
+        },
         next_calls=_next_calls(job, counts, known.remedies),
         now=time.time(),
     )
@@ -263,6 +271,22 @@ def _counted(job: JobState) -> dict[str, int]:
     total = sum(batch.total or 0 for batch in batches) if known else job.row_count
     counts = {"answered": done, "failed": failed, "pending": max(total - done - failed, 0)}
     return {name: n for name, n in counts.items() if n}
+
+
+def _figures(
+    job: JobState, counts: Mapping[str, int], judged: Callable[[], JobAnswers]
+) -> Iterator[tuple[str, str]]:
+    """Yield the two figures that are never one: how much is usable, and how much of it is right."""
+    usable, total = counts.get("ok", 0), sum(counts.values())
+    if not job.settled or not usable:
+        return
+    # Rounded down: all of them are usable only where none is flagged.
+    yield "usable", f"{100 * usable // total} %, {usable:,} of {total:,} rows"
+    found = list(rights(judged())) if job.reviewed else []
+    several = len(found) > 1
+    texts = [f"{f'{each.field} ' if several else ''}{each.share}, {each.about}" for each in found]
+    call = f"not checked: job.review(n={min(FIRST_REVIEW, usable)})"
+    yield "right", "; ".join(texts) or call
 
 
 def _facts(job: JobState, used: JobUsage | None, repaired: int) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from frameenrich.model import FLAGGED, STATUS_ORDER
 from frameenrich.rendering.readable import Prompt
 from frameenrich.report.charts import Chart, short
+from frameenrich.report.checked import COVERAGE, Check, Drawn
 from frameenrich.report.locate_error import locate_error
 from frameenrich.report.rightness import Right
 from frameenrich.text import script_json
@@ -74,7 +75,8 @@ class Row:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
-    confidence: float | None = None
+    score: float | None = None
+    verdicts: tuple[str, ...] = ()
     model: str | None = None
     finish_reason: str | None = None
     custom_id: str | None = None
@@ -97,7 +99,8 @@ class Report:
     ``counts``, ``charts`` and ``reasons`` are of all rows of the job; ``rows`` may be a part,
     which ``notes`` tell. ``groups`` gives each row the number of its reason, or None. ``own_turn``
     is the place of the message that the row was rendered into. ``rights`` has a figure for each
-    field that people reviewed; without them ``review_call`` says how to get one.
+    field that people reviewed; without them ``review_call`` says how to get one. ``checks`` are
+    what the reviewed rows tell beside that, ``drawn`` the reviews.
     """
 
     job: str
@@ -114,6 +117,8 @@ class Report:
     own_turn: int = 0
     rights: tuple[Right, ...] = ()
     review_call: str | None = None
+    checks: tuple[Check, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
 
     @property
     def total(self) -> int:
@@ -164,6 +169,7 @@ def page(report: Report, *, version: str, made_at: str) -> str:
         data=Markup(script_json(_payload(report))),  # noqa: S704 - see script_json
         script_hash=f"sha256-{digest}",
         short=short,
+        coverage=COVERAGE,
         version=version,
         made_at=made_at,
     )
@@ -296,7 +302,8 @@ def _row(
         "i": [images.setdefault(image, len(images)) for image in row.images] or None,
         "h": list(row.history) or None,
         "a": row.attempt,
-        "c": row.confidence,
+        "c": row.score,
+        "w": list(row.verdicts) or None,
         "o": row.model,
         "f": row.finish_reason,
         "id": row.custom_id,

@@ -16,7 +16,8 @@ from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews
 from frameenrich.evaluation.verdicts import reviewed_fields
 
-_FIRST_REVIEW = 100
+FIRST_REVIEW = 100
+"""So many rows are proposed for a first review."""
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,4 @@ def review_call(job: JobAnswers) -> str | None:
     """Return the call that draws rows to review; None where there are none."""
     if not job.fields or not len(job.usable):
         return None
-    return f"df.llmbatch.review({job.folder.id!r}, n={min(_FIRST_REVIEW, len(job.usable))})"
+    return f"df.llmbatch.review({job.folder.id!r}, n={min(FIRST_REVIEW, len(job.usable))})"

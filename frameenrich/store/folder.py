@@ -133,7 +133,8 @@ class JobFolder:
         shards = tuple(_shards(self, found, range(rounds)))
         for shard in shards:
             shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
-        state = JobState(self.store, self.id, shards, rounds)
+        reviewed = any("/reviews/" in path and path.endswith(".csv") for path in found)
+        state = JobState(self.store, self.id, shards, rounds, reviewed)
         kept = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
         state.__dict__.update({name: vars(self)[name] for name in kept if name in vars(self)})
         return state
@@ -269,6 +270,7 @@ class JobState(JobFolder):
 
     found: tuple[ShardFolder, ...]
     round_count: int
+    reviewed: bool = False
 
     def read(self) -> JobState:
         """Read how far the job is now; batch.json files that did not change are not read again."""

@@ -120,6 +120,7 @@ class Job(JobFiles, JobParts, JobQuality):
                     job,
                     lambda: Collector(job, session.reading(budget)).whole(None),
                     lambda: job_usage(job, prices_of(job, budget)),
+                    self.answers_to_judge,
                     self.last_round,
                 )
             )

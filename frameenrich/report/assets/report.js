@@ -64,7 +64,8 @@ const field = (row, name) =>
 const order = new Map(data.statuses.map((status, i) => [status, i]));
 const compareText = new Intl.Collator(undefined, { numeric: true }).compare;
 const sorts = [
-  ["flagged", "flagged first", (a, b) => order.get(rows[a].s) - order.get(rows[b].s)],
+  // Of the usable rows the least sure come first: there the errors are.
+  ["flagged", "flagged first", (a, b) => order.get(rows[a].s) - order.get(rows[b].s) || (rows[a].c ?? 2) - (rows[b].c ?? 2)],
   ["frame", "as in the frame", () => 0],
   ["key", "by key", (a, b) => compareText(rows[a].k, rows[b].k)],
   ["asked", "by prompt", (a, b) => compareText(ownText(a).slice(shared, shared + 200), ownText(b).slice(shared, shared + 200))],
@@ -74,6 +75,7 @@ if (rows.some((row) => row.c !== undefined)) sorts.push(["conf", "least sure fir
 if (rows.some((row) => (row.u[1] ?? null) !== null)) sorts.push(["out", "most tokens first", null]);
 if (rows.some((row) => (row.u[2] ?? null) !== null)) sorts.push(["cost", "dearest first", null]);
 if (rows.some((row) => row.a > 1)) sorts.push(["attempt", "most attempts first", null]);
+if (rows.some((row) => row.w)) sorts.push(["said", "reviewed first", (a, b) => !rows[a].w - !rows[b].w]);
 columns.forEach((column, i) => sorts.push(["v" + i, "by " + column.name, null]));
 
 function comparison(name) {
@@ -149,7 +151,7 @@ function drawRow(place) {
     el("span", { class: "asked", dir: "auto" }, ...snippet(ownText(i), shared)),
     flagged.has(row.s) || !row.v
       ? el("span", { class: "why", dir: "auto" }, ...judged(row), ...snippet(text(row.e)))
-      : el("span", { class: "answer", dir: "auto" }, ...judged(row), ...answer(row)));
+      : el("span", { class: "answer", dir: "auto" }, ...reviewed(row), ...judged(row), ...answer(row)));
   node.style.top = place * ROW + "px";
   return node;
 }
@@ -238,6 +240,10 @@ function showDetail() {
     detail.append(el("h3", {}, "Prompt"));
     row.p.forEach(([role, place], i) => detail.append(turn(role, place, i < data.own && row.p[i][1] === data.same[i])));
   }
+  if (row.w) detail.append(el("h3", {}, "Reviewed"), el("ul", { class: "attempts" }, ...row.w.map((said) => {
+    const [verdict] = said.split(":", 1);
+    return el("li", { dir: "auto" }, el("b", { class: { right: "yes", wrong: "no" }[verdict] || "" }, verdict), " by " + said.slice(verdict.length + 1));
+  })));
   if (row.h) detail.append(el("h3", {}, "Earlier attempts"), el("ol", { class: "attempts" }, ...row.h.map((attempt) =>
     el("li", {}, el("span", { class: "badge s-" + attempt.status }, attempt.status), " ", attempt.error || "",
       attempt.then ? el("div", { class: "then" }, "asked again: " + attempt.then) : null))));
@@ -257,7 +263,7 @@ function facts(row) {
   const [asked, answered, cost] = row.u, found = [];
   if ((answered ?? null) !== null) found.push(["tokens", number(asked ?? 0) + " in, " + number(answered) + " out"]);
   if ((cost ?? null) !== null) found.push(["cost", "$" + cost.toPrecision(3)]);
-  if (row.c !== undefined) found.push(["confidence", row.c.toFixed(3)]);
+  if (row.c !== undefined) found.push(["score", row.c.toFixed(3)]);
   if (row.f) found.push(["finish reason", row.f]);
   if (row.o) found.push(["model", row.o]);
   if (row.a) found.push(["asked", row.a === 1 ? "once" : row.a + " times"]);
@@ -272,6 +278,15 @@ let verdicts = {};
 try { verdicts = JSON.parse(localStorage.getItem(drawer)) || {}; } catch { /* kept for this visit only */ }
 const keep = () => { try { localStorage.setItem(drawer, JSON.stringify(verdicts)); } catch { /* as above */ } };
 const good = rows.map((row, i) => i).filter((i) => rows[i].s === "ok");
+
+// What reviewers said begins with the verdict: "wrong:Ada, Kitchen".
+function reviewed(row) {
+  return (row.w || []).map((said) => {
+    const [verdict] = said.split(":", 1), sign = { right: "✓", wrong: "✗" }[verdict] || "?";
+    const kind = { right: "yes", wrong: "no" }[verdict] || "";
+    return el("span", { class: "judged " + kind, title: verdict + ", " + said.slice(verdict.length + 1) }, sign);
+  });
+}
 
 function judged(row) {
   const verdict = verdicts[row.k];
