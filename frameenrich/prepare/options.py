@@ -181,7 +181,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         max_enqueued_tokens=options.max_enqueued_tokens,
         max_cost=check_max_cost(options.max_cost),
         prices=check_prices(options.prices),
-        pace=_pace(options),
+        pace=pace_of(options),
         pilot=pilot,
         image=_image_columns(options),
         image_root=os.fspath(options.image_root),
@@ -228,6 +228,10 @@ def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
         max_enqueued_tokens=options.max_enqueued_tokens,
         max_cost=check_max_cost(options.max_cost),
         prices=check_prices(options.prices),
+        pace=pace_of(options),
+        metadata=check_metadata(options.metadata),
+        completion_window=options.completion_window,
+        confirm_seconds=check_confirm_seconds(options.confirm_seconds),
         tag=new_tag(),
     )
     plan = Plan(spec, output)
@@ -240,7 +244,8 @@ def new_tag() -> str:
     return secrets.token_hex(TAG_LENGTH // 2)
 
 
-def _pace(options: Options) -> Pace | None:
+def pace_of(options: Options) -> Pace | None:
+    """Return the limits of live calls; None where the user names none."""
     limits = options.max_in_flight, options.requests_per_minute, options.tokens_per_minute
     if limits == (None, None, None):
         return None

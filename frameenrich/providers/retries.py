@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -169,8 +170,8 @@ class Calls:
 
 def stainless_errors(sdk: ModuleType) -> SdkErrors:
     """Name what the official client of OpenAI or Anthropic raises; one generator made both."""
-    error: type[BaseException] = vars(sdk)["APIError"]
-    return SdkErrors(all=(error.__base__ or error,), broken=(error,))
+    own = {"openai": "OpenAIError", "anthropic": "AnthropicError"}[sdk.__name__]
+    return SdkErrors(all=(vars(sdk)[own],), broken=(vars(sdk)["APIError"],))
 
 
 def status_of(error: BaseException) -> int | None:
@@ -201,9 +202,16 @@ def surely_unmade(error: BaseException) -> bool:
     return isinstance(error, never_there) or isinstance(error.__cause__, never_there)
 
 
+_FILE_STATUSES = frozenset({400, 403, 404, 422})
+
+
+_NO_FILE = re.compile(r"find file|\bfiles?\b[^.]*\b(not found|not exist|no longer|was deleted)")
+"""How services tell of it: OpenAI, Mistral, and Gemini, whose 403 says "it may not exist"."""
+
+
 def _lost_file(error: BaseException) -> bool:
     """Tell whether the provider cannot find, or not yet use, a file that was just uploaded."""
-    return status_of(error) == 400 and "find file" in str(error).lower()  # noqa: PLR2004 - HTTP's own
+    return status_of(error) in _FILE_STATUSES and bool(_NO_FILE.search(str(error).lower()))
 
 
 class NotYetError(Exception):

@@ -27,6 +27,7 @@ import xxhash
 from frameenrich.cells import is_null
 from frameenrich.errors import ImageError, NullValueError
 from frameenrich.model import HASHES, JobSpec
+from frameenrich.rendering.other_media import FIXES, kind_of_url, media_kind
 
 T = TypeVar("T")
 
@@ -35,7 +36,8 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")
 
 
 DATA_URL = re.compile(
-    r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)", re.IGNORECASE | re.DOTALL
+    r"data:(?:(?:image|audio|video|application)/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -299,8 +301,8 @@ def _text_source(text: str, spec: JobSpec) -> tuple[str, Any]:
     return _checked(_read_file(text, spec), spec, repr(_short(text)))
 
 
-_BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|R0lGOD|UklGR")
-"""How the base64 of PNG, JPEG, GIF and WebP begins."""
+_BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|R0lGOD|UklGR|JVBERi")
+"""How the base64 of PNG, JPEG, GIF, WebP and PDF begins; the last to be told as what it is."""
 
 
 _BASE64_LENGTH = 60
@@ -314,6 +316,7 @@ def _checked_url(text: str) -> str:
         host = None
     if not host or not text.isprintable() or " " in text:
         raise UnusableError(f"{_short(text)!r} is no whole URL")
+    _refuse_media(kind_of_url(text), repr(_short(text)))
     return text
 
 
@@ -341,7 +344,13 @@ def _checked(content: bytes, spec: JobSpec, what: str) -> tuple[str, Any]:
             f"{what} is {'an' if kind == 'SVG' else 'a'} {kind} image, which models do not take",
             "Convert it to PNG or JPEG; nothing was sent.",
         )
+    _refuse_media(media_kind(content), what)
     raise UnusableError(f"{what} is no PNG, JPEG, WebP or GIF image")
+
+
+def _refuse_media(kind: str | None, what: str) -> None:
+    if kind is not None:
+        raise UnusableError(f"{what} is {kind}, and only images go into a request", FIXES[kind])
 
 
 _CONVERTED = frozenset({"BMP", "TIFF", "AVIF"})

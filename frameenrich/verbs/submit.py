@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack
@@ -15,14 +15,14 @@ from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import StoreError
 from frameenrich.lifecycle.reuse import find_stored_answers
-from frameenrich.model import JobSpec, Limits
+from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.caching import seeded, with_caching
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.job_files import slug_of
 from frameenrich.prepare.model_families import check_family
-from frameenrich.prepare.options import Plan, check_request, make_plan, plan_ready
+from frameenrich.prepare.options import Plan, check_request, make_plan, pace_of, plan_ready
 from frameenrich.prepare.parts import PartsFolder, draft_of_parts, open_parts_folder
 from frameenrich.prepare.ready import Requests, open_requests
 from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
@@ -234,6 +234,12 @@ def submit_requests(
     max_enqueued_tokens: int | None = None,
     max_cost: float | None = None,
     prices: PricesLike | None = None,
+    max_in_flight: int | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    completion_window: str | None = None,
+    confirm_seconds: float = CONFIRM_SECONDS,
     fresh: bool = False,
 ) -> Job:
     """Send requests that are in the batch format already, with the promises of a frame's job.
@@ -258,7 +264,8 @@ def submit_requests(
     labels, response_model, parser
         How answers are read, as ``df.llmbatch.submit`` takes them; nothing of it is put into the
         requests. By default they are text.
-    prefix, provider, client, store, max_enqueued_tokens, max_cost, prices, fresh
+    prefix, provider, client, store, max_enqueued_tokens, max_cost, prices, max_in_flight, \
+requests_per_minute, tokens_per_minute, metadata, completion_window, confirm_seconds, fresh
         As ``df.llmbatch.submit`` takes them.
 
     Raises
@@ -290,11 +297,17 @@ def submit_requests(
         max_enqueued_tokens=max_enqueued_tokens,
         max_cost=max_cost,
         prices=prices,
+        max_in_flight=max_in_flight,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        metadata=metadata,
+        completion_window=completion_window,
+        confirm_seconds=confirm_seconds,
     )
     where = open_store(store)
     with open_requests(requests) as ready:
         first = ready.first()
-        route = connect(provider, client, first.model)
+        route = connect(provider, client, first.model, pace_of(options))
         url = route.url(first.endpoint)
         limits = route.limits.within_tokens(max_enqueued_tokens)
         survey = ready.survey(url, limits, getattr(route, "check", None))
@@ -302,6 +315,7 @@ def submit_requests(
             connect(provider, client, model)  # one that it does not have is refused here
         plan = plan_ready(survey.models, first.endpoint, options).sent_to(route.name, url)
         plan.columns.check(key=[KEY])
+        check_batch_options(route, plan.spec)
         sending = Submission(plan, route, where, _nonce(fresh))
         job_id = ready_job_id(survey, plan.spec, sending.nonce)
         if where.has(job_id):

@@ -452,3 +452,27 @@ def test_a_job_of_ready_requests_killed_anywhere_is_finished_by_the_next_run(
     assert set(books["executed"].values()) == {1}
     tags = Counter(b["metadata"]["frameenrich_tag"] for b in books["batches"].values())
     assert set(tags.values()) == {1}
+
+
+def test_what_goes_along_with_a_batch(
+    server: BatchServer, provider: OpenAIBatch, store: Path
+) -> None:
+    """metadata= and completion_window= as submit has them, and no part of the job either."""
+    url, ask = "/v1/chat/completions", {"role": "user", "content": "Red or blue?"}
+    ready = [
+        {"custom_id": "a", "method": "POST", "url": url, "body": {"model": "m", "messages": [ask]}}
+    ]
+    options: dict[str, Any] = {"provider": provider, "store": store}
+
+    job = frameenrich.submit_requests(
+        ready, metadata={"team": "catalogue"}, completion_window="24h", **options
+    )
+
+    assert [batch["metadata"]["team"] for batch in server.batches.values()] == ["catalogue"]
+    assert frameenrich.submit_requests(ready, **options).id == job.id
+    with pytest.raises(errors.ParameterError, match="completion_window='7d'"):
+        frameenrich.submit_requests(ready, completion_window="7d", fresh=True, **options)
+    with pytest.raises(errors.ParameterError, match="takes no metadata="):
+        frameenrich.submit_requests(ready, metadata={"a": "b"}, provider="file", store=store)
+    with pytest.raises(errors.ParameterError, match="max_in_flight="):
+        frameenrich.submit_requests(ready, max_in_flight=3, **options)

@@ -27,6 +27,7 @@ from frameenrich.errors import CredentialsError, ParameterError, ProviderError
 from frameenrich.model import Limits
 from frameenrich.providers.gemini.batch import GeminiBatch
 from frameenrich.providers.mistral.batch import MistralBatch
+from frameenrich.providers.retries import _lost_file
 from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.any_pandas
@@ -256,6 +257,50 @@ def test_a_fault_loses_nothing_and_pays_nothing_twice(
         check_rows(out, frame)
     assert server.faults.fired.total() >= 1
     check_paid(server, batches=3)
+
+
+def test_an_upload_that_went_away_is_made_again(
+    server: BatchServer, provider: Any, submit: Callable[..., Job]
+) -> None:
+    """Behind a full queue for longer than files are kept: the shard is uploaded anew, paid once."""
+    fault = server.faults.add(
+        "rate_limited", where="POST /v1/batches", retry_after=0, times="always"
+    )
+    frame = shelf(2)
+    job = submit(frame)
+    provider.delete_files(job._folder.all_shards()[0].batch)
+    server.faults.clear(fault.name)
+
+    with pytest.raises(ProviderError, match="call again"):
+        finish(frame, job)
+    check_rows(finish(frame, job), frame)
+    assert max(server.executed.values()) == 1
+    assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "You do not have permission to access the File abc or it may not exist.",
+        "File 0f1e not found",
+        "Cannot find file file-1, or organization has no access to it.",
+        "The files were deleted: input file file-9 was deleted",
+    ],
+)
+def test_each_services_words_for_a_lost_file(says: str) -> None:
+    """As they were seen, or stand in the makers' docs; other refusals are none."""
+    for status in (400, 403, 404, 422):
+        assert _lost_file(ServiceError(status, says))
+    assert not _lost_file(ServiceError(400, "The file has an invalid line 3."))
+    assert not _lost_file(ServiceError(500, says))
+
+
+class ServiceError(Exception):
+    """An error with an HTTP status, as each SDK has one of its own."""
+
+    def __init__(self, status: int, says: str) -> None:
+        super().__init__(says)
+        self.status_code = status
 
 
 @pytest.mark.parametrize("end", ["expired_silently", "cancelled"])

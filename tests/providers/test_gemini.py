@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,16 @@ def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(ParameterError, match=r"pip install 'frameenrich\[gemini\]'"):
         shelf(1).llmbatch.submit(ASK, MODEL, provider="gemini")
+
+
+def test_a_batch_that_succeeded_without_a_file_ends_some_day() -> None:
+    """The file comes a little later, or never: after an hour its rows are missing, not pending."""
+    told = {"name": "batches/1", "metadata": {"state": "BATCH_STATE_SUCCEEDED"}}
+
+    first = _heard(Batch("t"), told, ())
+    an_hour_later = _heard(first.replace(ended_at=time.time() - 3601), told, ())
+    ended = {**told["metadata"], "endTime": "2026-01-01T00:00:00Z"}  # type: ignore[dict-item]
+
+    assert (first.status, first.ended) == ("finalizing", False)
+    assert (an_hour_later.status, an_hour_later.ended) == ("completed", True)
+    assert _heard(Batch("t"), {**told, "metadata": ended}, ()).status == "completed"

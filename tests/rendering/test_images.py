@@ -692,6 +692,35 @@ def test_what_no_model_takes_is_named(content: bytes, kind: str, store: Path) ->
         )
 
 
+@pytest.mark.parametrize(
+    ("cell", "kind", "advice"),
+    [
+        (b"%PDF-1.7 ...", "a PDF", "pdftoppm"),
+        ("https://example.org/manual.pdf", "a PDF", "its text into a column"),
+        ("manual.pdf", "a PDF", "pdftotext"),
+        ("data:application/pdf;base64,JVBERi0xLjcK", "a PDF", "pdftoppm"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", "a sound file", "Transcribe it first"),
+        (b"ID3\x04 ...", "a sound file", "Transcribe it first"),
+        ("https://example.org/call.mp3?x=1", "a sound file", "Transcribe it first"),
+        (b"\x00\x00\x00\x20ftypisom", "a video", "some of its frames"),
+        (b"PK\x03\x04 word/", "an Office document", "its text into a column"),
+    ],
+)
+def test_pdfs_sound_and_film_are_told_what_to_do(
+    cell: Any, kind: str, advice: str, store: Path, tmp_path: Path
+) -> None:
+    """Promise 9: the row, what the cell is, and the next step; nothing is sent."""
+    (tmp_path / "manual.pdf").write_bytes(b"%PDF-1.4")
+    frame = pd.DataFrame({"title": ["Mug"], "photo": [cell]})
+
+    with pytest.raises(ImageError, match=f"Row 0 .*{kind}") as caught:
+        frame.llmbatch.submit(
+            "{{ title }}?", "m", image="photo", image_root=tmp_path, provider="file", store=store
+        )
+
+    assert advice in str(caught.value)
+
+
 def test_cells_of_data_sets_and_bare_base64_are_images(store: Path) -> None:
     """What Hugging Face's Parquet files and exports of other tools hold is the same picture."""
     png = picture("blue")

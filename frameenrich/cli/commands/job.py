@@ -43,6 +43,7 @@ from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import AnswerOptions, RequestOptions
 from frameenrich.cli.terminal import as_line, say
 from frameenrich.cli.values import read_params
+from frameenrich.errors import ParameterError
 
 
 @flatten_options
@@ -95,6 +96,11 @@ def requests(
     from frameenrich.lifecycle.row_facts import counting_rows  # noqa: PLC0415
     from frameenrich.verbs.submit import submit_requests  # noqa: PLC0415
 
+    if sending.cache is not None:
+        raise ParameterError(
+            "--cache is for rows, and these requests are sent as they are.",
+            "Leave it out; marks for a cache can stand in the requests.",
+        )
     there = None if target is None else target_of(target, reading, writing)
     if there is not None:
         check_other(source, there)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
@@ -57,6 +58,10 @@ _WORDS = {
     "CANCELLED": BatchStatus.CANCELLED,
     "EXPIRED": BatchStatus.EXPIRED,
 }
+
+
+_FILE_SECONDS = 3600.0
+"""For how long a batch that has ended is waited for its file; then its rows are missing."""
 
 
 class GeminiBatch:
@@ -303,8 +308,11 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
     error = made.get("error") or {}
     state = printable(str(told.get("state") or "")).rpartition("STATE_")[2]
     status = _WORDS.get(state, state.lower() or batch.status)
+    ended_at = _moment(told.get("endTime"))
     if status == BatchStatus.COMPLETED and not output:
-        status = BatchStatus.FINALIZING  # it was seen to come a little before its file
+        ended_at = ended_at or batch.ended_at or time.time()
+        if time.time() - ended_at < _FILE_SECONDS:  # it was seen to come before its file
+            status = BatchStatus.FINALIZING
     said = scrub(str(error.get("message")), secrets)
     return batch.replace(
         id=str(made["name"]),
@@ -315,7 +323,7 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
         failed=_number(counts.get("failedRequestCount")),
         errors=(BatchError(str(error.get("code")), said),) if error else (),
         created_at=_moment(told.get("createTime")),
-        ended_at=_moment(told.get("endTime")),
+        ended_at=ended_at,
     )
 
 
