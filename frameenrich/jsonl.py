@@ -76,6 +76,28 @@ def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         yield line[14:end].decode("ascii", "replace"), line
 
 
+class _NamedLine(msgspec.Struct):
+    custom_id: msgspec.Raw
+
+
+_decode_named = msgspec.json.Decoder(_NamedLine).decode
+
+
+def names_request(line: bytes) -> bool:
+    """Tell whether a line is about some request, as a gateway's error is not.
+
+    Examples
+    --------
+    >>> names_request(b'{"custom_id": null, "response": {}}'), names_request(b'{"error": {}}')
+    (True, False)
+    """
+    try:
+        _decode_named(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b'"custom_id"' in line and line.startswith(b"{")  # broken, and one all the same
+    return True
+
+
 class _RequestLine(msgspec.Struct):
     body: msgspec.Raw
 

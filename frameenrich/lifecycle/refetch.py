@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from frameenrich.errors import DamagedFileError, FrameEnrichError, warn_user
-from frameenrich.lifecycle.step import fetch
+from frameenrich.lifecycle.fetch import fetch
 from frameenrich.model import Stage
 from frameenrich.providers.protocol import Provider
 from frameenrich.store.folder import JobFolder, ShardFolder

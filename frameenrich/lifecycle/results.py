@@ -33,6 +33,10 @@ _SETTLED = {
     BatchStatus.COMPLETED: (RowStatus.MISSING, "the batch ended and no line came for this request"),
     BatchStatus.EXPIRED: (RowStatus.EXPIRED, "the batch expired before this request was run"),
     BatchStatus.CANCELLED: (RowStatus.CANCELLED, "the batch was cancelled before this request ran"),
+    BatchStatus.LOST: (
+        RowStatus.MISSING,
+        "the batch is lost at the provider, and nobody knows what it answered",
+    ),
     BatchStatus.FAILED: (RowStatus.FAILED, "the provider refused the whole batch"),
 }
 
@@ -255,4 +259,5 @@ def _rejected(rejection: Rejection) -> Result:
 def _more(batch: Batch, unreadable: int) -> str:
     said = [f"{e.code or 'error'}: {e.message or 'no message'}" for e in batch.errors[:2]]
     broken = [f"{unreadable} line(s) of its responses could not be read"] if unreadable else []
-    return "".join(f"; {text}" for text in [*said, *broken])
+    short = [] if batch.short is None else [batch.short]
+    return "".join(f"; {text}" for text in [*short, *said, *broken])

@@ -18,13 +18,13 @@ from frameenrich.answers.judge import read_response
 from frameenrich.errors import ProviderError, StoreError
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.lifecycle.check_requests import check_requests
-from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Proof, Rejection, Stage
+from frameenrich.lifecycle.fetch import bring_home
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
 from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
 from frameenrich.store.local import sync
-from frameenrich.store.proof import prove
 
 Progress = Callable[[], None]
 
@@ -97,13 +97,18 @@ class _Step:
             return
         try:
             if not batch.ended:
-                batch = self.provider.poll(batch)
-                shard.save(batch)
+                batch = _poll(shard, self.provider)
             if batch.ended:
                 self.ended |= batch.status != BatchStatus.FAILED  # that one had no room to leave
                 _fetch_or_retry(shard, batch, self.provider)
         except ProviderError as error:
-            self.failure = self.failure or error
+            self.fail(error)
+
+    def fail(self, error: ProviderError) -> None:
+        """Keep an error to be raised at the end; one that is about one batch alone comes last."""
+        before = self.failure
+        if before is None or (is_lost(before) and not is_lost(error)):
+            self.failure = error
 
     def end(self, shard: ShardFolder, asked: set[str]) -> None:
         """Ask for a batch's end, once: a server refuses to cancel what it is cancelling."""
@@ -167,29 +172,62 @@ def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
     return seed.number != shard.number and seed.request_count == 1 and not seed.batch.ended
 
 
+def _poll(shard: ShardFolder, provider: Provider) -> Batch:
+    """Hear how a batch is, and keep since when the provider says that there is no such one."""
+    batch = shard.batch
+    try:
+        batch = provider.poll(batch).replace(unfound_since=None)
+    except ProviderError as error:
+        if getattr(error, "status_code", None) in {404, 410}:
+            error.__dict__["lost"] = True
+            error.fix = (
+                "If it belongs to another project, pass client= with that project's key. If it is "
+                "gone, job.give_up() waits for it no longer; nothing is sent again by itself."
+            )
+            shard.save(batch.replace(unfound_since=batch.unfound_since or time.time()))
+        raise
+    shard.save(batch)
+    return batch
+
+
+def is_lost(error: ProviderError) -> bool:
+    """Tell whether an error says that the provider has a batch no more, and nothing else."""
+    return getattr(error, "lost", False)
+
+
+def give_up(folder: JobFolder, provider: Provider) -> list[str]:
+    """Settle as lost, on the user's word, what the provider does not have or cannot confirm.
+
+    Returns
+    -------
+    list of str
+        The tags of the batches that were given up; one that the provider still has is none.
+    """
+    lost = []
+    with folder.lock():
+        for shard in folder.all_shards():
+            if shard.batch.ended or not (shard.batch.running or shard.batch.creating):
+                continue
+            if shard.batch.running:
+                try:
+                    _poll(shard, provider)
+                    continue
+                except ProviderError as error:
+                    if not is_lost(error):
+                        raise
+            shard.save(shard.batch.replace(status=BatchStatus.LOST, stage=Stage.FETCHED))
+            lost.append(shard.batch.tag)
+    return lost
+
+
 def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     """Take what an ended batch leaves: lines to bring home, or requests to send once more."""
-    if batch.output_file_id or batch.error_file_id:
-        batch = batch.replace(responses=fetch(shard, batch, provider))
-    elif batch.status == BatchStatus.FAILED:
-        # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.
-        again = _retry_when_queue_frees(shard, batch, provider) or _retry_without_rejected(
-            shard, batch
-        )
-        if again is not None:
-            shard.save(again)
-            return
-    shard.save(batch.replace(stage=Stage.FETCHED))
-
-
-def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
-    """Bring home what an ended batch left at the provider; gives the file's proof."""
-    with shard.write_responses() as sink:
-        if batch.imported:  # by an earlier version, into this very file
-            sink.writelines(shard.read_responses())
-        provider.fetch(batch, sink)
-        sink.seek(0)
-        return prove([sink])
+    if batch.status != BatchStatus.FAILED or batch.output_file_id or batch.error_file_id:
+        bring_home(shard, batch, provider)
+        return
+    # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.
+    again = _retry_when_queue_frees(shard, batch, provider) or _retry_without_rejected(shard, batch)
+    shard.save(batch.replace(stage=Stage.FETCHED) if again is None else again)
 
 
 def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
@@ -315,12 +353,26 @@ def withdraw(
 
 
 def refresh(folder: JobFolder, provider: Provider) -> JobState:
-    """Poll what runs and change nothing else; gives how far the job is."""
+    """Poll what runs and change nothing else; gives how far the job is.
+
+    Raises
+    ------
+    ProviderError
+        The provider cannot be asked, or has none of the job's batches.
+    """
     with folder.lock():
         state = folder.read()
+        lost = None
         for shard in state.all_shards():
             if shard.batch.running:
-                shard.save(provider.poll(shard.batch))
+                try:
+                    _poll(shard, provider)
+                except ProviderError as error:
+                    if not is_lost(error):
+                        raise
+                    lost = error  # of one batch among others, its status tells
+    if lost is not None and all(batch.unfound_since is not None for batch in state.batches):
+        raise lost
     return state
 
 

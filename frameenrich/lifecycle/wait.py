@@ -18,7 +18,7 @@ import numpy as np
 
 from frameenrich.errors import JobInterruptedError, ProviderError, WaitTimeoutError
 from frameenrich.jsonl import split_lines
-from frameenrich.lifecycle.step import refresh, step_job
+from frameenrich.lifecycle.step import is_lost, refresh, step_job
 from frameenrich.model import TERMINAL, Batch
 from frameenrich.providers.protocol import Provider, RetryDeadline, patience
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder
@@ -60,6 +60,15 @@ def _aged(status: str, age: float | None) -> str:
     return f"{status} for {hours} h {minutes:02d} min"
 
 
+def word_of(batch: Batch) -> str:
+    """A batch's status, or what is wrong with it."""
+    if not batch.ended and batch.id is not None and batch.unfound_since is not None:
+        return "not found at the provider"
+    if batch.short is not None and not batch.settled:
+        return f"{batch.status} and looked at again, since {batch.short},"
+    return batch.status
+
+
 def aged_now(batch: Batch) -> str:
     """A batch's status, with its age while it runs."""
     return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
@@ -97,7 +106,7 @@ def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
         requests=sum(b.total or 0 for b in batches) or _requests(job.all_shards()),
         completed=sum(b.completed or 0 for b in batches),
         failed=sum(b.failed or 0 for b in batches),
-        shards=tuple((b.status, now - b.created_at if b.created_at else None) for b in batches),
+        shards=tuple((word_of(b), now - b.created_at if b.created_at else None) for b in batches),
     )
 
 
@@ -191,7 +200,13 @@ def _steps(
     """Step after step until nothing more will come; yields the seconds to pause in between."""
     for pause in pauses(poll_seconds):
         before = sum(map(_counted, job.batches))
-        job = _patient_step(job, provider, bar, deadline, given)
+        try:
+            job = _patient_step(job, provider, bar, deadline, given)
+        except ProviderError as error:
+            job = job.read()
+            others = (b for b in job.batches if not b.settled and b.unfound_since is None)
+            if not is_lost(error) or not any(others):  # one batch holds no other up
+                raise
         if not provider.blocking:  # one that is has moved the bar, answer by answer
             bar.update(sum(map(_counted, job.batches)) - before)
         if job.settled:

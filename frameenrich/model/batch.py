@@ -13,12 +13,14 @@ import msgspec
 class BatchStatus(StrEnum):
     """The words a batch's status can be; a provider may send others.
 
-    Ours are ``planned``, the intent is on disk and the provider has given no batch yet, and
-    ``unconfirmed``, nobody can say yet whether it has one. The rest are the Batch API's.
+    Ours are ``planned``, the intent is on disk and the provider has given no batch yet;
+    ``unconfirmed``, nobody can say yet whether it has one; and ``lost``, it has it no more, and
+    the user said not to wait. The rest are the Batch API's.
     """
 
     PLANNED = "planned"
     UNCONFIRMED = "unconfirmed"
+    LOST = "lost"
     VALIDATING = "validating"
     IN_PROGRESS = "in_progress"
     FINALIZING = "finalizing"
@@ -30,7 +32,13 @@ class BatchStatus(StrEnum):
 
 
 TERMINAL = frozenset(
-    {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+    {
+        BatchStatus.COMPLETED,
+        BatchStatus.FAILED,
+        BatchStatus.EXPIRED,
+        BatchStatus.CANCELLED,
+        BatchStatus.LOST,
+    }
 )
 
 
@@ -127,7 +135,9 @@ class Batch:
 
     ``rejected`` requests were refused by validation and are left out of later attempts.
     ``asked_at`` is when the call that makes the batch was begun, ``creates`` how often that was,
-    ``unfound_since`` the first look that found none where its answer was lost.
+    ``unfound_since`` the first look that found none where its answer was lost, or where the
+    provider answers that there is no such batch. ``short`` says what does not add up in what
+    an ended batch left, ``short_since`` since when it is looked at again for that.
     ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
     of earlier attempts. ``requests`` counts the requests of the shard's file; ``responses`` proves
@@ -164,6 +174,8 @@ class Batch:
     responses: Proof | None = None
     imports: tuple[Import, ...] = ()
     before_import: dict[str, Any] | None = None
+    short: str | None = None
+    short_since: float | None = None
 
     def __post_init__(self) -> None:
         """Let the stage of a batch that is made anew follow its ids and status."""

@@ -12,7 +12,12 @@ from typing import IO, Any, Protocol, TypeVar
 
 from frameenrich.errors import ProviderError
 from frameenrich.model import Batch, BatchStatus, Stage
-from frameenrich.providers.protocol import NeverMadeError, Shard, ShardWriter
+from frameenrich.providers.protocol import (
+    IncompleteDownloadError,
+    NeverMadeError,
+    Shard,
+    ShardWriter,
+)
 from frameenrich.providers.retries import (
     Calls,
     DoubtfulReplyError,
@@ -316,7 +321,13 @@ def fetch_files(
     """Write a batch's output file and error file; either may be missing, ``""`` or empty.
 
     `download` yields a file's bytes from its start, however often it is called.
+
+    Raises
+    ------
+    IncompleteDownloadError
+        A file is gone or shorter than the provider says; what there is of both was written.
     """
+    incomplete = None
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         start = sink.tell()
 
@@ -330,7 +341,23 @@ def fetch_files(
             if not last.endswith(b"\n"):
                 sink.write(b"\n")
 
-        calls.patiently(attempt, f"download the file {file_id}")
+        try:
+            calls.patiently(attempt, f"download the file {file_id}")
+        except ProviderError as error:
+            if getattr(error, "status_code", None) != 404 and not getattr(error, "cut", False):  # noqa: PLR2004 - HTTP's own
+                raise
+            sink.write(b"\n")  # after whatever came of it
+            incomplete = incomplete or error
+    if incomplete is not None:
+        raise IncompleteDownloadError(incomplete.problem, incomplete.fix)
+
+
+def advisory(look: Callable[[], T]) -> T | None:
+    """Return what a look tells that is good to know; None where it cannot be had."""
+    try:
+        return look()
+    except Exception:  # noqa: BLE001 - whatever a gateway does here, the call itself will tell
+        return None
 
 
 def delete_each(calls: Calls, what: str, ids: Iterable[str], delete: Callable[[str], Any]) -> None:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import IO, Protocol, runtime_checkable
 
+from frameenrich.errors import ProviderError
 from frameenrich.model import CONFIRM_SECONDS, Batch, Limits
 
 
@@ -40,6 +41,10 @@ class Shard:
 
 class NeverMadeError(Exception):
     """A shard's batch was never made, and is not to be."""
+
+
+class IncompleteDownloadError(ProviderError):
+    """All that could be had of an ended batch was written, and there should be more."""
 
 
 class ShardWriter(Protocol):
@@ -92,7 +97,10 @@ class Provider(Protocol):
         """The batch as it is now."""
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Write all output and error lines of an ended batch; all or an exception."""
+        """Write all output and error lines of an ended batch; all or an exception.
+
+        `IncompleteDownloadError` says that what there is was written, and more should come.
+        """
 
     def cancel(self, batch: Batch) -> Batch:
         """Ask for an end; what has been answered stays."""

@@ -10,7 +10,7 @@ import pandas as pd
 from frameenrich.answers.output import Output, Parser
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.regenerate import changes, describe_changes
-from frameenrich.lifecycle.step import cancel
+from frameenrich.lifecycle.step import cancel, give_up
 from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
 from frameenrich.lifecycle.wait import Deadline, JobStatus, status, wait, wait_async
 from frameenrich.model import JobSpec
@@ -221,6 +221,24 @@ class Job(JobFiles, JobParts, JobQuality):
         job = self._folder.read()
         if not job.settled:
             cancel(self._folder, self._session.routes(job))
+        return self
+
+    def give_up(self) -> Job:
+        """Wait no longer for batches that are lost at the provider; the others stay as they are.
+
+        Lost are those of which the provider says now that there is no such batch, and those whose
+        creation got no answer and that no list has shown yet (``unconfirmed``). Their rows become
+        ``missing``, and `regenerate` asks them again. If such a batch runs all the same, as where
+        the key is another project's, its rows are paid twice: hence this is for you to say.
+
+        Raises
+        ------
+        ProviderError
+            The provider cannot be asked.
+        """
+        job = self._folder.read()
+        if not job.settled:
+            give_up(self._folder, self._session.routes(job))
         return self
 
     # --- answers ----------------------------------------------------------------------------

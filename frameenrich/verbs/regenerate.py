@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from frameenrich.answers.output import Output
-from frameenrich.errors import BudgetError, warn_user
+from frameenrich.errors import BudgetError, CredentialsError, ProviderError, warn_user
 from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.regenerate import (
     RetryOptions,
@@ -17,6 +17,7 @@ from frameenrich.lifecycle.regenerate import (
     repairable,
 )
 from frameenrich.lifecycle.row_facts import describe_round
+from frameenrich.lifecycle.step import is_lost
 from frameenrich.lifecycle.wait import Deadline, step, wait
 from frameenrich.prepare.batch_options import check_tier
 from frameenrich.prepare.model_families import check_family
@@ -40,11 +41,20 @@ def bring_up_to_date(
     """Take a step with a job, or wait until it has ended; return how far it is then."""
     if job.settled:
         return job
-    if waiting:
-        wait(job, session.routes(job), deadline, poll_seconds)
-        return job.read()
-    provider = session.routes(job)
-    return job if provider.blocking else step(job, provider)
+    try:
+        if waiting:
+            wait(job, session.routes(job), deadline, poll_seconds)
+            return job.read()
+        provider = session.routes(job)
+        return job if provider.blocking else step(job, provider)
+    except (ProviderError, CredentialsError) as error:
+        # What is home can be read whatever the provider says; who waits wants to know, though.
+        job = job.read()
+        lost = isinstance(error, ProviderError) and is_lost(error)
+        if waiting and not (lost and any(batch.settled for batch in job.batches)):
+            raise
+        warn_user(f"The job {job.id} is shown as far as it is here. {error}")
+        return job
 
 
 def regenerate(

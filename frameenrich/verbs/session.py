@@ -9,9 +9,16 @@ from typing import Any
 from frameenrich.answers.class_rules import keep_class, stored_output
 from frameenrich.answers.judge import READERS
 from frameenrich.answers.output import Output
-from frameenrich.errors import CredentialsError, InputError, OutputError, ProviderError
+from frameenrich.errors import (
+    CredentialsError,
+    InputError,
+    OutputError,
+    ProviderError,
+    warn_user,
+)
 from frameenrich.lifecycle.collect import Reading
 from frameenrich.lifecycle.regenerate import Elsewhere
+from frameenrich.lifecycle.step import is_lost
 from frameenrich.lifecycle.usage import prices_of
 from frameenrich.lifecycle.wait import send
 from frameenrich.prepare.output_options import output_from_options
@@ -165,5 +172,8 @@ class Session:
             # All that is left goes to a provider that this session lacks. Whoever runs a notebook
             # again comes to the call that has it; `wait` and `collect` say what is missing.
         except (ProviderError, KeyboardInterrupt) as error:
+            if isinstance(error, ProviderError) and is_lost(error):
+                warn_user(f"The job {self.folder.id} lacks a batch. {error}")  # the rest was sent
+                return
             vars(error)["job_id"] = self.folder.id  # who called submit has no job to ask
             raise

@@ -46,12 +46,14 @@ name (options)                  scope  what happens
 ``truncated_download``          http   [11] Content-Length says more than is sent (keep)
 ``short_download``              http   [11] Content-Length agrees, the file's ``bytes`` says more
 ``download_without_length``     http   no fault: a chunked download with no Content-Length
+``half_written``                http   a file's content is half of its lines, and its size null
 ``ration_spent``                http   no fault: the answer's headers say it was the last (reset)
 ``slow``                        http   waits before the work (seconds)
 ``slow_answer``                 http   waits after the work, before the answer (seconds)
 ``all_lines_failed``            batch  [1] all in the error file, output_file_id null (status)
 ``error_file_id_empty_string``  batch  [2] ``error_file_id`` is ``""`` on a clean batch
 ``empty_error_file``            batch  [2] ``error_file_id`` names an empty file
+``late_files``                  batch  has ended, and its file ids are null for a while (looks)
 ``empty_output_file``           batch  [2] ``output_file_id`` names an empty file; lines are lost
 ``expired``                     batch  [6] expires; `batch_expired` lines for the rest (ran, lines)
 ``expired_silently``            batch  [6] expires; no lines for the rest (ran)

@@ -350,6 +350,14 @@ def _cut(answer: Answer, keep: float) -> bytes:
     return answer.body[: int(len(answer.body) * keep)]
 
 
+def _half_written(answer: Answer, _: Fault) -> Answer:
+    """A file that is still being written: half of its lines, and no size to compare them with."""
+    if answer.content_type == "application/json":
+        return replace(answer, body=json.dumps({**json.loads(answer.body), "bytes": None}).encode())
+    lines = answer.body.splitlines(keepends=True)
+    return replace(answer, body=b"".join(lines[: len(lines) // 2]))
+
+
 def _without_newest(answer: Answer, fault: Fault) -> Answer:
     """A list that is late: what was made last is not in it yet."""
     page = json.loads(answer.body)
@@ -366,6 +374,7 @@ _LATE: dict[str, Callable[[Answer, Fault], Answer]] = {
     ),
     "odd_body": lambda answer, fault: replace(answer, body=fault["body"]),
     "unlisted": _without_newest,
+    "half_written": _half_written,
     "short_download": lambda answer, fault: replace(answer, body=_cut(answer, fault["keep"])),
     "download_without_length": lambda answer, _: replace(answer, chunked=True),
     "ration_spent": lambda answer, fault: replace(

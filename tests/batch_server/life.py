@@ -50,6 +50,7 @@ class Batch:
     failures: list[bytes] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     steps: int = 0
+    looks: int = 0
     window: str = "24h"
     lock: threading.RLock = field(default_factory=threading.RLock)
 

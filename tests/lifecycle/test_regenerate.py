@@ -34,7 +34,7 @@ def sent(job: Job, round_: int) -> dict[str, dict[str, Any]]:
 
 def submit(frame: pd.DataFrame, client: openai.OpenAI, store: Path, **wishes: Any) -> Job:
     """Return a job of labels that has ended."""
-    wishes = {"labels": DEPARTMENTS, **wishes}
+    wishes = {"labels": DEPARTMENTS, "confirm_seconds": 0.02, **wishes}
     job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", client=client, store=store, **wishes)
     return job.wait(**FAST)
 
@@ -505,6 +505,7 @@ def test_two_rounds_mend_every_film_that_can_be_mended(store: Path) -> None:
             params={"max_tokens": 60},
             client=client,
             store=store,
+            confirm_seconds=0.02,
         )
         first = frame.llmbatch.collect(job, wait=True, **FAST)
         once = frame.llmbatch.collect(job, wait=True, max_rounds=1, **FAST)

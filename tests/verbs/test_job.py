@@ -52,7 +52,9 @@ def test_every_row_of_a_thousand_gets_its_own_answer_or_its_own_reason(
     server.faults.add("malformed", fraction=0.1, seed=1, content="no label of ours")
     server.faults.add("http_error", fraction=0.1, seed=2)
     server.faults.add("missing", fraction=0.05, seed=3)
-    frame.llmbatch.submit(ASK, "gpt-4o-mini", labels=DEPARTMENTS, client=client, store=store)
+    frame.llmbatch.submit(
+        ASK, "gpt-4o-mini", labels=DEPARTMENTS, client=client, store=store, confirm_seconds=0.02
+    )
     frame.to_csv(tmp_path / "again.csv")
 
     again = pd.read_csv(tmp_path / "again.csv", index_col="sku")

@@ -36,7 +36,12 @@ from frameenrich.providers.once import (
     each_once,
     seen_nothing,
 )
-from frameenrich.providers.protocol import NeverMadeError, Shard, ShardWriter
+from frameenrich.providers.protocol import (
+    IncompleteDownloadError,
+    NeverMadeError,
+    Shard,
+    ShardWriter,
+)
 from frameenrich.providers.retries import (
     Calls,
     DoubtfulReplyError,
@@ -239,9 +244,14 @@ class AnthropicBatch:
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
         """Stream the results to disk as Batch lines, in whatever order they come."""
         start = sink.tell()
-        self._calls.patiently(
-            lambda: self._stream(batch, sink, start), f"download the results of {batch.id}"
-        )
+        try:
+            self._calls.patiently(
+                lambda: self._stream(batch, sink, start), f"download the results of {batch.id}"
+            )
+        except ProviderError as error:
+            if not getattr(error, "cut", False):
+                raise
+            raise IncompleteDownloadError(error.problem, error.fix) from None
 
     def _stream(self, batch: Batch, sink: IO[bytes], start: int) -> None:
         sink.seek(start)

@@ -20,6 +20,7 @@ from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.gemini.translate import generate_request, request_line, response_line
 from frameenrich.providers.once import (
     PIECE_BYTES,
+    advisory,
     check_own,
     create_once,
     delete_each,
@@ -234,7 +235,7 @@ class GeminiBatch:
         fetch_files(self._calls, batch, sink, self._download)
 
     def _download(self, name: str) -> Iterator[bytes]:
-        size = _number(self._call("get", name).get("sizeBytes"))
+        size = advisory(lambda: _number(self._call("get", name)["sizeBytes"]))
         with tempfile.TemporaryFile() as content:
             sink: Any = content  # the SDK takes any stream that can be written
             self._client.files.download(file=name, destination=sink)

@@ -17,6 +17,7 @@ from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.mistral.translate import chat_body, request_line, response_line
 from frameenrich.providers.once import (
     TAG_KEY,
+    advisory,
     check_own,
     create_once,
     delete_each,
@@ -255,7 +256,7 @@ class MistralBatch:
         fetch_files(self._calls, batch, sink, self._download)
 
     def _download(self, file_id: str) -> Iterator[bytes]:
-        size = self._json(self._client.files.retrieve, file_id=file_id).get("bytes")
+        size = advisory(lambda: self._json(self._client.files.retrieve, file_id=file_id)["bytes"])
         response = self._client.files.download(file_id=file_id, retries=None)
         try:
             for line in split_lines(whole_body(response, file_id, size)):

@@ -27,6 +27,7 @@ from frameenrich.providers.dialects import (
 from frameenrich.providers.once import (
     TAG_KEY,
     Download,
+    advisory,
     check_own,
     create_once,
     cursor_pages,
@@ -294,7 +295,7 @@ class OpenAIBatch:
     def _download(self, file_id: str) -> Iterator[bytes]:
         if "://" in file_id:
             raise _in_a_blob(file_id)
-        size = self._client.files.retrieve(file_id).bytes
+        size = advisory(lambda: _number(self._client.files.retrieve(file_id).bytes))
         with self._client.files.with_streaming_response.content(file_id) as response:
             yield from whole_body(cast("Download", response), file_id, size)
 

@@ -1,0 +1,105 @@
+"""Bring home what an ended batch left, and see whether it adds up with what the provider says.
+
+A provider may show the end of a batch before its files: no file yet, a file that still grows, a
+gateway's error in place of the content. Rows without a line would be asked, and paid, again. So
+lines are counted; where the batch counts more answers, it is looked at again for a bounded time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import IO
+
+from frameenrich.answers.judge import read_response
+from frameenrich.errors import ProviderError
+from frameenrich.jsonl import names_request, split_lines
+from frameenrich.model import Batch, BatchStatus, Proof, Stage
+from frameenrich.providers.protocol import IncompleteDownloadError, Provider
+from frameenrich.store.folder import ShardFolder
+from frameenrich.store.local import READ_BYTES
+from frameenrich.store.proof import prove
+
+
+def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
+    """Bring home what an ended batch left at the provider; gives the file's proof."""
+    with shard.write_responses() as sink:
+        if batch.imported:  # by an earlier version, into this very file
+            sink.writelines(shard.read_responses())
+        provider.fetch(batch, sink)
+        sink.seek(0)
+        return prove([sink])
+
+
+def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
+    """Write what an ended batch left to disk; settle it where that is all there is to come.
+
+    Raises
+    ------
+    ProviderError
+        A file cannot be had now; what came before is kept.
+    """
+    if batch.short is not None:
+        with contextlib.suppress(ProviderError):  # what it said before will do
+            batch = provider.poll(batch)
+            shard.save(batch)
+        if not batch.ended:
+            return
+    why, lines = None, 0
+    if batch.output_file_id or batch.error_file_id:
+        with shard.write_responses() as sink:
+            if batch.imported:  # by an earlier version, into this very file
+                sink.writelines(shard.read_responses())
+            start = sink.tell()
+            try:
+                provider.fetch(batch, sink)
+            except IncompleteDownloadError as error:
+                why = error.problem.rstrip(".")
+            lines = _count_lines(sink, start)
+            if batch.short is not None and not batch.imported:
+                _keep_earlier(shard, sink)
+            sink.seek(0)
+            batch = batch.replace(responses=prove([sink]))
+    why = _shortfall(shard, batch, lines) or why
+    now = time.time()
+    since = batch.short_since if batch.short_since and batch.short_since <= now else now
+    if why is not None and now - since < shard.job.spec.confirm_seconds:
+        # Without a proof, as the next look writes the file anew and may be killed at that.
+        shard.save(batch.replace(short=why, short_since=since, responses=None))
+    else:
+        shard.save(batch.replace(short=why, short_since=None, stage=Stage.FETCHED))
+
+
+def _count_lines(sink: IO[bytes], start: int) -> int:
+    """Count the lines that are about some request, whoever's."""
+    sink.seek(start)
+    pieces: Iterable[bytes] = iter(lambda: sink.read(READ_BYTES), b"")
+    lines = sum(map(names_request, split_lines(pieces)))
+    sink.seek(0, 2)
+    return lines
+
+
+def _keep_earlier(shard: ShardFolder, sink: IO[bytes]) -> None:
+    """Add the lines of an earlier look that are not in this one: no answer is lost by looking."""
+    sink.seek(0)
+    pieces: Iterable[bytes] = iter(lambda: sink.read(READ_BYTES), b"")
+    found = {r.custom_id for r in map(read_response, split_lines(pieces)) if r is not None}
+    sink.seek(0, 2)
+    earlier = shard.job.store.open_pieces(shard.responses_path)
+    for line in split_lines(piece for file in earlier for piece in iter(file.readline, b"")):
+        response = read_response(line)
+        if response is not None and response.custom_id not in found:
+            sink.write(line + b"\n")
+
+
+def _shortfall(shard: ShardFolder, batch: Batch, lines: int) -> str | None:
+    """Say what does not add up, where fewer lines came than the batch counts answers."""
+    if batch.completed is None and batch.failed is None:
+        # Nothing was counted; a batch that was not cut short has a line for something.
+        counted = int(batch.status == BatchStatus.COMPLETED and shard.request_count > 0)
+    else:
+        counted = (batch.completed or 0) + (batch.failed or 0)
+    if lines >= min(counted, shard.request_count - len(batch.rejected)):
+        return None
+    return f"the batch counts {counted:,} answers, and its files have {lines:,} lines"

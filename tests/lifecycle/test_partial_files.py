@@ -1,0 +1,222 @@
+"""What an ended batch left is counted: a look that came too early settles no row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import openai
+import pandas as pd
+import pytest
+from audit import ASK, check_paid, check_rows, finish, shelf
+from batch_server import BatchServer
+
+from frameenrich.errors import FrameEnrichWarning, ProviderError
+from frameenrich.model import Limits
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.find import find_job
+from frameenrich.verbs.job import Job
+
+CONTENT = "GET /v1/files/*/content"
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """Twelve rows."""
+    return shelf()
+
+
+@pytest.fixture
+def provider(client: openai.OpenAI) -> OpenAIBatch:
+    """The provider with short waits."""
+    return OpenAIBatch(client, attempts=2, wait_seconds=0.01)
+
+
+def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **options: Any) -> Job:
+    """Submit with the usual template."""
+    job: Job = frame.llmbatch.submit(
+        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 20, **options}
+    )
+    return job
+
+
+EARLY = [
+    {"name": "late_files", "looks": 3},
+    {"name": "half_written", "times": 4},
+    {"name": "odd_body", "where": CONTENT, "times": 2, "body": b'{"error": {"message": "busy"}}'},
+    {"name": "short_download", "times": 5},
+    {"name": "no_route", "where": CONTENT, "times": 2, "status": 404},
+]
+
+
+@pytest.mark.parametrize("fault", EARLY, ids=lambda f: str(f["name"]))
+def test_a_look_that_comes_too_early_is_looked_at_again(
+    fault: dict[str, Any],
+    frame: pd.DataFrame,
+    provider: OpenAIBatch,
+    store: Path,
+    server: BatchServer,
+) -> None:
+    """Promise 4: no row is settled, and so paid again, by half of what comes."""
+    server.faults.add(**fault)
+    job = submit(frame, provider, store)
+    out = frame.llmbatch.collect(job)
+    while not job._folder.read().settled:
+        out = frame.llmbatch.collect(job)
+        assert set(out["llmbatch_status"]) <= {"ok", "pending"}
+
+    check_rows(out, frame)
+    job.regenerate()
+    check_paid(server, batches=1)
+
+
+def test_what_does_not_add_up_is_told(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 9: while it is looked at again, the status says why."""
+    server.faults.add("late_files", looks=50)
+    server.finish()
+    job = submit(frame, provider, store)
+    for _ in range(4):
+        frame.llmbatch.collect(job)
+
+    assert "counts 12 answers, and its files have 0 lines" in str(job.status())
+    assert not job._folder.read().settled
+
+
+@pytest.mark.parametrize("fault", [{"name": "late_files", "looks": 99}, {"name": "missing"}])
+def test_what_never_adds_up_is_missing_for_that_reason(
+    fault: dict[str, Any],
+    frame: pd.DataFrame,
+    provider: OpenAIBatch,
+    store: Path,
+    server: BatchServer,
+) -> None:
+    """Promise 1: the wait is bounded, and each row says what did not add up."""
+    server.faults.add(**fault)
+    job = submit(frame, provider, store, confirm_seconds=0.05)
+
+    out = finish(frame, job)
+
+    check_rows(out, frame, dict.fromkeys(frame.index, "missing"))
+    assert out["llmbatch_error"].str.contains("the batch counts 12 answers").all()
+
+
+def test_answers_that_a_second_look_lacks_stay(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: a worse look takes nothing away from a better one."""
+    server.faults.add("half_written", times=2)
+    server.faults.add("odd_body", where=CONTENT, times="always", body=b"{}")
+    job = submit(frame, provider, store)
+    for _ in range(6):
+        out = frame.llmbatch.collect(job)
+
+    assert out["llmbatch_status"].value_counts().to_dict() == {"ok": 6, "pending": 6}
+    server.faults.clear("odd_body")
+    check_rows(finish(frame, job), frame)
+
+
+def test_a_size_that_cannot_be_had_costs_no_answer(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: `files.retrieve` is a courtesy; the content alone is needed."""
+    server.faults.add("http_500", where="GET /v1/files/file-*-output", times="always")
+
+    check_rows(finish(frame, submit(frame, provider, store)), frame)
+
+
+def test_an_error_file_that_is_gone_costs_no_good_answer(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: what the other file has is home."""
+    server.faults.add("http_error", where="row-T-0[15]*")
+    server.faults.add("no_route", where="GET /v1/files/*-error/content", times="always")
+
+    out = finish(frame, submit(frame, provider, store, confirm_seconds=0.05))
+
+    check_rows(out, frame, dict.fromkeys(["T-01", "T-05"], "missing"))
+
+
+@pytest.mark.parametrize("when", ["before it ended", "after it ended"])
+def test_one_of_two_batches_is_gone(
+    when: str, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: the other's answers are home for every verb; the user says when to give up."""
+    provider.limits = Limits(max_requests=6)
+    job = submit(frame, provider, store)
+    gone = min(server.batches)
+    if when == "after it ended":
+        server.finish()
+    server.faults.add("no_route", where=f"*/v1/batches/{gone}*", times="always")
+    home = dict.fromkeys(frame.index[6:], "ok")
+    pending = dict.fromkeys(frame.index[:6], "pending")
+
+    with pytest.warns(FrameEnrichWarning, match=r"as far as it is here.*404"):
+        out = finish(frame, job)
+    check_rows(out, frame, {**pending, **home})
+    assert "not found at the provider" in str(job.status())
+    with pytest.warns(FrameEnrichWarning, match="404"):
+        job.regenerate()
+    with pytest.warns(FrameEnrichWarning, match="404"):
+        job.report(store / "report.html")
+    with pytest.raises(ProviderError, match="404"):
+        job.cancel()
+    assert len(server.batches) == 2
+
+    job.give_up()
+
+    out = finish(frame, job)
+    check_rows(out, frame, {**dict.fromkeys(pending, "missing"), **home})
+    assert out["llmbatch_error"].iloc[0].startswith("the batch is lost at the provider")
+    check_rows(finish(frame, job.regenerate()), frame)
+
+
+def test_a_batch_that_is_there_is_not_given_up(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 3: the user's word alone loses nothing that the provider has."""
+    server.hold("in_progress")
+    job = submit(frame, provider, store).give_up()
+    server.release()
+
+    check_rows(finish(frame, job), frame)
+    check_paid(server, batches=1)
+
+
+def test_what_is_home_is_read_offline_and_without_a_key(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: one shard that runs holds nothing up that is on disk."""
+    provider.limits = Limits(max_requests=6)
+    job = submit(frame, provider, store)
+    server.hold("in_progress", max(server.batches))
+    for _ in range(4):
+        frame.llmbatch.collect(job)
+    server.stop()
+    statuses = {**dict.fromkeys(frame.index[:6], "ok"), **dict.fromkeys(frame.index[6:], "pending")}
+
+    with pytest.warns(FrameEnrichWarning, match="as far as it is here"):
+        check_rows(frame.llmbatch.collect(job), frame, statuses)
+    keyless = find_job(frame, store)
+    with pytest.warns(FrameEnrichWarning, match="API key"):
+        check_rows(frame.llmbatch.collect(keyless), frame, statuses)
+    with pytest.warns(FrameEnrichWarning, match="API key"):
+        keyless.report(store / "report.html")
+
+
+def test_cancel_goes_through_all(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """A batch that has completed, or that fails to be cancelled, keeps no other one running."""
+    provider.limits = Limits(max_requests=4)
+    job = submit(frame, provider, store)
+    first, second, third = sorted(server.batches)
+    server.hold("in_progress", third)
+    server.finish(first)
+    server.faults.add("no_route", where=f"*/v1/batches/{second}*", times="always")
+
+    with pytest.raises(ProviderError, match="404"):
+        job.cancel()
+
+    assert server.batches[third]["status"] == "cancelling"
