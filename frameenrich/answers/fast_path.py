@@ -7,7 +7,7 @@ give, and None means no more than "look closely" (SPEED.md, "Content validators"
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from operator import attrgetter
 from typing import Annotated, Any, Literal
@@ -66,29 +66,24 @@ _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _SPACED_KEY = re.compile(r'"\s+:')
 
 
-def _each_once(text: str, keys: Sequence[str]) -> bool:
-    """Tell whether an object has each of its keys once; keys are written as ``"name":``.
+def _no_more_keys(text: str, count: int) -> bool:
+    """Tell whether an object has no more than so many keys, as its colons say.
 
-    Decoders keep the last of two values of one key, and an optional key may be absent: both are
-    seen by counting what ends a key, and by looking for each one.
+    Decoders keep the last of two values of one key. Who has found each of `count` names in it, and
+    knows this, knows that none stands twice.
     """
-    if text.count('":') != len(keys) or not all(key in text for key in keys):
-        return False
-    return text.count(":") == len(keys) or _SPACED_KEY.search(text) is None
-
-
-def _written(names: Iterable[str]) -> list[str]:
-    return [f'"{name}":' for name in names]
+    if text.count(":") == count:
+        return True
+    return text.count('":') == count and _SPACED_KEY.search(text) is None
 
 
 def _label_reader(field: Field) -> QuickReader:
     decode = msgspec.json.Decoder(_struct([(LABEL, str)])).decode
     known = {label: (label,) for label in field.categories}
-    keys = _written([LABEL])
 
     def read(text: str) -> Row | None:
         try:
-            return known.get(decode(text).field_0) if _each_once(text, keys) else None
+            return known.get(decode(text).field_0) if _no_more_keys(text, 1) else None
         except _BAD:
             return None
 
@@ -97,11 +92,11 @@ def _label_reader(field: Field) -> QuickReader:
 
 def _struct_reader(members: Sequence[tuple[Any, ...]]) -> QuickReader:
     decode, values = msgspec.json.Decoder(_struct(members)).decode, msgspec.structs.astuple
-    keys = _written(name for name, *_ in members)
+    count = len(members)
 
     def read(text: str) -> Row | None:
         try:
-            return values(decode(text)) if _each_once(text, keys) else None
+            return values(decode(text)) if _no_more_keys(text, count) else None
         except _BAD:
             return None
 
@@ -109,9 +104,12 @@ def _struct_reader(members: Sequence[tuple[Any, ...]]) -> QuickReader:
 
 
 def _struct(members: Sequence[tuple[Any, ...]]) -> Any:
-    """A struct of members (name, type[, default]); what has others is not accepted."""
+    """A struct of members (name, type[, default]); what has others, or lacks one, is not accepted.
+
+    An answer that leaves out what has a default is read in full.
+    """
     own = {f"field_{i}": member[0] for i, member in enumerate(members)}
-    kinds: Any = [(name, *member[1:]) for name, member in zip(own, members, strict=True)]
+    kinds: Any = [(name, member[1]) for name, member in zip(own, members, strict=True)]
     return msgspec.defstruct(
         "Answer", kinds, rename=own, gc=False, forbid_unknown_fields=True, kw_only=True
     )
@@ -121,11 +119,12 @@ def _model_reader(output: Output, names: Sequence[str]) -> QuickReader:
     """Pydantic's own validation, without its dump where the dump would change nothing."""
     validate, get = output.adapter.validate_json, attrgetter(*names)
     single, classes = len(names) == 1, [_CLASSES[field.kind] for field in output.fields]
-
-    keys = _written(field.name for field in output.fields)
+    # A default fills in for a name that is absent, so that each has to be found in the text.
+    keys = [f'"{field.name}":' for field in output.fields]
+    count = len(keys)
 
     def read(text: str) -> Row | None:
-        if not _each_once(text, keys):
+        if not (_no_more_keys(text, count) and all(map(text.__contains__, keys))):
             return None
         try:
             row: Row = (get(validate(text)),) if single else get(validate(text))

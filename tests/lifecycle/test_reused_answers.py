@@ -1,0 +1,79 @@
+"""Promise 10 for answers that the store has already: taken over only where they are whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, field_validator
+
+import frameenrich
+
+FRAME = pd.DataFrame({"title": ["whole", "cut", "unknown end", "two", "NaN", "fenced"]})
+GOOD = '{"price": 9.5}'
+ANSWERS: dict[str, tuple[str, Any]] = {
+    "whole": (GOOD, "stop"),
+    "cut": ('{"price": 9', "stop"),
+    "unknown end": (GOOD, "network_error"),
+    "two": (GOOD + '{"price": 8}', "stop"),
+    "NaN": ('{"price": NaN}', "stop"),
+    "fenced": (f"```json\n{GOOD}\n```", "stop"),
+}
+
+
+class Price(BaseModel):
+    """A price that its class refuses above five."""
+
+    price: float
+
+    @field_validator("price")
+    @classmethod
+    def low(cls, value: float) -> float:
+        """Refuse a high price."""
+        if value > 5:
+            raise ValueError("too much")
+        return value
+
+
+def submitted(store: Path, name: str, **options: Any) -> frameenrich.Job:
+    """Submit for somebody else to run."""
+    job: frameenrich.Job = FRAME.llmbatch.submit(
+        "Price of {{ title }}", "m", name=name, provider="file", store=store, **options
+    )
+    return job
+
+
+def answer(job: frameenrich.Job, folder: Path) -> None:
+    """Import an answer of each kind."""
+    lines = [json.loads(x) for path in job.requests for x in Path(path).read_text().splitlines()]
+    with (folder / "answers.jsonl").open("w") as file:
+        for line in lines:
+            title = line["body"]["messages"][-1]["content"].removeprefix("Price of ")
+            text, finish = ANSWERS[title]
+            choice = {"message": {"content": text}, "finish_reason": finish}
+            response = {"status_code": 200, "body": {"choices": [choice]}}
+            file.write(json.dumps({"custom_id": line["custom_id"], "response": response}) + "\n")
+    job.import_responses(folder / "answers.jsonl")
+
+
+def test_only_whole_answers_are_taken_over(store: Path, tmp_path: Path) -> None:
+    """Each ending, cut and doubling that `collect` flags is asked again; a mended one is marked."""
+    answer(submitted(store, "first", response_model={"price": float}), tmp_path)
+
+    again = submitted(store, "second", response_model={"price": float})
+    out = again.collect(FRAME, usage=True)
+
+    assert again.reused == 2
+    assert out["second_status"].tolist() == ["ok", *["pending"] * 4, "ok"]
+    assert out["second_repaired"].fillna(False).tolist() == [*[False] * 5, True]
+
+
+def test_a_classs_validators_decide_what_is_taken_over(store: Path, tmp_path: Path) -> None:
+    """What the new job's class refuses is asked again, though the request is the same."""
+    plain = Price.model_json_schema()
+    answer(submitted(store, "first", response_model=plain), tmp_path)
+
+    assert submitted(store, "second", response_model=plain).reused == 2
+    assert submitted(store, "third", response_model=Price).reused == 0
