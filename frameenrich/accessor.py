@@ -42,6 +42,7 @@ class LLMBatch(JobOfFrame):
         labels: Any = None,
         examples: Any = None,
         samples: int = 1,
+        probe: bool | None = None,
         parser: Parser | None = None,
         json_mode: JsonMode = "auto",
         logprobs: bool = False,
@@ -105,6 +106,11 @@ class LLMBatch(JobOfFrame):
             each field has the value that most of them gave, and ``<name>_agreement`` is the share
             that gave it (with several fields, the least of theirs); ``usage=True`` adds
             ``<name>_votes``. For `labels` and `response_model`, on ``/v1/chat/completions``.
+        probe : bool, optional
+            Ask one row live before the batch, so that what the server refuses is told before all
+            rows go out; its answer is reused. Only a 400 or 422 that names a parameter, the model
+            or the schema, and that two other rows get too, refuses. By default from 1,000 requests
+            on, where this store has no ``ok`` yet for this provider, model, `params` and schema.
         parser : callable, optional
             ``str -> dict | value``, applied at collect; ``ValueError`` flags the row.
         json_mode : {"auto", "schema", "object", "tools", "prompt"}

@@ -179,6 +179,16 @@ class ProviderOptions:
             rich_help_panel=_SEND,
         ),
     ] = None
+    probe: Annotated[
+        bool | None,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Whether one row is asked live first, so that what the server refuses is told "
+            "before all rows go out.",
+            rich_help_panel=_SEND,
+            show_default="from 1,000 requests on",
+        ),
+    ] = None
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Ask everything anew, and pay for it.", rich_help_panel=_SEND),
@@ -191,7 +201,9 @@ class ProviderOptions:
         metadata = None if self.metadata is None else read_pairs("--metadata", self.metadata)
         client = self.server.client(self.provider)
         cache = None if self.cache is None else read_cache(self.cache)
-        own = given(self, metadata=metadata, client=client, cache=cache)
+        own = given(self, metadata=metadata, client=client, cache=cache, probe=None)
+        if self.probe is not None:  # False was said, too
+            own["probe"] = self.probe
         return {**own, **self.spending.kwargs()}
 
 

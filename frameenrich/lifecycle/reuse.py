@@ -78,12 +78,19 @@ def find_stored_answers(
     """
     origins: dict[bytes, tuple[JobFolder, str]] = {}
     for folder in job_folders(store):
-        if _same_route(folder.spec, spec):
+        if same_route(folder.spec, spec):
             origins = {**_answered(folder, output, sent), **origins}
     return StoredAnswers(origins, output) if origins else None
 
 
-def _same_route(other: JobSpec, spec: JobSpec) -> bool:
+def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> StoredAnswers | None:
+    """Return what one job has answered ``ok`` of these requests; see `find_stored_answers`."""
+    origins = _answered(folder, output, sent)
+    return StoredAnswers(origins, output) if origins else None
+
+
+def same_route(other: JobSpec, spec: JobSpec) -> bool:
+    """Tell whether a job's requests go to the same server and model as another's."""
     same = _alike(other.provider, spec.provider) and other.url == spec.url
     return same and not set(other.models).isdisjoint(spec.models)
 

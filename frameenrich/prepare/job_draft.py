@@ -118,6 +118,14 @@ class JobDraft:
         path = Path(self.draft.finish())
         return JobFolder(Store(path.parent), path.name)
 
+    def written_lines(self) -> Iterator[bytes]:
+        """Read the requests of all parts, before the draft is complete."""
+        for part in self.parts:
+            folder = self._folder_of(part)
+            for number in range(len(part.requests)):
+                with folder.store.open(f"{folder.path}/{requests_file(number)}") as lines:
+                    yield from lines
+
     def complete(self, own_id: str, answers: Answers | None = None) -> None:
         """Write what is missing, but for the job itself: intents, and answers that are reused."""
         counts = dict(enumerate(self.parts[0].requests))

@@ -27,6 +27,7 @@ class KeylessOptions(TypedDict, total=False):
     labels: Any
     examples: Any
     samples: int
+    probe: bool | None
     parser: Parser | None
     json_mode: JsonMode
     logprobs: bool
@@ -71,6 +72,7 @@ class Options:
     labels: Any = None
     examples: Any = None
     samples: int = 1
+    probe: bool | None = None
     parser: Parser | None = None
     json_mode: JsonMode = "auto"
     logprobs: bool = False

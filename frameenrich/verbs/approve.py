@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from frameenrich.errors import BudgetError, ParameterError
 from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of, unanswered_requests
@@ -64,6 +64,18 @@ def approve_job(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
         measured = measure_answers(store, spec)
         cost = _max_cost(spec, lines, spec.prices, measured)
         refuse_over_budget(cost, spec.max_cost)
+
+
+def approve_probe(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
+    """Refuse a job where it and the first of its requests asked live could cost more than its cap.
+
+    The live call costs twice what the same request costs in the batch, which it then is not in:
+    so all of them and the first one once more are what may be spent.
+    """
+    if spec.max_cost is not None:
+        own = iter(lines)
+        first = list(islice(own, 1))
+        approve_job(spec, store, chain(first, first, own))
 
 
 def approve_round(

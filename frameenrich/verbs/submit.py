@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack
 
+import numpy as np
 import pandas as pd
 
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output, Parser
-from frameenrich.errors import StoreError
-from frameenrich.lifecycle.reuse import find_stored_answers
+from frameenrich.errors import ParameterError, StoreError
+from frameenrich.lifecycle.reuse import StoredAnswers, find_stored_answers
 from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.caching import seeded, with_caching
@@ -32,13 +33,14 @@ from frameenrich.prepare.writer import Part
 from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
-from frameenrich.providers.registry import connect
+from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
-from frameenrich.verbs.approve import approve_job
+from frameenrich.verbs.approve import approve_job, approve_probe
 from frameenrich.verbs.find_older import find_older, find_same
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.probe import FROM_REQUESTS, Probe, is_answered, unknown_lines
 
 
 def submit(
@@ -132,6 +134,7 @@ class Submission:
     store: Store
     nonce: str = ""
     """Makes the job another one than the same submit without it, and has no answer reused."""
+    probe: bool | None = False
 
     @property
     def limits(self) -> Limits:
@@ -171,9 +174,34 @@ class Submission:
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         fresh = bool(self.nonce)
         answers = None if fresh else find_stored_answers(self.store, spec, output, draft.hashes)
+        if self._probes(draft, answers):
+            answers = self._probed(draft, answers) or answers
         draft.complete(job_id, answers)
         approve_job(spec, self.store, draft.request_lines())
         return draft.commit()
+
+    def _probes(self, draft: JobDraft, answers: StoredAnswers | None) -> bool:
+        """Tell whether a row is to be asked first: as somebody said, or where much is at stake."""
+        if self.probe is not None:
+            return self.probe
+        if self.route.blocking or answers is not None:
+            return False
+        many = len(draft.hashes) >= FROM_REQUESTS and len(np.unique(draft.hashes)) >= FROM_REQUESTS
+        return many and not is_answered(self.store, self.plan.spec)
+
+    def _probed(self, draft: JobDraft, answers: StoredAnswers | None) -> StoredAnswers | None:
+        """Ask a row live, where the provider can; the cost of all comes first."""
+        try:
+            live = live_version(self.route)
+        except ParameterError:  # it has no live calls: nobody can be asked
+            return None
+        spec, known = self.plan.spec, {} if answers is None else answers.origins
+        approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
+        probe = Probe(spec, self.plan.output, self.store, live)
+        found = probe.ask(draft, known)
+        if found is None or answers is None:
+            return found
+        return replace(answers, origins={**answers.origins, **found.origins})
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
         """Name the frame's columns that an earlier job of this name made: they may be replaced."""
@@ -213,7 +241,7 @@ def prepare(template: Template, model: str, options: Options, *, pilot: bool = F
     plan = replace(plan, spec=with_caching(plan.spec, route))
     check_request(route, plan.spec)
     check_batch_options(route, plan.spec)
-    return Submission(plan, route, open_store(options.store), _nonce(options.fresh))
+    return Submission(plan, route, open_store(options.store), _nonce(options.fresh), options.probe)
 
 
 def _nonce(fresh: bool) -> str:

@@ -1,0 +1,205 @@
+"""Ask one row live before a batch, so that what the server refuses is told before all rows go.
+
+The row is asked in a small job of its own, as a pilot's are, and the batch takes its answer over.
+So a kill leaves what was answered; only one inside the call itself may cost the row twice.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from frameenrich.answers.judge import read_response
+from frameenrich.answers.output import Output
+from frameenrich.errors import ParameterError, ProviderError
+from frameenrich.identity.hashes import request_hash
+from frameenrich.jsonl import body_of, split_lines
+from frameenrich.lifecycle.results import read_results
+from frameenrich.lifecycle.reuse import StoredAnswers, answers_in, same_route
+from frameenrich.model import JobSpec, Response, RowStatus
+from frameenrich.prepare.job_draft import JobDraft
+from frameenrich.prepare.ready import open_requests
+from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
+from frameenrich.providers.protocol import Provider, patience
+from frameenrich.store.folder import JobFolder, job_folder, job_folders
+from frameenrich.store.store import Store
+from frameenrich.text import shortened
+from frameenrich.verbs.job import Job
+
+FROM_REQUESTS = 1_000
+"""From so many requests on a refusal is dear enough to ask first, unless somebody says."""
+
+
+_WITNESSES = 2
+"""So many other rows have to be refused alike: one row alone may be to blame itself."""
+
+
+_TRY_AGAIN_SECONDS = 5.0
+"""For so long the call is repeated where the server is busy or broken, which proves nothing."""
+
+
+_READ_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is needed to ask some of a draft's requests before it is sent."""
+
+    spec: JobSpec
+    output: Output
+    store: Store
+    live: Provider
+
+    def ask(self, draft: JobDraft, known: Collection[bytes]) -> StoredAnswers | None:
+        """Ask one request of a draft live, and give its answer if it is a good one.
+
+        Raises
+        ------
+        ParameterError
+            The server refuses a parameter, the model or the schema, whichever row asks.
+        """
+        lines = list(islice(unknown_lines(draft, self.spec.url, known), 1 + _WITNESSES))
+        if not lines:
+            return None
+        folder = self._asked(lines[:1])
+        refusal = _refusal(folder, lines[0])
+        if refusal is not None and len(lines) > 1:
+            others = self._asked(lines[1:])
+            if _refused(others) < len(lines) - 1:
+                refusal = None
+        if refusal is not None:
+            raise ParameterError(
+                f"The server refuses what every row of this job would ask, as {len(lines)} asked "
+                f"live show: {shortened(refusal, 300)}",
+                "Change what it names and submit again: no batch was sent. probe=False sends it "
+                "all the same.",
+                spec=self.spec,
+            )
+        return answers_in(folder, self.output, draft.hashes)
+
+    def _asked(self, lines: Sequence[bytes]) -> JobFolder:
+        """Ask some requests, or go on where asking them was interrupted."""
+        plain = replace(
+            self.spec,
+            messages=(),
+            key=(KEY,),
+            pilot=True,
+            provider=self.live.name,
+            metadata={},
+            completion_window=None,
+            max_cost=None,
+            max_enqueued_tokens=None,
+            image=(),
+        )
+        with open_requests(list(lines)) as ready:
+            survey = ready.survey(self.spec.url, self.live.limits)
+            job_id = ready_job_id(survey, plain)
+            if self.store.has(job_id) and _is_done(job_folder(self.store, job_id)):
+                job_id = ready_job_id(survey, plain, secrets.token_hex(8))
+            if not self.store.has(job_id):
+                with draft_of_requests(ready, survey, plain, self.store, self.live.limits) as draft:
+                    draft.complete(job_id)
+                    draft.commit()
+        folder = job_folder(self.store, job_id)
+        try:
+            with patience(_TRY_AGAIN_SECONDS):
+                Job(folder, output=self.output, provider=self.live).send()
+        except ProviderError:
+            pass  # it is down, busy or has no such call: that says nothing of the batch
+        return folder
+
+
+def is_answered(store: Store, spec: JobSpec) -> bool:
+    """Tell whether the store has an ok answer of this provider, model, parameters and schema."""
+    for folder in job_folders(store):
+        own = folder.spec
+        alike = (own.params, own.output.schema) == (spec.params, spec.output.schema)
+        if alike and same_route(own, spec) and _has_ok(folder):
+            return True
+    return False
+
+
+def _has_ok(folder: JobFolder) -> bool:
+    with folder.reading_sidecar() as file:
+        lines = file.read_row_group(0).slice(0, _READ_ROWS)
+    found = read_results(folder, Output(folder.spec.output), lines=lines)
+    return RowStatus.OK in found.tally.counts(found.slots[found.slots >= 0])
+
+
+def _is_done(folder: JobFolder) -> bool:
+    """Tell whether a probe of earlier has its answers; asked again, a mended server may do."""
+    return folder.read().settled
+
+
+def unknown_lines(draft: JobDraft, url: str, known: Collection[bytes]) -> Iterator[bytes]:
+    """Yield the draft's requests that have no answer yet, each once."""
+    seen = set(known)
+    for line in draft.written_lines():
+        own = request_hash(url, body_of(line))
+        if own not in seen:
+            seen.add(own)
+            yield line
+
+
+def _responses(folder: JobFolder) -> Iterator[Response]:
+    for shard in folder.all_shards():
+        for line in split_lines(shard.read_responses()):
+            response = read_response(line)
+            if response is not None:
+                yield response
+
+
+def _refused(folder: JobFolder) -> int:
+    """Return how many of a probe's requests were refused for what all rows have in common."""
+    bodies = {}
+    for shard in folder.all_shards():
+        with shard.open_requests() as lines:
+            for line in lines:
+                request = json.loads(line)
+                bodies[request["custom_id"]] = request["body"]
+    return sum(
+        _reason(response, bodies.get(response.custom_id, {})) is not None
+        for response in _responses(folder)
+    )
+
+
+def _refusal(folder: JobFolder, line: bytes) -> str | None:
+    body = json.loads(line)["body"]
+    return next((reason for each in _responses(folder) if (reason := _reason(each, body))), None)
+
+
+_CODES = frozenset(
+    {
+        "unsupported_parameter",
+        "unsupported_value",
+        "unknown_parameter",
+        "model_not_found",
+        "invalid_json_schema",
+    }
+)
+
+
+_CONTENT = frozenset({"messages", "input", "prompt"})
+"""Parts of a body that differ from row to row: what is wrong with them may be the row's fault."""
+
+
+def _reason(response: Response, body: Mapping[str, Any]) -> str | None:
+    """Return what a server says of a refusal that names what all rows have in common."""
+    if response.status_code not in (400, 422):
+        return None
+    said = response.body.get("error", response.body) if isinstance(response.body, dict) else {}
+    said = said if isinstance(said, dict) else {"message": str(said)}
+    message = str(said.get("message") or response.error or said)
+    parameter = str(said.get("param") or "").partition(".")[0].partition("[")[0]
+    if parameter in _CONTENT:
+        return None
+    names = {*body, "schema", "json_schema"} - _CONTENT
+    named = parameter in names or said.get("code") in _CODES
+    if named or any(word in message for word in (f"'{n}'" for n in names)):
+        return message
+    words = {word.strip(".,:;'\"`()[]").lower() for word in message.split()}
+    return message if words & names else None
