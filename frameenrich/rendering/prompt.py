@@ -68,7 +68,7 @@ class Prompt:
 
     @cached_property
     def _env(self) -> SandboxedEnvironment:
-        return sandbox(self.on_null, self.sources or {})
+        return sandbox(self.on_null, self.sources or {}, numbers_too=self.rendering > 1)
 
     @cached_property
     def _trees(self) -> list[nodes.Template]:
@@ -111,6 +111,12 @@ class Prompt:
     def names(self) -> frozenset[str]:
         """Every variable name that the templates mention."""
         return frozenset(n.name for tree in self._trees for n in tree.find_all(nodes.Name))
+
+    @property
+    def makes_numbers(self) -> bool:
+        """Tell whether a null that is sent would have been made 0 by rendering 1."""
+        filters = (f.name for tree in self._trees for f in tree.find_all(nodes.Filter))
+        return self.on_null == "empty" and not {"int", "float"}.isdisjoint(filters)
 
     @cached_property
     def _names_set(self) -> frozenset[str]:
@@ -215,7 +221,7 @@ class Prompt:
         for start in range(0, len(frame), CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, len(frame))
             cells = {column: read(start, stop) for column, read in readers.items()}
-            chunk = _Chunk(cells, start, stop - start, self.on_null, lenient)
+            chunk = _Chunk(cells, start, stop - start, self.on_null, lenient, self.rendering > 1)
             texts: Texts = []
             for i, template in enumerate(templates):
                 if i not in constant:
@@ -267,6 +273,7 @@ class _Chunk:
     count: int
     on_null: OnNull
     lenient: bool
+    numbers_too: bool
 
     def render(self, template: _Template) -> list[str | None]:
         """Each row's text; None for a row that is left out."""
@@ -281,10 +288,19 @@ class _Chunk:
                     raise self._printed_null(len(texts)) from None
                 texts.append(None)  # the row is taken from `rows`; the next call goes on after it
             except Exception as error:
-                if not self.lenient:
+                of_null = self.numbers_too and self._is_of_null(error, template, len(texts))
+                if not (self.lenient or (of_null and self.on_null == "skip")):
+                    if of_null and self.on_null == "raise":
+                        raise self._printed_null(len(texts)) from None
                     raise _row_error(error, self.start + len(texts)) from error
                 texts.append(None)
         return texts
+
+    def _is_of_null(self, error: Exception, template: _Template, offset: int) -> bool:
+        """Tell whether a null entered what takes none: a comparison, say, or a sum."""
+        if not isinstance(error, TypeError | jinja2.UndefinedError) or "None" not in str(error):
+            return False
+        return any(self.cells[column][offset] is None for column in template.columns)
 
     def _printed_null(self, offset: int) -> NullValueError:
         empty = [name for name, values in self.cells.items() if values[offset] is None]

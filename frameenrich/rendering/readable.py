@@ -14,12 +14,14 @@ from frameenrich.model import Json
 class Preview:
     """Rendered requests: (key, body) pairs, and the columns that `collect` will add.
 
-    ``slow`` says what has the template render row by row; None where nothing does.
+    ``slow`` says what has the template render row by row; None where nothing does. ``nulls`` says
+    how many rows of the whole frame would print a null, of which columns, and names the first.
     """
 
     requests: tuple[tuple[str, dict[str, Any]], ...]
     columns: tuple[str, ...]
     slow: str | None = None
+    nulls: str | None = None
 
     def __str__(self) -> str:
         blocks = []
@@ -27,7 +29,8 @@ class Preview:
             texts = "\n".join(f"[{role}] {text}" for role, text in turns(body))
             blocks.append(f"row {key}\n{texts}")
         slow = f"\n-> renders row by row, some five times slower: {self.slow}" if self.slow else ""
-        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}{slow}"
+        nulls = f"\n-> {self.nulls}" if self.nulls else ""
+        return "\n\n".join(blocks) + f"\n\n-> columns: {', '.join(self.columns)}{nulls}{slow}"
 
     __repr__ = __str__
 

@@ -6,6 +6,7 @@ a filter, ``~``, ``%`` or ``format`` would turn it into the word "None" before t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,9 @@ class PrintedNullError(Exception):
     """A null was about to be printed."""
 
 
-def sandbox(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment:
+def sandbox(
+    on_null: OnNull, sources: Mapping[str, str], *, numbers_too: bool = True
+) -> SandboxedEnvironment:
     """The environment that templates are compiled in.
 
     Parameters
@@ -53,6 +56,9 @@ def sandbox(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment
         What a printed null does: `PrintedNullError`, or an empty text.
     sources : Mapping[str, str]
         Other templates by name.
+    numbers_too : bool
+        Whether the policy also sees a null that a number would be made of; with ``"empty"`` the
+        result is a null, too. Earlier versions made 0 of it.
     """
     shown = _show_null_as_empty if on_null == "empty" else _refuse_null
     environment = _Sandbox(
@@ -70,10 +76,75 @@ def sandbox(on_null: OnNull, sources: Mapping[str, str]) -> SandboxedEnvironment
             of_text=_OF_TEXT.get(name),
         )
     environment.filters["join"] = _guard_items(environment.filters["join"], shown)
+    if numbers_too:
+        for name in _NUMBER_FILTERS:
+            environment.filters[name] = _guard_number(environment.filters[name], on_null)
+        if on_null == "empty":
+            environment.intercepted_binops = _ARITHMETIC
+            environment.intercepted_unops = _SIGNS
+            environment.filters[COMPARED] = _compare
     environment.filters[SHOWN] = shown
     # What differs from run to run would make every re-read frame look changed.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment
+
+
+_NUMBER_FILTERS = ("abs", "float", "int", "round")
+
+
+_ARITHMETIC = frozenset({"+", "-", "*", "/", "//", "**", "%"})
+
+
+_SIGNS = frozenset({"+", "-"})
+
+
+COMPARED = "__compared"
+"""The filter that comparisons become where a null is less than nothing and greater than nothing."""
+
+
+_ORDER: Mapping[str, Callable[[Any, Any], Any]] = {
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "in": lambda left, right: left in right,
+    "notin": lambda left, right: left not in right,
+}
+
+
+_OF_NULLS = frozenset({"eq", "ne"})
+
+
+def _compare(value: Any, *pairs: Any) -> bool:
+    """Compare as Python does, where nulls are neither before nor after anything."""
+    for name, other in zip(pairs[::2], pairs[1::2], strict=True):
+        # A null may be one of a list's items; in a text, and in an order, it has no place.
+        among = name in {"in", "notin"} and not is_null(other) and not isinstance(other, str)
+        if name not in _OF_NULLS and not among and (is_null(value) or is_null(other)):
+            return False
+        if not _ORDER[name](value, other):
+            return False
+        value = other
+    return True
+
+
+def _guard_number(function: Callable[..., Any], on_null: OnNull) -> Callable[..., Any]:
+    """Have the null policy see a null of which a number would be made, unless a default is said."""
+
+    def guarded(value: Any, *args: Any, **kwargs: Any) -> Any:
+        by_default = function.__name__ in {"do_int", "do_float"} and (args or "default" in kwargs)
+        if value.__class__ in _NUMBERS or not is_null(value) or by_default:
+            return function(value, *args, **kwargs)
+        if on_null == "empty":
+            return None
+        raise PrintedNullError
+
+    return guarded
+
+
+_NUMBERS = (int, str)
 
 
 def _refuse_null(value: Any) -> Any:
@@ -144,7 +215,7 @@ def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> C
 class _Sandbox(SandboxedEnvironment):
     """Jinja's sandbox, with the null policy where operators and methods print."""
 
-    intercepted_binops = frozenset({"%"})
+    intercepted_binops: frozenset[str] = frozenset({"%"})
     code_generator_class = Compiler
 
     def printed(self, value: Any) -> str:
@@ -156,7 +227,7 @@ class _Sandbox(SandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _ShowInConcat().visit(super()._parse(source, name, filename))
-        return tree
+        return _CompareNulls().visit(tree) if COMPARED in self.filters else tree
 
     def _shown(self, value: Any) -> Any:
         return self.filters[SHOWN](value)
@@ -166,7 +237,12 @@ class _Sandbox(SandboxedEnvironment):
             right = (
                 tuple(map(self._shown, right)) if isinstance(right, tuple) else self._shown(right)
             )
+        elif COMPARED in self.filters and (is_null(left) or is_null(right)):
+            return None  # a null of which nothing can be reckoned stays one
         return super().call_binop(context, operator, left, right)
+
+    def call_unop(self, context: Any, operator: str, arg: Any) -> Any:
+        return None if is_null(arg) else super().call_unop(context, operator, arg)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
@@ -190,3 +266,12 @@ class _ShowInConcat(NodeTransformer):
             nodes.Filter(n, SHOWN, [], [], None, None, lineno=n.lineno) for n in node.nodes
         ]
         return node
+
+
+class _CompareNulls(NodeTransformer):
+    """``price > 3`` becomes a filter that knows what a null is."""
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802 - Jinja's naming
+        self.generic_visit(node)
+        pairs = [each for op in node.ops for each in (nodes.Const(op.op), op.expr)]
+        return nodes.Filter(node.expr, COMPARED, pairs, [], None, None, lineno=node.lineno)

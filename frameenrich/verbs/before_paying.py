@@ -12,9 +12,15 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.result_table import Positions
-from frameenrich.errors import CredentialsError, FrameEnrichError, InputError, ParameterError
+from frameenrich.errors import (
+    CredentialsError,
+    FrameEnrichError,
+    InputError,
+    NullValueError,
+    ParameterError,
+)
 from frameenrich.identity.dedupe import ShortHashes
-from frameenrich.identity.keys import check_keys, key_names, read_keys
+from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.match import match_frame, require_match
 from frameenrich.lifecycle.reuse import find_stored_answers
@@ -26,6 +32,7 @@ from frameenrich.prepare.submit_options import Options, SubmitOptions
 from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
+from frameenrich.rendering.prompt import prompt_of
 from frameenrich.rendering.readable import Preview, turns
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
@@ -211,6 +218,41 @@ def preview(
             plan = plan.sent_to(*provider_url(own.provider, own.client, model, own.endpoint))
         except FrameEnrichError:  # a preview needs no provider that works
             plan = plan.sent_to(str(own.provider), own.endpoint)
-    check_frame(frame, plan)
+    keys = check_frame(frame, plan)
     slow = plan.prompt.why_slow(list(frame.columns))
-    return Preview(tuple(preview_bodies(frame, plan, n)), tuple(plan.columns.added), slow)
+    try:
+        bodies = tuple(preview_bodies(frame, plan, n))
+    except NullValueError as error:
+        nulls = _nulls_text(frame, plan, keys)
+        raise NullValueError(f"{error.problem} In all, {nulls}.", error.fix) from None
+    found = _nulls_text(frame, plan, keys)
+    nulls = None if found is None else f"{found}, which {_FATE_OF_NULLS[plan.spec.on_null]}"
+    return Preview(bodies, tuple(plan.columns.added), slow, nulls)
+
+
+_FATE_OF_NULLS = {
+    "raise": "submit refuses: pass on_null='empty' or 'skip', or write {{ column or 'unknown' }}",
+    "skip": "are not sent (on_null='skip')",
+    "empty": "are sent with nothing there (on_null='empty')",
+}
+
+
+_SHOWN_ROWS = 5
+
+
+def _nulls_text(frame: pd.DataFrame, plan: Plan, keys: pa.Table) -> str | None:
+    """Say which rows would print a null, and of which columns; None where none would."""
+    prompt = prompt_of(replace(plan.spec, on_null="skip"))
+    texts = prompt.render(frame, lenient=True)
+    rows = np.flatnonzero([text is None for chunk in texts for text in chunk])
+    nulls = {
+        name: int(frame[name].iloc[rows].isna().sum())
+        for name in prompt.columns_used(list(frame.columns))
+    }
+    where = ", ".join(f"{name!r} in {n:,}" for name, n in nulls.items() if n)
+    if not len(rows) or not where:
+        return None
+    shown = ", ".join(show_key(keys, int(row)) for row in rows[:_SHOWN_ROWS])
+    more = ", ..." if len(rows) > _SHOWN_ROWS else ""
+    what = "row would print a null" if len(rows) == 1 else "rows would print a null"
+    return f"{len(rows):,} {what} ({where}: {shown}{more})"

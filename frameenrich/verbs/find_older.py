@@ -42,6 +42,7 @@ def find_older(
     specs = _specs_alike(store, slug, plan.spec)
     # An older job is only found by rendering the frame anew, so no way is tried without a reason.
     floats = has_whole_floats(frame, plan.prompt.columns_used(list(frame.columns)))
+    floats = floats or plan.prompt.makes_numbers  # of nulls, 0 was made
     for older_plan in _earlier_ways(plan, specs, floats=floats):
         with draft_of_frame(frame, older_plan, store, limits) as older:
             folder = find_same(older, store)

@@ -17,7 +17,7 @@ from frameenrich.prepare.submit_options import SubmitOptions
 
 PACKAGE = Path(inspect.getfile(frameenrich)).parent
 PYTHON_ONLY = {
-    "accessor.py", "dask.py", "tables.py", "polars.py", "signatures.py", "collect.py",
+    "accessor.py", "dask.py", "tables.py", "polars.py", "signatures.py",
     "job_of_frame.py",
 }  # fmt: skip
 """Modules whose messages only calls from Python reach: doors, and what a Dask frame has learned."""
@@ -25,7 +25,7 @@ PYTHON_ONLY = {
 
 OBJECTS_ONLY = (
     "client= is", "google.genai.Client", "drawn=", "Both review= and", "tolerance=, match=",
-    "provider= is a", "Interrupted; ",
+    "provider= is a", "Interrupted; ", "meta={",
 )  # fmt: skip
 """About objects that no flag can give, or excluded by the command before they are said."""
 

@@ -14,7 +14,7 @@ import frameenrich
 from frameenrich.errors import BudgetError, ParameterError
 
 LIVE = "/v1/chat/completions"
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "status": 400,
     "code": "unsupported_parameter",
     "message": "Unsupported parameter: 'temperature' is not supported with this model.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -39,7 +40,8 @@ def preview(
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
         typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
     else:
-        typer.echo(printable(str(shown)))
+        told = None if shown.nulls is None else in_flags(shown.nulls)
+        typer.echo(printable(str(replace(shown, nulls=told))))
 
 
 @flatten_options
