@@ -47,6 +47,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"Pass truth=\{'([^']*)': '([^']*)'\}", r"Pass --truth \1=\2"),
     (r"Pass job= to choose", "Name the job to choose"),
     (r"response_model=", "--schema or --response-model "),
+    (r"(?:job|df\.llmbatch)\.([a-z]+)\([^()]*\)", r"frameenrich \1"),
     (r"max_rounds=(\d+) without wait=True\.", r"--max-rounds \1 without --wait."),
 )
 """Patterns of what is said to Python, and what the command line says instead."""
