@@ -31,6 +31,7 @@ from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.reading_options import ReadingOptions
 from frameenrich.prepare.submit_options import SubmitOptions
 from frameenrich.prepare.writer import Part
+from frameenrich.rendering.prompt import prompt_of
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.store import StoreLike
 from frameenrich.verbs.before_paying import estimate_parts, preview
@@ -44,6 +45,8 @@ from frameenrich.verbs.submit import RootedFolder, submit_parts
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
+    from frameenrich.evaluation.evaluate import Evaluation
+    from frameenrich.evaluation.review import Review
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.rendering.readable import Preview
     from frameenrich.verbs.estimate import Estimate
@@ -184,6 +187,49 @@ class DaskAccessor:
         filled = [part for part in found if len(part)]
         return pd.concat(filled) if filled else found[0]
 
+    def review(
+        self,
+        job: Job | str | None = None,
+        *,
+        n: int,
+        by: str | None = None,
+        seed: int = 0,
+        extend: Review | str | None = None,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Review:
+        """Draw rows of the job for people to judge, and record the draw; see `Job.review`."""
+        return self._job(job, store, client).review(n=n, by=by, seed=seed, extend=extend)
+
+    def evaluate(
+        self,
+        job: Job | str | None = None,
+        *,
+        review: Review | str | None = None,
+        truth: str | Mapping[str, str] | None = None,
+        tolerance: float | None = None,
+        match: Callable[[Any, Any], Any] | None = None,
+        drawn: str | None = None,
+        level: float = 0.95,
+        store: StoreLike = None,
+        client: Any = None,
+    ) -> Evaluation:
+        """Say how right the answers are, by a review or this frame's truth; see `Job.evaluate`.
+
+        Of a frame with the truth only the key, the truth and the template's columns are computed,
+        and brought into this process.
+        """
+        found = self._job(job, store, client)
+        return found.evaluate(
+            None if truth is None else _to_compare(self._frame, found.spec, truth),
+            review=review,
+            truth=truth,
+            tolerance=tolerance,
+            match=match,
+            drawn=drawn,
+            level=level,
+        )
+
     def regenerate(
         self,
         job: Job | str | None = None,
@@ -259,6 +305,16 @@ class DaskAccessor:
             with contextlib.suppress(JobNotFoundError):  # these rows may all be newer than the job
                 return find_job(rows, store, part=part, client=client)
         return find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
+
+
+def _to_compare(frame: DataFrame, spec: JobSpec, truth: str | Mapping[str, str]) -> pd.DataFrame:
+    """The columns that an evaluation looks at; a truth column that is not there is told later."""
+    wanted = {truth} if isinstance(truth, str) else set(truth.values())
+    wanted |= {*(spec.key or ()), *spec.image}
+    if spec.messages:
+        wanted |= set(prompt_of(spec).columns_used(list(frame.columns)))
+    rows: pd.DataFrame = frame[[name for name in frame.columns if name in wanted]].compute()
+    return rows
 
 
 def _with_rows(options: SubmitOptions, frame: DataFrame) -> SubmitOptions:

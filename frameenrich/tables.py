@@ -20,6 +20,7 @@ from frameenrich.accessor import LLMBatch
 from frameenrich.answers.arrow_types import common_type
 from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
+from frameenrich.evaluation.evaluate import Evaluation
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.prepare.any_table import (
     TableStream,
@@ -227,6 +228,22 @@ class TableBatch(LLMBatch):
         if isinstance(self._table, pa.RecordBatchReader):
             return whole.to_reader()
         return whole.lazy() if is_lazy(self._table) else whole
+
+    def evaluate(
+        self,
+        job: Job | str | None = None,
+        *,
+        store: StoreLike = None,
+        client: Any = None,
+        **how: Any,
+    ) -> Evaluation:
+        """Say how right the answers are, by a review or this table's truth; see `Job.evaluate`."""
+        found, rows = self.job(job, store=store, client=client), self._rows
+        if isinstance(rows, TableStream) and how.get("truth") is not None:
+            # One estimate is of all rows, so that the parts are brought together for it.
+            whole = pd.concat((to_frame(part) for part in rows.parts()), ignore_index=True)
+            return found.evaluate(whole, **how)
+        return found.evaluate(self._frame, **how)
 
     def flagged(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass, field
 
@@ -117,6 +118,15 @@ class Calibration:
     reliability: pd.DataFrame
     risk_coverage: pd.DataFrame
     calibrator: Calibrator
+
+    def __str__(self) -> str:
+        known = not math.isnan(self.auroc)
+        sorts = f"a right row has the higher one in {self.auroc:.0%}; " if known else ""
+        return f"scores: {sorts}on average {self.ece:.2f} away from the share of right rows"
+
+    def _repr_html_(self) -> str:
+        table = self.reliability.round(2).to_html(index=False, border=0)
+        return f"<div style='color:inherit;overflow-x:auto'>{html.escape(str(self))}{table}</div>"
 
 
 def calibration(

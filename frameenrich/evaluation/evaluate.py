@@ -189,7 +189,8 @@ class Evaluation:
                 listed = ", ".join(map(str, field.unknown_labels[:10]))
                 found.append(f"{name}: the truth has labels that nobody gave the job: {listed}.")
         n = self.accuracy.n
-        if n and self.accuracy.bounded and self.design.drawn is not Drawn.TRUTH:
+        every = n >= self.design.usable - self.design.spent  # then there is nothing to guess
+        if n and not every and self.accuracy.bounded and self.design.drawn is not Drawn.TRUTH:
             found.append(what_rows_buy(n))
         return tuple(found)
 

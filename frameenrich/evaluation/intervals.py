@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import math
 from collections.abc import Sequence
@@ -66,6 +67,10 @@ class Interval:
             return "none"
         bounds = f" [{_points(self.low)}–{_points(self.high)}]" if self.bounded else ""  # noqa: RUF001 - a range
         return f"{_points(self.estimate)} %{bounds}"
+
+    def _repr_html_(self) -> str:
+        about = html.escape(f"of {self.n:,} reviewed rows; {self.method}")
+        return f"<div style='color:inherit'><b>{self}</b> {about}</div>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return its members, None for what is not there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass
 
@@ -39,6 +40,9 @@ class Threshold:
 
     def __bool__(self) -> bool:
         return not math.isnan(self.score)
+
+    def _repr_html_(self) -> str:
+        return f"<div style='color:inherit'>{html.escape(str(self))}</div>"
 
     def __str__(self) -> str:
         if not self:

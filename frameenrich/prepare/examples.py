@@ -124,6 +124,11 @@ def rows_of_examples(examples: Any) -> pd.DataFrame:
             )
         # Object columns keep 3 and None as they are; each row has cells of its own types.
         examples = pd.DataFrame([dict(e) for e in examples], dtype=object)
+    if isinstance(examples, ReviewedRows):
+        raise ParameterError(
+            "examples= is a review, and the rows come in parts, which do not show it whole.",
+            "Take its rows out of a frame that has them: examples=review.examples_in(frame).",
+        )
     if not isinstance(examples, pd.DataFrame):
         raise ParameterError(
             f"examples= is a {type(examples).__name__}.",
