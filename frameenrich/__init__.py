@@ -1,15 +1,14 @@
 """The DataFrame is the job: rows become LLM batch requests, answers become columns.
 
-Importing it registers ``df.llmbatch`` and costs nothing beyond pandas.
+Importing it registers ``df.llmbatch``, now or when pandas is imported, and costs next to nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from frameenrich import accessor as _accessor  # noqa: F401 - registers df.llmbatch
 
 if TYPE_CHECKING:
     from frameenrich.errors import (
@@ -27,6 +26,11 @@ if TYPE_CHECKING:
     from frameenrich.verbs.list_jobs import jobs
     from frameenrich.verbs.sample import sample_data
     from frameenrich.verbs.submit import submit_requests
+
+if "pandas" in sys.modules:
+    import_module("frameenrich.accessor")  # registers df.llmbatch
+else:
+    import_module("frameenrich.verbs.when_pandas").register_later()
 
 # Silent until somebody asks: a handler of one's own, or the command line's -v and --log-file.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -47,3 +47,57 @@ def test_another_name_is_an_attribute_error() -> None:
     """A name that is none says so as Python does."""
     with pytest.raises(AttributeError, match="no attribute 'resubmit'"):
         _ = frameenrich.resubmit
+
+
+ORDERS = [
+    "import frameenrich; assert 'pandas' not in sys.modules; import pandas",
+    "import pandas; import frameenrich",
+    "from frameenrich import Job; import pandas",
+    "import frameenrich.accessor; import pandas",
+    "import frameenrich.cli.main; import pandas.core.frame; import pandas",
+    "import frameenrich, importlib; pandas = importlib.import_module('pandas')",
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_accessor_is_there_whatever_is_imported_first(order: str) -> None:
+    """`import frameenrich` registers df.llmbatch where pandas comes later, too."""
+    script = f"""
+import sys
+{order}
+assert pandas.DataFrame.llmbatch.__name__ == "LLMBatch"
+assert type(pandas.__loader__).__name__ == type(pandas.__spec__.loader).__name__
+assert type(pandas.__loader__).__name__ == "SourceFileLoader", pandas.__loader__
+assert not [finder for finder in sys.meta_path if "frameenrich" in type(finder).__module__]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["submit", "--help"]])
+def test_the_command_line_answers_without_pandas(words: list[str]) -> None:
+    """What needs no frame waits for none: pandas takes five times as long as `--version`."""
+    script = f"""
+import sys
+sys.argv = ["frameenrich", *{words!r}]
+from frameenrich.cli.main import app
+try:
+    app()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {{"pandas", "numpy", "pyarrow", "openai", "aiohttp"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_preview_does_not_import_the_sdk() -> None:
+    """The first look of a session waits for pandas and for little else."""
+    script = """
+import sys
+import frameenrich
+frame = frameenrich.sample_data().head(3)
+frame.llmbatch.preview("Sort {{ title }}", "gpt-4o-mini", labels=["a", "b"], params={"seed": 1})
+heavy = {"openai", "pydantic", "aiohttp", "httpx2"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

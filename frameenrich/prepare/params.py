@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import enum
+import functools
+import importlib.util
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from frameenrich.errors import ParameterError
@@ -45,7 +49,7 @@ def check_params(
             name="extra_body",
         )
     given = {name: _plain(value) for name, value in params.items() if name != "extra_body"}
-    known = _known_parameters(endpoint)
+    known = _known_parameters(endpoint) if given else frozenset()
     for name in [*extra, *given]:
         if name in _OURS:
             raise ParameterError(
@@ -99,16 +103,27 @@ def request_parameters() -> frozenset[str]:
     return (chat | responses) - _OURS
 
 
+@functools.cache
 def _known_parameters(endpoint: str) -> frozenset[str]:
-    """The endpoint's parameters, as the installed `openai` package's own types list them."""
-    from importlib import import_module  # noqa: PLC0415 - the types are heavy; only when sending
+    """The endpoint's parameters, as the installed `openai` package's own types list them.
 
-    module = import_module(_PARAMETER_TYPES[endpoint])
-    names: set[str] = set()
-    for item in vars(module).values():
-        if isinstance(item, type) and item.__name__.endswith(("CreateParams", "CreateParamsBase")):
-            names |= set(item.__annotations__)
+    They are read, not imported: with all that they import, that takes as long as pandas.
+    """
+    package, *parts = _PARAMETER_TYPES[endpoint].split(".")
+    spec = importlib.util.find_spec(package)
+    (folder,) = (spec.submodule_search_locations if spec else None) or ("",)
+    source = Path(folder, *parts).with_suffix(".py").read_text(encoding="utf-8")
+    names = {
+        line.target.id
+        for item in ast.parse(source).body
+        if isinstance(item, ast.ClassDef) and item.name.endswith(("CreateParams", _BASE))
+        for line in item.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
     return frozenset(names | {"stream"})
+
+
+_BASE = "CreateParamsBase"
 
 
 def _plain(value: Any) -> Any:

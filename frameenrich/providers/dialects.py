@@ -126,6 +126,36 @@ _SERVERS = {
 """Each one's key, the variable that names another server, its own server, and the path there."""
 
 
+_DIALECTS = {d.name: d for d in (OPENAI, AZURE, GROQ, TOGETHER)} | {"live": OPENAI}
+
+
+def address_of(provider: str, endpoint: str) -> tuple[str, str] | None:
+    """Return what a provider's requests call, and its host, without a client or a key.
+
+    None where the provider is none of these. The environment says what a client would be told.
+
+    Raises
+    ------
+    ParameterError
+        The server does not serve the endpoint.
+
+    Examples
+    --------
+    >>> address_of("groq", "/v1/chat/completions")
+    ('/v1/chat/completions', 'api.groq.com')
+    """
+    if provider not in _DIALECTS:
+        return None
+    _, variable, server, _ = _SERVERS.get(provider, _OPENAI)
+    if provider == "azure":
+        variable, server = _AZURE_VARIABLES[0], ""
+    host = urlsplit(os.environ.get(variable) or server).hostname or ""
+    return _DIALECTS[provider].url(endpoint), host
+
+
+_OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1", "")
+
+
 _AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION")
 
 

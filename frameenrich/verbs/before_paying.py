@@ -30,6 +30,7 @@ from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.options import Plan, key_parts, make_plan
 from frameenrich.prepare.submit_options import Options, SubmitOptions
 from frameenrich.prepare.whole_frame import preview_bodies
+from frameenrich.providers.dialects import address_of
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.prompt import prompt_of
@@ -192,7 +193,13 @@ def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
 def provider_url(
     provider: str | Provider, client: Any, model: str, endpoint: str
 ) -> tuple[str, str, str]:
-    """Return a provider's name, what its requests call, and its host; asks for no key."""
+    """Return a provider's name, what its requests call, and its host; asks for no key.
+
+    The SDK of a provider that is only named is not imported: that takes longer than pandas.
+    """
+    known = address_of(provider, endpoint) if isinstance(provider, str) and client is None else None
+    if known is not None:
+        return str(provider), *known
     try:
         route = connect(provider, client, model)
     except CredentialsError:

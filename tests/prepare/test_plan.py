@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from frameenrich.errors import (
 from frameenrich.identity.dedupe import duplicates, is_in
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
 from frameenrich.prepare.options import Plan, make_plan
-from frameenrich.prepare.params import check_params
+from frameenrich.prepare.params import _PARAMETER_TYPES, _known_parameters, check_params
 from frameenrich.prepare.submit_options import Options
 from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.rendering.encode_rows import input_hashes
@@ -578,3 +579,17 @@ def test_an_answer_in_the_store_is_found_among_many_requests() -> None:
         True, False, True, False, False,
     ]  # fmt: skip
     assert duplicates(np.array([1, 1, 2, 3, 3, 3], np.uint64)).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("endpoint", sorted(_PARAMETER_TYPES))
+def test_parameters_are_read_as_the_sdk_would_import_them(endpoint: str) -> None:
+    """The source is parsed, since importing it takes as long as pandas; nothing is missed."""
+    module = import_module(_PARAMETER_TYPES[endpoint])
+    imported = {
+        name
+        for item in vars(module).values()
+        if isinstance(item, type) and item.__name__.endswith(("CreateParams", "CreateParamsBase"))
+        for name in item.__annotations__
+    }
+
+    assert _known_parameters(endpoint) == imported | {"stream"}
