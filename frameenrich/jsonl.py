@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 import orjson
@@ -56,6 +56,35 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield from filter(None, map(bytes.strip, whole))
     if stripped := rest.strip():
         yield stripped
+
+
+Body = TypeVar("Body")
+
+
+Fault = TypeVar("Fault")
+
+
+class Answered(msgspec.Struct, Generic[Body], gc=False):
+    """A response line's ``response``: an HTTP answer."""
+
+    status_code: Any = None
+    body: Body = None  # type: ignore[assignment] # Raw can be in no union
+
+
+class ResponseLine(msgspec.Struct, Generic[Body, Fault], gc=False):
+    """The envelope of an answer; whoever opens it says what is read of body and error.
+
+    Other members are Any: one of another type is found by the reader, and costs no more than its
+    line. With `msgspec.Raw` they are kept unread.
+    """
+
+    custom_id: Any = None
+    response: Answered[Body] | None = None
+    error: Fault = None  # type: ignore[assignment]
+
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What opening a line can raise."""
 
 
 def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -129,10 +158,18 @@ def under_id(line: bytes, custom_id: str) -> bytes:
     """
     try:
         members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # half a surrogate pair
+    except DECODE_ERRORS:  # half a surrogate pair
         return json.dumps({**json.loads(line), "custom_id": custom_id}).encode()
     members["custom_id"] = msgspec.Raw(msgspec.json.encode(custom_id))
     return msgspec.json.encode(members)
+
+
+def loads(line: bytes) -> Json:
+    """Read JSON; also with half a surrogate pair, which orjson does not take."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
 
 
 def encode(value: Json) -> bytes:

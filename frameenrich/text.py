@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, AnyStr
 
 
 def can(convert: Callable[[Any], Any], value: Any) -> bool:
@@ -28,7 +28,7 @@ def encodable(value: Any) -> Any:
     True
     """
     if isinstance(value, str):
-        return value if is_encodable(value) else _without_surrogates(value)
+        return without_surrogates(value)
     if isinstance(value, list | tuple):
         items = [encodable(item) for item in value]
         same = all(new is old for new, old in zip(items, value, strict=True))
@@ -46,7 +46,19 @@ def is_encodable(text: str) -> bool:
     return text.isascii() or can(str.encode, text)
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
+    r"""Put pairs of surrogates together, and U+FFFD for each half without its other half.
+
+    Every text that goes into a column or a file goes through here, so that an answer that was cut
+    in a character reads the same wherever it is written.
+
+    Examples
+    --------
+    >>> without_surrogates("a\ud83d"), without_surrogates("\ud83d\ude00")
+    ('a\ufffd', '😀')
+    """
+    if is_encodable(text):
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -70,10 +82,24 @@ def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     >>> scrub("Incorrect API key provided: sk-abcdef123")
     'Incorrect API key provided: ***'
     """
+    return _KEY_SHAPE.sub("***", printable(without_secrets(text, secrets)))
+
+
+def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:
+    """Write ``***`` for each of some keys, in a text or in bytes.
+
+    Examples
+    --------
+    >>> without_secrets(b'{"error": "no such key: open-sesame"}', ["open-sesame", "EMPTY"])
+    b'{"error": "no such key: ***"}'
+    """
     for secret in secrets:
         if secret and len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    return _KEY_SHAPE.sub("***", printable(text))
+            if isinstance(text, str):
+                text = text.replace(secret, "***")
+            else:
+                text = text.replace(secret.encode(), b"***")
+    return text
 
 
 def printable(text: str) -> str:
@@ -88,11 +114,13 @@ def printable(text: str) -> str:
 
 
 # Terminal escapes and the characters that turn text around; newlines and tabs are fine.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str) -> str:
-    r"""Write control characters as their escapes, for reasons in which servers and models speak.
+    r"""Write control characters as their escapes, where servers and models speak to a person.
+
+    None may move a terminal's cursor or turn its text around; line ends and tabs are fine.
 
     Examples
     --------

@@ -19,6 +19,7 @@ from typing import Any
 
 from frameenrich.answers.column_names import INCLUDED
 from frameenrich.model import Json
+from frameenrich.text import without_surrogates
 
 _LEAST_LOGPROB = -1e5
 """OpenAI writes -9999.0 for "very unlikely"; what is below this is no logprob at all."""
@@ -54,7 +55,7 @@ def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
     """
     tokens = [token for token in _tokens(body) if _is_token(token)]
     pieces = [_bytes_of(token) for token in tokens]
-    whole, written = b"".join(pieces), text.encode("utf-8", "replace")
+    whole, written = b"".join(pieces), without_surrogates(text).encode()
     start = whole.find(written) if written else -1  # llama.cpp counts a fence that it leaves out
     if start < 0:
         return None
@@ -98,7 +99,7 @@ def _bytes_of(token: dict[str, Json]) -> bytes:
     try:
         return bytes(numbers) if isinstance(numbers, list) else token["token"].encode()
     except (TypeError, ValueError):
-        return str(token["token"]).encode("utf-8", "replace")
+        return without_surrogates(str(token["token"])).encode()
 
 
 def _label_span(written: bytes) -> tuple[int, int]:

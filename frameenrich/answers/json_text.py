@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from frameenrich.model import Json
-from frameenrich.text import shortened
+from frameenrich.text import shortened, without_surrogates
 
 _OPENERS = {"{": "}", "[": "]"}
 _AFTER_STRING = frozenset(",:}]/")  # a comment may follow, too
@@ -280,8 +280,7 @@ def _unescaped(text: str) -> str:
             return chr(int(escape[1:], 16))
         return _BLANKS.get(escape, escape)
 
-    plain = _ESCAPE.sub(one, text)
-    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return without_surrogates(_ESCAPE.sub(one, text))
 
 
 def _skeleton(text: str) -> str:

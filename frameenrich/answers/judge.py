@@ -31,8 +31,9 @@ from frameenrich.answers.confidence import label_confidence
 from frameenrich.answers.output import MalformedError, Output
 from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
 from frameenrich.answers.votes import by_majority
+from frameenrich.jsonl import DECODE_ERRORS, ResponseLine
 from frameenrich.model import Json, OutputKind, OutputSpec, Response, Result, RowStatus, Usage
-from frameenrich.text import escaped, shortened
+from frameenrich.text import escaped, shortened, without_surrogates
 
 _OK_CODES = range(200, 300)
 
@@ -43,25 +44,10 @@ _STRUCTURED = frozenset({"labels", "schema"})
 _dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
-_NULL = msgspec.Raw(b"null")  # Raw cannot be in a union: what is absent is this
+_Opened = ResponseLine[msgspec.Raw, msgspec.Raw]
 
 
-class _Inner(msgspec.Struct, gc=False):
-    status_code: int | None = None
-    body: msgspec.Raw = _NULL
-
-
-class _Line(msgspec.Struct, gc=False):
-    custom_id: str | None = None
-    response: _Inner | None = None
-    error: msgspec.Raw = _NULL
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-
-
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What opening a line can raise."""
+_decode_line = msgspec.json.Decoder(_Opened).decode
 
 
 def read_result(line: bytes, output: Output) -> Result | None:
@@ -101,37 +87,34 @@ def read_response(line: bytes) -> Response | None:
 
     A line that is not JSON, not UTF-8, or has no custom_id is None: it loses only itself.
     """
-    opened: _Line | None
     try:
         opened = _decode_line(line)
     except DECODE_ERRORS:
-        opened = _open_leniently(line)
-    if opened is None or not opened.custom_id:
+        return _read_leniently(line)
+    if not isinstance(opened.custom_id, str) or not opened.custom_id:
         return None
     error = error_text(_loads(opened.error))
     if opened.response is None:
         return Response(opened.custom_id, None, None, error)
-    body = _loads(opened.response.body)
-    return Response(opened.custom_id, opened.response.status_code, _unwrap(body), error)
+    code = _as_int(opened.response.status_code)
+    return Response(opened.custom_id, code, _unwrap(_loads(opened.response.body)), error)
 
 
-def _open_leniently(line: bytes) -> _Line | None:
-    """The envelope of a line whose members have other types than they should."""
+def _read_leniently(line: bytes) -> Response | None:
+    """Open a line whose members have other types than they should, or lone surrogates."""
     try:
         loaded = _loads_whole(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("custom_id"), str):
+    custom_id = loaded.get("custom_id") if isinstance(loaded, dict) else None
+    if not isinstance(custom_id, str) or not custom_id:
         return None
-    inner, error = loaded.get("response"), loaded.get("error")
+    error, inner = error_text(loaded.get("error")), loaded.get("response")
     if isinstance(inner, str):
         inner = _unwrap(inner)
-    response = None
-    if isinstance(inner, dict):
-        code = inner.get("status_code")
-        body = msgspec.Raw(json.dumps(inner.get("body")).encode())
-        response = _Inner(_as_int(code), body)
-    return _Line(loaded["custom_id"], response, msgspec.Raw(json.dumps(error).encode()))
+    if not isinstance(inner, dict):
+        return Response(custom_id, None, None, error)
+    return Response(custom_id, _as_int(inner.get("status_code")), _unwrap(inner.get("body")), error)
 
 
 def _as_int(value: Json) -> int | None:
@@ -149,11 +132,13 @@ def _loads_whole(text: str | bytes) -> Json:
         plain = json.dumps(loaded, ensure_ascii=False)
         plain.encode()
     except UnicodeEncodeError:
-        return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return json.loads(without_surrogates(plain))
     return loaded
 
 
-def _loads(raw: msgspec.Raw) -> Json:
+def _loads(raw: msgspec.Raw | None) -> Json:
+    if raw is None:
+        return None
     try:
         return msgspec.json.decode(raw)
     except DECODE_ERRORS:

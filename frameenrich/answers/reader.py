@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from frameenrich.answers.fast_path import fast_parser
-from frameenrich.answers.judge import DECODE_ERRORS, READERS, read_answer, read_result
+from frameenrich.answers.judge import READERS, read_answer, read_result
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import USAGE, ParsedLines
+from frameenrich.jsonl import DECODE_ERRORS, ResponseLine
 from frameenrich.model import Result, Usage
 
 _TOLD = (*USAGE, "raw", "repaired")
@@ -71,21 +72,7 @@ class _TellingBody(_Body, gc=False):
     usage: _Tokens | None = None
 
 
-_B = TypeVar("_B")
-
-
-class _Inner(msgspec.Struct, Generic[_B], gc=False):
-    status_code: Any = None
-    body: _B | None = None
-
-
-class _Line(msgspec.Struct, Generic[_B], gc=False):
-    custom_id: Any = None
-    response: _Inner[_B] | None = None
-    error: Any = None
-
-
-_UNOPENED = _Line[Any]()
+_UNOPENED = ResponseLine[Any, Any]()
 
 
 @dataclass(frozen=True)
@@ -144,7 +131,11 @@ class ResponseReader:
         self._output, self._quick = output, fast_parser(output)
         self._blank = (None,) * len(output.fields)
         self._telling = not set(_TOLD).isdisjoint(details)
-        lines: Any = _Line[_TellingBody] if self._telling else _Line[_Body]
+        lines: Any = (
+            ResponseLine[_TellingBody | None, Any]
+            if self._telling
+            else ResponseLine[_Body | None, Any]
+        )
         self._decoder = msgspec.json.Decoder(lines)
         self._marks = np.empty(0, np.bool_)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from frameenrich.answers.fields import Field
 from frameenrich.model import FLAGGED, Remedy, Result, RowStatus, Usage
+from frameenrich.text import without_surrogates
 
 STATUSES = list(RowStatus)
 
@@ -419,7 +420,7 @@ def _arrow(cells: Sequence[Any], kind: Any) -> Any:
 def _fitting(cell: Any, kind: Any) -> Any:
     """A cell that Arrow's own rules would not let into its column."""
     if isinstance(cell, str):  # a half of a surrogate pair
-        return cell.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return without_surrogates(cell)
     if cell is not None and pa.types.is_floating(kind):
         return float(cell)
     return cell

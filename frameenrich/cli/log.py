@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.option_groups import flatten_options
-from frameenrich.cli.terminal import printable
 from frameenrich.errors import ParameterError
+from frameenrich.text import escaped
 
 _PACKAGE = "frameenrich"
 
@@ -28,7 +28,7 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
-        return " ".join(printable(super().format(record)).splitlines())
+        return " ".join(escaped(super().format(record)).splitlines())
 
 
 def logged(command: Callable[..., None]) -> Callable[..., None]:

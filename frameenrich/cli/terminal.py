@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 import typer
 
-# Of what came from outside, nothing may move a terminal's cursor or turn its text around.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    r"""The text with control characters written out, but for line ends and tabs.
-
-    Examples
-    --------
-    >>> printable("a\x1b[31mred\n")
-    'a\\x1b[31mred\n'
-    """
-    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+from frameenrich.text import escaped
 
 
 def say(text: str) -> None:
     """A message, on standard error."""
-    typer.echo(printable(text), err=True)
+    typer.echo(escaped(text), err=True)
 
 
 def as_line(value: Mapping[str, Any]) -> str:
@@ -36,7 +23,7 @@ def as_line(value: Mapping[str, Any]) -> str:
 
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:
     """A table where somebody looks; else tab-separated lines."""
-    shown = [[" ".join(printable(str(cell)).split()) for cell in row] for row in rows]
+    shown = [[" ".join(escaped(str(cell)).split()) for cell in row] for row in rows]
     if not file.isatty():
         for row in [heads, *shown]:
             typer.echo("\t".join(row).rstrip("\t"), file=file)

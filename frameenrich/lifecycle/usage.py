@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from frameenrich.answers.judge import read_response
 from frameenrich.answers.result_table import Positions
-from frameenrich.jsonl import request_ids, split_lines
+from frameenrich.jsonl import DECODE_ERRORS, ResponseLine, request_ids, split_lines
 from frameenrich.lifecycle.results import JobResults
 from frameenrich.model import Json
 from frameenrich.pricing.money import Budget, show_usd
@@ -68,16 +68,7 @@ class _Body(msgspec.Struct):
     service_tier: str | None = None
 
 
-class _Reply(msgspec.Struct):
-    body: _Body | None = None
-
-
-class _Line(msgspec.Struct):
-    custom_id: str
-    response: _Reply | None = None
-
-
-_UNUSUAL = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_line = msgspec.json.Decoder(ResponseLine[_Body | None, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +110,12 @@ def unanswered_requests(shard: ShardFolder) -> Iterator[tuple[str, bytes]]:
 
 def _read(line: bytes) -> _Billed | None:
     try:
-        read = msgspec.json.decode(line, type=_Line)
+        read = _decode_line(line)
         body = None if read.response is None else read.response.body
         custom_id = read.custom_id
-    except _UNUSUAL:  # of another form, or broken: slowly, with all that can be met
+    except DECODE_ERRORS:
+        custom_id = None
+    if not isinstance(custom_id, str):  # of another form, or broken: slowly, with all that is met
         response = read_response(line)
         if response is None:
             return None
@@ -146,7 +139,7 @@ def _read(line: bytes) -> _Billed | None:
 def _loosely(body: Json) -> _Body | None:
     try:
         return msgspec.convert(body, _Body, strict=False)
-    except _UNUSUAL:
+    except DECODE_ERRORS:
         return None
 
 

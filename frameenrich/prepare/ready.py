@@ -23,6 +23,7 @@ from frameenrich.identity.keys import wire_id
 from frameenrich.jsonl import encode, request_line
 from frameenrich.model import TAG_LENGTH, Json, Limits
 from frameenrich.prepare.options import ENDPOINTS
+from frameenrich.text import is_encodable
 
 Requests = str | os.PathLike[str] | Iterable[Mapping[str, Any] | str | bytes]
 """The path or URL of a JSONL file (.gz too), or the requests one by one: dicts, or their lines."""
@@ -173,7 +174,7 @@ class ReadyRequests:
         custom_id, method, url, body = (
             members[name] for name in ("custom_id", "method", "url", "body")
         )
-        if not isinstance(custom_id, str) or not custom_id.strip() or _has_surrogate(custom_id):
+        if not isinstance(custom_id, str) or not custom_id.strip() or not is_encodable(custom_id):
             self._refuse(line, f"custom_id is {custom_id!r}", "Write a text that names the request")
         if method != "POST":
             self._refuse(line, f"method is {method!r}", 'Write "POST"')
@@ -346,7 +347,3 @@ def _loads(text: bytes) -> Json:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)
         return value
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= char <= "\udfff" for char in text)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from frameenrich.model import BYTES_PER_TOKEN
+from frameenrich.text import without_surrogates
 
 _VOCABULARIES = (
     (r"(gpt-4o|gpt-4\.1|gpt-4\.5|gpt-[5-9]|gpt-oss|chatgpt-4o|o\d)", "o200k_base"),
@@ -284,7 +285,7 @@ class _Texts:
         try:
             return len(self._tokenizer.encode_ordinary(text))
         except UnicodeEncodeError:  # half a character, which arrives as U+FFFD
-            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            whole = without_surrogates(text)
             return len(self._tokenizer.encode_ordinary(whole))
 
 

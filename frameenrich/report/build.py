@@ -31,6 +31,7 @@ from frameenrich.report.checked import checks, drawn, verdicts
 from frameenrich.report.page import Column, Report, Row, grouped, page
 from frameenrich.report.rightness import review_call, rights
 from frameenrich.store.folder import JobFolder
+from frameenrich.text import without_secrets
 
 MAX_FLAGGED = 50_000
 """How many flagged rows a page holds at most; nobody reads more of them."""
@@ -43,9 +44,6 @@ _MAX_IMAGE_CHARACTERS = 24_000_000
 
 
 _MAX_CHARTS = 12
-
-
-_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,7 @@ def _write(path: Path, text: str) -> None:
 def _without_keys(text: str, secret: str | None) -> str:
     """The page without the API keys of this process, which a server may have put in an answer."""
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
-    for key in {secret or "", *known}:
-        if len(key) >= _SHORTEST_SECRET:
-            text = text.replace(key, "***")
-    return text
+    return without_secrets(text, {secret, *known})
 
 
 def make_report(answers: Answers, rows: int) -> Report:

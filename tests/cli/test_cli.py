@@ -36,7 +36,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from frameenrich.cli.main import _PANELS, app
-from frameenrich.cli.terminal import print_rows, printable
+from frameenrich.cli.terminal import print_rows
+from frameenrich.text import escaped
 
 COMMAND = [sys.executable, "-c", "from frameenrich.cli import main; main()"]
 PRODUCTS = ROOT / "sample_data" / "products.csv"
@@ -918,8 +919,8 @@ def test_control_characters_of_answers_reach_no_terminal(server: BatchServer) ->
 @pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\r", "\u202e"])
 def test_unprintable_characters_are_written_out(character: str) -> None:
     """Whatever moves a cursor, rings or turns text around."""
-    assert character not in printable(f"a{character}b")
-    assert printable("tab\tline\nü漢👩‍🚀") == "tab\tline\nü漢👩‍🚀"
+    assert character not in escaped(f"a{character}b")
+    assert escaped("tab\tline\nü漢👩‍🚀") == "tab\tline\nü漢👩‍🚀"
 
 
 class Terminal(io.StringIO):

@@ -19,7 +19,8 @@ from frameenrich.cli.options import (
 )
 from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import RequestOptions
-from frameenrich.cli.terminal import as_line, print_rows, printable, say
+from frameenrich.cli.terminal import as_line, print_rows, say
+from frameenrich.text import escaped
 
 
 @flatten_options
@@ -41,7 +42,7 @@ def preview(
         typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
     else:
         told = None if shown.nulls is None else in_flags(shown.nulls)
-        typer.echo(printable(str(replace(shown, nulls=told))))
+        typer.echo(escaped(str(replace(shown, nulls=told))))
 
 
 @flatten_options

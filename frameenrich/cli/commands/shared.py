@@ -25,8 +25,9 @@ from frameenrich.cli.options import (
     TableInputOptions,
 )
 from frameenrich.cli.request_options import AnswerOptions, Embedding, RequestOptions
-from frameenrich.cli.terminal import as_line, print_rows, printable, say
+from frameenrich.cli.terminal import as_line, print_rows, say
 from frameenrich.errors import ParameterError
+from frameenrich.text import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -323,4 +324,4 @@ def show_status(found: JobStatus, *, as_json: bool) -> None:
         row = [found.id, batches, *(f"{n:,}" for n in told.values())]
         print_rows(["job", "batches", *told], [row], file=sys.stdout)
     else:
-        typer.echo(printable(str(found)))
+        typer.echo(escaped(str(found)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.arrow_types import common_type
 from frameenrich.cells import cell_values
 from frameenrich.cli.tables.records import cell_text
+from frameenrich.text import encodable
 
 
 class ArrowTypes:
@@ -30,7 +29,7 @@ class ArrowTypes:
         try:
             return self._array(place, column)
         except UnicodeEncodeError:
-            return self._array(place, pd.Series(map(_encodable, column), dtype=object))
+            return self._array(place, pd.Series(map(encodable, column), dtype=object))
 
     def _array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
         if place not in self._texts:
@@ -51,17 +50,6 @@ class ArrowTypes:
         if common == array.type:
             return array
         return pa.array(column, type=common, from_pandas=True)
-
-
-def _encodable(value: Any) -> Any:
-    """A cell without halves of surrogate pairs, as CSV has them: no Arrow text can hold those."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    if isinstance(value, dict):
-        return {_encodable(name): _encodable(item) for name, item in value.items()}
-    return value
 
 
 def _json_texts(column: pd.Series) -> pa.Array:

@@ -20,6 +20,7 @@ import orjson
 
 from frameenrich.cli.tables.files import NOT_TEXT
 from frameenrich.errors import InputError
+from frameenrich.text import without_surrogates
 
 _NESTED = (list, dict, np.ndarray)
 
@@ -132,7 +133,7 @@ def with_cells(
             cells[position] = quoted(text, delimiter)
         body = delimiter.join(cells)
     whole = delimiter.join([body, *(quoted(text, delimiter) for text in added)]) + line_end
-    return whole.encode("utf-8", "replace")  # half a surrogate pair in an answer is no text
+    return without_surrogates(whole).encode()
 
 
 def raw_cells(body: str, delimiter: str) -> list[str]:

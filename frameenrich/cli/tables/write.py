@@ -39,6 +39,7 @@ from frameenrich.cli.tables.records import (
     without_formula,
 )
 from frameenrich.errors import FrameEnrichError, InputError, OutputError
+from frameenrich.text import without_surrogates
 
 
 @dataclass(frozen=True)
@@ -317,7 +318,7 @@ def _write_csv(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Ite
 
     def line(texts: Iterable[str]) -> bytes:
         cells = delimiter.join(quoted(text, delimiter) for text in texts)
-        return cells.encode("utf-8", "replace") + b"\n"
+        return without_surrogates(cells).encode() + b"\n"
 
     if filled.chunk.number == 0:
         yield line([*filled.chunk.columns, *filled.heads(safe=safe)])

@@ -10,12 +10,9 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import orjson
 
 from frameenrich.errors import ParameterError
-from frameenrich.jsonl import encode
+from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
 
 DEFAULT_MAX_TOKENS = 4096
@@ -72,7 +69,7 @@ def request_line(line: bytes, wire_id: Callable[[str], str]) -> bytes:
     ParameterError
         The request holds what the Messages API has no word for.
     """
-    request = _loads(line)
+    request = loads(line)
     own = wire_id(request["custom_id"])
     return encode({"custom_id": own, "params": message_params(request["body"])})
 
@@ -307,7 +304,7 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
     'batch_expired'
     """
     try:
-        result = _loads(line)
+        result = loads(line)
         wire_id, outcome = result["custom_id"], result["result"]
         name = own_id(wire_id)
         return encode({"id": wire_id, "custom_id": name, **_told(outcome), "anthropic": outcome})
@@ -427,10 +424,3 @@ _UNREADABLE: dict[str, Json] = {
         "message": "Anthropic's result for this request has a form that cannot be read.",
     },
 }
-
-
-def _loads(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)  # takes a lone surrogate, which orjson does not

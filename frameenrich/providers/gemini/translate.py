@@ -9,12 +9,9 @@ import json
 import mimetypes
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import orjson
 
 from frameenrich.errors import ParameterError
-from frameenrich.jsonl import encode
+from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
 
 _MOST_ENUM_VALUES = 100
@@ -64,7 +61,7 @@ def request_line(line: bytes) -> bytes:
     ParameterError
         The request holds what Gemini has no word for.
     """
-    request = _loads(line)
+    request = loads(line)
     own = {"key": request["custom_id"], "request": generate_request(request["body"])}
     return encode(own) + b"\n"
 
@@ -223,7 +220,7 @@ def response_line(line: bytes) -> bytes:
     504
     """
     try:
-        result = _loads(line)
+        result = loads(line)
         key = result["key"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return line
@@ -311,10 +308,3 @@ def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {"reasoning_tokens": thoughts},
     }
-
-
-def _loads(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)  # takes a lone surrogate, which orjson does not

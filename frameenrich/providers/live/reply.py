@@ -12,6 +12,7 @@ import msgspec
 from frameenrich.jsonl import encode
 from frameenrich.model import Json
 from frameenrich.providers.live.rate_limit import wanted_pause
+from frameenrich.text import without_secrets
 
 UNAUTHORIZED = 401
 
@@ -125,9 +126,7 @@ class Reply:
         else:
             body = self.body if _is_object(self.body) else b'{"error":' + error + b"}"
             tail = self._response(body) + b',"error":null}'
-        for secret in secrets:  # a server may tell what key it did not like
-            tail = tail.replace(secret.encode(), b"***") if secret else tail
-        return head + tail
+        return head + without_secrets(tail, secrets)  # a server may tell what key it did not like
 
     def _response(self, body: bytes) -> bytes:
         # A line end stands only between a JSON text's tokens, where a blank means the same.

@@ -18,6 +18,7 @@ import orjson
 
 from frameenrich.errors import ParameterError
 from frameenrich.model import Json
+from frameenrich.text import without_surrogates
 
 EMBEDDED_EMBEDDER = "wordllama-256"
 
@@ -66,7 +67,7 @@ class Embedder:
 
     def _answer_lines(self, requests: Sequence[tuple[str, bytes]]) -> list[bytes]:
         bodies = [json.loads(line)["body"] for _, line in requests]
-        made = self._vectors([_without_surrogates(body["input"]) for body in bodies])
+        made = self._vectors([without_surrogates(body["input"]) for body in bodies])
         return [
             _line(custom_id, *_reply(body, vector, tokens))
             for (custom_id, _), body, (vector, tokens) in zip(requests, bodies, made, strict=True)
@@ -94,10 +95,6 @@ def _import_quietly() -> Any:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-
-
-def _without_surrogates(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _reply(body: Mapping[str, Json], vector: Any, tokens: int) -> tuple[int, Json]:

@@ -6,15 +6,11 @@ Source: the types of the `mistralai` package 3.7 (`ChatCompletionRequest`, `Batc
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import orjson
 
 from frameenrich.errors import ParameterError
-from frameenrich.jsonl import encode
+from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
 
 _OTHER_NAMES = {"max_completion_tokens": "max_tokens", "seed": "random_seed"}
@@ -50,7 +46,7 @@ def request_line(line: bytes) -> bytes:
     ...              b'"body":{"model":"mistral-small-latest","messages":[],"seed":1}}\n')
     b'{"custom_id":"a","body":{"messages":[],"random_seed":1}}\n'
     """
-    request = _loads(line)
+    request = loads(line)
     body = chat_body(request["body"])
     body.pop("model", None)
     return encode({"custom_id": request["custom_id"], "body": body}) + b"\n"
@@ -120,7 +116,7 @@ def response_line(line: bytes) -> bytes:
     if not _TO_CHANGE.search(line):
         return line
     try:
-        result = _loads(line)
+        result = loads(line)
         response = result["response"]
         choice, *others = response["body"]["choices"]
         reason = choice["finish_reason"]
@@ -135,10 +131,3 @@ def response_line(line: bytes) -> bytes:
         return encode({**result, **changed, "mistral": response})
     except (ValueError, KeyError, TypeError, RecursionError):
         return line
-
-
-def _loads(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)  # takes a lone surrogate, which orjson does not
