@@ -210,10 +210,19 @@ def stored(rows: int, folder: Path) -> Path:
         provider="file",
         store=home / "store",
     )
-    workload.write_responses(home / "responses.jsonl", [f"row-{i}" for i in range(rows)])
-    job.import_responses(home / "responses.jsonl")
+    names = [f"row-{i}" for i in range(rows)]
+    workload.write_responses(home / "responses.jsonl", names)
+    own = {custom_id.rpartition("-")[0]: custom_id for custom_id in _custom_ids(job.requests)}
+    workload.write_responses(home / "own.jsonl", [own.get(name, name) for name in names])
+    job.import_responses(home / "own.jsonl")
     done.write_text(job.id)
     return home
+
+
+def _custom_ids(requests: list[str]) -> list[str]:
+    """The custom_ids of request files, which end with a tag of their job."""
+    lines = (line for path in requests for line in Path(path).read_bytes().splitlines())
+    return [json.loads(line)["custom_id"] for line in lines]
 
 
 def parse_frameenrich(rows: int, folder: Path) -> Work:

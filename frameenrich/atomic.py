@@ -1,8 +1,9 @@
-"""Write a local file whole or not at all."""
+"""Files of this computer that are whole or absent: written aside, fsynced, renamed."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -12,23 +13,49 @@ from typing import IO
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name, or where that leads, when it is complete.
+    """Open a binary file that appears under its name, or where that leads, when it is complete.
 
     What is there and no file (a device, a pipe) is written to, never replaced.
     """
     path = os.path.realpath(path)
-    temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    is_device = os.path.exists(path) and not os.path.isfile(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as device:
+            yield device
+        return
+    folder, name = os.path.split(path)
+    with temporary_file(folder, name) as file:
+        yield file
+        sync(file)
+        if os.path.exists(path):
+            shutil.copymode(path, file.name)
+        os.replace(file.name, path)
+        sync_folder(folder)
+
+
+@contextlib.contextmanager
+def temporary_file(folder: str, name: str) -> Iterator[IO[bytes]]:
+    """Open a hidden file in a folder, on its way to become `name`; gone unless it was renamed."""
+    temporary = f"{folder}/.{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
-        with open(path if is_device else temporary, "wb") as file:
+        with open(temporary, "w+b") as file:
             yield file
-            if not is_device:
-                file.flush()
-                os.fsync(file.fileno())
-        if not is_device:
-            if os.path.exists(path):
-                shutil.copymode(path, temporary)
-            os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def sync(file: IO[bytes]) -> None:
+    """Put what was written on disk, or in its bucket, before going on."""
+    file.flush()
+    with contextlib.suppress(io.UnsupportedOperation):  # no file of this computer
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str) -> None:
+    """Make a rename durable; not every platform lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

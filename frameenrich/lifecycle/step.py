@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
 from frameenrich.answers.judge import read_response
+from frameenrich.atomic import sync
 from frameenrich.errors import ProviderError, StoreError
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.lifecycle.check_requests import check_requests
@@ -24,7 +25,6 @@ from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
-from frameenrich.store.local import sync
 
 Progress = Callable[[], None]
 

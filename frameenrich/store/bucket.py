@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
+from frameenrich.atomic import temporary_file
 from frameenrich.errors import FrameEnrichError, JobBusyError, StoreError, warn_user
 from frameenrich.model import Batch, Stage
 from frameenrich.store.lease import ConflictError, Lease, Objects, PlainObjects, S3Objects, hold
@@ -32,7 +33,6 @@ from frameenrich.store.local import (
     draft_folder,
     file_lock,
     not_whole,
-    temporary_file,
     unwritable,
 )
 
@@ -304,12 +304,16 @@ class Bucket:
     @contextlib.contextmanager
     def write_whole(self, path: str) -> Iterator[IO[bytes]]:
         """A binary file that becomes the object `path` when it is complete."""
-        with draft_folder(_private_folder()) as folder, temporary_file(folder, path) as file:
-            yield file
-            file.flush()
-            with self.reaching(path):
-                self._put(file.name, path)
-                self._drop_parts(path)
+        name = path.rpartition("/")[2]
+        try:
+            with draft_folder(_private_folder()) as folder, temporary_file(folder, name) as file:
+                yield file
+                file.flush()
+                with self.reaching(path):
+                    self._put(file.name, path)
+                    self._drop_parts(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def pieces(self, path: str) -> Iterator[str]:
         """The objects that a growing file is in, as far as there are any."""

@@ -12,8 +12,9 @@ from typing import IO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from frameenrich.atomic import sync
 from frameenrich.model import Proof
-from frameenrich.store.local import SIDECAR, sync
+from frameenrich.store.local import SIDECAR
 from frameenrich.store.proof import prove
 
 

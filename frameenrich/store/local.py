@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import secrets
 import shutil
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from frameenrich.atomic import sync_folder, whole_file
 from frameenrich.errors import JobBusyError, StoreError
 
 READ_BYTES = 512 * 1024
@@ -112,17 +112,17 @@ class Disk:
             if os.path.isdir(destination):  # another process was faster
                 return _complete(destination)
             raise
-        _sync_folder(os.path.dirname(destination))
+        sync_folder(os.path.dirname(destination))
         return True
 
     @contextlib.contextmanager
     def write_whole(self, path: str) -> Iterator[IO[bytes]]:
         """A binary file that appears under `path` whole, or not at all."""
-        with temporary_file(os.path.dirname(path), path) as file:
-            yield file
-            sync(file)
-            os.replace(file.name, path)
-            _sync_folder(os.path.dirname(path))
+        try:
+            with whole_file(path) as file:
+                yield file
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def exists(self, path: str) -> bool:
         """Tell whether a file is there."""
@@ -163,20 +163,6 @@ class Disk:
         file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
         _cut_torn_line(file)
         return file
-
-
-@contextlib.contextmanager
-def temporary_file(folder: str, path: str) -> Iterator[IO[bytes]]:
-    """A temporary file in a folder of this computer, on its way to become `path`."""
-    temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 @contextlib.contextmanager
@@ -228,23 +214,6 @@ def busy(job_id: str) -> JobBusyError:
         "Wait for it to end, then call again; nothing is lost.",
         job_id=job_id,
     )
-
-
-def sync(file: IO[bytes]) -> None:
-    """Put what was written on disk, or in its bucket, before going on."""
-    file.flush()
-    with contextlib.suppress(io.UnsupportedOperation):  # no file of this computer
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: str) -> None:
-    """Make a rename durable; not every platform lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def unreadable(path: str, error: Exception) -> StoreError:

@@ -23,6 +23,7 @@ from object_server import BUCKET, CARELESS, lose_answer, object_server
 from stores import CrashError, a_job, committed, write_half, write_job, write_round
 
 import frameenrich.store.bucket
+from frameenrich.atomic import sync
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
 from frameenrich.lifecycle.step import _StoreShardWriter
 from frameenrich.model import Batch, JobSpec, Limits, Message, Stage
@@ -33,7 +34,6 @@ from frameenrich.prepare.submit_options import Options
 from frameenrich.store.bucket import Bucket
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.lease import S3Objects
-from frameenrich.store.local import sync
 from frameenrich.store.store import Store
 
 pytestmark = pytest.mark.any_pandas
@@ -221,7 +221,7 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
 
 APPEND = """
 import os, signal, sys
-from frameenrich.store.local import sync
+from frameenrich.atomic import sync
 from frameenrich.store.folder import job_folder
 from frameenrich.store.store import Store
 job = job_folder(Store(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,64 @@
+"""One rule for text that no file can hold, and for text that no terminal should see."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from frameenrich.answers.judge import read_result
+from frameenrich.cli.tables.files import table_file
+from frameenrich.cli.tables.read import read_table
+from frameenrich.cli.tables.write import write_table
+from frameenrich.cli.terminal import print_rows
+from frameenrich.prepare.output_options import output_from_options
+from frameenrich.text import escaped, without_secrets
+
+HALF, WHOLE = "a\ud83d", "a\ufffd"
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_half_a_character_is_the_same_in_every_file(name: str, tmp_path: Path) -> None:
+    """U+FFFD, as in the columns of a collect; never a question mark here and a box there."""
+    source = tmp_path / "in.csv"
+    source.write_text("title\nx\n")
+    with read_table(table_file(str(source))) as table:
+        answered = table.frame.assign(answer=pd.Series([HALF], table.frame.index, dtype=object))
+        write_table(table, answered, table_file(str(tmp_path / name)))
+
+    written = tmp_path / name
+    cells = pq.read_table(written) if name.endswith("parquet") else pd.read_csv(written)
+    assert list(cells["answer"].to_numpy()) == [WHOLE]
+
+
+def test_half_a_character_in_an_answer() -> None:
+    """A line that was cut within a pair is read, and its answer has the same mark."""
+    line = (
+        b'{"custom_id": "row-1", "response": {"status_code": 200, "body": {"choices": [{"message": '
+        b'{"content": "a\\ud83d"}, "finish_reason": "stop"}]}}, "error": null}'
+    )
+
+    result = read_result(line, output_from_options())
+
+    assert result is not None
+    assert result.values == (WHOLE,)
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x00", "\x7f", "\x9b", "\u202e", "\u200f"])
+def test_a_terminal_and_a_reason_hide_the_same_characters(character: str) -> None:
+    """What is written out in a row's error is written out on the command line, too."""
+    shown = io.StringIO()
+    print_rows(["error"], [[f"a{character}b"]], file=shown)
+
+    assert shown.getvalue().splitlines()[1] == escaped(f"a{character}b") != f"a{character}b"
+
+
+def test_a_short_key_spoils_no_words() -> None:
+    """ "EMPTY", which local servers take for a key, stays in a reason; in texts as in bytes."""
+    assert without_secrets("EMPTY answer of open-sesame", ["EMPTY", "open-sesame", None]) == (
+        "EMPTY answer of ***"
+    )
+    assert without_secrets(b"EMPTY open-sesame", ["EMPTY", "open-sesame"]) == b"EMPTY ***"
