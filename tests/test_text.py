@@ -57,7 +57,7 @@ def test_a_terminal_and_a_reason_hide_the_same_characters(character: str) -> Non
 
 
 def test_a_short_key_spoils_no_words() -> None:
-    """ "EMPTY", which local servers take for a key, stays in a reason; in texts as in bytes."""
+    """Local servers take "EMPTY" for a key: it stays in a reason, in texts as in bytes."""
     assert without_secrets("EMPTY answer of open-sesame", ["EMPTY", "open-sesame", None]) == (
         "EMPTY answer of ***"
     )
