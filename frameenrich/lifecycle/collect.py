@@ -28,6 +28,7 @@ from frameenrich.lifecycle.match import (
     require_unchanged,
     rows_per_request,
 )
+from frameenrich.lifecycle.prompts import prompts_of
 from frameenrich.lifecycle.regenerate import history
 from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.row_facts import counting_rows, note_rows
@@ -236,12 +237,16 @@ def flagged_rows(
     tally, slots = found.tally, found.at(positions)
     rows = np.flatnonzero((slots >= 0) & tally.flagged()[slots])
     own = slots[rows]
-    keys = sidecar_keys(folder.sidecar() if lines is None else lines)
-    table = key_frame(folder, keys.take(pa.array(positions[rows])))
+    sidecar = folder.sidecar() if lines is None else lines
+    taken = sidecar.take(pa.array(positions[rows]))
+    table = key_frame(folder, sidecar_keys(taken))
     table["status"] = pd.Series([str(tally.status(slot)) for slot in own], dtype="string")
     table["error"] = pd.Series(tally.details("error", own).to_pylist(), dtype="string")
     table["raw"] = pd.Series(tally.details("raw", own).to_pylist(), dtype="string")
     table["attempt"] = pd.Series(tally.attempts[own], dtype="Int64")
+    ids, shards = taken["custom_id"].to_pylist(), set(taken["shard"].to_pylist())
+    asked = prompts_of(folder, set(ids), shards) if ids else {}
+    table["prompt"] = pd.Series([asked.get(custom_id) for custom_id in ids], dtype="string")
     earlier = history(folder, output, own.tolist(), lines)
     table["history"] = pd.Series(earlier, dtype=object)
     return table if index is None else table.set_axis(index[rows])

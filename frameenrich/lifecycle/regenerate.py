@@ -20,8 +20,9 @@ newest bad answer only.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -364,12 +365,38 @@ def _with_feedback(
 
 
 def changes(folder: JobFolder) -> list[tuple[int, str, str, int]]:
-    """List what later rounds asked again: (round, status, change, requests), the most first."""
+    """List what later rounds asked again: (round, status, change, requests), the most first.
+
+    Changes that differ in their numbers alone are one: ``max_tokens 20 to 45 -> 40 to 90``.
+    """
     found = []
     for round_ in range(1, folder.rounds()):
-        counts = Counter(_reasons(folder.sidecar(round_)))
-        found += [(round_, *reason, count) for reason, count in counts.most_common()]
+        alike: dict[tuple[str, str], Counter[str]] = {}
+        for status, change in _reasons(folder.sidecar(round_)):
+            alike.setdefault((status, _NUMBER.sub("#", change)), Counter())[change] += 1
+        grouped = [
+            (round_, status, _as_range(list(counts)), counts.total())
+            for (status, _), counts in alike.items()
+        ]
+        found += sorted(grouped, key=lambda each: -each[3])
     return found
+
+
+_NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.-])")
+
+
+def _as_range(changes: Sequence[str]) -> str:
+    """Write changes that differ in their numbers as one.
+
+    Examples
+    --------
+    >>> _as_range(["max_tokens 20 -> 40", "max_tokens 45 -> 90"])
+    'max_tokens 20 to 45 -> 40 to 90'
+    """
+    columns = zip(*(_NUMBER.findall(change) for change in changes), strict=True)
+    ends = ((min(own, key=float), max(own, key=float)) for own in columns)
+    spans = iter([low if low == high else f"{low} to {high}" for low, high in ends])
+    return _NUMBER.sub(lambda _: next(spans), changes[0])
 
 
 def _reasons(sidecar: pa.Table) -> Iterator[tuple[str, str]]:

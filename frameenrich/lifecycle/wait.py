@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
+import importlib.util
 import sys
 import time
-import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +53,31 @@ class JobStatus:
         words = ", ".join(sorted({_aged(*shard) for shard in self.shards}))
         done = self.completed + self.failed
         return f"{self.id}: {words}; {done:,} of {self.requests:,} requests done"
+
+    def _repr_html_(self) -> str:
+        done = self.completed + self.failed
+        share = 100 * done / self.requests if self.requests else 0
+        words = ", ".join(
+            f"{n:,} {_aged(*shard)}" if n > 1 else _aged(*shard)
+            for shard, n in Counter(self.shards).most_common(_MOST_SHOWN)
+        )
+        bar = (
+            "<div style='height:8px;border-radius:4px;background:rgba(128,128,128,.35);"
+            f"margin:8px 0'><div style='height:8px;border-radius:4px;width:{share:.1f}%;"
+            "background:#2e9a6a'></div></div>"
+        )
+        failed = f", {self.failed:,} of them failed" if self.failed else ""
+        return (
+            "<div style='border:1px solid rgba(128,128,128,.35);border-radius:8px;"
+            "padding:12px 16px;max-width:480px;font-size:13px;line-height:1.5'>"
+            f"<b>{html.escape(self.id)}</b>{bar}"
+            f"<div>{done:,} of {self.requests:,} requests done{failed}</div>"
+            f"<div style='opacity:.7'>batches: {html.escape(words)}</div></div>"
+        )
+
+
+_MOST_SHOWN = 6
+"""So many kinds of batches are named on the card."""
 
 
 def _aged(status: str, age: float | None) -> str:
@@ -274,12 +302,36 @@ _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} requests [{elap
 
 def progress_bar(total: int, done: int, description: str) -> Any:
     """A tqdm bar over requests; shows nothing where nobody is looking (no TTY, no notebook)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm warns where ipywidgets is absent, then falls back
-        from tqdm.auto import tqdm  # noqa: PLC0415 - not needed at import
-
-    shown = total > 0 and (sys.stderr.isatty() or _in_notebook())
+    notebook = _in_notebook()
+    tqdm = _bar_of_notebooks() if notebook and _has_widgets() else _plain_bar()
+    shown = total > 0 and (sys.stderr.isatty() or notebook)
     return tqdm(total=total, initial=done, desc=description, bar_format=_FORMAT, disable=not shown)
+
+
+def _plain_bar() -> Any:
+    from tqdm import tqdm  # noqa: PLC0415 - not needed at import
+
+    if _in_notebook():
+        _say_how_to_get_the_bar()
+    return tqdm
+
+
+def _bar_of_notebooks() -> Any:
+    from tqdm.notebook import tqdm  # noqa: PLC0415 - not needed at import
+
+    return tqdm
+
+
+def _has_widgets() -> bool:
+    return importlib.util.find_spec("ipywidgets") is not None
+
+
+@cache
+def _say_how_to_get_the_bar() -> None:
+    """Say so once a session: in a notebook without widgets progress is plain text."""
+    print(  # noqa: T201 - to whoever looks at the notebook
+        "Progress is shown as text; pip install ipywidgets shows it as a bar.", file=sys.stderr
+    )
 
 
 def _in_notebook() -> bool:

@@ -28,6 +28,7 @@ from frameenrich.rendering.readable import Prompt, read_prompt
 from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.charts import Chart, chart_of, number_chart
 from frameenrich.report.checked import checks, drawn, verdicts
+from frameenrich.report.linked_path import LinkedPath
 from frameenrich.report.page import Column, Report, Row, grouped, page
 from frameenrich.report.rightness import review_call, rights
 from frameenrich.store.folder import JobFolder
@@ -90,7 +91,7 @@ def write_report(
     made_at = _moment(datetime.now(UTC))
     text = page(make_report(answers, rows), version=version("frameenrich"), made_at=made_at)
     _write(Path(path), _without_keys(text, secret))
-    return Path(path)
+    return LinkedPath(path)
 
 
 def _write(path: Path, text: str) -> None:

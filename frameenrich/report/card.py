@@ -83,7 +83,13 @@ def card_html(card: Card) -> str:
         _next(card.next_calls),
     ]
     box = f"border:1px solid {_FAINT};border-radius:8px;padding:12px 16px;max-width:760px"
-    return str(_tag("div", Markup().join(parts), f"{box};font-size:13px;line-height:1.5"))
+    return str(
+        _tag(
+            "div",
+            Markup().join(parts),
+            f"{box};font-size:13px;line-height:1.5;overflow-wrap:anywhere",
+        )
+    )
 
 
 def _tag(name: str, content: str, style: str = "") -> Markup:
@@ -143,6 +149,7 @@ def _batches(card: Card) -> Markup:
     table = _tag(
         "table", Markup().join(rows), "margin:8px 0 0;border-collapse:collapse;font-size:inherit"
     )
+    table = _tag("div", table, "overflow-x:auto")
     return table + (_tag("div", f"and {_other_shards(rest)}", "opacity:.7") if rest else "")
 
 
@@ -190,7 +197,7 @@ def _other_shards(shards: Iterable[tuple[int, int, Batch]]) -> str:
 
 
 def _next(calls: Iterable[str]) -> Markup:
-    codes = Markup("&ensp;").join(_tag("code", call) for call in calls)
+    codes = Markup("&ensp;<wbr>").join(_tag("code", call, "white-space:nowrap") for call in calls)
     return _tag(
         "div", _tag("span", "next", "opacity:.7;margin-right:10px") + codes, "margin-top:8px"
     )

@@ -45,16 +45,17 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     """
     nameless = isinstance(flagged.index, pd.RangeIndex)
     shown = flagged.sort_values("status", key=_order, kind="stable").iloc[:rows]
-    shown = shown.astype({"raw": object})
+    shown = shown.astype({"raw": object, "prompt": object})
     if not shown.index.is_unique:  # a Styler needs names of its own; the frame's own may repeat
         shown = shown.reset_index(drop=True)
     shown = shown.rename(columns=_plain).rename_axis(index=_plain)  # a Styler escapes no names
     pairs = zip(shown["raw"], shown["error"], strict=True)
     shown["raw"] = [_answer(raw, error) for raw, error in pairs]
+    shown["prompt"] = [_prompt(text) for text in shown["prompt"]]
     shown["history"] = [_history(attempts) for attempts in shown["history"]]
     if not shown["history"].any():
         shown = shown.drop(columns="history")
-    ours: list[Hashable] = [name for name in ("raw", "history") if name in shown]
+    ours: list[Hashable] = [name for name in ("raw", "prompt", "history") if name in shown]
     style = shown.style.format(escape="html", na_rep="")
     style = style.format(str, subset=ours)  # ours, escaped already
     style = style.format_index(escape="html")
@@ -80,7 +81,9 @@ def _caption(flagged: pd.DataFrame, rows: int, name: str) -> str:
 
 
 def _colored(status: Any) -> str:
-    return f"color:{COLORS.get(status, 'inherit')};font-weight:600"
+    # A mark beside the word, whose own colour is the notebook's: no one colour has enough contrast
+    # on both a white and a dark page.
+    return f"box-shadow:inset 4px 0 {COLORS.get(status, '#888')};padding-left:10px;font-weight:600"
 
 
 def _answer(raw: Any, error: Any) -> Markup:
@@ -100,6 +103,14 @@ def _answer(raw: Any, error: Any) -> Markup:
         raw[end:last],
         "..." if len(raw) > last else "",
     )
+
+
+def _prompt(text: Any) -> Markup:
+    """What was asked, its end cut off where it is long."""
+    if pd.isna(text):
+        return Markup()
+    more = "..." if len(text) > _AROUND else ""
+    return Markup('<span style="{}" dir="auto">{}{}</span>').format(_ANSWER, text[:_AROUND], more)
 
 
 def _history(attempts: Sequence[Mapping[str, Any]]) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -21,8 +20,8 @@ from frameenrich.errors import (
 )
 from frameenrich.identity.dedupe import ShortHashes
 from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
-from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.match import match_frame, require_match
+from frameenrich.lifecycle.prompts import prompts_of
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
@@ -34,7 +33,7 @@ from frameenrich.providers.dialects import address_of
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.prompt import prompt_of
-from frameenrich.rendering.readable import Preview, turns
+from frameenrich.rendering.readable import Preview
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, open_store
@@ -98,7 +97,7 @@ def _shown(job: Job, sample: pd.DataFrame, folder: JobFolder, *, usage: bool) ->
     """The key, the prompts, and the answers' columns."""
     out = job.collect(sample, usage=usage)
     answers = [name for name in out.columns if name not in sample.columns]
-    questions = _questions(folder)
+    questions = prompts_of(folder)
     prompts = pd.Series(
         [questions.get(own or "") for own in _ids(sample, folder)], index=out.index, dtype="string"
     )
@@ -112,19 +111,6 @@ def _ids(sample: pd.DataFrame, folder: JobFolder) -> list[str | None]:
     found = require_match(match_frame(sample, folder, sidecar), sample, folder)
     ids: list[str | None] = sidecar["custom_id"].take(pa.array(found.positions)).to_pylist()
     return ids
-
-
-def _questions(folder: JobFolder) -> dict[str, str]:
-    """Return what each request of a job's first round asks, as a person reads it."""
-    texts: dict[str, str] = {}
-    for shard in folder.shards(0):
-        with shard.open_requests() as lines:
-            for custom_id, line in request_ids(lines):
-                said = turns(json.loads(line)["body"])
-                texts[custom_id] = next(
-                    (text for role, text in reversed(said) if role == "user"), said[-1][1]
-                )
-    return texts
 
 
 def estimate(

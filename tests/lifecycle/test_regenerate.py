@@ -354,7 +354,7 @@ def test_flagged_tells_the_history_of_each_row(
     assert fresh["history"].tolist() == [[], []]
     bad = mugs.llmbatch.flagged(job)
     cut = "cut at the token limit; regenerate asks with twice the limit"
-    assert bad.drop(columns=["raw", "history"]).to_dict("index") == {
+    assert bad.drop(columns=["raw", "prompt", "history"]).to_dict("index") == {
         "A1": {
             "sku": "A1",
             "status": "malformed",
