@@ -57,10 +57,8 @@ class JobStatus:
     def _repr_html_(self) -> str:
         done = self.completed + self.failed
         share = 100 * done / self.requests if self.requests else 0
-        words = ", ".join(
-            f"{n:,} {_aged(*shard)}" if n > 1 else _aged(*shard)
-            for shard, n in Counter(self.shards).most_common(_MOST_SHOWN)
-        )
+        kinds = Counter(_aged(*shard) for shard in self.shards).most_common(_MOST_SHOWN)
+        words = ", ".join(f"{n:,} {kind}" if n > 1 else kind for kind, n in kinds)
         bar = (
             "<div style='height:8px;border-radius:4px;background:rgba(128,128,128,.35);"
             f"margin:8px 0'><div style='height:8px;border-radius:4px;width:{share:.1f}%;"

@@ -155,6 +155,7 @@ def _batches(card: Card) -> Markup:
 
 def _row(cells: Iterable[str], tag: str) -> Markup:
     style = "text-align:left;padding:1px 18px 1px 0;font-weight:normal;background:none"
+    style += ";white-space:nowrap"
     style += ";opacity:.7" if tag == "th" else ""
     return _tag("tr", Markup().join(_tag(tag, cell, style) for cell in cells), "background:none")
 

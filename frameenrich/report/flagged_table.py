@@ -28,7 +28,12 @@ _MARK = "background:rgba(210,63,63,.28);color:inherit;outline:1px solid #d23f3f"
 _CELL = {"text-align": "left", "vertical-align": "top"}
 
 
-_ANSWER = "white-space:pre-wrap;overflow-wrap:anywhere;max-width:60ch;display:inline-block"
+_HEAD: Any = [{"selector": "th, caption", "props": [("text-align", "left")]}]
+
+
+_ANSWER = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;max-width:60ch;min-width:18ch;display:inline-block"
+)
 
 
 def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
@@ -46,6 +51,9 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     nameless = isinstance(flagged.index, pd.RangeIndex)
     shown = flagged.sort_values("status", key=_order, kind="stable").iloc[:rows]
     shown = shown.astype({"raw": object, "prompt": object})
+    names = list(shown.columns)
+    first = [*names[: names.index("status") + 1], "prompt"]  # as one reads
+    shown = shown[[*first, *(name for name in names if name not in first)]]
     if not shown.index.is_unique:  # a Styler needs names of its own; the frame's own may repeat
         shown = shown.reset_index(drop=True)
     shown = shown.rename(columns=_plain).rename_axis(index=_plain)  # a Styler escapes no names
@@ -60,7 +68,7 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     style = style.format(str, subset=ours)  # ours, escaped already
     style = style.format_index(escape="html")
     style = style.map(_colored, subset=["status"])
-    style = style.set_properties(subset=None, **_CELL)
+    style = style.set_properties(subset=None, **_CELL).set_table_styles(_HEAD)
     style = style.set_caption(str(escape(_caption(flagged, rows, name))))
     return style.hide() if nameless else style
 
