@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from frameenrich.cli.commands.evaluate import compare, evaluate
+from frameenrich.cli.commands.evaluate import compare, evaluate, second_opinion
 from frameenrich.cli.commands.job import (
     cancel,
     collect,
@@ -208,7 +208,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
         withdraw_import,
         refetch,
     ),
-    _RIGHT: (review, add_review, evaluate, compare),
+    _RIGHT: (review, add_review, evaluate, second_opinion, compare),
     _STORE: (jobs, clean),
 }
 

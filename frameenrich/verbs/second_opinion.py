@@ -68,6 +68,12 @@ def second_opinion(
         version=HASHES,
         tag=new_tag(),
     )
+    if (spec.model, spec.params, spec.provider) == (own.model, own.params, own.provider):
+        raise ParameterError(
+            f"model={model!r} with the same parameters gave the first opinion, and agrees with it.",
+            "Name another model, or other params=; submit(samples=5) asks one several times.",
+            model=model,
+        )
     asking = choose_asking(spec, getattr(route, "server", ""))
     spec = replace(spec, **vars(asking))
     in_words = {"object", "prompt"}  # the first job's prompt says it already

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply
 from reviews import LABELS, answered, goods
+from typer.testing import CliRunner
 
+from frameenrich.cli.main import app
 from frameenrich.errors import FrameEnrichWarning, InputError, ParameterError
 from frameenrich.providers.file import FileProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.find import open_job
 from frameenrich.verbs.job import Job
 
 ASK = "Where is {{ title }}?"
@@ -100,6 +103,8 @@ def test_parameters_may_differ_and_images_go_along(store: Path) -> None:
 
     assert second == first | {"model": "b", "temperature": 1}
     third = pd.DataFrame({"title": ["mug"]}).llmbatch.submit(ASK, "a", provider="file", store=store)
+    with pytest.raises(ParameterError, match="gave the first opinion"):
+        third.second_opinion("a")
     with pytest.raises(ParameterError, match="model= is empty"):
         third.second_opinion("")
     with pytest.raises(InputError, match="no usable row"):
@@ -208,6 +213,24 @@ def test_votes_are_scores_of_every_field(
     assert answers.score_sources["room"] == "the share of 4 answers that agree"
     out = job.collect(frame)
     assert np.array_equal(out["llmbatch_agreement"].to_numpy(float), np.minimum(room, new))
+
+
+def test_the_command_line_asks_and_compares(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`second-opinion JOB --model M` prints the new job's id, which `compare` takes."""
+    frame, labels = goods({"Kitchen": 6, "Garden": 3})
+    job = answered(frame, labels, store, labels=LABELS)
+    monkeypatch.chdir(tmp_path)
+    run, where = CliRunner().invoke, ["--store", str(store)]
+    made = run(app, ["second-opinion", job.id, "--model", "b", "--n", "4", "--json", *where])
+    again = run(app, ["second-opinion", job.id, "-m", "b", "--n", "4", *where])
+    same = run(app, ["second-opinion", job.id, "-m", "m", *where])
+
+    assert made.exit_code == 0
+    assert json.loads(made.stdout)["job"] == again.stdout.strip()
+    assert len(open_job(again.stdout.strip(), store).collect()) == 4
+    assert (same.exit_code, "gave the first opinion" in same.stderr) == (2, True)
 
 
 def test_accept_of_frames_in_parts_is_refused(store: Path) -> None:

@@ -1,4 +1,4 @@
-"""How right a job is, and how two differ: ``evaluate`` and ``compare``."""
+"""How right a job is, and how two differ: ``evaluate``, ``second-opinion`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import typer
 
 from frameenrich.cli.commands.shared import JobId, JobOrNewest, job_of, read
 from frameenrich.cli.option_groups import flatten_options
-from frameenrich.cli.options import AsJson, Store, TableInputOptions
+from frameenrich.cli.options import AsJson, BudgetOptions, Store, TableInputOptions
 from frameenrich.cli.terminal import as_line
+from frameenrich.cli.values import read_params
 
 
 @flatten_options
@@ -68,3 +69,34 @@ def compare(job: JobId, other: JobId, store: Store = None, as_json: AsJson = Fal
 
     made = open_job(job, store).compare(open_job(other, store))
     typer.echo(as_line(made.to_dict()) if as_json else str(made))
+
+
+@flatten_options
+def second_opinion(
+    job: JobId,
+    spending: BudgetOptions,
+    *,
+    model: Annotated[str, typer.Option("--model", "-m", help="The other model's name.")],
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where it is; by default where the job went."),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many usable rows, drawn at random; by default all rows."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another number draws other rows.")] = 0,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A request parameter to change."),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask another model about a job's rows, and print the new job's id; then `compare` the two."""
+    from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
+
+    made = open_job(job, store).second_opinion(
+        model, provider, n, seed=seed, params=read_params(param), **spending.kwargs()
+    )
+    typer.echo(as_line({"job": made.id, "requests": made.requests}) if as_json else made.id)
