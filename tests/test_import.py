@@ -101,3 +101,21 @@ heavy = {"openai", "pydantic", "aiohttp", "httpx2"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import polars, duckdb",
+        "import importlib.util; importlib.util.find_spec('pandas')",
+        "import frameenrich.errors",
+    ],
+)
+def test_pandas_imported_later_has_the_accessor(before: str) -> None:
+    """Whoever asked where pandas is before, as Polars does, ``df.llmbatch`` is there in the end."""
+    script = f"import frameenrich; {before}; import pandas; print(pandas.DataFrame().llmbatch)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert "LLMBatch" in done.stdout, done.stderr

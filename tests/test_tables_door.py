@@ -90,5 +90,18 @@ def test_what_is_no_table_is_refused(store: Path) -> None:
     """A list of rows is refused in a sentence, and a table without key= by Python itself."""
     with pytest.raises(InputError, match="A list is no table"):
         frameenrich.submit([1], "{{ a }}", "m", key="a", store=store)
+    with pytest.raises(InputError, match="A Series is no table"):
+        frameenrich.submit(pl.Series([1]), "{{ a }}", "m", key="a", store=store)
     with pytest.raises(TypeError, match="key"):
         frameenrich.submit(pl.DataFrame({"a": [1]}), "{{ a }}", "m")  # type: ignore[call-arg]  # the point
+
+
+def test_lists_print_as_python_prints_them(store: Path) -> None:
+    """A list column is the same request from Polars and from pandas: ``[1, 2]``, not ``[1 2]``."""
+    rows = {"sku": ["A"], "sizes": [[1, 2]], "made": [{"in": "Kiel"}]}
+    options: Any = {"key": "sku", "provider": "file", "store": store}
+    template = "{{ sizes }} {{ made['in'] }}"
+    expected = pd.DataFrame(rows).llmbatch.submit(template, "m", **options)
+
+    assert frameenrich.submit(pl.DataFrame(rows), template, "m", **options).id == expected.id
+    assert "[1, 2] Kiel" in Path(expected.requests[0]).read_text(encoding="utf-8")

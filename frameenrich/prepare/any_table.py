@@ -33,6 +33,9 @@ def to_frame(table: Any) -> pd.DataFrame:
     for name, column in zip(arrow.column_names, arrow.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count and _is_long(column):
             frame[name] = column.to_pandas(types_mapper=_nullable)
+        elif pa.types.is_nested(column.type):
+            # As Python's own lists, which print with commas, where Arrow gives NumPy arrays.
+            frame[name] = pd.Series(column.to_pylist(), dtype=object)
     return frame
 
 
@@ -145,14 +148,20 @@ def _batches(table: Any) -> tuple[list[str], Iterator[Any]]:
         return schema.names(), itertools.chain([empty], rows)
     if polars is not None or isinstance(table, pa.Table):
         return list(table.schema.names() if polars else table.column_names), iter([table])
-    reader = (
-        table
-        if isinstance(table, pa.RecordBatchReader)
-        else pa.RecordBatchReader.from_stream(table)
-    )
+    reader = table if isinstance(table, pa.RecordBatchReader) else _reader_of(table)
     empty = reader.schema.empty_table()
     tables = (pa.Table.from_batches([batch], reader.schema) for batch in reader)
     return list(reader.schema.names), itertools.chain([empty], tables)
+
+
+def _reader_of(table: Any) -> pa.RecordBatchReader:
+    try:
+        return pa.RecordBatchReader.from_stream(table)
+    except pa.ArrowInvalid:
+        raise InputError(
+            f"A {type(table).__name__} is no table: it has no columns with names.",
+            "Give a pandas, Polars, DuckDB or pyarrow table.",
+        ) from None
 
 
 def _cut(batches: Iterator[Any]) -> Iterator[Any]:

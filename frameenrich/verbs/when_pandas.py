@@ -21,7 +21,13 @@ def register_later() -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds pandas once, with a loader that registers the accessor behind it."""
+    """Finds pandas with a loader that registers the accessor behind it, until it was imported.
+
+    Others only ask where pandas is, as Polars does, and import it later or never.
+    """
+
+    def __init__(self) -> None:
+        self._passing = False
 
     def find_spec(
         self,
@@ -30,20 +36,24 @@ class _WhenImported(MetaPathFinder):
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """Return pandas' own spec with our loader around its own; None for all else."""
-        if fullname != "pandas":
+        if fullname != "pandas" or self._passing:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        self._passing = True
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._passing = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Registering(spec.loader)
+            spec.loader = _Registering(spec.loader, self)
         return spec
 
 
 class _Registering(Loader):
     """Loads a module as its own loader does, then imports the accessor."""
 
-    def __init__(self, own: Loader) -> None:
+    def __init__(self, own: Loader, finder: MetaPathFinder) -> None:
         self._own = own
+        self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Leave the making of the module to its own loader."""
@@ -54,5 +64,7 @@ class _Registering(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._own
         module.__loader__ = self._own
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         self._own.exec_module(module)
         import_module("frameenrich.accessor")

@@ -1,4 +1,4 @@
-"""One call a request, many in flight: servers without a Batch API, and impatience.
+"""One call a request, many in flight: for servers without a Batch API, and for answers at once.
 
 The answers are written as Batch lines, so that all the rest of the house does not know the
 difference. The only async code: what asks is in `frameenrich.providers.live.client`.
