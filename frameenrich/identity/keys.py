@@ -309,7 +309,7 @@ def custom_ids(keys: pa.Table, tag: str) -> pa.Array:
     >>> custom_ids(pa.table({"key_0": [42, -1]}), "3f9a1c").to_pylist()
     ['row-42-3f9a1c', 'row--1-3f9a1c']
     >>> custom_ids(pa.table({"key_0": ["B0CJHKVG6P", "a/b"]}), "3f9a1c").to_pylist()[1]
-    'key-a-b-qwn7wwpxfbtlvvdi5dnn2biuui-3f9a1c'
+    'key-a-b-cjz674q4solorvlbeg5ivfs6i4-3f9a1c'
     """
     texts = key_texts(keys)
     single = keys.column(0).type if keys.num_columns == 1 else None

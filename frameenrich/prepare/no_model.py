@@ -36,6 +36,11 @@ def not_a_model(given: Any) -> OutputError:
 
 def _no_model(given: Any) -> tuple[str, str]:
     shown = shortened(repr(given))
+    if isinstance(given, type) and given.__module__ == "builtins":  # the type of one value
+        return (
+            f"response_model= is {given.__name__}, which names no field.",
+            f"Write response_model={{'answer': {given.__name__}}}.",
+        )
     if isinstance(given, type):
         fields = [*getattr(given, "__annotations__", {})] or ["field"]
         members = "; ".join(f"{name}: str" for name in fields[:3])

@@ -41,11 +41,13 @@ class JobFiles:
         Examples
         --------
         >>> import tempfile
+        >>> import pandas as pd
         >>> frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
         >>> job = frame.llmbatch.submit(
         ...     "Sort {{ title }}", "gpt-4o-mini", provider="file", store=tempfile.mkdtemp()
         ... )
-        >>> job.requests_by_custom_id("row-1")["row-1"]["body"]["messages"]
+        >>> custom_id = job.collect(usage=True)["llmbatch_custom_id"].iloc[1]
+        >>> job.requests_by_custom_id(custom_id)[custom_id]["body"]["messages"]
         [{'role': 'user', 'content': 'Sort Blue hose'}]
         """
         return find_requests(self._session.folder, custom_ids)

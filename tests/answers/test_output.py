@@ -478,11 +478,11 @@ def test_an_alias_is_the_columns_name() -> None:
     [
         (7, "response_model= is 7. Give a pydantic model class"),
         ({}, "response_model= is {}"),
-        (str, "response_model= is <class 'str'>"),
+        (str, "Write response_model={'answer': str}"),
         (BaseModel, "response_model= is"),
-        (Product(**GOOD), "Give a pydantic model class"),  # type: ignore[arg-type]
+        (Product(**GOOD), "Give its class: response_model=Product"),  # type: ignore[arg-type]
         ({"a": 5}, "cannot be made a JSON Schema"),
-        ({"a": "no such type"}, "cannot be made a JSON Schema"),
+        ({"a": "no such type"}, "Write response_model={'a': str}"),
         ({"a": pd.DataFrame}, "cannot be made a JSON Schema"),
         (Callback, "cannot be made a JSON Schema"),
         (RootModel[list[int]], "not an object with properties"),
