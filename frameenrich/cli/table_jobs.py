@@ -24,6 +24,7 @@ from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
 from frameenrich.errors import FrameEnrichError, FrameMismatchError, ParameterError
 from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.lifecycle.row_facts import RowFacts, counting_rows
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.parts import PartsFolder, write_part
@@ -178,6 +179,7 @@ class StreamedTable:
 
         def write(stage: PartsFolder) -> Iterator[Part]:
             nonlocal rows
+            rows = 0  # it is written again where an earlier version's job is looked for
             for chunk in self.source.chunks():
                 rows += chunk.rows
                 with telling_lines(chunk.location):
@@ -210,12 +212,9 @@ class StreamedTable:
         place: TableFile,
         *,
         safe: bool = False,
-        overwrite: bool = True,
         **options: Any,
     ) -> StatusCounts:
         """Collect, and write the table with the answers' columns; see `Job.collect`.
-
-        Cells that somebody corrected are always written over: chunks are compared with nothing.
 
         Raises
         ------
@@ -228,15 +227,16 @@ class StreamedTable:
                 "--accept takes the whole table in memory, and IN is read a chunk at a time.",
                 "Pass --no-stream, or leave --accept out.",
             )
-        del overwrite  # a chunk's earlier answers are not read again to tell edits from them
         if place.is_stream or options.get("max_rounds"):
             self._check(job)
         collector = self._knowing_columns(job.collector(**options))
-        counts = StatusCounts()
+        counts, edits = StatusCounts(), Counter[str]()
+        collector = replace(collector, kept_edits=edits)
 
         def fill() -> Iterator[ChunkWithAnswers]:
             nonlocal counts
             counts = StatusCounts()
+            edits.clear()
             for chunk in self.source.chunks():
                 with counting_rows() as facts:
                     answers = pd.DataFrame(collector.columns(chunk.frame, chunk.number))
@@ -245,6 +245,7 @@ class StreamedTable:
             _refuse_strangers(job, counts.rows, counts.seen)
 
         write_chunks(fill, place, safe=safe)
+        warn_of_edits(edits)
         return counts
 
     def _check(self, job: Job) -> None:

@@ -5,6 +5,7 @@ Only reads the store; asks no provider, and needs no `Job`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,6 +81,8 @@ class Collector:
     folder: JobFolder
     reading: Reading
     parser_columns: ParserColumns | None = None
+    kept_edits: Counter[str] | None = None
+    """Counts the corrections that parts hold, instead of a warning for each part."""
 
     def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
         """Return a frame of the job's rows, or the job's own keys, with their answers.
@@ -114,7 +117,11 @@ class Collector:
         """Return the new columns alone of what the collector gives, in the rows' order."""
         match, sidecar = self._match(frame, part)
         columns = self._columns(frame, match.positions, sidecar)
-        return columns if self.parser_columns is None else self.parser_columns.conform(columns)
+        if self.parser_columns is not None:
+            columns = self.parser_columns.conform(columns)
+        if self.reading.overwrite:
+            return columns
+        return keep_edits(frame, columns, self.folder, self.reading.output, self.kept_edits)
 
     def flagged(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
         """Return some rows' flagged ones; see `Job.flagged`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from frameenrich.answers.same_value import same_value
 from frameenrich.cells import is_null
 from frameenrich.errors import FrameEnrichError, warn_user
 from frameenrich.identity.keys import find_keys, sidecar_keys
-from frameenrich.lifecycle.match import frame_keys
+from frameenrich.lifecycle.match import find_sidecar_rows, frame_keys
 from frameenrich.lifecycle.results import read_results
 from frameenrich.store.folder import JobFolder
 
@@ -25,41 +26,73 @@ Columns = Mapping[str, pd.Series]
 
 
 def keep_edits(
-    frame: pd.DataFrame, columns: Columns, folder: JobFolder, output: Output
+    frame: pd.DataFrame,
+    columns: Columns,
+    folder: JobFolder,
+    output: Output,
+    counts: Counter[str] | None = None,
 ) -> dict[str, pd.Series]:
     """Return the columns with a person's corrections in them, and warn how many there are.
 
-    A correction is a cell that holds something, of a row that is ``ok``, and that differs from
-    every answer that any job of this name gave that row, in whatever round.
+    A correction is a cell that holds something, of a row that the job has seen, and that differs
+    from every answer that any job of this name gave that row, in whatever round. Where `counts` is
+    given they are added to it, by column, and nobody is warned.
     """
     kept = dict(columns)
     name = folder.spec.name
     if f"{name}_status" not in frame.columns or folder.spec.output.kind == "embedding":
         return kept  # nobody corrects a vector by hand, and a million of them take long
-    ok = (columns[f"{name}_status"] == "ok").fillna(False).to_numpy(dtype=bool)
-    edits = {
-        column: rows
-        for column in _answer_columns(columns, name)
-        if column in frame.columns
-        if len(rows := _differing(frame[column], columns[column], np.flatnonzero(ok)))
-    }
-    if not edits:
-        return kept
-    for earlier in _earlier_answers(frame, folder, output):
-        for column, rows in edits.items():
-            if column in earlier:
-                edits[column] = _differing(frame[column], earlier[column], rows)
-    edits = {column: rows for column, rows in edits.items() if len(rows)}
+    # A flagged row's cell that somebody filled in is as much theirs as one that they changed.
+    seen = columns[f"{name}_status"].notna().to_numpy(dtype=bool)
+    edits = _edits(frame, columns, folder, output, np.flatnonzero(seen))
     for column, rows in edits.items():
         kept[column] = _with_cells(columns[column], frame[column], rows)
-    count = sum(map(len, edits.values()))
+    found = Counter({column: len(rows) for column, rows in edits.items()})
+    if counts is None:
+        warn_of_edits(found)
+    else:
+        counts.update(found)
+    return kept
+
+
+def warn_of_edits(counts: Counter[str]) -> None:
+    """Say how many cells were kept as somebody's correction; nothing where there are none."""
+    count = counts.total()
     if count:
-        shown = ", ".join(map(repr, edits))
+        shown = ", ".join(map(repr, counts))
         warn_user(
             f"{count:,} cell{'s' * (count > 1)} of {shown} hold{'s' * (count == 1)} what no answer "
             "said: kept as somebody's correction. Pass overwrite=True to replace them."
         )
-    return kept
+
+
+def corrected_rows(
+    frame: pd.DataFrame, columns: Columns, folder: JobFolder, output: Output
+) -> Positions:
+    """Return the rows of a frame that hold a person's correction in some answer's cell."""
+    if f"{folder.spec.name}_status" not in frame.columns or folder.spec.output.kind == "embedding":
+        return np.empty(0, np.int64)
+    edits = _edits(frame, columns, folder, output, np.arange(len(frame)))
+    return np.unique(np.concatenate([np.empty(0, np.int64), *edits.values()]))
+
+
+def _edits(
+    frame: pd.DataFrame, columns: Columns, folder: JobFolder, output: Output, rows: Positions
+) -> dict[str, Positions]:
+    """Return which of some rows hold a correction, for each column that has any."""
+    edits = {
+        column: own
+        for column in _answer_columns(columns, folder.spec.name)
+        if column in frame.columns
+        if len(own := _differing(frame[column], columns[column], rows))
+    }
+    if not edits:
+        return {}
+    for earlier in _earlier_answers(frame, folder, output):
+        for column, own in edits.items():
+            if column in earlier:
+                edits[column] = _differing(frame[column], earlier[column], own)
+    return {column: own for column, own in edits.items() if len(own)}
 
 
 def _answer_columns(columns: Columns, name: str) -> list[str]:
@@ -92,7 +125,8 @@ def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> 
             spec = other.spec
             if (spec.name, spec.prefix) != (folder.spec.name, folder.spec.prefix):
                 continue
-            sidecar = sidecar_keys(other.sidecar())
+            lines = find_sidecar_rows(other, frame)  # of a part of a frame: in memory is no more
+            sidecar = sidecar_keys(lines)
             keys = frame_keys(frame, spec, sidecar.column_names)
             if keys is None:
                 continue
@@ -100,7 +134,7 @@ def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> 
             readings = [output] if job_id == folder.id else []
             for reading in [*readings, Output(spec.output)]:
                 for round_ in range(other.rounds()):
-                    found = read_results(other, reading, only_round=round_)
+                    found = read_results(other, reading, only_round=round_, lines=lines)
                     seen: npt.NDArray[np.bool_] = positions >= 0
                     yield result_columns(found.tally, found.at(positions), seen, spec)
 

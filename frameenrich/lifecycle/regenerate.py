@@ -82,7 +82,8 @@ class RetryOptions:
 
     ``statuses`` is None for every row that can be mended; ``params`` holds request parameters to
     change, and wins over what a row's class would change. ``elsewhere`` is None where the round
-    goes to the job's own provider. ``unanswered`` leaves out rows that had an answer, however bad.
+    goes to the job's own provider. ``unanswered`` leaves out rows that had an answer, however bad;
+    ``left_alone`` are the custom_ids of rows that a person has corrected.
     """
 
     statuses: frozenset[RowStatus] | None = None
@@ -91,6 +92,7 @@ class RetryOptions:
     feedback: bool = True
     elsewhere: Elsewhere | None = None
     unanswered: bool = False
+    left_alone: frozenset[str] = frozenset()
 
     def wants(self, result: Result) -> bool:
         """Tell whether a row with this result is asked again."""
@@ -155,6 +157,8 @@ def _chosen(
     for lines in sidecar_parts(folder):
         found = read_results(folder, output, details=_DETAILS, lines=lines)
         for custom_id, result in _flagged(found):
+            if custom_id in wish.left_alone:
+                continue
             if wish.wants(result):
                 chosen[custom_id] = result
             else:

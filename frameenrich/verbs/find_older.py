@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
-import pandas as pd
-
 from frameenrich.errors import StoreError, warn_user
-from frameenrich.model import HASHES, JobSpec, Limits
+from frameenrich.model import HASHES, JobSpec
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.json_modes import Asking
 from frameenrich.prepare.options import Plan
-from frameenrich.prepare.whole_frame import draft_of_frame
 from frameenrich.rendering.body import request_body
-from frameenrich.rendering.prompt import has_whole_floats
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store
 
@@ -22,8 +19,12 @@ _BEFORE_FORMS = 1
 """The form that a stored spec has where its version knew of none: it is 1 or 2."""
 
 
+Write = Callable[[Plan], AbstractContextManager[JobDraft]]
+"""Writes a draft of what is to be submitted, as some plan says."""
+
+
 def find_older(
-    frame: pd.DataFrame, plan: Plan, store: Store, limits: Limits, own_id: str
+    write: Write, plan: Plan, store: Store, own_id: str, *, floats: bool
 ) -> JobFolder | None:
     """Find the job of the same submit by a version that wrote its requests otherwise.
 
@@ -33,18 +34,19 @@ def find_older(
 
     Parameters
     ----------
-    frame, plan, store, limits
+    write, plan, store
         What is to be submitted, and where.
     own_id : str
         The id that its job has by this version.
+    floats : bool
+        Whether numbers may be among its cells that were printed otherwise.
     """
     slug = own_id.rpartition("-")[0]
     specs = _specs_alike(store, slug, plan.spec)
     # An older job is only found by rendering the frame anew, so no way is tried without a reason.
-    floats = has_whole_floats(frame, plan.prompt.columns_used(list(frame.columns)))
     floats = floats or plan.prompt.makes_numbers  # of nulls, 0 was made
     for older_plan in _earlier_ways(plan, specs, floats=floats):
-        with draft_of_frame(frame, older_plan, store, limits) as older:
+        with write(older_plan) as older:
             folder = find_same(older, store)
         if folder is not None:
             warn_user(

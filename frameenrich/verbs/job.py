@@ -332,6 +332,7 @@ class Job(JobFiles, JobParts, JobQuality):
 
     def regenerate(
         self,
+        frame: pd.DataFrame | None = None,
         *,
         statuses: Iterable[str] | None = None,
         model: str | None = None,
@@ -352,6 +353,9 @@ class Job(JobFiles, JobParts, JobQuality):
 
         Parameters
         ----------
+        frame : DataFrame, optional
+            What was collected, and perhaps corrected by hand since: rows with such a correction
+            are left alone.
         statuses : iterable of str, optional
             Which rows. By default all that are flagged but those that were refused: ``refused``
             rows, and rows that ``failed`` with a 4xx other than 408, 409 and 429 (where the model
@@ -392,6 +396,7 @@ class Job(JobFiles, JobParts, JobQuality):
         """
         regenerate(
             self._session,
+            frame,
             statuses=statuses,
             model=model,
             provider=provider,

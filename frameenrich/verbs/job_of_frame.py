@@ -242,8 +242,12 @@ class JobOfFrame:
         client: Any = None,
         **reading: Unpack[ReadingOptions],
     ) -> Job:
-        """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`."""
+        """Send the flagged rows again, as a new round of the same job; see `Job.regenerate`.
+
+        Rows of this frame that hold somebody's correction are left alone.
+        """
         return self.job(job, store=store, client=client).regenerate(
+            self._frame,
             statuses=statuses,
             model=model,
             provider=provider,

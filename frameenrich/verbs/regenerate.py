@@ -6,8 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from frameenrich.answers.columns import result_columns
 from frameenrich.answers.output import Output
 from frameenrich.errors import BudgetError, CredentialsError, ProviderError, warn_user
+from frameenrich.lifecycle.edits import corrected_rows
+from frameenrich.lifecycle.match import match_frame
 from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.regenerate import (
     RetryOptions,
@@ -16,6 +23,7 @@ from frameenrich.lifecycle.regenerate import (
     draft_of_retries,
     repairable,
 )
+from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.row_facts import describe_round
 from frameenrich.lifecycle.step import is_lost
 from frameenrich.lifecycle.wait import Deadline, step, wait
@@ -59,6 +67,7 @@ def bring_up_to_date(
 
 def regenerate(
     session: Session,
+    frame: pd.DataFrame | None = None,
     *,
     statuses: Iterable[str] | None,
     model: str | None,
@@ -75,11 +84,39 @@ def regenerate(
     changed = check_params(params or {}, spec.endpoint, spec.output)
     elsewhere = session.elsewhere(provider)
     options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
+    if frame is not None:
+        options = replace(options, left_alone=corrected_requests(session, frame, output))
     check_round(session, options)
     counts = send_round(session, options, output, budget)
     session.last_round = describe_round(counts.sent, counts.left)
     if counts.left and not counts.sent:  # else the job itself, and its card, say it
         warn_user(session.last_round)
+
+
+def corrected_requests(session: Session, frame: pd.DataFrame, output: Output) -> frozenset[str]:
+    """Return the requests whose rows in a frame all hold a person's correction.
+
+    A frame that was never collected holds none, whatever its rows have become since.
+    """
+    folder = session.folder
+    if f"{folder.spec.name}_status" not in frame.columns:
+        return frozenset()
+    sidecar = folder.sidecar()
+    match = match_frame(frame, folder, sidecar)
+    if match is None:
+        return frozenset()
+    found = read_results(folder, output)
+    seen = match.seen
+    columns = result_columns(found.tally, found.at(match.positions), seen, folder.spec)
+    corrected = np.zeros(len(frame), dtype=np.bool_)
+    corrected[corrected_rows(frame, columns, folder, output)] = True
+    ids = np.array(sidecar["custom_id"].to_pylist(), dtype=object)[match.positions]
+    own = frozenset(ids[seen & corrected]) - frozenset(ids[seen & ~corrected])
+    slots = found.find(pa.array(sorted(own), pa.string()))
+    flagged = int(found.tally.flagged()[slots].sum()) if own else 0
+    if flagged:
+        warn_user(f"Rows that were corrected by hand are not asked again: {flagged:,}.")
+    return own
 
 
 def check_round(session: Session, options: RetryOptions) -> None:

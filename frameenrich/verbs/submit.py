@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack
@@ -34,11 +34,12 @@ from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
+from frameenrich.rendering.prompt import has_whole_floats
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.approve import approve_job, approve_probe
-from frameenrich.verbs.find_older import find_older, find_same
+from frameenrich.verbs.find_older import Write, find_older, find_same
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.probe import FROM_REQUESTS, Probe, is_answered, unknown_lines
 
@@ -54,7 +55,11 @@ def submit(
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
     """Render a frame to a job on disk and send it, when all options are checked."""
     with draft_of_frame(frame, sending.plan, sending.store, sending.limits) as draft:
-        folder = sending.find_made(draft) or sending.find_older(frame, draft)
+        folder = sending.find_made(draft) or sending.find_older(
+            lambda plan: draft_of_frame(frame, plan, sending.store, sending.limits),
+            draft,
+            floats=has_whole_floats(frame, sending.plan.prompt.columns_used(list(frame.columns))),
+        )
         folder = folder or sending.make_job(draft)
     return sending.send(folder)
 
@@ -72,7 +77,7 @@ def submit_parts(
     ----------
     write : callable
         Writes all parts, here or elsewhere, by `prepare.parts.write_part`, and gives what that
-        gave for each. It is called once.
+        gave for each. It is called again where an earlier version may have made the job.
     columns : sequence of str
         The frame's columns, checked before anything is read of it.
     template, model, **options
@@ -88,11 +93,18 @@ def submit_parts(
     sending = prepare(template, model, Options(**options))
     plan = sending.plan
     plan.prompt.columns_used(list(columns))
-    with (
-        open_parts_folder(sending.store, plan.spec, sending.limits) as stage,
-        draft_of_parts(stage, write(stage), columns) as draft,
-    ):
-        folder = sending.find_made(draft) or sending.make_job(draft)
+
+    @contextlib.contextmanager
+    def written_by(plan: Plan) -> Iterator[JobDraft]:
+        with (
+            open_parts_folder(sending.store, plan.spec, sending.limits) as stage,
+            draft_of_parts(stage, write(stage), columns) as draft,
+        ):
+            yield draft
+
+    with written_by(plan) as draft:
+        folder = sending.find_made(draft) or sending.find_older(written_by, draft, floats=True)
+        folder = folder or sending.make_job(draft)
     return sending.send(folder)
 
 
@@ -149,11 +161,11 @@ class Submission:
         job_id = draft.id(self.nonce)
         return job_folder(self.store, job_id) if self.store.has(job_id) else None
 
-    def find_older(self, frame: pd.DataFrame, draft: JobDraft) -> JobFolder | None:
+    def find_older(self, write: Write, draft: JobDraft, *, floats: bool) -> JobFolder | None:
         """Find the job whose requests an earlier version wrote otherwise; not if ``fresh=True``."""
         if self.nonce:
             return None
-        return find_older(frame, self.plan, self.store, self.limits, draft.id())
+        return find_older(write, self.plan, self.store, draft.id(), floats=floats)
 
     def make_job(self, draft: JobDraft) -> JobFolder:
         """Reuse answers, check the cost and commit a draft, whose job is not there yet.

@@ -27,7 +27,7 @@ from frameenrich.cli.main import app
 from frameenrich.cli.tables import chunks
 from frameenrich.cli.tables.files import table_file, table_files
 from frameenrich.cli.tables.read import Source, read_table
-from frameenrich.errors import InputError
+from frameenrich.errors import FrameEnrichWarning, InputError
 
 PRODUCTS = ROOT / "sample_data" / "products.csv"
 ASK = ["-t", "Which department sells {{ title }}?", "-m", "gpt-4o-mini", "--poll-seconds", "0.02"]
@@ -408,3 +408,22 @@ def _peak_mb(*arguments: str) -> float:
     )
 
     return int(done.stdout.split()[-1]) / 1024
+
+
+def test_a_streamed_table_keeps_what_somebody_corrected(server: BatchServer) -> None:
+    """Promise 12, a chunk at a time, also where the table is written over itself."""
+    Path("goods.csv").write_text("sku,title\n" + "".join(f"{n},thing {n}\n" for n in range(6)))
+    ask = ["-t", "Sort {{ title }}", "-m", "gpt-4o-mini", "--stream", "--poll-seconds", "0.02"]
+    run = ["run", "goods.csv", "goods.csv", *ask]
+    runner = CliRunner()
+    assert runner.invoke(app, run).exit_code == 0
+    text = Path("goods.csv").read_text()
+    Path("goods.csv").write_text(text.replace("echo: Sort thing 3", "Garden"))
+
+    with pytest.warns(FrameEnrichWarning, match="1 cell of 'llmbatch' holds what no answer"):
+        assert runner.invoke(app, run).exit_code == 0
+
+    assert Path("goods.csv").read_text() == text.replace("echo: Sort thing 3", "Garden")
+    assert len(server.batches) == 1
+    assert runner.invoke(app, [*run, "--overwrite"]).exit_code == 0
+    assert Path("goods.csv").read_text() == text

@@ -8,8 +8,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import openai
 import pandas as pd
 import pytest
+from batch_server import BatchServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,3 +117,27 @@ def test_an_earlier_jobs_answer_is_no_correction(store: Path, tmp_path: Path) ->
         out = frame.llmbatch.collect(second)
 
     assert out["llmbatch"].tolist() == ["Kitchen", "Kitchen", "Garden"]
+
+
+def test_regenerate_leaves_alone_what_somebody_filled_in(
+    server: BatchServer, client: openai.OpenAI, store: Path
+) -> None:
+    """A flagged row that a person answered is not asked again, and keeps their answer."""
+    server.faults.add("truncated", times=2)
+    ask: dict[str, Any] = {"client": client, "store": store}
+    job = FRAME.llmbatch.submit("Sort {{ title }}", "gpt-4o-mini", name="kind", **ask)
+    out = FRAME.llmbatch.collect(wait=True, poll_seconds=0.01, **ask)
+    flagged = out.index[out["kind_status"] == "truncated"]
+    out.loc[flagged[0], "kind"] = "Kitchen"
+    server.faults.clear()
+
+    with pytest.warns(FrameEnrichWarning, match="corrected by hand are not asked again: 1"):
+        out.llmbatch.regenerate(**ask)
+    job.wait(poll_seconds=0.01)
+
+    assert job.rounds()["requests"].tolist() == [1]
+    with pytest.warns(FrameEnrichWarning, match="kept as somebody's correction"):
+        again = out.llmbatch.collect(**ask)
+    assert again.loc[flagged[0], "kind"] == "Kitchen"
+    assert again.loc[flagged[1], "kind"].startswith("echo: Sort")
+    assert again["kind_status"].tolist().count("ok") == 2

@@ -14,6 +14,8 @@ import pytest
 from batch_server import BatchServer
 from pydantic import AnyUrl, BaseModel, Field
 
+from frameenrich.cli.table_jobs import open_table
+from frameenrich.cli.tables.files import table_files
 from frameenrich.errors import ColumnCollisionError, FrameEnrichWarning, FrameMismatchError
 from frameenrich.model import JobSpec
 from frameenrich.prepare.json_modes import Asking
@@ -146,3 +148,23 @@ def test_a_job_whose_schema_was_written_otherwise_is_found_by_the_same_submit(
         (False, True),
     ]
     assert JobSpec.from_json(json.dumps(loaded)).schema_form == 1  # which stands for 1 and 2
+
+
+def test_a_streamed_table_finds_the_older_job_too(
+    server: BatchServer, client: openai.OpenAI, store: Path, tmp_path: Path
+) -> None:
+    """A table larger than memory is rendered once more for that, and not paid for again."""
+    frame = pd.DataFrame({"title": ["mug", "cup", "pan"], "price": [3.0, 4.5, 5.0]})
+    frame.to_parquet(tmp_path / "goods.parquet", index=False)
+    now = prepare(ASK, "gpt-4o-mini", Options(client=client, store=store))
+    plan = replace(now.plan, spec=replace(now.plan.spec, rendering=1))
+    older = submit_frame(frame, replace(now, plan=plan))
+
+    with (
+        open_table(table_files(str(tmp_path / "goods.parquet")), stream=True) as table,
+        pytest.warns(FrameEnrichWarning, match=f"The job {older.id} of an earlier version"),
+    ):
+        again, rows = table.submit(template=ASK, model="gpt-4o-mini", client=client, store=store)
+
+    assert (again.id, rows) == (older.id, 3)
+    assert len(server.batches) == 1
