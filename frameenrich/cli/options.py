@@ -215,7 +215,7 @@ class InputOptions:
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="csv, tsv or jsonl, where no file ending says it, as for -.",
+            help="csv, tsv, jsonl or json, where no file ending says it, as for -.",
             rich_help_panel=_IN_OUT,
         ),
     ] = None
@@ -229,6 +229,15 @@ class InputOptions:
 class TableInputOptions(InputOptions):
     """How a table is read that may be a text."""
 
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which sheet of a workbook is the table.",
+            rich_help_panel=_IN_OUT,
+            show_default="the only one that holds something",
+        ),
+    ] = None
     delimiter: Annotated[
         str | None,
         typer.Option(

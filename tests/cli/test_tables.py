@@ -219,7 +219,9 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
         read_table(table_file(str(tmp_path / "folder.csv")))
 
 
-@pytest.mark.parametrize("path", ["goods.xlsx", "goods", "goods.parquet.gz", "-", ".csv"])
+@pytest.mark.parametrize(
+    "path", ["goods.pdf", "goods", "goods.parquet.gz", "goods.xlsx.gz", "-", ".csv"]
+)
 def test_an_unknown_format_is_refused(path: str) -> None:
     """Where neither ending nor option says the format, the message lists what is known."""
     with pytest.raises(InputError, match=r"is not known\. Use a file that ends in \.csv"):

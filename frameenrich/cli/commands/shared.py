@@ -66,8 +66,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="IN",
-        help="The table: .csv, .tsv, .jsonl (each also .gz), .parquet, or -. Several files, as "
-        "'data/*.parquet' or a folder, are one table.",
+        help="The table: .csv, .tsv, .jsonl, .json (each also .gz, .zst, .zip), .parquet, "
+        ".xlsx, or -. Several files, as 'data/*.parquet' or a folder, are one table.",
     ),
 ]
 
@@ -95,9 +95,10 @@ JobOrNewest = Annotated[
 
 def files_of(source: str, reading: TableInputOptions) -> tuple[TableFile, ...]:
     """Return the files of a table, and how they are written."""
-    from frameenrich.cli.tables.files import table_files, written_as  # noqa: PLC0415 - heavy
+    from frameenrich.cli.tables.files import on_sheet, table_files, written_as  # noqa: PLC0415 - heavy
 
     files = table_files(source, reading.format)
+    files = tuple(on_sheet(file, reading.sheet) for file in files)
     return tuple(written_as(file, reading.delimiter, reading.encoding) for file in files)
 
 

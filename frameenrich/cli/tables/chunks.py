@@ -6,6 +6,7 @@ CSV cells are texts, JSON values are Python's, Parquet columns have their Arrow 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -89,7 +90,8 @@ class Chunk:
         if self.arrow is not None:
             return f"row {self.before + position + 1:,} of {self.path}"
         line = [line for line in self.lines if line.row is not None][position]
-        return f"line {line.number:,} of {line.place.called}"
+        word = "row" if line.place.container == "workbook" else "line"
+        return f"{word} {line.number:,} of {line.place.called}"
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -169,22 +171,37 @@ def csv_rows(
 ) -> Generator[Line]:
     """The records of a CSV file; where others came before it, without its header."""
     own: Record | None = None
-    delimiter = place.separator
-    with contextlib.closing(csv_records(content, delimiter, place.called)) as records:
-        for record in records:
-            if not record.cells:
-                yield Line(place, record.line, record)
+    place, hint = _hinted(content, place)
+    with contextlib.closing(csv_records(content, place.separator, place.called)) as records:
+        for number, record in enumerate(records, 1):
+            line = number if place.container else record.line
+            if hint and number == 1:
+                yield Line(place, line, replace(record, cells=[]))
+            elif not record.cells:
+                yield Line(place, line, record)
             elif own is not None:
-                yield Line(place, record.line, record, _as_wide(record, own, place))
+                yield Line(place, line, record, _as_wide(record, own, place))
             else:
                 own = record
                 _check_delimiter(own, place)
                 if header is None:
-                    yield Line(place, record.line, record)
+                    yield Line(place, line, record)
                 else:
                     _check_header(own, header, place, first)
     if own is None:
         raise InputError(f"{place.called} is empty.", "Give a table with a header line.")
+
+
+_HINT = re.compile(rb"(?:\xef\xbb\xbf)?sep=([^\r\n])\r?\n")
+
+
+def _hinted(content: IO[bytes], place: TableFile) -> tuple[TableFile, bool]:
+    """Take the delimiter from a first line ``sep=;``, as Excel writes and reads it."""
+    found = _HINT.match(content.read(16))
+    content.seek(0)
+    if found is None:
+        return place, False
+    return replace(place, delimiter=place.delimiter or found[1].decode("latin-1")), True
 
 
 def header_cells(line: Line) -> list[str]:

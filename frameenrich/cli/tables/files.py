@@ -6,18 +6,17 @@ import codecs
 import contextlib
 import fnmatch
 import glob
-import gzip
 import io
 import os
 import re
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, Literal, cast, get_args
 
+from frameenrich.cli.tables.packing import only_member, packing_of, unpacked
 from frameenrich.errors import FrameEnrichError, InputError
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -32,7 +31,27 @@ _ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".json": "jsonl",
+    ".xlsx": "csv",
+    ".xlsm": "csv",
+    ".xls": "csv",
+    ".ods": "csv",
 }
+
+
+Container = Literal["", "array", "workbook"]
+
+
+_CONTAINERS: dict[str, Container] = {
+    ".json": "array",
+    ".xlsx": "workbook",
+    ".xlsm": "workbook",
+    ".xls": "workbook",
+    ".ods": "workbook",
+}
+
+
+_FORMATS = (*get_args(Format), "json")
 
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -50,13 +69,19 @@ _HIDDEN = (".", "_")  # such as _SUCCESS, and what lies beside the files of a Sp
 
 @dataclass(frozen=True)
 class TableFile:
-    """Where a table is, or goes, and in which format; ``-`` is the standard stream."""
+    """Where a table is, or goes, and in which format; ``-`` is the standard stream.
+
+    A sheet of a workbook is read as the CSV, a JSON array as the lines of JSON that it would be:
+    ``container`` says which of them the file is.
+    """
 
     path: str
     format: Format
-    compressed: bool = False
+    packing: str = ""
     delimiter: str | None = None
     encoding: str | None = None
+    container: Container = ""
+    sheet: str | None = None
 
     @property
     def separator(self) -> str:
@@ -93,28 +118,48 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
 
     Examples
     --------
-    >>> table_file("goods.csv.gz"), table_file("-", like=table_file("goods.jsonl")).format
-    (TableFile(path='goods.csv.gz', format='csv', compressed=True), 'jsonl')
+    >>> found = table_file("goods.csv.gz")
+    >>> found.format, found.packing, table_file("-", like=table_file("goods.jsonl")).format
+    ('csv', '.gz', 'jsonl')
     """
-    if wanted is not None and wanted not in get_args(Format):
+    _refuse_address(path)
+    if wanted is not None and wanted not in _FORMATS:
         raise InputError(
-            f"--format {wanted} is no format.", "Use csv, tsv, jsonl or parquet.", path=path
+            f"--format {wanted} is no format.", "Use csv, tsv, jsonl, json or parquet.", path=path
         )
-    name = os.path.basename(path).lower()
-    stem = name.removesuffix(".gz")
-    told = _ENDINGS.get(os.path.splitext(stem)[1])
-    if path == STANDARD_STREAM:
-        told = cast("Format | None", wanted) or (like.format if like else None)
-    choice = told or cast("Format | None", wanted)
-    if choice is None or (choice == "parquet" and (path == STANDARD_STREAM or stem != name)):
+    packing = packing_of(path)
+    ending = os.path.splitext(path.lower().removesuffix(packing))[1]
+    if packing == ".zip" and ending not in _ENDINGS:
+        ending = os.path.splitext(only_member(path).lower())[1]
+    if ending not in _ENDINGS and wanted is not None:
+        ending = f".{wanted}"
+    choice, container = _ENDINGS.get(ending), _CONTAINERS.get(ending, "")
+    if path == STANDARD_STREAM and choice is None and like is not None:
+        choice, container = like.format, like.container
+    whole_files = choice == "parquet" or container == "workbook"
+    if choice is None or (whole_files and (path == STANDARD_STREAM or packing)):
         what = "standard input or output" if path == STANDARD_STREAM else path
         raise InputError(
             f"The format of {what} is not known.",
-            "Use a file that ends in .csv, .tsv, .jsonl (each also with .gz) or .parquet, or say "
-            "--format csv, tsv or jsonl.",
+            "Use a file that ends in .csv, .tsv, .jsonl or .json (each also with .gz, .zst or "
+            ".zip), .parquet or .xlsx, or say --format csv, tsv, jsonl or json.",
             path=path,
         )
-    return TableFile(path, choice, stem != name)
+    return TableFile(path, choice, packing, container=container)
+
+
+def _refuse_address(path: str) -> None:
+    """Say how to get a table that lies behind an address."""
+    if "://" not in path:
+        return
+    if "docs.google.com/spreadsheets" in path:
+        fix = "In the sheet choose File > Download > Comma-separated values (.csv); give that file."
+    elif path.startswith(("http://", "https://")):
+        fix = f"Download it first: curl -L -o table.csv '{path}'; give that file."
+    else:
+        fix = "Copy it to this computer first, or use frameenrich.submit in Python, which takes "
+        fix += "whatever pandas, Polars or DuckDB read."
+    raise InputError(f"{path} is an address, not a file.", fix, path=path)
 
 
 def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
@@ -157,6 +202,19 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
     return places
 
 
+def on_sheet(place: TableFile, sheet: str | None) -> TableFile:
+    """Name the sheet of a workbook.
+
+    Raises
+    ------
+    InputError
+        It is no workbook.
+    """
+    if sheet is not None and place.container != "workbook":
+        raise InputError(f"--sheet is for workbooks, and {place.path} is none.", "Leave it out.")
+    return replace(place, sheet=sheet)
+
+
 def written_as(place: TableFile, delimiter: str | None, encoding: str | None) -> TableFile:
     """Add what somebody says of how a text table is written.
 
@@ -172,7 +230,7 @@ def written_as(place: TableFile, delimiter: str | None, encoding: str | None) ->
                 f"--delimiter {delimiter!r} cannot stand between cells.",
                 "Give one sign, such as --delimiter ';', or --delimiter tab.",
             )
-        if place.format not in DELIMITERS:
+        if place.format not in DELIMITERS or place.container:
             raise InputError(
                 f"--delimiter is for CSV and TSV, and {place.path} is {place.format}.",
                 "Leave it out.",
@@ -300,20 +358,22 @@ def check_unchanged(file: IO[bytes], place: TableFile, stamp: tuple[int, int]) -
 @contextlib.contextmanager
 def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
     """The file from its start, decompressed and as UTF-8; it stays open."""
-    file.seek(0)
-    try:
-        whole: Any = gzip.GzipFile(fileobj=file, mode="rb") if place.compressed else file
-        if place.encoding is None or whole.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-            whole.seek(0)  # what this program wrote itself has the mark: it is UTF-8 by now
-            yield whole
-            return
-        whole.seek(0)
-        with _recoded(whole, place, place.encoding) as text:
-            yield text
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{place.called} is not a whole gzip file: {error}.", "Check it.", path=place.path
-        ) from None
+    from frameenrich.cli.tables.json_array import array_as_lines  # noqa: PLC0415 - it knows this
+    from frameenrich.cli.tables.workbook import sheet_as_csv  # noqa: PLC0415 - module
+
+    with contextlib.ExitStack() as stack:
+        content = stack.enter_context(unpacked(file, place.packing, place.called))
+        if place.container == "workbook":
+            content = stack.enter_context(sheet_as_csv(content, place))
+        elif place.encoding is not None:
+            # What this program wrote itself has the mark: it is UTF-8 by now.
+            marked = content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+            content.seek(0)
+            if not marked:
+                content = stack.enter_context(_recoded(content, place, place.encoding))
+        if place.container == "array":
+            content = stack.enter_context(array_as_lines(content, place.called))
+        yield content
 
 
 @contextlib.contextmanager

@@ -93,7 +93,10 @@ class Source:
         if self.format == "parquet":
             return sum(parquet_bytes(file, place) for file, place in self._opened())
         sizes = (size for size, _ in self._stamps)
-        packed = (_PACKED if place.compressed else 1 for place in self.places)
+        packed = (
+            _PACKED if place.packing or place.container == "workbook" else 1
+            for place in self.places
+        )
         return sum(size * times for size, times in zip(sizes, packed, strict=True))
 
     @cached_property

@@ -9,7 +9,6 @@ read, whether its answers are all there or come with each chunk: the files are t
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
 import sys
@@ -28,6 +27,8 @@ from frameenrich.cells import cell_values
 from frameenrich.cli.tables.arrow_types import ArrowTypes
 from frameenrich.cli.tables.chunks import Chunk
 from frameenrich.cli.tables.files import DELIMITERS, TableFile
+from frameenrich.cli.tables.json_array import lines_as_array
+from frameenrich.cli.tables.packing import packed_into
 from frameenrich.cli.tables.read import Table
 from frameenrich.cli.tables.records import (
     Record,
@@ -38,6 +39,7 @@ from frameenrich.cli.tables.records import (
     with_members,
     without_formula,
 )
+from frameenrich.cli.tables.workbook import check_workbook, write_workbook
 from frameenrich.errors import FrameEnrichError, InputError, OutputError
 from frameenrich.text import without_surrogates
 
@@ -114,6 +116,8 @@ def check_writable(place: TableFile) -> None:
     """
     if place.is_stream:
         return
+    if place.container == "workbook":
+        check_workbook(place)
     folder = os.path.dirname(os.path.realpath(place.path))
     reason = None
     if os.path.isdir(place.path):
@@ -201,10 +205,14 @@ def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
         if place.format == "parquet":
             _write_parquet(lambda: _same_columns(fill()), place)
             return
+        if place.container == "workbook":
+            write_workbook(_same_columns(fill()), place)
+            return
         with _whole_table(place) as file:
-            for filled in _same_columns(fill()):
-                for piece in _pieces(filled, place, safe=safe):
-                    file.write(piece)
+            chunks = _same_columns(fill())
+            pieces = (piece for each in chunks for piece in _pieces(each, place, safe=safe))
+            for piece in lines_as_array(pieces) if place.container == "array" else pieces:
+                file.write(piece)
     except BrokenPipeError:  # who reads standard output has had enough
         raise
     except OSError as error:
@@ -240,16 +248,9 @@ def _whole_table(place: TableFile) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with whole_file(place.path) as file:
-        yield from _compressing(file, place)
-
-
-def _compressing(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
-    if not place.compressed:
-        yield file
-        return
-    with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-        yield cast("IO[bytes]", packed)
+    member = os.path.basename(place.path)[: -len(place.packing) or None]
+    with whole_file(place.path) as file, packed_into(file, place.packing, member) as content:
+        yield content
 
 
 def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
@@ -284,11 +285,10 @@ def _pieces(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterat
     return (_json_anew if place.format == "jsonl" else _write_csv)(filled, place, safe=safe)
 
 
-def _append_csv_cells(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
-    delimiter = place.separator
+def _append_csv_cells(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
     answers = filled.answered(safe=safe)
     for line in filled.chunk.lines:
-        record = cast("Record", line.record)
+        record, delimiter = cast("Record", line.record), line.place.separator
         if line.row is not None:
             told = {name: cell_text(value) for name, value in next(answers).items()}
             new = {i: told[name] for i, name in filled.replaced.items()}

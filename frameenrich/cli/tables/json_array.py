@@ -1,0 +1,105 @@
+"""Tables in .json files: an array of objects, read and written as lines of JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+from frameenrich.cli.tables.records import not_utf8
+from frameenrich.errors import InputError
+
+_BREAK = re.compile(r"\s*\n\s*")
+_SPACE = re.compile(r"[\s,]*")
+
+
+@contextlib.contextmanager
+def array_as_lines(content: IO[bytes], called: str) -> Iterator[IO[bytes]]:
+    """Read an array of objects as one object a line, each value as it was written.
+
+    A file that holds lines of JSON already, as some .json files do, is read as it stands.
+
+    Raises
+    ------
+    InputError
+        It is not JSON, or no array of objects.
+    """
+    try:
+        text = content.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf8(called, error.object[: error.start].count(b"\n") + 1) from None
+    with tempfile.TemporaryFile() as lines:
+        if text.lstrip().startswith("{"):
+            _check_lines(text, called)
+            lines.write(text.encode())
+        else:
+            for element in _elements(text, called):
+                # A line break stands between values only: within a text JSON writes \n.
+                lines.write(_BREAK.sub(" ", element).encode() + b"\n")
+        lines.seek(0)
+        yield lines
+
+
+def _check_lines(text: str, called: str) -> None:
+    first = text.strip().splitlines()[0]
+    with contextlib.suppress(ValueError):
+        json.loads(first)
+        return
+    raise InputError(
+        f"{called} holds an object, where an array of objects is wanted.",
+        "Give the array in it, such as: jq '.rows' OLD.json > NEW.json.",
+        path=called,
+    )
+
+
+def _elements(text: str, called: str) -> Iterator[str]:
+    decoder, at = json.JSONDecoder(), len(text) - len(text.lstrip())
+    if not text.startswith("[", at):
+        raise _no_array(called, "it begins with something else")
+    at += 1
+    number = 0
+    while True:
+        at = _end(_SPACE, text, at)
+        if text.startswith("]", at):
+            return
+        number += 1
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise _no_array(called, f"element {number} is not JSON ({error})") from None
+        if not isinstance(value, dict):
+            raise _no_array(called, f"element {number} is no object")
+        yield text[at:end]
+        at = end
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return at if found is None else found.end()
+
+
+def _no_array(called: str, reason: str) -> InputError:
+    return InputError(
+        f"{called} is no JSON array of objects: {reason}.",
+        'Give an array such as [{"sku": "A1"}], or one object a line in a .jsonl file.',
+        path=called,
+    )
+
+
+def lines_as_array(lines: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Yield lines of JSON as an array.
+
+    Examples
+    --------
+    >>> b"".join(lines_as_array([b'{"a": 1}\n', b"\n", b'{"a": 2}\n']))
+    b'[\n{"a": 1},\n{"a": 2}\n]\n'
+    """
+    before = b"[\n"
+    for line in lines:
+        if body := line.strip():
+            yield before + body
+            before = b",\n"
+    yield b"\n]\n" if before == b",\n" else b"[]\n"

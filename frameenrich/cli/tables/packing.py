@@ -1,0 +1,138 @@
+"""Files that are packed: .gz, .zst and .zip, read and written as what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+import pyarrow as pa
+
+from frameenrich.errors import InputError
+
+PACKINGS = (".gz", ".zst", ".zip")
+"""As their names end."""
+
+
+def packing_of(path: str) -> str:
+    """Return how a file is packed, by its name; empty where it is not.
+
+    Examples
+    --------
+    >>> packing_of("goods.csv.ZST"), packing_of("goods.csv")
+    ('.zst', '')
+    """
+    return next((each for each in PACKINGS if path.lower().endswith(each)), "")
+
+
+def only_member(path: str) -> str:
+    """Return the name of the one file in a .zip; empty where there is no such archive yet.
+
+    Raises
+    ------
+    InputError
+        It holds several files, or none, or is no archive.
+    """
+    if not os.path.isfile(path):
+        return ""
+    with errors_named(path), zipfile.ZipFile(path) as packed:
+        return _member_of(packed, path)
+
+
+def _member_of(packed: zipfile.ZipFile, called: str) -> str:
+    names = [name for name in packed.namelist() if not name.endswith("/")]
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(names) == 1:
+        return names[0]
+    what = f"{len(names)} files, such as {names[0]} and {names[1]}" if names else "no file"
+    raise InputError(
+        f"{called} holds {what}.", "Unpack it, and give the table or the folder.", path=called
+    )
+
+
+@contextlib.contextmanager
+def unpacked(file: IO[bytes], packing: str, called: str) -> Iterator[IO[bytes]]:
+    """Read a file's content from its start, unpacked; what is given can be read twice."""
+    file.seek(0)
+    with errors_named(called), contextlib.ExitStack() as stack:
+        content: Any = file
+        if packing == ".gz":
+            content = gzip.GzipFile(fileobj=file, mode="rb")
+        elif packing == ".zip":
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            content = stack.enter_context(archive.open(_member_of(archive, called)))
+        elif packing == ".zst":
+            # A copy, since Arrow's stream cannot be read twice, and Python has none before 3.14.
+            content = stack.enter_context(tempfile.TemporaryFile())
+            source = pa.CompressedInputStream(pa.PythonFile(_Kept(file), mode="r"), "zstd")
+            try:
+                shutil.copyfileobj(source, content)
+            except OSError as error:  # Arrow's word for what is no Zstandard, or cut short
+                raise _not_whole(called, error) from None
+            content.seek(0)
+        yield content
+
+
+class _Kept:
+    """A file that Arrow does not close."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Read some bytes."""
+        return self._file.read(size)
+
+    def write(self, data: bytes) -> int:
+        """Write some bytes."""
+        return self._file.write(data)
+
+    def close(self) -> None:
+        """Leave the file open: its owner closes it."""
+
+    def flush(self) -> None:
+        """Write what is held."""
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def packed_into(file: IO[bytes], packing: str, member: str) -> Iterator[IO[bytes]]:
+    """Write content into a file, packed; the same content makes the same file."""
+    if packing == ".gz":
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as content:
+            yield cast("IO[bytes]", content)
+    elif packing == ".zip":
+        about = zipfile.ZipInfo(member)
+        about.compress_type = zipfile.ZIP_DEFLATED
+        with (
+            zipfile.ZipFile(file, "w") as archive,
+            archive.open(about, "w", force_zip64=True) as inner,
+        ):
+            yield inner
+    elif packing == ".zst":
+        with pa.CompressedOutputStream(pa.PythonFile(_Kept(file), mode="w"), "zstd") as content:
+            yield content
+    else:
+        yield file
+
+
+@contextlib.contextmanager
+def errors_named(called: str) -> Iterator[None]:
+    """Name the file of whose packing something is wrong."""
+    try:
+        yield
+    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _not_whole(called, error) from None
+
+
+def _not_whole(called: str, error: Exception) -> InputError:
+    kind = "gzip" if packing_of(called) in ("", ".gz") else packing_of(called)
+    reason = str(error).rstrip(".")
+    return InputError(f"{called} is not a whole {kind} file: {reason}.", "Check it.", path=called)

@@ -1,0 +1,283 @@
+"""Tables in workbooks: a sheet read as its CSV would be, and written back beside the others.
+
+Read by python-calamine (a Rust reader, and of .xls and .ods, too), written by openpyxl into the
+workbook that was read: other sheets, formats, formulas and widths stay. Both come with the extra
+``frameenrich[excel]``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import math
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from typing import IO, TYPE_CHECKING, Any
+
+from frameenrich.atomic import whole_file
+from frameenrich.cli.tables.files import TableFile
+from frameenrich.cli.tables.records import cell_text
+from frameenrich.errors import InputError, warn_user
+
+if TYPE_CHECKING:
+    from frameenrich.cli.tables.write import ChunkWithAnswers
+
+_LONGEST_CELL = 32_767
+_EXACT = 2**53
+_LOST = {"xl/charts/": "charts", "xl/drawings/": "drawings and pictures"}
+_LOST |= {"xl/pivotTables/": "pivot tables", "xl/vbaProject.bin": "macros"}
+
+
+@contextlib.contextmanager
+def sheet_as_csv(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
+    """Read a sheet as CSV: a record a row, numbers and dates as texts, a blank row as a blank line.
+
+    Raises
+    ------
+    InputError
+        There is no such sheet, several to choose from, or a cell outside the header's columns.
+    """
+    rows = _rows(file, place)
+    header = next((row for row in rows if _width(row)), [])
+    width = _width(header)
+    with tempfile.TemporaryFile() as copy:
+        text = io.TextIOWrapper(copy, "utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        for number, row in enumerate(rows, 1):
+            if _width(row) > width:
+                raise InputError(
+                    f"{place.called}, row {number}: a cell stands outside the table, whose header "
+                    f"has {width} columns.",
+                    "Give that column a header, or move the cell elsewhere.",
+                    path=place.path,
+                )
+            if _width(row):
+                writer.writerow([sheet_text(cell) for cell in [*row, *[""] * width][:width]])
+            else:
+                text.write("\n")
+        text.flush()
+        text.detach()
+        copy.seek(0)
+        yield copy
+
+
+def _rows(file: IO[bytes], place: TableFile) -> list[list[Any]]:
+    try:
+        import python_calamine  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise _not_installed(place) from None
+    try:
+        book = python_calamine.CalamineWorkbook.from_filelike(file)
+        sheet = book.get_sheet_by_name(_sheet_name(book, place))
+        return list(sheet.to_python(skip_empty_area=False))
+    except python_calamine.CalamineError as error:
+        reason = str(error).rstrip(".")
+        raise InputError(
+            f"{place.called} cannot be read as a workbook: {reason}.",
+            "Open it in a spreadsheet program and save it as .xlsx, without a password.",
+            path=place.path,
+        ) from None
+
+
+def _sheet_name(book: Any, place: TableFile) -> str:
+    names = list(book.sheet_names)
+    if place.sheet is not None:
+        if place.sheet in names:
+            return place.sheet
+        raise InputError(
+            f"{place.called} has no sheet {place.sheet!r}.",
+            f"It has {', '.join(map(repr, names))}.",
+            path=place.path,
+        )
+    filled = [name for name in names if book.get_sheet_by_name(name).total_height]
+    if len(filled) > 1:
+        raise InputError(
+            f"{place.called} has {len(filled)} sheets: {', '.join(map(repr, filled))}.",
+            f"Say which: --sheet {filled[0]!r}.",
+            path=place.path,
+        )
+    return str(filled[0] if filled else names[0])
+
+
+def _width(row: Sequence[Any]) -> int:
+    """How far a row goes: the place of its last cell that holds something."""
+    return max((i for i, cell in enumerate(row, 1) if cell not in ("", None)), default=0)
+
+
+def sheet_text(cell: Any) -> str:
+    """Return a cell as its CSV would have it.
+
+    Examples
+    --------
+    >>> [sheet_text(cell) for cell in (3.0, 0.5, True, date(2026, 11, 30), "01")]
+    ['3', '0.5', 'TRUE', '2026-11-30', '01']
+    """
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _EXACT:
+        return str(int(cell))
+    if isinstance(cell, datetime):
+        return cell.date().isoformat() if cell.time() == time() else cell.isoformat(" ")
+    return "" if cell is None else str(cell)
+
+
+def write_workbook(chunks: Iterable[ChunkWithAnswers], place: TableFile) -> None:
+    """Write a table into a workbook: its own with more columns, or a new one, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The extra is not installed, or the format is one that is only read.
+    """
+    check_workbook(place)
+    import openpyxl  # noqa: PLC0415 - an extra
+
+    parts = iter(chunks)
+    first = next(parts)
+    source = first.chunk.lines[0].place if first.chunk.lines else None
+    both = _chain(first, parts)
+    if source is None or not source.path.lower().endswith((".xlsx", ".xlsm")):
+        book: Any = openpyxl.Workbook(write_only=True)
+        _write_new(both, book)
+    else:
+        macros = place.path.lower().endswith(".xlsm")
+        book = openpyxl.load_workbook(source.path, keep_vba=macros)
+        _warn_of_losses(source, place, keeps_macros=macros)
+        _write_beside(both, book[source.sheet] if source.sheet else _only_sheet(book))
+    with whole_file(place.path) as file:
+        book.save(file)
+
+
+def check_workbook(place: TableFile) -> None:
+    """Refuse a workbook that could not be written, before anything is sent."""
+    if not place.path.lower().endswith((".xlsx", ".xlsm")):
+        raise InputError(
+            f"{place.path} cannot be written: of workbooks only .xlsx is.",
+            "Name it .xlsx, or .csv.",
+            path=place.path,
+        )
+    try:
+        import openpyxl  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        raise _not_installed(place) from None
+
+
+def _not_installed(place: TableFile) -> InputError:
+    return InputError(
+        f"Workbooks such as {place.path} need two more packages.",
+        "Run: pip install 'frameenrich[excel]'.",
+        path=place.path,
+    )
+
+
+def _chain(first: ChunkWithAnswers, rest: Iterator[ChunkWithAnswers]) -> Iterator[ChunkWithAnswers]:
+    yield first
+    yield from rest
+
+
+def _only_sheet(book: Any) -> Any:
+    """The sheet that was read, where nobody said which: the only one that holds something."""
+    filled = [sheet for sheet in book.worksheets if sheet.max_row > 1 or sheet["A1"].value]
+    return filled[0] if filled else book.worksheets[0]
+
+
+def _write_new(chunks: Iterable[ChunkWithAnswers], book: Any) -> None:
+    from openpyxl.cell import WriteOnlyCell  # noqa: PLC0415 - an extra
+
+    sheet, cut = book.create_sheet(), _Cut()
+    for filled in chunks:
+        if filled.chunk.number == 0:
+            sheet.append(filled.names)
+        for row in filled.rows(safe=False):
+            cells = []
+            for value in row:
+                cells.append(WriteOnlyCell(sheet))
+                cut.put(cells[-1], value)
+            sheet.append(cells)
+    cut.warn()
+
+
+def _write_beside(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
+    """Put the answers' cells into the sheet's rows, each of which is a line of what was read."""
+    cut, row, column = _Cut(), 0, 0
+    for filled in chunks:
+        answers = filled.answered(safe=False)
+        own = {name: at + 1 for at, name in filled.replaced.items()}
+        column = column or len(filled.chunk.columns)
+        places = own | {name: column + i for i, name in enumerate(filled.added, 1)}
+        for line in filled.chunk.lines:
+            row += 1
+            if line.row is not None:
+                for name, value in next(answers).items():
+                    cut.put(sheet.cell(row, places[name]), value)
+            elif getattr(line.record, "cells", None):
+                for name in filled.added:
+                    cut.put(sheet.cell(row, places[name]), name)
+                    _dress_as(sheet.cell(row, places[name]), sheet.cell(row, column))
+    if sheet.max_row > row:  # --limit
+        sheet.delete_rows(row + 1, sheet.max_row - row)
+    cut.warn()
+
+
+def _dress_as(cell: Any, like: Any) -> None:
+    """Give a new header the looks of its neighbour."""
+    if like.has_style:
+        cell._style = like._style  # noqa: SLF001 - openpyxl's own way to share a style
+
+
+class _Cut:
+    """Puts values into cells, and counts texts that Excel has no room for."""
+
+    def __init__(self) -> None:
+        self._texts = 0
+
+    def put(self, cell: Any, value: Any) -> None:
+        """Put a value into a cell; a text is never taken for a formula."""
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE  # noqa: PLC0415 - an extra
+
+        value = _plain(value)
+        if isinstance(value, str):
+            value = ILLEGAL_CHARACTERS_RE.sub("", value.encode("utf-8", "replace").decode())
+            self._texts += len(value) > _LONGEST_CELL
+            cell.value = value[:_LONGEST_CELL]
+            cell.data_type = "s"
+        else:
+            cell.value = value
+
+    def warn(self) -> None:
+        """Say how many texts were cut."""
+        if self._texts:
+            warn_user(
+                f"{self._texts:,} answers were cut at {_LONGEST_CELL:,} characters, the most that "
+                "a cell of a workbook holds; .csv and .parquet have them whole."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a workbook can hold it without loss."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < _EXACT else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.isoformat()
+    if isinstance(value, (date, time, timedelta)):
+        return value
+    return cell_text(value)
+
+
+def _warn_of_losses(source: TableFile, place: TableFile, *, keeps_macros: bool) -> None:
+    with zipfile.ZipFile(source.path) as packed:
+        names = packed.namelist()
+    lost = [what for start, what in _LOST.items() if any(n.startswith(start) for n in names)]
+    lost = [what for what in lost if what != "macros" or not keeps_macros]
+    if lost:
+        warn_user(
+            f"{source.path} has {' and '.join(lost)}, of which some are not in {place.path}; keep "
+            "the original."
+        )
