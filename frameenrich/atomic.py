@@ -12,10 +12,11 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under its name, or where that leads, when it is complete.
 
-    What is there and no file (a device, a pipe) is written to, never replaced.
+    What is there and no file (a device, a pipe) is written to, never replaced. A `private` file
+    that is new is for its owner alone; one that was there keeps its mode.
     """
     path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -24,6 +25,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         return
     folder, name = os.path.split(path)
     with temporary_file(folder, name) as file:
+        if private and not os.path.exists(path) and hasattr(os, "fchmod"):  # not on Windows
+            os.fchmod(file.fileno(), 0o600)
         yield file
         sync(file)
         if os.path.exists(path):

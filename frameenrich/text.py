@@ -74,6 +74,10 @@ _SHORTEST_SECRET = 8
 _KEY_SHAPE = re.compile(r"\b(sk|sess|key|gsk|tgp)[-_][A-Za-z0-9_*-]{6,}|(?i:bearer)\s+\S+")
 
 
+# Who asks, in a URL: user and password, or a token alone.
+_IN_URL = re.compile(r"(?<=:)//[^/\s@'\"]+@")
+
+
 def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     """The text without API keys and control characters.
 
@@ -82,7 +86,8 @@ def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     >>> scrub("Incorrect API key provided: sk-abcdef123")
     'Incorrect API key provided: ***'
     """
-    return _KEY_SHAPE.sub("***", printable(without_secrets(text, secrets)))
+    text = _KEY_SHAPE.sub("***", printable(without_secrets(text, secrets)))
+    return _IN_URL.sub("//***@", text)
 
 
 def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:

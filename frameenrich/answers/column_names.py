@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Self
+from typing import Self, TypeVar
 
 from frameenrich.answers.fields import Field, flattened
 from frameenrich.answers.output import Output
-from frameenrich.errors import ColumnCollisionError
+from frameenrich.errors import ColumnCollisionError, warn_user
 from frameenrich.model import JobSpec
+
+T = TypeVar("T")
 
 INCLUDED = "message.output_text.logprobs"
 
@@ -156,6 +158,30 @@ class JobColumns:
             "The frame has a column {}, which the answers would go to.",
             "Rename or drop that column; the answers are safe in the job.",
         )
+
+
+def beside(columns: Mapping[str, T], name: str, frame: Collection[str]) -> dict[str, T]:
+    """Return columns of which those that a frame has already go under ``<name>_<column>``.
+
+    Those that an earlier collect has put there are found there again; a warning names them.
+
+    Examples
+    --------
+    >>> beside({"n": 1, "size": 2, "a_status": 3}, "a", ["title", "size"])
+    {'n': 1, 'a_size': 2, 'a_status': 3}
+    """
+    again = f"{name}_status" in frame
+    moved = [
+        own for own in columns
+        if own in frame and not own.startswith(f"{name}_") and own != name
+        and (not again or f"{name}_{own}" in frame)
+    ]  # fmt: skip
+    if moved and not again:
+        warn_user(
+            f"The frame has a column {moved[0]!r}, as the parser's answers have; "
+            f"theirs is {f'{name}_{moved[0]}'!r}."
+        )
+    return {f"{name}_{own}" if own in moved else own: value for own, value in columns.items()}
 
 
 def _common(names: Iterable[str], others: Iterable[str]) -> list[str]:

@@ -22,11 +22,13 @@ from frameenrich.answers.fields import Field, as_cell, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_json, only_one
 from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
+    no_retrieval,
     normalize_label,
     python_type,
     with_decoded_fields,
     with_exact_choices,
 )
+from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
 from frameenrich.text import can, encodable, shortened
 
@@ -232,7 +234,13 @@ class Output:
             return None
         import jsonschema_rs  # noqa: PLC0415 - needed only where the class is not at hand
 
-        return jsonschema_rs.validator_for(dict(self.spec.schema))
+        try:
+            return jsonschema_rs.validator_for(dict(self.spec.schema), retriever=no_retrieval)
+        except (ValueError, jsonschema_rs.ReferencingError) as error:
+            raise OutputError(
+                f"The stored schema of the answers cannot be used: {str(error).splitlines()[0]}.",
+                "Collect with response_model= the schema that was asked for.",
+            ) from None
 
     @cached_property
     def _known_labels(self) -> dict[str, str]:

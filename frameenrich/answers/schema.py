@@ -147,6 +147,11 @@ def leads_to_cycle(reference: str, root: Mapping[str, Json]) -> bool:
     return loops(reference, frozenset())
 
 
+def no_retrieval(uri: str) -> Json:
+    """Refuse to fetch what a schema refers to: it may be somebody else's, and lead anywhere."""
+    raise ValueError(f"it refers to {uri}, which is not in it")
+
+
 def normalize_label(text: str) -> str:
     """Return what counts of a label: neither case nor spacing."""
     return " ".join(text.casefold().split())

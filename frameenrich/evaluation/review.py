@@ -290,9 +290,7 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
         It cannot be written.
     """
     try:
-        with whole_file(path) as file:
-            if not os.path.exists(path) and hasattr(os, "fchmod"):  # Windows has no such modes
-                os.fchmod(file.fileno(), 0o600)
+        with whole_file(path, private=True) as file:
             file.write(data)
     except OSError as error:
         raise InputError(

@@ -26,6 +26,7 @@ from frameenrich.identity.keys import find_keys
 COLUMNS = ("review", "field", "prompt", "answer", "correct", "verdict", "reviewer", "note")
 """The columns of a sheet beside the key's."""
 
+_IGNORED = " \u00a0\u200b\u2060\u3000\ufeff"  # passed over before a formula
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -42,7 +43,7 @@ def key_columns(names: Sequence[str]) -> list[str]:
 
 def harmless(text: str) -> str:
     """Return a text that no spreadsheet runs as a formula; for columns nobody reads back."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip(_IGNORED).startswith(_FORMULA) else text
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.answers.column_names import JobColumns
+from frameenrich.answers.column_names import JobColumns, beside
 from frameenrich.answers.columns import details_needed, result_columns, with_columns
 from frameenrich.answers.output import Output
 from frameenrich.answers.parser_columns import ParserColumns
@@ -157,6 +157,7 @@ class Collector:
             shares = None if sidecar is None else rows_per_request(folder, sidecar)
             costs = row_costs(folder, reading.prices, found, positions, shares)
             columns = with_costs(columns, costs, name)
+        columns = self._beside(columns, frame)
         JobColumns(name).check_frame(columns, frame.columns)
         note_rows(folder.id, name, found.tally, slots, shown=reading.usage)
         return columns
@@ -175,8 +176,16 @@ class Collector:
             columns = self.parser_columns.conform(columns)
         if reading.usage:
             columns = with_costs(columns, none.astype(np.float64), spec.name)
+        columns = self._beside(columns, frame)
         JobColumns(spec.name).check_frame(columns, frame.columns)
         return with_columns(frame.iloc[:0], columns)
+
+    def _beside(self, columns: dict[str, pd.Series], frame: pd.DataFrame) -> dict[str, pd.Series]:
+        """Put a parser's columns that are called as some of the frame's under the job's name.
+
+        Only the answers show what a parser makes, so nobody could refuse that at `submit`.
+        """
+        return beside(columns, self.folder.spec.name, frame.columns) if self.has_parser else columns
 
     @property
     def has_parser(self) -> bool:

@@ -142,7 +142,10 @@ class _Step:
     def _may_send(self, shard: ShardFolder, batch: Batch, shards: Iterable[ShardFolder]) -> bool:
         if _waits_for_seed(shard, shards):
             return False
-        if batch.retry_at is not None and time.time() < batch.retry_at and not self.ended:
+        longest = self.provider.limits.queue_wait_seconds * _LONGEST_QUEUE_WAIT
+        # A clock that was set back must not make an hour a day.
+        later = 0.0 if batch.retry_at is None else batch.retry_at - time.time()
+        if 0 < later <= longest and not self.ended:
             return False
         if batch.retry_at is not None:
             self.ended = False  # the room that an ended batch left is for one shard

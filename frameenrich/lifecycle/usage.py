@@ -71,6 +71,9 @@ class _Body(msgspec.Struct):
 _decode_line = msgspec.json.Decoder(ResponseLine[_Body | None, msgspec.Raw]).decode
 
 
+_MOST_TOKENS = 10**12
+
+
 @dataclass(frozen=True, slots=True)
 class _Billed:
     """A response line that says what it took."""
@@ -127,13 +130,18 @@ def _read(line: bytes) -> _Billed | None:
     return _Billed(
         custom_id,
         body.model or "",
-        used.prompt_tokens or used.input_tokens or 0,
-        details.cached_tokens or 0,
-        details.cache_write_tokens or 0,
-        details.cache_write_1h_tokens or 0,
-        used.completion_tokens or used.output_tokens or 0,
+        _likely(used.prompt_tokens or used.input_tokens),
+        _likely(details.cached_tokens),
+        _likely(details.cache_write_tokens),
+        _likely(details.cache_write_1h_tokens),
+        _likely(used.completion_tokens or used.output_tokens),
         "" if body.service_tier in _STANDARD else body.service_tier or "",
     )
+
+
+def _likely(tokens: int | None) -> int:
+    """Return how many tokens an answer took; none where nothing could take as many."""
+    return tokens if tokens is not None and 0 <= tokens < _MOST_TOKENS else 0
 
 
 def _loosely(body: Json) -> _Body | None:

@@ -266,12 +266,16 @@ def _patient_step(
 
 def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
     """Return what to raise where a job is not done within so many seconds."""
-    statuses = sorted({batch.status for batch in folder.read().batches})
+    batches = folder.read().batches
+    statuses = sorted({batch.status for batch in batches})
+    fate = "It goes on at the provider: collect() later, also in another session."
+    if provider.blocking:
+        fate = "What was answered is on disk: call again and the rest is asked."
+    elif all(batch.unsent for batch in batches):
+        fate = "The provider has nothing of it yet: call again with more time, and it is sent."
     return WaitTimeoutError(
         f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
-        "What was answered is on disk: call again and the rest is asked."
-        if provider.blocking
-        else "It goes on at the provider: collect() later, also in another session.",
+        fate,
         job_id=folder.id,
     )
 

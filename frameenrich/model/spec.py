@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from frameenrich.errors import ParameterError
 from frameenrich.model.result import Json
@@ -59,10 +61,6 @@ class OutputSpec:
     dimensions: int | None = None
     class_rules: tuple[str, ...] = ()
     samples: int = 1
-
-
-def _output_spec(stored: Mapping[str, Any]) -> OutputSpec:
-    return OutputSpec(**{**stored, "class_rules": tuple(stored.get("class_rules", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,21 +198,20 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote, now or in an older version.
+
+        Raises
+        ------
+        ValueError
+            It is no JSON, or some field is of another type: it may be somebody else's.
+        """
         loaded = json.loads(text)
-        return cls(
-            **{
-                **{name: value for name, value in loaded.items() if name in _SPEC_FIELDS},
-                "messages": tuple(Message(**each) for each in loaded["messages"]),
-                "output": _output_spec(loaded["output"]),
-                "key": None if loaded["key"] is None else tuple(loaded["key"]),
-                "image": tuple(loaded.get("image", ())),
-                "examples": tuple(loaded.get("examples", ())),
-                "pace": Pace(**loaded["pace"]) if loaded.get("pace") else None,
-                "rendering": loaded.get("rendering", 1),
-                "schema_form": loaded.get("schema_form", 1),
-            }
-        )
+        known = {name: value for name, value in loaded.items() if name in _SPEC_FIELDS}
+        early = {"rendering": 1, "schema_form": 1}  # what versions wrote that knew of neither
+        try:
+            return msgspec.convert({**early, **known}, cls)
+        except ParameterError as error:  # a pace that lets nothing through
+            raise ValueError(error.problem) from None
 
 
 _NOT_IN_IDS = (

@@ -14,7 +14,7 @@ from frameenrich.answers.class_rules import class_rules
 from frameenrich.answers.fast_path import fast_parser
 from frameenrich.answers.fields import Field
 from frameenrich.answers.output import LABEL, MalformedError, Output, Parser
-from frameenrich.answers.schema import normalize_label, resolved, without_null
+from frameenrich.answers.schema import no_retrieval, normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
 from frameenrich.prepare.codebook import check_definitions
@@ -290,7 +290,7 @@ def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
     faults = [*_schema_faults(schema), *_odd_texts(schema)]
     try:
         if not faults:
-            jsonschema_rs.validator_for(schema)
+            jsonschema_rs.validator_for(schema, retriever=no_retrieval)
     except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
         faults.append(str(error).partition("\n")[0])
     if faults:

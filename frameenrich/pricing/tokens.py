@@ -118,13 +118,19 @@ class _Body(msgspec.Struct):
     messages: list[_Message] | None = None
     input: str | list[_Message] | None = None
     prompt: str | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
     n: int | None = None
     response_format: msgspec.Raw = msgspec.Raw()
     text: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
+
+
+def _whole(cap: Any) -> int | None:
+    """Return a cap as a number of tokens, also one that was written as 1000.0."""
+    whole = isinstance(cap, int | float) and float(cap).is_integer() and cap > 0
+    return int(cap) if whole else None
 
 
 @lru_cache
@@ -192,12 +198,12 @@ class TokenCounter:
 
     def _cap(self, request: _Body) -> int | None:
         if self._endpoint == "/v1/chat/completions":
-            most = request.max_completion_tokens or request.max_tokens
+            most = _whole(request.max_completion_tokens) or _whole(request.max_tokens)
             return most and most * (request.n or 1)  # the prompt is paid once, each answer again
         if self._endpoint == "/v1/responses":
-            return request.max_output_tokens
+            return _whole(request.max_output_tokens)
         if self._endpoint == "/v1/completions":
-            return request.max_tokens or _LEGACY_CAP
+            return _whole(request.max_tokens) or _LEGACY_CAP
         return 0  # a vector, or a verdict
 
     def _count_schemas(self, request: _Body, texts: _Texts) -> int:

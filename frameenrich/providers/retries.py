@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Calls:
             return answer
         except ProviderError as error:
             error.impatient = retrying.statistics["attempt_number"] < self._attempts
+            error.__context__ = None  # `from None` hides the SDK's error, whose request has the key
             raise
 
     def _is_not_there(self, state: tenacity.RetryCallState) -> bool:
@@ -249,9 +251,10 @@ class _GivenUp(tenacity.stop_after_attempt):
 def _retry_after(error: BaseException | None) -> float | None:
     headers = getattr(getattr(error, "response", error), "headers", None)
     try:
-        return float(headers["retry-after"]) if headers is not None else None
+        asked = float(headers["retry-after"]) if headers is not None else math.nan
     except (KeyError, ValueError):
         return None
+    return asked if 0 <= asked < math.inf else None  # nan and -1 say nothing
 
 
 def _says(error: BaseException) -> str:

@@ -444,6 +444,9 @@ def _png(image: Any) -> bytes:
     return content
 
 
+_MOST_PIXELS = 200_000_000
+
+
 def _downscaled(content: bytes, max_pixels: int) -> bytes:
     """The image with its longest side at most `max_pixels`; as it came where it is already."""
 
@@ -453,6 +456,11 @@ def _downscaled(content: bytes, max_pixels: int) -> bytes:
         image = pillow.open(io.BytesIO(content))
         if max(image.size) <= max_pixels:
             return content
+        if image.width * image.height > _MOST_PIXELS:  # known before anything is decoded
+            raise UnusableError(
+                f"it has {image.width} x {image.height} pixels, which no memory is risked for",
+                "Make it smaller.",
+            )
         form = image.format if image.format in {"JPEG", "WEBP"} else "PNG"
         if image.mode in {"1", "P"}:
             image = image.convert("RGBA")  # a palette cannot be smoothed

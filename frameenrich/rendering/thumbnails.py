@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import warnings
 from typing import Any
 
 from frameenrich.rendering.images import DATA_URL, UnusableError, data_url, media_type, with_pillow
@@ -13,6 +14,10 @@ _THUMBNAIL_QUALITY = 78
 
 
 _SMALL_BYTES = 6_000
+
+
+MOST_PIXELS = 50_000_000
+"""A picture of a large camera; 140 kB of PNG can be a gigabyte of pixels."""
 
 
 def thumbnail(url: str, *, max_pixels: int = 320, max_bytes: int = 60_000) -> str | None:
@@ -45,7 +50,11 @@ def _thumbnail(content: bytes, max_pixels: int) -> bytes:
     def shrink(pillow: Any) -> bytes:
         from PIL import ImageOps  # noqa: PLC0415 - an extra
 
-        image = pillow.open(io.BytesIO(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pillow.DecompressionBombWarning)  # told below
+            image = pillow.open(io.BytesIO(content))
+        if image.width * image.height > MOST_PIXELS:  # known before anything is decoded
+            raise UnusableError("it has too many pixels for a thumbnail", "Show it elsewhere.")
         image.draft("RGB", (max_pixels, max_pixels))
         image = ImageOps.exif_transpose(image).convert("RGBA")
         image.thumbnail((max_pixels, max_pixels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -79,7 +79,7 @@ class Answers:
 
 
 def write_report(
-    path: str | os.PathLike[str], answers: Answers, *, rows: int, secret: str | None
+    path: str | os.PathLike[str], answers: Answers, *, rows: int, secrets: Iterable[str] = ()
 ) -> Path:
     """Write a job's report, whole or not at all.
 
@@ -90,13 +90,13 @@ def write_report(
     """
     made_at = _moment(datetime.now(UTC))
     text = page(make_report(answers, rows), version=version("frameenrich"), made_at=made_at)
-    _write(Path(path), _without_keys(text, secret))
+    _write(Path(path), _without_keys(text, secrets))
     return LinkedPath(path)
 
 
 def _write(path: Path, text: str) -> None:
     try:
-        with whole_file(path) as file:
+        with whole_file(path, private=True) as file:  # it holds rows, as the store does
             file.write(text.encode())
     except OSError as error:
         raise InputError(
@@ -106,10 +106,10 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
-def _without_keys(text: str, secret: str | None) -> str:
+def _without_keys(text: str, secrets: Iterable[str]) -> str:
     """The page without the API keys of this process, which a server may have put in an answer."""
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
-    return without_secrets(text, {secret, *known})
+    return without_secrets(text, {*secrets, *known})
 
 
 def make_report(answers: Answers, rows: int) -> Report:

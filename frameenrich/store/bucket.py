@@ -16,6 +16,7 @@ import re
 import secrets
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -90,7 +91,13 @@ class Bucket:
         self._s3 = "s3" in names
         self._private = "memory" in names  # of this process: nobody to be locked out
         self._objects: Objects = S3Objects(fs) if self._s3 else PlainObjects(fs)
-        self._held: dict[str, Lease] = {}
+        self._own = threading.local()
+
+    @property
+    def _held(self) -> dict[str, Lease]:
+        """The leases of this thread: another one, of the same `Job` too, writes under its own."""
+        held: dict[str, Lease] = vars(self._own).setdefault("leases", {})
+        return held
 
     def check_readable(self, root: str) -> None:
         """Nothing: a bucket has no folders, so that any prefix can hold jobs."""

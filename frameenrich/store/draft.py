@@ -135,7 +135,8 @@ class Draft:
     def close(self) -> None:
         """Let go of files that were not finished."""
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # a full disk was told of when it was written to
+                file.close()
         self._files.clear()
 
     def commit(self, target: str) -> bool:

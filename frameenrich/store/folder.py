@@ -60,7 +60,9 @@ PARTS = "frameenrich.parts"
 
 
 # What reading a damaged file can raise, from Arrow, JSON or what is made of them.
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException)
+_DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException,
+)  # fmt: skip
 
 
 def shard_name(number: int) -> str:

@@ -106,6 +106,8 @@ class Disk:
         for relative, path in adopted.items():
             os.makedirs(os.path.dirname(f"{draft}/{relative}"), mode=0o700, exist_ok=True)
             os.rename(path, f"{draft}/{relative}")
+        for folder, _, _ in os.walk(draft):  # its entries are on disk before it has its name
+            sync_folder(folder)
         try:
             os.rename(draft, destination)
         except OSError:
@@ -160,7 +162,10 @@ class Disk:
 
     def open_appending(self, path: str) -> IO[bytes]:
         """A file open at its end; a line torn by a crash is cut off first."""
-        file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
+        try:
+            file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
+        except OSError as error:
+            raise unwritable(path, error) from error
         _cut_torn_line(file)
         return file
 
@@ -201,6 +206,8 @@ def file_lock(path: str, job_id: str, timeout_seconds: float) -> Iterator[None]:
         lock.acquire(timeout=timeout_seconds)
     except Timeout:
         raise busy(job_id) from None
+    except OSError as error:
+        raise unwritable(path, error) from error
     try:
         yield
     finally:

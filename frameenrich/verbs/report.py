@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frameenrich.lifecycle.usage import job_usage, prices_of
+from frameenrich.providers.credentials import secrets_of
 from frameenrich.report.build import Answers, write_report
 from frameenrich.verbs.collect import collect_own, flagged
 from frameenrich.verbs.session import Session
@@ -20,5 +21,5 @@ def report(session: Session, path: str | os.PathLike[str], *, rows: int, **readi
     answers = Answers(
         session.folder, answered, flagged(session, None, **reading), used, session.output(**reading)
     )
-    secret = getattr(session.client, "api_key", None)
-    return write_report(path, answers, rows=rows, secret=secret)
+    secrets = secrets_of(session.client)
+    return write_report(path, answers, rows=rows, secrets=secrets)

@@ -35,6 +35,10 @@ _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 # Those of OWASP's list; the last four are the full-width forms, which some spreadsheets fold.
+# Spreadsheets pass over blanks and invisible marks before a formula, in import at least.
+_IGNORED = " \u00a0\u202f\u205f\u2060\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x2010)))
+
+
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -219,7 +223,7 @@ def without_formula(value: Any) -> Any:
     >>> without_formula("=1+1"), without_formula(-1), without_formula("a=b")
     ("'=1+1", -1, 'a=b')
     """
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    if isinstance(value, str) and value.lstrip(_IGNORED).startswith(_FORMULA_STARTS):
         return f"'{value}"
     return value
 

@@ -28,6 +28,8 @@ from frameenrich.providers.anthropic.translate import (
     request_line,
     response_line,
 )
+from frameenrich.providers.credentials import secrets_of
+from frameenrich.providers.guard import guard
 from frameenrich.providers.once import (
     begin_create,
     check_own,
@@ -107,6 +109,7 @@ class AnthropicBatch:
                 "Pass an anthropic.Anthropic client.",
             )
         self._client = client.with_options(max_retries=0)  # the SDK's own would make a batch twice
+        guard(self._client)
         self._calls = Calls(
             stainless_errors(anthropic),
             lambda: self._secrets,
@@ -121,7 +124,7 @@ class AnthropicBatch:
 
     @property
     def _secrets(self) -> tuple[str | None, ...]:
-        return self._client.api_key, self._client.auth_token
+        return secrets_of(self._client)
 
     def url(self, endpoint: str) -> str:
         """Chat completions, which are translated; nothing else is."""

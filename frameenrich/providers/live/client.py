@@ -28,6 +28,7 @@ import tenacity
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import body_of
 from frameenrich.model import BYTES_PER_TOKEN, Pace
+from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.protocol import patience_left
@@ -346,10 +347,12 @@ class LiveClient:
             async with self._http.post(
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                content = await response.read()
+                content = await _read(response)
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)
                 return read_reply(response.status, response.headers, content)
+        except _TooLongError:
+            return no_reply("too_long", f"its answer is longer than {MOST_BYTES:,} bytes")
         except aiohttp.ConnectionTimeoutError:
             return no_reply("timeout", f"no connection within {route.connect_seconds} seconds")
         except TimeoutError:
@@ -368,6 +371,20 @@ class LiveClient:
                 self._renewed_at = time.monotonic()
         if self._route.headers == used.headers:
             self._give_up(reply)
+
+
+class _TooLongError(Exception):
+    """A reply that would fill the memory."""
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Return a reply's content, as it is when it is decompressed, if it can be held."""
+    content = bytearray()
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > MOST_BYTES:
+            raise _TooLongError
+    return bytes(content)
 
 
 class _Semaphore:
@@ -427,7 +444,8 @@ def _reason(error: Exception, route: Route) -> str:
 
 def _failure(reply: Reply, route: Route) -> ProviderError:
     return ProviderError(
-        f"The server at {route.url} does not answer: {scrub(reply.says, route.secrets)}.",
+        f"The server at {scrub(route.url.partition('?')[0])} does not answer: "
+        f"{scrub(reply.says, route.secrets)}.",
         _advice(reply),
         status_code=reply.status or None,
         passing=reply.passing,

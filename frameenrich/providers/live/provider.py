@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, BatchStatus, Limits, Pace, Stage
+from frameenrich.providers.credentials import secrets_in, secrets_of
 from frameenrich.providers.dialects import AZURE, OPENAI, Dialect, check_client, client_of
 from frameenrich.providers.protocol import Shard, ShardWriter
 from frameenrich.text import scrub
@@ -174,14 +175,12 @@ class LiveProvider:
 
         headers = {k: v for k, v in request.headers.items() if not k.startswith(_NOT_OURS)}
         limits = request.extensions.get("timeout", {})
-        keys = [headers.get(name, "") for name in ("authorization", "api-key")]
-        secrets = [key.removeprefix("Bearer ") for key in keys if key]
         return Route(
-            url=str(request.url),
+            url=str(request.url.copy_with(userinfo=b"")),  # it is in the headers
             headers=headers,
             connect_seconds=limits.get("connect"),
             answer_seconds=self._timeout_seconds or limits.get("read"),
-            secrets=(*secrets, self._client.organization),
+            secrets=(*secrets_of(self._client), *secrets_in(headers)),
         )
 
     def poll(self, batch: Batch) -> Batch:

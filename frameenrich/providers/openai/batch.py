@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from frameenrich.errors import ProviderError
 from frameenrich.model import Batch, BatchError, Limits
+from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.dialects import (
     AZURE,
     GROQ,
@@ -24,6 +25,7 @@ from frameenrich.providers.dialects import (
     check_client,
     client_of,
 )
+from frameenrich.providers.guard import guard
 from frameenrich.providers.once import (
     TAG_KEY,
     Download,
@@ -105,6 +107,7 @@ class OpenAIBatch:
         # One policy of retries, ours: the SDK's own would make a batch twice.
         check_client(client, self.name)
         self._client = client.with_options(max_retries=0)
+        guard(self._client)
         self._calls = Calls(
             stainless_errors(openai),
             lambda: self._secrets,
@@ -124,8 +127,7 @@ class OpenAIBatch:
 
     @property
     def _secrets(self) -> tuple[str | None, ...]:
-        token = getattr(self._client, "_azure_ad_token", None)
-        return self._client.api_key, self._client.organization, token
+        return secrets_of(self._client)
 
     def url(self, endpoint: str) -> str:
         """Return what the dialect calls the endpoint in request lines."""

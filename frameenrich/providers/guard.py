@@ -1,0 +1,103 @@
+"""Hold an SDK's HTTP client to what its caller can bear: so much time, and so much memory.
+
+The SDK reads replies whole, and its timeouts are its own: ten minutes for a server that hangs. Both
+are changed from outside, by the hooks that httpx has for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from frameenrich.providers.protocol import patience_left
+
+MOST_BYTES = 64 << 20
+"""How large a reply may become when it is decompressed; more where it came as large."""
+
+
+_MOST_RATIO = 100
+"""JSON lines shrink to a tenth, what is made to burst to a thousandth."""
+
+
+_LEAST_SECONDS = 0.1
+
+
+_INSIDE = ("_client", "_httpx_client", "client")
+"""What the SDKs call their httpx client."""
+
+
+def guard(client: Any) -> None:
+    """Bound the time and the decompressed size of a client's calls; twice is as good as once.
+
+    Parameters
+    ----------
+    client : object
+        An SDK's client, in which an httpx client is.
+    """
+    http = next((found for name in _INSIDE if (found := getattr(client, name, None))), None)
+    hooks = getattr(http, "event_hooks", None)
+    if http is not None and isinstance(hooks, dict) and _limit_time not in hooks["request"]:
+        http.event_hooks = {
+            "request": [*hooks["request"], _limit_time],
+            "response": [*hooks["response"], _limit_size],
+        }
+
+
+def _limit_time(request: Any) -> None:
+    """Wait no longer for a server than the caller waits for the verb."""
+    left = patience_left()
+    if left == math.inf:
+        return
+    asked = request.extensions.get("timeout") or {}
+    left = max(left, _LEAST_SECONDS)
+    kinds = ("connect", "read", "write", "pool")
+    given = {kind: asked.get(kind) for kind in kinds}
+    request.extensions["timeout"] = {
+        kind: left if own is None else min(own, left) for kind, own in given.items()
+    }
+
+
+def _limit_size(response: Any) -> None:
+    """Have a reply that is a bomb end as a broken one."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        content = response._get_content_decoder()  # noqa: SLF001 - httpx has no other way in
+        response._decoder = _Bounded(content)  # noqa: SLF001
+
+
+class _Bounded:
+    """A decoder that gives up where what comes out is out of all proportion."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._came = self._made = 0
+
+    def decode(self, data: bytes) -> Any:
+        """Return some of the content: bytes, or in newer versions of httpx pieces."""
+        self._came += len(data)
+        return self._counted(self._decoder.decode(data))
+
+    def flush(self) -> Any:
+        """Return the rest."""
+        return self._counted(self._decoder.flush())
+
+    def _counted(self, made: Any) -> Any:
+        if isinstance(made, bytes):
+            self._count(made)
+            return made
+        return self._each(made)
+
+    def _each(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._count(piece)
+            yield piece
+
+    def _count(self, piece: bytes) -> None:
+        import httpx2  # noqa: PLC0415 - comes with the SDKs
+
+        self._made += len(piece)
+        if self._made > max(MOST_BYTES, self._came * _MOST_RATIO):
+            raise httpx2.DecodingError(
+                f"the reply grew from {self._came:,} to over {self._made:,} bytes when it was "
+                "decompressed"
+            )

@@ -1,0 +1,185 @@
+"""Errors at the edge: each says what is wrong and what to do, and none is a raw exception."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pandas as pd
+import pytest
+from batch_server import BatchServer
+
+import frameenrich
+from frameenrich.errors import FrameEnrichWarning, ParameterError, StoreError, WaitTimeoutError
+from frameenrich.model import Batch
+from frameenrich.providers.retries import _retry_after
+
+ASK = "Sort {{ title }}"
+
+
+def answered(job: frameenrich.Job, usage: Any, folder: Path) -> frameenrich.Job:
+    """Import an answer to each row that says so of its tokens."""
+    lines = []
+    for path in job.requests:
+        for line in Path(path).read_text().splitlines():
+            choice = {"message": {"content": "x"}, "finish_reason": "stop"}
+            body = {"model": "gpt-4o-mini", "usage": usage, "choices": [choice]}
+            response = {"status_code": 200, "body": body}
+            lines.append({"custom_id": json.loads(line)["custom_id"], "response": response})
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return job.import_responses(folder / "a.jsonl")
+
+
+FULL = """
+import resource, sys
+import pandas as pd, frameenrich
+frame = pd.DataFrame({"title": [f"a title of some length, {n}" * 20 for n in range(4000)]})
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    frame.llmbatch.submit("Sort {{ title }}", "m", provider="file", store=sys.argv[1])
+except frameenrich.errors.StoreError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_at_submit_is_told(tmp_path: Path) -> None:
+    """No raw `OSError`, and nothing that looks like a job; a limit on file sizes fills the disk."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "s")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.startswith("The store cannot be written at"), done.stderr
+    assert frameenrich.jobs(store=tmp_path / "s").empty
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_store_that_is_read_only_is_told(store: Path, mugs: pd.DataFrame) -> None:
+    """The sentence names the folder, and what to pass instead."""
+    store.mkdir(mode=0o500)
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        mugs.llmbatch.submit(ASK, "m", provider="file", store=store)
+
+
+def test_a_hanging_server_holds_nobody_longer_than_timeout(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
+) -> None:
+    """``timeout=`` is what a read waits for, too; the lock is free then."""
+    job = mugs.llmbatch.submit(ASK, "m", client=client, store=store)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and says nothing
+        there = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        hanging = openai.OpenAI(api_key="sk-test", base_url=there)
+        began = time.monotonic()
+
+        with pytest.raises(WaitTimeoutError):
+            frameenrich.open_job(job.id, store, client=hanging).wait(timeout=0.5)
+
+    assert time.monotonic() - began < 4
+    assert job.wait(poll_seconds=0.01).status().ended
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 10**30, "completion_tokens": 5},
+        {"prompt_tokens": "12", "completion_tokens": "many"},
+        {"prompt_tokens": -5, "completion_tokens": 1e300},
+    ],
+)
+def test_absurd_counts_break_no_verb(
+    usage: Any, store: Path, mugs: pd.DataFrame, tmp_path: Path
+) -> None:
+    """What a server says of tokens is not believed where nothing could take as many."""
+    job = mugs.llmbatch.submit(ASK, "gpt-4o-mini", provider="file", store=store)
+    answered(job, usage, tmp_path)
+
+    assert job.usage().prompt_tokens == 0
+    assert "ok" in job._repr_html_()
+    assert job.report(tmp_path / "report.html").exists()
+    assert set(job.collect(mugs, usage=True)["llmbatch_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("key", ["title", "sku", "index"])
+def test_a_parsers_column_of_the_frames_goes_beside(
+    key: str, store: Path, mugs: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Only the answers show what a parser makes: a warning and another name, not an error."""
+    frame = mugs.reset_index()
+    job = frame.llmbatch.submit(ASK, "m", provider="file", store=store)
+    answered(job, {}, tmp_path)
+    with (
+        pytest.warns(FrameEnrichWarning, match=f"'llmbatch_{key}'")
+        if key != "index"
+        else (pytest.warns(FrameEnrichWarning, match="llmbatch_index"))
+    ):
+        given = frame if key != "index" else None
+        out = job.collect(given, parser=lambda _: {key: 5})
+
+    assert out[f"llmbatch_{key}"].tolist() == [5] * 4
+    if given is not None:
+        again = out.llmbatch.collect(job, parser=lambda _: {key: 6}, overwrite=True)
+        assert again[key].tolist() == frame[key].tolist()
+        assert again[f"llmbatch_{key}"].tolist() == [6] * 4
+
+
+def test_a_whole_cap_may_be_written_as_a_float(store: Path, mugs: pd.DataFrame) -> None:
+    """``max_tokens=1000.0`` bounds an answer as 1000 does; a text bounds nothing."""
+    how: dict[str, Any] = {"provider": "file", "store": store, "max_cost": 1.0}
+
+    assert mugs.llmbatch.submit(ASK, "gpt-4o-mini", params={"max_tokens": 1000.0}, **how)
+    with pytest.raises(ParameterError):
+        mugs.llmbatch.submit(ASK, "gpt-4o-mini", params={"max_tokens": "1000"}, name="b", **how)
+
+
+@pytest.mark.parametrize(("asked", "wait"), [("-1", None), ("nan", None), ("inf", None), ("2", 2)])
+def test_a_senseless_retry_after_is_passed_over(asked: str, wait: float | None) -> None:
+    """Neither a sleep that never ends nor a `ValueError` of one below nothing."""
+    error = Exception()
+    vars(error)["headers"] = {"retry-after": asked}
+
+    assert _retry_after(error) == wait
+
+
+def test_a_job_that_was_never_sent_does_not_go_on(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
+) -> None:
+    """`WaitTimeoutError` says what is so: the provider has nothing of it."""
+    server.faults.add("file_quota_exceeded")
+    with pytest.raises(frameenrich.FrameEnrichError):
+        mugs.llmbatch.submit(ASK, "m", client=client, store=store)
+    name = frameenrich.jobs(store=store)["job"][0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        nobody = openai.OpenAI(api_key="sk-test", base_url=there)
+
+        with pytest.raises(WaitTimeoutError, match="has nothing of it yet"):
+            frameenrich.open_job(name, store, client=nobody).wait(timeout=0.3)
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait(
+    client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
+) -> None:
+    """A queued shard waits as long as it would have, not until the old time comes again."""
+    server.faults.add("file_quota_exceeded")
+    with pytest.raises(frameenrich.FrameEnrichError):
+        mugs.llmbatch.submit(ASK, "m", client=client, store=store)
+    job = frameenrich.open_job(frameenrich.jobs(store=store)["job"][0], store, client=client)
+    shard = job._folder.shards(0)[0]
+    batch: Batch = shard.batch.replace(retry_at=time.time() + 86_400)
+    with job._folder.lock():
+        shard.save(batch)
+
+    out = job.collect(mugs, wait=True, poll_seconds=0.01, timeout=20)
+
+    assert set(out["llmbatch_status"]) == {"ok"}
