@@ -280,6 +280,7 @@ def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
         spent_file_ids=batch.spent_file_ids,
         requests=batch.requests,
         provider=batch.provider,
+        requests_xxh3=batch.requests_xxh3,
     )
 
 

@@ -140,10 +140,10 @@ class Batch:
     an ended batch left, ``short_since`` since when it is looked at again for that.
     ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
-    of earlier attempts. ``requests`` counts the requests of the shard's file; ``responses`` proves
-    its responses file. ``imports`` are responses that came by other means, ``before_import`` what
-    the batch was when these ended it; ``imported`` is what earlier versions wrote, who put both
-    into one file.
+    of earlier attempts. ``requests`` counts the requests of the shard's file, ``requests_xxh3`` is
+    that file's hash; ``responses`` proves its responses file.
+    ``imports`` are responses that came by other means, ``before_import`` what the batch was when
+    these ended it; ``imported`` is what earlier versions wrote, who put both into one file.
     ``provider`` is where the shard goes, where that is not the job's own provider.
     """
 
@@ -176,6 +176,7 @@ class Batch:
     before_import: dict[str, Any] | None = None
     short: str | None = None
     short_since: float | None = None
+    requests_xxh3: str | None = None
 
     def __post_init__(self) -> None:
         """Let the stage of a batch that is made anew follow its ids and status."""

@@ -52,8 +52,14 @@ def write_intents(
     `provider` is where the round goes, where that is not the job's own provider.
     """
     for number, count in requests.items():
-        intent = Batch(batch_tag(job_id, round_, number), requests=count, provider=provider)
-        draft.write(f"{folder}{shard_name(number)}.batch.json", intent.to_json().encode())
+        stem = f"{folder}{shard_name(number)}"
+        intent = Batch(
+            batch_tag(job_id, round_, number),
+            requests=count,
+            provider=provider,
+            requests_xxh3=draft.quick_hash(f"{stem}.requests.jsonl"),
+        )
+        draft.write(f"{stem}.batch.json", intent.to_json().encode())
 
 
 class Answers(Protocol):

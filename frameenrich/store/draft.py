@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from frameenrich.atomic import sync
 from frameenrich.model import Proof
 from frameenrich.store.local import SIDECAR
-from frameenrich.store.proof import prove
+from frameenrich.store.proof import prove, quick_hash
 
 
 class PublishTarget(Protocol):
@@ -86,6 +86,15 @@ class Draft:
         self.close_file(relative)
         with self._opened(relative) as file:
             return prove([file])
+
+    def quick_hash(self, relative: str) -> str | None:
+        """Finish a file; gives its hash, or None where it would have to be fetched for that."""
+        self.close_file(relative)
+        path = self._adopted.get(relative, f"{self._path}/{relative}")
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            return quick_hash(file)
 
     def write(self, relative: str, data: bytes) -> None:
         """A small file at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,25 @@ def test_a_request_that_rotted_is_not_sent_by_regenerate(
     assert server.count("POST", "/v1/batches") == 1
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "swapped"])
+@pytest.mark.parametrize(
+    ("damage", "older"),
+    [
+        *[(damage, older) for damage in ("flipped", "cut", "swapped") for older in (False, True)],
+        ("respaced", False),
+    ],
+)
 def test_a_requests_file_that_rotted_is_not_sent(
-    damage: str, client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
+    damage: str,
+    older: bool,
+    client: openai.OpenAI,
+    store: Path,
+    mugs: pd.DataFrame,
+    server: BatchServer,
 ) -> None:
-    """Between the disk and the first upload, each request is compared with its hash (promise 2)."""
+    """Between the disk and the first upload, the file is compared with its hash (promise 2).
+
+    Where an older version wrote none into batch.json, each request is, with its own.
+    """
     server.faults.add("file_quota_exceeded")
     with pytest.raises(frameenrich.FrameEnrichError):
         mugs.llmbatch.submit(ASK, "m", client=client, store=store)
@@ -166,10 +181,17 @@ def test_a_requests_file_that_rotted_is_not_sent(
         lines[0] = lines[0].replace(b"Red", b"Bed")
     elif damage == "cut":
         del lines[-1]
+    elif damage == "respaced":
+        lines[0] = lines[0].replace(b"}\n", b" }\n")
     else:
         first, second = (line.partition(b'","method"') for line in lines[:2])
         lines[:2] = [first[0] + b'","method"' + second[2], second[0] + b'","method"' + first[2]]
     path.write_bytes(b"".join(lines))
+    if older:
+        batch = path.with_name(path.name.replace("requests.jsonl", "batch.json"))
+        batch.write_text(
+            re.sub(r'"requests_xxh3": "\w+"', '"requests_xxh3": null', batch.read_text())
+        )
 
     with pytest.raises(StoreError, match=r"requests\.jsonl is damaged"):
         job.send()
