@@ -175,7 +175,8 @@ class Review:
         if not whole:
             raise InputError(
                 f"The review {self.id} has no row whose right answer is known.",
-                "Judge its rows first, and add the sheet: job.add_review('review.csv').",
+                "Judge its rows, with 'correct' where an answer is wrong, and add the sheet: "
+                "job.add_review('review.csv').",
             )
         key = self.job.folder.spec.key if key is None else key
         rows = find_keys(self.keys.take(pa.array(list(whole))), read_keys(frame, key))

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -167,8 +168,12 @@ def _about_examples() -> Iterator[None]:
 def _answers(frame: pd.DataFrame, spec: JobSpec, output: Output) -> Iterator[str]:
     """Yield each example's answer, as the model has to write it."""
     columns = _answer_columns(frame, spec, output)
+    dates = {field.name for field in output.fields if field.kind == "date"}
     for position in range(len(frame)):
-        cells = {name: _plain(frame[column].iloc[position]) for name, column in columns.items()}
+        cells = {
+            name: _plain(frame[column].iloc[position], day=name in dates)
+            for name, column in columns.items()
+        }
         yield _written(cells, output, position)
 
 
@@ -201,10 +206,19 @@ def _answer_columns(frame: pd.DataFrame, spec: JobSpec, output: Output) -> dict[
     return {"": column}
 
 
-def _plain(cell: Any) -> Any:
-    if isinstance(cell, np.generic):
-        cell = cell.item()
-    return None if is_null(cell) else cell
+def _plain(cell: Any, *, day: bool = False) -> Any:
+    """Return a cell as JSON has it: pandas makes moments of dates, and Parquet arrays of lists."""
+    if isinstance(cell, np.generic | np.ndarray):
+        cell = cell.tolist()
+    if isinstance(cell, list | tuple):
+        return [_plain(item) for item in cell]
+    if isinstance(cell, Mapping):
+        return {name: _plain(item) for name, item in cell.items()}
+    if is_null(cell):
+        return None
+    if isinstance(cell, datetime):
+        return (cell.date() if day else cell).isoformat()
+    return cell
 
 
 def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
-from frameenrich.errors import OutputError
+from frameenrich.errors import FrameEnrichError, OutputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.regenerate import describe_changes
 from frameenrich.lifecycle.row_facts import counting_rows, retry_calls
@@ -290,7 +290,11 @@ def _figures(
         return
     # Rounded down: all of them are usable only where none is flagged.
     yield "usable", f"{100 * usable // total} %, {usable:,} of {total:,} rows"
-    found = list(rights(judged())) if job.reviewed else []
+    try:
+        found = list(rights(judged())) if job.reviewed else []
+    except FrameEnrichError as error:  # a damaged review hides nothing else of the card
+        yield "right", f"not known: {error.problem}"
+        return
     several = len(found) > 1
     texts = [f"{f'{each.field} ' if several else ''}{each.share}, {each.about}" for each in found]
     call = f"not checked: job.review(n={min(FIRST_REVIEW, usable)})"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 
 from frameenrich.errors import FrameEnrichError
 from frameenrich.model import JobSpec
@@ -60,6 +63,25 @@ def test_list_templates_and_text_take_examples(store: Path) -> None:
 
     assert [m["role"] for m in said] == ["system", "user", "user", "assistant", "user", "user"]
     assert said[3]["content"] == "black {%"
+
+
+def test_dates_and_lists_of_a_frame_are_written_as_json_has_them(store: Path) -> None:
+    """A date that pandas holds as a moment, and a list that Parquet gave as an array."""
+
+    class Event(BaseModel):
+        """A date, a moment and a list."""
+
+        day: date
+        at: datetime
+        tags: list[str]
+
+    moment = pd.Timestamp("2024-03-09 10:30")
+    rows = pd.DataFrame({"title": ["Pan"], "day": pd.to_datetime(["2024-03-09"]), "at": [moment]})
+    rows["tags"] = pd.Series([np.array(["a", "b"], object)])
+    said = messages(store, response_model=Event, examples=rows)
+
+    shown = {"day": "2024-03-09", "at": "2024-03-09T10:30:00", "tags": ["a", "b"]}
+    assert json.loads(said[1]["content"]) == shown
 
 
 def test_no_examples_change_no_id(store: Path) -> None:

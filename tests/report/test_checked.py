@@ -134,6 +134,17 @@ def test_the_card_has_both_figures(store: Path, tmp_path: Path) -> None:
     assert "not checked" not in card
 
 
+def test_a_damaged_review_hides_nothing_else_of_the_card(store: Path) -> None:
+    """The card says what cannot be read, and shows the rest."""
+    job = reviewed(store)
+    (draw,) = Path(job.path).glob("reviews/*/draw.parquet")
+    draw.write_bytes(b"not Parquet")
+
+    card = job._repr_html_()
+    assert "100 %, 90 of 90 rows" in card
+    assert "not known: The store" in card
+
+
 def test_a_report_without_reviews_draws_none(store: Path) -> None:
     """No number where there is none: no section, no verdicts, no bounds."""
     frame, labels = goods({"Kitchen": 20, "Garden": 5})
