@@ -15,6 +15,7 @@ from frameenrich.errors import DamagedFileError
 from frameenrich.identity import hashes, older
 from frameenrich.jsonl import body_of, request_ids
 from frameenrich.model import HASHES
+from frameenrich.rendering.caching import unmarked
 from frameenrich.store.folder import JobFolder, ShardFolder
 from frameenrich.store.proof import quick_hash
 
@@ -98,7 +99,8 @@ def _hashes(
 
 def _formula(job: JobFolder, width: int) -> Callable[[bytes], bytes] | None:
     if width == hashes.HASH_BYTES:
-        return lambda line: hashes.request_hash(_url(line), body_of(line))
+        spec = job.spec
+        return lambda line: hashes.request_hash(_url(line), unmarked(spec, body_of(line)))
     if job.spec.version in {_OLDER, HASHES}:
         return lambda line: older.request_hash(_url(line), body_of(line))
     return None

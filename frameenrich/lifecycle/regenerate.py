@@ -204,7 +204,7 @@ def _lines(
         result, own = chosen[custom_id], f"r{round_}-{custom_id}"
         rework = _RetryBody(result, wish, folder.spec, told_before=custom_id in told)
         url = wish.elsewhere.url if wish.elsewhere else folder.spec.url
-        reworked, request_hash = retry_line(line, own, rework, url)
+        reworked, request_hash = retry_line(line, own, rework, url, folder.spec)
         rework.words += _moved(folder, shard, wish.elsewhere)
         change = ", ".join(rework.words) or UNCHANGED
         yield RetryRequest(

@@ -19,6 +19,7 @@ from frameenrich.model import JobSpec, Json, Limits
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.writer import write_requests
 from frameenrich.rendering.body import RequestBodies
+from frameenrich.rendering.caching import without_marks
 from frameenrich.rendering.encode_rows import EncodedRows, encode_texts
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.sidecar import sidecar_metadata
@@ -87,7 +88,7 @@ def _encoded(
     row = start = 0
     for number, (_, line) in enumerate(_requests(folder)):
         while row < len(lines) and lines[row] == number:
-            bodies.append(_with_words(json.loads(line)["body"], words))
+            bodies.append(_with_words(without_marks(json.loads(line)["body"]), words))
             row += 1
             if len(bodies) == _ROWS_AT_ONCE:
                 yield _chunk(bodies, start, rows, spec)

@@ -15,7 +15,7 @@ from frameenrich.identity.hashes import body_texts, request_hash, rest_hash, tex
 from frameenrich.jsonl import encode, request_line
 from frameenrich.model import JobSpec, Json
 from frameenrich.rendering.answer_format import answer_format
-from frameenrich.rendering.caching import with_marks
+from frameenrich.rendering.caching import unmarked, with_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +226,11 @@ def retry_line(
     custom_id: str,
     rework: Callable[[dict[str, Json]], dict[str, Json]],
     url: str | None = None,
+    spec: JobSpec | None = None,
 ) -> tuple[bytes, bytes]:
     """A request line under a new custom_id, with its body reworked; `url` replaces its own.
+
+    `spec` says which marks for a cache are no part of the request's hash.
 
     Returns
     -------
@@ -237,4 +240,5 @@ def retry_line(
     request = json.loads(line)  # not orjson, which refuses a lone surrogate
     body = encode(rework(request["body"]))
     url = url or request["url"]
-    return request_line(custom_id, url, body), request_hash(url, body)
+    hashed = body if spec is None else unmarked(spec, body)
+    return request_line(custom_id, url, body), request_hash(url, hashed)

@@ -71,14 +71,17 @@ def unmarked(spec: JobSpec, body: bytes) -> bytes:
     if not spec.cache_key and not spec.cached_by:
         return body
     loaded = json.loads(body)
-    if loaded.get("prompt_cache_key") == spec.cache_key:
+    changed = loaded.get("prompt_cache_key") == spec.cache_key and "prompt_cache_key" in loaded
+    if changed:
         del loaded["prompt_cache_key"]
     slot = marked_message(spec)
     if spec.cached_by in _MARKS and slot is not None:
-        loaded.pop("prompt_cache_options", None)
         message = loaded[_TURNS[spec.endpoint][0]][slot]
-        message["content"] = message["content"][0]["text"]
-    return encode(loaded)
+        plain = _plain_message(message)
+        if plain is not message:  # a round that went elsewhere has none
+            loaded.pop("prompt_cache_options", None)
+            message["content"], changed = plain["content"], True
+    return encode(loaded) if changed else body
 
 
 def without_marks(body: Mapping[str, Json]) -> dict[str, Json]:

@@ -25,6 +25,7 @@ from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.ready import open_requests
 from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
 from frameenrich.providers.protocol import Provider, patience
+from frameenrich.rendering.caching import unmarked
 from frameenrich.store.folder import JobFolder, job_folder, job_folders
 from frameenrich.store.store import Store
 from frameenrich.text import shortened
@@ -139,7 +140,7 @@ def unknown_lines(draft: JobDraft, url: str, known: Collection[bytes]) -> Iterat
     """Yield the draft's requests that have no answer yet, each once."""
     seen = set(known)
     for line in draft.written_lines():
-        own = request_hash(url, body_of(line))
+        own = request_hash(url, unmarked(draft.spec, body_of(line)))
         if own not in seen:
             seen.add(own)
             yield line

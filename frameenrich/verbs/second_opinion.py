@@ -65,6 +65,9 @@ def second_opinion(
         pilot=False,
         metadata={},
         completion_window=None,
+        cache=None,
+        cached_by="",
+        cache_key=None,
         version=HASHES,
         tag=new_tag(),
     )

@@ -160,6 +160,38 @@ def test_images_do_not_make_caching_a_part_of_a_job(provider: OpenAIBatch, store
     assert plain.id == marked.id
 
 
+def test_marked_requests_are_those_that_were_written(
+    server: BatchServer, provider: OpenAIBatch, store: Path
+) -> None:
+    """A later session checks each request by its hash before it is sent, in later rounds too."""
+    server.faults.add("empty", where=lambda custom_id, _: custom_id.startswith("row-T-00"))
+    full = server.faults.add(
+        "rate_limited", where="POST /v1/batches", retry_after=0, times="always"
+    )
+    provider.limits = Limits(queue_wait_seconds=0.01)
+    job = submit(provider, store, "gpt-5.6-luna", cache=True)
+    server.faults.clear(full.name)
+    again = frameenrich.open_job(job.id, store, provider=provider).wait(poll_seconds=0.01)
+    server.faults.add("rate_limited", where="POST /v1/batches", retry_after=0, times=4)
+    again.regenerate()
+
+    last = frameenrich.open_job(job.id, store, provider=provider).wait(poll_seconds=0.01)
+
+    check_rows(last.collect(shelf(3)), shelf(3))
+    assert sum("prompt_cache_options" in body for body in bodies(last)) == 4
+
+
+def test_a_second_opinion_is_asked_without_the_first_ones_marks(
+    provider: OpenAIBatch, store: Path
+) -> None:
+    """Its system message is a text again, to which words may be added."""
+    job = submit(provider, store, "gpt-5.6-luna", cache=True, labels=["Toys", "Garden"])
+    second = job.wait(poll_seconds=0.01).second_opinion("gpt-4o-mini", provider=provider)
+
+    for body in bodies(second):
+        assert SYSTEM.strip() in body["messages"][0]["content"]
+
+
 def test_another_provider_is_not_sent_the_first_ones_marks(
     server: BatchServer, provider: OpenAIBatch, store: Path
 ) -> None:
