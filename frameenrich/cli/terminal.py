@@ -21,6 +21,10 @@ def as_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+_NARROWEST_COLUMN = 9
+"""Columns narrower than this fold words into letters; then each row is shown as lines of its own."""
+
+
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:
     """A table where somebody looks; else tab-separated lines."""
     shown = [[" ".join(escaped(str(cell)).split()) for cell in row] for row in rows]
@@ -33,9 +37,29 @@ def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console(file=file)
+    if console.width < _NARROWEST_COLUMN * len(heads):
+        _print_records(heads, shown, console)
+        return
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for i, head in enumerate(heads):
         table.add_column(head, no_wrap=i == 0, overflow="fold")  # the first is a name to be copied
     for row in shown:
         table.add_row(*map(Text, row))
-    Console(file=file).print(table)
+    console.print(table)
+
+
+def _print_records(heads: Sequence[str], rows: Sequence[Sequence[str]], console: Any) -> None:
+    """Show each row as lines of name and value, for a terminal too narrow for a table."""
+    from rich.table import Table  # noqa: PLC0415 - not where nobody looks
+    from rich.text import Text  # noqa: PLC0415
+
+    for row in rows:
+        record = Table.grid(padding=(0, 2, 0, 0))
+        record.add_column(no_wrap=True)
+        record.add_column(overflow="fold")
+        for head, cell in zip(heads, row, strict=True):
+            if cell:
+                record.add_row(Text(head, style="dim"), Text(cell))
+        console.print(record)
+        console.print()

@@ -943,6 +943,21 @@ def test_tables_are_for_eyes_and_tabs_for_programs() -> None:
     assert "───" in seen.getvalue()
 
 
+def test_a_terminal_too_narrow_for_a_table_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven columns in 48 characters are shown row by row: no word is folded into letters."""
+    monkeypatch.setenv("COLUMNS", "48")
+    heads = ["job", "prompt", "model", "provider", "rows", "ok", "flagged"]
+    seen = Terminal()
+    print_rows(
+        heads, [["llmbatch-4826fecea574e184", "Colour?", "m", "live", "6", "6", ""]], file=seen
+    )
+
+    lines = [line.split() for line in seen.getvalue().splitlines()]
+    assert ["job", "llmbatch-4826fecea574e184"] in lines
+    assert ["provider", "live"] in lines
+    assert not any(line[:1] == ["flagged"] for line in lines)
+
+
 # --- requests that came ready -------------------------------------------------------------------
 
 
