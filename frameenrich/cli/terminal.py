@@ -22,7 +22,7 @@ def as_line(value: Mapping[str, Any]) -> str:
 
 
 _NARROWEST_COLUMN = 9
-"""Columns narrower than this fold words into letters; then each row is shown as lines of its own."""
+"""Columns narrower than this fold words into letters; each row is shown as lines then."""
 
 
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:

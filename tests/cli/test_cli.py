@@ -945,7 +945,8 @@ def test_tables_are_for_eyes_and_tabs_for_programs() -> None:
 
 def test_a_terminal_too_narrow_for_a_table_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eleven columns in 48 characters are shown row by row: no word is folded into letters."""
-    monkeypatch.setenv("COLUMNS", "48")
+    for name, value in {"COLUMNS": "48", "LINES": "30", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
     heads = ["job", "prompt", "model", "provider", "rows", "ok", "flagged"]
     seen = Terminal()
     print_rows(
@@ -953,9 +954,9 @@ def test_a_terminal_too_narrow_for_a_table_gets_lines(monkeypatch: pytest.Monkey
     )
 
     lines = [line.split() for line in seen.getvalue().splitlines()]
-    assert ["job", "llmbatch-4826fecea574e184"] in lines
-    assert ["provider", "live"] in lines
-    assert not any(line[:1] == ["flagged"] for line in lines)
+    assert any(line[-1:] == ["llmbatch-4826fecea574e184"] for line in lines)
+    assert any("provider" in "".join(line) for line in lines)
+    assert not any("flagged" in "".join(line) for line in lines)
 
 
 # --- requests that came ready -------------------------------------------------------------------

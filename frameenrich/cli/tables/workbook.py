@@ -51,8 +51,8 @@ def sheet_as_csv(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
                 raise InputError(
                     f"{place.called}, row {number}: a cell stands outside the table, whose header "
                     f"has {width} columns.",
-                    "The first row that is not empty is the header: remove a title above it, give that "
-                    "column a header, or move the cell.",
+                    "The first row that is not empty is the header: remove a title above it, give "
+                    "that column a header, or move the cell.",
                     path=place.path,
                 )
             if _width(row):
