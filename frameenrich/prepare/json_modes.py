@@ -24,6 +24,9 @@ from frameenrich.rendering.strict_schema import why_not_strict
 _OPENAI = frozenset({"openai", "azure"})
 
 
+_OPENAIS_NAMES = re.compile(r"(ft:)?(gpt-\d|o\d|chatgpt-)")
+
+
 _BEFORE_SCHEMAS = re.compile(r"gpt-3\.5-|gpt-4-turbo|gpt-4-(1106|0125)-|gpt-4o-2024-05-13")
 """OpenAI's models that take an object and no schema."""
 
@@ -59,7 +62,7 @@ def best_mode(provider: str, server: str, model: str) -> AskedBy:
         return "schema" if "gpt-oss" in model else "object"
     if server.endswith("deepseek.com") or model in _DEEPSEEK:
         return "object"
-    if provider == "openai" or server == "api.openai.com":
+    if provider != "azure":  # where a deployment may be called anything
         name = model.removeprefix("ft:").partition(":")[0]
         if _BEFORE_OBJECTS.match(name):
             return "tools"
@@ -67,9 +70,10 @@ def best_mode(provider: str, server: str, model: str) -> AskedBy:
     return "schema"
 
 
-def _has_choice_limits(provider: str, server: str) -> bool:
-    """Tell whether a server is known to refuse large choices: OpenAI's API, there or at Azure."""
-    return provider in _OPENAI or server.endswith(("openai.com", "azure.com"))
+def _has_choice_limits(provider: str, server: str, model: str) -> bool:
+    """Tell whether large choices are known to be refused: by OpenAI's API, there or at Azure."""
+    there = provider in _OPENAI or server.endswith(("openai.com", "azure.com"))
+    return there or _OPENAIS_NAMES.match(model) is not None
 
 
 _GEMINI_CHOICES = 100
@@ -95,7 +99,7 @@ def choose_asking(spec: JobSpec, server: str) -> Asking:
     mode = spec.json_mode
     asked_by = best_mode(spec.provider, server, spec.model) if mode == "auto" else mode
     in_words = False
-    if asked_by in {"schema", "tools"} and _has_choice_limits(spec.provider, server):
+    if asked_by in {"schema", "tools"} and _has_choice_limits(spec.provider, server, spec.model):
         in_words = bool(without_large_choices(spec.output.schema)[1])
     return Asking(asked_by, in_words)
 

@@ -14,8 +14,9 @@ from batch_server import BatchServer, Reply
 from pydantic import BaseModel, Field
 
 from frameenrich.errors import FrameEnrichWarning, OutputError, ParameterError
-from frameenrich.model import JobSpec
-from frameenrich.prepare.json_modes import Asking, best_mode
+from frameenrich.model import JobSpec, Message
+from frameenrich.prepare.json_modes import Asking, best_mode, choose_asking
+from frameenrich.prepare.output_options import labels_spec
 from frameenrich.prepare.submit_options import Options
 from frameenrich.providers.anthropic import translate as anthropic
 from frameenrich.providers.gemini import translate as gemini
@@ -112,6 +113,7 @@ def test_the_same_submit_in_another_mode_is_another_job(mugs: pd.DataFrame, stor
         ("openai", "api.openai.com", "ft:gpt-3.5-turbo:us::1", "object"),
         ("openai", "api.openai.com", "gpt-4", "tools"),
         ("azure", "x.openai.azure.com", "gpt-4", "schema"),
+        ("file", "", "gpt-3.5-turbo-0125", "object"),
         ("groq", "api.groq.com", "llama-3.3-70b-versatile", "object"),
         ("groq", "api.groq.com", "openai/gpt-oss-120b", "schema"),
         ("live", "api.groq.com", "llama-3.1-8b-instant", "object"),
@@ -263,6 +265,19 @@ def test_large_choices_go_in_words_and_the_user_is_told_what_they_cost(
     assert MANY[-1] not in json.dumps(described)
     assert MANY[-1] in body["messages"][0]["content"]
     assert out["llmbatch_status"].tolist() == ["ok", *["malformed"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "in_words"),
+    [("file", "gpt-4o-mini", True), ("live", "o4-mini", True), ("live", "qwen3", False)],
+)
+def test_large_choices_are_a_schemas_where_the_server_may_take_them(
+    provider: str, model: str, in_words: bool
+) -> None:
+    """OpenAI has its models by their names, wherever they are asked; other servers may take all."""
+    spec = JobSpec("x", model, (Message("user", "?"),), provider=provider, output=labels_spec(MANY))
+
+    assert choose_asking(spec, "localhost").choices_in_words == in_words
 
 
 def test_a_codebook_is_not_said_twice(mugs: pd.DataFrame, client: openai.OpenAI) -> None:
