@@ -205,9 +205,9 @@ def test_no_credential_is_told(
     server.faults.add("http_503", times="always")
 
     assert {*KEYS.values(), "sk-secret-key"} <= set(secrets_of(client))
-    how: Any = {"provider": "live"} if provider == "live" else {}
+    kind: Any = OpenAIBatch if provider == "openai" else LiveProvider
     with pytest.raises(ProviderError) as caught:
-        mugs.llmbatch.submit(ASK, "m", client=client, store=store, **how)
+        mugs.llmbatch.submit(ASK, "m", provider=kind(client, attempts=1), store=store)
 
     files = "".join(p.read_text(errors="replace") for p in store.rglob("*") if p.is_file())
     shown = "".join(traceback.format_exception(caught.value)) + told_by(caught.value) + files

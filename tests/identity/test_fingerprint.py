@@ -178,3 +178,15 @@ def test_hashes_of_an_earlier_version_are_not_compared(tmp_path: Path) -> None:
     assert len(old.collect()) == 2
     with pytest.raises(FrameMismatchError, match="written by another version of frameenrich"):
         old.collect(frame)
+
+
+def test_the_same_cells_under_keys_in_another_order_are_other_rows(tmp_path: Path) -> None:
+    """The fingerprint knows no keys: with the index reversed every row would get another's answer.
+
+    It counts only where the keys stand as they stood, not where there are as many (promise 2).
+    """
+    frame = pd.DataFrame({"x": ["a", "b", "c"]}, index=[0, 1, 2])
+    frame.llmbatch.submit("{{ x }}", "m", provider="file", store=tmp_path)
+
+    with pytest.raises(FrameMismatchError, match="2 of the frame's rows changed"):
+        frame.set_axis([2, 1, 0]).llmbatch.collect(store=tmp_path)
