@@ -244,7 +244,8 @@ class LLMBatch(JobOfFrame):
         `collect` adds a column called `name` with one float32 NumPy vector a row (``None`` where
         there is none): ``np.stack(out["embedding"])`` is a matrix, and it survives Parquet. Its
         dtype is ``object``, since pandas cannot read Arrow's list types back from Parquet; for
-        those, ``out["embedding"].astype(pd.ArrowDtype(pa.list_(pa.float32(), 256)))``.
+        those, ``out["embedding"].astype(pd.ArrowDtype(pa.list_(pa.float32(), 256)))``. A CSV takes
+        ``out["embedding"].map(list)``: pandas' own `to_csv` abbreviates arrays (``[0.1 ... 0.2]``).
 
         Parameters
         ----------

@@ -29,6 +29,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"collect\(parser=\.\.\.\)", "--parser MODULE:FUNC"),
     (r"collect\(response_model=(\w+)\)", r"--response-model MODULE:\1"),
     (r"job\.collect\((\w+)=\.\.\.\)", r"frameenrich collect --\1"),
+    (r"submit\((\w+)=(\d+)\)", r"frameenrich submit --\1 \2"),
     (r"collect\(usage=True\)", "frameenrich collect --usage"),
     (r"collect\(\) later", "frameenrich collect later"),
     (r",? or use job\.collect\(\) without a frame", ""),
@@ -61,7 +62,7 @@ _FLAGS = {
 """Options that are called otherwise on the command line."""
 
 
-_OF_OTHER_VERBS = {"by", "level", "n", "reviewer", "tolerance", "truth"}
+_OF_OTHER_VERBS = {"by", "level", "model", "n", "reviewer", "tolerance", "truth"}
 
 
 @cache
