@@ -85,6 +85,10 @@ _WORDS = {
     "custom_init": "own __init__",
     "post_init": "model_post_init",
     "strict": "strict types",
+    "populate_by_name": "other names of fields",
+    "validate_by_name": "other names of fields",
+    "serialization_exclude": "fields left out",
+    "serialization_exclude_if": "fields left out",
     "max_digits": "decimal digits",
     "decimal_places": "decimal digits",
     "now_op": "dates before or after now",
@@ -111,6 +115,8 @@ def _code_in(node: Any) -> Iterator[str]:
         for key, value in node.items():
             if key in {"fields", "choices"} and isinstance(value, Mapping):
                 yield from _code_in(list(value.values()))  # names of the user's, no keywords
+            elif key == "validation_alias" and not isinstance(value, str):  # paths and choices
+                yield "other names of fields"
             elif key in _WORDS and value:
                 yield _WORDS[key]
             elif key not in {"metadata", "default", "expected", "members", "function", "cls"}:

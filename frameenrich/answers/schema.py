@@ -112,7 +112,7 @@ class _Types:
                 members[f"field_{i}"] = (kind, PydanticField(alias=name))
             else:
                 default = value.get("default") if isinstance(value, Mapping) else None
-                kind = typing.Optional[kind]  # noqa: UP045 - of None and names, too
+                # Not None | kind: a null where the schema has none is no answer, absent or not.
                 members[f"field_{i}"] = (kind, PydanticField(default, alias=name))
         return create_model("Answer", **members)
 
