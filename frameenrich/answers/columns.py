@@ -25,7 +25,7 @@ _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean
 
 
 def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
-    """Return what a tally has to keep for these columns."""
+    """Return what a result table has to keep for these columns."""
     sure = ["confidence"] if asks_confidence(spec) else []
     several = spec.output.samples > 1
     sure += ["agreement"] if several else []
@@ -34,7 +34,7 @@ def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
 
 
 def result_columns(
-    tally: ResultTable,
+    result_table: ResultTable,
     slots: Positions,
     seen: npt.NDArray[np.bool_],
     spec: JobSpec,
@@ -46,7 +46,7 @@ def result_columns(
 
     Parameters
     ----------
-    tally : Tally
+    result_table : Tally
         What is known of each request.
     slots : int64 array
         Each row's slot; -1 for a row without a request.
@@ -63,19 +63,23 @@ def result_columns(
     dict of str to Series
         In the order in which they go into the frame, with a plain ``RangeIndex``.
     """
-    pairs = _value_columns(tally, slots, spec, flatten)
+    pairs = _value_columns(result_table, slots, spec, flatten)
     JobColumns(spec.name).check_made([name for name, _ in pairs])
     columns = dict(pairs)
-    if has_confidence(spec, tally.fields):
-        columns[f"{spec.name}_confidence"] = _series(tally.details("confidence", slots), "Float64")
+    if has_confidence(spec, result_table.fields):
+        columns[f"{spec.name}_confidence"] = _series(
+            result_table.column("confidence", slots), "Float64"
+        )
     if spec.output.samples > 1:
-        columns[f"{spec.name}_agreement"] = _series(tally.details("agreement", slots), "Float64")
-    columns[f"{spec.name}_status"] = _statuses(tally, slots, seen)
-    columns[f"{spec.name}_error"] = _series(tally.details("error", slots), "string")
+        columns[f"{spec.name}_agreement"] = _series(
+            result_table.column("agreement", slots), "Float64"
+        )
+    columns[f"{spec.name}_status"] = _statuses(result_table, slots, seen)
+    columns[f"{spec.name}_error"] = _series(result_table.column("error", slots), "string")
     if custom_ids is not None:
-        columns |= _usage_columns(tally, slots, custom_ids, spec.name)
+        columns |= _usage_columns(result_table, slots, custom_ids, spec.name)
         if spec.output.samples > 1:
-            columns[f"{spec.name}_votes"] = _series(tally.details("votes", slots), "string")
+            columns[f"{spec.name}_votes"] = _series(result_table.column("votes", slots), "string")
     return columns
 
 
@@ -85,18 +89,20 @@ def _series(cells: pa.Array, dtype: str) -> pd.Series:
     return pd.Series(kind.__from_arrow__(cells))
 
 
-def _statuses(tally: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_]) -> pd.Series:
+def _statuses(
+    result_table: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_]
+) -> pd.Series:
     names = pa.array([str(status) for status in STATUSES], pa.large_string())
-    codes = np.where(slots >= 0, tally.codes[slots], STATUSES.index(RowStatus.SKIPPED))
+    codes = np.where(slots >= 0, result_table.codes[slots], STATUSES.index(RowStatus.SKIPPED))
     return _series(names.take(pa.array(codes.astype(np.int32), mask=~seen)), "string")
 
 
 def _value_columns(
-    tally: ResultTable, slots: Positions, spec: JobSpec, flatten: bool
+    result_table: ResultTable, slots: Positions, spec: JobSpec, flatten: bool
 ) -> list[tuple[str, pd.Series]]:
     columns: list[tuple[str, pd.Series]] = []
-    for i, field in enumerate(tally.fields):
-        cells = tally.hand_over(i, slots)
+    for i, field in enumerate(result_table.fields):
+        cells = result_table.take_values(i, slots)
         if field.kind == "any":
             columns += _parser_columns(cells, spec).items()
         elif flatten and field.inner:
@@ -218,13 +224,14 @@ def _numbers(values: Sequence[Any], *, whole: bool) -> pd.Series:
 
 
 def _usage_columns(
-    tally: ResultTable, slots: Positions, custom_ids: pa.Array, name: str
+    result_table: ResultTable, slots: Positions, custom_ids: pa.Array, name: str
 ) -> dict[str, pd.Series]:
     none = slots < 0
-    attempts = pa.array(tally.attempts[slots].astype(np.int64), mask=none)
+    attempts = pa.array(result_table.attempts[slots].astype(np.int64), mask=none)
     ids = custom_ids.take(pa.array(slots, mask=none))
     told = {
-        detail: tally.details(detail, slots) for detail in (*USAGE, "repaired", "reasoning", "raw")
+        detail: result_table.column(detail, slots)
+        for detail in (*USAGE, "repaired", "reasoning", "raw")
     }
     return {
         f"{name}_model": _series(told["model"], "string"),

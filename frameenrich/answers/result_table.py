@@ -98,7 +98,7 @@ class ResultTable:
         """Return how many slots there are."""
         return len(self.codes)
 
-    def ask_again(self, slots: Positions) -> None:
+    def count_retry(self, slots: Positions) -> None:
         """Count a later round's requests, before its results; usable answers keep their count."""
         self.attempts[slots[self.codes[slots] != OK_CODE]] += 1
 
@@ -113,7 +113,7 @@ class ResultTable:
         for name, told in self._told.items():
             told.add(block.detail(self._raw if name == "raw" else name))
 
-    def place(self, slots: Positions, round_: int) -> None:
+    def assign(self, slots: Positions, round_: int) -> None:
         """Say whose the results are that were added: each one's slot, -1 for nobody's.
 
         A good answer is never overwritten, and a later round beats an earlier one. Of a round's
@@ -142,12 +142,14 @@ class ResultTable:
         """Return how many records there are."""
         return len(self._told["error"])
 
-    def put(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
+    def add_results(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
         """Take results that were judged in full, whose slots are known."""
         self.add(ParsedLines.of(results, len(self.fields)))
-        self.place(slots, round_)
+        self.assign(slots, round_)
 
-    def settle(self, slots: Positions, status: RowStatus, reason: str | None, round_: int) -> None:
+    def set_status(
+        self, slots: Positions, status: RowStatus, reason: str | None, round_: int
+    ) -> None:
         """Give requests for which no line came the status that their batch leaves them."""
         slots = slots[self.codes[slots] != OK_CODE]
         if reason not in self._reasons:
@@ -201,15 +203,15 @@ class ResultTable:
             told.get("votes"),
         )
 
-    def hand_over(self, index: int, slots: Positions) -> Any:
+    def take_values(self, index: int, slots: Positions) -> Any:
         """One field's values at some slots, -1 for none: Arrow, or a list of objects.
 
-        The tally forgets them, so that they are not in memory twice; a field can be had once.
+        The table forgets them, so that they are not in memory twice; a field can be had once.
         """
         column, self._columns[index] = self._columns[index], ArrowColumn(None)
         return column.take(self._records_at(slots), forget=True)
 
-    def details(self, name: str, slots: Positions) -> Any:
+    def column(self, name: str, slots: Positions) -> Any:
         """One of the details kept, at some slots; -1 for none."""
         told = self._told[name].take(self._records_at(slots))
         if name != "error" or len(self._reasons) == 1:

@@ -146,7 +146,7 @@ class Collector:
         found = read_results(folder, reading.output, details=details, lines=sidecar)
         slots = found.at(positions)
         columns = result_columns(
-            found.tally,
+            found.table,
             slots,
             positions >= 0,
             folder.spec,
@@ -159,7 +159,7 @@ class Collector:
             columns = with_costs(columns, costs, name)
         columns = self._beside(columns, frame)
         JobColumns(name).check_frame(columns, frame.columns)
-        note_rows(folder.id, name, found.tally, slots, shown=reading.usage)
+        note_rows(folder.id, name, found.table, slots, shown=reading.usage)
         return columns
 
     def empty_result(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -221,7 +221,7 @@ class Collector:
                 found = read_results(folder, reading.output, lines=sidecar)
                 positions = np.arange(len(sidecar))
                 yield result_columns(
-                    found.tally,
+                    found.table,
                     found.at(positions),
                     positions >= 0,
                     folder.spec,
@@ -250,16 +250,16 @@ def flagged_rows(
         The lines of the sidecar that are wanted, where those are not all.
     """
     found = read_results(folder, output, details=["bad_raw"], lines=lines)
-    tally, slots = found.tally, found.at(positions)
-    rows = np.flatnonzero((slots >= 0) & tally.flagged()[slots])
+    result_table, slots = found.table, found.at(positions)
+    rows = np.flatnonzero((slots >= 0) & result_table.flagged()[slots])
     own = slots[rows]
     sidecar = folder.sidecar() if lines is None else lines
     taken = sidecar.take(pa.array(positions[rows]))
     table = key_frame(folder, sidecar_keys(taken))
-    table["status"] = pd.Series([str(tally.status(slot)) for slot in own], dtype="string")
-    table["error"] = pd.Series(tally.details("error", own).to_pylist(), dtype="string")
-    table["raw"] = pd.Series(tally.details("raw", own).to_pylist(), dtype="string")
-    table["attempt"] = pd.Series(tally.attempts[own], dtype="Int64")
+    table["status"] = pd.Series([str(result_table.status(slot)) for slot in own], dtype="string")
+    table["error"] = pd.Series(result_table.column("error", own).to_pylist(), dtype="string")
+    table["raw"] = pd.Series(result_table.column("raw", own).to_pylist(), dtype="string")
+    table["attempt"] = pd.Series(result_table.attempts[own], dtype="Int64")
     ids, shards = taken["custom_id"].to_pylist(), set(taken["shard"].to_pylist())
     asked = prompts_of(folder, set(ids), shards) if ids else {}
     table["prompt"] = pd.Series([asked.get(custom_id) for custom_id in ids], dtype="string")

@@ -136,7 +136,7 @@ def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> 
                 for round_ in range(other.rounds()):
                     found = read_results(other, reading, only_round=round_, lines=lines)
                     seen: npt.NDArray[np.bool_] = positions >= 0
-                    yield result_columns(found.tally, found.at(positions), seen, spec)
+                    yield result_columns(found.table, found.at(positions), seen, spec)
 
 
 def _with_cells(answers: pd.Series, cells: pd.Series, rows: Positions) -> pd.Series:

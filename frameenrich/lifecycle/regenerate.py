@@ -169,8 +169,8 @@ def _chosen(
 
 def _flagged(found: JobResults) -> Iterator[tuple[str, Result]]:
     requests = found.requests
-    for slot in requests[found.tally.flagged()[requests]].tolist():
-        yield found.custom_id(slot), found.tally.result(slot)
+    for slot in requests[found.table.flagged()[requests]].tolist():
+        yield found.custom_id(slot), found.table.result(slot)
 
 
 @contextlib.contextmanager
@@ -432,7 +432,7 @@ def history(
     folder, output : JobFolder, Output
         The job, and how its answers are read.
     slots : iterable of int
-        Which requests, by their slot in the job's tally.
+        Which requests, by their slot in the job's result_table.
     lines : Table, optional
         The lines of the sidecar that slots are of, where those are not all.
 
@@ -450,7 +450,7 @@ def history(
         found = read_results(folder, output, only_round=round_, lines=lines)
         asked = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
         for slot in asked:
-            result, own = found.tally.result(slot), attempts[slot]
+            result, own = found.table.result(slot), attempts[slot]
             own.append(
                 {
                     "attempt": len(own) + 1,

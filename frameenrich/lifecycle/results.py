@@ -50,15 +50,15 @@ class JobResults:
     """A job's results, and the lines that belong to none of its requests.
 
     ``custom_ids`` and ``shards`` are the sidecar's columns, ``slots`` each of its lines' slot in
-    the tally, -1 for a line without a request.
+    the table, -1 for a line without a request.
     """
 
-    tally: ResultTable
+    table: ResultTable
     custom_ids: pa.Array
     shards: npt.NDArray[np.int32]
     slots: Positions
-    strangers: int
-    unreadable: int
+    unmatched_lines: int
+    broken_lines: int
 
     @property
     def requests(self) -> Positions:
@@ -82,7 +82,7 @@ class JobResults:
             return np.full(len(positions), -1)
         return np.where(positions >= 0, self.slots[positions], -1)
 
-    def asked_again(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
+    def retried(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
         """The lines of a later round's sidecar that are about these requests, and their slots."""
         table = folder.sidecar(round_)
         slots = self.find(table["answers"])
@@ -98,7 +98,7 @@ def read_results(
     details: Collection[str] = (),
     lines: pa.Table | None = None,
 ) -> JobResults:
-    """Read every response of a job, or of one of its rounds, into a tally of its requests.
+    """Read every response of a job, or of one of its rounds, into a table of its requests.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def read_results(
         The rows of the sidecar that matter, with `SIDECAR_ID_COLUMNS`'s columns at least; by
         default all. Only
         the shards that they name are read, slots are counted among them, and responses to others
-        count as strangers.
+        count as unmatched.
 
     Notes
     -----
@@ -129,14 +129,14 @@ def read_results(
         slots[places] = _first_places(ids, places)
         if only_round in {None, 0}:
             found.read(shard, ids, slots[places])
-    whole = JobResults(found.tally, custom_ids, shards, slots, 0, 0)
+    whole = JobResults(found.table, custom_ids, shards, slots, 0, 0)
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
-        asked, answers = whole.asked_again(folder, round_)
-        found.tally.ask_again(answers)
+        asked, answers = whole.retried(folder, round_)
+        found.table.count_retry(answers)
         for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
             found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
     pa.default_memory_pool().release_unused()  # a shard's worth, before columns are made of it all
-    return replace(whole, strangers=found.strangers, unreadable=found.unreadable)
+    return replace(whole, unmatched_lines=found.unmatched_lines, broken_lines=found.broken_lines)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -174,12 +174,12 @@ def _first_places(ids: pa.Array, places: Positions) -> Positions:
 
 
 class _ResultReader:
-    """Reads shards into a tally."""
+    """Reads shards into a table."""
 
-    def __init__(self, output: Output, tally: ResultTable, details: Collection[str]) -> None:
+    def __init__(self, output: Output, result_table: ResultTable, details: Collection[str]) -> None:
         self._reader = ResponseReader(output, details)
-        self.tally = tally
-        self.strangers = self.unreadable = 0
+        self.table = result_table
+        self.unmatched_lines = self.broken_lines = 0
 
     def read(self, shard: ShardFolder, ids: pa.Array, slots: Positions) -> None:
         """Take a shard's lines, and what its end means for requests without one.
@@ -192,21 +192,21 @@ class _ResultReader:
             shard.check_fetched()
         places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
         own = np.where(places >= 0, slots[places], -1)
-        self.tally.place(own, shard.round)
-        self.unreadable += came.null_count
-        self.strangers += int((own < 0).sum()) - came.null_count
-        heard = np.zeros(self.tally.slots, dtype=np.bool_)
+        self.table.assign(own, shard.round)
+        self.broken_lines += came.null_count
+        self.unmatched_lines += int((own < 0).sum()) - came.null_count
+        heard = np.zeros(self.table.slots, dtype=np.bool_)
         heard[own[own >= 0]] = True
         if not heard[slots].all():
-            _settle_rest(shard, ids, slots, heard, self.tally, came.null_count)
+            _settle_rest(shard, ids, slots, heard, self.table, came.null_count)
 
     def _lines(self, shard: ShardFolder, kind: pa.DataType) -> pa.Array:
-        """Add all of a shard's lines to the tally; gives the custom_id of each."""
+        """Add all of a shard's lines to the table; gives the custom_id of each."""
         ids = [pa.array([], kind)]
         for chunk in whole_lines(shard.open_responses()):
             with _collector_paused():
                 block = self._reader.read(chunk)
-                self.tally.add(block)
+                self.table.add(block)
                 ids.append(pa.array(block.ids, kind))
         return pa.concat_arrays(ids)
 
@@ -228,8 +228,8 @@ def _settle_rest(
     ids: pa.Array,
     slots: Positions,
     heard: npt.NDArray[np.bool_],
-    tally: ResultTable,
-    unreadable: int,
+    result_table: ResultTable,
+    broken_lines: int,
 ) -> None:
     """Rows without a line: pending while the batch runs, else what its end says."""
     batch = shard.batch
@@ -241,14 +241,14 @@ def _settle_rest(
     ]
     if refused:
         own, results = zip(*refused, strict=True)
-        tally.put(np.array(own), results, shard.round)
+        result_table.add_results(np.array(own), results, shard.round)
         heard[list(own)] = True
     rest = np.unique(slots[~heard[slots]])
     if not batch.settled:
-        tally.settle(rest, RowStatus.PENDING, None, shard.round)
+        result_table.set_status(rest, RowStatus.PENDING, None, shard.round)
         return
     status, reason = _SETTLED[BatchStatus(batch.status)]
-    tally.settle(rest, status, reason + _more(batch, unreadable), shard.round)
+    result_table.set_status(rest, status, reason + _more(batch, broken_lines), shard.round)
 
 
 def _rejected(rejection: Rejection) -> Result:
@@ -256,8 +256,8 @@ def _rejected(rejection: Rejection) -> Result:
     return Result(rejection.custom_id, RowStatus.FAILED, None, rejection.message, status_code=code)
 
 
-def _more(batch: Batch, unreadable: int) -> str:
+def _more(batch: Batch, broken_lines: int) -> str:
     said = [f"{e.code or 'error'}: {e.message or 'no message'}" for e in batch.errors[:2]]
-    broken = [f"{unreadable} line(s) of its responses could not be read"] if unreadable else []
+    broken = [f"{broken_lines} line(s) of its responses could not be read"] if broken_lines else []
     short = [] if batch.short is None else [batch.short]
     return "".join(f"; {text}" for text in [*short, *said, *broken])

@@ -131,8 +131,8 @@ def _answered(
         return {}
     found = read_results(folder, output, details=["answer_id"])
     slots = found.find(shared["custom_id"])
-    good = found.tally.codes[slots] == STATUSES.index(RowStatus.OK)
+    good = found.table.codes[slots] == STATUSES.index(RowStatus.OK)
     # The custom_id, of whichever round, under which the good answer came.
-    ids = found.tally.details("answer_id", np.where(good, slots, -1)).to_pylist()
+    ids = found.table.column("answer_id", np.where(good, slots, -1)).to_pylist()
     hashes = shared["request_hash"].to_pylist()
     return {h: (folder, own) for h, own in zip(hashes, ids, strict=True) if own}

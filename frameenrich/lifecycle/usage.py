@@ -252,7 +252,7 @@ def row_costs(
 
 def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.NDArray[np.float64]:
     """Return what each request of round 0 cost, with its later rounds."""
-    till, cost = _CostTable(folder, prices), np.zeros(found.tally.slots)
+    till, cost = _CostTable(folder, prices), np.zeros(found.table.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
             asked = model_of(shard)
@@ -273,7 +273,7 @@ def _requests_by_shard(
     """Each shard of a round with its custom_ids and the slots that they answer."""
     ids, numbers, slots = found.custom_ids, found.shards, found.slots
     if round_:
-        table, slots = found.asked_again(folder, round_)
+        table, slots = found.retried(folder, round_)
         ids, numbers = table["custom_id"], table["shard"].to_numpy()
     for shard in folder.shards(round_):
         places = np.flatnonzero(numbers == shard.number)

@@ -131,6 +131,6 @@ def _counted(state: JobState) -> dict[str, Any]:
     except StoreError as error:
         warn_user(str(error))
         return {}
-    counts = found.tally.counts(found.slots[np.flatnonzero(found.slots >= 0)])
+    counts = found.table.counts(found.slots[np.flatnonzero(found.slots >= 0)])
     flagged = sum(n for status, n in counts.items() if status in FLAGGED)
     return {"ok": counts.get(RowStatus.OK, 0), "flagged": flagged, "usd": used.usd}

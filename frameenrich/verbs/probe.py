@@ -128,7 +128,7 @@ def _has_ok(folder: JobFolder) -> bool:
     with folder.reading_sidecar() as file:
         lines = file.read_row_group(0).slice(0, _READ_ROWS)
     found = read_results(folder, Output(folder.spec.output), lines=lines)
-    return RowStatus.OK in found.tally.counts(found.slots[found.slots >= 0])
+    return RowStatus.OK in found.table.counts(found.slots[found.slots >= 0])
 
 
 def _is_done(folder: JobFolder) -> bool:

@@ -107,13 +107,13 @@ def corrected_requests(session: Session, frame: pd.DataFrame, output: Output) ->
         return frozenset()
     found = read_results(folder, output)
     seen = match.seen
-    columns = result_columns(found.tally, found.at(match.positions), seen, folder.spec)
+    columns = result_columns(found.table, found.at(match.positions), seen, folder.spec)
     corrected = np.zeros(len(frame), dtype=np.bool_)
     corrected[corrected_rows(frame, columns, folder, output)] = True
     ids = np.array(sidecar["custom_id"].to_pylist(), dtype=object)[match.positions]
     own = frozenset(ids[seen & corrected]) - frozenset(ids[seen & ~corrected])
     slots = found.find(pa.array(sorted(own), pa.string()))
-    flagged = int(found.tally.flagged()[slots].sum()) if own else 0
+    flagged = int(found.table.flagged()[slots].sum()) if own else 0
     if flagged:
         warn_user(f"Rows that were corrected by hand are not asked again: {flagged:,}.")
     return own

@@ -123,20 +123,20 @@ def test_chunks_are_the_files_cut_behind_lines(files: list[bytes], size: int) ->
 
 
 def one_by_one(results: list[Result], slots: list[int], rounds: list[int]) -> ResultTable:
-    """Return a tally that took results as they came, each as if it were alone."""
-    tally = ResultTable(6, OUTPUTS["a class"].fields, DETAILS)
+    """Return a result table that took results as they came, each as if it were alone."""
+    result_table = ResultTable(6, OUTPUTS["a class"].fields, DETAILS)
     for result, slot, round_ in zip(results, slots, rounds, strict=True):
         if slot >= 0:
-            tally.put(np.array([slot]), [result], round_)
-    return tally
+            result_table.add_results(np.array([slot]), [result], round_)
+    return result_table
 
 
-def columns(tally: ResultTable, slots: list[int]) -> dict[str, list[Any]]:
+def columns(result_table: ResultTable, slots: list[int]) -> dict[str, list[Any]]:
     """Return all columns of a frame whose rows have these slots."""
     spec = JobSpec("ask", "m", (Message("user", "x"),))
     places, ids = np.array(slots, dtype=np.int64), pa.array(list("abcdef"))
     seen = np.ones(len(slots), dtype=np.bool_)
-    cells = result_columns(tally, places, seen, spec, custom_ids=ids)
+    cells = result_columns(result_table, places, seen, spec, custom_ids=ids)
     return {name: _plain(column) for name, column in cells.items()}
 
 
@@ -156,23 +156,23 @@ def test_shards_of_blocks_come_to_the_same_as_results_one_by_one(
 ) -> None:
     """Two lines of one request, other requests' lines, later rounds, any frame: the same cells."""
     output = OUTPUTS["a class"]
-    reader, tally = ResponseReader(output, DETAILS), ResultTable(6, output.fields, DETAILS)
+    reader, result_table = ResponseReader(output, DETAILS), ResultTable(6, output.fields, DETAILS)
     came: list[tuple[Result, int, int]] = []
     for round_, chunks in enumerate(rounds):
         blocks = [reader.read(b"".join(line + b"\n" for line in chunk)) for chunk in chunks]
         own: list[int] = []
         for block in blocks:
-            tally.add(block)
+            result_table.add(block)
             for result in results_of(block):
                 known = result is not None and result.custom_id.startswith("row-")
                 number = int(result.custom_id[4:]) if result and known else slots_known
                 own.append(number if number < slots_known else -1)
                 if result:
                     came.append((result, own[-1], round_))
-        tally.place(np.array(own, dtype=np.int64), round_)
+        result_table.assign(np.array(own, dtype=np.int64), round_)
     expected = one_by_one(*(map(list, zip(*came, strict=True)) if came else ([], [], [])))
 
-    assert columns(expected, rows) == columns(tally, rows)
+    assert columns(expected, rows) == columns(result_table, rows)
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -212,13 +212,13 @@ def test_a_column_gives_back_its_cells_in_any_order(
 @pytest.mark.parametrize("slots", [[0, 1], [1, 0], [0, -1]])
 def test_a_column_in_the_jobs_order_is_not_copied(slots: list[int]) -> None:
     """Promise 8: where the frame stands in the job's order, the parts are the column."""
-    tally = ResultTable(3, OUTPUTS["text"].fields, ())
+    result_table = ResultTable(3, OUTPUTS["text"].fields, ())
     for part, own in ((["a", "b"], slots), (["c"], [2])):
-        tally.add(ParsedLines([f"row-{i}" for i in own], [(text,) for text in part], {}))
-        tally.place(np.array(own), 0)
-    parts = [part.buffers()[2].address for part in tally._columns[0]._parts]
+        result_table.add(ParsedLines([f"row-{i}" for i in own], [(text,) for text in part], {}))
+        result_table.assign(np.array(own), 0)
+    parts = [part.buffers()[2].address for part in result_table._columns[0]._parts]
 
-    taken = tally.hand_over(0, np.arange(3))
+    taken = result_table.take_values(0, np.arange(3))
 
     told = dict(zip(slots, "ab", strict=True))
     assert taken.to_pylist() == [told.get(0), told.get(1), "c"]
@@ -242,8 +242,8 @@ def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> N
 
 def test_a_block_of_nothing_changes_nothing() -> None:
     """A file that is empty, or not there."""
-    tally = ResultTable(2, OUTPUTS["text"].fields, ())
-    tally.add(ParsedLines([], [], {}))
-    tally.place(np.array([], dtype=np.int64), 0)
+    result_table = ResultTable(2, OUTPUTS["text"].fields, ())
+    result_table.add(ParsedLines([], [], {}))
+    result_table.assign(np.array([], dtype=np.int64), 0)
 
-    assert tally.counts(np.arange(2)) == {"pending": 2}
+    assert result_table.counts(np.arange(2)) == {"pending": 2}

@@ -62,37 +62,39 @@ def bad(custom_id: str, status: RowStatus = RowStatus.MALFORMED) -> Result:
 
 
 def columns_of(
-    tally: ResultTable,
+    result_table: ResultTable,
     slots: list[int] | None = None,
     *,
     usage: bool = False,
     spec: JobSpec | None = None,
 ) -> pd.DataFrame:
     """Return the output columns of a frame whose rows have these slots; -2 was never seen."""
-    wanted = list(range(tally.slots)) if slots is None else slots
+    wanted = list(range(result_table.slots)) if slots is None else slots
     seen = np.array([slot > -2 for slot in wanted], dtype=bool)
     places = np.array([max(slot, -1) for slot in wanted], dtype=np.int64)
-    ids = pa.array([f"row-{i}" for i in range(tally.slots)]) if usage else None
-    return pd.DataFrame(result_columns(tally, places, seen, spec or make_spec(), custom_ids=ids))
+    ids = pa.array([f"row-{i}" for i in range(result_table.slots)]) if usage else None
+    return pd.DataFrame(
+        result_columns(result_table, places, seen, spec or make_spec(), custom_ids=ids)
+    )
 
 
 def a_tally(slots: int, output: Output) -> ResultTable:
-    """Return a tally that keeps every detail."""
+    """Return a result table that keeps every detail."""
     return ResultTable(slots, output.fields, DETAILS)
 
 
-def put(tally: ResultTable, slot: int, result: Result, round_: int = 0) -> None:
+def put(result_table: ResultTable, slot: int, result: Result, round_: int = 0) -> None:
     """Take one result."""
-    tally.put(np.array([slot]), [result], round_)
+    result_table.add_results(np.array([slot]), [result], round_)
 
 
 def fields_tally(*results: Result | None) -> ResultTable:
-    """Return the tally of an output with every type of field."""
-    tally = a_tally(len(results), FIELDS)
+    """Return the result table of an output with every type of field."""
+    result_table = a_tally(len(results), FIELDS)
     for slot, each in enumerate(results):
         if each is not None:
-            put(tally, slot, each)
-    return tally
+            put(result_table, slot, each)
+    return result_table
 
 
 # --- orders ---------------------------------------------------------------------------------------
@@ -114,12 +116,12 @@ LINES = st.lists(
 
 def collected(lines: list[bytes], order: list[int], slots: list[int]) -> pd.DataFrame:
     """Return the columns when lines come in this order and rows stand in that."""
-    tally = a_tally(len(lines), LABELS)
+    result_table = a_tally(len(lines), LABELS)
     for i in order:
         response = read_response(lines[i])
         assert response is not None
-        put(tally, int(response.custom_id[4:]), result_of(response, LABELS))
-    return columns_of(tally, slots, usage=True)
+        put(result_table, int(response.custom_id[4:]), result_of(response, LABELS))
+    return columns_of(result_table, slots, usage=True)
 
 
 @FEW
@@ -139,11 +141,14 @@ def test_the_order_of_lines_and_rows_does_not_matter(lines: list[bytes], random:
 def test_a_good_answer_stands_wherever_it_comes(order: tuple[int, ...]) -> None:
     """The same custom_id answered, failed and malformed: the answer is never overwritten."""
     results = [ok("row-0", "a"), bad("row-0"), bad("row-0", RowStatus.FAILED)]
-    tally = a_tally(1, LABELS)
+    result_table = a_tally(1, LABELS)
     for i in order:
-        put(tally, 0, results[i])
+        put(result_table, 0, results[i])
 
-    assert (tally.status(0), columns_of(tally)["ask"].tolist()) == (RowStatus.OK, ["a"])
+    assert (result_table.status(0), columns_of(result_table)["ask"].tolist()) == (
+        RowStatus.OK,
+        ["a"],
+    )
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
@@ -154,18 +159,20 @@ def test_lines_that_come_together_count_as_if_they_came_one_by_one(order: tuple[
     for i in order:
         put(one_by_one, 0, results[i])
     put(one_by_one, 1, ok("row-1", "b"))
-    together.put(np.array([0, 0, 0, 1]), [*(results[i] for i in order), ok("row-1", "b")], 0)
+    together.add_results(
+        np.array([0, 0, 0, 1]), [*(results[i] for i in order), ok("row-1", "b")], 0
+    )
 
     assert_frame_equal(columns_of(one_by_one, usage=True), columns_of(together, usage=True))
 
 
 def test_of_two_lines_alike_the_first_stands() -> None:
     """A line that came twice changes nothing."""
-    tally = a_tally(1, LABELS)
-    put(tally, 0, bad("row-0", RowStatus.REFUSED))
-    put(tally, 0, bad("row-0", RowStatus.FAILED))
+    result_table = a_tally(1, LABELS)
+    put(result_table, 0, bad("row-0", RowStatus.REFUSED))
+    put(result_table, 0, bad("row-0", RowStatus.FAILED))
 
-    assert tally.status(0) is RowStatus.REFUSED
+    assert result_table.status(0) is RowStatus.REFUSED
 
 
 @pytest.mark.parametrize(
@@ -181,33 +188,33 @@ def test_a_later_round_beats_a_flagged_row_only(
     first: Result, later: Result, expected: str, attempt: int
 ) -> None:
     """Regenerating can only mend; ``attempt`` says how often the row was asked until then."""
-    tally = a_tally(1, LABELS)
-    put(tally, 0, first)
-    tally.ask_again(np.array([0]))
-    put(tally, 0, later, 1)
-    columns = columns_of(tally, usage=True)
+    result_table = a_tally(1, LABELS)
+    put(result_table, 0, first)
+    result_table.count_retry(np.array([0]))
+    put(result_table, 0, later, 1)
+    columns = columns_of(result_table, usage=True)
 
     assert (expected, attempt) == (columns["ask_status"][0], columns["ask_attempt"][0])
 
 
 def test_settling_gives_every_row_without_a_line_its_status() -> None:
     """Paid answers stay; the rest says why there is none."""
-    tally = a_tally(3, LABELS)
-    put(tally, 0, ok("a", "a"))
-    put(tally, 1, bad("b"))
-    tally.settle(np.array([0, 2]), RowStatus.EXPIRED, "it expired", 0)
+    result_table = a_tally(3, LABELS)
+    put(result_table, 0, ok("a", "a"))
+    put(result_table, 1, bad("b"))
+    result_table.set_status(np.array([0, 2]), RowStatus.EXPIRED, "it expired", 0)
 
-    assert [tally.status(slot) for slot in range(3)] == [
+    assert [result_table.status(slot) for slot in range(3)] == [
         RowStatus.OK,
         RowStatus.MALFORMED,
         RowStatus.EXPIRED,
     ]
-    assert tally.counts(np.arange(3)) == {
+    assert result_table.counts(np.arange(3)) == {
         RowStatus.OK: 1,
         RowStatus.MALFORMED: 1,
         RowStatus.EXPIRED: 1,
     }
-    assert columns_of(tally)["ask_error"].tolist()[2] == "it expired"
+    assert columns_of(result_table)["ask_error"].tolist()[2] == "it expired"
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -215,11 +222,11 @@ def test_settling_gives_every_row_without_a_line_its_status() -> None:
 
 def test_every_row_has_exactly_one_status() -> None:
     """Answered, flagged, pending, skipped; a row that the job never saw has ``<NA>``."""
-    tally = a_tally(3, LABELS)
-    put(tally, 0, ok("a", "a"))
-    put(tally, 1, bad("b"))
+    result_table = a_tally(3, LABELS)
+    put(result_table, 0, ok("a", "a"))
+    put(result_table, 1, bad("b"))
 
-    columns = columns_of(tally, [0, 1, 2, -1, -2])
+    columns = columns_of(result_table, [0, 1, 2, -1, -2])
 
     assert columns["ask_status"].tolist() == ["ok", "malformed", "pending", "skipped", pd.NA]
     assert columns["ask_error"].tolist() == [pd.NA, "it is malformed", pd.NA, pd.NA, pd.NA]
@@ -227,7 +234,7 @@ def test_every_row_has_exactly_one_status() -> None:
 
 
 @pytest.mark.parametrize(
-    "tally",
+    "result_table",
     [
         fields_tally(ok("row-0", *GOOD), ok("row-1", *GOOD)),
         fields_tally(ok("row-0", *GOOD), bad("row-1")),
@@ -237,9 +244,9 @@ def test_every_row_has_exactly_one_status() -> None:
     ],
     ids=["all good", "mixed", "all flagged", "all pending", "no row"],
 )
-def test_types_do_not_depend_on_the_answers(tally: ResultTable) -> None:
+def test_types_do_not_depend_on_the_answers(result_table: ResultTable) -> None:
     """An all-flagged column keeps its type, and the categories are the labels asked for."""
-    columns = columns_of(tally, usage=True)
+    columns = columns_of(result_table, usage=True)
 
     assert {
         name: str(columns[name].dtype)
@@ -279,17 +286,21 @@ def test_lists_of_one_length_stay_lists(values: list[Any]) -> None:
 )
 def test_columns_are_called_as_promised(output: Output, spec: JobSpec, expected: list[str]) -> None:
     """The names that ``submit`` checks are those that ``collect`` adds, in their order."""
-    tally = a_tally(1, output)
+    result_table = a_tally(1, output)
 
-    assert expected == JobColumns.of(spec, output).added == list(columns_of(tally, spec=spec))
+    assert (
+        expected == JobColumns.of(spec, output).added == list(columns_of(result_table, spec=spec))
+    )
 
 
 def test_usage_adds_what_the_provider_said() -> None:
     """Model, attempt, tokens, finish reason, custom_id and the raw answer of each row."""
-    tally = a_tally(2, LABELS)
-    put(tally, 0, ok("row-0", "a"))
+    result_table = a_tally(2, LABELS)
+    put(result_table, 0, ok("row-0", "a"))
 
-    columns = columns_of(tally, [1, 0, -1, -2], usage=True).drop(columns=["ask", "ask_status"])
+    columns = columns_of(result_table, [1, 0, -1, -2], usage=True).drop(
+        columns=["ask", "ask_status"]
+    )
 
     na = pd.NA
     assert columns.astype(object).values.tolist() == [
@@ -323,21 +334,21 @@ def test_usage_adds_what_the_provider_said() -> None:
 )
 def test_a_parsers_values_get_pandas_own_types(values: list[Any], expected: dict[str, str]) -> None:
     """A dict becomes a column a key, anything else the one column called after the job."""
-    tally = a_tally(len(values), output_from_options(parser=str))
+    result_table = a_tally(len(values), output_from_options(parser=str))
     for slot, value in enumerate(values):
-        put(tally, slot, bad("r") if value is None else ok("r", value))
+        put(result_table, slot, bad("r") if value is None else ok("r", value))
 
-    columns = columns_of(tally).drop(columns=["ask_status", "ask_error"])
+    columns = columns_of(result_table).drop(columns=["ask_status", "ask_error"])
 
     assert expected == {name: str(dtype) for name, dtype in columns.dtypes.items()}
 
 
 def parsed(*values: Any) -> ResultTable:
     """Return what is known where a parser made these values."""
-    tally = a_tally(len(values), output_from_options(parser=str))
+    result_table = a_tally(len(values), output_from_options(parser=str))
     for slot, value in enumerate(values):
-        put(tally, slot, ok("r", value))
-    return tally
+        put(result_table, slot, ok("r", value))
+    return result_table
 
 
 def test_no_value_of_a_parser_is_lost() -> None:
