@@ -6,6 +6,7 @@ in its own folder and `collect` has one path.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,7 +23,7 @@ from frameenrich.identity.hashes import hash_column, request_hash
 from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
 from frameenrich.lifecycle.results import read_results
 from frameenrich.model import HASHES, JobSpec, RowStatus
-from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.folder import JobFolder, ids_of, job_folders
 from frameenrich.store.store import Store
 
 _LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
@@ -62,7 +63,7 @@ class StoredAnswers:
 
 
 def find_stored_answers(
-    store: Store, spec: JobSpec, output: Output, sent: ShortHashes
+    store: Store, spec: JobSpec, output: Output, sent: ShortHashes, own_id: str = ""
 ) -> StoredAnswers | None:
     """Return what the store's other jobs have answered ``ok`` of these requests.
 
@@ -75,10 +76,12 @@ def find_stored_answers(
         the answer has to be ``ok`` by the new job's reading.
     sent : array of uint64
         The halves of the new job's request hashes, in order.
+    own_id : str
+        A job that does not count.
     """
     origins: dict[bytes, tuple[JobFolder, str]] = {}
     for folder in job_folders(store):
-        if same_route(folder.spec, spec):
+        if folder.id != own_id and same_route(folder.spec, spec):
             origins = {**_answered(folder, output, sent), **origins}
     return StoredAnswers(origins, output) if origins else None
 
@@ -87,6 +90,68 @@ def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> StoredAn
     """Return what one job has answered ``ok`` of these requests; see `find_stored_answers`."""
     origins = _answered(folder, output, sent)
     return StoredAnswers(origins, output) if origins else None
+
+
+def find_running(
+    store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = ""
+) -> dict[bytes, str]:
+    """Return which of these requests a job of the store has asked that may yet have the answers.
+
+    Parameters
+    ----------
+    store, spec, sent
+        As `find_stored_answers` takes them; here the same provider has to have been asked.
+    own_id : str
+        A job that does not count.
+
+    Returns
+    -------
+    dict
+        The job's id, by request hash. Neither what answers in this process counts, nor files that
+        somebody else runs, nor a batch that the provider has had no more for `confirm_seconds`.
+    """
+    found: dict[bytes, str] = {}
+    if spec.provider in _NOT_AT_A_PROVIDER:
+        return found
+    for folder in job_folders(store):
+        other = folder.spec
+        if folder.id == own_id or other.provider != spec.provider or not same_route(other, spec):
+            continue
+        asked = _requests(folder)
+        shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
+        if len(shared):
+            at_work = pa.array(sorted(_ids_at_work(folder)), pa.string())
+            shared = shared.filter(pc.is_in(shared["custom_id"], value_set=at_work))
+            found.update(dict.fromkeys(shared["request_hash"].to_pylist(), folder.id))
+    return found
+
+
+_NOT_AT_A_PROVIDER = frozenset({"file", "live", "local"})
+
+
+def _ids_at_work(folder: JobFolder) -> set[str]:
+    """Name the requests of round 0 that are at the provider, or are about to be."""
+    patience = folder.spec.confirm_seconds
+    return {
+        custom_id
+        for shard in folder.shards(0)
+        if not shard.batch.settled and not shard.batch.waiting
+        if not (
+            shard.batch.running
+            and shard.batch.unfound_since is not None
+            and time.time() - shard.batch.unfound_since >= patience
+        )
+        for custom_id in ids_of(shard)
+    }
+
+
+def jobs_waiting_for(store: Store, job_id: str) -> list[str]:
+    """Name the jobs that wait for answers of a job."""
+    return [
+        folder.id
+        for folder in job_folders(store)
+        if any(job_id in shard.batch.waits_for for shard in folder.shards(0))
+    ]
 
 
 def same_route(other: JobSpec, spec: JobSpec) -> bool:

@@ -16,13 +16,16 @@ from typing import IO, Any, Self
 
 from frameenrich.answers.judge import read_response
 from frameenrich.atomic import sync
-from frameenrich.errors import ProviderError, StoreError
+from frameenrich.errors import BudgetError, FrameEnrichError, ProviderError, StoreError
 from frameenrich.jsonl import request_ids, split_lines
+from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.check_requests import check_requests
 from frameenrich.lifecycle.fetch import bring_home
+from frameenrich.lifecycle.take_over import take_over
 from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
 from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.prepare.job_files import batch_tag
+from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
 
@@ -49,6 +52,7 @@ def step_job(
     *,
     max_enqueued_tokens: int | None = None,
     progress: Progress | None = None,
+    lock_seconds: float = 60.0,
 ) -> JobState:
     """Do what can be done for a job now; gives how far it is after that.
 
@@ -62,19 +66,26 @@ def step_job(
         How many prompt tokens of this job may wait at the provider at once.
     progress : callable, optional
         Called after each answered request of a provider that answers in this process.
+    lock_seconds : float
+        How long to wait for another process that is at work on the job.
 
     Raises
     ------
     ProviderError
         A call failed for good; every other shard was still advanced.
+    BudgetError
+        What is left to send could bring the job over its cap.
     """
-    with folder.lock():
+    with folder.lock(lock_seconds):
         round_trip = _Step(provider, max_enqueued_tokens, progress)
         state = folder.read()
         shards = state.all_shards()
         for shard in shards:
             round_trip.look(shard)
-        round_trip.send_waiting(shards)
+        for shard in shards:
+            round_trip.take_over(state, shard)
+        if round_trip.may_spend(state):
+            round_trip.send_waiting(shards)
         if round_trip.failure is not None:
             raise round_trip.failure
         return state
@@ -87,13 +98,13 @@ class _Step:
     provider: Provider
     max_enqueued_tokens: int | None
     progress: Progress | None
-    failure: ProviderError | None = None
+    failure: FrameEnrichError | None = None
     ended: bool = False
 
     def look(self, shard: ShardFolder) -> None:
         """Poll a batch that runs; bring home one that has ended."""
         batch = shard.batch
-        if batch.settled or batch.unsent:
+        if batch.settled or batch.unsent or batch.waiting:
             return
         try:
             if not batch.ended:
@@ -104,7 +115,48 @@ class _Step:
         except ProviderError as error:
             self.fail(error)
 
-    def fail(self, error: ProviderError) -> None:
+    def take_over(self, job: JobState, shard: ShardFolder) -> None:
+        """Take what other jobs were answered to the same; what they were not may be sent now."""
+        if not shard.batch.waiting:
+            return
+        try:
+            take_over(job, shard, self._go_on)
+        except (ProviderError, BudgetError) as error:
+            self.fail(error)
+
+    def _go_on(self, other: JobFolder) -> None:
+        """Take a step with a job that this one waits for: nobody else may be looking at it."""
+        state = other.read()
+        if state.settled or any(batch.provider for batch in state.batches):
+            return  # a job that was moved elsewhere needs the session that moved it
+        try:
+            step_job(
+                other,
+                self.provider,
+                max_enqueued_tokens=other.spec.max_enqueued_tokens,
+                lock_seconds=0,
+            )
+        except ProviderError as error:
+            if not is_lost(error):  # else: given up in time, see `find_running`
+                self.fail(error)
+
+    def may_spend(self, job: JobState) -> bool:
+        """Tell whether what is not sent yet keeps within the job's cap, as far as this is known.
+
+        A job that this process has just made was looked at then.
+        """
+        if job.spec.max_cost is None or not any(batch.unsent for batch in job.batches):
+            return True
+        if not job.resumed:
+            return True
+        try:
+            approve_round(job, Budget(), ())
+        except BudgetError as error:
+            self.fail(error)
+            return False
+        return True
+
+    def fail(self, error: FrameEnrichError) -> None:
         """Keep an error to be raised at the end; one that is about one batch alone comes last."""
         before = self.failure
         if before is None or (is_lost(before) and not is_lost(error)):
@@ -170,7 +222,11 @@ def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
     """Tell whether a shard is sent when the batch of one before it has filled the cache."""
     if shard.job.spec.cache != "seed" or shard.round:
         return False
-    sent = (each for each in shards if each.round == 0 and not each.batch.reused_from)
+    sent = (
+        each
+        for each in shards
+        if each.round == 0 and not each.batch.reused_from and not each.batch.waiting
+    )
     seed = next(sent, shard)
     return seed.number != shard.number and seed.request_count == 1 and not seed.batch.ended
 
@@ -193,7 +249,7 @@ def _poll(shard: ShardFolder, provider: Provider) -> Batch:
     return batch
 
 
-def is_lost(error: ProviderError) -> bool:
+def is_lost(error: FrameEnrichError) -> bool:
     """Tell whether an error says that the provider has a batch no more, and nothing else."""
     return getattr(error, "lost", False)
 
@@ -249,7 +305,7 @@ def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
     """The shard without the requests that validation named; some servers name one at a time."""
     if len(batch.spent_file_ids) >= _MOST_REJECTIONS:
         return None
-    before = {rejection.custom_id for rejection in batch.rejected}
+    before = _left_out(shard, batch)
     ids = [custom_id for custom_id in ids_of(shard) if custom_id not in before]
     named = {
         ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
@@ -281,6 +337,7 @@ def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
         requests=batch.requests,
         provider=batch.provider,
         requests_xxh3=batch.requests_xxh3,
+        imports=batch.imports,
     )
 
 
@@ -397,7 +454,7 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
 def _shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = True) -> Shard:
     """The shard as a provider sees it."""
     spec = shard.job.spec
-    left_out = {rejection.custom_id for rejection in batch.rejected}
+    left_out = _left_out(shard, batch)
     return Shard(
         tag=batch.tag,
         endpoint=spec.endpoint,
@@ -412,6 +469,15 @@ def _shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = 
         resumed=shard.job.resumed,
         may_create=may_create,
     )
+
+
+def _left_out(shard: ShardFolder, batch: Batch) -> set[str]:
+    """Name the requests of a shard that are not sent: refused, or answered by other means."""
+    refused = {rejection.custom_id for rejection in batch.rejected}
+    if not batch.imports:
+        return refused
+    lines = map(read_response, split_lines(shard.read_responses()))
+    return refused | {response.custom_id for response in lines if response is not None}
 
 
 def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:

@@ -22,7 +22,7 @@ from frameenrich.answers.judge import read_response
 from frameenrich.answers.result_table import Positions
 from frameenrich.jsonl import DECODE_ERRORS, ResponseLine, request_ids, split_lines
 from frameenrich.lifecycle.results import JobResults
-from frameenrich.model import Json
+from frameenrich.model import TAKEN_OVER, Json
 from frameenrich.pricing.money import Budget, show_usd
 from frameenrich.pricing.prices import (
     FREE,
@@ -92,12 +92,21 @@ def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
     """A shard's lines that were paid for in this job, each request once."""
     if shard.batch.reused_from:
         return
-    seen: set[str] = set()
+    seen = _taken_over(shard)
     for line in split_lines(shard.read_responses()):
         found = _read(line)
         if found is not None and found.custom_id not in seen:
             seen.add(found.custom_id)
             yield found
+
+
+def _taken_over(shard: ShardFolder) -> set[str]:
+    """Name the requests whose answers another job paid for."""
+    if not any(own.id == TAKEN_OVER for own in shard.batch.imports):
+        return set()
+    files = shard.job.store.open_pieces(shard.import_path(TAKEN_OVER))
+    lines = (line for file in files for line in file)
+    return {found.custom_id for found in map(_read, lines) if found is not None}
 
 
 def unanswered_requests(shard: ShardFolder) -> Iterator[tuple[str, bytes]]:

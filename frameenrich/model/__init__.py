@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from frameenrich.model.batch import (
+    TAKEN_OVER,
     TERMINAL,
     Batch,
     BatchError,
@@ -43,6 +44,7 @@ __all__ = [
     "SCHEMA_FORM",
     "STATUS_ORDER",
     "TAG_LENGTH",
+    "TAKEN_OVER",
     "TERMINAL",
     "AskedBy",
     "Batch",

@@ -14,11 +14,13 @@ class BatchStatus(StrEnum):
     """The words a batch's status can be; a provider may send others.
 
     Ours are ``planned``, the intent is on disk and the provider has given no batch yet;
+    ``waiting``, another job of the store has asked the same and may yet have the answers;
     ``unconfirmed``, nobody can say yet whether it has one; and ``lost``, it has it no more, and
     the user said not to wait. The rest are the Batch API's.
     """
 
     PLANNED = "planned"
+    WAITING = "waiting"
     UNCONFIRMED = "unconfirmed"
     LOST = "lost"
     VALIDATING = "validating"
@@ -72,12 +74,15 @@ class Stage(StrEnum):
           └── file gone ─────────────┴───── nothing ran: next attempt ───┘          │
           └── cancelled before it was sent, or every request refused ───────────────┘
 
+    ``waiting`` comes before ``intent``, where another job of the store has asked the same: what
+    that answers is taken over, and the rest is sent.
     ``uploading`` and ``creating`` are on disk before the call and left after its answer is: found
     there by a later process, the call may have been made, and the provider is searched first. A
     provider that takes no file goes from ``intent`` to ``creating``; one that answers in this
     process from ``intent`` to ``running`` to ``fetched``.
     """
 
+    WAITING = "waiting"
     INTENT = "intent"
     UPLOADING = "uploading"
     UPLOADED = "uploaded"
@@ -98,7 +103,15 @@ _MOVING = frozenset({"id", "status", "input_file_id"})
 """The fields whose change moves the stage."""
 
 
-_RUNNING = frozenset(BatchStatus) - TERMINAL - {BatchStatus.PLANNED, BatchStatus.UNCONFIRMED}
+_RUNNING = (
+    frozenset(BatchStatus)
+    - TERMINAL
+    - {
+        BatchStatus.PLANNED,
+        BatchStatus.WAITING,
+        BatchStatus.UNCONFIRMED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,10 @@ class Proof:
     bytes: int
     sha256: str
     xxh3: str
+
+
+TAKEN_OVER = "taken-over"
+"""The id of an import that holds answers which other jobs of the store paid for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +153,9 @@ class Batch:
     ``rejected`` requests were refused by validation and are left out of later attempts.
     ``asked_at`` is when the call that makes the batch was begun, ``creates`` how often that was,
     ``unfound_since`` the first look that found none where its answer was lost, or where the
-    provider answers that there is no such batch. ``short`` says what does not add up in what
-    an ended batch left, ``short_since`` since when it is looked at again for that.
+    provider answers that there is no such batch. ``waits_for`` names the jobs that asked the same.
+    ``short`` says what does not add up in what an ended batch left, ``short_since`` since when it
+    is looked at again for that.
     ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
     of earlier attempts. ``requests`` counts the requests of the shard's file, ``requests_xxh3`` is
@@ -174,6 +192,7 @@ class Batch:
     responses: Proof | None = None
     imports: tuple[Import, ...] = ()
     before_import: dict[str, Any] | None = None
+    waits_for: tuple[str, ...] = ()
     short: str | None = None
     short_since: float | None = None
     requests_xxh3: str | None = None
@@ -186,7 +205,12 @@ class Batch:
     @property
     def unsent(self) -> bool:
         """Tell whether the provider is still to be given it, or to be asked whether it has it."""
-        return self.id is None and not self.ended
+        return self.id is None and not self.ended and not self.waiting
+
+    @property
+    def waiting(self) -> bool:
+        """Tell whether other jobs of the store have asked the same, and nothing is to be sent."""
+        return self.stage is Stage.WAITING
 
     @property
     def running(self) -> bool:

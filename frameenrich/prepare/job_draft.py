@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class JobDraft:
     stage: Callable[[int], JobFolder] | None = None
 
     def __post_init__(self) -> None:
-        self._shards = range(len(self.parts[0].requests))
+        self._shards: Sequence[int] = range(len(self.parts[0].requests))
         self._id = ""
 
     @cached_property
@@ -126,14 +126,24 @@ class JobDraft:
                 with folder.store.open(f"{folder.path}/{requests_file(number)}") as lines:
                     yield from lines
 
-    def complete(self, own_id: str, answers: Answers | None = None) -> None:
-        """Write what is missing, but for the job itself: intents, and answers that are reused."""
+    def complete(
+        self,
+        own_id: str,
+        answers: Answers | None = None,
+        running: Mapping[bytes, str] | None = None,
+    ) -> None:
+        """Write what is missing, but for the job itself: intents, and answers that are reused.
+
+        `running` maps the hashes of requests that another job has asked, and that are not answered
+        yet, to that job's id: they wait in shards of their own.
+        """
         counts = dict(enumerate(self.parts[0].requests))
         repeats = duplicates(self.hashes)
-        if self.stage is not None or answers is not None or len(repeats):
-            counts = self._refile(own_id, answers, repeats)
-        self._id, self._shards = own_id, range(min(counts, default=0), max(counts, default=-1) + 1)
-        write_intents(self.draft, own_id, 0, counts, "round-0/")
+        waits: Mapping[int, Collection[str]] = {}
+        if self.stage is not None or answers is not None or len(repeats) or running:
+            counts, waits = self._refile(own_id, answers, repeats, running or {})
+        self._id, self._shards = own_id, sorted(counts.keys() - waits.keys())
+        write_intents(self.draft, own_id, 0, counts, "round-0/", waits=waits)
 
     def request_lines(self) -> Iterator[bytes]:
         """Read the requests that are to be sent, when the draft is complete."""
@@ -146,11 +156,18 @@ class JobDraft:
         vars(folder)["resumed"] = not made
         return folder
 
-    def _refile(self, own_id: str, answers: Answers | None, repeats: ShortHashes) -> dict[int, int]:
-        """Join the parts; gives how many requests each shard has that is to be sent."""
+    def _refile(
+        self,
+        own_id: str,
+        answers: Answers | None,
+        repeats: ShortHashes,
+        running: Mapping[bytes, str],
+    ) -> tuple[dict[int, int], Mapping[int, Collection[str]]]:
+        """Join the parts; gives how many requests each shard has, and whom some wait for."""
         known = frozenset(answers.origins) if answers is not None else frozenset[bytes]()
         files = ShardFiles(self.draft, self.limits, first=0 if answers is None else 1)
-        joined = _Joined(files, known, np.union1d(repeats, short_hashes(b"".join(known))))
+        elsewhere = short_hashes(b"".join([*known, *running]))
+        joined = _Joined(files, known, running, np.union1d(repeats, elsewhere))
         if self.stage is not None:
             rows = {part.number: part.rows for part in self.parts}
             numbers = json.dumps([rows.get(number, 0) for number in range(max(rows) + 1)])
@@ -161,7 +178,7 @@ class JobDraft:
                 self._join(joined, lambda _: aside, {})
         if answers is not None:
             self._write_reused(own_id, answers, joined.reused)
-        return dict(enumerate(files.counts, files.first))
+        return dict(enumerate(files.counts, files.first)), files.waits
 
     def _join(
         self, joined: _Joined, find: Callable[[int], JobFolder], more: dict[bytes, bytes]
@@ -199,12 +216,13 @@ class JobDraft:
 class _Joined:
     """Files parts' requests as one job's; a request stays with the row that needs it first.
 
-    ``known`` are the hashes of requests that are answered; ``watched`` the short hashes of those,
-    and of requests that stand more than once.
+    ``known`` are the hashes of requests that are answered, ``running`` of those that another job
+    has asked; ``watched`` the short hashes of both, and of requests that stand more than once.
     """
 
     files: ShardFiles
     known: frozenset[bytes]
+    running: Mapping[bytes, str]
     watched: ShortHashes
     reused: dict[bytes, str] = field(default_factory=dict)
     _first: dict[bytes, tuple[str, int]] = field(default_factory=dict)
@@ -224,7 +242,12 @@ class _Joined:
         seen = np.flatnonzero(is_in(self.watched, short_hash_column(hashes)))
         own = dict(zip(seen.tolist(), hashes.take(pa.array(seen)).to_pylist(), strict=True))
         answered, repeated = self._taken_out(names, own)
-        number = self._file(part, folder, home, answered, repeated)
+        waiting = {
+            i: self.running[own_hash]
+            for i, own_hash in own.items()
+            if own_hash in self.running and i not in answered and i not in repeated
+        }
+        number = self._file(part, folder, home, answered, repeated, waiting)
         for i, own_hash in own.items():
             names[i], number[i] = self._first.setdefault(own_hash, (names[i], int(number[i])))
         if own:
@@ -253,6 +276,7 @@ class _Joined:
         home: npt.NDArray[np.int32],
         answered: set[int],
         repeated: set[int],
+        waiting: Mapping[int, str],
     ) -> npt.NDArray[np.int64]:
         """File what is left of a part's shards; gives the job's shard of each request.
 
@@ -260,7 +284,7 @@ class _Joined:
         the others of its model are cut anew.
         """
         number = np.zeros(len(home), np.int64)
-        touched = set(home[[*answered, *repeated]].tolist())
+        touched = set(home[[*answered, *repeated, *waiting]].tolist())
         files, cut = self.files, set[str]()
         for shard, model in enumerate(part.models):
             path = f"{folder.path}/{requests_file(shard)}"
@@ -275,6 +299,8 @@ class _Joined:
                 for i, (_, line) in zip(members.tolist(), request_ids(lines), strict=True):
                     if i in answered:
                         files.draft.file(requests_file(0)).write(line)
+                    elif i in waiting:
+                        number[i] = files.write_waiting(model, i, line, waiting[i])
                     elif i not in repeated:
                         number[i] = files.write(model, cutter.assign(len(line), i), i, line)
         files.end_part()

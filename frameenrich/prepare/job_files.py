@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from frameenrich.identity.dedupe import JobHash
 from frameenrich.identity.older import OlderJobHash
-from frameenrich.model import Batch, JobSpec
+from frameenrich.model import Batch, BatchStatus, JobSpec, Stage
 from frameenrich.store.draft import Draft
 from frameenrich.store.folder import shard_name
 
@@ -46,10 +46,12 @@ def write_intents(
     requests: Mapping[int, int],
     folder: str,
     provider: str | None = None,
+    waits: Mapping[int, Collection[str]] | None = None,
 ) -> None:
     """Write the first batch.json of each shard: what is about to be sent, before it is.
 
-    `provider` is where the round goes, where that is not the job's own provider.
+    `provider` is where the round goes, where that is not the job's own provider; `waits` names the
+    jobs whose answers some shards wait for.
     """
     for number, count in requests.items():
         stem = f"{folder}{shard_name(number)}"
@@ -59,6 +61,10 @@ def write_intents(
             provider=provider,
             requests_xxh3=draft.quick_hash(f"{stem}.requests.jsonl"),
         )
+        if jobs := (waits or {}).get(number):
+            intent = intent.replace(
+                stage=Stage.WAITING, status=BatchStatus.WAITING, waits_for=tuple(sorted(jobs))
+            )
         draft.write(f"{stem}.batch.json", intent.to_json().encode())
 
 

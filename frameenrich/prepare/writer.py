@@ -211,14 +211,24 @@ class ShardFiles:
     """The number of the first shard that is to be sent."""
     counts: list[int] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
-    _of: dict[str, _ModelShards] = field(default_factory=dict)
+    waits: dict[int, set[str]] = field(default_factory=dict)
+    """The shards that are not sent yet, since other jobs have asked the same: which jobs."""
+    _of: dict[tuple[str, bool], _ModelShards] = field(default_factory=dict)
 
-    def of(self, model: str) -> _ModelShards:
-        """Return the shards of a model."""
-        if model not in self._of:
-            limits = replace(self.limits, first_requests=None) if self.counts else self.limits
-            self._of[model] = _ModelShards(ShardCutter(limits))
-        return self._of[model]
+    def of(self, model: str, *, waiting: bool = False) -> _ModelShards:
+        """Return the shards of a model: those that are sent, or those that wait."""
+        if (model, waiting) not in self._of:
+            first = waiting or bool(self.counts)
+            limits = replace(self.limits, first_requests=None) if first else self.limits
+            self._of[model, waiting] = _ModelShards(ShardCutter(limits))
+        return self._of[model, waiting]
+
+    def write_waiting(self, model: str, position: int, line: bytes, job_id: str) -> int:
+        """Write a line that another job has asked, too; returns its shard's number."""
+        own = self.of(model, waiting=True)
+        number = self.write(model, own.cutter.assign(len(line), position), position, line, own=own)
+        self.waits.setdefault(number, set()).add(job_id)
+        return number
 
     def new(self, model: str, requests: int = 0) -> int:
         """Number another shard."""
@@ -233,9 +243,17 @@ class ShardFiles:
                 self.draft.close_file(requests_file(own.numbers[-1]))
         self._of.clear()
 
-    def write(self, model: str, index: int, position: int, data: bytes, requests: int = 1) -> int:
+    def write(
+        self,
+        model: str,
+        index: int,
+        position: int,
+        data: bytes,
+        requests: int = 1,
+        own: _ModelShards | None = None,
+    ) -> int:
         """Write lines to the shard that a model's cutter calls `index`; returns its number."""
-        own = self.of(model)
+        own = own or self.of(model)
         if index == len(own.numbers):
             if own.numbers:
                 self.draft.close_file(requests_file(own.numbers[-1]))

@@ -295,7 +295,7 @@ class Bucket:
             return False
         if batch is None or batch.reused_from:
             return True
-        return batch.stage is Stage.INTENT
+        return batch.stage in {Stage.INTENT, Stage.WAITING}
 
     def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
         every = self._fs.find(folder)

@@ -294,6 +294,19 @@ class JobState(JobFolder):
         batches = [shard.batch for shard in self.found if shard.round == 0]
         return sum(batch.total or 0 for batch in batches if batch.reused_from)
 
+    @property
+    def waits_for(self) -> dict[str, int]:
+        """Return how many requests wait for answers of other jobs, by the jobs' ids."""
+        waiting = [shard for shard in self.found if shard.batch.waiting]
+        return {
+            ", ".join(shard.batch.waits_for): sum(
+                other.request_count
+                for other in waiting
+                if other.batch.waits_for == shard.batch.waits_for
+            )
+            for shard in waiting
+        }
+
     def rounds(self) -> int:
         """Return how many rounds there were; at least 1."""
         return self.round_count

@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 DEFAULT_FOLDER = ".frameenrich"
 
 
+_DECIDING_SECONDS = 600.0
+"""How long another process may take to file the requests of a large frame."""
+
+
 def open_store(store: Store | str | os.PathLike[str] | None = None) -> Store:
     """The store that was asked for, else ``$FRAMEENRICH_STORE``, else ``.frameenrich`` here.
 
@@ -152,6 +156,14 @@ class Store:
     def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
         """Be the only process at work on the job in the folder `path`."""
         return self._medium.lock(path, timeout_seconds)
+
+    def deciding(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only process that decides which of its requests this store has asked already.
+
+        Two overlapping submits at once would each find nothing, and both would pay.
+        """
+        self.check_writable()
+        return self._medium.lock(self.root, _DECIDING_SECONDS)
 
     def find(self, folder: str) -> dict[str, str | None]:
         """Find every file below a folder, each with its version; none where there is no folder.

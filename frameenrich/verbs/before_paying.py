@@ -20,6 +20,7 @@ from frameenrich.errors import (
 )
 from frameenrich.identity.dedupe import ShortHashes
 from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
+from frameenrich.lifecycle.approve import measure_answers
 from frameenrich.lifecycle.match import match_frame, require_match
 from frameenrich.lifecycle.prompts import prompts_of
 from frameenrich.lifecycle.reuse import find_stored_answers
@@ -37,7 +38,6 @@ from frameenrich.rendering.readable import Preview
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, open_store
-from frameenrich.verbs.approve import measure_answers
 from frameenrich.verbs.estimate import (
     Counts,
     Estimate,

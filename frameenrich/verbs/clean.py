@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.errors import FrameEnrichError, JobBusyError, ParameterError, StoreError
+from frameenrich.lifecycle.reuse import jobs_waiting_for
 from frameenrich.store.cleanup import (
     FolderSize,
     delete_job,
@@ -96,6 +97,9 @@ def clean(
         size = folder_size(folder)
         if size.changed_at <= limit:
             reason = _why_kept(folder, force=force)
+            waiting = [] if reason or force else jobs_waiting_for(where, folder.id)
+            if waiting:
+                reason = f"its answers are waited for by {', '.join(waiting)}"
             if reason is None and not dry_run:
                 reason = _delete(folder, Job(folder, client=client) if remote else None, force)
             rows.append(_row("job", folder.id, size, reason is None and not dry_run, reason))

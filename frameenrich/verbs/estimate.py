@@ -12,6 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from frameenrich.identity.dedupe import ShortHashes, short_hashes
+from frameenrich.lifecycle.approve import (
+    SHORTEST_PREFIX_TOKENS,
+    AnswerLengths,
+    TokenDemand,
+    written_tokens,
+)
 from frameenrich.model import JobSpec
 from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan
@@ -27,12 +33,6 @@ from frameenrich.pricing.prices import (
 )
 from frameenrich.pricing.tokens import Counted, TokenCounter, counts_bytes, vocabulary
 from frameenrich.rendering.encode_rows import row_requests
-from frameenrich.verbs.approve import (
-    SHORTEST_PREFIX_TOKENS,
-    AnswerLengths,
-    TokenDemand,
-    written_tokens,
-)
 
 _EMPTY = Counted("", 0, 0)
 

@@ -8,6 +8,7 @@ from typing import Any
 from frameenrich.answers.judge import READERS
 from frameenrich.answers.output import Output
 from frameenrich.errors import ParameterError
+from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.finish import lines_to_move, withdraw_all, withdrawn_shards
 from frameenrich.lifecycle.regenerate import RetryOptions
 from frameenrich.lifecycle.wait import Deadline
@@ -15,7 +16,6 @@ from frameenrich.model import OutputSpec
 from frameenrich.prepare.params import check_params
 from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import Provider
-from frameenrich.verbs.approve import approve_round
 from frameenrich.verbs.regenerate import check_round, send_round
 from frameenrich.verbs.session import Session
 

@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.answers.output import Output, Parser
+from frameenrich.errors import warn_user
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.regenerate import changes, describe_changes
+from frameenrich.lifecycle.reuse import jobs_waiting_for
 from frameenrich.lifecycle.step import cancel, give_up
 from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
 from frameenrich.lifecycle.wait import Deadline, JobStatus, status, wait, wait_async
@@ -101,6 +103,9 @@ class Job(JobFiles, JobParts, JobQuality):
         job = self._folder.read()
         statuses = ", ".join(sorted({batch.status for batch in job.batches}))
         reused = f", {job.reused:,} answers reused" if job.reused else ""
+        reused += "".join(
+            f", {requests:,} requests wait for {jobs}" for jobs, requests in job.waits_for.items()
+        )
         return (
             f"<Job {self.id}: {self.spec.model} through {self.spec.provider}, {statuses}{reused}"
             f"{''.join(f'; {line}' for line in describe_changes(job))}"
@@ -221,6 +226,11 @@ class Job(JobFiles, JobParts, JobQuality):
         job = self._folder.read()
         if not job.settled:
             cancel(self._folder, self._session.routes(job))
+        if waiting := jobs_waiting_for(self._folder.store, self.id):
+            warn_user(
+                f"{', '.join(waiting)} wait for answers of {self.id}: what it does not bring they "
+                "send themselves, at their next step."
+            )
         return self
 
     def give_up(self) -> Job:

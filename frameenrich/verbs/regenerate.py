@@ -13,6 +13,7 @@ import pyarrow as pa
 from frameenrich.answers.columns import result_columns
 from frameenrich.answers.output import Output
 from frameenrich.errors import BudgetError, CredentialsError, ProviderError, warn_user
+from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.edits import corrected_rows
 from frameenrich.lifecycle.match import match_frame
 from frameenrich.lifecycle.refetch import with_whole_files
@@ -34,7 +35,6 @@ from frameenrich.prepare.params import check_params
 from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import Provider
 from frameenrich.store.folder import JobState
-from frameenrich.verbs.approve import approve_round
 from frameenrich.verbs.session import Session
 
 
@@ -55,7 +55,7 @@ def bring_up_to_date(
             return job.read()
         provider = session.routes(job)
         return job if provider.blocking else step(job, provider)
-    except (ProviderError, CredentialsError) as error:
+    except (ProviderError, CredentialsError, BudgetError) as error:
         # What is home can be read whatever the provider says; who waits wants to know, though.
         job = job.read()
         lost = isinstance(error, ProviderError) and is_lost(error)

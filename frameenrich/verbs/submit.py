@@ -15,7 +15,8 @@ import pandas as pd
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import ParameterError, StoreError
-from frameenrich.lifecycle.reuse import StoredAnswers, find_stored_answers
+from frameenrich.lifecycle.approve import approve_job, approve_probe
+from frameenrich.lifecycle.reuse import StoredAnswers, find_running, find_stored_answers
 from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.caching import seeded, with_caching
@@ -38,7 +39,6 @@ from frameenrich.rendering.prompt import has_whole_floats
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
-from frameenrich.verbs.approve import approve_job, approve_probe
 from frameenrich.verbs.find_older import Write, find_older, find_same
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.probe import FROM_REQUESTS, Probe, is_answered, unknown_lines
@@ -112,8 +112,8 @@ def submit_parts(
 class RootedFolder(JobFolder):
     """A job's folder, read with what this submit says otherwise than the first one did.
 
-    Where images lie, and how long a lost batch is looked for, are no part of a job's identity: a
-    submit with another ``image_root`` finds the job that is there, whose spec has the first one.
+    Where images lie, how long a lost batch is looked for, and what a job may cost are no part of
+    its identity: a submit with others finds the job that is there, whose spec has the first ones.
 
     Parameters
     ----------
@@ -121,20 +121,25 @@ class RootedFolder(JobFolder):
         As `JobFolder` takes them.
     image_root : str
         The folder that its images lie in now, as this process sees it.
-    confirm_seconds : float, optional
-        For how long a batch is looked for whose creation got no answer.
+    said : JobSpec, optional
+        What this submit says, of which its time to look, its cap and its prices count.
     """
 
     image_root: str = "."
-    confirm_seconds: float | None = None
+    said: JobSpec | None = None
 
     @cached_property
     def spec(self) -> JobSpec:
         """Return what the job sends, with the folder that the images are in now."""
         first = self._metadata("spec", JobSpec.from_json)
-        wanted = self.confirm_seconds
-        seconds = first.confirm_seconds if wanted is None else wanted
-        return replace(first, image_root=self.image_root, confirm_seconds=seconds)
+        said = self.said or first
+        return replace(
+            first,
+            image_root=self.image_root,
+            confirm_seconds=said.confirm_seconds,
+            max_cost=first.max_cost if said.max_cost is None else said.max_cost,
+            prices={**first.prices, **said.prices},
+        )
 
 
 @dataclass(frozen=True)
@@ -184,13 +189,29 @@ class Submission:
         check_family(spec, getattr(self.route, "server", ""))
         own = self._earlier_columns(draft)
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
-        fresh = bool(self.nonce)
-        answers = None if fresh else find_stored_answers(self.store, spec, output, draft.hashes)
-        if self._probes(draft, answers):
-            answers = self._probed(draft, answers) or answers
-        draft.complete(job_id, answers)
-        approve_job(spec, self.store, draft.request_lines())
-        return draft.commit()
+        probed = self._probe_first(draft)  # it makes a job of its own, so before the lock
+        with self.store.deciding():
+            if self.store.has(job_id):  # another process has made it meanwhile
+                return job_folder(self.store, job_id)
+            answers, running = probed, dict[bytes, str]()
+            if not self.nonce:
+                stored = find_stored_answers(self.store, spec, output, draft.hashes)
+                answers = _both(stored, probed)
+                running = find_running(self.store, spec, draft.hashes)
+            draft.complete(job_id, answers, running)
+            approve_job(spec, self.store, draft.request_lines())
+            return draft.commit()
+
+    def _probe_first(self, draft: JobDraft) -> StoredAnswers | None:
+        """Ask a row live before the others, where that is wanted; None where it is not."""
+        many = len(draft.hashes) >= FROM_REQUESTS
+        if not (many if self.probe is None else self.probe):
+            return None
+        spec, output = self.plan.spec, self.plan.output
+        stored = None
+        if not self.nonce:
+            stored = find_stored_answers(self.store, spec, output, draft.hashes)
+        return self._probed(draft, stored) if self._probes(draft, stored) else None
 
     def _probes(self, draft: JobDraft, answers: StoredAnswers | None) -> bool:
         """Tell whether a row is to be asked first: as somebody said, or where much is at stake."""
@@ -235,9 +256,16 @@ class Submission:
         spec = self.plan.spec
         budget = Budget(spec.max_cost, spec.prices)
         known: dict[str, Any] = {k: v for k, v in vars(folder).items() if k in _STAYS}
-        folder = RootedFolder(folder.store, folder.id, spec.image_root, spec.confirm_seconds)
+        folder = RootedFolder(folder.store, folder.id, spec.image_root, spec)
         vars(folder).update(known)
+        _ = folder.spec  # kept, so that each state that is read of the job has it, too
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
+
+
+def _both(one: StoredAnswers | None, other: StoredAnswers | None) -> StoredAnswers | None:
+    if one is None or other is None:
+        return one or other
+    return replace(one, origins={**one.origins, **other.origins})
 
 
 _STAYS = {"_footer", "resumed"}

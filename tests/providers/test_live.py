@@ -32,12 +32,12 @@ from frameenrich.errors import (
     StoreError,
     WaitTimeoutError,
 )
+from frameenrich.lifecycle.approve import measure_answers
 from frameenrich.model import Pace
 from frameenrich.providers.live.client import MAX_SHARED_FAILURES
 from frameenrich.providers.live.provider import LiveProvider
 from frameenrich.providers.live.rate_limit import RateLimiter
 from frameenrich.store.store import open_store
-from frameenrich.verbs.approve import measure_answers
 from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.any_pandas

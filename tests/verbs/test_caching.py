@@ -18,6 +18,7 @@ import frameenrich
 from frameenrich.cli.main import app
 from frameenrich.errors import ParameterError
 from frameenrich.jsonl import encode
+from frameenrich.lifecycle.approve import TokenDemand
 from frameenrich.model import JobSpec, Limits, Message
 from frameenrich.prepare.options import make_plan
 from frameenrich.prepare.submit_options import Options
@@ -27,7 +28,6 @@ from frameenrich.providers.mistral.batch import MistralBatch
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.rendering.body import request_body
 from frameenrich.rendering.caching import unmarked, with_marks
-from frameenrich.verbs.approve import TokenDemand
 from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.any_pandas

@@ -1,0 +1,96 @@
+"""Take over answers that other jobs of the store have asked for; send what they did not bring.
+
+A request is paid once: a job whose requests a running batch of the store has asked keeps them in
+shards that wait. Each step of it goes on with those jobs, as nobody else may be looking at them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from frameenrich.answers.output import Output
+from frameenrich.errors import JobBusyError
+from frameenrich.identity.dedupe import ShortHashes, short_hash_column
+from frameenrich.jsonl import request_ids
+from frameenrich.lifecycle.approve import approve_round
+from frameenrich.lifecycle.reuse import find_running, find_stored_answers
+from frameenrich.model import TAKEN_OVER, Batch, BatchStatus, Import, OutputSpec, Stage
+from frameenrich.pricing.money import Budget
+from frameenrich.store.folder import JobFolder, JobState, ShardFolder
+
+
+def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobFolder], object]) -> None:
+    """Bring a waiting shard as far as the jobs that it waits for are.
+
+    Parameters
+    ----------
+    job, shard : JobState, ShardFolder
+        It waits; its job's lock is held.
+    go_on : callable
+        Takes a step with one of those jobs; `JobBusyError` where another process does.
+
+    Raises
+    ------
+    BudgetError
+        What is missing could bring the job over its cap; it goes on waiting.
+    """
+    batch = shard.batch
+    for job_id in batch.waits_for:
+        if job.store.has(job_id):
+            try:
+                go_on(JobFolder(job.store, job_id))
+            except JobBusyError:
+                continue
+    ids, hashes = _requests_of(job, shard)
+    with job.store.deciding():  # or two jobs that waited for a third would both send
+        running = find_running(job.store, job.spec, hashes, job.id)
+        if running:
+            shard.save(batch.replace(waits_for=tuple(sorted(set(running.values())))))
+            return
+        shard.save(_without_waiting(job, shard, ids, hashes))
+
+
+def _requests_of(job: JobState, shard: ShardFolder) -> tuple[dict[bytes, str], ShortHashes]:
+    """Return a shard's custom_ids by request hash, and the hashes' halves, in order."""
+    rows = job.sidecar(columns=["custom_id", "request_hash", "shard"])
+    own = rows.filter(pc.equal(rows["shard"], pa.scalar(shard.number, pa.int32())))
+    ids = dict(zip(own["request_hash"].to_pylist(), own["custom_id"].to_pylist(), strict=True))
+    halves = short_hash_column(own["request_hash"])
+    halves.sort()
+    return ids, halves
+
+
+def _without_waiting(
+    job: JobState, shard: ShardFolder, ids: dict[bytes, str], hashes: ShortHashes
+) -> Batch:
+    """Write the answers that there are; return the batch with the rest to be sent."""
+    batch = shard.batch
+    output = job.spec.output
+    # Its code is not at hand here: what is whole is taken, and judged when it is read.
+    reading = Output(OutputSpec() if output.kind == "parser" else output)
+    found = find_stored_answers(job.store, job.spec, reading, hashes, job.id)
+    answered = {h: own for h, own in ids.items() if found is not None and h in found.origins}
+    missing = set(ids.values()) - set(answered.values())
+    if missing and job.spec.max_cost is not None:
+        with shard.open_requests() as lines:
+            to_come = [line for custom_id, line in request_ids(lines) if custom_id in missing]
+        approve_round(job, Budget(), to_come, batch.provider, [shard])
+    if found is not None and answered:
+        proof = shard.write_import(TAKEN_OVER, found.lines(answered))
+        name = ", ".join(found.jobs)
+        own = Import(TAKEN_OVER, name, time.time(), len(answered), proof)
+        batch = batch.replace(imports=(*batch.imports, own))
+    if missing:
+        return batch.replace(stage=Stage.INTENT, status=BatchStatus.PLANNED, waits_for=())
+    return batch.replace(
+        stage=Stage.FETCHED,
+        status=BatchStatus.COMPLETED,
+        waits_for=(),
+        total=len(answered),
+        completed=len(answered),
+        reused_from=found.jobs if found is not None else (),
+    )

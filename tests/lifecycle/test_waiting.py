@@ -1,0 +1,185 @@
+"""Promise 3: what a running batch of the store has asked is waited for, and never asked twice."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pandas as pd
+import pytest
+from audit import ASK, check_rows, finish, shelf
+from batch_server import BatchServer
+from crash import ledger, server_process, start
+
+import frameenrich
+from frameenrich.errors import BudgetError, FrameEnrichWarning
+from frameenrich.model import Limits
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.job import Job
+
+
+@pytest.fixture
+def provider(client: openai.OpenAI) -> OpenAIBatch:
+    """The provider with short waits."""
+    return OpenAIBatch(client, attempts=3, wait_seconds=0.01)
+
+
+def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **options: Any) -> Job:
+    """Submit with the usual template."""
+    job: Job = frame.llmbatch.submit(
+        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 0.2, **options}
+    )
+    return job
+
+
+def times(server: BatchServer) -> list[int]:
+    """How often each request ran."""
+    return sorted(server.executed_bodies.values())
+
+
+def test_a_row_is_added_while_the_batch_runs(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """The cell is run again with one row more: 101 requests run for 101 rows, not 201."""
+    server.hold("in_progress")
+    first = submit(shelf(100), provider, store)
+
+    job = submit(shelf(101), provider, store)
+
+    assert f"100 requests wait for {first.id}" in repr(job)
+    assert "waiting" in str(job.status())
+    server.release()
+    check_rows(finish(shelf(101), job), shelf(101))
+    check_rows(finish(shelf(100), first), shelf(100))
+    assert times(server) == [1] * 101
+    assert job.usage().requests == 1
+
+
+def test_overlapping_submits_at_once(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Four threads submit 54 different rows in frames that overlap: each is asked once."""
+    frames = [shelf(51, first=n) for n in range(4)]
+
+    with ThreadPoolExecutor(4) as threads:
+        jobs = list(threads.map(lambda frame: submit(frame, provider, store), frames))
+        outs = list(threads.map(finish, frames, jobs))
+
+    for out, frame in zip(outs, frames, strict=True):
+        check_rows(out, frame)
+    assert times(server) == [1] * 54
+
+
+def test_overlapping_submits_of_processes(store: Path) -> None:
+    """As for threads: processes agree through the store."""
+    frames = [shelf(21, first=n) for n in range(3)]
+
+    def work(base_url: str, frame: pd.DataFrame) -> None:
+        with openai.OpenAI(api_key="sk-test", base_url=base_url) as client:
+            provider = OpenAIBatch(client, attempts=3, wait_seconds=0.01)
+            check_rows(finish(frame, submit(frame, provider, store)), frame)
+
+    with server_process() as base_url:
+        import os
+
+        children = [start(lambda f=frame: work(base_url, f)) for frame in frames]  # type: ignore[misc]
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        assert sorted(ledger(base_url)["executed_bodies"].values()) == [1] * 23
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired", "failed rows", "deleted"])
+def test_what_the_other_batch_does_not_bring_is_sent(
+    end: str, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Its answers are taken, and the rest is sent by whoever waits, once for all of them."""
+    server.hold("in_progress")
+    first = submit(shelf(10), provider, store)
+    jobs = [submit(shelf(11 + n), provider, store) for n in range(2)]
+    if end == "cancelled":
+        with pytest.warns(
+            FrameEnrichWarning, match=f"{jobs[0].id}.*wait for answers of {first.id}"
+        ):
+            first.cancel()
+    elif end == "expired":
+        server.faults.add("expired", where=min(server.batches))
+    elif end == "failed rows":
+        server.faults.add("http_error", where="row-T-0[0-4]*", times=5)
+    else:
+        server.faults.add("batch_not_found", where="GET /v1/batches/*1", times="always")
+    server.release()
+
+    for n, job in enumerate(jobs):
+        check_rows(finish(shelf(11 + n), job), shelf(11 + n))
+
+    if end in {"cancelled", "expired"}:
+        assert times(server) == [1] * 12
+
+
+def test_the_rest_is_sent_under_the_waiting_jobs_own_cap(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """What was not paid at submit is looked at when it is to be: nothing of it is sent."""
+    server.hold("in_progress")
+    options = {"params": {"max_tokens": 1_000}, "prices": {"input": 1.0, "output": 10.0}}
+    first = submit(shelf(10), provider, store, **options)
+    job = submit(shelf(11), provider, store, max_cost=0.006, **options)
+    with pytest.warns(FrameEnrichWarning, match="wait for answers"):
+        first.cancel()
+    server.release()
+    first.wait(poll_seconds=0.01)
+
+    with pytest.raises(BudgetError, match=r"max_cost is \$0\.006"):
+        job.wait(poll_seconds=0.01, timeout=30)
+
+    assert len(server.batches) == 2
+    again = submit(shelf(11), provider, store, max_cost=1.0, **options)
+    assert again.id == job.id
+    check_rows(finish(shelf(11), again), shelf(11))
+    assert times(server) == [1] * 11
+
+
+def test_a_cap_holds_for_a_job_that_exists(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """`max_cost` is looked at when a job is gone on with, too: by the newest word."""
+    provider.limits = Limits(max_requests=5)
+    server.max_enqueued_tokens = 700
+    options = {"params": {"max_tokens": 1_000}, "prices": {"input": 1.0, "output": 10.0}}
+    server.faults.add("unauthorized", where="POST /v1/files", times="always")
+    with pytest.raises(frameenrich.errors.ProviderError):
+        submit(shelf(10), provider, store, **options)
+    server.faults.clear()
+
+    with pytest.raises(BudgetError, match=r"max_cost is \$0\.02"):
+        submit(shelf(10), provider, store, max_cost=0.02, **options)
+
+    assert not server.batches
+    server.max_enqueued_tokens = None
+    check_rows(
+        finish(shelf(10), submit(shelf(10), provider, store, max_cost=1, **options)), shelf(10)
+    )
+
+
+def test_clean_names_who_waits(provider: OpenAIBatch, store: Path, server: BatchServer) -> None:
+    """Answers that another job waits for are not deleted."""
+    first = submit(shelf(5), provider, store)
+    job = submit(shelf(6), provider, store)
+    server.hold("in_progress", max(server.batches))
+    finish(shelf(5), first)
+
+    kept = frameenrich.clean("0h", store=store).set_index("name")["reason"]
+
+    assert kept[first.id] == f"its answers are waited for by {job.id}"
+
+
+def test_fresh_asks_anew(provider: OpenAIBatch, store: Path, server: BatchServer) -> None:
+    """Whoever wants new answers pays for them."""
+    server.hold("in_progress")
+    submit(shelf(4), provider, store)
+    job = submit(shelf(4), provider, store, fresh=True)
+    server.release()
+
+    check_rows(finish(shelf(4), job), shelf(4))
+    assert len(server.batches) == 2
