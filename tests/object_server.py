@@ -2,7 +2,8 @@
 
 It answers one request at a time, so that a condition and its write are one step, as on S3. Two
 faults: it loses the answer to the next PUT of what was named by ``POST /_lose/<end of the key>``,
-and in a bucket called ``careless`` it pays no heed to conditions, as old servers do.
+and in a bucket called ``careless`` it pays no heed to conditions, as old servers do, in one called
+``half`` to ``If-Match`` alone, as some do today.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 BUCKET = "bucket"
 CARELESS = "careless"
+HALF = "half"
 
 Start = Callable[..., Any]
 
@@ -43,6 +45,8 @@ class Faults:
         self._seen.append(f"{environ['REQUEST_METHOD']} {path}?{environ.get('QUERY_STRING', '')}")
         if path.startswith(f"/{CARELESS}/"):
             environ.pop("HTTP_IF_NONE_MATCH", None)
+            environ.pop("HTTP_IF_MATCH", None)
+        if path.startswith(f"/{HALF}/"):
             environ.pop("HTTP_IF_MATCH", None)
         reply = self._app(environ, start)
         named = [end for end in self._lost if path.endswith(end)]
@@ -79,6 +83,7 @@ def object_server() -> Iterator[dict[str, str]]:
             url = process.stdout.readline().strip()
             make_bucket(url, BUCKET)
             make_bucket(url, CARELESS)
+            make_bucket(url, HALF)
             yield environment(url)
         finally:
             process.kill()

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 from frameenrich.answers.judge import read_response
 from frameenrich.atomic import sync
-from frameenrich.errors import BudgetError, FrameEnrichError, ProviderError, StoreError
+from frameenrich.errors import BudgetError, FrameEnrichError, ProviderError
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.check_requests import check_requests
@@ -28,6 +28,7 @@ from frameenrich.prepare.job_files import batch_tag
 from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
 from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
+from frameenrich.store.local import unwritable
 
 Progress = Callable[[], None]
 
@@ -535,10 +536,7 @@ class _StoreShardWriter:
             self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
             sync(self._file)
         except OSError as error:
-            raise StoreError(
-                f"The answers cannot be written to {self.shard.responses_path}: {error.strerror}.",
-                "Make room there, then call again: the job goes on from here.",
-            ) from None
+            raise unwritable(self.shard.responses_path, error) from None
         if self.progress is not None:
             for _ in lines:
                 self.progress()

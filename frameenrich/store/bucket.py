@@ -380,23 +380,36 @@ class Bucket:
         place = f"{getattr(self._fs, 'endpoint_url', None)} {self._fs.protocol} {bucket}"
         if place not in _proven:
             # Another process that proves it at the same time may take our object away: thus again.
-            _proven[place] = self._objects.exact and any(self._refuses(path) for _ in range(3))
+            _proven[place] = self._objects.exact and any(self._keeps(path) for _ in range(3))
             if not _proven[place]:
                 warn_user(_INEXACT.format(self._url))
         if not _proven[place]:
             self._objects = PlainObjects(self._fs)
 
-    def _refuses(self, path: str) -> bool:
+    def _keeps(self, path: str) -> bool:
+        """Tell whether it keeps both conditions: that there is no object, and that it is as known.
+
+        A server may know the one and not the other; who slept through a lease would then write
+        over whoever took it over.
+        """
         try:
-            for _ in range(2):
-                self._objects.write(path, b"", None)
+            first = self._objects.write(path, b"1", None)
+            self._objects.write(path, b"2", first)
+            return self._refuses(path, None) and self._refuses(path, first)
         except ConflictError:
-            return True
+            return False
         except OSError as error:
             if error.errno != errno.ENOSYS:  # HTTP 501
                 raise
+            return False
         finally:
             self._fs.rm_file(path)
+
+    def _refuses(self, path: str, expected: str | None) -> bool:
+        try:
+            self._objects.write(path, b"3", expected)
+        except ConflictError:
+            return True
         return False
 
     def _lease(self, path: str) -> Lease | None:

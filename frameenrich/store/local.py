@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -237,12 +238,31 @@ def missing(path: str) -> StoreError:
     return unreadable(path, FileNotFoundError("it is not there"))
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}
+
+
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
 def unwritable(path: str, error: OSError) -> StoreError:
-    """The error for a place that cannot be written."""
+    """The error for a place that cannot be written; what to do about it depends on why."""
+    if error.errno in _NO_ROOM:
+        # Never to use another store: that one knows no answer, and all would be paid again.
+        fix = "Free some room there, then call again: the job goes on from here, and pays once."
+    elif error.errno in _NO_FOLDER:
+        fix = "Pass store= a folder that you may write, or set FRAMEENRICH_STORE."
+    elif error.errno in _NOT_ALLOWED:
+        fix = (
+            "Let this user write there, then call again; where no job is there yet, pass store= "
+            "another folder."
+        )
+    else:
+        fix = "Mend that, then call again: the job goes on from here, and pays once."
     return StoreError(
-        f"The store cannot be written at {path}: {error.strerror or error}.",
-        "Pass store= a folder that you may write, or set FRAMEENRICH_STORE.",
-        path=path,
+        f"The store cannot be written at {path}: {error.strerror or error}.", fix, path=path
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -126,7 +126,7 @@ class RootedFolder(JobFolder):
     """
 
     image_root: str = "."
-    said: JobSpec | None = None
+    said: JobSpec | None = field(default=None, compare=False)
 
     @cached_property
     def spec(self) -> JobSpec:

@@ -499,7 +499,7 @@ def test_an_error_in_any_row_leaves_no_job(case: str, jobs: Store) -> None:
         a_job(frame, jobs, **wishes)
 
     assert jobs.job_ids() == []
-    assert {p.name for p in Path(jobs.root).glob("*")} <= {".gitignore"}
+    assert {p.name for p in Path(jobs.root).glob("*")} <= {".gitignore", ".lock"}
 
 
 def test_a_prefix_keeps_fields_apart(jobs: Store) -> None:

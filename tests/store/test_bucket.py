@@ -19,7 +19,7 @@ import s3fs
 from audit import said, shelf
 from batch_server import BatchServer
 from conftest import tagged
-from object_server import BUCKET, CARELESS, lose_answer, object_server
+from object_server import BUCKET, CARELESS, HALF, lose_answer, object_server
 from stores import CrashError, a_job, committed, write_half, write_job, write_round
 
 import frameenrich.store.bucket
@@ -476,12 +476,13 @@ def test_a_write_whose_answer_is_lost_counts(
     assert shard.batch.id == "batch_2"
 
 
+@pytest.mark.parametrize("name", [CARELESS, HALF])
 def test_a_server_without_conditions_is_found_out(
-    bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told once, and the job goes on with what such a server can do."""
+    """A server that keeps none of the conditions, or half of them, is told once; jobs go on."""
     monkeypatch.setattr(frameenrich.store.bucket, "_proven", {})
-    url = f"s3://{CARELESS}/{tmp_path.name}"
+    url = f"s3://{name}/{tmp_path.name}"
     with pytest.warns(FrameEnrichWarning, match=f"{url} has no conditional writes") as told:
         job = a_job(Store(url))
     with job.lock():

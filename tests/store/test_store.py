@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -170,6 +171,27 @@ def test_a_full_disk_is_a_store_error(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "Free some room there, then call again"),
+        (errno.EDQUOT, "Free some room there, then call again"),
+        (errno.EACCES, "Let this user write there"),
+        (errno.EROFS, "Let this user write there"),
+        (errno.EIO, "Mend that, then call again"),
+    ],
+)
+def test_what_to_do_depends_on_why_it_cannot_be_written(
+    number: int, fix: str, tmp_path: Path
+) -> None:
+    """Promise 9: nobody is sent to another store, where all is paid again, for want of room."""
+    with pytest.raises(StoreError, match=fix) as caught, Store(tmp_path).draft():
+        raise OSError(number, os.strerror(number))
+
+    assert os.strerror(number) in str(caught.value)
+    assert ("store=" in str(caught.value)) is (number in {errno.EACCES, errno.EROFS})
 
 
 def test_of_two_drafts_of_one_job_the_first_stands(tmp_path: Path) -> None:
