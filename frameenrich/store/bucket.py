@@ -365,6 +365,14 @@ class Bucket:
             with self._leased(path, lease, give_up_at - time.monotonic()):
                 yield
 
+    def deciding(
+        self, root: str, timeout_seconds: float
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the only process of this computer that makes a job of the store."""
+        digest = hashlib.sha256(f"{self._url}\n{root}".encode()).hexdigest()[:24]
+        place = f"{_private_folder()}/{digest}.deciding.lock"
+        return file_lock(place, root.rpartition("/")[2], timeout_seconds)
+
     @contextlib.contextmanager
     def _leased(self, path: str, lease: Lease, timeout_seconds: float) -> Iterator[None]:
         with contextlib.ExitStack() as stack:

@@ -161,6 +161,12 @@ class Disk:
         """Be the only process at work on the job in the folder `path`."""
         return file_lock(f"{path}/.lock", os.path.basename(path), timeout_seconds)
 
+    def deciding(
+        self, root: str, timeout_seconds: float
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the only process that makes a job of the store."""
+        return file_lock(f"{root}/.lock", os.path.basename(root), timeout_seconds)
+
     def open_appending(self, path: str) -> IO[bytes]:
         """A file open at its end; a line torn by a crash is cut off first."""
         try:

@@ -160,10 +160,11 @@ class Store:
     def deciding(self) -> contextlib.AbstractContextManager[None]:
         """Be the only process that decides which of its requests this store has asked already.
 
-        Two overlapping submits at once would each find nothing, and both would pay.
+        Two overlapping submits at once would each find nothing, and both would pay. In a bucket
+        the processes of this computer agree; those of several do not wait for each other.
         """
         self.check_writable()
-        return self._medium.lock(self.root, _DECIDING_SECONDS)
+        return self._medium.deciding(self.root, _DECIDING_SECONDS)
 
     def find(self, folder: str) -> dict[str, str | None]:
         """Find every file below a folder, each with its version; none where there is no folder.
