@@ -277,3 +277,16 @@ def test_two_values_of_one_key_are_never_taken_quickly(model: Any, text: str, ta
 
     assert read is not None
     assert (read(text) is not None) == taken
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"color": "red", "score": 1, "score": 2}', '{"color" : "red", "color" : "blue", "score": 1}'],
+)
+def test_a_key_given_twice_is_never_taken_quickly(text: str) -> None:
+    """Of two values a decoder keeps the last; the full reading calls such an answer malformed."""
+    read = fast_parser(output_from_options(response_model={"color": str, "score": int}))
+
+    assert read is not None
+    assert read(text) is None
+    assert read('{"color": "red: a", "score": 1}') == ("red: a", 1)
