@@ -283,7 +283,7 @@ class LLMBatch(JobOfFrame):
     def preview(
         self, template: Template, model: str, *, n: int = 3, **options: Unpack[SubmitOptions]
     ) -> Preview:
-        """The first `n` requests as they would be sent; sends and writes nothing.
+        """Return the first `n` requests as they would be sent; sends and writes nothing.
 
         Parameters
         ----------

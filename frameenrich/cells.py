@@ -8,7 +8,7 @@ import pandas as pd
 
 
 def cell_values(column: pd.Series) -> list[Any]:
-    """A column's cells as plain Python values, every null as ``None``.
+    """Return a column's cells as plain Python values, every null as ``None``.
 
     Examples
     --------

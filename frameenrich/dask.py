@@ -134,7 +134,7 @@ class DaskAccessor:
         store: StoreLike = None,
         **options: Any,
     ) -> DataFrame:
-        """The frame with the answers as new columns, lazily, with its own divisions.
+        """Return the frame with the answers as new columns, lazily, with its own divisions.
 
         What is done here and now is what ``df.llmbatch.collect`` does before it reads: look at the
         job, or, with ``wait=True``, wait until all is answered. When the result is computed, each
@@ -181,7 +181,7 @@ class DaskAccessor:
         client: Any = None,
         **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
-        """The frame's flagged rows under its index, in this process; see `Job.flagged`."""
+        """Return the frame's flagged rows under its index, in this process; see `Job.flagged`."""
         collector = _collector(self._job(job, store, client), **reading)
         found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(collector.flagged, self._frame))
         filled = [part for part in found if len(part)]
@@ -265,7 +265,7 @@ class DaskAccessor:
         return self._job(job, store, client).cancel()
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
-        """The jobs of the store, the newest first."""
+        """Return the jobs of the store, the newest first."""
         return jobs(store)
 
     @takes_options_of(LLMBatch.submit)
@@ -296,7 +296,7 @@ class DaskAccessor:
         return preview(rows, template, model, n=n, **_with_rows(options, self._frame))
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
-        """The job that was given, or named, or the newest that was made for this frame."""
+        """Return the job that was given, or named, or the newest that was made for this frame."""
         if isinstance(job, Job):
             return job
         if job is not None:
@@ -385,7 +385,7 @@ def _counted(frame: DataFrame, spec: JobSpec) -> Iterable[Counts]:
 
 
 def _heads(frame: DataFrame, rows: int) -> Iterator[tuple[int, pd.DataFrame]]:
-    """The number and the first rows of each partition that has any, computed one by one."""
+    """Yield the number and the first rows of each partition that has any, computed one by one."""
     for number, task in enumerate(_tasks(lambda part, _: part.head(rows), frame)):
         (found,) = dask.compute(task)
         if len(found):
@@ -393,6 +393,6 @@ def _heads(frame: DataFrame, rows: int) -> Iterator[tuple[int, pd.DataFrame]]:
 
 
 def _empty(frame: DataFrame) -> pd.DataFrame:
-    """The frame's columns and dtypes, without rows."""
+    """Return the frame's columns and dtypes, without rows."""
     empty: pd.DataFrame = frame._meta.iloc[:0]  # noqa: SLF001 - Dask's own name for it
     return empty

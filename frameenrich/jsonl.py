@@ -135,7 +135,7 @@ _decode_request = msgspec.json.Decoder(_RequestLine).decode
 
 
 def body_of(line: bytes) -> bytes:
-    r"""The body of a request line, byte for byte.
+    r"""Return the body of a request line, byte for byte.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def body_of(line: bytes) -> bytes:
 
 
 def under_id(line: bytes, custom_id: str) -> bytes:
-    """A response line under another custom_id, everything else as it came.
+    """Return a response line under another custom_id, everything else as it came.
 
     Examples
     --------

@@ -275,7 +275,7 @@ class TableBatch(LLMBatch):
         return super().job(job, store=store, client=client)
 
     def _of_kind(self, frame: pd.DataFrame) -> Any:
-        """Some rows about the table, in the kind of table that its owner works with."""
+        """Return some rows about the table, in the kind of table that its owner works with."""
         arrow = pa.table({str(name): to_arrow(frame[name]) for name in frame})
         polars = polars_of(self._table)
         return arrow if polars is None else polars.from_arrow(arrow)
@@ -378,7 +378,7 @@ def _lazy(parts: Callable[[], Iterable[Any]], schema: Any) -> Any:
 
 
 def _with_columns(held: Any, new: pa.Table) -> Any:
-    """A Polars frame or an Arrow table with these columns."""
+    """Return a Polars frame or an Arrow table with these columns."""
     polars = polars_of(held)
     if polars is not None:
         return held.with_columns(polars.from_arrow(new).get_columns())

@@ -63,7 +63,7 @@ def without_surrogates(text: str) -> str:
 
 
 def shortened(text: str, length: int = 60) -> str:
-    """A text cut to a length that a message has room for."""
+    """Return a text cut to a length that a message has room for."""
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -79,7 +79,7 @@ _IN_URL = re.compile(r"(?<=:)//[^/\s@'\"]+@")
 
 
 def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
-    """The text without API keys and control characters.
+    """Return the text without API keys and control characters.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:
 
 
 def printable(text: str) -> str:
-    r"""The text with a space for each character that would drive a terminal.
+    r"""Return the text with a space for each character that would drive a terminal.
 
     Examples
     --------
@@ -141,7 +141,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def size_text(size_bytes: float) -> str:
-    """A size in bytes, in three digits.
+    """Return a size in bytes, in three digits.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 
 def common_type(kinds: list[pa.DataType]) -> pa.DataType:
-    """The type that Arrow would have found had it seen the values of all chunks at once.
+    """Return the type that Arrow would have found had it seen the values of all chunks at once.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def common_type(kinds: list[pa.DataType]) -> pa.DataType:
 
 
 def _sample_value(kind: pa.DataType) -> Any:
-    """A value from which Arrow infers the type."""
+    """Return a value from which Arrow infers the type."""
     if pa.types.is_struct(kind):
         return {member.name: _sample_value(member.type) for member in kind}
     if pa.types.is_list(kind):

@@ -215,7 +215,7 @@ def _is_object(text: str) -> bool:
 
 
 def _word(value: Json) -> str | None:
-    """A finish reason as text, whatever type it has; None where there is none."""
+    """Return a finish reason as text, whatever type it has; None where there is none."""
     if value is None or isinstance(value, str):
         return value
     return error_as_json(value)

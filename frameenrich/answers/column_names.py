@@ -39,7 +39,7 @@ def has_confidence(spec: JobSpec, fields: Sequence[Field]) -> bool:
 
 
 def column_name(spec: JobSpec, field: Field) -> str:
-    """The column of an output field; a single-valued output is called after the job."""
+    """Return the column of an output field; a single-valued output is called after the job."""
     return f"{spec.prefix}{field.name or spec.name}{field.suffix}"
 
 

@@ -42,7 +42,7 @@ def result_columns(
     custom_ids: pa.Array | None = None,
     flatten: bool = False,
 ) -> dict[str, pd.Series]:
-    """The output columns of a frame's rows.
+    """Return the output columns of a frame's rows.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def result_columns(
 
 
 def _series(cells: pa.Array, dtype: str) -> pd.Series:
-    """An Arrow column as one of pandas' own nullable types."""
+    """Return an Arrow column as one of pandas' own nullable types."""
     kind: Any = pd.api.types.pandas_dtype(dtype)
     return pd.Series(kind.__from_arrow__(cells))
 
@@ -123,7 +123,7 @@ def _column(cells: Any, field: Field) -> pd.Series:
 
 
 def to_series(values: Sequence[Any], field: Field) -> pd.Series:
-    """A column of the field's pandas type, the same whatever the values (DESIGN.md §2).
+    """Return a column of the field's pandas type, the same whatever the values (DESIGN.md §2).
 
     Examples
     --------
@@ -188,7 +188,7 @@ _ANYTHING = Field("", "object")
 
 
 def _inferred(values: Sequence[Any]) -> pd.Series:
-    """A column of what a parser made, of pandas' own type for it.
+    """Return a column of what a parser made, of pandas' own type for it.
 
     Floats stay floats where all happen to be whole, and no integer is too large to be kept.
     """
@@ -247,7 +247,7 @@ def _usage_columns(
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """A new frame with the columns after the others, or in place of an earlier collect's."""
+    """Return a new frame with the columns after the others, or in place of an earlier collect's."""
     added = {name: column.set_axis(frame.index) for name, column in columns.items()}
     kept = [name not in added for name in frame.columns]
     own = frame if all(kept) else frame.loc[:, kept]  # which copies

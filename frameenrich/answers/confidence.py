@@ -29,14 +29,14 @@ _LABEL = re.compile(rb'["\']label["\']\s*:\s*(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'
 
 
 def confidence_params(endpoint: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The request parameters with which an endpoint gives log probabilities."""
+    """Return the request parameters with which an endpoint gives log probabilities."""
     if endpoint == "/v1/responses":
         return {**params, "include": [*(params.get("include") or []), INCLUDED]}
     return {**params, "logprobs": True}
 
 
 def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
-    """The probability of a label's text; None where the response does not tell.
+    """Return the probability of a label's text; None where the response does not tell.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
 
 
 def _tokens(body: Mapping[str, Json]) -> Iterator[Json]:
-    """The tokens of a chat answer, or of the text parts of a Responses answer."""
+    """Yield the tokens of a chat answer, or of the text parts of a Responses answer."""
     choices, output = body.get("choices"), body.get("output")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         logprobs = choices[0].get("logprobs")
@@ -94,7 +94,7 @@ def _is_token(token: Json) -> bool:
 
 
 def _bytes_of(token: dict[str, Json]) -> bytes:
-    """A token's bytes, since a character may be split between two tokens."""
+    """Return a token's bytes, since a character may be split between two tokens."""
     numbers = token.get("bytes")
     try:
         return bytes(numbers) if isinstance(numbers, list) else token["token"].encode()

@@ -29,7 +29,7 @@ _BAD = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def fast_parser(output: Output) -> QuickReader | None:
-    """The quickest reader there is for an output; None where every answer is judged in full.
+    """Return the quickest reader there is for an output; None where every answer is judged in full.
 
     Examples
     --------

@@ -33,7 +33,7 @@ class Field:
 
 
 def as_cell(value: Any, field: Field) -> Any:
-    """A value of an answer as its column holds it.
+    """Return a value of an answer as its column holds it.
 
     A Decimal comes as text and is made a number; what is one of several plain types is text.
 
@@ -50,7 +50,7 @@ def as_cell(value: Any, field: Field) -> Any:
 
 
 def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequence[Any]]]:
-    """A field's columns with nested objects as columns of their own, ``field.sub``.
+    """Yield a field's columns with nested objects as columns of their own, ``field.sub``.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
 
 
 def _kind_of_all(values: Sequence[Json]) -> FieldKind:
-    """The type of choices that are not all texts."""
+    """Return the type of choices that are not all texts."""
     types = {type(value) for value in values}
     if types <= {int, float}:
         return "integer" if types == {int} else "number"

@@ -152,7 +152,7 @@ def _objects(values: list[Json]) -> list[Json]:
 
 
 def _exact_values(spans: list[str]) -> list[Json]:
-    """The values of those spans that are JSON as they stand."""
+    """Return the values of those spans that are JSON as they stand."""
     values = []
     for span in spans:
         try:

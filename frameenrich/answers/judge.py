@@ -149,7 +149,7 @@ def _loads(raw: msgspec.Raw | None) -> Json:
 
 
 def _unwrap(body: Json) -> Json:
-    """A body that came as a JSON string is the JSON inside it."""
+    """Return a body that came as a JSON string is the JSON inside it."""
     if not isinstance(body, str):
         return body
     try:
@@ -295,7 +295,7 @@ Reading = tuple[tuple[Any, ...], str | None]
 
 
 def read_embedding(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None:
-    """The one vector of an embeddings body; None where there is none.
+    """Read the one vector of an embeddings body; None where there is none.
 
     Raises
     ------

@@ -21,7 +21,7 @@ _FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
 
 
 def plain_forms(text: str) -> Iterator[str]:
-    """A label's text as it is, then without what models write around it, a layer at a time.
+    """Yield a label's text as it is, then without what models write around it, a layer at a time.
 
     Only whole pairs of marks are taken off: one that is not closed was cut.
     """

@@ -338,7 +338,7 @@ def _floats(where: list[str | int], value: Any) -> Iterator[tuple[list[str | int
 
 
 def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
-    """The value, where its column can hold it: pandas' Int64 has 64 bits."""
+    """Return the value, where its column can hold it: pandas' Int64 has 64 bits."""
     here = (*path, field.name)
     if value is not None and not _is_of_kind(value, field):
         shown = shortened(json.dumps(value))
@@ -399,7 +399,7 @@ def _where_and_why(error: Any) -> str:
 
 
 def json_path(parts: Sequence[str | int]) -> str:
-    """A place in a JSON value, as people write it.
+    """Return a place in a JSON value, as people write it.
 
     Examples
     --------

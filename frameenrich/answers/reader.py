@@ -195,7 +195,7 @@ class ResponseReader:
             return _UNOPENED
 
     def _texts(self, opened: list[Any]) -> list[str | None]:
-        """The answer's text where a line is an ordinary chat answer, stopped by itself."""
+        """Return the answer's text where a line is an ordinary chat answer, stopped by itself."""
         if self._output.spec.kind in READERS or self._output.spec.samples > 1:
             return [None] * len(opened)
         texts = list(map(_ordinary_text, opened))

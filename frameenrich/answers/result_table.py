@@ -160,7 +160,7 @@ class ResultTable:
     # --- reading it ---------------------------------------------------------------------------
 
     def status(self, slot: int) -> RowStatus:
-        """The status of one request."""
+        """Return the status of one request."""
         status: RowStatus = STATUSES[self.codes[slot]]
         return status
 
@@ -273,7 +273,7 @@ class ParsedLines:
 
     @classmethod
     def of(cls, results: Sequence[Result], fields: int) -> ParsedLines:
-        """A block of results, each judged in full."""
+        """Return a block of results, each judged in full."""
         blank = (None,) * fields
         values = [blank if result.values is None else result.values for result in results]
         return cls([r.custom_id for r in results], values, dict(enumerate(results)))
@@ -420,7 +420,7 @@ def _arrow(cells: Sequence[Any], kind: Any) -> Any:
 
 
 def _fitting(cell: Any, kind: Any) -> Any:
-    """A cell that Arrow's own rules would not let into its column."""
+    """Return a cell that Arrow's own rules would not let into its column."""
     if isinstance(cell, str):  # a half of a surrogate pair
         return without_surrogates(cell)
     if cell is not None and pa.types.is_floating(kind):

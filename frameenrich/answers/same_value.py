@@ -87,7 +87,7 @@ def _same_nested(cell: Any, answer: Any) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """A list or an object as a CSV has it: JSON, or as Python prints it."""
+    """Return a list or an object as a CSV has it: JSON, or as Python prints it."""
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)

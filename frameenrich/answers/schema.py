@@ -25,7 +25,7 @@ def resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def without_null(wanted: Json, root: Mapping[str, Json]) -> dict[str, Json]:
-    """The node that is meant where a value may also be null."""
+    """Return the node that is meant where a value may also be null."""
     node = resolved(wanted, root)
     alternatives: Json = node.get("anyOf", node.get("oneOf", ()))
     choices = [c for c in alternatives if isinstance(c, Mapping) and c.get("type") != "null"]
@@ -158,7 +158,7 @@ def normalize_label(text: str) -> str:
 
 
 def with_exact_choices(value: Json, wanted: Json, root: Mapping[str, Json]) -> Json:
-    """An answer whose choices, however deep, are written as they were asked for."""
+    """Return an answer whose choices, however deep, are written as they were asked for."""
     node = without_null(wanted, root)
     if not node:
         return value

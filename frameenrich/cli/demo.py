@@ -70,7 +70,7 @@ TASK = "Copy the color and the item for sale out of the title."
 
 
 def prompt() -> list[dict[str, str]]:
-    """The prompt: what to do, products with their answers, and the row's title."""
+    """Return the prompt: what to do, products with their answers, and the row's title."""
     messages = [{"role": "system", "content": TASK}]
     for title, answer in EXAMPLES:
         said = json.dumps(answer.model_dump())
@@ -93,7 +93,7 @@ def ask(catalogue: pd.DataFrame, store: Path) -> Job:
 
 
 def read_catalogue(rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The first rows as a supplier sends them, and the truth about them, kept apart.
+    """Read the first rows as a supplier sends them, and the truth about them, kept apart.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Param
 
 
 def _taken(kind: Any, name: str, found: dict[str, Any]) -> Any:
-    """An option's value, or the group that is made of its own options' values."""
+    """Return an option's value, or the group that is made of its own options' values."""
     if not isinstance(kind, type) or not is_dataclass(kind):
         return found[name]
     return kind(**{n: _taken(k, n, found) for n, (k, _) in _options_of(kind)})

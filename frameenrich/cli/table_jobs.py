@@ -80,7 +80,7 @@ class StatusCounts:
 def open_table(
     places: Sequence[TableFile], *, limit: int | None = None, stream: bool | None = None
 ) -> InMemoryTable | StreamedTable:
-    """A table to be asked about; to be closed, as a file is.
+    """Open a table to be asked about; to be closed, as a file is.
 
     Parameters
     ----------

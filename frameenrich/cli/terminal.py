@@ -12,7 +12,7 @@ from frameenrich.text import escaped
 
 
 def say(text: str) -> None:
-    """A message, on standard error."""
+    """Return a message, on standard error."""
     typer.echo(escaped(text), err=True)
 
 
@@ -26,7 +26,7 @@ _NARROWEST_COLUMN = 9
 
 
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:
-    """A table where somebody looks; else tab-separated lines."""
+    """Return a table where somebody looks; else tab-separated lines."""
     shown = [[" ".join(escaped(str(cell)).split()) for cell in row] for row in rows]
     if not file.isatty():
         for row in [heads, *shown]:

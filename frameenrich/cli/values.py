@@ -93,7 +93,7 @@ def read_prices(text: str) -> dict[str, float]:
 
 
 def read_template(text: str | None, path: Path | None) -> str | Path | list[dict[str, str]]:
-    """The template that was given: as text, as the file that it is in, or as messages."""
+    """Read the template that was given: as text, as the file that it is in, or as messages."""
     if (text is None) == (path is None):
         problem = "No template was given." if text is None else "Two templates were given."
         raise TemplateError(problem, "Give --template TEXT, --template @FILE or --template-file.")
@@ -110,7 +110,7 @@ def read_template(text: str | None, path: Path | None) -> str | Path | list[dict
 
 
 def text_of(text: str) -> str:
-    """The text that was given, or that is in the file that was."""
+    """Return the text that was given, or that is in the file that was."""
     if not text.startswith("@"):
         return text
     return _read_text(Path(text[1:]), TemplateError)

@@ -105,7 +105,7 @@ def _ranks(keys: pa.Table, seed: int, job_id: str) -> npt.NDArray[np.uint64]:
 def _members(
     strata: Sequence[str], ranks: npt.NDArray[np.uint64]
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """The rows of each stratum, by rank."""
+    """Return the rows of each stratum, by rank."""
     codes = {name: code for code, name in enumerate(sorted(set(strata)))}
     of_row = np.array([codes[name] for name in strata], np.int64)
     order = np.argsort(ranks, kind="stable")

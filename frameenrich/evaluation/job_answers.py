@@ -111,7 +111,7 @@ class JobAnswers:
         return sidecar_keys(self.folder.sidecar(columns=self.folder.key_columns))
 
     def values(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
-        """The answers of some rows to a field, as Python has them; None for a null."""
+        """Return the answers of some rows to a field, as Python has them; None for a null."""
         cells = self.frame[self.fields[name].column].iloc[positions].tolist()
         return [None if pd.api.types.is_scalar(c) and pd.isna(c) else _plain(c) for c in cells]
 

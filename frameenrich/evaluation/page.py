@@ -76,7 +76,7 @@ def _payload(review: Review) -> dict[str, Any]:
 
 
 def _others(prompt: Prompt) -> Sequence[tuple[str, str]]:
-    """The messages that the row was not rendered into."""
+    """Return the messages that the row was not rendered into."""
     own = own_message(prompt)
     return [(role, text) for role, text in prompt.messages if text != own]
 

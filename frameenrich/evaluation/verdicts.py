@@ -61,7 +61,7 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
 
 
 def _review_of(job: JobAnswers, table: pd.DataFrame, name: str) -> str:
-    """The review that a sheet's first row is of."""
+    """Return the review that a sheet's first row is of."""
     said = table["review"].tolist() if "review" in table.columns else []
     first: str | None = next((each.strip() for each in said if each.strip()), None)
     known = [review.id for review in reviews(job)]
@@ -197,7 +197,7 @@ def _reviewed(
 
 
 def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
-    """An array of any values; NumPy would unpack lists of one length."""
+    """Return an array of any values; NumPy would unpack lists of one length."""
     cells = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):
         cells[i] = value

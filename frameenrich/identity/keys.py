@@ -50,7 +50,7 @@ _PLAIN_ID = re.compile(r"(?!r\d+-|key-)[A-Za-z0-9_-]{1,51}")
 
 
 def key_names(frame: pd.DataFrame, key: Sequence[str] | None) -> list[str]:
-    """The names that a person knows the key by: columns, or index levels.
+    """Return the names that a person knows the key by: columns, or index levels.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def key_digests(keys: pa.Table) -> npt.NDArray[np.uint64]:
 
 
 def sidecar_keys(sidecar: pa.Table) -> pa.Table:
-    """The columns of a sidecar that its keys are in."""
+    """Return the columns of a sidecar that its keys are in."""
     return sidecar.select([name for name in sidecar.column_names if name.startswith("key_")])
 
 
@@ -221,7 +221,7 @@ def _common_type(kinds: set[pa.DataType]) -> pa.DataType:
 
 
 def cast_keys(sidecar: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A sidecar whose keys have the types of the schema."""
+    """Return a sidecar whose keys have the types of the schema."""
     for place, name in enumerate(sidecar.column_names):
         column, kind = sidecar[name], schema.field(name).type
         if column.type != kind:
@@ -247,7 +247,7 @@ def key_texts(keys: pa.Table) -> pa.Array:
 
 
 def _told_apart(texts: Sequence[pa.ChunkedArray]) -> Sequence[pa.ChunkedArray]:
-    """The parts of keys, escaped in those rows alone where one of them holds U+001F.
+    """Return the parts of keys, escaped in those rows alone where one of them holds U+001F.
 
     No other row has as many of it in its text as they do, so that those stay as they are.
     """
@@ -288,7 +288,7 @@ def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def show_key(keys: pa.Table, position: int) -> str:
-    """The key of one row as a person would write it, for messages."""
+    """Return the key of one row as a person would write it, for messages."""
     shown = [_show(column[position].as_py()) for column in keys.columns]
     return shown[0] if len(shown) == 1 else f"({', '.join(shown)})"
 

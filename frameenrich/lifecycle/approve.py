@@ -290,6 +290,6 @@ def refuse_over_budget(
 
 
 def _up_to_cents(usd: float) -> str:
-    """A cap that is enough, with two digits that count where it is small."""
+    """Return a cap that is enough, with two digits that count where it is small."""
     digits = max(2, 1 - math.floor(math.log10(usd))) if usd > 0 else 2
     return f"{math.ceil(usd * 10**digits) / 10**digits:.{digits}f}"

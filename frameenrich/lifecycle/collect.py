@@ -236,7 +236,7 @@ def flagged_rows(
     index: pd.Index | None = None,
     lines: pa.Table | None = None,
 ) -> pd.DataFrame:
-    """The rows whose status is terminal and not ``ok``; see `Job.flagged`.
+    """Return the rows whose status is terminal and not ``ok``; see `Job.flagged`.
 
     Parameters
     ----------

@@ -140,7 +140,7 @@ def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> 
 
 
 def _with_cells(answers: pd.Series, cells: pd.Series, rows: Positions) -> pd.Series:
-    """The answers with a frame's cells in some rows; wider where a correction needs it."""
+    """Return the answers with a frame's cells in some rows; wider where a correction needs it."""
     values = cells.iloc[rows].tolist()
     whole = answers.copy()
     if isinstance(whole.dtype, pd.CategoricalDtype):

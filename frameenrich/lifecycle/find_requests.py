@@ -15,7 +15,7 @@ from frameenrich.store.folder import JobFolder
 
 
 def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[str, Json]:
-    """The requests of a job, of whichever round, that go by some custom_ids.
+    """Return the requests of a job, of whichever round, that go by some custom_ids.
 
     Raises
     ------

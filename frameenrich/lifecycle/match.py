@@ -170,7 +170,7 @@ def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
 
 
 def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) -> pa.Table:
-    """The lines of a job's sidecar that are about a frame's rows, in the sidecar's order.
+    """Return the lines of a job's sidecar that are about a frame's rows, in the sidecar's order.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None =
 
 
 def _order(file: pq.ParquetFile, part_rows: Sequence[int], part: int | None) -> Iterator[list[int]]:
-    """The row groups of a part together, then the others one by one."""
+    """Yield the row groups of a part together, then the others one by one."""
     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     first = _groups_of(rows, part_rows, part) if part is not None and part < len(part_rows) else []
     if first:
@@ -209,7 +209,7 @@ def _order(file: pq.ParquetFile, part_rows: Sequence[int], part: int | None) -> 
 
 
 def _groups_of(rows: Sequence[int], part_rows: Sequence[int], part: int) -> list[int]:
-    """The row groups, of so many rows each, that the lines of a part are in."""
+    """Return the row groups, of so many rows each, that the lines of a part are in."""
     starts, start = np.cumsum([0, *rows]), sum(part_rows[:part])
     end = start + part_rows[part]
     return [i for i in range(len(rows)) if starts[i] < end and starts[i + 1] > start]
@@ -262,7 +262,7 @@ def _may_contain(file: pq.ParquetFile, groups: Sequence[int], span: _Span | None
 def _lines_in(
     file: pq.ParquetFile, groups: list[int], keys: pa.Table, left: Positions
 ) -> tuple[pa.Table, Positions]:
-    """The lines of some row groups that have some of the keys, and which keys are left."""
+    """Return the lines of some row groups that have some of the keys, and which keys are left."""
     known = file.read_row_groups(groups, keys.column_names)
     wanted = keys if len(left) == len(keys) else keys.take(pa.array(left))
     places = find_keys(wanted, known)
@@ -295,7 +295,7 @@ def _counted(column: pa.ChunkedArray, ids: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _with_shards(file: pq.ParquetFile, shards: npt.NDArray[np.int32]) -> Iterator[int]:
-    """The row groups in which there may be one of some shards."""
+    """Yield the row groups in which there may be one of some shards."""
     place = file.schema_arrow.get_field_index("shard")
     for group in range(file.num_row_groups):
         told = file.metadata.row_group(group).column(place).statistics

@@ -110,7 +110,7 @@ _NO_ANSWER = frozenset(
 
 
 def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | None:
-    """The statuses that were named.
+    """Return the statuses that were named.
 
     Raises
     ------
@@ -135,7 +135,7 @@ _DETAILS = ("bad_raw", "status_code", "completion_tokens")
 def repairable(
     folder: JobFolder, output: Output
 ) -> dict[str, tuple[RowStatus, str | None, str | None]]:
-    """The rows that a round could mend, by custom_id: what there is of each so far."""
+    """Return the rows that a round could mend, by custom_id: what there is of each so far."""
     chosen = _chosen(folder, output, RetryOptions())
     return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
 
@@ -151,7 +151,7 @@ class RoundCounts:
 def _chosen(
     folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts | None = None
 ) -> dict[str, Result]:
-    """The flagged rows that are asked again, by custom_id; a part in memory at a time."""
+    """Return the flagged rows that are asked again, by custom_id; a part in memory at a time."""
     counts = counts or RoundCounts()
     chosen: dict[str, Result] = {}
     for lines in sidecar_parts(folder):
@@ -232,7 +232,7 @@ def _moved(folder: JobFolder, shard: ShardFolder, elsewhere: Elsewhere | None) -
 
 
 def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """The newest request line of some rows, each with the row's custom_id in round 0."""
+    """Return the newest request line of some rows, each with the row's custom_id in round 0."""
     return ((custom_id, line) for custom_id, line, _ in _last_requests(folder, chosen))
 
 
@@ -272,7 +272,7 @@ def _hashes(
 
 
 def _told_before(folder: JobFolder) -> set[str]:
-    """The rows whose newest request ends with feedback on an earlier answer."""
+    """Return the rows whose newest request ends with feedback on an earlier answer."""
     told = set[str]()
     for round_ in range(1, folder.rounds()):
         sidecar = folder.sidecar(round_)
@@ -293,7 +293,7 @@ class _RetryBody:
     words: list[str] = field(default_factory=list)
 
     def __call__(self, body: dict[str, Json]) -> dict[str, Json]:
-        """The body to send this time."""
+        """Return the body to send this time."""
         if self.wish.feedback and (
             turns := _with_feedback(body, self.result, self.spec, told_before=self.told_before)
         ):

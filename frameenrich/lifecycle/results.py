@@ -71,13 +71,13 @@ class JobResults:
         return own
 
     def find(self, custom_ids: pa.Array | pa.ChunkedArray) -> Positions:
-        """The slots of some custom_ids of round 0; -1 for one that is none."""
+        """Return the slots of some custom_ids of round 0; -1 for one that is none."""
         found = pc.index_in(custom_ids, value_set=self.custom_ids).fill_null(-1)
         positions: Positions = found.to_numpy(zero_copy_only=False).astype(np.int64)
         return self.at(positions)
 
     def at(self, positions: Positions) -> Positions:
-        """The slots of some lines; -1 for position -1, and for a line without a request."""
+        """Return the slots of some lines; -1 for position -1, and for a line without a request."""
         if not len(self.slots):
             return np.full(len(positions), -1)
         return np.where(positions >= 0, self.slots[positions], -1)

@@ -46,7 +46,7 @@ class StoredAnswers:
         return tuple(sorted({folder.id for folder, _ in self.origins.values()}))
 
     def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
-        """The response lines for some request hashes, each under its new custom_id."""
+        """Yield the response lines for some request hashes, each under its new custom_id."""
         wanted = sorted((self.origins[h][0].id, self.origins[h][1], own) for h, own in ids.items())
         folders = {folder.id: folder for folder, _ in self.origins.values()}
         for job_id, group in groupby(wanted, key=lambda item: item[0]):

@@ -291,7 +291,7 @@ def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> Non
 
 
 def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
-    """The same shard anew, where the provider's queue was full."""
+    """Return the same shard anew, where the provider's queue was full."""
     if not any(error.code == _QUEUE_FULL for error in batch.errors):
         return None
     return _waiting(_next_attempt(shard, batch), provider)
@@ -453,7 +453,7 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
 
 
 def _shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = True) -> Shard:
-    """The shard as a provider sees it."""
+    """Return the shard as a provider sees it."""
     spec = shard.job.spec
     left_out = _left_out(shard, batch)
     return Shard(
@@ -493,7 +493,7 @@ def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
 
 
 def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
-    """The requests file, or a temporary one without the requests that were refused."""
+    """Open the requests file, or a temporary one without the requests that were refused."""
     if not left_out:
         return shard.open_requests()
     kept: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it

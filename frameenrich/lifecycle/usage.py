@@ -36,7 +36,7 @@ from frameenrich.store.folder import JobFolder, ShardFolder, model_of
 
 
 def prices_of(folder: JobFolder, budget: Budget) -> Prices:
-    """The prices that a job goes by: this call's before the folder's."""
+    """Return the prices that a job goes by: this call's before the folder's."""
     return {**folder.spec.prices, **budget.prices}
 
 
@@ -89,7 +89,7 @@ class _Billed:
 
 
 def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
-    """A shard's lines that were paid for in this job, each request once."""
+    """Yield a shard's lines that were paid for in this job, each request once."""
     if shard.batch.reused_from:
         return
     seen = _taken_over(shard)
@@ -362,7 +362,7 @@ class JobUsage:
 def with_costs(
     columns: dict[str, pd.Series], costs: npt.NDArray[np.float64], name: str
 ) -> dict[str, pd.Series]:
-    """The columns of ``usage=True`` with ``<name>_cost_usd`` behind the tokens."""
+    """Return the columns of ``usage=True`` with ``<name>_cost_usd`` behind the tokens."""
     import pandas as pd  # noqa: PLC0415 - this module is imported where no frame is
 
     found: dict[str, pd.Series] = {}

@@ -79,7 +79,7 @@ _MOST_SHOWN = 6
 
 
 def _aged(status: str, age: float | None) -> str:
-    """A status that is not the last one with how long ago its batch was made."""
+    """Return a status that is not the last one with how long ago its batch was made."""
     if status in TERMINAL or age is None:
         return status
     hours, minutes = divmod(int(age) // 60, 60)
@@ -87,7 +87,7 @@ def _aged(status: str, age: float | None) -> str:
 
 
 def word_of(batch: Batch) -> str:
-    """A batch's status, or what is wrong with it."""
+    """Return a batch's status, or what is wrong with it."""
     if not batch.ended and batch.id is not None and batch.unfound_since is not None:
         return "not found at the provider"
     if batch.short is not None and not batch.settled:
@@ -96,7 +96,7 @@ def word_of(batch: Batch) -> str:
 
 
 def aged_now(batch: Batch) -> str:
-    """A batch's status, with its age while it runs."""
+    """Return a batch's status, with its age while it runs."""
     return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
 
 
@@ -254,7 +254,7 @@ def pauses(poll_seconds: float | None) -> Iterator[float]:
 def _patient_step(
     folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline, given: RetryDeadline | None
 ) -> JobState:
-    """A step in which the provider tries again no longer than the deadline lets it."""
+    """Return a step in which the provider tries again no longer than the deadline lets it."""
     with patience(deadline.left, given):
         try:
             return step(folder, provider, bar)

@@ -181,7 +181,7 @@ class JobSpec:
         return json.dumps(asdict(self))
 
     def identity_json(self) -> str:
-        """The text that the job's id is made of; a job of rendering 1 has the same.
+        """Return the text that the job's id is made of; a job of rendering 1 has the same.
 
         Neither pace nor money is identity, nor what goes along with a batch, nor where images lie:
         the input hashes know them.

@@ -338,7 +338,7 @@ def check_model(model: object) -> None:
 
 
 def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The columns that ``key=`` names; None for the index."""
+    """Return the columns that ``key=`` names; None for the index."""
     if key is None:
         return None
     names = _names(key)

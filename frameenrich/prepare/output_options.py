@@ -84,7 +84,7 @@ def _readable(output: Output) -> Output:
 
 
 def labels_spec(labels: Any) -> OutputSpec:
-    """The spec of an answer that is one of `labels`: a list, an Enum class or a codebook."""
+    """Return the spec of an answer that is one of `labels`: a list, an Enum class or a codebook."""
     if isinstance(labels, Mapping):
         check_definitions(labels)
         labels = list(labels)

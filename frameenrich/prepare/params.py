@@ -105,7 +105,7 @@ def request_parameters() -> frozenset[str]:
 
 @functools.cache
 def _known_parameters(endpoint: str) -> frozenset[str]:
-    """The endpoint's parameters, as the installed `openai` package's own types list them.
+    """Return the endpoint's parameters, as the installed `openai` package's own types list them.
 
     They are read, not imported: with all that they import, that takes as long as pandas.
     """

@@ -68,17 +68,17 @@ class PartsFolder:
     limits: Limits
 
     def part(self, number: int) -> str:
-        """The folder of a part, in the store."""
+        """Return the folder of a part, in the store."""
         return f"{self.folder}/part-{number:06d}"
 
     def folder_of(self, number: int) -> JobFolder:
-        """A part's folder, which is laid out as a job's."""
+        """Return a part's folder, which is laid out as a job's."""
         return JobFolder(Store(self.url), self.part(number))
 
 
 @contextlib.contextmanager
 def open_parts_folder(store: Store, spec: JobSpec, limits: Limits) -> Iterator[PartsFolder]:
-    """A stage for the parts of one job; what is left of it at the end vanishes."""
+    """Open a stage for the parts of one job; what is left of it at the end vanishes."""
     with store.staging() as folder:
         yield PartsFolder(store.url, folder, spec, limits)
 
@@ -223,7 +223,7 @@ def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:
 def _common_key(
     stage: PartsFolder, written: Sequence[Part], suspect: ShortHashes
 ) -> tuple[str, int, int] | None:
-    """A key that stands in two parts, and in which; digests alone may agree by chance."""
+    """Return a key that stands in two parts, and in which; digests alone may agree by chance."""
     seen: dict[str, int] = {}
     for part in written:
         rows = np.flatnonzero(is_in(suspect, part.keys))

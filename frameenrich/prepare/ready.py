@@ -110,7 +110,7 @@ class ReadyRequests:
             ) from None
 
     def first(self) -> Request:
-        """The first request.
+        """Return the first request.
 
         Raises
         ------

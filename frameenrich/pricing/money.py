@@ -18,7 +18,7 @@ class Budget:
 
 
 def check_max_cost(max_cost: float | None) -> float | None:
-    """A cap in USD, as a number.
+    """Return a cap in USD, as a number.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def check_max_cost(max_cost: float | None) -> float | None:
 
 
 def show_usd(usd: float | None) -> str:
-    """An amount as a person reads it: cents, or the first digits that count.
+    """Return an amount as a person reads it: cents, or the first digits that count.
 
     Examples
     --------

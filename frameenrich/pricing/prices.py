@@ -81,7 +81,7 @@ class Price:
         return (total + completion_tokens * self.output) / 1e6
 
     def times(self, share: float) -> Price:
-        """The same price, a share of it."""
+        """Return the same price, a share of it."""
         write, write_1h = (
             None if price is None else price * share
             for price in (self.cache_write, self.cache_write_1h)
@@ -102,7 +102,7 @@ class Rates:
     live: Price
 
     def at(self, rate: Rate) -> Price:
-        """The price at one of the rates.
+        """Return the price at one of the rates.
 
         Examples
         --------
@@ -201,14 +201,14 @@ def _unusable(prices: Any) -> ParameterError:
 
 
 def find_rates(model: str, prices: Prices, provider: str, tier: str = "") -> Rates | None:
-    """A model's prices: the caller's, else the shipped ones; None where nobody knows."""
+    """Return a model's prices: the caller's, else the shipped ones; None where nobody knows."""
     return rates_of_answer(model, model, prices, provider, tier)
 
 
 def rates_of_answer(
     asked: str, answered: str, prices: Prices, provider: str, tier: str = ""
 ) -> Rates | None:
-    """The prices of an answer, which may call its model by another name than was asked for.
+    """Return the prices of an answer, which may call its model by another name than was asked for.
 
     The caller's own prices are found by either name; of the shipped ones the answer's name is the
     better: an Azure deployment can be called anything. `tier` is the service tier of live calls
@@ -223,7 +223,7 @@ def rates_of_answer(
 
 
 def _own_rates(model: str, prices: Prices) -> Rates | None:
-    """The caller's prices; a model's dated name goes by the name it begins with."""
+    """Return the caller's prices; a model's dated name goes by the name it begins with."""
     named = [name for name in prices if model == name or (name and model.startswith(f"{name}-"))]
     own = prices[max(named, key=len)] if named else prices.get("")
     if own is None:

@@ -135,7 +135,7 @@ def _whole(cap: Any) -> int | None:
 
 @lru_cache
 def vocabulary(model: str) -> tuple[str, bool]:
-    """The vocabulary a model is counted with, and whether it is the model's own.
+    """Return the vocabulary a model is counted with, and whether it is the model's own.
 
     Examples
     --------
@@ -158,7 +158,7 @@ _BODY = b',"body":'
 
 
 def count_line(line: bytes, counter: TokenCounter) -> Counted:
-    """The tokens of a line of a batch file, which is ours and ends with its body."""
+    """Return the tokens of a line of a batch file, which is ours and ends with its body."""
     start = line.index(_BODY) + len(_BODY)
     return counter.count(line.rstrip()[start:-1])
 
@@ -177,7 +177,7 @@ class TokenCounter:
         self._schemas: dict[tuple[str, bytes, bytes, bytes], int] = {}
 
     def count(self, body: bytes) -> Counted:
-        """The tokens of one request's JSON body."""
+        """Return the tokens of one request's JSON body."""
         request = _read(body)
         texts = _texts(vocabulary(request.model)[0])
         turns = request.messages if request.messages is not None else request.input
@@ -225,7 +225,7 @@ def _read(body: bytes) -> _Body:
 
 
 def _count_message(message: _Message, texts: _Texts, model: str) -> tuple[int, int]:
-    """A message's tokens, and how many images in it cannot be counted."""
+    """Return a message's tokens, and how many images in it cannot be counted."""
     tokens, uncounted = _MESSAGE_TOKENS + texts.count(message.role), 0
     if message.name is not None:
         tokens += _NAME_TOKENS + texts.count(message.name)
@@ -240,7 +240,7 @@ def _count_message(message: _Message, texts: _Texts, model: str) -> tuple[int, i
 
 @lru_cache
 def image_tokens(model: str, *, low: bool = False) -> int | None:
-    """The most tokens that an image can take; None where the model's rule is not known.
+    """Return the most tokens that an image can take; None where the model's rule is not known.
 
     Examples
     --------
@@ -282,7 +282,7 @@ class _Texts:
         return Tokenizer.from_pretrained(self.name)
 
     def count(self, text: str) -> int:
-        """The text's tokens."""
+        """Return the text's tokens."""
         return self._known(text) if text else 0
 
     def _encoded(self, text: str) -> int:

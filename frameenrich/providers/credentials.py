@@ -58,7 +58,7 @@ def _values(client: Any) -> Iterator[str]:
 
 
 def _named(pairs: Any) -> Iterator[str]:
-    """The values of headers or query parameters that may be keys."""
+    """Yield the values of headers or query parameters that may be keys."""
     for name, value in getattr(pairs, "items", dict[str, str]().items)():
         plain = str(name).lower() in _PLAIN or str(name).lower().startswith(_OUR_OWN)
         if isinstance(value, str) and not plain:

@@ -16,11 +16,11 @@ class FileProvider:
     limits = Limits()
 
     def url(self, endpoint: str) -> str:
-        """The endpoint as it is, which ``vllm run-batch`` and web pages take."""
+        """Return the endpoint as it is, which ``vllm run-batch`` and web pages take."""
         return endpoint
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """The file is there; from now on somebody else is at work."""
+        """Return the file is there; from now on somebody else is at work."""
         return desk.record(
             batch.replace(
                 id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests
@@ -43,6 +43,6 @@ class FileProvider:
 
 
 def connect(client: Any = None, model: str | None = None) -> FileProvider:
-    """The provider; it needs no client."""
+    """Return the provider; it needs no client."""
     del client, model
     return FileProvider()

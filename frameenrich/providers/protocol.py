@@ -54,7 +54,7 @@ class ShardWriter(Protocol):
         """Keep the batch as it is now; gives it back."""
 
     def answered(self) -> set[str]:
-        """The custom_ids that have a response line already."""
+        """Return the custom_ids that have a response line already."""
 
     def append(self, *lines: bytes) -> None:
         """Add response lines, in the Batch format."""
@@ -94,7 +94,7 @@ class Provider(Protocol):
         """Bring the shard to the provider, or find it there; `batch` is what is known so far."""
 
     def poll(self, batch: Batch) -> Batch:
-        """The batch as it is now."""
+        """Return the batch as it is now."""
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
         """Write all output and error lines of an ended batch; all or an exception.

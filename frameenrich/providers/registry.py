@@ -17,7 +17,7 @@ _GROUP = "frameenrich.providers"
 
 
 def provider_names() -> list[str]:
-    """The names that ``provider=`` takes here.
+    """Return the names that ``provider=`` takes here.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def provider_names() -> list[str]:
 def connect(
     provider: str | Provider, client: Any = None, model: str | None = None, pace: Pace | None = None
 ) -> Provider:
-    """The provider of that name, ready to use; an object with the protocol is given back.
+    """Return the provider of that name, ready to use; an object with the protocol is given back.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def connect_other(name: str, own_name: str, own: Callable[[], Provider]) -> Prov
 
 
 def live_version(provider: Provider) -> Provider:
-    """A provider of the same answers that are there when `send` returns, for a pilot.
+    """Return a provider of the same answers that are there when `send` returns, for a pilot.
 
     Raises
     ------

@@ -78,7 +78,7 @@ class BodyTemplate:
         """The hash of all that is no text, where no image is shown."""
 
     def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
-        """The content of the message that carries a row's images."""
+        """Return the content of the message that carries a row's images."""
         return encode(_with_images(self._spec, text, image_urls) if image_urls else text)
 
     def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> RequestBodies:
@@ -125,7 +125,7 @@ _HEAD, _TAIL = b'{"custom_id":"', b"}\n"
 
 
 def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[bytes]:
-    """The constant pieces with the constant messages in them."""
+    """Return the constant pieces with the constant messages in them."""
     folded = [pieces[0]]
     for i, piece in enumerate(pieces[1:]):
         if i in constants:
@@ -163,7 +163,7 @@ def input_hash(texts: Iterable[str]) -> bytes:
 def request_body(
     spec: JobSpec, texts: Sequence[str], image_urls: Sequence[str] = ()
 ) -> dict[str, Json]:
-    """The body of a request whose messages have these contents."""
+    """Return the body of a request whose messages have these contents."""
     messages: list[dict[str, Json]] = [
         {"role": m.role, "content": text} for m, text in zip(spec.messages, texts, strict=True)
     ]
@@ -228,7 +228,7 @@ def retry_line(
     url: str | None = None,
     spec: JobSpec | None = None,
 ) -> tuple[bytes, bytes]:
-    """A request line under a new custom_id, with its body reworked; `url` replaces its own.
+    """Return a request line under a new custom_id, with its body reworked; `url` replaces its own.
 
     `spec` says which marks for a cache are no part of the request's hash.
 

@@ -96,7 +96,7 @@ def other_kind(content: bytes) -> str | None:
 
 
 def data_url(content: bytes) -> str:
-    """An image's bytes as a ``data:`` URL.
+    """Return an image's bytes as a ``data:`` URL.
 
     Examples
     --------
@@ -180,7 +180,7 @@ class ImageCells:
         return None
 
     def _cells(self, position: int) -> dict[str, Any] | None:
-        """A row's cells, a null as None; None where they are not to be sent."""
+        """Return a row's cells, a null as None; None where they are not to be sent."""
         cells = {name: _cell(column.iloc[position]) for name, column in self._columns.items()}
         empty = [name for name, cell in cells.items() if cell is None]
         if empty and self.spec.on_null == "raise":
@@ -206,7 +206,7 @@ class ImageCells:
 
 
 def image_cells(frame: pd.DataFrame, spec: JobSpec) -> ImageCells | None:
-    """The image columns of a job's frame; None where the job has no images."""
+    """Return the image columns of a job's frame; None where the job has no images."""
     return ImageCells(frame, spec) if spec.image else None
 
 
@@ -239,7 +239,7 @@ def _cell(value: Any) -> Any:
 
 
 def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
-    """An image's URL, None for a null, and its digest."""
+    """Return an image's URL, None for a null, and its digest."""
     if cell is None:
         return None, ""
     kind, source = _source(cell, spec)
@@ -258,7 +258,7 @@ def _digest(cell: Any, spec: JobSpec) -> str:
 
 
 def _digest_of(kind: str, source: Any, spec: JobSpec) -> str:
-    """The same for the same image, however a later session reads the frame."""
+    """Return the same for the same image, however a later session reads the frame."""
     if kind == "url":
         source = source.encode()
     elif kind == "pixels":
@@ -388,7 +388,7 @@ def _short(text: str, length: int = 80) -> str:
 
 
 def _read_file(name: str, spec: JobSpec) -> bytes:
-    """The bytes of a file under the root; never more than the limit and one."""
+    """Read the bytes of a file under the root; never more than the limit and one."""
     shown = repr(_short(str(name)))
     try:
         root = Path(spec.image_root).resolve()

@@ -83,7 +83,7 @@ class Prompt:
             raise _syntax_error(error, source, name) from None
 
     def _compile(self, used: Sequence[Any]) -> list[_Template]:
-        """The messages' templates for a frame of which these columns are used."""
+        """Return the messages' templates for a frame of which these columns are used."""
         if (*used,) not in self._compiled:
             self._compiled[*used,] = [self._template(message, used) for message in self.messages]
         return self._compiled[*used,]
@@ -150,7 +150,7 @@ class Prompt:
         return frozenset(items) if uses == 0 else None
 
     def columns_used(self, columns: Sequence[Any]) -> list[Any]:
-        """The columns of a frame that the templates can see, in the frame's order.
+        """Return the columns of a frame that the templates can see, in the frame's order.
 
         Raises
         ------
@@ -347,7 +347,7 @@ _EXACT = 2**53
 
 
 def whole_number(cell: Any) -> Any:
-    """A float that is a whole number as `int`, anything else as it is.
+    """Return a float that is a whole number as `int`, anything else as it is.
 
     A null elsewhere in a column makes floats of its whole numbers; a prompt must not show it.
 
@@ -486,7 +486,7 @@ def _row_error(error: Exception, position: int) -> TemplateError:
 
 
 def prompt_of(spec: JobSpec) -> Prompt:
-    """The templates of a job; compiled once for whoever renders them in this process."""
+    """Return the templates of a job; compiled once for whoever renders them in this process."""
     return _prompt(spec.messages, spec.on_null, tuple(spec.sources.items()), spec.rendering)
 
 

@@ -39,7 +39,7 @@ class Preview:
 
 
 def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
-    """The messages of a request as (role, text), whatever its endpoint calls them.
+    """Return the messages of a request as (role, text), whatever its endpoint calls them.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
 
 
 def _shown_content(content: Json) -> str:
-    """A message's content as a person reads it: texts, and what is known of images."""
+    """Return a message's content as a person reads it: texts, and what is known of images."""
     if isinstance(content, str):
         return content
     return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
@@ -76,7 +76,7 @@ class Prompt:
 
 
 def read_prompt(body: Mapping[str, Json]) -> Prompt:
-    """The prompt in a request's body, for each endpoint that can be asked.
+    """Read the prompt in a request's body, for each endpoint that can be asked.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def _text(content: Json) -> str:
 
 
 def _images(content: Json) -> Iterator[str]:
-    """The URLs of image parts, in the forms of chat completions and of responses."""
+    """Yield the URLs of image parts, in the forms of chat completions and of responses."""
     for part in content if isinstance(content, list) else ():
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, dict) else image

@@ -48,7 +48,7 @@ class PrintedNullError(Exception):
 def sandbox(
     on_null: OnNull, sources: Mapping[str, str], *, numbers_too: bool = True
 ) -> SandboxedEnvironment:
-    """The environment that templates are compiled in.
+    """Return the environment that templates are compiled in.
 
     Parameters
     ----------

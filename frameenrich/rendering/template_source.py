@@ -24,7 +24,7 @@ _ROLES = ("system", "developer", "user", "assistant")
 def read_template(
     template: Template, system: str | None
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """The messages of a prompt, and the other templates a file includes.
+    """Read the messages of a prompt, and the other templates a file includes.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _read_file(path: Path) -> str:
 
 
 def _included(text: str, folder: Path) -> dict[str, str]:
-    """The sources that a template file refers to, by name, so that the job stands alone."""
+    """Return the sources that a template file refers to, by name, so that the job stands alone."""
     import jinja2  # noqa: PLC0415 - used by this one function here
     from jinja2 import meta  # noqa: PLC0415
 

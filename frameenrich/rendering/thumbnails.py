@@ -45,7 +45,7 @@ def thumbnail(url: str, *, max_pixels: int = 320, max_bytes: int = 60_000) -> st
 
 
 def _thumbnail(content: bytes, max_pixels: int) -> bytes:
-    """A small JPEG of the image, on white where one can see through it."""
+    """Return a small JPEG of the image, on white where one can see through it."""
 
     def shrink(pillow: Any) -> bytes:
         from PIL import ImageOps  # noqa: PLC0415 - an extra

@@ -236,7 +236,7 @@ _SAID = {
 
 
 def _cells(column: pd.Series | None, count: int) -> list[Any]:
-    """A column's cells as Python has them, nulls as None."""
+    """Return a column's cells as Python has them, nulls as None."""
     if column is None:
         return [None] * count
     cells: list[Any] = column.astype(object).where(column.notna(), None).tolist()
@@ -264,7 +264,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def _shown(value: Any, kind: str) -> Any:
-    """A cell as the page has it: a number, a truth value or a text."""
+    """Return a cell as the page has it: a number, a truth value or a text."""
     if isinstance(value, np.ndarray):
         some = ", ".join(f"{number:.4g}" for number in value[:6])
         return f"[{some}, ... {len(value):,} numbers]"
@@ -281,7 +281,7 @@ def _shown(value: Any, kind: str) -> Any:
 
 
 def _own_turn(folder: JobFolder) -> int:
-    """The place of the message that rows are rendered into: the user's last."""
+    """Return the place of the message that rows are rendered into: the user's last."""
     roles = [message.role for message in folder.spec.messages]
     return max((i for i, role in enumerate(roles) if role == "user"), default=0)
 

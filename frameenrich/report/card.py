@@ -66,7 +66,7 @@ class Card:
 
 
 def card_html(card: Card) -> str:
-    """The card as HTML.
+    """Return the card as HTML.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def card_html(card: Card) -> str:
 
 
 def _tag(name: str, content: str, style: str = "") -> Markup:
-    """An element; its content is escaped where it is not markup already."""
+    """Return an element; its content is escaped where it is not markup already."""
     return Markup('<{0} style="{1}">{2}</{0}>').format(name, style, content)
 
 
@@ -250,7 +250,7 @@ def card_of(
 
 
 def _judged(job: JobState, answers: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
-    """The answers, where reading them takes no time; a parser may be another session's."""
+    """Return the answers, where reading them takes no time; a parser may be another session's."""
     if sum(shard.response_bytes for shard in job.all_shards()) > MAX_RESPONSE_BYTES:
         return None
     if job.row_count * _BYTES_PER_ROW > MAX_RESPONSE_BYTES:

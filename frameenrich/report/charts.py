@@ -115,7 +115,7 @@ def _plain(number: float) -> float:
 
 
 def short(number: float) -> str:
-    """A number as a person writes it on an axis.
+    """Return a number as a person writes it on an axis.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def _bins(numbers: np.ndarray[Any, Any]) -> tuple[Bar, ...]:
 
 
 def _step(width: float, *, whole: bool) -> float:
-    """A round number of at least `width`: 1, 2 or 5 times a power of ten."""
+    """Return a round number of at least `width`: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(width))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= width * (1 - 1e-9))
     return max(step, 1.0) if whole else step

@@ -95,7 +95,7 @@ def _colored(status: Any) -> str:
 
 
 def _answer(raw: Any, error: Any) -> Markup:
-    """The raw answer as markup: cut to what is around the error where it is long."""
+    """Return the raw answer as markup: cut to what is around the error where it is long."""
     if pd.isna(raw):
         return Markup()
     found = None if pd.isna(error) else locate_error(raw, error)
@@ -114,7 +114,7 @@ def _answer(raw: Any, error: Any) -> Markup:
 
 
 def _prompt(text: Any) -> Markup:
-    """What was asked, its end cut off where it is long."""
+    """Return what was asked, its end cut off where it is long."""
     if pd.isna(text):
         return Markup()
     more = "..." if len(text) > _AROUND else ""

@@ -150,7 +150,7 @@ class Report:
 
 
 def page(report: Report, *, version: str, made_at: str) -> str:
-    """The report as HTML.
+    """Return the report as HTML.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ class _TextTable:
     places: dict[str, int] = field(default_factory=dict)
 
     def place(self, text: str | None) -> int | None:
-        """The number of a text; None of None."""
+        """Return the number of a text; None of None."""
         return None if text is None else self.places.setdefault(text, len(self.places))
 
     @cached_property
@@ -248,7 +248,7 @@ class _TextTable:
         return next(fitting, _CAPS[-1])
 
     def cut(self) -> tuple[list[str], dict[int, int]]:
-        """The texts as they go on the page, and the whole length of those that were cut."""
+        """Return the texts as they go on the page, and the whole length of those that were cut."""
         clipped = {i: len(text) for text, i in self.places.items() if len(text) > self.cap}
         return [text[: self.cap] for text in self.places], clipped
 
@@ -292,7 +292,7 @@ def _chart(chart: Chart) -> dict[str, Any]:
 def _row(
     row: Row, columns: Sequence[Column], texts: _TextTable, images: dict[tuple[str, str], int]
 ) -> dict[str, Any]:
-    """A row for the page's script; what is not there is left out."""
+    """Return a row for the page's script; what is not there is left out."""
     may_lack = {
         "e": texts.place(row.error),
         "v": None if row.values is None else _cells(row.values, columns, texts),
@@ -322,7 +322,7 @@ def _cells(values: Iterable[Any], columns: Iterable[Column], texts: _TextTable) 
 
 
 def _plain(value: Any) -> Any:
-    """A number that JSON and JavaScript have, else its text."""
+    """Return a number that JSON and JavaScript have, else its text."""
     if isinstance(value, float) and value != value + 0 * value:  # NaN and the infinities
         return str(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:

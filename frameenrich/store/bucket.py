@@ -133,7 +133,7 @@ class Bucket:
             self._fs.exists(root)
 
     def drafting(self, root: str) -> contextlib.AbstractContextManager[str]:
-        """A local folder to fill, from which objects are put."""
+        """Return a local folder to fill, from which objects are put."""
         with self.reaching(root):
             self._sweep(root)
         return draft_folder(_private_folder())
@@ -144,13 +144,13 @@ class Bucket:
             return self._objects.exists(path)
 
     def open(self, path: str) -> IO[bytes]:
-        """An object to read from, a block at a time."""
+        """Return an object to read from, a block at a time."""
         with self.reaching(path):
             file = self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
         return io.BufferedReader(file, READ_BYTES)
 
     def read(self, path: str) -> bytes:
-        """A small object, all of it."""
+        """Read a small object, all of it."""
         with self.reaching(path):
             lease = self._lease(path)
             if lease is not None:
@@ -183,7 +183,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def staging(self, root: str) -> Iterator[str]:
-        """A place of the store for what other processes put; empty at the end."""
+        """Yield a place of the store for what other processes put; empty at the end."""
         path = f"{root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
         try:
             yield path
@@ -217,7 +217,7 @@ class Bucket:
             return sidecar not in files or self._put(sidecar, files[sidecar], mode="create")
 
     def _put_all(self, files: dict[str, str]) -> None:
-        """The large ones one by one, the small ones some at a time."""
+        """Return the large ones one by one, the small ones some at a time."""
         small = {here: there for here, there in files.items() if _size(here) < _SMALL_BYTES}
         for here, there in files.items():
             if here not in small:
@@ -310,7 +310,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def write_whole(self, path: str) -> Iterator[IO[bytes]]:
-        """A binary file that becomes the object `path` when it is complete."""
+        """Write a binary file that becomes the object `path` when it is complete."""
         name = path.rpartition("/")[2]
         try:
             with draft_folder(_private_folder()) as folder, temporary_file(folder, name) as file:
@@ -323,7 +323,7 @@ class Bucket:
             raise unwritable(path, error) from error
 
     def pieces(self, path: str) -> Iterator[str]:
-        """The objects that a growing file is in, as far as there are any."""
+        """Yield the objects that a growing file is in, as far as there are any."""
         if self._objects.exists(path):
             yield path
         for number in count(1):
@@ -421,7 +421,7 @@ class Bucket:
         return False
 
     def _lease(self, path: str) -> Lease | None:
-        """The lease that an object is written under, where this process has one."""
+        """Return the lease that an object is written under, where this process has one."""
         found = [each for each in self._held if path.startswith(f"{each}/")]
         return self._held[max(found, key=len)] if found else None
 
@@ -476,7 +476,7 @@ def _faults() -> tuple[type[Exception], ...]:
 
 
 def _private_folder() -> str:
-    """A folder of this computer for what is on its way; nobody else may look into it."""
+    """Return a folder of this computer for what is on its way; nobody else may look into it."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     path = f"{tempfile.gettempdir()}/frameenrich-{user}"
     try:

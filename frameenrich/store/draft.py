@@ -22,7 +22,7 @@ class PublishTarget(Protocol):
     """Where drafts become folders: a store."""
 
     def open(self, path: str) -> IO[bytes]:
-        """A file of the store to read from."""
+        """Open a file of the store to read from."""
 
     def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
         """Make a filled folder a folder of the store; False where that is there already."""
@@ -54,7 +54,7 @@ class Draft:
             self._adopted[relative] = path
 
     def file(self, relative: str) -> IO[bytes]:
-        """A file of the draft, opened for writing once and kept open until it is closed."""
+        """Return a file of the draft, opened for writing once and kept open until it is closed."""
         if relative not in self._files:
             path = f"{self._path}/{relative}"
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -70,7 +70,7 @@ class Draft:
             file.close()
 
     def lines(self, names: Iterable[str]) -> Iterator[bytes]:
-        """The lines of some of the draft's files, which are finished by that."""
+        """Yield the lines of some of the draft's files, which are finished by that."""
         for relative in names:
             self.close_file(relative)
             with self._opened(relative) as file:
@@ -97,12 +97,12 @@ class Draft:
             return quick_hash(file)
 
     def write(self, relative: str, data: bytes) -> None:
-        """A small file at once."""
+        """Write a small file at once."""
         self.file(relative).write(data)
         self.close_file(relative)
 
     def write_sidecar(self, table: pa.Table, relative: str = SIDECAR) -> None:
-        """The Parquet file that says which row became which request."""
+        """Write the Parquet file that says which row became which request."""
         with self.file(relative) as file:
             pq.write_table(
                 table, file, compression="zstd", compression_level=1, write_page_checksum=True
@@ -111,7 +111,7 @@ class Draft:
         del self._files[relative]
 
     def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
-        """The sidecar, to be written some rows at a time; the caller closes the writer."""
+        """Return the sidecar, to be written some rows at a time; the caller closes the writer."""
         return pq.ParquetWriter(
             self.file(SIDECAR),
             schema,

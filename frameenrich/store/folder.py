@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def model_of(shard: ShardFolder) -> str:
-    """The model that a shard's requests are for; the job's own where it can be no other."""
+    """Return the model that a shard's requests are for; the job's own where it can be no other."""
     if shard.round or len(shard.job.spec.models) > 1:
         with shard.open_requests() as lines:
             for line in lines:
@@ -36,7 +36,7 @@ def model_of(shard: ShardFolder) -> str:
 
 
 def ids_of(shard: ShardFolder) -> list[str]:
-    """The custom_ids of a shard's requests, in order."""
+    """Return the custom_ids of a shard's requests, in order."""
     with shard.open_requests() as lines:
         return [custom_id for custom_id, _ in request_ids(lines)]
 
@@ -66,7 +66,7 @@ _DAMAGE = (
 
 
 def shard_name(number: int) -> str:
-    """The stem of a shard's files."""
+    """Return the stem of a shard's files."""
     return f"shard-{number:05d}"
 
 
@@ -217,7 +217,7 @@ class JobFolder:
             return file.read(columns)
 
     def round_path(self, round_: int) -> str:
-        """The folder of a round."""
+        """Return the folder of a round."""
         return f"{self.path}/round-{round_}"
 
     def rounds(self) -> int:
@@ -226,11 +226,11 @@ class JobFolder:
         return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
 
     def shards(self, round_: int) -> list[ShardFolder]:
-        """The shards of a round, in order."""
+        """Return the shards of a round, in order."""
         return _shards(self, self.store.find(self.round_path(round_)), range(round_, round_ + 1))
 
     def all_shards(self) -> list[ShardFolder]:
-        """The shards of every round, in order; found by one look at the folder."""
+        """Return the shards of every round, in order; found by one look at the folder."""
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         return _shards(self, found, range(rounds))
@@ -415,7 +415,7 @@ class ShardFolder:
         vars(self)["batch"] = batch
 
     def open_requests(self) -> IO[bytes]:
-        """The request lines, as a binary file."""
+        """Open the request lines, as a binary file."""
         return self.job.store.open(self.requests_path)
 
     @property
@@ -484,7 +484,7 @@ class ShardFolder:
                 checked.check()
 
     def read_responses(self) -> Iterator[bytes]:
-        """The responses file in pieces; nothing where none has come."""
+        """Read the responses file in pieces; nothing where none has come."""
         for file in self.open_responses():
             while data := file.read(READ_BYTES):
                 yield data
@@ -511,7 +511,7 @@ class ShardFolder:
         return prove(self.job.store.open_pieces(self.responses_path))
 
     def open_appending(self) -> IO[bytes]:
-        """The responses file, open at its end; a line torn by a crash is cut off first."""
+        """Open the responses file, open at its end; a line torn by a crash is cut off first."""
         return self.job.store.open_appending(self.responses_path)
 
 

@@ -147,7 +147,7 @@ class Lease:
                     raise self.lost() from None
 
     def lost(self) -> JobBusyError:
-        """The error for a job that another process took over."""
+        """Return the error for a job that another process took over."""
         return JobBusyError(
             f"Another process took over the job {self._job_id}, as this one gave no sign of life.",
             "Let that one go on, or call again later; nothing is lost.",
@@ -155,7 +155,7 @@ class Lease:
         )
 
     def read(self, path: str) -> bytes:
-        """An object that only the holder writes, as the holder knows it.
+        """Return an object that only the holder writes, as the holder knows it.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class Objects(Protocol):
     exact: bool
 
     def read(self, path: str) -> ObjectVersion | None:
-        """The object, or None where there is none."""
+        """Read the object, or None where there is none."""
 
     def exists(self, path: str) -> bool:
         """Tell whether the object is there; a folder of that name is none."""
@@ -370,7 +370,7 @@ class PlainObjects:
         self._fs = fs
 
     def read(self, path: str) -> ObjectVersion | None:
-        """The object; its version is what is in it."""
+        """Read the object; its version is what is in it."""
         try:
             data = self._fs.cat_file(path)
         except FileNotFoundError:

@@ -62,7 +62,7 @@ class Disk:
             )
 
     def folders(self, root: str) -> list[str]:
-        """The names of the folders in it; none where it is not there."""
+        """Return the names of the folders in it; none where it is not there."""
         try:
             with os.scandir(root) as entries:  # no pattern: a folder may be called "a[1]"
                 return [entry.name for entry in entries if entry.is_dir()]
@@ -80,11 +80,11 @@ class Disk:
             raise unreadable(path, error) from error
 
     def drafting(self, root: str) -> contextlib.AbstractContextManager[str]:
-        """A folder to fill, from which one rename makes a job."""
+        """Return a folder to fill, from which one rename makes a job."""
         return draft_folder(root)
 
     def staging(self, root: str) -> contextlib.AbstractContextManager[str]:
-        """A folder of the store for what other processes write; gone at the end."""
+        """Return a folder of the store for what other processes write; gone at the end."""
         return draft_folder(root)
 
     def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
@@ -120,7 +120,7 @@ class Disk:
 
     @contextlib.contextmanager
     def write_whole(self, path: str) -> Iterator[IO[bytes]]:
-        """A binary file that appears under `path` whole, or not at all."""
+        """Write a binary file that appears under `path` whole, or not at all."""
         try:
             with whole_file(path) as file:
                 yield file
@@ -132,11 +132,11 @@ class Disk:
         return os.path.exists(path)
 
     def open(self, path: str) -> IO[bytes]:
-        """A file to read from."""
+        """Open a file to read from."""
         return open(path, "rb")
 
     def read(self, path: str) -> bytes:
-        """A small file, all of it."""
+        """Read a small file, all of it."""
         with open(path, "rb") as file:
             return file.read()
 
@@ -148,12 +148,12 @@ class Disk:
         """Nothing: while a process holds the lock, nobody else writes."""
 
     def replace(self, path: str, data: bytes) -> None:
-        """A small file, all of it."""
+        """Return a small file, all of it."""
         with self.write_whole(path) as file:
             file.write(data)
 
     def pieces(self, path: str) -> Iterator[str]:
-        """The files that a growing file is in: itself, where it is there."""
+        """Yield the files that a growing file is in: itself, where it is there."""
         if os.path.exists(path):
             yield path
 
@@ -168,7 +168,7 @@ class Disk:
         return file_lock(f"{root}/.lock", os.path.basename(root), timeout_seconds)
 
     def open_appending(self, path: str) -> IO[bytes]:
-        """A file open at its end; a line torn by a crash is cut off first."""
+        """Open a file open at its end; a line torn by a crash is cut off first."""
         try:
             file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
         except OSError as error:
@@ -179,7 +179,7 @@ class Disk:
 
 @contextlib.contextmanager
 def draft_folder(parent: str) -> Iterator[str]:
-    """A new folder below `parent`, gone at the end unless it was renamed."""
+    """Yield a new folder below `parent`, gone at the end unless it was renamed."""
     _sweep(parent)
     path = f"{parent}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
     os.mkdir(path, mode=0o700)
@@ -222,7 +222,7 @@ def file_lock(path: str, job_id: str, timeout_seconds: float) -> Iterator[None]:
 
 
 def busy(job_id: str) -> JobBusyError:
-    """The error for a job that another process is at work on."""
+    """Return the error for a job that another process is at work on."""
     return JobBusyError(
         f"Another process is at work on the job {job_id}.",
         "Wait for it to end, then call again; nothing is lost.",
@@ -231,7 +231,7 @@ def busy(job_id: str) -> JobBusyError:
 
 
 def unreadable(path: str, error: Exception) -> StoreError:
-    """The error for a file of the store that is damaged, or cannot be read."""
+    """Return the error for a file of the store that is damaged, or cannot be read."""
     return StoreError(
         f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
         "Restore it from a backup, or move its job's folder out of the store.",
@@ -240,7 +240,7 @@ def unreadable(path: str, error: Exception) -> StoreError:
 
 
 def missing(path: str) -> StoreError:
-    """The error for a file that a job has to have and has not."""
+    """Return the error for a file that a job has to have and has not."""
     return unreadable(path, FileNotFoundError("it is not there"))
 
 
@@ -254,7 +254,7 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def unwritable(path: str, error: OSError) -> StoreError:
-    """The error for a place that cannot be written; what to do about it depends on why."""
+    """Return the error for a place that cannot be written; what to do about it depends on why."""
     if error.errno in _NO_ROOM:
         # Never to use another store: that one knows no answer, and all would be paid again.
         fix = "Free some room there, then call again: the job goes on from here, and pays once."
@@ -273,7 +273,7 @@ def unwritable(path: str, error: OSError) -> StoreError:
 
 
 def _complete(path: str) -> bool:
-    """False, that is not committed, where the folder is whole; an error where it is not."""
+    """Return False, that is not committed, where the folder is whole; an error where it is not."""
     if os.path.exists(f"{path}/{SIDECAR}"):
         return False
     raise not_whole(path)

@@ -85,7 +85,7 @@ class SidecarWriter:
         self._shards: list[int] = []
 
     def add(self, rows: SidecarRows) -> None:
-        """The next rows."""
+        """Return the next rows."""
         self._ids += rows.ids
         self._request_hashes += rows.request_hashes
         self._input_hashes += rows.input_hashes

@@ -31,7 +31,7 @@ _DECIDING_SECONDS = 600.0
 
 
 def open_store(store: Store | str | os.PathLike[str] | None = None) -> Store:
-    """The store that was asked for, else ``$FRAMEENRICH_STORE``, else ``.frameenrich`` here.
+    """Open the store that was asked for, else ``$FRAMEENRICH_STORE``, else ``.frameenrich`` here.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class Store:
         return Store, (self.url,)
 
     def job_ids(self) -> list[str]:
-        """The ids of all jobs here, in no particular order."""
+        """Return the ids of all jobs here, in no particular order."""
         self._medium.check_readable(self.root)
         with self._medium.reaching(self.root):
             names = self._medium.folders(self.root)
@@ -101,7 +101,7 @@ class Store:
 
     @contextlib.contextmanager
     def draft(self) -> Iterator[Draft]:
-        """A folder being filled; it vanishes unless it is committed."""
+        """Yield a folder being filled; it vanishes unless it is committed."""
         self.check_writable()
         with self._medium.drafting(self.root) as path:
             draft = Draft(path, self)
@@ -114,7 +114,7 @@ class Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[str]:
-        """A folder of the store's for what several processes write; it vanishes at the end.
+        """Yield a folder of the store's for what several processes write; it vanishes at the end.
 
         Its name is relative to the store, so that a draft can be committed into it.
         """
@@ -183,11 +183,11 @@ class Store:
         self._medium.expect(path, version)
 
     def open(self, path: str) -> IO[bytes]:
-        """A file to read from."""
+        """Open a file to read from."""
         return self._medium.open(path)
 
     def read(self, path: str) -> bytes:
-        """A small file that changes, all of it."""
+        """Read a small file that changes, all of it."""
         return self._medium.read(path)
 
     def replace(self, path: str, data: bytes) -> None:
@@ -209,7 +209,7 @@ class Store:
             return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
 
     def open_pieces(self, path: str) -> Iterator[IO[bytes]]:
-        """The files that one which may have grown is in, each open while it is read."""
+        """Open the files that one which may have grown is in, each open while it is read."""
         with self._medium.reaching(path):
             for piece in self._medium.pieces(path):
                 with self.open(piece) as file:
@@ -217,7 +217,7 @@ class Store:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """The file system and the path of a URL; what others change shows at once."""
+    """Open the file system and the path of a URL; what others change shows at once."""
     import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
 
     if "://" not in url:  # as it is: fsspec would take "a::b" for one file system in another

@@ -94,7 +94,7 @@ def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
 
 
 def _shown(job: Job, sample: pd.DataFrame, folder: JobFolder, *, usage: bool) -> pd.DataFrame:
-    """The key, the prompts, and the answers' columns."""
+    """Return the key, the prompts, and the answers' columns."""
     out = job.collect(sample, usage=usage)
     answers = [name for name in out.columns if name not in sample.columns]
     questions = prompts_of(folder)
@@ -106,7 +106,7 @@ def _shown(job: Job, sample: pd.DataFrame, folder: JobFolder, *, usage: bool) ->
 
 
 def _ids(sample: pd.DataFrame, folder: JobFolder) -> list[str | None]:
-    """The custom_id of each row's request; None for a row that was skipped."""
+    """Return the custom_id of each row's request; None for a row that was skipped."""
     sidecar = folder.sidecar()
     found = require_match(match_frame(sample, folder, sidecar), sample, folder)
     ids: list[str | None] = sidecar["custom_id"].take(pa.array(found.positions)).to_pylist()
@@ -201,7 +201,7 @@ def preview(
     n: int = 3,
     **options: Unpack[SubmitOptions],
 ) -> Preview:
-    """The first requests as they would be sent; see ``df.llmbatch.preview``."""
+    """Return the first requests as they would be sent; see ``df.llmbatch.preview``."""
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     own = Options(**options)

@@ -116,7 +116,7 @@ def _row(
 
 
 def _seconds(age: str | timedelta) -> float:
-    """A length of time in seconds.
+    """Return a length of time in seconds.
 
     Examples
     --------

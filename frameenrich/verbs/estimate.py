@@ -313,7 +313,7 @@ def make_estimate(
     measured: AnswerLengths | None,
     cached: bool = False,
 ) -> Estimate:
-    """An `Estimate` of what was counted."""
+    """Make an `Estimate` of what was counted."""
     most = None if demand.uncapped else demand.capped_tokens
     about = None if measured is None else round(demand.requests * measured.mean_tokens)
     longest = most if most is not None else about or 0

@@ -202,7 +202,7 @@ class Job(JobFiles, JobParts, JobQuality):
         return self._folder.read().reused
 
     def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
-        """The tokens and USD that the job has taken so far, by the responses that are here.
+        """Return the tokens and USD that the job has taken so far, by the responses that are here.
 
         Of every round, flagged answers included; asks no provider. Batches are reckoned at the
         batch price, the embedded model costs nothing, and so does what was reused.

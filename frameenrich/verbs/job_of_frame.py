@@ -91,7 +91,7 @@ class JobOfFrame:
         store: StoreLike = None,
         **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
-        """The frame with the answers as new columns.
+        """Return the frame with the answers as new columns.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class JobOfFrame:
         client: Any = None,
         **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
-        """The frame's flagged rows under its index; see `Job.flagged`.
+        """Return the frame's flagged rows under its index; see `Job.flagged`.
 
         Key, status, error, raw answer, attempt, and the history of earlier attempts.
         """
@@ -221,7 +221,7 @@ class JobOfFrame:
         client: Any = None,
         **reading: Unpack[ReadingOptions],
     ) -> Styler:
-        """The frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
+        """Return the frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
         return self.job(job, store=store, client=client).show_flagged(
             self._frame, rows=rows, **reading
         )

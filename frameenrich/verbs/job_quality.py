@@ -32,7 +32,7 @@ class JobQuality:
     def flagged(
         self, frame: pd.DataFrame | None = None, **reading: Unpack[ReadingOptions]
     ) -> pd.DataFrame:
-        """The rows whose status is terminal and not ``ok``.
+        """Return the rows whose status is terminal and not ``ok``.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class JobQuality:
         rows: int = 50,
         **reading: Unpack[ReadingOptions],
     ) -> Styler:
-        """The flagged rows for a notebook: `flagged`, made to be read by a person.
+        """Return the flagged rows for a notebook: `flagged`, made to be read by a person.
 
         Parameters
         ----------

@@ -135,14 +135,14 @@ def target_of(
 def opened(
     here: tuple[TableFile, ...], reading: StreamInputOptions
 ) -> InMemoryTable | StreamedTable:
-    """The table, or its first rows; a chunk at a time where it is large."""
+    """Open the table, or its first rows; a chunk at a time where it is large."""
     from frameenrich.cli.table_jobs import open_table  # noqa: PLC0415 - heavy
 
     return open_table(here, limit=reading.limit, stream=reading.stream)
 
 
 def read(source: str, reading: TableInputOptions) -> Table:
-    """The table, or its first rows, all of it in memory."""
+    """Read the table, or its first rows, all of it in memory."""
     from frameenrich.cli.tables.read import read_tables  # noqa: PLC0415 - heavy
 
     return read_tables(files_of(source, reading), limit=reading.limit)
@@ -230,7 +230,7 @@ def with_timeout(writing: CollectOptions) -> Iterator[None]:
 
 
 def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
-    """The keyword arguments of ``collect``, with the time that `in_time` has left."""
+    """Return the keyword arguments of ``collect``, with the time that `in_time` has left."""
     from frameenrich.providers.protocol import patience_left  # noqa: PLC0415 - heavy
 
     options = writing.kwargs()
@@ -307,7 +307,7 @@ def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
 
 
 def as_records(table: pd.DataFrame) -> str:
-    """A table as JSON for other programs, an object a row."""
+    """Return a table as JSON for other programs, an object a row."""
     told: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
     return told
 

@@ -25,7 +25,7 @@ class ArrowTypes:
         self._texts: set[int] = set()
 
     def array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
-        """A chunk of the column that stands at a place, in the type that is known so far."""
+        """Return a chunk of the column that stands at a place, in the type that is known so far."""
         try:
             return self._array(place, column)
         except UnicodeEncodeError:

@@ -138,7 +138,7 @@ def _object_frame(
 
 
 def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any) -> pd.DataFrame:
-    """The same data in pandas; what pandas wrote as an index is a column like the others."""
+    """Return the same data in pandas; what pandas wrote as an index is a column like the others."""
     plain = table.rename_columns([str(i) for i in range(table.num_columns)])
     frame: pd.DataFrame = plain.to_pandas(types_mapper=kinds, ignore_metadata=True)
     frame.index = pd.RangeIndex(start, start + len(frame))
@@ -169,7 +169,7 @@ def cut_lines(lines: Iterable[Line], limit: int | None) -> Iterator[list[Line]]:
 def csv_rows(
     content: IO[bytes], place: TableFile, header: Record | None, first: TableFile
 ) -> Generator[Line]:
-    """The records of a CSV file; where others came before it, without its header."""
+    """Yield the records of a CSV file; where others came before it, without its header."""
     own: Record | None = None
     place, hint = _hinted(content, place)
     with contextlib.closing(csv_records(content, place.separator, place.called)) as records:
@@ -205,7 +205,7 @@ def _hinted(content: IO[bytes], place: TableFile) -> tuple[TableFile, bool]:
 
 
 def header_cells(line: Line) -> list[str]:
-    """The cells of a CSV record; none of a blank line, or of another format's."""
+    """Return the cells of a CSV record; none of a blank line, or of another format's."""
     return line.record.cells if isinstance(line.record, Record) else []
 
 

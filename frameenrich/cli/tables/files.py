@@ -261,7 +261,7 @@ def _encoding_name(encoding: str) -> str | None:
 
 
 def _files_in(folder: str) -> list[str]:
-    """The files of a folder, but for those that are hidden."""
+    """Return the files of a folder, but for those that are hidden."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     shown = [entry for entry in entries if not entry.name.startswith(_HIDDEN)]
     inner = next((entry.path for entry in shown if entry.is_dir()), None)
@@ -312,7 +312,7 @@ def check_output_outside_input(source: str, places: Sequence[TableFile], target:
 
 
 def open_file(place: TableFile) -> IO[bytes]:
-    """The file, or a copy of what comes down a pipe: something that can be read twice."""
+    """Open the file, or a copy of what comes down a pipe: something that can be read twice."""
     try:
         if place.is_stream:
             return _copied(sys.stdin.buffer)
@@ -357,7 +357,7 @@ def check_unchanged(file: IO[bytes], place: TableFile, stamp: tuple[int, int]) -
 
 @contextlib.contextmanager
 def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
-    """The file from its start, decompressed and as UTF-8; it stays open."""
+    """Yield the file from its start, decompressed and as UTF-8; it stays open."""
     from frameenrich.cli.tables.json_array import array_as_lines  # noqa: PLC0415 - it knows this
     from frameenrich.cli.tables.workbook import sheet_as_csv  # noqa: PLC0415 - module
 

@@ -144,7 +144,7 @@ class Source:
             yield len(rows), {"lines": lines, "called": called}
 
     def _lines(self) -> Iterator[Line]:
-        """The records of all files, as if they stood in one."""
+        """Yield the records of all files, as if they stood in one."""
         header: Record | None = None
         for i, (file, place) in enumerate(self._opened()):
             with (

@@ -89,7 +89,7 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
 
 
 def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
-    """The lines as the reader takes them, each noted."""
+    """Yield the lines as the reader takes them, each noted."""
     for number, line in enumerate(text, 1):
         if not line.isascii() and NOT_TEXT.search(line):
             raise not_utf8(name, number)
@@ -98,7 +98,7 @@ def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
 
 
 def not_utf8(name: str, line: int) -> InputError:
-    """The error about bytes that are no text."""
+    """Return the error about bytes that are no text."""
     return InputError(
         f"{name}, line {line}: this is not UTF-8.",
         "Say how it was saved: --encoding cp1252 (Windows, Western Europe), utf-16 (what Excel "
@@ -110,7 +110,7 @@ def not_utf8(name: str, line: int) -> InputError:
 def with_cells(
     record: Record, replaced: Mapping[int, str], added: Sequence[str], delimiter: str
 ) -> bytes:
-    r"""A record's bytes with some cells replaced and others added before its line end.
+    r"""Return a record's bytes with some cells replaced and others added before its line end.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def with_cells(
 
 
 def raw_cells(body: str, delimiter: str) -> list[str]:
-    r"""The cells of a CSV record as they are written, quotes and all.
+    r"""Return the cells of a CSV record as they are written, quotes and all.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def _cell(delimiter: str) -> re.Pattern[str]:
 
 
 def quoted(text: str, delimiter: str) -> str:
-    """A text as a CSV cell, in quotes where it needs them.
+    """Return a text as a CSV cell, in quotes where it needs them.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def quoted(text: str, delimiter: str) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """A value as a CSV cell says it; a list or an object as JSON.
+    """Return a value as a CSV cell says it; a list or an object as JSON.
 
     Examples
     --------
@@ -216,7 +216,7 @@ def cell_text(value: Any) -> str:
 
 
 def without_formula(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula; numbers are what they are.
+    """Return a text that no spreadsheet takes for a formula; numbers are what they are.
 
     Examples
     --------
@@ -268,7 +268,7 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
 
 
 def with_members(line: bytes, members: Mapping[str, Any]) -> bytes:
-    r"""A line's bytes with members added at the end of its object.
+    r"""Return a line's bytes with members added at the end of its object.
 
     Examples
     --------

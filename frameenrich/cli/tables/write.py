@@ -81,7 +81,7 @@ class ChunkWithAnswers:
         return [without_formula(name) for name in self.added] if safe else self.added
 
     def answered(self, *, safe: bool) -> Iterator[dict[str, Any]]:
-        """The answers' cells of each row, every null as None."""
+        """Yield the answers' cells of each row, every null as None."""
         names = list(self.answers.columns)
         cells = [cell_values(self.answers.iloc[:, i]) for i in range(len(names))]
         if safe:
@@ -243,7 +243,7 @@ def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswe
 
 @contextlib.contextmanager
 def _whole_table(place: TableFile) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name when it is complete, or standard output."""
+    """Yield a binary file that appears under its name when it is complete, or standard output."""
     if place.is_stream:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -278,7 +278,7 @@ def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:
 
 
 def _pieces(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
-    """The bytes of a chunk of a text table, a record at a time."""
+    """Return the bytes of a chunk of a text table, a record at a time."""
     if filled.chunk.format == place.format:
         beside = _json_beside if place.format == "jsonl" else _append_csv_cells
         return beside(filled, place, safe=safe)
@@ -381,7 +381,7 @@ def _arrow_table(filled: ChunkWithAnswers, forms: ArrowTypes) -> pa.Table:
 
 
 def _schema(filled: ChunkWithAnswers, columns: Sequence[Any]) -> pa.Schema:
-    """The result's; what the source says of its own columns and of the whole is kept."""
+    """Return the result's; what the source says of its own columns and of the whole is kept."""
     arrow = filled.chunk.arrow
     fields = [
         pa.field(name, column.type) for name, column in zip(filled.names, columns, strict=True)
@@ -394,7 +394,7 @@ def _schema(filled: ChunkWithAnswers, columns: Sequence[Any]) -> pa.Schema:
 
 
 def _pandas_types(schema: pa.Schema, answers: pd.DataFrame) -> Mapping[bytes, bytes]:
-    """The schema's metadata, with what pandas wants to know of the new columns."""
+    """Return the schema's metadata, with what pandas wants to know of the new columns."""
     kept = dict(schema.metadata or {})
     new = pa.Schema.from_pandas(answers.iloc[:0], preserve_index=False)
     told = json.loads(new.metadata[b"pandas"])

@@ -190,7 +190,7 @@ class AnthropicBatch:
         return made
 
     def _lost(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
-        """The batch that a lost call made; None where it is sure that it made none."""
+        """Return the batch that a lost call made; None where it is sure that it made none."""
         doing = f"look for the batch {shard.tag}"
         found, running = self._calls.patiently(lambda: self._search(shard, batch), doing)
         if found is not None:
@@ -224,7 +224,7 @@ class AnthropicBatch:
         return None, running
 
     def _first_id(self, batch_id: str) -> str:
-        """The custom_id of some result of a batch."""
+        """Return the custom_id of some result of a batch."""
         batches = self._client.messages.batches.with_streaming_response
         with batches.results(batch_id) as response:
             for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
@@ -236,7 +236,7 @@ class AnthropicBatch:
     # --- looking and bringing home ---------------------------------------------------------------
 
     def poll(self, batch: Batch) -> Batch:
-        """The batch's status and counts as the server has them now."""
+        """Return the batch's status and counts as the server has them now."""
         self._known.add(batch.id or "")
         made = self._calls.patiently(
             lambda: _own(self._client.messages.batches.retrieve(batch.id or ""), batch),
@@ -310,7 +310,7 @@ def _own_id(wire_id: str, mark: str) -> str | None:
 
 @contextlib.contextmanager
 def _translated(shard: Shard) -> Iterator[IO[bytes]]:
-    """The body of the create call, on disk: it may be as large as a batch may be."""
+    """Yield the body of the create call, on disk: it may be as large as a batch may be."""
     mark, comma = _mark(shard.tag), b""
     with tempfile.TemporaryFile() as content:
         content.write(b'{"requests":[')
@@ -352,7 +352,7 @@ def _in_doubt(batch: Batch) -> Batch:
 
 
 def _own(made: Any, batch: Batch) -> MessageBatch:
-    """The batch that a reply tells of, once it is sure to be ours."""
+    """Return the batch that a reply tells of, once it is sure to be ours."""
     check_own(getattr(made, "id", None), getattr(made, "processing_status", None), batch.id)
     if getattr(made, "request_counts", None) is None:
         raise DoubtfulReplyError("it answered with something that is no batch")
@@ -391,7 +391,7 @@ def _status(made: MessageBatch) -> str:
 
 
 def connect(client: Any = None, model: str | None = None) -> AnthropicBatch:
-    """The provider with the given client, or one built from the environment as the SDK does.
+    """Return the provider with the given client, or one built from the environment as the SDK does.
 
     Raises
     ------

@@ -62,7 +62,7 @@ _FINISHES = {
 
 
 def request_line(line: bytes, wire_id: Callable[[str], str]) -> bytes:
-    """A line of ours as an element of a Message Batch's ``requests``.
+    """Return a line of ours as an element of a Message Batch's ``requests``.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def request_line(line: bytes, wire_id: Callable[[str], str]) -> bytes:
 
 
 def message_params(body: Mapping[str, Json]) -> dict[str, Json]:
-    """The body of a chat completion as parameters of the Messages API.
+    """Return the body of a chat completion as parameters of the Messages API.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def _one_type_each(node: Json) -> Json:
 
 
 def _conversation(messages: list[dict[str, Json]]) -> tuple[Json, list[dict[str, Json]]]:
-    """The system prompt, in blocks where one of them is marked, and the turns after it."""
+    """Return the system prompt, in blocks where one of them is marked, and the turns after it."""
     systems: list[Json] = []
     turns: list[dict[str, Json]] = []
     for message in messages:
@@ -292,7 +292,7 @@ def _source(url: str) -> dict[str, Json]:
 
 
 def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
-    """A line of results as the Batch API would have written it, with the original inside.
+    """Return a line of results as the Batch API would have written it, with the original inside.
 
     A line that is no result is given back as it came; a result that cannot be read becomes an
     error of its row, so that a broken line loses only itself.

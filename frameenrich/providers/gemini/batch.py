@@ -181,7 +181,7 @@ class GeminiBatch:
         return str(made.name or "")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
-        """The file that was uploaded under a name; one that was cut on its way has to go."""
+        """Return the file that was uploaded under a name; one that was cut on its way has to go."""
         from google.genai import errors  # noqa: PLC0415 - an extra
 
         with _translated(shard) as content:
@@ -276,7 +276,7 @@ def _file_name(tag: str) -> str:
 
 @contextlib.contextmanager
 def _translated(shard: Shard) -> Iterator[IO[bytes]]:
-    """A shard's requests in Gemini's words, on disk."""
+    """Yield a shard's requests in Gemini's words, on disk."""
     with tempfile.TemporaryFile() as content:
         with shard.open() as lines:
             content.writelines(map(request_line, lines))
@@ -288,7 +288,7 @@ def _translated(shard: Shard) -> Iterator[IO[bytes]]:
 
 
 def _own(made: Json, tag: str, name: str | None = None) -> Json:
-    """The operation that a reply tells of, once it is sure to be ours."""
+    """Return the operation that a reply tells of, once it is sure to be ours."""
     told = made.get("metadata")
     told = told if isinstance(told, dict) else {}
     check_own(made.get("name"), told.get("state") or made.get("done"), name)

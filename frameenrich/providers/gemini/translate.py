@@ -260,7 +260,7 @@ def _told(result: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _errored(error: Mapping[str, Json]) -> dict[str, Json]:
-    """A failed request: gRPC's numbers become the HTTP status that they stand for."""
+    """Return a failed request: gRPC's numbers become the HTTP status that they stand for."""
     code, message = error.get("code"), error.get("message") or "no response came"
     status = _HTTP_STATUSES.get(code, code) if isinstance(code, int) else None
     if status not in range(400, 600):

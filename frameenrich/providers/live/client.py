@@ -239,7 +239,7 @@ class LiveClient:
         await asyncio.shield(self._hand_in(line))
 
     def _release_doubtful(self) -> None:
-        """The server answers others, so these faults were their requests' own."""
+        """Return the server answers others, so these faults were their requests' own."""
         self.failed += len(self._doubtful)
         for line, _ in self._doubtful:
             self._hand_in(line)
@@ -273,7 +273,7 @@ class LiveClient:
     # --- one request ----------------------------------------------------------------------------
 
     async def _ask(self, custom_id: str, body: bytes) -> Reply:
-        """The last word on a request: what passes by is waited for."""
+        """Return the last word on a request: what passes by is waited for."""
         reply = await self._call(custom_id, body)
         if not reply.passing:
             return reply

@@ -99,7 +99,7 @@ class LiveProvider:
         return f"LiveProvider({host!r}, max_in_flight={self._pace.max_in_flight})"
 
     def at_pace(self, pace: Pace) -> LiveProvider:
-        """The same provider at another pace."""
+        """Return the same provider at another pace."""
         return LiveProvider(
             self._client,
             max_in_flight=pace.max_in_flight,
@@ -184,7 +184,7 @@ class LiveProvider:
         )
 
     def poll(self, batch: Batch) -> Batch:
-        """The batch as it is: it only moves while `send` runs."""
+        """Return the batch as it is: it only moves while `send` runs."""
         return batch
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
@@ -199,7 +199,7 @@ class LiveProvider:
 
 
 def connect(client: Any = None, model: str | None = None) -> LiveProvider:
-    """The provider with the given client, or one built from the environment as the SDK does.
+    """Return the provider with the given client, or one built from the environment as the SDK does.
 
     Raises
     ------

@@ -99,7 +99,7 @@ class RateLimiter:
         self._open_at = max(self._open_at, self._clock() + min(seconds, LONGEST_PAUSE_SECONDS))
 
     def answered(self, prompt_tokens: int, used_tokens: int | None) -> None:
-        """An answer came: the limit grows by one for each full round of them."""
+        """Return an answer came: the limit grows by one for each full round of them."""
         self._heard_at = self._clock()
         self.limit = min(self.limit + 1 / self.limit, self.most)
         if self._tokens and used_tokens is not None:
@@ -176,7 +176,7 @@ def spent_for(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds(duration: str | None) -> float | None:
-    """A duration as servers write it (``6m0s``, ``1.5s``, ``20ms``, ``12``), in seconds.
+    """Return a duration as servers write it (``6m0s``, ``1.5s``, ``20ms``, ``12``), in seconds.
 
     Examples
     --------

@@ -107,7 +107,7 @@ class Reply:
         return f"HTTP {self.status}, {message}" if self.status else f"{code}, {message}"
 
     def line(self, custom_id: str, secrets: Iterable[str | None] = ()) -> bytes:
-        """The reply as a line of a batch's output or error file.
+        """Return the reply as a line of a batch's output or error file.
 
         Examples
         --------
@@ -173,7 +173,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
 
 
 def no_reply(code: str, message: str, *, unreachable: bool = False) -> Reply:
-    """A call that nothing came back for."""
+    """Return a call that nothing came back for."""
     return Reply(0, fault=(code, message), unreachable=unreachable)
 
 

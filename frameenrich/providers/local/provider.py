@@ -162,7 +162,7 @@ class LocalProvider:
         return f"LocalProvider({self._engine})"
 
     def url(self, endpoint: str) -> str:
-        """The endpoint as it is; each model answers one."""
+        """Return the endpoint as it is; each model answers one."""
         if endpoint != self._engine.endpoint:
             other = f" or model={EMBEDDED_EMBEDDER!r}" if endpoint == Embedder.endpoint else ""
             raise ParameterError(
@@ -204,11 +204,11 @@ class LocalProvider:
         )
 
     def _engine_for(self, model: str) -> Engine:
-        """The model's engine; an engine that was given without a name answers for all."""
+        """Return the model's engine; an engine that was given without a name answers for all."""
         return self._engine if self._model in {None, model} else _load(model)
 
     def poll(self, batch: Batch) -> Batch:
-        """The batch as it is: it only moves while `send` runs."""
+        """Return the batch as it is: it only moves while `send` runs."""
         return batch
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
@@ -295,7 +295,7 @@ def _status_code(error: Json) -> int:
 
 
 def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
-    """The request as llama.cpp takes it: with a cap, and the same answer every time."""
+    """Return the request as llama.cpp takes it: with a cap, and the same answer every time."""
     cap = body.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS
     return {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
 
@@ -314,7 +314,7 @@ def check_installed(model: str) -> None:
 
 
 def connect(client: Any = None, model: str | None = None) -> LocalProvider:
-    """The provider for the weights called `model`; it needs no client."""
+    """Return the provider for the weights called `model`; it needs no client."""
     del client
     model = model or EMBEDDED_MODEL
     return LocalProvider(_load(model), model)

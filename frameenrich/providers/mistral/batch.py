@@ -200,7 +200,7 @@ class MistralBatch:
         return _own(made, shard.tag)
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
-        """The file that was uploaded under a name; one that was cut on its way is none."""
+        """Return the file that was uploaded under a name; one that was cut on its way is none."""
         with _translated(shard) as content:
             sizes = {None, content.seek(0, os.SEEK_END)}
         files = self._pages(self._client.files.list, purpose="batch", search=name)
@@ -294,7 +294,7 @@ class MistralBatch:
 
 @contextlib.contextmanager
 def _translated(shard: Shard) -> Iterator[IO[bytes]]:
-    """A shard's requests in Mistral's words, on disk."""
+    """Yield a shard's requests in Mistral's words, on disk."""
     with tempfile.TemporaryFile() as content:
         with shard.open() as lines:
             content.writelines(map(request_line, lines))
@@ -303,7 +303,7 @@ def _translated(shard: Shard) -> Iterator[IO[bytes]]:
 
 
 def _own(made: Json, tag: str, job_id: str | None = None) -> Json:
-    """The job that a reply tells of, once it is sure to be ours."""
+    """Return the job that a reply tells of, once it is sure to be ours."""
     kept = made.get("metadata")
     check_own(made.get("id"), made.get("status"), job_id)
     if isinstance(kept, dict) and kept and kept.get(TAG_KEY) != tag:

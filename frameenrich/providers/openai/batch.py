@@ -234,7 +234,7 @@ class OpenAIBatch:
             raise NotYetError(f"the file {file_id} is still being processed")
 
     def _find_file(self, name: str, size: int) -> str | None:
-        """The file that was uploaded under a name; one that was cut on its way is none."""
+        """Return the file that was uploaded under a name; one that was cut on its way is none."""
         pages = cursor_pages(
             lambda: self._client.files.list(purpose=self._dialect.purpose, limit=100), "files"
         )
@@ -248,7 +248,7 @@ class OpenAIBatch:
         )
 
     def _find_batch(self, tag: str, file_id: str | None) -> Any:
-        """The batch that was made for a shard, if one was."""
+        """Return the batch that was made for a shard, if one was."""
         if self._dialect.tags:
             pages = cursor_pages(lambda: self._client.batches.list(limit=100), "batches")
             found = each_once(pages, _id)
@@ -270,7 +270,7 @@ class OpenAIBatch:
         )
 
     def poll(self, batch: Batch) -> Batch:
-        """The batch's status, counts and file ids as the server has them now."""
+        """Return the batch's status, counts and file ids as the server has them now."""
         made = self._calls.patiently(
             lambda: self._own(self._client.batches.retrieve(batch.id or ""), batch.tag, batch.id),
             f"look at the batch {batch.id}",
@@ -278,7 +278,7 @@ class OpenAIBatch:
         return _heard(batch, made, self._secrets)
 
     def _own(self, made: Any, tag: str, batch_id: str | None = None) -> Any:
-        """The batch that a reply tells of, once it is sure to be ours."""
+        """Return the batch that a reply tells of, once it is sure to be ours."""
         made = _opened(made)
         check_own(getattr(made, "id", None), getattr(made, "status", None), batch_id)
         kept = getattr(made, "metadata", None)  # a server that keeps none has the id to go by
@@ -317,7 +317,7 @@ class OpenAIBatch:
         delete_each(self._calls, "file", ours, self._client.files.delete)
 
     def live(self) -> LiveProvider:
-        """The same server, asked one call a request."""
+        """Return the same server, asked one call a request."""
         from frameenrich.providers.live.provider import LiveProvider  # noqa: PLC0415 - asyncio's, not a batch's
 
         return LiveProvider(self._client, dialect=self._dialect)
@@ -351,7 +351,7 @@ def _tag_of(made: Any) -> Any:
 
 
 def _opened(made: Any) -> Any:
-    """A batch as it is, or out of the wrapper that Together puts around a new one."""
+    """Open a batch as it is, or out of the wrapper that Together puts around a new one."""
     from openai.types import Batch as Made  # noqa: PLC0415 - heavy
 
     inner = made.get("job") if isinstance(made, dict) else getattr(made, "job", None)
@@ -359,7 +359,7 @@ def _opened(made: Any) -> Any:
 
 
 def _word(status: Any) -> str:
-    """A status in the words of `BatchStatus`, where it is one of them."""
+    """Return a status in the words of `BatchStatus`, where it is one of them."""
     word = printable(str(status))
     lower = word.lower()
     return _OTHER_SPELLINGS.get(lower, lower)
@@ -416,7 +416,7 @@ def _moment(value: Any) -> int | None:
 
 
 def connect(client: Any = None, model: str | None = None) -> OpenAIBatch:
-    """The provider with the given client, or one built from the environment as the SDK does.
+    """Return the provider with the given client, or one built from the environment as the SDK does.
 
     Raises
     ------
