@@ -23,7 +23,8 @@ from frameenrich.pricing.prices import (
     unknown_price,
 )
 from frameenrich.pricing.tokens import Counted, TokenCounter, count_line
-from frameenrich.store.folder import JobFolder, ShardFolder, job_folders
+from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.shard import ShardFolder
 from frameenrich.store.store import Store
 
 _MEASURED_ANSWERS = 5_000

@@ -16,8 +16,9 @@ from frameenrich.identity import hashes, older
 from frameenrich.jsonl import body_of, request_ids
 from frameenrich.model import HASHES
 from frameenrich.rendering.caching import unmarked
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.proof import quick_hash
+from frameenrich.store.shard import ShardFolder
 
 _LINES_AT_ONCE = 4096
 

@@ -17,9 +17,9 @@ from frameenrich.errors import ProviderError
 from frameenrich.jsonl import names_request, split_lines
 from frameenrich.model import Batch, BatchStatus, Proof, Stage
 from frameenrich.providers.protocol import IncompleteDownloadError, Provider
-from frameenrich.store.folder import ShardFolder
 from frameenrich.store.local import READ_BYTES
 from frameenrich.store.proof import prove
+from frameenrich.store.shard import ShardFolder
 
 
 def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:

@@ -15,7 +15,8 @@ from frameenrich.lifecycle.step import withdraw
 from frameenrich.lifecycle.usage import unanswered_requests
 from frameenrich.lifecycle.wait import Deadline, pauses, timed_out
 from frameenrich.providers.protocol import Provider, patience
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.shard import ShardFolder
 
 
 def withdraw_all(

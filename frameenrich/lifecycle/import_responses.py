@@ -22,7 +22,8 @@ from frameenrich.answers.judge import read_response
 from frameenrich.errors import ResponsesError, StoreError
 from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, BatchStatus, Import, Stage
-from frameenrich.store.folder import JobFolder, ShardFolder, ids_of, job_folders
+from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.shard import ShardFolder, ids_of
 
 _FILE = "file"
 

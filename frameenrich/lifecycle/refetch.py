@@ -9,7 +9,8 @@ from frameenrich.errors import DamagedFileError, FrameEnrichError, warn_user
 from frameenrich.lifecycle.fetch import fetch
 from frameenrich.model import Stage
 from frameenrich.providers.protocol import Provider
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.shard import ShardFolder
 
 T = TypeVar("T")
 

@@ -39,7 +39,8 @@ from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, Ro
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.rendering.body import retry_line
 from frameenrich.rendering.caching import without_marks
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.shard import ShardFolder
 
 UNCHANGED = "unchanged"
 

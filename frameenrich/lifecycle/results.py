@@ -21,8 +21,9 @@ from frameenrich.answers.reader import ResponseReader
 from frameenrich.answers.result_table import Positions, ResultTable
 from frameenrich.jsonl import whole_lines
 from frameenrich.model import Batch, BatchStatus, Rejection, Result, RowStatus
-from frameenrich.store.folder import JobFolder, ShardFolder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import missing
+from frameenrich.store.shard import ShardFolder
 from frameenrich.store.sidecar import SKIPPED
 
 SIDECAR_ID_COLUMNS = ("custom_id", "shard")

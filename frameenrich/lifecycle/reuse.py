@@ -23,7 +23,8 @@ from frameenrich.identity.hashes import hash_column, request_hash
 from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
 from frameenrich.lifecycle.results import read_results
 from frameenrich.model import HASHES, JobSpec, RowStatus
-from frameenrich.store.folder import JobFolder, ids_of, job_folders
+from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.shard import ids_of
 from frameenrich.store.store import Store
 
 _LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})

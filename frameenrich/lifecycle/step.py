@@ -6,32 +6,28 @@ process that dies anywhere is continued by the next one.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import IO, Any, Self
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from frameenrich.answers.judge import read_response
-from frameenrich.atomic import sync
 from frameenrich.errors import BudgetError, FrameEnrichError, ProviderError
-from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.check_requests import check_requests
 from frameenrich.lifecycle.fetch import bring_home
+from frameenrich.lifecycle.outgoing import (
+    Progress,
+    StoreShardWriter,
+    requests_left_out,
+    shard_for_provider,
+)
 from frameenrich.lifecycle.take_over import take_over
-from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, JobSpec, Rejection, Stage
-from frameenrich.prepare.batch_options import MAX_PAIRS
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, Rejection, Stage
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.pricing.money import Budget
-from frameenrich.providers.protocol import NeverMadeError, Provider, Shard
-from frameenrich.store.folder import JobFolder, JobState, ShardFolder, ids_of, model_of
-from frameenrich.store.local import unwritable
-
-Progress = Callable[[], None]
-
+from frameenrich.providers.protocol import NeverMadeError, Provider
+from frameenrich.store.folder import JobFolder, JobState
+from frameenrich.store.shard import ShardFolder, ids_of
 
 _log = logging.getLogger(__name__)
 
@@ -211,9 +207,9 @@ class _Step:
     def _send(self, shard: ShardFolder, batch: Batch) -> None:
         if not batch.creating:  # what may be there already is not sent anew
             check_requests(shard)
-        outgoing = _shard_for_provider(shard, batch)
+        outgoing = shard_for_provider(shard, batch)
         _log.info("%s: send %d requests for %s", shard, outgoing.requests, outgoing.model)
-        with _StoreShardWriter(shard, self.progress) as desk:
+        with StoreShardWriter(shard, self.progress) as desk:
             batch = self.provider.send(outgoing, batch, desk)
         if batch.ended and not batch.settled:
             _fetch_or_retry(shard, batch, self.provider)
@@ -306,7 +302,7 @@ def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
     """The shard without the requests that validation named; some servers name one at a time."""
     if len(batch.spent_file_ids) >= _MOST_REJECTIONS:
         return None
-    before = _left_out(shard, batch)
+    before = requests_left_out(shard, batch)
     ids = [custom_id for custom_id in ids_of(shard) if custom_id not in before]
     named = {
         ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
@@ -368,9 +364,9 @@ def _cancel(shard: ShardFolder, provider: Provider) -> None:
         shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
         return
     if batch.id is None:  # perhaps it was made: find out before it can be cancelled
-        outgoing = _shard_for_provider(shard, batch, may_create=False)
+        outgoing = shard_for_provider(shard, batch, may_create=False)
         try:
-            with _StoreShardWriter(shard) as desk:
+            with StoreShardWriter(shard) as desk:
                 batch = provider.send(outgoing, batch, desk)
         except NeverMadeError:
             shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
@@ -450,93 +446,3 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
                 shard.save(batch.replace(stage=Stage.CLEANED))
                 done += 1
     return done
-
-
-def _shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = True) -> Shard:
-    """Return the shard as a provider sees it."""
-    spec = shard.job.spec
-    left_out = _left_out(shard, batch)
-    return Shard(
-        tag=batch.tag,
-        endpoint=spec.endpoint,
-        url=spec.url,
-        model=model_of(shard),
-        requests=shard.request_count - len(left_out),
-        open=lambda: _open_without(shard, left_out),
-        metadata=_metadata(shard, spec),
-        # Another provider was never asked whether it takes the job's window, so it has its own.
-        completion_window=None if batch.provider else spec.completion_window,
-        confirm_seconds=spec.confirm_seconds,
-        resumed=shard.job.resumed,
-        may_create=may_create,
-    )
-
-
-def _left_out(shard: ShardFolder, batch: Batch) -> set[str]:
-    """Name the requests of a shard that are not sent: refused, or answered by other means."""
-    refused = {rejection.custom_id for rejection in batch.rejected}
-    if not batch.imports:
-        return refused
-    lines = map(read_response, split_lines(shard.read_responses()))
-    return refused | {response.custom_id for response in lines if response is not None}
-
-
-def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
-    """Name the shard, as far as what the user gave leaves room."""
-    ours = {
-        "frameenrich_job": shard.job.id,
-        "frameenrich_name": spec.name[:200],
-        "frameenrich_shard": f"round {shard.round}, shard {shard.number}",
-    }
-    room = MAX_PAIRS - len(spec.metadata)
-    return {**dict(list(ours.items())[:room]), **spec.metadata}
-
-
-def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
-    """Open the requests file, or a temporary one without the requests that were refused."""
-    if not left_out:
-        return shard.open_requests()
-    kept: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    with shard.open_requests() as lines:
-        kept.writelines(line for custom_id, line in request_ids(lines) if custom_id not in left_out)
-    kept.seek(0)
-    return kept  # type: ignore[no-any-return]
-
-
-@dataclass
-class _StoreShardWriter:
-    """A provider's desk, which is the shard's files."""
-
-    shard: ShardFolder
-    progress: Progress | None = None
-    _file: IO[bytes] | None = field(default=None, repr=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # what was appended is on disk, or was told of
-                self._file.close()
-
-    def record(self, batch: Batch) -> Batch:
-        if batch.settled and batch.output_file_id is None:  # nothing more will be appended
-            batch = batch.replace(responses=self.shard.prove_responses())
-        self.shard.save(batch)
-        return batch
-
-    def answered(self) -> set[str]:
-        lines = map(read_response, split_lines(self.shard.read_responses()))
-        return {response.custom_id for response in lines if response is not None}
-
-    def append(self, *lines: bytes) -> None:
-        if self._file is None:
-            self._file = self.shard.open_appending()
-        try:
-            self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
-            sync(self._file)
-        except OSError as error:
-            raise unwritable(self.shard.responses_path, error) from None
-        if self.progress is not None:
-            for _ in lines:
-                self.progress()

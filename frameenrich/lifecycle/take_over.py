@@ -20,7 +20,8 @@ from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.reuse import find_running, find_stored_answers
 from frameenrich.model import TAKEN_OVER, Batch, BatchStatus, Import, OutputSpec, Stage
 from frameenrich.pricing.money import Budget
-from frameenrich.store.folder import JobFolder, JobState, ShardFolder
+from frameenrich.store.folder import JobFolder, JobState
+from frameenrich.store.shard import ShardFolder
 
 
 def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobFolder], object]) -> None:

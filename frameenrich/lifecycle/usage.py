@@ -32,7 +32,8 @@ from frameenrich.pricing.prices import (
     rate_of,
     rates_of_answer,
 )
-from frameenrich.store.folder import JobFolder, ShardFolder, model_of
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.shard import ShardFolder, model_of
 
 
 def prices_of(folder: JobFolder, budget: Budget) -> Prices:

@@ -24,7 +24,8 @@ from frameenrich.jsonl import split_lines
 from frameenrich.lifecycle.step import is_lost, refresh, step_job
 from frameenrich.model import TERMINAL, Batch
 from frameenrich.providers.protocol import Provider, RetryDeadline, patience
-from frameenrich.store.folder import JobFolder, JobState, ShardFolder
+from frameenrich.store.folder import JobFolder, JobState
+from frameenrich.store.shard import ShardFolder
 
 _FIRST_POLL_SECONDS = 0.5
 

@@ -35,7 +35,8 @@ from frameenrich.prepare.job_files import (
 from frameenrich.prepare.writer import Part, ShardFiles
 from frameenrich.rendering.caching import unmarked
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import PARTS, JobFolder, job_folder, shard_name
+from frameenrich.store.folder import PARTS, JobFolder, job_folder
+from frameenrich.store.shard import shard_name
 from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED
 from frameenrich.store.store import Store
 

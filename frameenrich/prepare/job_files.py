@@ -10,7 +10,7 @@ from frameenrich.identity.dedupe import JobHash
 from frameenrich.identity.older import OlderJobHash
 from frameenrich.model import Batch, BatchStatus, JobSpec, Stage
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import shard_name
+from frameenrich.store.shard import shard_name
 
 
 def job_id(spec: JobSpec, job_hash: JobHash, nonce: str) -> str:

@@ -15,7 +15,8 @@ from frameenrich.model import Limits
 from frameenrich.prepare.job_files import write_intents
 from frameenrich.prepare.writer import ShardCutter
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import JobFolder, shard_name
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.shard import shard_name
 
 
 @dataclass(frozen=True, slots=True)

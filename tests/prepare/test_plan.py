@@ -35,7 +35,8 @@ from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.rendering.encode_rows import input_hashes
 from frameenrich.rendering.prompt import CHUNK_ROWS
 from frameenrich.rendering.template_source import read_template
-from frameenrich.store.folder import JobFolder, ids_of
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.shard import ids_of
 from frameenrich.store.sidecar import SKIPPED
 from frameenrich.store.store import Store
 

@@ -25,7 +25,7 @@ from stores import CrashError, a_job, committed, write_half, write_job, write_ro
 import frameenrich.store.bucket
 from frameenrich.atomic import sync
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
-from frameenrich.lifecycle.step import _StoreShardWriter
+from frameenrich.lifecycle.outgoing import StoreShardWriter
 from frameenrich.model import Batch, JobSpec, Limits, Message, Stage
 from frameenrich.prepare.options import make_plan
 from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_part
@@ -199,12 +199,12 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
     job = a_job(bucket())
     shard = job.shards(0)[0]
     answer = json.dumps({"custom_id": "row-a", "response": {"status_code": 200, "body": {}}})
-    with job.lock(), _StoreShardWriter(shard) as desk:
+    with job.lock(), StoreShardWriter(shard) as desk:
         desk.append(answer.encode())
         desk.append(b"x" * 600_000)
         desk.append(b"next part")
     later = job_folder(bucket(), job.id).shards(0)[0]
-    with later.job.lock(), _StoreShardWriter(later) as desk:
+    with later.job.lock(), StoreShardWriter(later) as desk:
         known = desk.answered()
         desk.append(b"later")
     grown = b"".join(later.read_responses())

@@ -1,0 +1,113 @@
+"""Give a provider a shard to send, and the shard's files to write what becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any, Self
+
+from frameenrich.answers.judge import read_response
+from frameenrich.atomic import sync
+from frameenrich.jsonl import request_ids, split_lines
+from frameenrich.model import Batch, JobSpec
+from frameenrich.prepare.batch_options import MAX_PAIRS
+from frameenrich.providers.protocol import Shard
+from frameenrich.store.local import unwritable
+from frameenrich.store.shard import ShardFolder, model_of
+
+Progress = Callable[[], None]
+
+
+def shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = True) -> Shard:
+    """Return the shard as a provider sees it."""
+    spec = shard.job.spec
+    left_out = requests_left_out(shard, batch)
+    return Shard(
+        tag=batch.tag,
+        endpoint=spec.endpoint,
+        url=spec.url,
+        model=model_of(shard),
+        requests=shard.request_count - len(left_out),
+        open=lambda: _open_without(shard, left_out),
+        metadata=_metadata(shard, spec),
+        # Another provider was never asked whether it takes the job's window, so it has its own.
+        completion_window=None if batch.provider else spec.completion_window,
+        confirm_seconds=spec.confirm_seconds,
+        resumed=shard.job.resumed,
+        may_create=may_create,
+    )
+
+
+def requests_left_out(shard: ShardFolder, batch: Batch) -> set[str]:
+    """Name the requests of a shard that are not sent: refused, or answered by other means."""
+    refused = {rejection.custom_id for rejection in batch.rejected}
+    if not batch.imports:
+        return refused
+    lines = map(read_response, split_lines(shard.read_responses()))
+    return refused | {response.custom_id for response in lines if response is not None}
+
+
+def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
+    """Name the shard, as far as what the user gave leaves room."""
+    ours = {
+        "frameenrich_job": shard.job.id,
+        "frameenrich_name": spec.name[:200],
+        "frameenrich_shard": f"round {shard.round}, shard {shard.number}",
+    }
+    room = MAX_PAIRS - len(spec.metadata)
+    return {**dict(list(ours.items())[:room]), **spec.metadata}
+
+
+def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
+    """Open the requests file, or a temporary one without the requests that were refused."""
+    if not left_out:
+        return shard.open_requests()
+    kept: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with shard.open_requests() as lines:
+        kept.writelines(line for custom_id, line in request_ids(lines) if custom_id not in left_out)
+    kept.seek(0)
+    return kept  # type: ignore[no-any-return]
+
+
+@dataclass
+class StoreShardWriter:
+    """A provider's desk, which is the shard's files."""
+
+    shard: ShardFolder
+    progress: Progress | None = None
+    _file: IO[bytes] | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what was appended is on disk, or was told of
+                self._file.close()
+
+    def record(self, batch: Batch) -> Batch:
+        """Write the batch to disk, before the provider goes on."""
+        if batch.settled and batch.output_file_id is None:  # nothing more will be appended
+            batch = batch.replace(responses=self.shard.prove_responses())
+        self.shard.save(batch)
+        return batch
+
+    def answered(self) -> set[str]:
+        """Return the custom_ids that have a response line already."""
+        lines = map(read_response, split_lines(self.shard.read_responses()))
+        return {response.custom_id for response in lines if response is not None}
+
+    def append(self, *lines: bytes) -> None:
+        """Add response lines, which are on disk when this returns."""
+        if self._file is None:
+            self._file = self.shard.open_appending()
+        try:
+            self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
+            sync(self._file)
+        except OSError as error:
+            raise unwritable(self.shard.responses_path, error) from None
+        if self.progress is not None:
+            for _ in lines:
+                self.progress()

@@ -1,0 +1,233 @@
+"""Read and write the files of one shard: its requests, its batch.json, its responses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+from frameenrich.jsonl import request_ids
+from frameenrich.model import Batch, Proof
+from frameenrich.store.local import READ_BYTES, unreadable
+from frameenrich.store.proof import Checked, damaged, prove
+from frameenrich.text import printable
+
+if TYPE_CHECKING:
+    from frameenrich.store.folder import JobFolder
+
+_log = logging.getLogger(__name__)
+
+
+# What reading a damaged file can raise, from Arrow, JSON or what is made of them.
+DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException,
+)  # fmt: skip
+
+
+def model_of(shard: ShardFolder) -> str:
+    """Return the model that a shard's requests are for; the job's own where it can be no other."""
+    if shard.round or len(shard.job.spec.models) > 1:
+        with shard.open_requests() as lines:
+            for line in lines:
+                return str(json.loads(line)["body"]["model"])
+    return shard.job.spec.model
+
+
+def ids_of(shard: ShardFolder) -> list[str]:
+    """Return the custom_ids of a shard's requests, in order."""
+    with shard.open_requests() as lines:
+        return [custom_id for custom_id, _ in request_ids(lines)]
+
+
+def shard_name(number: int) -> str:
+    """Return the stem of a shard's files."""
+    return f"shard-{number:05d}"
+
+
+class KnownBatch(NamedTuple):
+    """A batch, and the version of the file that it was read from."""
+
+    version: str
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """One shard's three files."""
+
+    job: JobFolder
+    round: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"job {self.job.id}, round {self.round}, shard {self.number}"
+
+    def _path(self, what: str) -> str:
+        return f"{self.job.round_path(self.round)}/{shard_name(self.number)}.{what}"
+
+    @property
+    def requests_path(self) -> str:
+        """Exactly what was, or will be, uploaded."""
+        return self._path("requests.jsonl")
+
+    @property
+    def responses_path(self) -> str:
+        """Output and error lines as they came."""
+        return self._path("responses.jsonl")
+
+    @property
+    def batch_path(self) -> str:
+        """What the provider said last; the only file of a job that changes."""
+        return self._path("batch.json")
+
+    @property
+    def known(self) -> KnownBatch | None:
+        """The batch as a file of some version has it; None after it was saved anew."""
+        found: KnownBatch | None = vars(self).get("_known")
+        return found
+
+    def read_batch(self, version: str | None, known: KnownBatch | None) -> None:
+        """Read the batch, unless it is known and its file is still of that version."""
+        if known is not None and known.version == version:
+            self.job.store.expect(self.batch_path, known.version)
+            vars(self)["batch"] = known.batch
+        if version is not None:
+            vars(self)["_known"] = KnownBatch(version, self.batch)
+        else:
+            _ = self.batch
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The provider's last word, or the intent where there is none yet.
+
+        It is read once: who may have been overtaken by another process takes the job's lock and
+        lists its shards anew.
+        """
+        try:
+            return Batch.from_json(self.job.store.read(self.batch_path))
+        except DAMAGE as error:
+            raise unreadable(self.batch_path, error) from error
+
+    def save(self, batch: Batch) -> None:
+        """Write ``batch.json``, the only file of a job that changes, where it changed."""
+        before = vars(self).pop("batch", None)  # after a write that failed, nobody knows
+        if batch != before:
+            vars(self).pop("_known", None)
+            self.job.store.replace(self.batch_path, batch.to_json().encode())
+            # Counts change at every poll: who reads a log wants to know of states.
+            if before is None or _state(batch) != _state(before):
+                _log.info("%s: %s", self, _state(batch))
+        vars(self)["batch"] = batch
+
+    def open_requests(self) -> IO[bytes]:
+        """Open the request lines, as a binary file."""
+        return self.job.store.open(self.requests_path)
+
+    @property
+    def request_count(self) -> int:
+        """Return how many requests the shard has."""
+        if (known := self.batch.requests) is not None:
+            return known
+        with self.open_requests() as file:
+            return sum(piece.count(b"\n") for piece in iter(lambda: file.read(READ_BYTES), b""))
+
+    @property
+    def request_bytes(self) -> int:
+        """Size of the requests file."""
+        return int(self.job.store.fs.size(self.requests_path))
+
+    @property
+    def response_bytes(self) -> int:
+        """Size of the responses file; 0 where none has come."""
+        return self.job.store.size_of_pieces(self.responses_path)
+
+    def check_responses(self) -> None:
+        """Compare the responses files with what was written, by SHA-256.
+
+        Raises
+        ------
+        DamagedFileError
+            One is not as it was written.
+        """
+        for path, proof in self._response_files():
+            if proof is not None and prove(self.job.store.open_pieces(path)) != proof:
+                raise damaged(path, "its bytes are not those that were written")
+
+    def _response_files(self) -> list[tuple[str, Proof | None]]:
+        """List the files of the responses with their proofs; what was imported comes first."""
+        imports = [(self.import_path(own.id), own.proof) for own in self.batch.imports]
+        return [*imports, (self.responses_path, self.batch.responses)]
+
+    def check_fetched(self) -> None:
+        """Refuse what was brought home and is not there any more.
+
+        Raises
+        ------
+        DamagedFileError
+            The provider's files were fetched, and the responses file is gone.
+        """
+        batch = self.batch
+        fetched = batch.settled and (batch.output_file_id or batch.error_file_id)
+        if fetched and not self.job.store.exists(self.responses_path):
+            raise damaged(self.responses_path, "it is not there")
+
+    def open_responses(self) -> Iterator[IO[bytes]]:
+        """Yield the files of the responses, each open while it is read; none where none has come.
+
+        What was imported comes first. A file that is read to its end is checked.
+
+        Raises
+        ------
+        DamagedFileError
+            A file is not as it was written.
+        """
+        for path, proof in self._response_files():
+            checked = None if proof is None else Checked(path, proof)
+            for file in self.job.store.open_pieces(path):
+                yield file if checked is None else checked.piece(file)
+            if checked is not None:
+                checked.check()
+
+    def read_responses(self) -> Iterator[bytes]:
+        """Read the responses file in pieces; nothing where none has come."""
+        for file in self.open_responses():
+            while data := file.read(READ_BYTES):
+                yield data
+
+    def import_path(self, import_id: str) -> str:
+        """Where the lines of an import are."""
+        return self._path(f"import-{import_id}.jsonl")
+
+    @contextlib.contextmanager
+    def write_responses(self) -> Iterator[IO[bytes]]:
+        """Open a new responses file, there when it is complete."""
+        with self.job.store.write_whole(self.responses_path) as file:
+            yield file
+
+    def write_import(self, import_id: str, lines: Iterable[bytes]) -> Proof:
+        """Write the lines of an import; gives the file's proof."""
+        with self.job.store.write_whole(self.import_path(import_id)) as file:
+            file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
+            file.seek(0)
+            return prove([file])
+
+    def prove_responses(self) -> Proof:
+        """Return the proof of the responses file as it is."""
+        return prove(self.job.store.open_pieces(self.responses_path))
+
+    def open_appending(self) -> IO[bytes]:
+        """Open the responses file, open at its end; a line torn by a crash is cut off first."""
+        return self.job.store.open_appending(self.responses_path)
+
+
+def _state(batch: Batch) -> str:
+    """Say where a batch stands: its stage here, and its id and status at the provider."""
+    at_provider = "" if batch.id is None else f", batch {batch.id} {batch.status}"
+    # The status is the provider's word: no control character of it may forge a line of the log.
+    return printable(f"{batch.stage}{at_provider}")
