@@ -1,4 +1,4 @@
-"""How far two or more judges agree: kappa, alpha, and what changed between two models."""
+"""Agreement of two or more judges: kappa, alpha, and a confusion table."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def cohen_kappa(counts: Floats, level: float = 0.95) -> Interval:
     crossed = p * (column[:, None] + row[None, :]) ** 2
     off = (1 - kappa) ** 2 * (crossed.sum() - np.trace(crossed))
     variance = (diagonal.sum() + off - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2 / n
+    # Rounding can make the variance of perfect agreement a little negative.
     half = float(scipy("special").ndtri((1 + level) / 2)) * math.sqrt(max(variance, 0.0))
     return Interval(
         kappa, max(kappa - half, -1.0), min(kappa + half, 1.0), round(n), level, "Fleiss"
@@ -61,12 +62,13 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Any]]) -> float:
     coincidences = np.zeros((len(labels), len(labels)))
     for values in pairable:
         count = np.bincount([labels[value] for value in values], minlength=len(labels))
+        # Without the diagonal's counts: no value is paired with itself.
         pairs = np.outer(count, count) - np.diag(count)
         coincidences += pairs / (len(values) - 1)
     margin = coincidences.sum(0)
     n = margin.sum()
     expected = n * n - (margin**2).sum()
-    if expected <= 0:
+    if expected <= 0:  # one value only: no disagreement is possible, by chance or not
         return math.nan
     return float(1 - (n - 1) * (n - np.trace(coincidences)) / expected)
 

@@ -1,4 +1,4 @@
-"""An output field as people judge it: its labels, and values from the texts that they write."""
+"""Output fields as people judge them: labels, and values parsed from reviewers' texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AnswerField:
         Raises
         ------
         ValueError
-            It is none that the field can have; the text says what those are.
+            The field cannot have this value; the message says which it can.
         """
         if self.kind == "category":
             label = self._choices.get(normalize_label(text))
@@ -58,4 +58,5 @@ def _number(text: str, *, whole: bool) -> int | float:
         return value
     if not value.is_integer():  # a spreadsheet writes 3 as 3.0
         raise ValueError("a whole number")
+    # Digits go past float, which would round an id of more than 2**53.
     return int(text) if text.strip().lstrip("+-").isdigit() else int(value)

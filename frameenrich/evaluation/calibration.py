@@ -1,4 +1,4 @@
-"""Scores that mean what they say, and how far they sort right rows from wrong ones."""
+"""Calibration of scores, and how well they separate right rows from wrong ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frameenrich.evaluation.intervals import scipy, wilson
 from frameenrich.evaluation.reviewed import Floats
 
 MANY_REVIEWED = 200
-"""Reviewed rows from which on Venn-Abers has enough to go by; below, one temperature."""
+"""Reviewed rows that Venn-Abers needs; with fewer, one temperature is fitted."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Calibrator:
 
 
 def _logit(score: Floats) -> Floats:
+    # A share of votes is often exactly 0 or 1, whose logit is infinite.
     inside = np.clip(score, 1e-6, 1 - 1e-6)
     return np.log(inside) - np.log1p(-inside)
 
@@ -77,6 +78,7 @@ def _temperature(score: Floats, right: Floats, weights: Floats) -> float:
         scaled = logits / math.exp(log_temperature)
         return float(weights @ (np.logaddexp(0.0, scaled) - right * scaled))
 
+    # The logarithm is bounded, since all-right rows would draw the temperature to zero.
     found = scipy("optimize").minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
     return math.exp(float(found.x))
 
@@ -97,7 +99,7 @@ def _isotonic_with(
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the scores of a field are worth.
+    """The quality of a field's scores.
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ class Calibration:
 def calibration(
     score: Floats, right: Floats, weights: Floats | None = None, *, level: float = 0.95
 ) -> Calibration | None:
-    """Return what the scores are worth; None where no reviewed row has one.
+    """Measure how good the scores are; None where no reviewed row has one.
 
     Notes
     -----
@@ -144,6 +146,7 @@ def calibration(
     weights = np.ones(len(score)) if weights is None else np.asarray(weights, float)[known]
     if not len(score):
         return None
+    # Ties are sorted by outcome, so that the bins depend on no order of rows.
     order = np.lexsort((right, score))
     score, right, weights = score[order], right[order], weights[order]
     bins = np.array_split(np.arange(len(score)), max(1, min(10, len(score) // 10)))
@@ -161,6 +164,7 @@ def calibration(
 
 def _bin(score: Floats, right: Floats, weights: Floats, level: float) -> dict[str, float]:
     share = float(np.average(right, weights=weights))
+    # Kish's effective size: unequal weights make rows count for less in the interval.
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     made = wilson(share * effective, effective, level)
     return {
@@ -176,6 +180,7 @@ def _risk_coverage(score: Floats, right: Floats, weights: Floats) -> pd.DataFram
     down = slice(None, None, -1)
     total = np.cumsum(weights[down])
     risk = np.cumsum((weights * (1 - right))[down]) / total
+    # One point for each score: no threshold can part rows of the same score.
     last = np.append(score[down][1:] != score[down][:-1], True)
     table = {"score": score[down], "coverage": total / total[-1], "risk": risk}
     return pd.DataFrame({name: column[last] for name, column in table.items()})

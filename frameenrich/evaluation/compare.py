@@ -1,4 +1,4 @@
-"""`Comparison`: where two jobs over the same rows agree, and where they do not."""
+"""`Comparison`: the agreements and differences of two jobs over the same rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from frameenrich.identity.keys import find_keys
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two jobs' answers differ, over the rows that are usable in both.
+    """Differences between two jobs' answers, over the rows that are usable in both.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Comparison:
         return f"<Comparison of {self.jobs[0]} and {self.jobs[1]}: {self}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every figure as JSON has it."""
+        """Return every figure in JSON's types."""
         return {
             "jobs": list(self.jobs),
             "fields": {name: made.to_dict() for name, made in self.fields.items()},
@@ -115,7 +115,7 @@ def compare_answers(
 
 
 def _pairs(one: JobAnswers, other: JobAnswers) -> dict[str, str]:
-    """Pair the fields by name; two single values, called after their jobs, with each other."""
+    """Pair the fields by name; single values are named after their jobs, so pair those as well."""
     if len(one.fields) == 1 and len(other.fields) == 1:
         return {next(iter(one.fields)): next(iter(other.fields))}
     return {name: name for name in one.fields if name in other.fields}

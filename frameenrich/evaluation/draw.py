@@ -1,4 +1,4 @@
-"""Draw the rows of a review: so many of each stratum, by a seed that anybody can repeat.
+"""Draw the rows of a review by stratum, repeatable by its seed.
 
 A row's rank is a hash of the job, the seed and the row's key, so it depends on no order of rows. A
 draw takes the first ranks of each stratum. A larger draw with the same seed therefore contains the
@@ -22,7 +22,7 @@ WHOLE = ""
 """The one stratum of a simple draw."""
 
 _FLOOR = 10
-"""Reviewed rows that a label has at least (TRUST.md); fewer give no useful interval."""
+"""The fewest reviewed rows of a label (TRUST.md); fewer give no useful interval."""
 
 _FEWEST = 2
 """Rows that a stratum needs before its variance can be estimated."""
@@ -30,7 +30,7 @@ _FEWEST = 2
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows that were drawn: positions among those that could be, in the order of review.
+    """Drawn rows: positions among those that could be drawn, in the order of review.
 
     ``strata`` counts all rows of each stratum, ``sizes`` the drawn ones; ``stratum`` names each
     drawn row's.
@@ -43,7 +43,7 @@ class Sample:
 
     @property
     def inclusion_probability(self) -> npt.NDArray[np.float64]:
-        """With which probability each drawn row was drawn."""
+        """The probability with which each drawn row was drawn."""
         return np.array([self.sizes[name] / self.strata[name] for name in self.stratum])
 
 
@@ -87,6 +87,7 @@ def draw_rows(
     sizes = allocate({s: len(rows) for s, rows in members.items()}, n + len(had), at_least)
     chosen = np.concatenate([rows[: sizes[name]] for name, rows in members.items()])
     new = chosen[~np.isin(chosen, had)]
+    # By rank, not by stratum: a reviewer who stops early has judged a random part.
     new = new[np.argsort(ranks[new], kind="stable")]
     return Sample(
         new,
@@ -115,7 +116,7 @@ def _members(
 def allocate(
     rows: Mapping[str, int], n: int, at_least: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Share `n` among strata in proportion to their rows, but ten for each where there are ten.
+    """Share `n` among strata in proportion to their rows, with at least ten for each.
 
     With many strata the floor is less: half of the draw stays proportional.
 
@@ -141,6 +142,7 @@ def allocate(
         else:
             upper = middle
     exact = np.clip(upper * sizes, lows, sizes)
+    # The halving ends a little off a whole number, which floor would take one down.
     whole = np.floor(exact + 1e-9).astype(int)
     rest = np.argsort(-(exact - whole), kind="stable")
     for i in rest:
@@ -151,7 +153,7 @@ def allocate(
 
 
 def pooled(labels: Sequence[str], n: int) -> dict[str, str]:
-    """Map each label to its stratum: itself, but the rarest share one where there are too many.
+    """Map each label to its own stratum; with too many labels the rarest share one.
 
     Each stratum then has room for at least two rows of `n`.
 
@@ -166,6 +168,6 @@ def pooled(labels: Sequence[str], n: int) -> dict[str, str]:
     if len(order) <= most:
         return {label: label for label in order}
     name = "(others)"
-    while name in counts:
+    while name in counts:  # a label may have this very name
         name = f"({name})"
     return {label: label if i < most - 1 else name for i, label in enumerate(order)}

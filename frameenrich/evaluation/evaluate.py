@@ -1,4 +1,4 @@
-"""`Evaluation`: how right a job's answers are, from what was judged, within which bounds."""
+"""`Evaluation`: the accuracy of a job's answers, with bounds, from judged rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from frameenrich.evaluation.threshold import Threshold, find_threshold
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How right a job's answers are; ``df.llmbatch.evaluate`` and ``job.evaluate`` make it.
+    """The accuracy of a job's answers, from ``df.llmbatch.evaluate`` or ``job.evaluate``.
 
     ``labels``, ``confusion``, ``kappa``, ``alpha``, ``shares``, ``calibration`` and ``threshold``
     are the first field's; ``[name]`` gives another's.
@@ -68,6 +68,7 @@ class Evaluation:
         first = self._first.judged
         judged = replace(first, reviewed=replace(first.reviewed, design=self.design))
         rows = _rows(first)
+        # A row whose other fields nobody judged may still be wrong there: it counts neither way.
         whole = [by_row[row] if len(by_row[row]) == len(self.each) else [math.nan] for row in rows]
         least = pd.DataFrame({name: self._scores(field) for name, field in self.each.items()})
         scores: Floats = least.reindex(rows).min(axis=1, skipna=False).to_numpy(float)
@@ -116,7 +117,7 @@ class Evaluation:
 
     @property
     def calibration(self) -> Calibration | None:
-        """Return what the first field's scores are worth."""
+        """The quality of the first field's scores."""
         return self._first.calibration
 
     def threshold(
@@ -155,6 +156,7 @@ class Evaluation:
                     f"{name}={value!r} is no share.", "Give a number between 0 and 1, such as 0.95."
                 )
         if self.design.drawn is Drawn.PICKED:
+            # A threshold is a promise about unjudged rows, which picked rows say nothing about.
             return Threshold(precision, confidence, reason=f"No threshold: {PICKED}")
         sure = judged.sure
         return find_threshold(
@@ -205,7 +207,7 @@ class Evaluation:
         return "\n".join([f"<Evaluation of {self.job}: {self}>", *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every figure as JSON has it: None for what there is not."""
+        """Return every figure in JSON's types; None for missing ones."""
         return {
             "job": self.job,
             "drawn": str(self.design.drawn),
@@ -270,7 +272,7 @@ def _field_dict(field: Field) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame | None) -> Any:
-    """Return a table of labels as JSON records."""
+    """Convert a table of labels to JSON records."""
     if table is None:
         return None
     named = table.rename_axis("label").reset_index().astype({"label": str})

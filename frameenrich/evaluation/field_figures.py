@@ -1,4 +1,4 @@
-"""`Field`: what is known of one output field, from what was judged of it."""
+"""`Field`: the figures of one output field, from its judged rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TRUTH_ROWS = 1e9  # a full truth column is a sample of rows like these: no fini
 
 
 def accuracy_of(judged: Judged, level: float) -> Interval:
-    """Return the share of right rows, with the bounds that their design allows."""
+    """Estimate the share of right rows, with the bounds that their design allows."""
     sure, design = judged.sure, judged.reviewed.design
     hits, n = float(judged.right[sure].sum()), int(sure.sum())
     if not n:
@@ -43,16 +43,18 @@ def accuracy_of(judged: Judged, level: float) -> Interval:
         strata = judged.reviewed.stratum[judged.first][sure]
         table = pd.DataFrame({"stratum": strata, "right": judged.right[sure]})
         each = table.groupby("stratum")["right"].agg(["sum", "size"]).sort_index()
+        # Both are in the order of `each.index`, by which the strata's rows are weighted.
         rows = [design.strata[str(name)] for name in each.index]
         return stratified(each["sum"].tolist(), each["size"].tolist(), rows, level)
     if design.drawn is Drawn.SIMPLE:
+        # Spent rows could not be drawn, so the draw says nothing of them.
         return clopper_pearson(hits, n, level, population=design.usable - design.spent)
     return wilson(hits, n, level)
 
 
 @dataclass(frozen=True)
 class Field:
-    """What is known of one output field; `Evaluation` shows the only or the first one's."""
+    """The figures of one output field; `Evaluation` shows those of the first."""
 
     name: str
     judged: Judged
@@ -95,6 +97,7 @@ class Field:
     @property
     def _pairs(self) -> tuple[Any, Any]:
         known = self._truth_known
+        # Filled by slice: np.array() would make a 2-D array of truths that are lists.
         truths = np.empty(len(known), object)
         truths[:] = self.judged.truths
         return self.judged.reviewed.answers[self.judged.first][known], truths[known]
@@ -109,8 +112,10 @@ class Field:
             sums[at[answer], at[truth]] += weight
             squares[at[answer]] += weight**2
         total = sums.sum(1)
+        # Kish's effective size by answer: unequal weights count for fewer rows.
         counts = sums * np.where(total > 0, total / np.maximum(squares, 1e-300), 0)[:, None]
         design = self.judged.reviewed.design
+        # No draw from the job's rows: the reviewed rows' own counts weight the answers.
         if design.drawn in {Drawn.TRUTH, Drawn.PICKED}:
             return counts, counts.sum(1) * _TRUTH_ROWS
         known = design.answer_counts.get(self.name, {})
@@ -162,6 +167,7 @@ class Field:
         if not self.names or not self._truth_known.any():
             return None
         made = cohen_kappa(np.asarray(self.confusion, float), self.level)
+        # The variance's formula is for a simple sample; strata would need another.
         simple = self.judged.reviewed.design.drawn in {Drawn.SIMPLE, Drawn.TRUTH, Drawn.RANDOM}
         return made if simple else replace(made, low=math.nan, high=math.nan, method="no interval")
 
@@ -178,6 +184,7 @@ class Field:
             strict=True,
         ):
             if verdict != Verdict.UNSURE:
+                # Without a label, reviewers agree where their verdicts do.
                 own = answer if verdict == Verdict.RIGHT else truth
                 value = own if reviewed.labels is not None and is_label(own) else str(verdict)
                 ratings.setdefault(row, []).append(value)
@@ -187,7 +194,7 @@ class Field:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """Return what the scores are worth; None where no reviewed row has one."""
+        """Measure how good the scores are; None where no reviewed row has one."""
         sure, judged = self.judged.sure, self.judged
         return calibration(
             judged.scores[sure], judged.right[sure], judged.weights[sure], level=self.level

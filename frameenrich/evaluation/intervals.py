@@ -1,4 +1,4 @@
-"""Intervals for a proportion, and how many reviewed rows buy which."""
+"""Intervals for a proportion, and the number of reviewed rows that each needs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Interval:
         return f"<div style='color:inherit'><b>{self}</b> {about}</div>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its members, None for what is not there."""
+        """Return its members as a dict, None for NaN."""
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in asdict(self).items()
@@ -228,6 +228,7 @@ def rows_without_error(share: float, confidence: float = 0.95) -> int:
     >>> rows_without_error(0.95), rows_without_error(0.90, confidence=0.9)
     (59, 22)
     """
+    # The tolerance: an exact whole number may come out a little above itself.
     return math.ceil(math.log(1 - confidence) / math.log(share) - 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""A job's answers as people judge them: fields with their labels, values as texts and back."""
+"""A job's answers as people judge them: fields with labels, values, scores and prompts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from frameenrich.store.folder import JobFolder
 
 @dataclass(frozen=True)
 class JobAnswers:
-    """What `Job.collect` gives of a whole job with ``usage=True``, and where it came from."""
+    """The answers of a whole job, as `Job.collect` returns them with ``usage=True``."""
 
     folder: JobFolder
     output: Output
@@ -41,7 +41,7 @@ class JobAnswers:
         found = {}
         for each in self.output.fields:
             name, column = each.name or spec.name, column_name(spec, each)
-            if each.kind == "any":  # a parser's: the columns are what it made
+            if each.kind == "any":  # a parser's columns are known only from what it made
                 made = [str(c) for c in self._output_columns]
                 return {c.removeprefix(spec.prefix): AnswerField(c, c, "string") for c in made}
             if each.kind != "vector" and not each.suffix and column in columns:
@@ -77,7 +77,7 @@ class JobAnswers:
 
     @property
     def spent(self) -> npt.NDArray[np.bool_]:
-        """Which rows can say nothing new (`frameenrich.evaluation.spent`)."""
+        """Marks of the rows that can say nothing new (`frameenrich.evaluation.spent`)."""
         marks: npt.NDArray[np.bool_] = self._shown | self._reviewed_before
         return marks
 
@@ -111,12 +111,13 @@ class JobAnswers:
         return sidecar_keys(self.folder.sidecar(columns=self.folder.key_columns))
 
     def values(self, name: str, positions: npt.NDArray[np.int64]) -> list[Any]:
-        """Return the answers of some rows to a field, as Python has them; None for a null."""
+        """Return a field's answers for some rows as Python objects; None for a null."""
         cells = self.frame[self.fields[name].column].iloc[positions].tolist()
+        # `isna` of a list is an array, which has no truth value.
         return [None if pd.api.types.is_scalar(c) and pd.isna(c) else _plain(c) for c in cells]
 
     def hashes(self, positions: npt.NDArray[np.int64]) -> list[str]:
-        """A hash of all answers of each of some rows: it changes when a later round replaces one.
+        """Hash all answers of each row; the hash changes when a later round replaces one.
 
         A row that is not usable has an empty one.
         """
@@ -133,17 +134,17 @@ class JobAnswers:
         return field_scores(self)
 
     def scores(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
-        """Return how sure some rows' answers to a field are; None where nothing tells."""
+        """Return a field's scores for some rows; None where it has no scores."""
         found = self._field_scores.get(name)
         return None if found is None else found[1][positions]
 
     @property
     def score_sources(self) -> dict[str, str]:
-        """Say where each field's scores are from; fields without any are left out."""
+        """The source of each field's scores; fields without scores are left out."""
         return {name: source for name, (source, _) in self._field_scores.items()}
 
     def prompts(self, positions: npt.NDArray[np.int64]) -> list[Prompt]:
-        """Return what was last asked for each of some rows."""
+        """Return the last prompt of each of some rows."""
         column = self.frame[f"{self.folder.spec.name}_custom_id"].iloc[positions]
         ids = [None if pd.isna(own) else str(own) for own in column]
         found = _prompts(self.folder, {own for own in ids if own is not None})
@@ -166,7 +167,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as a sheet shows it.
+    """Format a value as a sheet shows it.
 
     Examples
     --------

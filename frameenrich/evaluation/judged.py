@@ -1,4 +1,4 @@
-"""One verdict for each reviewed row, whatever its reviewers said, in whatever order."""
+"""One verdict for each reviewed row, in whatever order its reviewers judged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frameenrich.evaluation.reviewed import Floats, Reviewed, Verdict
 
 @dataclass(frozen=True)
 class Judged:
-    """One field's rows, one entry a row, after its reviewers were heard."""
+    """One field's reviewed rows, with one verdict each."""
 
     reviewed: Reviewed
     first: np.ndarray[Any, np.dtype[np.int64]]  # each row's first entry in `reviewed`
@@ -31,7 +31,7 @@ class Judged:
 
     @cached_property
     def weights(self) -> Floats:
-        """Return how many rows each speaks for."""
+        """Return how many rows of the job each stands for."""
         drawn = self.reviewed.inclusion_probability
         return np.ones(len(self.first)) if drawn is None else 1 / drawn[self.first]
 
@@ -45,7 +45,7 @@ class Judged:
 
 
 def judge(reviewed: Reviewed) -> Judged:
-    """Give each row one verdict: that of most of its reviewers; evenly divided ones are unsure."""
+    """Give each row the verdict of most of its reviewers, or unsure where they are divided."""
     entries: dict[int, list[int]] = {}
     for entry, row in enumerate(reviewed.rows.tolist()):
         entries.setdefault(row, []).append(entry)
@@ -62,6 +62,7 @@ def judge(reviewed: Reviewed) -> Judged:
             for entry in entries[row]
             if reviewed.verdicts[entry] == Verdict.WRONG and is_label(reviewed.truths[entry])
         ).most_common(2)
+        # A tie between two corrections names no truth, or the order of the sheets would decide.
         clear = len(named) == 1 or (len(named) == 2 and named[0][1] > named[1][1])  # noqa: PLR2004
         wrong = named[0][0] if clear else None
         truths.append(reviewed.answers[first] if margin > 0 else wrong)
@@ -69,5 +70,5 @@ def judge(reviewed: Reviewed) -> Judged:
 
 
 def is_label(value: Any) -> bool:
-    """Return whether a truth can be counted as a label."""
+    """Tell whether a truth can be counted as a label: lists and dicts cannot be hashed."""
     return value is not None and value.__hash__ is not None

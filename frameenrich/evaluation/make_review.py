@@ -67,11 +67,13 @@ def make_review(
             f"{', or are spent' if len(job.fresh) < len(job.usable) else ''}.",
             "Judge those: nothing is left to draw.",
         )
+    # From here on positions are the job's; the draw's are among the fresh rows only.
     positions = job.fresh[sample.positions]
     hashes = job.hashes(positions)
     drawn = keys.take(pa.array(sample.positions))
     extends = chain[-1].id if chain else None
     named = [job.folder.id, n, seed, by, extends, drawn.to_pylist(), hashes]
+    # The id follows from the draw and its answers, so the same call finds the same review.
     digest = xxhash.xxh3_128_hexdigest(json.dumps(named, default=str).encode())
     record = DrawRecord(
         id=digest[:12],
@@ -121,7 +123,7 @@ def _require_ended(job: JobAnswers) -> None:
 
 
 def field_of(job: JobAnswers, by: str | None) -> str | None:
-    """Return the field whose answers are the strata."""
+    """Resolve `by` to the field whose answers are the strata."""
     if by is None:
         return None
     labelled = [name for name, field in job.fields.items() if field.labels]
@@ -137,10 +139,11 @@ def field_of(job: JobAnswers, by: str | None) -> str | None:
 def strata_of(
     job: JobAnswers, by: str | None, n: int, chain: list[Review]
 ) -> tuple[list[str], Mapping[str, str]]:
-    """Return the stratum of each row that can be drawn, and which answers are in which."""
+    """Return the stratum of each row that can be drawn, and the stratum of each answer."""
     if by is None:
         return [WHOLE] * len(job.fresh), {}
     texts = [as_text(value) for value in job.values(by, job.fresh)]
+    # A top-up keeps the first draw's strata: pooled anew, its rows could move to others.
     known = chain[0].record.pools if chain else {}
     pools = dict(known) or pooled(texts, n)
     # A label that nobody had answered when the review began stands for itself.
@@ -149,17 +152,19 @@ def strata_of(
 
 
 def _had(job: JobAnswers, chain: list[Review]) -> npt.NDArray[np.int64]:
-    """Where the rows that were drawn before, and still count, are among those to draw from."""
+    """Return the places, among the fresh rows, of earlier drawn rows that still count."""
     rows = [review.positions[review.counts] for review in chain]
     found = np.concatenate(rows) if rows else np.empty(0, np.int64)
+    # Safe, as rows that count are not spent and usable: all of them are in `fresh`, sorted.
     return np.searchsorted(job.fresh, found)
 
 
 def _recorded(job: JobAnswers, record: DrawRecord, draw: pa.Table) -> Review:
-    """Write the draw, whole or not at all; one that is there already stays as it is."""
+    """Write the draw whole or not at all; an existing one is never changed."""
     folder = job.folder
     path = draw_path(folder, record.id)
     with folder.lock():
+        # Under the lock: of two equal calls at once the second finds the first one's draw.
         if folder.store.exists(path):
             return open_review(job, record.id)
         folder.store.make_folder(review_path(folder, record.id))

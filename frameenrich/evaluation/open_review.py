@@ -13,7 +13,7 @@ from frameenrich.store.local import unreadable
 
 
 def reviews(job: JobAnswers) -> list[Review]:
-    """Return all reviews of a job, the oldest first."""
+    """Return all reviews of a job, oldest first."""
     found = [open_review(job, review_id) for review_id in review_ids(job.folder)]
     return sorted(found, key=lambda review: review.record.drawn_at)
 
@@ -29,6 +29,7 @@ def open_review(job: JobAnswers, review_id: str) -> Review:
         The record of its draw is damaged.
     """
     path = draw_path(job.folder, review_id)
+    # The id becomes a part of a path, so its form is checked first.
     known = re.fullmatch("[0-9a-f]{12}", review_id) and job.folder.store.exists(path)
     if not known:
         ids = ", ".join(review.id for review in reviews(job)) or "none"
@@ -54,6 +55,7 @@ def with_top_ups(job: JobAnswers, review: Review | str | None) -> list[Review]:
         first = found.get(review.id) or open_review(job, review.id)
     else:
         first = open_review(job, review)
+    # Any review of a chain names the whole chain: back to its first draw, then forward.
     while first.record.extends in found:
         first = found[first.record.extends]
     chain = [first]

@@ -1,6 +1,6 @@
 """A review's rows as one HTML page to judge them on, which needs nothing but itself.
 
-As the report's page: Jinja2 with everything escaped, rows as JSON that the script turns into text
+Like the report's page: Jinja2 with everything escaped, rows as JSON that the script turns into text
 nodes, and a content security policy that lets nothing else run and nothing be fetched. The model's
 answer to a field with labels is not in the page at all, so no reviewer can be led by it.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _IMAGE_PIXELS = 900
 _IMAGE_BYTES = 250_000
 _MAX_IMAGE_CHARACTERS = 40_000_000
-"""What a browser opens without delay; images beyond it are named, not shown."""
+"""Browsers open a page of this size without delay; further images are only named."""
 
 
 def review_page(review: Review) -> str:
@@ -51,6 +51,7 @@ def _payload(review: Review) -> dict[str, Any]:
     fields = list(job.fields.values())
     keys = [[as_text(v) for v in key.values()] for key in review.keys.to_pylist()]
     answers = [
+        # Labels are judged blind: a reviewer who sees the model's label tends to agree with it.
         None if field.labels else [as_text(v) for v in job.values(field.name, review.positions)]
         for field in fields
     ]
@@ -82,7 +83,7 @@ def _others(prompt: Prompt) -> Sequence[tuple[str, str]]:
 
 
 class _Images:
-    """The images of a page, each once: numbers to show, texts for what is not shown."""
+    """The images of a page, each held once; texts for those that are not shown."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
@@ -90,7 +91,7 @@ class _Images:
         self._characters = 0
 
     def add(self, url: str) -> int | str:
-        """Return an image's number, or what the page says in its stead."""
+        """Return an image's number, or the text shown instead of it."""
         if url not in self._seen:
             self._seen[url] = self._new(url)
         return self._seen[url]

@@ -65,7 +65,9 @@ def _bounds(estimate: Floats, bounds: tuple[Floats, Floats], reviewed: Floats) -
 def _precision(
     share: Floats, reviewed: Floats, rows: Floats, level: float
 ) -> tuple[Floats, Floats]:
+    # With every row reviewed the share is known, not estimated: both bounds are the share.
     whole = reviewed >= rows
+    # Finite population: reviewing most of a label's rows is worth more than its count.
     size = reviewed * np.maximum(rows - 1, 1) / np.where(whole, 1.0, rows - reviewed)
     low, high = wilson_bounds(np.nan_to_num(share), size, level)
     return np.where(whole, share, low), np.where(whole, share, high)

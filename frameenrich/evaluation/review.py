@@ -1,4 +1,4 @@
-"""`Review`: the recorded draw of a job's rows, the sheets to judge them on, the verdicts given.
+"""`Review`: a recorded draw of a job's rows, sheets to judge them on, and the verdicts.
 
 A review is a folder of the job, ``reviews/<id>/``: ``draw.parquet`` says which rows were drawn, and
 how; ``verdicts-0001.csv`` and its followers are the sheets as they came, with who gave them in a
@@ -43,7 +43,7 @@ ANSWER = "answer"
 
 @dataclass(frozen=True)
 class DrawRecord:
-    """What ``draw.parquet`` says of the whole draw.
+    """Metadata of the whole draw, kept in ``draw.parquet``.
 
     ``by`` is the field whose answers are the strata, ``pools`` each answer's stratum; ``extends``
     is the review that it tops up; ``strata`` counts the rows that could be drawn, and ``answers``
@@ -64,7 +64,7 @@ class DrawRecord:
 
 @dataclass(frozen=True)
 class Review:
-    """Rows of a job to be judged by people: a draw that is kept in the store.
+    """Rows of a job that were drawn for people to judge; the draw is kept in the store.
 
     Returned by ``df.llmbatch.review`` and ``job.add_review``. ``id`` names it, ``len()`` is how
     many rows it has, `verdicts` are the judgements so far.
@@ -76,7 +76,7 @@ class Review:
 
     @property
     def id(self) -> str:
-        """Return what the review is called: the name of its folder, and in its sheets."""
+        """Return the review's id, which names its folder and stands in its sheets."""
         return self.record.id
 
     @property
@@ -99,14 +99,14 @@ class Review:
 
     @cached_property
     def replaced(self) -> npt.NDArray[np.bool_]:
-        """Which of the drawn rows have got another answer, or none, since they were drawn."""
+        """Marks of the drawn rows that got another answer, or none, since the draw."""
         then = self.draw["answer_hash"].to_pylist()
         now = self.job.hashes(self.positions)
         return np.array([a != b for a, b in zip(then, now, strict=True)], bool)
 
     @property
     def counts(self) -> npt.NDArray[np.bool_]:
-        """Which of the drawn rows still speak for the job: neither replaced nor spent."""
+        """Marks of the drawn rows that still count: neither replaced nor spent."""
         kept: npt.NDArray[np.bool_] = ~(self.replaced | self.job.spent[self.positions])
         return kept
 
@@ -116,6 +116,7 @@ class Review:
         found = []
         for name, data, said in kept_sheets(self.job.folder, self.id):
             found += self._reader(name).read(parse_sheet(data, name), str(said["reviewer"]))
+        # Sheets overlap when somebody adds one again with more rows filled in.
         return list({(j.row, j.field, j.reviewer): j for j in found}.values())
 
     @property
@@ -136,7 +137,7 @@ class Review:
 
     @property
     def reviewed(self) -> int:
-        """Return how many of the rows somebody judged."""
+        """Return how many of the rows have a judgement."""
         return len({j.row for j in self.judgements})
 
     @cached_property
@@ -263,7 +264,7 @@ class Review:
 
     @property
     def notes(self) -> list[str]:
-        """Return what whoever uses the verdicts has to know."""
+        """Return notes for whoever uses the verdicts."""
         gone = int(self.replaced.sum())
         if not gone:
             return []

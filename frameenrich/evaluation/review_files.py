@@ -22,12 +22,13 @@ def review_path(folder: JobFolder, review_id: str) -> str:
 
 
 def draw_path(folder: JobFolder, review_id: str) -> str:
-    """Return where the draw of a review is recorded."""
+    """Return the path of a review's recorded draw."""
     return f"{review_path(folder, review_id)}/draw.parquet"
 
 
 def review_ids(folder: JobFolder) -> list[str]:
-    """Return the ids of a job's reviews, in no order."""
+    """Return the ids of a job's reviews, in no particular order."""
+    # By the draw's file: a folder without one is a review whose writing was interrupted.
     found = map(_DRAW.search, folder.store.find(f"{folder.path}/reviews"))
     return [match[1] for match in found if match]
 
@@ -51,6 +52,7 @@ def read_draw(folder: JobFolder, review_id: str) -> pa.Table:
 def kept_sheets(folder: JobFolder, review_id: str) -> list[tuple[str, bytes, dict[str, Any]]]:
     """Return the sheets that were added to a review, in order: name, bytes, by whom and when."""
     root = review_path(folder, review_id)
+    # Their numbers have four digits, so names sort in the order of adding.
     names = sorted(
         path.rpartition("/")[2] for path in folder.store.find(root) if path.endswith(".csv")
     )

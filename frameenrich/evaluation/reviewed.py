@@ -1,7 +1,7 @@
 """`Reviewed`: the rows a person or a truth column judged, and the `Design` that drew them.
 
-The seam between what makes rows to judge (draws, sheets, truth columns) and the statistics: those
-take these values and know no job, store or frame.
+These types separate the sources of judged rows (draws, sheets, truth columns) from the statistics,
+which take only these values and know no job, store or frame.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Drawn(StrEnum):
     STRATIFIED = "stratified"  # a recorded draw, so many of each stratum
     TRUTH = "truth"  # a truth column of every usable row: a sample of rows like these
     RANDOM = "random"  # a truth column of a part, for whose randomness the user vouches
-    PICKED = "picked"  # a truth column of a part, chosen by nobody knows what
+    PICKED = "picked"  # a truth column of a part, chosen in an unknown way
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Design:
 class Reviewed:
     """Judgements on one field, one entry for each row and reviewer; arrays of one length.
 
-    Rows that nobody judged yet, spent rows and rows whose answer was replaced are left out by who
-    makes this.
+    Whoever makes this leaves out rows without a judgement, spent rows and rows whose answer was
+    replaced.
 
     Parameters
     ----------

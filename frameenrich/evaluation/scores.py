@@ -1,7 +1,7 @@
-"""How sure each answer is, from the best source there is: what `threshold` and `accept` go by.
+"""Scores of answers from the best source a job has; `threshold` and `accept` use them.
 
-The label's own probability where the endpoint tells it, else the share of several answers that
-agree, else agreement with a second opinion.
+The sources, best first: the label's own probability where the endpoint returns it, the share of
+several answers that agree, agreement with a second opinion.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECOND = "agreement with {}"
 
 
 def field_scores(job: JobAnswers) -> dict[str, tuple[str, Floats]]:
-    """Return, for each field that has them, where its scores are from, and every row's.
+    """Return the source and every row's score for each field that has scores.
 
     A row without a usable answer, or that the source does not know, has NaN.
     """
@@ -59,6 +59,7 @@ def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
     for name in job.fields:
         own = "" if name == job.folder.spec.name and all("" in v for v in votes if v) else name
         counts = [each.get(own, {}) for each in votes]
+        # Of those asked, not of those usable: an answer that failed agrees with none.
         shares[name] = np.array([max(c.values()) / asked if c else np.nan for c in counts])
     return shares
 
@@ -67,6 +68,7 @@ def newest_second(folder: JobFolder) -> JobFolder | None:
     """Return the newest second opinion on a job whose answers are all here."""
     folders, _ = list_jobs(folder.store)
     for other in folders:  # the newest first
+        # An unfinished one would make scores that change with every look at the job.
         if other.spec.second_of == folder.id and other.read().settled:
             return other
     return None
@@ -84,7 +86,7 @@ def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
     found = {}
     for (name, field), theirs in zip(job.fields.items(), other.fields, strict=False):
         if field.kind not in {"category", "boolean", "integer", "number"}:
-            continue  # two texts that say the same are hardly ever the same
+            continue  # two free texts with one meaning are hardly ever equal
         scores = np.full(len(at), np.nan)
         pairs = zip(job.values(name, asked), _shares(other, theirs, at[asked]), strict=True)
         scores[asked] = [shares.get(vote_text(answer), 0.0) for answer, shares in pairs]
@@ -93,7 +95,7 @@ def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
 
 
 def _shares(job: JobAnswers, name: str, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, float]]:
-    """Yield how often each value was answered to some rows, by its text."""
+    """Yield for each row the share of each answered value, by its text."""
     column = f"{job.folder.spec.name}_votes"
     if column not in job.frame.columns:
         yield from ({vote_text(value): 1.0} for value in job.values(name, rows))

@@ -14,7 +14,7 @@ from frameenrich.evaluation.intervals import scipy
 from frameenrich.evaluation.reviewed import Floats
 
 FEW_REVIEWED = 10
-"""Reviewed rows of a class below which the model's answers are no help for it."""
+"""With fewer reviewed rows of a class its share is estimated from those rows alone."""
 
 
 class Bounds(NamedTuple):
@@ -34,7 +34,7 @@ class Moments(NamedTuple):
 
 
 def predict_totals(hits: Floats, reviewed: Floats, rows: Floats, labels: int) -> Moments:
-    """Predict how many of a stratum's rows are of a class: those seen, and those not reviewed.
+    """Predict how many of a stratum's rows are of a class, reviewed and unreviewed.
 
     Parameters
     ----------
@@ -113,6 +113,7 @@ def corrected_shares(
     alone, effective = _reviewed_alone(counts, rows, estimate, simple=simple)
     wilson_low, wilson_high = wilson_bounds(alone, effective, level)
     exact = variance <= 0
+    # With every row reviewed the shares are exact, however few rows a label has.
     few = (everything < FEW_REVIEWED) & ~exact
     return Bounds(
         np.where(few, alone, estimate),
@@ -124,6 +125,7 @@ def corrected_shares(
 
 def _beta_bounds(mean: Floats, variance: Floats, level: float) -> tuple[Floats, Floats]:
     inside = np.clip(mean, 1e-12, 1 - 1e-12)
+    # The beta distribution with this mean and variance, by the method of moments.
     strength = np.maximum(inside * (1 - inside) / np.maximum(variance, 1e-300) - 1, 1e-6)
     tail, quantile = (1 - level) / 2, scipy("special").betaincinv
     a, b = inside * strength, (1 - inside) * strength
@@ -152,5 +154,6 @@ def wilson_bounds(share: Floats, size: Floats, level: float) -> tuple[Floats, Fl
     middle = (share + z * z / (2 * size)) / (1 + z * z / size)
     half = z * np.sqrt(np.maximum(share * (1 - share), 0) / size + (z / (2 * size)) ** 2)
     half /= 1 + z * z / size
+    # At 0 and 1 the formula gives the bound only up to rounding.
     low = np.where(share <= 0, 0.0, np.maximum(middle - half, 0.0))
     return low, np.where(share >= 1, 1.0, np.minimum(middle + half, 1.0))

@@ -1,7 +1,7 @@
-"""Sheets of a review: written for a person to fill in, read back after a spreadsheet had them.
+"""Sheets of a review: written for people to fill in, read back from their spreadsheets.
 
 Sheets come back sorted, filtered, with other delimiters and retyped numbers. Rows are joined by
-key; what does not fit is refused by the row that the spreadsheet shows.
+key; errors name the row number that the spreadsheet shows.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def key_columns(names: Sequence[str]) -> list[str]:
 
 
 def harmless(text: str) -> str:
-    """Return a text that no spreadsheet runs as a formula; for columns nobody reads back."""
+    """Quote a text that a spreadsheet would run as a formula; for columns nobody reads back."""
     return f"'{text}" if text.lstrip(_IGNORED).startswith(_FORMULA) else text
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One reviewer's word on one field of one drawn row; ``row`` counts in the draw."""
+    """One reviewer's judgement on one field of one drawn row; ``row`` counts in the draw."""
 
     row: int
     field: str
@@ -87,7 +87,7 @@ class SheetReader:
     answers: dict[str, list[Any]]
 
     def read(self, table: pd.DataFrame, reviewer: str = "") -> list[Judgement]:
-        """Read the rows that somebody filled in.
+        """Read the rows that are filled in.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class SheetReader:
         return list(found.values())
 
     def judged(self, table: pd.DataFrame) -> npt.NDArray[np.int64]:
-        """Return which drawn rows a sheet has filled in, each once, whatever it says of them."""
+        """Return the drawn rows that a sheet has filled in, whatever its cells say."""
         said = [table[name].str.strip() != "" for name in ("correct", "verdict") if name in table]
         places = self._places(table)[np.logical_or.reduce(said)] if said else np.empty(0, np.int64)
         found: npt.NDArray[np.int64] = np.unique(places[places >= 0])
@@ -143,6 +143,7 @@ class SheetReader:
         for i, name in enumerate(key_columns(self.key_names)):
             texts = table[name].astype(str)
             if pa.types.is_integer(self.keys.column(i).type):
+                # Spreadsheets may write the key 7 as 7.0.
                 texts = texts.str.replace(r"\.0+$", "", regex=True)
             columns[f"key_{i}"] = pa.array(texts, pa.string())
         if not len(table):
@@ -168,6 +169,7 @@ class SheetReader:
                 f"{shown!r} is no key of this review",
                 "Spreadsheets retype keys (007, dates): set those columns to Text.",
             )
+        # With one field the column may be missing: `_check_columns` asks for it with several.
         name = said["field"] or next(iter(self.fields))
         if name not in self.fields:
             known = ", ".join(self.fields)
@@ -191,6 +193,7 @@ class SheetReader:
                 f"{said['verdict']!r} is no verdict",
                 "Write right, wrong or unsure.",
             )
+        # A value in 'correct' decides; a verdict beside it may agree with it, or be unsure.
         verdict = Verdict(given) if given else None
         if not said["correct"]:
             return verdict or Verdict.UNSURE, answer if verdict is Verdict.RIGHT else None
@@ -234,11 +237,13 @@ def parse_sheet(data: bytes, name: str) -> pd.DataFrame:
     """
     text = _decoded(data)
     header = text.partition("\n")[0]
+    # Excel writes semicolons where the decimal sign is a comma.
     delimiter = max(",;\t", key=header.count)
     numbered = enumerate(_rows(text, delimiter, name), 1)
     rows = {number: row for number, row in numbered if any(cell.strip() for cell in row)}
     if not rows:
         raise InputError(f"The sheet {name} is empty.", "Give the sheet that you filled in.")
+    # Blank rows keep their numbers, so that errors name the rows as the spreadsheet does.
     names = [cell.strip() for cell in rows.pop(min(rows))]
     twice = [each for each in names if each and names.count(each) > 1]
     if twice:

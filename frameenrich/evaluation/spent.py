@@ -1,8 +1,8 @@
-"""Find the rows that can say nothing new of a job: who made its prompt knew their answers.
+"""Find the spent rows of a job: the author of its prompt knew their right answers.
 
 A row is spent where the prompt shows it as an example, or where people judged it, in an earlier job
-of the same name, before this job's prompt was written: prompts are mended until such rows are
-right. Nothing of it is stored; it follows from what jobs and reviews say.
+of the same name, before this job's prompt was written: authors edit a prompt until such rows are
+right. Nothing of it is stored; it follows from the jobs and reviews of the store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Marks = npt.NDArray[np.bool_]
 
 
 def shown_rows(folder: JobFolder) -> _Marks:
-    """Tell which rows of a job its own prompt shows as examples."""
+    """Mark the rows of a job that its own prompt shows as examples."""
     hashes = folder.sidecar(columns=["input_hash"])["input_hash"].combine_chunks()
     shown = pa.array([bytes.fromhex(own) for own in folder.spec.examples], hashes.type)
     if not len(shown):
@@ -35,7 +35,7 @@ def shown_rows(folder: JobFolder) -> _Marks:
 
 
 def reviewed_before(folder: JobFolder) -> _Marks:
-    """Tell which rows of a job were judged, by their key, before its prompt was written."""
+    """Mark the rows of a job that were judged, by their key, before its prompt was written."""
     keys = sidecar_keys(folder.sidecar(columns=folder.key_columns))
     marks = np.zeros(len(keys), bool)
     namesakes = list(_namesakes(folder))
@@ -53,11 +53,12 @@ def reviewed_before(folder: JobFolder) -> _Marks:
 
 def _namesakes(folder: JobFolder) -> Iterator[JobFolder]:
     """Yield the other jobs of the same name."""
+    # The id begins with the name's slug, so most jobs are passed over without being read.
     slug = folder.id.rpartition("-")[0]
     for job_id in folder.store.job_ids():
         if job_id != folder.id and job_id.rpartition("-")[0] == slug:
             other = JobFolder(folder.store, job_id)
-            with contextlib.suppress(StoreError):  # a damaged job tells nothing
+            with contextlib.suppress(StoreError):  # a damaged job must not stop this one's figures
                 if other.spec.name == folder.spec.name and other.created_at:
                     yield other
 

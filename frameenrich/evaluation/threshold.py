@@ -1,4 +1,4 @@
-"""A score from which on rows are right as often as promised."""
+"""Find a score from which on rows are right as often as promised."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from frameenrich.evaluation.reviewed import Floats
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score with a promise, or why there is none; ``bool()`` says which.
+    """A score with a promise, or the reason why there is none; ``bool()`` says which.
 
     Parameters
     ----------
@@ -100,6 +100,7 @@ def find_threshold(
     total = np.cumsum(weights)
     effective = total**2 / np.cumsum(weights**2)
     wrong = effective * np.cumsum(weights * (1 - right)) / total
+    # With fewer rows even an errorless test fails, and the sequence would stop at its start.
     ends = np.flatnonzero(last & (effective >= needed - 1e-9))
     if len(ends) > steps:
         ends = ends[np.unique(np.linspace(0, len(ends) - 1, steps).round().astype(int))]
@@ -124,7 +125,7 @@ def find_threshold(
 
 
 def _why_none(n: int, right: Floats, precision: float, needed: int) -> str:
-    """Say why nothing can be promised, and how many rows would do where that can be known."""
+    """Explain why nothing can be promised, and estimate how many rows would be enough."""
     start = f"No threshold can be promised with {n:,} reviewed rows"
     if n < needed:
         return f"{start}; about {needed - n:,} more would do if none of them is wrong."
@@ -140,9 +141,9 @@ def _why_none(n: int, right: Floats, precision: float, needed: int) -> str:
 
 
 def naive_threshold(score: Floats, right: Floats, precision: float) -> float:
-    """Return the lowest score whose empirical precision reaches a target: what not to do.
+    """Return the lowest score whose empirical precision reaches a target; not for use.
 
-    It is here for the simulation that shows how often its promise breaks.
+    The simulation compares with it, to show how often such a promise breaks.
     """
     order = np.argsort(-score, kind="stable")
     share = np.cumsum(right[order]) / np.arange(1, len(score) + 1)

@@ -1,4 +1,4 @@
-"""Truth columns: a frame's own values that a job's answers are compared with."""
+"""Truth columns: a frame's own values, which a job's answers are compared with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def truth_fields(
     match: Match | None = None,
     drawn: str | None = None,
 ) -> dict[str, Reviewed]:
-    """Return what truth columns say of a job's answers.
+    """Compare a job's answers with truth columns.
 
     Parameters
     ----------
@@ -121,6 +121,7 @@ def _compare(
         _pair(field, answer, value, tolerance, match)
         for answer, value in zip(answers, values, strict=True)
     ]
+    # A truth for some rows only was chosen somehow: without a vouching it allows no interval.
     whole = len(np.unique(positions)) == len(job.fresh)
     part = Drawn.RANDOM if drawn else Drawn.PICKED
     scores = job.scores(field.name, job.usable)
@@ -156,7 +157,7 @@ def _compare(
 def _pair(
     field: AnswerField, answer: Any, value: Any, tolerance: float | None, match: Match | None
 ) -> tuple[Any, bool]:
-    """Return the truth as the field would have it, and whether the answer is that."""
+    """Return the truth in the field's own type, and whether the answer equals it."""
     numeric = field.kind == "integer" or (field.kind == "number" and tolerance is not None)
     if match is not None and field.labels is None and not numeric:
         return value, bool(match(answer, value))
@@ -189,6 +190,7 @@ def _pair(
 
 
 def _objects(values: list[Any]) -> Objects:
+    # np.array() would make a 2-D array of lists of one length.
     cells = np.empty(len(values), dtype=object)
     for place, value in enumerate(values):
         cells[place] = value

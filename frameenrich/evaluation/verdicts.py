@@ -1,4 +1,4 @@
-"""Take filled-in sheets, and give what was judged to the statistics."""
+"""Take filled-in sheets, and pass their judgements to the statistics."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
         )
     with job.folder.lock():
         kept = kept_sheets(job.folder, review.id)
+        # A notebook cell that is run twice adds its sheet once.
         if not any((data, reviewer) == (old, said["reviewer"]) for _, old, said in kept):
             _refuse_changed(review, judgements, name)
             stem = f"{review.path}/verdicts-{len(kept) + 1:04}"
@@ -56,12 +57,12 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
             with job.folder.store.write_whole(f"{stem}.json") as file:
                 file.write(json.dumps(said).encode())
             with job.folder.store.write_whole(f"{stem}.csv") as file:
-                file.write(data)  # last: without it the other means nothing
+                file.write(data)  # last: sheets are found by their .csv, which needs its .json
     return Review(job, review.record, review.draw)
 
 
 def _review_of(job: JobAnswers, table: pd.DataFrame, name: str) -> str:
-    """Return the review that a sheet's first row is of."""
+    """Return the id of the review that a sheet's first row names."""
     said = table["review"].tolist() if "review" in table.columns else []
     first: str | None = next((each.strip() for each in said if each.strip()), None)
     known = [review.id for review in reviews(job)]
@@ -83,7 +84,7 @@ def _review_of(job: JobAnswers, table: pd.DataFrame, name: str) -> str:
 
 
 def _refuse_changed(review: Review, judgements: list[Judgement], name: str) -> None:
-    """Refuse another verdict of a reviewer on what he judged in an earlier sheet."""
+    """Refuse a verdict that contradicts the same reviewer's earlier sheet."""
     before = {(j.row, j.field, j.reviewer): j for j in review.judgements}
     for new in judgements:
         old = before.get((new.row, new.field, new.reviewer))
@@ -100,7 +101,7 @@ def _refuse_changed(review: Review, judgements: list[Judgement], name: str) -> N
 
 
 def reviewed_fields(job: JobAnswers, review: Review | str | None = None) -> dict[str, Reviewed]:
-    """Return what was judged of each field, for the statistics: of one review with its top-ups.
+    """Return the judged rows of each field, from one review with its top-ups.
 
     Parameters
     ----------

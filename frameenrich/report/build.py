@@ -1,4 +1,4 @@
-"""From a job's folder and its answers to what a report shows."""
+"""Build what a report shows from a job's folder and its answers."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ MAX_FLAGGED = 50_000
 """How many flagged rows a page holds at most; nobody reads more of them."""
 
 
+# Images are inlined as data: URLs, so their number and size bound the size of the one file.
 _MAX_IMAGES = 1_000
 
 
@@ -49,7 +50,7 @@ _MAX_CHARTS = 12
 
 @dataclass(frozen=True)
 class Answers:
-    """What `Job.collect` (with ``usage=True``), `Job.flagged` and `Job.usage` give of a job."""
+    """The results of `Job.collect` (with ``usage=True``), `Job.flagged` and `Job.usage`."""
 
     folder: JobFolder
     frame: pd.DataFrame
@@ -58,7 +59,7 @@ class Answers:
     reading: Output
 
     def said(self, what: str) -> pd.Series | None:
-        """One of the columns on how the answers came, such as ``status``; None where not there."""
+        """Return one of the job's own columns, such as ``status``; None where it is missing."""
         name = f"{self.folder.spec.name}_{what}"
         return self.frame[name] if name in self.frame.columns else None
 
@@ -68,12 +69,13 @@ class Answers:
         names = list(self.frame.columns)
         end = names.index(f"{self.folder.spec.name}_status")
         found = self.frame.iloc[:, len(self.folder.key_names) : end]
+        # Both stand between key and status too, but say how sure a row is: they get charts below.
         sure = [f"{self.folder.spec.name}_{what}" for what in ("confidence", "agreement")]
         return found.drop(columns=[name for name in sure if name in found.columns])
 
     @property
     def keys(self) -> list[str]:
-        """Return what names each row."""
+        """Return one text per row that names it."""
         parts = self.frame.iloc[:, : len(self.folder.key_names)]
         return [", ".join(map(str, key)) for key in parts.itertuples(index=False, name=None)]
 
@@ -107,13 +109,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _without_keys(text: str, secrets: Iterable[str]) -> str:
-    """The page without the API keys of this process, which a server may have put in an answer."""
+    """Remove this process's API keys, which a server may have put in an answer."""
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
     return without_secrets(text, {*secrets, *known})
 
 
 def make_report(answers: Answers, rows: int) -> Report:
-    """Return what there is to show of a job, with at most `rows` rows that are not flagged."""
+    """Collect what the report shows, with at most `rows` rows that are not flagged."""
     folder, statuses = answers.folder, list(answers.frame[f"{answers.folder.spec.name}_status"])
     chosen = _chosen(statuses, rows)
     counts = pd.Series(statuses, dtype=object).value_counts().to_dict()
@@ -148,16 +150,18 @@ def make_report(answers: Answers, rows: int) -> Report:
 
 
 def _chosen(statuses: Sequence[str], rows: int) -> list[int]:
-    """The flagged rows, and of the others a sample that is the same each time; by position."""
+    """Pick the positions of the flagged rows and of a repeatable sample of the others."""
     is_flagged = np.fromiter((s in FLAGGED for s in statuses), dtype=bool, count=len(statuses))
     flagged = _sample(np.flatnonzero(is_flagged), MAX_FLAGGED)
     others = _sample(np.flatnonzero(~is_flagged), rows)
+    # The sample comes in random order; readers look for rows in the order of their frame.
     return sorted([*flagged.tolist(), *others.tolist()])
 
 
 def _sample(positions: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
     if len(positions) <= size:
         return positions
+    # A fixed seed, so that the same job makes the same page.
     return np.random.default_rng(0).choice(positions, size, replace=False)
 
 
@@ -183,6 +187,7 @@ def _rows(
     chosen: Sequence[int],
     thumbs: _Thumbnails,
 ) -> list[Row]:
+    # Cut first: prompts and images are read back only for the rows that the page holds.
     part = replace(answers, frame=answers.frame.iloc[list(chosen)])
     ids = _cells(part.said("custom_id"), len(chosen))
     prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
@@ -198,6 +203,7 @@ def _rows(
         rows.append(
             Row(
                 key=keys[i],
+                # Other rows have nulls in every column; None says that there is no answer.
                 values=cells if own["status"] == "ok" else None,
                 prompt=prompt,
                 images=images,
@@ -212,7 +218,7 @@ def _rows(
 
 
 def _scores(judged: JobAnswers, chosen: Sequence[int]) -> list[float | None]:
-    """Return how sure each row is: as sure as its least sure field."""
+    """Return each row's score: that of its least sure field."""
     rows = np.array(chosen, np.int64)
     each = [judged.scores(name, rows) for name in judged.fields]
     known = [scores for scores in each if scores is not None]
@@ -236,7 +242,7 @@ _SAID = {
 
 
 def _cells(column: pd.Series | None, count: int) -> list[Any]:
-    """Return a column's cells as Python has them, nulls as None."""
+    """Return a column's cells as Python objects, nulls as None."""
     if column is None:
         return [None] * count
     cells: list[Any] = column.astype(object).where(column.notna(), None).tolist()
@@ -244,9 +250,10 @@ def _cells(column: pd.Series | None, count: int) -> list[Any]:
 
 
 def _histories(answers: Answers) -> dict[int, list[Mapping[str, Any]]]:
-    """Earlier attempts of the flagged rows, by their position: `flagged` keeps the order."""
+    """Map the position of each flagged row to its earlier attempts."""
     statuses = answers.frame[f"{answers.folder.spec.name}_status"]
     positions = [i for i, status in enumerate(statuses) if status in FLAGGED]
+    # `Job.flagged` keeps the frame's order, so the nth flagged row of both is the same.
     return dict(zip(positions, answers.flagged["history"], strict=True))
 
 
@@ -264,7 +271,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def _shown(value: Any, kind: str) -> Any:
-    """Return a cell as the page has it: a number, a truth value or a text."""
+    """Convert a cell to what the page shows: a number, a truth value or a text."""
     if isinstance(value, np.ndarray):
         some = ", ".join(f"{number:.4g}" for number in value[:6])
         return f"[{some}, ... {len(value):,} numbers]"
@@ -281,7 +288,7 @@ def _shown(value: Any, kind: str) -> Any:
 
 
 def _own_turn(folder: JobFolder) -> int:
-    """Return the place of the message that rows are rendered into: the user's last."""
+    """Return the index of the message that rows are rendered into: the user's last."""
     roles = [message.role for message in folder.spec.messages]
     return max((i for i, role in enumerate(roles) if role == "user"), default=0)
 
@@ -290,7 +297,7 @@ _Asked = tuple[Prompt, tuple[tuple[str, str], ...]]
 
 
 def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str | None, _Asked]:
-    """Return what was last asked for each custom_id, and its images made small."""
+    """Return the last prompt of each custom_id, and its images as thumbnails."""
     found: dict[str | None, _Asked] = {}
     for custom_id, line in last_lines(folder, ids):
         prompt = read_prompt(json.loads(line)["body"])  # takes a lone surrogate
@@ -300,7 +307,7 @@ def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str 
 
 @dataclass
 class _Thumbnails:
-    """Images made small, until the page has enough of them."""
+    """Thumbnails of images, up to the limits of a page."""
 
     seen: dict[str, tuple[str, str]] = field(default_factory=dict)
     characters: int = 0
@@ -308,9 +315,10 @@ class _Thumbnails:
     left_out: int = 0
 
     def take(self, url: str) -> tuple[str, str]:
-        """Return how the page shows an image: ``src``, ``url`` or ``note``, and its text."""
+        """Return an image for the page: ``src``, ``url`` or ``note``, and its text."""
         if not url.startswith("data:"):
             return "url", url
+        # Keyed by a hash: the URL holds the whole image, and rows often share one.
         name = xxhash.xxh3_128_hexdigest(url.encode())
         if name not in self.seen:
             self.seen[name] = self._new(url)
@@ -327,7 +335,7 @@ class _Thumbnails:
         return "src", small
 
     def told(self) -> Iterator[str]:
-        """Yield what the page lacks."""
+        """Yield a note on the images that were left out."""
         if self.left_out:
             yield f"{self.left_out:,} images are left out: the page holds {self.held:,} of them."
 
@@ -351,7 +359,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
-    """Totals over all rows and rounds."""
+    """Yield totals over all rows and rounds."""
     used = answers.used
     if used.requests:
         yield "Tokens in", f"{used.prompt_tokens:,}"
@@ -368,7 +376,7 @@ def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
 
 
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
-    """Each output column's values, then what the answers took."""
+    """Yield charts of the output columns, then of the answers' scores, lengths and costs."""
     output = answers.output
     wishes = [
         chart_of(column.name, f"v{i}", output.iloc[:, i])

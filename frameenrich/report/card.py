@@ -1,4 +1,4 @@
-"""A job as a card in a notebook: how far it is, its batches, what it took, what to call next.
+"""A job as a card in a notebook: its progress, batches and cost, and the next calls.
 
 Inline styles only, since notebooks strip the others, and colours that read on light and on dark.
 """
@@ -38,21 +38,22 @@ COLORS = {
     "skipped": "#aaadb2",
     "answered": "#2e9a6a",
 }
-"""Of row statuses, and of ``answered``: what a provider counts as done, not yet judged."""
+"""Colours of row statuses, and of ``answered``: done by the provider's count, not yet parsed."""
 
 
 _MAX_BATCHES = 8
 
 
+# Half-transparent grey, since a notebook may be light or dark and does not say which.
 _FAINT = "rgba(128,128,128,.35)"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a card shows.
+    """The contents of a card.
 
     ``counts`` are rows (or, where ``unit`` says so, requests) by status; ``shards`` the round,
-    number and batch of each shard; ``facts`` further lines, ``next_calls`` what to write next.
+    number and batch of each shard; ``facts`` further lines, ``next_calls`` the calls to make next.
     """
 
     id: str
@@ -93,7 +94,7 @@ def card_html(card: Card) -> str:
 
 
 def _tag(name: str, content: str, style: str = "") -> Markup:
-    """Return an element; its content is escaped where it is not markup already."""
+    """Build an element; its content is escaped unless it is markup already."""
     return Markup('<{0} style="{1}">{2}</{0}>').format(name, style, content)
 
 
@@ -104,6 +105,7 @@ def _head(card: Card) -> Markup:
 
 def _bar(counts: Mapping[str, int]) -> Markup:
     pieces = [
+        # The minimum width keeps one failed row of a million visible.
         _tag("div", "", f"flex:{n} 1 0;min-width:3px;background:{COLORS.get(s, '#888')}")
         for s, n in counts.items()
     ]
@@ -141,7 +143,7 @@ def _lines(facts: Mapping[str, str]) -> Markup:
 
 
 def _batches(card: Card) -> Markup:
-    """Return those that still run before those that ended; of many, the rest in a word."""
+    """Build the table of batches, running ones first; beyond the first few, counts only."""
     ordered = sorted(card.shards, key=lambda shard: shard[2].settled)
     shown, rest = ordered[:_MAX_BATCHES], ordered[_MAX_BATCHES:]
     heads = ("round", "shard", "status", "done", "age", "batch")
@@ -181,6 +183,7 @@ def _age(batch: Batch, now: float) -> str:
     """
     if batch.created_at is None:  # as of calls made one by one, which are no batch there
         return "not sent" if batch.status == BatchStatus.PLANNED else ""
+    # Ended at an unknown time: counting on to now would make the age grow for ever.
     if batch.status in TERMINAL and batch.ended_at is None:
         return ""
     seconds = int((batch.ended_at or now) - batch.created_at)
@@ -205,7 +208,7 @@ def _next(calls: Iterable[str]) -> Markup:
 
 
 MAX_RESPONSE_BYTES = 8_000_000
-"""So much is parsed in a fraction of a second; of larger jobs the batches' own counts are shown."""
+"""Larger jobs show the batches' own counts: up to here, parsing takes a fraction of a second."""
 
 
 def card_of(
@@ -215,7 +218,7 @@ def card_of(
     judged: Callable[[], JobAnswers],
     last_round: str = "",
 ) -> Card:
-    """Return what the card of a job shows.
+    """Collect what the card of a job shows.
 
     Parameters
     ----------
@@ -226,7 +229,7 @@ def card_of(
     used : callable
         Gives what they took, as `Job.usage` does; likewise.
     judged : callable
-        Gives the answers to what reviewers said; called only where they said something.
+        Gives the answers with their reviews; called only where a row was reviewed.
     last_round : str
         What the newest `Job.regenerate` of this session sent and left.
     """
@@ -250,31 +253,33 @@ def card_of(
 
 
 def _judged(job: JobState, answers: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
-    """Return the answers, where reading them takes no time; a parser may be another session's."""
+    """Return the answers, or None where reading them is slow or impossible."""
     if sum(shard.response_bytes for shard in job.all_shards()) > MAX_RESPONSE_BYTES:
         return None
     if job.row_count * _BYTES_PER_ROW > MAX_RESPONSE_BYTES:
         return None
     try:
         return answers()
-    except OutputError:
+    except OutputError:  # the columns may need a parser that only another session has
         return None
 
 
 _BYTES_PER_ROW = 100
-"""What a row's own places in the answers' columns weigh beside a response's parsing."""
+"""The cost of one row of the answers' columns, in response bytes that take as long to parse."""
 
 
 def _rows(job: JobState, frame: pd.DataFrame) -> dict[str, int]:
     found = frame[f"{job.spec.name}_status"].value_counts()
+    # Reversed: the bar begins with what is usable, while flagged tables begin with what is odd.
     return {str(s): int(found[str(s)]) for s in reversed(STATUS_ORDER) if str(s) in found}
 
 
 def _counted(job: JobState) -> dict[str, int]:
-    """Count by what round 0's batches say of themselves; a count that is not known is pending."""
+    """Count requests by the totals of round 0's batches; an unknown count is pending."""
     batches = [shard.batch for shard in job.shards(0)]
     done = sum(batch.completed or 0 for batch in batches)
     failed = sum(batch.failed or 0 for batch in batches)
+    # A batch that is not created has no total: the sum of the others would miss its rows.
     known = all(batch.total for batch in batches)
     total = sum(batch.total or 0 for batch in batches) if known else job.row_count
     counts = {"answered": done, "failed": failed, "pending": max(total - done - failed, 0)}
@@ -284,7 +289,7 @@ def _counted(job: JobState) -> dict[str, int]:
 def _figures(
     job: JobState, counts: Mapping[str, int], judged: Callable[[], JobAnswers]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the two figures that are never one: how much is usable, and how much of it is right."""
+    """Yield how much is usable and how much is right, which are never merged into one figure."""
     usable, total = counts.get("ok", 0), sum(counts.values())
     if not job.settled or not usable:
         return
@@ -312,6 +317,7 @@ def _facts(job: JobState, used: JobUsage | None, repaired: int) -> Iterator[tupl
         yield "rounds", str(job.rounds())
     if changed := describe_changes(job):
         yield "asked again", "; ".join(changed)
+    # A bucket's address is no path of this computer, so it is never made relative.
     yield "folder", _short(job.path) if job.store.local else job.path
 
 
@@ -321,7 +327,7 @@ def _short(path: str) -> str:
 
 
 def _tokens_text(used: JobUsage) -> str:
-    """Tokens of every round, and US dollars where they are known."""
+    """Format the tokens of every round, with US dollars where they are known."""
     tokens = f"{used.prompt_tokens:,} in, {used.completion_tokens:,} out"
     return tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
 

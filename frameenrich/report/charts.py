@@ -1,4 +1,4 @@
-"""What a column's values look like at a glance: bars of values, or a histogram."""
+"""Charts of a column's values: bars of values, or a histogram."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _MAX_BINS = 28
 
 
 _FEW = 12
-"""So many different numbers are shown one by one."""
+"""Up to so many different numbers get a bar each; more make a histogram."""
 
 
 _TAIL = 0.995
-"""What lies above this quantile is put into the last bin, so that it does not flatten the rest."""
+"""Values above this quantile share the last bin, so that outliers do not flatten the rest."""
 
 
+# A tail shorter than this is drawn in full: cutting it would gain little and hide the maximum.
 _TAIL_FACTOR = 1.5
 
 
 _MIXED_SHARE = 0.5
-"""Texts of which more than this share differ are free text, whose values say nothing in bars."""
+"""Above this share of different values a column is free text, which bars cannot show."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Chart:
 
     @property
     def total(self) -> int:
-        """Return how many rows the bars stand for."""
+        """Return how many rows the bars count."""
         return sum(bar.count for bar in self.bars) or 1
 
 
 def chart_of(title: str, field: str, values: pd.Series) -> Chart | None:
-    """The chart that suits a column; None where its values cannot be counted, or there are none.
+    """Choose the chart for a column; None where it has no values, or none that can be counted.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def chart_of(title: str, field: str, values: pd.Series) -> Chart | None:
 
 
 def number_chart(title: str, field: str, values: pd.Series) -> Chart | None:
-    """Few numbers as bars in their order, many as a histogram."""
+    """Chart few different numbers as ordered bars, many as a histogram."""
     numbers = values.dropna().to_numpy(dtype=float)
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
@@ -142,6 +143,7 @@ def _bins(numbers: np.ndarray[Any, Any]) -> tuple[Bar, ...]:
     last = max(math.ceil((end - first * step) / step), 1)
     if first * step + last * step <= end:  # the largest value opens a bin of its own
         last += 1
+    # 12 digits drop the noise of binary fractions, or a label would read 0.30000000000000004.
     edges = [float(f"{(first + i) * step:.12g}") for i in range(last + 1)]
     places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, last - 1)
     counts = np.bincount(places, minlength=last)
@@ -149,15 +151,16 @@ def _bins(numbers: np.ndarray[Any, Any]) -> tuple[Bar, ...]:
         Bar(f"{short(a)} to {short(b)}", int(n), low=a, high=b)
         for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
-    if high > edges[-1]:
+    if high > edges[-1]:  # `clip` put the tail into the last bin: it has no upper end
         over = bars[-1]
         bars[-1] = Bar(f"{short(edges[-2])} and more", over.count, low=over.low, high=None)
     return tuple(bars)
 
 
 def _step(width: float, *, whole: bool) -> float:
-    """Return a round number of at least `width`: 1, 2 or 5 times a power of ten."""
+    """Round a width up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(width))
+    # The tolerance: a width of 0.2 that floats make 0.20000000000000004 is still 0.2.
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= width * (1 - 1e-9))
     return max(step, 1.0) if whole else step
 
@@ -168,6 +171,7 @@ def _value_bars(title: str, field: str, values: pd.Series) -> Chart:
     if isinstance(values.dtype, pd.CategoricalDtype):
         pairs = [(str(v), n) for v, n in pairs]
         known = [str(category) for category in values.cat.categories]
+        # Labels that no row has are news: the model may ignore part of the schema.
         never = sum(not n for _, n in pairs)
         pairs.sort(key=lambda pair: (-pair[1], known.index(pair[0])))
     else:
@@ -186,7 +190,7 @@ def _top(pairs: Sequence[tuple[Any, int]]) -> tuple[Bar, ...]:
 
 
 def _label(value: Any) -> str:
-    """As JSON, and so the page's script, writes a truth value."""
+    """Format a value as the page's script does: JSON writes truth values in lower case."""
     return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What reviewed rows tell of a field, as a report draws it: shares, confusion, scores."""
+"""Figures from a field's reviewed rows, as a report draws them: shares, confusion, scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frameenrich.evaluation.review import Review
 from frameenrich.evaluation.verdicts import reviewed_fields
 
 _MOST_LABELS = 12
-"""A confusion matrix of more labels says nothing at a glance; so many of the largest are shown."""
+"""A larger confusion matrix cannot be read; the labels with the most rows are shown."""
 
 _WIDE, _HIGH = 320.0, 200.0
 """The sides of a curve's picture, as the page draws its axes."""
@@ -24,7 +24,7 @@ _WIDE, _HIGH = 320.0, 200.0
 
 @dataclass(frozen=True)
 class Share:
-    """How often a label was answered, and how often it is true; ``low`` is None without bounds."""
+    """A label's share of the answers and of the truth; ``low`` is None without bounds."""
 
     label: str
     counted: float
@@ -36,7 +36,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Dot:
-    """One bin of the reliability curve, in the picture's places."""
+    """One bin of the reliability curve, in the picture's coordinates."""
 
     x: float
     y: float
@@ -47,7 +47,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a field's scores are worth.
+    """The quality of a field's scores, as two curves.
 
     ``dots`` are the reliability curve, ``risk`` the points of the risk-coverage curve; ``worst`` is
     the share at its top.
@@ -61,7 +61,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Check:
-    """All that is drawn of one field's reviewed rows.
+    """Everything drawn from one field's reviewed rows.
 
     ``confusion`` has a row for each of ``labels``: how many reviewed rows with that answer have
     each truth.
@@ -82,7 +82,7 @@ class Check:
 
 
 def checks(job: JobAnswers) -> Iterator[Check]:
-    """Yield what there is to draw of each reviewed field; nothing without reviews, or SciPy."""
+    """Yield a check for each reviewed field; none without reviews, or without SciPy."""
     if not job.fields or not reviews(job):
         return
     judged = reviewed_fields(job)
@@ -128,6 +128,7 @@ def _confusion(field: Field) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ..
 def _scores(made: Calibration | None, source: str) -> Scores | None:
     if made is None:
         return None
+    # SVG's y axis points down, so that the curves are drawn upside down: 1 - y.
     dots = tuple(
         Dot(
             _WIDE * row["score"],
@@ -139,6 +140,7 @@ def _scores(made: Calibration | None, source: str) -> Scores | None:
         for _, row in made.reliability.iterrows()
     )
     curve = made.risk_coverage
+    # At least 5 %, or a field without an error would divide by 0 and noise would fill the picture.
     worst = max(float(curve["risk"].max()), 0.05)
     points = zip(curve["coverage"], curve["risk"], strict=True)
     risk = " ".join(f"{_WIDE * x:.1f},{_HIGH * (1 - y / worst):.1f}" for x, y in points)
@@ -150,14 +152,14 @@ def _scores(made: Calibration | None, source: str) -> Scores | None:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A review, for the list of them."""
+    """A review, as the list of reviews shows it."""
 
     id: str
     told: str
 
 
 def drawn(job: JobAnswers) -> Iterator[Drawn]:
-    """Yield each review: what was drawn, and who judged how many of its rows."""
+    """Yield each review, with who judged how many of its rows."""
     for review in reviews(job):
         by = f", by {review.record.by}" if review.record.by else ""
         yield Drawn(
@@ -175,7 +177,7 @@ def _who(review: Review) -> str:
 
 
 def verdicts(job: JobAnswers) -> dict[int, tuple[str, ...]]:
-    """Return what people said of each reviewed row, by its place in the job."""
+    """Return the verdicts on each reviewed row, by its position in the job."""
     found: dict[int, list[str]] = {}
     for review in reviews(job):
         for each in review.judgements:

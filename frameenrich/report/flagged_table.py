@@ -1,4 +1,4 @@
-"""Flagged rows as a table to be read: the answer as it came, the place of its error marked."""
+"""Flagged rows as a styled table: the raw answer, with the faulty part marked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ANSWER = (
 
 
 def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
-    """Return what `Job.flagged` gives, made to be read.
+    """Style the frame of `Job.flagged` for reading.
 
     Parameters
     ----------
@@ -48,6 +48,7 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     name : str
         The job's name, for the caption.
     """
+    # Before the sort, which turns a RangeIndex into plain numbers.
     nameless = isinstance(flagged.index, pd.RangeIndex)
     shown = flagged.sort_values("status", key=_order, kind="stable").iloc[:rows]
     shown = shown.astype({"raw": object, "prompt": object})
@@ -74,7 +75,7 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
 
 
 def _order(statuses: pd.Series) -> pd.Series:
-    """As a report has them: first those whose answers one can look at."""
+    """Order statuses as a report does: rows with an answer to read come first."""
     return statuses.map({str(status): place for place, status in enumerate(STATUS_ORDER)})
 
 
@@ -95,7 +96,7 @@ def _colored(status: Any) -> str:
 
 
 def _answer(raw: Any, error: Any) -> Markup:
-    """Return the raw answer as markup: cut to what is around the error where it is long."""
+    """Format the raw answer as markup; a long one is cut to the text around the error."""
     if pd.isna(raw):
         return Markup()
     found = None if pd.isna(error) else locate_error(raw, error)
@@ -114,7 +115,7 @@ def _answer(raw: Any, error: Any) -> Markup:
 
 
 def _prompt(text: Any) -> Markup:
-    """Return what was asked, its end cut off where it is long."""
+    """Format the prompt as markup, a long one without its end."""
     if pd.isna(text):
         return Markup()
     more = "..." if len(text) > _AROUND else ""

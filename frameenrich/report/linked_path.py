@@ -1,4 +1,4 @@
-"""A path that is a link in a notebook."""
+"""A path that notebooks show as a link."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 
 class LinkedPath(type(Path())):  # type: ignore[misc]  # the system's own kind of path
-    """A path as any other, which a notebook shows as a link that opens the page."""
+    """A plain path, which a notebook shows as a link that opens the page."""
 
     def _repr_html_(self) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Where in an answer's text the place is that an error names: ``$.specs[2].width``."""
+"""Locate in a raw answer the value that an error names, such as ``$.specs[2].width``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _decoder = json.JSONDecoder()
 
 
 def locate_error(raw: str, error: str) -> tuple[int, int] | None:
-    """Start and end of what an error is about, as character positions of the raw answer.
+    """Return start and end of the value that an error is about, as character positions.
 
     Returns
     -------
     (int, int) or None
-        None where the error names no place, or the place is not to be found: the answer is no
-        JSON there, or lacks the member.
+        None where the error names no path, or the path leads nowhere: the answer is not JSON
+        there, or lacks the member.
 
     Examples
     --------
@@ -38,6 +38,7 @@ def locate_error(raw: str, error: str) -> tuple[int, int] | None:
     if named is None or not named[1]:
         return None
     parts = [int(i) if i else name for name, i in _PART.findall(named[1])]
+    # A model may write a sentence before its JSON, so every opening bracket is tried in turn.
     for opening in re.finditer(r"[{\[]", raw):
         try:
             return _walk(raw, opening.start(), parts)
@@ -55,9 +56,11 @@ def _walk(raw: str, at: int, parts: list[str | int]) -> tuple[int, int]:
 
 
 def _member(raw: str, at: int, name: str) -> int:
-    """Where the value of an object's member begins."""
+    """Return where the value of an object's member begins."""
     at = _after(raw, at, "{")
     while True:
+        # `json` gives values but no positions; its scanner gives both. Not strict: raw answers may
+        # hold control characters.
         found, at = scanstring(raw, _after(raw, at, '"'), False)
         at = _skip(raw, _after(raw, _skip(raw, at), ":"))
         if found == name:
@@ -66,7 +69,7 @@ def _member(raw: str, at: int, name: str) -> int:
 
 
 def _item(raw: str, at: int, index: int) -> int:
-    """Where an array's item begins."""
+    """Return where an array's item begins."""
     at = _skip(raw, _after(raw, at, "["))
     for _ in range(index):
         at = _skip(raw, _after(raw, _skip(raw, _end(raw, at)), ","))
@@ -77,6 +80,7 @@ def _after(raw: str, at: int, mark: str) -> int:
     at = _skip(raw, at)
     if raw[at] != mark:
         raise ValueError(mark)
+    # Blanks after an opening quote are part of the text.
     return _skip(raw, at + 1) if mark != '"' else at + 1
 
 

@@ -29,9 +29,10 @@ from frameenrich.report.rightness import Right
 from frameenrich.text import script_json
 
 _MAX_CHARACTERS = 40_000_000
-"""What a browser opens without delay; texts are cut so that a page's stay below it."""
+"""Browsers open a page of this size without delay; texts are cut to stay below it."""
 
 
+# Lengths to try for each text, longest first: short texts stay whole while long ones are cut.
 _CAPS = (200_000, 50_000, 10_000, 2_000, 500)
 
 
@@ -42,7 +43,7 @@ _MIN_SHARED = 12
 
 
 _EXACT = 2**53
-"""Whole numbers beyond this are not all floats, which is all that JavaScript has."""
+"""JavaScript has floats only, which cannot hold every whole number beyond this."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it is shown; texts are those that came, escaped nowhere yet.
+    """One row of the page; its texts are not escaped yet.
 
-    ``values`` has one for each `ArrowColumn` (JSON text for the kind ``json``), or is None for a
-    row
+    ``values`` has one for each `Column` (JSON text for the kind ``json``), or is None for a row
     without an answer. ``images`` are pairs of ``src`` (a ``data:`` URL), ``url`` or ``note`` and
-    its text. ``history`` has the earlier attempts, as `Job.flagged` tells them.
+    its text. ``history`` has the earlier attempts, as `Job.flagged` gives them.
     """
 
     key: str
@@ -85,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason that rows share but for its particulars, shown by one of them."""
+    """A reason for a flag that many rows share, with the error text of one of them."""
 
     status: str
     text: str
@@ -94,13 +94,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page shows.
+    """The contents of the page.
 
     ``counts``, ``charts`` and ``reasons`` are of all rows of the job; ``rows`` may be a part,
-    which ``notes`` tell. ``groups`` gives each row the number of its reason, or None. ``own_turn``
-    is the place of the message that the row was rendered into. ``rights`` has a figure for each
+    which ``notes`` say. ``groups`` gives each row the number of its reason, or None. ``own_turn``
+    is the index of the message that the row was rendered into. ``rights`` has a figure for each
     field that people reviewed; without them ``review_call`` says how to get one. ``checks`` are
-    what the reviewed rows tell beside that, ``drawn`` the reviews.
+    further figures from the reviewed rows, ``drawn`` the reviews.
     """
 
     job: str
@@ -137,7 +137,7 @@ class Report:
 
     @property
     def share(self) -> str:
-        """The share of usable rows; never rounded up to all of them.
+        """The share of usable rows, rounded down: 100% only where all of them are usable.
 
         Examples
         --------
@@ -157,9 +157,11 @@ def page(report: Report, *, version: str, made_at: str) -> str:
     report : Report
         What to show.
     version, made_at : str
-        For the last line: whose work it is, and of when.
+        For the last line: the version of frameenrich, and when the page was made.
     """
     script = _part("report.js")
+    # The page shows text that a model wrote. Its policy (CSP) allows this one script by its hash,
+    # and the script makes text nodes only: nothing else can run, and nothing can be fetched.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     counts = {str(s): report.counts[s] for s in reversed(STATUS_ORDER) if report.counts.get(s)}
     return _template().render(
@@ -191,7 +193,7 @@ def _template() -> jinja2.Template:
 def grouped(
     statuses: Sequence[str], errors: Sequence[str | None]
 ) -> tuple[tuple[Reason, ...], list[int | None]]:
-    """Flagged rows' reasons, of which some differ only in what they quote and count.
+    """Group the flagged rows by reason; reasons that differ in quotes or numbers are one.
 
     Returns
     -------
@@ -210,6 +212,7 @@ def grouped(
     ]
     counts = Counter(kind for kind in kinds if kind is not None).most_common(_MAX_REASONS)
     places = {kind: place for place, (kind, _) in enumerate(counts)}
+    # Reversed, so that of the rows of one kind the first remains in the dict.
     example = dict(zip(reversed(kinds), reversed(errors), strict=True))
     reasons = tuple(Reason(k[0], _first_line(example[k] or k[0]), n) for k, n in counts)
     return reasons, [None if kind is None else places.get(kind) for kind in kinds]
@@ -232,23 +235,23 @@ def _first_line(text: str, length: int = 240) -> str:
 
 @dataclass
 class _TextTable:
-    """Texts, each once; rows refer to them by number."""
+    """Texts, each held once; rows refer to them by number."""
 
     places: dict[str, int] = field(default_factory=dict)
 
     def place(self, text: str | None) -> int | None:
-        """Return the number of a text; None of None."""
+        """Return the number of a text, or None for None."""
         return None if text is None else self.places.setdefault(text, len(self.places))
 
     @cached_property
     def cap(self) -> int:
-        """Return how long a text may be, so that all of them fit on a page."""
+        """Return the longest length of a text at which all of them fit on a page."""
         lengths = [len(text) for text in self.places]
         fitting = (c for c in _CAPS if sum(min(n, c) for n in lengths) <= _MAX_CHARACTERS)
         return next(fitting, _CAPS[-1])
 
     def cut(self) -> tuple[list[str], dict[int, int]]:
-        """Return the texts as they go on the page, and the whole length of those that were cut."""
+        """Return the texts of the page, and the full length of those that were cut."""
         clipped = {i: len(text) for text, i in self.places.items() if len(text) > self.cap}
         return [text[: self.cap] for text in self.places], clipped
 
@@ -258,6 +261,7 @@ def _payload(report: Report) -> dict[str, Any]:
     rows = [_row(row, report.columns, texts, images) for row in report.rows]
     for row, group in zip(rows, report.groups, strict=False):
         row["g"] = group
+    # After all rows: how long a text may be is known when every text was seen.
     for row, found in zip(rows, [_spot(row, texts.cap) for row in report.rows], strict=True):
         row["x"] = found
     cut, clipped = texts.cut()
@@ -292,7 +296,8 @@ def _chart(chart: Chart) -> dict[str, Any]:
 def _row(
     row: Row, columns: Sequence[Column], texts: _TextTable, images: dict[tuple[str, str], int]
 ) -> dict[str, Any]:
-    """Return a row for the page's script; what is not there is left out."""
+    """Return a row for the page's script, without its empty members."""
+    # One-letter names and no nulls, since every row of the page repeats them.
     may_lack = {
         "e": texts.place(row.error),
         "v": None if row.values is None else _cells(row.values, columns, texts),
@@ -322,7 +327,7 @@ def _cells(values: Iterable[Any], columns: Iterable[Column], texts: _TextTable) 
 
 
 def _plain(value: Any) -> Any:
-    """Return a number that JSON and JavaScript have, else its text."""
+    """Return a value as it is, or as text where JSON or JavaScript cannot hold the number."""
     if isinstance(value, float) and value != value + 0 * value:  # NaN and the infinities
         return str(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
@@ -331,7 +336,7 @@ def _plain(value: Any) -> Any:
 
 
 def _spot(row: Row, cap: int) -> tuple[int, int] | None:
-    """Where in the raw answer the error is, in JavaScript's counting."""
+    """Locate the error in the raw answer, counted in UTF-16 units as JavaScript does."""
     if row.raw is None or not row.error or len(row.raw) > cap:
         return None
     found = locate_error(row.raw, row.error)
@@ -345,7 +350,7 @@ def _utf16(text: str) -> int:
 def _in_common(
     rows: Sequence[Mapping[str, Any]], texts: Sequence[str], own_turn: int
 ) -> tuple[list[int | None], int]:
-    """The turns that all rows have, and how far all rows' own turns begin in the same way."""
+    """Find the turns that all rows share, and the length of their own turns' common start."""
     asked = [row["p"] for row in rows if row.get("p")]
     if not asked:
         return [], 0
@@ -355,12 +360,13 @@ def _in_common(
         for i in range(turns)
     ]
     own = [texts[p[own_turn][1]] for p in asked if len(p) > own_turn]
+    # What the least and the greatest text have in common at the start, all between have too.
     start = _common_start(min(own), max(own)) if len(set(own)) > 1 else ""
     return same, _utf16(start) if len(start) >= _MIN_SHARED else 0
 
 
 def _common_start(one: str, other: str) -> str:
-    """Return how both begin, in whole words."""
+    """Return the common start of two texts, in whole words."""
     pairs = enumerate(zip(one, other, strict=False))
     length = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
     return one[: max(one.rfind(mark, 0, length) for mark in " \n") + 1]

@@ -1,4 +1,4 @@
-"""What a report says of how right the answers are: a figure with bounds, or how to get one."""
+"""Figures on how many answers are right, with bounds, or the call that gets them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frameenrich.evaluation.open_review import reviews
 from frameenrich.evaluation.verdicts import reviewed_fields
 
 FIRST_REVIEW = 100
-"""So many rows are proposed for a first review."""
+"""The number of rows that we propose for a first review."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def rights(job: JobAnswers) -> Iterator[Right]:
 
 
 def _accuracy(field: Field) -> Interval:
-    """Return what `Evaluation` says of a field; without SciPy the estimate alone."""
+    """Return the accuracy as `Evaluation` has it; without SciPy the estimate alone."""
     try:
         return field.accuracy
     except MissingExtraError as error:
