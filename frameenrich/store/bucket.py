@@ -40,6 +40,7 @@ from frameenrich.store.local import (
 _LEASE = ".lease.json"
 
 
+# All that can be there before a sidecar is. Any other file is somebody's, and is never deleted.
 _LEFT_BEHIND = re.compile(
     r"\.lease\.json(\.proof)?|(round-\d+/)?shard-\d+\.(requests\.jsonl|batch\.json|responses\.jsonl)"
 )
@@ -48,15 +49,18 @@ _LEFT_BEHIND = re.compile(
 _IN_A_JOB = re.compile(r"\.lease\.json(\.proof)?|round-\d+")
 
 
+# S3 takes no part of a multipart upload below 5 MiB (AWS user guide, "multipart upload limits").
 _BLOCK_BYTES = 8 << 20
 
 
+# A flush puts the whole open part again, so the part's size bounds what is written twice.
 _PART_BYTES = 1 << 19
 
 
 _SMALL_BYTES = 1 << 20
 
 
+# Long enough that what is this old was left by a dead process, not by a slow one.
 _STALE_SECONDS = 24 * 3600
 
 
@@ -103,7 +107,7 @@ class Bucket:
         """Nothing: a bucket has no folders, so that any prefix can hold jobs."""
 
     def folders(self, root: str) -> list[str]:
-        """The names of the folders in it; none where nothing is, as when its last object goes."""
+        """List the names of the folders in it; none where there is nothing."""
         try:
             found = self._fs.ls(root, detail=True)
         except FileNotFoundError:
@@ -128,7 +132,7 @@ class Bucket:
             ) from None
 
     def check_writable(self, root: str) -> None:
-        """Knock; whether one may write shows when something is written."""
+        """Check that the bucket is reachable; write access shows at the first write."""
         with self.reaching(root):
             self._fs.exists(root)
 
@@ -144,7 +148,7 @@ class Bucket:
             return self._objects.exists(path)
 
     def open(self, path: str) -> IO[bytes]:
-        """Return an object to read from, a block at a time."""
+        """Open an object that is read in blocks."""
         with self.reaching(path):
             file = self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
         return io.BufferedReader(file, READ_BYTES)
@@ -162,6 +166,7 @@ class Bucket:
 
     def version(self, about: Mapping[str, Any]) -> str | None:
         """Name the version of an object that was listed, where writes can be held to it."""
+        # Without conditional writes a version is a hash of the content, which no listing shows.
         return about.get("ETag") if self._objects.exact else None
 
     def expect(self, path: str, version: str) -> None:
@@ -171,7 +176,7 @@ class Bucket:
             lease.expect(path, version)
 
     def replace(self, path: str, data: bytes) -> None:
-        """A small object, all of it; refused where another process wrote it since it was read."""
+        """Write a small object; refuse where another process wrote it since it was read."""
         with self.reaching(path):
             lease = self._lease(path)
             if lease is None:
@@ -183,7 +188,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def staging(self, root: str) -> Iterator[str]:
-        """Yield a place of the store for what other processes put; empty at the end."""
+        """Yield a prefix of the store that other processes write to; it is emptied at the end."""
         path = f"{root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
         try:
             yield path
@@ -196,6 +201,7 @@ class Bucket:
 
         What is `adopted` is copied from its place in the store, and passes through no computer.
         """
+        # Looked at before the lock too, as a lease takes several requests.
         if self.exists(f"{destination}/{SIDECAR}"):
             return False
         with self.reaching(destination), self.lock(destination, _PUBLISH_SECONDS):
@@ -209,15 +215,18 @@ class Bucket:
                 for path in sorted(Path(draft).rglob("*"))
                 if path.is_file()
             }
+            # The sidecar is put last: a process that dies before that leaves no job.
             sidecar = f"{draft}/{SIDECAR}"
             self._put_all({here: there for here, there in files.items() if here != sidecar})
             for relative, path in adopted.items():
                 self._check(f"{destination}/{relative}")
                 self._fs.cp_file(path, f"{destination}/{relative}")
+            # Created, never overwritten: a sidecar that appeared meanwhile is another process's
+            # job.
             return sidecar not in files or self._put(sidecar, files[sidecar], mode="create")
 
     def _put_all(self, files: dict[str, str]) -> None:
-        """Return the large ones one by one, the small ones some at a time."""
+        """Put the large files one by one, the small ones together."""
         small = {here: there for here, there in files.items() if _size(here) < _SMALL_BYTES}
         for here, there in files.items():
             if here not in small:
@@ -227,7 +236,7 @@ class Bucket:
             self._fs.put(list(small), list(small.values()))
 
     def _put(self, here: str, there: str, mode: str = "overwrite") -> bool:
-        """One object, from a file; False where it was to be new and is there."""
+        """Put a file as one object; False where it had to be new and is there already."""
         pace = {"chunksize": _BLOCK_BYTES, "max_concurrency": 4} if self._s3 else {}
         self._check(there)
         try:
@@ -244,6 +253,7 @@ class Bucket:
 
     def _clear(self, folder: str) -> None:
         """Remove what a process that died before its sidecar left in a folder that is no job's."""
+        # The lease stays: this process deletes under it, and releases it afterwards.
         left = [path for path in self._fs.find(folder) if not path.endswith(f"/{_LEASE}")]
         for path in left:
             self._check(path)
@@ -259,10 +269,13 @@ class Bucket:
                 continue
             if self._age_seconds(folder, leases=staging) <= _STALE_SECONDS:
                 continue
+            # No lock: a staging folder's random name belongs to one process, which is dead by now.
             if staging:
                 self._empty(folder)
             elif self._never_sent(folder):
+                # A folder that somebody holds was not left behind.
                 with contextlib.suppress(JobBusyError), self.lock(folder, 0.0):
+                    # Looked at again under the lock: it may have become a job meanwhile.
                     if not self._objects.exists(f"{folder}/{SIDECAR}"):
                         self._clear(folder)
 
@@ -291,6 +304,7 @@ class Bucket:
         seen = self._objects.read(path)
         try:
             batch = Batch.from_json(seen.data) if seen is not None else None
+        # Unreadable: it may be of a batch that was paid for, so the folder is left alone.
         except ValueError:
             return False
         if batch is None or batch.reused_from:
@@ -318,6 +332,8 @@ class Bucket:
                 file.flush()
                 with self.reaching(path):
                     self._put(file.name, path)
+                    # Dropped after the whole is there: a crash in between leaves lines twice, never
+                    # not at all.
                     self._drop_parts(path)
         except OSError as error:
             raise unwritable(path, error) from error
@@ -334,6 +350,7 @@ class Bucket:
 
     def _drop_parts(self, path: str) -> None:
         """Delete the parts, now in the whole; the last one goes first, so that none is lost."""
+        # `pieces` stops at the first gap, so deleting from the front would hide the parts after it.
         for part in reversed([piece for piece in self.pieces(path) if piece != path]):
             self._fs.rm_file(part)
 
@@ -342,7 +359,7 @@ class Bucket:
         return cast("IO[bytes]", _Parts(self, path))
 
     def put_part(self, path: str, number: int, data: bytes) -> None:
-        """One part of a growing file, new or longer than it was."""
+        """Write one part of a growing file: a new one, or one that became longer."""
         with self.reaching(path):
             self._check(path)
             self._fs.pipe_file(_part(path, number), data)
@@ -355,6 +372,8 @@ class Bucket:
         give_up_at = time.monotonic() + timeout_seconds
         digest = hashlib.sha256(f"{self._url}\n{path}".encode()).hexdigest()[:24]
         place, job_id = f"{_private_folder()}/{digest}", path.rpartition("/")[2]
+        # The file lock comes first: whoever has it knows that the leases noted on this computer are
+        # of dead processes, and takes them over at once. So a restarted notebook does not wait.
         with file_lock(f"{place}.lock", job_id, timeout_seconds):
             if self._private:
                 yield
@@ -362,6 +381,7 @@ class Bucket:
             with self.reaching(path):
                 self._prove(f"{path}/{_LEASE}.proof")
             lease = Lease(self._objects, f"{path}/{_LEASE}", job_id, f"{place}.held")
+            # Both waits share one timeout.
             with self._leased(path, lease, give_up_at - time.monotonic()):
                 yield
 
@@ -379,11 +399,14 @@ class Bucket:
             with self.reaching(path):
                 stack.enter_context(hold(lease, timeout_seconds))
             self._held[path] = lease
+            # Callbacks run in reverse, so the lease is forgotten before it is released.
             stack.callback(self._held.pop, path)
             yield
 
     def _prove(self, path: str) -> None:
-        """Find out, once a bucket, whether it refuses what it should; some servers do not."""
+        """Test once for each bucket whether it refuses the writes that it should; some do not."""
+        # Servers that ignore conditions would accept every write, and two computers would both go
+        # on. Asked once for each endpoint and bucket: "s3://" can be any server.
         bucket = self._url.partition("://")[2].partition("/")[0]
         place = f"{getattr(self._fs, 'endpoint_url', None)} {self._fs.protocol} {bucket}"
         if place not in _proven:
@@ -395,7 +418,7 @@ class Bucket:
             self._objects = PlainObjects(self._fs)
 
     def _keeps(self, path: str) -> bool:
-        """Tell whether it keeps both conditions: that there is no object, and that it is as known.
+        """Test both conditions: that there is no object, and that it has the known version.
 
         A server may know the one and not the other; who slept through a lease would then write
         over whoever took it over.
@@ -437,6 +460,7 @@ class _Parts(io.RawIOBase):
     def __init__(self, bucket: Bucket, path: str) -> None:
         self._bucket = bucket
         self._path = path
+        # A new writer begins a new part, and never rewrites what another process has put.
         self._number = sum(piece != path for piece in bucket.pieces(path)) + 1
         self._kept = bytearray()
         self._dirty = False
@@ -467,7 +491,7 @@ def _size(path: str) -> int:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """Return what goes wrong on the way: also what s3fs lets through of its transport's errors."""
+    """Return the errors of a failed request; s3fs lets some of botocore's through."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - an extra
     except ImportError:
@@ -476,11 +500,12 @@ def _faults() -> tuple[type[Exception], ...]:
 
 
 def _private_folder() -> str:
-    """Return a folder of this computer for what is on its way; nobody else may look into it."""
+    """Return a local folder for files in transit that only this user can read."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     path = f"{tempfile.gettempdir()}/frameenrich-{user}"
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
+        # Not `stat`: in a shared /tmp somebody else may have put a symlink under this name.
         found = os.lstat(path)
     except OSError as error:
         raise unwritable(path, error) from None

@@ -1,4 +1,4 @@
-"""What a store weighs, and taking things out of it: whole jobs, and what killed processes left.
+"""Measure a store and delete from it: whole jobs, and what killed processes left.
 
 A job on a disk vanishes at once: its folder is renamed to a draft's name, which nobody takes for a
 job, then deleted; a process that dies in between leaves a draft for the next sweep. In a bucket
@@ -28,7 +28,7 @@ _LEFT_BEHIND = (f"{DRAFT}*", ".probe-*", "*/.*.tmp", "*/*/.*.tmp")
 
 
 _IDLE_SECONDS = 3600.0
-"""Who writes, writes more often than that; nothing was paid for what is not finished."""
+"""Live writers write more often than that; nothing was paid for what is not finished."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FolderSize:
 
 
 def folder_size(folder: JobFolder) -> FolderSize:
-    """Return what a job's folder holds; one listing of it, whatever the store is on.
+    """Return the size and last change of a job's folder, by one listing of it.
 
     Raises
     ------
@@ -51,6 +51,7 @@ def folder_size(folder: JobFolder) -> FolderSize:
         found: dict[str, Any] = folder.store.fs.find(folder.path, detail=True)
     except OSError as error:
         raise _cannot("list", folder.path, error) from None
+    # Taking the lock touches its file, which is no change of the job.
     return _sum(entry for path, entry in found.items() if not path.endswith("/.lock"))
 
 
@@ -61,7 +62,7 @@ def _sum(entries: Iterable[dict[str, Any]]) -> FolderSize:
 
 
 def _changed_at(entry: dict[str, Any]) -> float:
-    """When a file changed, by whichever name its file system calls that; now where by none."""
+    """Return when a file changed, under any of fsspec's names for it; now where there is none."""
     told = (entry.get(name) for name in ("mtime", "LastModified", "last_modified", "created"))
     found = next(filter(None, told), None)
     if isinstance(found, datetime):
@@ -70,7 +71,7 @@ def _changed_at(entry: dict[str, Any]) -> float:
 
 
 def delete_job(folder: JobFolder) -> None:
-    """Delete a job from the store; to be called by who holds its lock.
+    """Delete a job from the store; the caller holds its lock.
 
     Raises
     ------
@@ -80,10 +81,12 @@ def delete_job(folder: JobFolder) -> None:
     store = folder.store
     try:
         if store.local:
+            # Renamed first: a process that dies while it deletes leaves a draft, not half a job.
             away = f"{store.root}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
             os.rename(folder.path, away)
             shutil.rmtree(away, ignore_errors=True)
         else:
+            # A bucket renames nothing. Without its sidecar a folder is no job, so that goes first.
             store.fs.rm_file(f"{folder.path}/sidecar.parquet")
             store.fs.rm(folder.path, recursive=True)
     except OSError as error:
@@ -95,6 +98,7 @@ def unfinished_files(store: Store) -> Iterator[tuple[str, FolderSize]]:
     if not store.local:
         return
     for pattern in _LEFT_BEHIND:
+        # Escaped: a store's folder may be called "a[1]".
         for path in sorted(glob.glob(f"{glob.escape(store.root)}/{pattern}", include_hidden=True)):
             found = _weigh_path(path)
             if time.time() - found.changed_at > _IDLE_SECONDS:
@@ -113,7 +117,7 @@ def _weigh_path(path: str) -> FolderSize:
 
 
 def delete_leftover(path: str) -> bool:
-    """Delete what was left; whether it is gone."""
+    """Delete a leftover; return whether it is gone."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
     return not os.path.lexists(path)

@@ -47,6 +47,8 @@ class Draft:
 
     def take_over(self, relative: str, path: str) -> None:
         """Make a file of the store, or one that was set aside, become the draft's, unread."""
+        # A file that was set aside is within the draft; one of the store is moved at `publish`
+        # only.
         if path.startswith(f"{self._path}/"):
             os.makedirs(os.path.dirname(f"{self._path}/{relative}"), mode=0o700, exist_ok=True)
             os.rename(path, f"{self._path}/{relative}")
@@ -63,7 +65,7 @@ class Draft:
         return self._files[relative]
 
     def close_file(self, relative: str) -> None:
-        """Finish one file: what is in it is on disk."""
+        """Close one file after its content is synced to disk."""
         file = self._files.pop(relative, None)
         if file is not None:
             sync(file)
@@ -82,13 +84,13 @@ class Draft:
         return open(f"{self._path}/{relative}", "rb")
 
     def prove(self, relative: str) -> Proof:
-        """Finish a file; gives what proves it later."""
+        """Finish a file and return its proof."""
         self.close_file(relative)
         with self._opened(relative) as file:
             return prove([file])
 
     def quick_hash(self, relative: str) -> str | None:
-        """Finish a file; gives its hash, or None where it would have to be fetched for that."""
+        """Finish a file and return its hash; None where that would need a download."""
         self.close_file(relative)
         path = self._adopted.get(relative, f"{self._path}/{relative}")
         if not os.path.isfile(path):
@@ -104,14 +106,16 @@ class Draft:
     def write_sidecar(self, table: pa.Table, relative: str = SIDECAR) -> None:
         """Write the Parquet file that says which row became which request."""
         with self.file(relative) as file:
+            # Checked at every read: a rotten page is an error then, not other rows.
             pq.write_table(
                 table, file, compression="zstd", compression_level=1, write_page_checksum=True
             )
             sync(file)
+        # `with` has closed it, and `close_file` would sync a closed file.
         del self._files[relative]
 
     def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
-        """Return the sidecar, to be written some rows at a time; the caller closes the writer."""
+        """Open the sidecar to be written some rows at a time; the caller closes the writer."""
         return pq.ParquetWriter(
             self.file(SIDECAR),
             schema,
@@ -122,7 +126,7 @@ class Draft:
         )
 
     def finish(self) -> str:
-        """Finish all files that are open; gives the folder, on this computer, to read them in."""
+        """Finish all open files and return the local folder that holds them."""
         for relative in list(self._files):
             self.close_file(relative)
         return self._path
@@ -134,6 +138,7 @@ class Draft:
         Yields its path on this computer.
         """
         self.finish()
+        # Listed before the folder is made, or it would be moved into itself.
         entries, folder = list(Path(self._path).iterdir()), Path(self._path, name)
         folder.mkdir(mode=0o700)
         for entry in entries:
@@ -142,7 +147,7 @@ class Draft:
         shutil.rmtree(folder)
 
     def close(self) -> None:
-        """Let go of files that were not finished."""
+        """Close files that were not finished."""
         for file in self._files.values():
             with contextlib.suppress(OSError):  # a full disk was told of when it was written to
                 file.close()

@@ -23,11 +23,13 @@ from frameenrich.store.store import Store, T
 _SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
 
 
+# An id comes from users and becomes part of a path: no dots, no slashes.
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,120}")
 
 
 def is_job_id(text: object) -> bool:
     """Tell whether a text could be the id of a job, and so cannot name a path outside the store."""
+    # `fullmatch`: "$" would let a newline through.
     return isinstance(text, str) and _JOB_ID.fullmatch(text) is not None
 
 
@@ -52,7 +54,7 @@ class JobFolder:
 
     @cached_property
     def _footer(self) -> _Footer:
-        """Return what the sidecar says before its rows; it never changes, so it is read once."""
+        """Read the sidecar's footer; it never changes, so it is read once."""
         with self.reading_sidecar() as file:
             return _Footer(file.schema_arrow, int(file.metadata.num_rows))
 
@@ -105,6 +107,7 @@ class JobFolder:
             shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
         reviewed = any("/reviews/" in path and path.endswith(".csv") for path in found)
         state = JobState(self.store, self.id, shards, rounds, reviewed)
+        # A sidecar never changes, so the state need not read it again.
         kept = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
         state.__dict__.update({name: vars(self)[name] for name in kept if name in vars(self)})
         return state
@@ -126,6 +129,7 @@ class JobFolder:
             except DAMAGE as error:
                 raise unreadable(path, error) from error
             vars(self).setdefault("_footer", footer)
+            # Parsed now, so that `read` hands it on to the state.
             _ = self.spec
             state = self.read()
             vars(state)["_sidecar_file"] = file
@@ -133,8 +137,9 @@ class JobFolder:
 
     @contextlib.contextmanager
     def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
-        """Not by `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482)."""
+        """Open a Parquet file of the store, with its page checksums verified."""
         with contextlib.ExitStack() as stack:
+            # Not `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482).
             local = self.store.local
             source = path if local else stack.enter_context(self.store.fs.open(path, "rb"))
             yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
@@ -146,7 +151,7 @@ class JobFolder:
 
     @cached_property
     def resumed(self) -> bool:
-        """Whether its files are what some process left: all are, but those just written here.
+        """Assume that an earlier process left its files: true of all but those just written here.
 
         They may be a copy, or restored, and know less than the provider.
         """
@@ -159,12 +164,12 @@ class JobFolder:
 
     @property
     def key_names(self) -> list[str]:
-        """Return what a person calls the parts of the key."""
+        """Return the user's names for the parts of the key."""
         return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
 
     @property
     def key_columns(self) -> list[str]:
-        """Return what the sidecar calls the parts of the key."""
+        """Return the sidecar's column names for the parts of the key."""
         return [f"key_{i}" for i in range(len(self.key_names))]
 
     @property
@@ -180,7 +185,7 @@ class JobFolder:
         return self._metadata("parts", lambda told: [int(rows) for rows in json.loads(told)])
 
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
-        """The sidecar of a round, or some of it: all rows for round 0, else those sent again."""
+        """Read the sidecar of a round: all rows for round 0, else those sent again."""
         with self.reading_sidecar(round_) as file:
             return file.read(columns)
 
@@ -198,7 +203,7 @@ class JobFolder:
         return _shards(self, self.store.find(self.round_path(round_)), range(round_, round_ + 1))
 
     def all_shards(self) -> list[ShardFolder]:
-        """Return the shards of every round, in order; found by one look at the folder."""
+        """Return the shards of every round, in order, by one listing of the folder."""
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         return _shards(self, found, range(rounds))
@@ -284,6 +289,7 @@ class JobState(JobFolder):
     def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
         """Open the sidecar of a round, or give the open one; see `JobFolder.reading_sidecar`."""
         file = vars(self).get("_sidecar_file") if round_ == 0 else None
+        # `opened` may have ended; the state is good for longer than its file.
         if file is None or file.closed:
             with super().reading_sidecar(round_) as file:
                 yield file
@@ -295,13 +301,14 @@ class JobState(JobFolder):
 
 
 def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
-    """Return those of some rounds, by either of the two files that each has from the beginning."""
+    """Return the shards of some rounds, found by either of the two files that each is made with."""
     found = {(int(m[1]), int(m[2]), m[3]) for m in filter(None, map(_SHARD.search, paths))}
     shards = [
         ShardFolder(job, *each)
         for each in sorted({(round_, number) for round_, number, _ in found if round_ in rounds})
     ]
     for shard in shards:
+        # Both files are published with the job, so a batch.json alone is damage.
         if (shard.round, shard.number, "requests.jsonl") not in found:
             raise missing(shard.requests_path)
     return shards

@@ -39,9 +39,13 @@ _PATIENCE = 1.25
 _LOOK_SECONDS = (0.1, 0.5)
 
 
+# The note must not grow with every lock; only its newest holders can still be in a lease.
 _NOTED = 8
 
 
+# S3 has no locks but refuses a write whose condition fails. A lease alone does not stop a process
+# that slept through its end, so every batch.json (the intent before a paid call, too) is written on
+# the condition that it is as the holder last knew it.
 class Lease:
     """The right to write a job's objects, from `acquire` to `release`.
 
@@ -64,6 +68,7 @@ class Lease:
         self._job_id = job_id
         self._holder = secrets.token_hex(16)
         self._left_here = _read_note(note)
+        # Noted before the lease is written, so that a process killed in between is known, too.
         Path(note).write_text("\n".join([*self._left_here, self._holder][-_NOTED:]))
         self._version: str | None = None
         self._renewals = 0
@@ -73,7 +78,7 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="frameenrich-lease", daemon=True)
 
     def acquire(self, timeout_seconds: float) -> None:
-        """Wait until nobody else has it, or nobody alive.
+        """Wait until no living process holds the lease.
 
         Raises
         ------
@@ -84,6 +89,8 @@ class Lease:
         watched, since = "", time.monotonic()
         while True:
             seen = self._objects.read(self._path)
+            # A lease is over when it did not change for its time on this clock: two clocks may
+            # differ.
             if seen is not None and seen.version != watched:
                 watched, since = seen.version, time.monotonic()
             if self._over(seen, time.monotonic() - since) and self._taken(seen):
@@ -97,6 +104,8 @@ class Lease:
         record = _record(seen)
         if seen is None or record is None or record.get("holder") in {None, *self._left_here}:
             return True
+        # An old lease need not be watched for its time, if even the largest clock error makes it
+        # old.
         seconds = float(record.get("seconds", LEASE_SECONDS)) * _PATIENCE
         return unchanged_seconds > seconds or seen.age_seconds > seconds + _SKEW_SECONDS
 
@@ -108,19 +117,22 @@ class Lease:
         return True
 
     def _write(self, holder: str | None, expected: str | None) -> None:
+        # Counted from before the request: the server may write at once and answer late.
         started = _Moment()
         self._renewals += 1
         record = {
             "holder": holder,
             "who": f"process {os.getpid()} on {socket.gethostname()}",
             "seconds": LEASE_SECONDS,
+            # A renewal has to differ from the one before, as versions may be hashes of the content.
             "renewals": self._renewals,
         }
         self._version = self._objects.write(self._path, json.dumps(record).encode(), expected)
         self._proven = started
 
     def _keep(self) -> None:
-        """Renew until the end; what fails for a passing reason is tried again."""
+        """Renew the lease until its end; retry what fails for a passing reason."""
+        # At a third of its time, so that one failed renewal does not lose the lease.
         while not self._ended.wait(LEASE_SECONDS / 3):
             try:
                 with self._mutex:
@@ -140,6 +152,8 @@ class Lease:
             Another process took it over: this one had not renewed its lease in time.
         """
         with self._mutex:
+            # At half its time, so that the write after this check ends before anybody may take
+            # over.
             if self._proven.seconds_ago > LEASE_SECONDS / 2:
                 try:
                     self._write(self._holder, self._version)
@@ -167,12 +181,14 @@ class Lease:
         seen = self._objects.read(path)
         if seen is None:
             raise FileNotFoundError(path)
+        # The version that was seen first counts: only the holder writes, so another one is a
+        # conflict.
         if self._known.setdefault(path, seen.version) != seen.version:
             raise self.lost()
         return seen.data
 
     def expect(self, path: str, version: str) -> None:
-        """Take an object for this version, as if it had been read."""
+        """Expect this version of an object, as if it had been read."""
         self._known.setdefault(path, version)
 
     def replace(self, path: str, data: bytes) -> None:
@@ -193,14 +209,15 @@ class Lease:
             raise self.lost() from None
 
     def release(self) -> None:
-        """Let the next one have it at once."""
+        """Release the lease, so that the next process need not wait."""
         self._ended.set()
         with self._mutex, contextlib.suppress(Exception):  # then it ends by itself
+            # Written, not deleted: on the condition that nobody has taken it over.
             self._write(None, self._version)
 
 
 class _Moment:
-    """When something was; by two clocks, as one stands still while a laptop sleeps."""
+    """A moment by two clocks, as the monotonic one may stop while a laptop sleeps."""
 
     def __init__(self) -> None:
         self._monotonic, self._wall = time.monotonic(), time.time()
@@ -278,7 +295,7 @@ class Objects(Protocol):
 
         Raises
         ------
-        OvertakenError
+        ConflictError
             It is another version.
         """
 
@@ -298,7 +315,7 @@ class S3Objects:
         self._fs = fs
 
     def read(self, path: str) -> ObjectVersion | None:
-        """Body and ETag by one request, so that they belong together."""
+        """Read body and ETag in one request, so that they belong together."""
         from fsspec.asyn import sync  # noqa: PLC0415 - tens of milliseconds
 
         try:
@@ -313,7 +330,7 @@ class S3Objects:
             return await body.read(), answer
 
     def exists(self, path: str) -> bool:
-        """One request; s3fs's own would look for a folder too."""
+        """Check with one request; the method of s3fs would search for a folder, too."""
         try:
             self._fs.call_s3("head_object", **self._named(path))
         except FileNotFoundError:
@@ -325,8 +342,10 @@ class S3Objects:
         return {"Bucket": bucket, "Key": key}
 
     def write(self, path: str, data: bytes, expected: str | None) -> str:
-        """One PUT; its mark tells a refusal from an answer that was lost on the way here."""
+        """Send one PUT; its mark tells a refusal from an answer that was lost on the way."""
         mark = secrets.token_hex(8)
+        # botocore repeats a PUT whose answer was lost; the repeat is refused because of the first
+        # one.
         condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
         try:
             answer = self._fs.call_s3(
@@ -356,7 +375,7 @@ def _refused(error: OSError) -> bool:
 
 
 class PlainObjects:
-    """The same by looking before and after: two that write within one moment may both succeed.
+    """Conditional writes by comparing before and after: two at the same moment may both succeed.
 
     Parameters
     ----------
@@ -378,17 +397,19 @@ class PlainObjects:
         return ObjectVersion(data, hashlib.sha256(data).hexdigest())
 
     def exists(self, path: str) -> bool:
-        """As fsspec says."""
+        """Tell whether the object is there, by fsspec."""
         return bool(self._fs.exists(path))
 
     def write(self, path: str, data: bytes, expected: str | None) -> str:
-        """Look, write, look again."""
+        """Compare the version, write, then compare again."""
         if expected is not None and self._version(path) != expected:
             raise ConflictError(path)
         try:
             self._fs.pipe_file(path, data, mode="overwrite" if expected else "create")
         except FileExistsError:
             raise ConflictError(path) from None
+        # Another writer may have passed the first check too; whoever wrote last finds its own
+        # bytes.
         version = hashlib.sha256(data).hexdigest()
         if self._version(path) != version:
             raise ConflictError(path)

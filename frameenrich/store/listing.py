@@ -1,7 +1,7 @@
-"""What stands in a store: its jobs listed, found and, when they are old, deleted.
+"""List and find the jobs of a store.
 
-One damaged job is no reason to hide the others: it is listed as damaged, passed over by who looks
-for the newest, and deleted by force only.
+One damaged job does not hide the others: it is listed as damaged, skipped in the search for the
+newest, and deleted by force only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOMENT = "UTC"
 
 
 def list_jobs(store: Store) -> tuple[list[JobFolder], list[StoreError]]:
-    """The jobs of a store, the newest first, and what is wrong with those that cannot be read."""
+    """List the jobs of a store, the newest first, and the errors of those that cannot be read."""
     readable: list[tuple[float, JobFolder]] = []
     damages = []
     for folder in folders(store):
@@ -54,6 +54,7 @@ def find_folder(store: StoreLike, job: str) -> JobFolder:
     named = pilots_last(own)
     if named:
         return named[0]
+    # The job may be a damaged one, of which "no such job" would say nothing.
     if damages and not folders:
         raise damages[0]
     raise _no_such_job(where, job, folders)
@@ -75,6 +76,7 @@ def _no_such_job(store: Store, job: object, folders: Iterable[JobFolder]) -> Job
 
 def pilots_last(folders: Iterable[JobFolder]) -> list[JobFolder]:
     """Sort pilots behind the jobs that people mean when they name none."""
+    # The sort is stable, so the newest stays first among pilots and among others.
     return sorted(folders, key=lambda folder: folder.spec.aside)
 
 

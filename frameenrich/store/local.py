@@ -25,6 +25,7 @@ SIDECAR = "sidecar.parquet"
 DRAFT = ".frameenrich-draft-"
 
 
+# A draft is deleted unasked, so only when no living process can still be filling it.
 _STALE_DRAFT_SECONDS = 24 * 3600
 
 
@@ -42,14 +43,17 @@ class Disk:
         try:
             if not os.path.isdir(root):
                 os.makedirs(root, mode=0o700, exist_ok=True)  # several may begin at once
+                # A store is often made within a repository; prompts and answers must not be
+                # committed.
                 Path(root, ".gitignore").write_text("*\n", encoding="utf-8")
+            # Tried with a file: a folder's mode does not show every reason that a write fails.
             with tempfile.NamedTemporaryFile(dir=root, prefix=".probe-"):
                 pass
         except OSError as error:
             raise unwritable(root, error) from None
 
     def check_readable(self, root: str) -> None:
-        """Refuse what is there and no folder; what is not there holds nothing yet.
+        """Refuse a root that is a file; a missing one holds no jobs yet.
 
         Raises
         ------
@@ -71,7 +75,7 @@ class Disk:
 
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
-        """A disk is there, but a file of it may not be readable; what is absent is the caller's."""
+        """Raise an unreadable file as a `StoreError`; a missing one is left to the caller."""
         try:
             yield
         except FileNotFoundError:
@@ -110,11 +114,13 @@ class Disk:
         for folder, _, _ in os.walk(draft):  # its entries are on disk before it has its name
             sync_folder(folder)
         try:
+            # A rename onto a folder with files in it fails, so of two processes one wins.
             os.rename(draft, destination)
         except OSError:
             if os.path.isdir(destination):  # another process was faster
                 return _complete(destination)
             raise
+        # The new name is an entry of the parent, and on disk when that is.
         sync_folder(os.path.dirname(destination))
         return True
 
@@ -148,7 +154,7 @@ class Disk:
         """Nothing: while a process holds the lock, nobody else writes."""
 
     def replace(self, path: str, data: bytes) -> None:
-        """Return a small file, all of it."""
+        """Write a small file, whole or not at all."""
         with self.write_whole(path) as file:
             file.write(data)
 
@@ -168,7 +174,7 @@ class Disk:
         return file_lock(f"{root}/.lock", os.path.basename(root), timeout_seconds)
 
     def open_appending(self, path: str) -> IO[bytes]:
-        """Open a file open at its end; a line torn by a crash is cut off first."""
+        """Open a file at its end; a line torn by a crash is cut off first."""
         try:
             file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
         except OSError as error:
@@ -273,14 +279,14 @@ def unwritable(path: str, error: OSError) -> StoreError:
 
 
 def _complete(path: str) -> bool:
-    """Return False, that is not committed, where the folder is whole; an error where it is not."""
+    """Return False (nothing was committed) where the folder is whole; raise where it is not."""
     if os.path.exists(f"{path}/{SIDECAR}"):
         return False
     raise not_whole(path)
 
 
 def not_whole(path: str) -> StoreError:
-    """Return what to say of a job's folder that has files, of which none is the sidecar."""
+    """Return the error for a job's folder that has files but no sidecar."""
     return StoreError(
         f"The job's folder {path} is there already, but its sidecar is not.",
         "Move that folder away, then submit again.",
@@ -289,6 +295,7 @@ def not_whole(path: str) -> StoreError:
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:
+    # Read from the end: the file may be large, and a torn line is near its end.
     end = file.seek(0, os.SEEK_END)
     position = end
     while position:

@@ -1,4 +1,4 @@
-"""What proves that a file is as it was written: its length and hashes, kept in ``batch.json``.
+"""Prove that a file is as it was written: by its length and hashes, kept in ``batch.json``.
 
 Every reader of a responses file checks length and XXH3 as it goes, which costs next to nothing and
 sees all damage; SHA-256 is computed where something is about to be lost: the provider's copy.
@@ -26,6 +26,7 @@ def prove(files: Iterable[IO[bytes]]) -> Proof:
     >>> prove([io.BytesIO(b"ab"), io.BytesIO(b"c")]).bytes
     3
     """
+    # Both hashes in one pass: XXH3 for every later read, SHA-256 before a copy is deleted.
     size, strong, quick = 0, hashlib.sha256(), xxhash.xxh3_128()
     for file in files:
         while data := file.read(READ_BYTES):
@@ -68,12 +69,12 @@ class Checked:
         self._quick = xxhash.xxh3_128()
 
     def piece(self, file: IO[bytes]) -> IO[bytes]:
-        """Return the next piece of it, for a reader that need not know."""
+        """Wrap the next piece, so that what is read of it is hashed."""
         piece: Any = _Piece(file, self)
         return piece  # type: ignore[no-any-return]
 
     def note(self, data: bytes | memoryview) -> None:
-        """Count in what was read."""
+        """Add what was read to the length and the hash."""
         self._bytes += len(data)
         self._quick.update(data)
 
@@ -85,6 +86,7 @@ class Checked:
         DamagedFileError
             They differ.
         """
+        # The length first: its message says how much is lost.
         if self._bytes != self._proof.bytes:
             how = f"it has {self._bytes:,} bytes of the {self._proof.bytes:,} that were written"
             raise damaged(self._path, how)

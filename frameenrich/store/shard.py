@@ -32,6 +32,7 @@ DAMAGE = (
 
 def model_of(shard: ShardFolder) -> str:
     """Return the model that a shard's requests are for; the job's own where it can be no other."""
+    # A round may go to another model, but a file holds one: its first line tells which.
     if shard.round or len(shard.job.spec.models) > 1:
         with shard.open_requests() as lines:
             for line in lines:
@@ -95,6 +96,7 @@ class ShardFolder:
     def read_batch(self, version: str | None, known: KnownBatch | None) -> None:
         """Read the batch, unless it is known and its file is still of that version."""
         if known is not None and known.version == version:
+            # The file is not read, so the lease has to learn here which version this process knows.
             self.job.store.expect(self.batch_path, known.version)
             vars(self)["batch"] = known.batch
         if version is not None:
@@ -165,7 +167,7 @@ class ShardFolder:
         return [*imports, (self.responses_path, self.batch.responses)]
 
     def check_fetched(self) -> None:
-        """Refuse what was brought home and is not there any more.
+        """Refuse a shard whose fetched responses file is gone.
 
         Raises
         ------
@@ -191,6 +193,8 @@ class ShardFolder:
             checked = None if proof is None else Checked(path, proof)
             for file in self.job.store.open_pieces(path):
                 yield file if checked is None else checked.piece(file)
+            # Reached only by a reader that took all pieces; one that stops early has nothing to
+            # compare.
             if checked is not None:
                 checked.check()
 
@@ -206,12 +210,12 @@ class ShardFolder:
 
     @contextlib.contextmanager
     def write_responses(self) -> Iterator[IO[bytes]]:
-        """Open a new responses file, there when it is complete."""
+        """Open a new responses file that appears when it is complete."""
         with self.job.store.write_whole(self.responses_path) as file:
             yield file
 
     def write_import(self, import_id: str, lines: Iterable[bytes]) -> Proof:
-        """Write the lines of an import; gives the file's proof."""
+        """Write the lines of an import and return the file's proof."""
         with self.job.store.write_whole(self.import_path(import_id)) as file:
             file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
             file.seek(0)
@@ -222,7 +226,7 @@ class ShardFolder:
         return prove(self.job.store.open_pieces(self.responses_path))
 
     def open_appending(self) -> IO[bytes]:
-        """Open the responses file, open at its end; a line torn by a crash is cut off first."""
+        """Open the responses file at its end; a line torn by a crash is cut off first."""
         return self.job.store.open_appending(self.responses_path)
 
 

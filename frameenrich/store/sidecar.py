@@ -24,6 +24,7 @@ SKIPPED = -1
 """Shard number of a row that was left out by the null policy."""
 
 
+# A part of a frame is matched by row groups, so their size bounds what is read in vain.
 ROWS_PER_GROUP = 1 << 15
 """At most so many rows of a sidecar are read together."""
 
@@ -41,7 +42,7 @@ class SidecarRows:
     shards: list[int]
 
     def spread(self, rows: int, places: Sequence[int]) -> SidecarRows:
-        """Lines of so many rows, of which those at `places` have these."""
+        """Return the lines of `rows` rows, of which those at `places` are these."""
         whole = SidecarRows.empty(rows)
         for i, row in enumerate(places):
             whole.ids[row], whole.shards[row] = self.ids[i], self.shards[i]
@@ -52,7 +53,7 @@ class SidecarRows:
 
     @classmethod
     def empty(cls, rows: int) -> SidecarRows:
-        """Lines of rows that have no request."""
+        """Return the lines of rows that have no request."""
         return cls([None] * rows, _NO_HASH * rows, _NO_HASH * rows, [SKIPPED] * rows)
 
 
@@ -85,7 +86,7 @@ class SidecarWriter:
         self._shards: list[int] = []
 
     def add(self, rows: SidecarRows) -> None:
-        """Return the next rows."""
+        """Add the next rows; full row groups are written."""
         self._ids += rows.ids
         self._request_hashes += rows.request_hashes
         self._input_hashes += rows.input_hashes
@@ -95,6 +96,7 @@ class SidecarWriter:
 
     def _flush(self) -> None:
         keys = self._keys.slice(self._written, len(self._ids))
+        # The job's id is a hash of all rows, taken as they pass, so that none stays in memory.
         self._job_hash.add(key_digests(keys), self._request_hashes)
         inputs = pa.nulls(len(keys), pa.binary(HASH_BYTES))  # of requests that no row rendered to
         columns = [
@@ -108,12 +110,14 @@ class SidecarWriter:
         self._clear()
 
     def close(self) -> None:
-        """Write the rest; also where it will be thrown away, as Arrow wants it closed."""
+        """Write the rest and close; needed for a discarded file too, as Arrow wants it closed."""
         if self._ids:
             self._flush()
         self._writer.close()
 
 
+# A row and its answer meet only through these columns. The input hash is of the rendered text, so a
+# CSV read again with other dtypes agrees, and a `reset_index` after a sort does not.
 _COLUMNS = {
     "custom_id": pa.string(),
     "request_hash": pa.binary(HASH_BYTES),
@@ -125,12 +129,13 @@ _COLUMNS = {
 def sidecar_metadata(
     spec: JobSpec, key_names: Sequence[str], fingerprint: str | None = None
 ) -> dict[str, str]:
-    """Return what the sidecar says of the job, beside its rows."""
+    """Return the sidecar's metadata: what it says of the job beside its rows."""
     known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
     return {
         **known,
         "frameenrich.spec": spec.to_json(),
         "frameenrich.created_at": repr(time.time()),
+        # The ASCII unit separator, as a column's name may hold any printable character.
         "frameenrich.key_names": "\x1f".join(key_names),
         "frameenrich.version": str(spec.version),
     }

@@ -60,6 +60,7 @@ class Store:
                 f"store= is a {type(url).__name__}.", "Give a folder, or a URL that fsspec opens."
             ) from None
         if "://" not in text:
+            # Absolute, so that a later `chdir` does not move the store.
             text = os.path.abspath(os.path.expanduser(text))
         self.url = text
         self.fs, self.root = _opened(text)
@@ -79,6 +80,7 @@ class Store:
         self._medium.check_readable(self.root)
         with self._medium.reaching(self.root):
             names = self._medium.folders(self.root)
+        # Drafts and probes begin with a dot, and a folder is a job when its sidecar is there.
         return [name for name in names if not name.startswith(".") and self.has(name)]
 
     def has(self, job_id: str) -> bool:
@@ -114,7 +116,7 @@ class Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[str]:
-        """Yield a folder of the store's for what several processes write; it vanishes at the end.
+        """Yield a folder of the store that several processes write to; it vanishes at the end.
 
         Its name is relative to the store, so that a draft can be committed into it.
         """
@@ -158,7 +160,7 @@ class Store:
         return self._medium.lock(path, timeout_seconds)
 
     def deciding(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only process that decides which of its requests this store has asked already.
+        """Lock the decision which requests this store has sent already.
 
         Two overlapping submits at once would each find nothing, and both would pay. In a bucket
         the processes of this computer agree; those of several do not wait for each other.
@@ -176,7 +178,7 @@ class Store:
         return {path: self._medium.version(about) for path, about in found.items()}
 
     def expect(self, path: str, version: str) -> None:
-        """Take a small file for the version that was read before the job was locked.
+        """Expect of a small file the version that was read before the job was locked.
 
         In a bucket `replace` is refused where it is another one.
         """
@@ -200,11 +202,11 @@ class Store:
             self.fs.rm_file(path)
 
     def open_appending(self, path: str) -> IO[bytes]:
-        """A file open at its end, after its last whole line; what is flushed and synced is kept."""
+        """Open a file after its last whole line; what is flushed and synced is kept."""
         return self._medium.open_appending(path)
 
     def size_of_pieces(self, path: str) -> int:
-        """Bytes in a file that may have grown; 0 where there is none."""
+        """Return the size in bytes of a file that may have grown; 0 where there is none."""
         with self._medium.reaching(path):
             return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
 
@@ -217,7 +219,7 @@ class Store:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """Open the file system and the path of a URL; what others change shows at once."""
+    """Return the file system and path of a URL; changes by others are visible at once."""
     import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
 
     if "://" not in url:  # as it is: fsspec would take "a::b" for one file system in another
