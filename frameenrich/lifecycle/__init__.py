@@ -1,1 +1,1 @@
-"""What happens to a job after it was written: send, wait, read, match, retry."""
+"""Send a written job, wait for it, read and match its answers, and retry rows."""

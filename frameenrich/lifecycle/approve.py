@@ -94,12 +94,14 @@ def approve_round(
     the round's own, as a service tier has its own price.
     """
     spec = folder.spec
+    # A later call's cap wins: to go beyond a cap is to name a greater one.
     cap = budget.max_cost if budget.max_cost is not None else spec.max_cost
     if cap is None:
         return
     prices, measured = prices_of(folder, budget), _measured(_lengths(folder))
     changed = replace(spec, params={**spec.params, **(params or {})})
     to_come = _max_cost(changed, lines, prices, measured, provider)
+    # What runs counts in full: nobody knows yet what it will cost.
     running = sum(
         _max_cost(
             spec,
@@ -109,6 +111,7 @@ def approve_round(
             shard.batch.provider,
         )
         for shard in folder.all_shards()
+        # Requests of shards that this round takes over are in `lines`, and would be counted twice.
         if not shard.batch.settled and shard not in ending
     )
     refuse_over_budget(to_come, cap, _spent_usd(folder, prices), running)
@@ -133,11 +136,13 @@ def _demands(spec: JobSpec, lines: Iterable[bytes]) -> dict[str, TokenDemand]:
 def _spent_usd(folder: JobFolder, prices: Prices) -> float:
     used = job_usage(folder, prices)
     if used.usd is None:
+        # A sum without the unknown price would be too low, and a cap no longer one.
         unknown = used.table["model"][used.table["cost_usd"].isna()]
         raise unknown_price(str(unknown.iloc[0]))
     return used.usd
 
 
+# Sums of floats may pass a cap by rounding alone; a cap of exactly the cost has to do.
 _ROUNDING_USD = 1e-9
 
 
@@ -170,7 +175,7 @@ class TokenDemand:
     written_1h_tokens: int = 0
 
     def add(self, found: Counted) -> None:
-        """Take one request more."""
+        """Add one request."""
         self.requests += 1
         self.prompt_tokens += found.prompt_tokens
         self.capped_tokens += found.cap or 0
@@ -181,12 +186,12 @@ class TokenDemand:
         self.written_1h_tokens += found.prefix_tokens if found.mark == "cache_control" else 0
 
     def most(self, price: Price, completion_tokens: float) -> float:
-        """Return what the requests cost where none finds anything in a cache."""
+        """Price the requests as if none found anything in a cache."""
         written = (self.written_tokens, self.written_1h_tokens)
         return price.usd(self.prompt_tokens, completion_tokens, 0, *written)
 
     def least(self, price: Price, completion_tokens: float) -> float:
-        """Return what they cost where all but the first find their system messages cached."""
+        """Price the requests as if all but the first found their system messages cached."""
         hits = self.prefix_tokens * max(self.requests - 1, 0) / max(self.requests, 1)
         share = 1 / max(self.requests, 1)
         written = (self.written_tokens * share, self.written_1h_tokens * share)
@@ -194,7 +199,7 @@ class TokenDemand:
 
 
 SHORTEST_PREFIX_TOKENS = 1024
-"""What OpenAI caches at least; Anthropic from 512 to 4,096, by model."""
+"""The shortest prefix that OpenAI caches; Anthropic's is 512 to 4,096, by model."""
 
 
 def written_tokens(found: Counted) -> int:
@@ -215,7 +220,7 @@ def written_tokens(found: Counted) -> int:
 
 
 def sum_demand(counted: Iterable[Counted]) -> dict[str, TokenDemand]:
-    """Return what requests ask for, by model."""
+    """Add up the tokens that requests ask for, by model."""
     demands: dict[str, TokenDemand] = {}
     for found in counted:
         demands.setdefault(found.model, TokenDemand()).add(found)
@@ -230,7 +235,7 @@ def most_usd(
     measured: AnswerLengths | None,
     tier: str = "",
 ) -> float:
-    """Return what requests can cost at most.
+    """Return the most that requests can cost.
 
     An answer without a cap counts as the longest one that was measured.
 
@@ -239,6 +244,9 @@ def most_usd(
     ParameterError
         A price, the length of answers, or what an image takes is not known.
     """
+    # The most that can be paid, never a guess at the average: prompt tokens (exact where the
+    # model's vocabulary is known), and the cap on the answer. Where there is no cap, the longest
+    # answer that this store saw to the same template, model and parameters; without one it refuses.
     total = 0.0
     for model, demand in demands.items():
         if rate == "free":
@@ -266,7 +274,7 @@ def most_usd(
 def refuse_over_budget(
     next_usd: float, max_usd: float, spent_usd: float = 0.0, running_usd: float = 0.0
 ) -> None:
-    """Refuse what could cost more than there is left.
+    """Refuse to send what could cost more than is left of the cap.
 
     Raises
     ------
@@ -291,6 +299,7 @@ def refuse_over_budget(
 
 
 def _up_to_cents(usd: float) -> str:
-    """Return a cap that is enough, with two digits that count where it is small."""
+    """Round a cap up to cents, or to two significant digits where it is small."""
+    # Rounded up, so that the cap which the message suggests is accepted.
     digits = max(2, 1 - math.floor(math.log10(usd))) if usd > 0 else 2
     return f"{math.ceil(usd * 10**digits) / 10**digits:.{digits}f}"

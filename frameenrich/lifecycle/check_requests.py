@@ -20,6 +20,7 @@ from frameenrich.store.folder import JobFolder
 from frameenrich.store.proof import quick_hash
 from frameenrich.store.shard import ShardFolder
 
+# Arrow compares a block at once; the block bounds the lines in memory.
 _LINES_AT_ONCE = 4096
 
 
@@ -49,6 +50,7 @@ def check_requests(shard: ShardFolder) -> None:
                 return  # a hundredth of what it takes to hash each request
     _check_each(shard)
     if written is not None:
+        # The hashes leave out cache marks, so requests may agree where the file is damaged.
         raise _damaged(shard, "its bytes are not those that were written")
 
 
@@ -101,7 +103,9 @@ def _hashes(
 def _formula(job: JobFolder, width: int) -> Callable[[bytes], bytes] | None:
     if width == hashes.HASH_BYTES:
         spec = job.spec
+        # Cache marks are no part of a request's hash, as they change no answer.
         return lambda line: hashes.request_hash(_url(line), unmarked(spec, body_of(line)))
+    # A store of version 2 goes on by its own formula. Version 1 hashed whole bodies: not checked.
     if job.spec.version in {_OLDER, HASHES}:
         return lambda line: older.request_hash(_url(line), body_of(line))
     return None
@@ -126,6 +130,7 @@ def _compare(
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(shard, f"a request cannot be read ({error})") from None
     places = pc.index_in(pa.array([custom_id for custom_id, _ in block], ids.type), value_set=ids)
+    # An unknown custom_id has no place, so its comparison is null: damage, too.
     same = pc.fill_null(pc.equal(own, expected.take(places)), False)
     if not pc.all(same).as_py():
         custom_id = block[pc.index(same, False).as_py()][0]

@@ -1,4 +1,4 @@
-"""A frame with its answers: of a whole job, or of a part, in any process that sees the store.
+"""Give a frame its answers: of a whole job, or of a part, in any process that sees the store.
 
 Only reads the store; asks no provider, and needs no `Job`.
 """
@@ -43,7 +43,7 @@ _FIRST_ROWS = 1000
 
 @dataclass(frozen=True)
 class Reading:
-    """How stored answers become columns.
+    """Options by which stored answers become columns.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Collector:
     def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
         """Return a frame of the job's rows, or the job's own keys, with their answers.
 
-        In memory is all that is asked for; cells that a person corrected stay.
+        Everything is in memory at once; cells that a person corrected stay.
         """
         folder, needed = self.folder, [] if frame is None else ["input_hash", "shard"]
         sidecar = folder.sidecar(columns=[*folder.key_columns, *needed])
@@ -107,6 +107,7 @@ class Collector:
 
         In memory are the rows, their rows of the sidecar, and one chunk of responses.
         """
+        # Nothing to match, but the dtypes have to be those of every other part.
         if not len(frame):
             return self.empty_result(frame)
         with counting_rows():  # a warning in a worker is read by nobody
@@ -114,7 +115,7 @@ class Collector:
         return with_columns(frame, columns)
 
     def columns(self, frame: pd.DataFrame, part: int | None = None) -> dict[str, pd.Series]:
-        """Return the new columns alone of what the collector gives, in the rows' order."""
+        """Return only the new columns, in the rows' order."""
         match, sidecar = self._match(frame, part)
         columns = self._columns(frame, match.positions, sidecar)
         if self.parser_columns is not None:
@@ -124,11 +125,13 @@ class Collector:
         return keep_edits(frame, columns, self.folder, self.reading.output, self.kept_edits)
 
     def flagged(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
-        """Return some rows' flagged ones; see `Job.flagged`."""
+        """Return the flagged ones of some rows; see `Job.flagged`."""
         match, sidecar = self._match(frame, part)
         return flagged_rows(self.folder, self.reading.output, match.positions, frame.index, sidecar)
 
     def _match(self, frame: pd.DataFrame, part: int | None) -> tuple[Match, pa.Table]:
+        # Only the shards that these lines name are read, so memory is the part's. A part may lie
+        # outside the job (its rows are <NA>); only a whole frame without any known key is an error.
         sidecar = find_sidecar_rows(self.folder, frame, part)
         match = match_frame(frame, self.folder, sidecar)
         return require_unchanged(match, frame, self.folder), sidecar
@@ -163,7 +166,7 @@ class Collector:
         return columns
 
     def empty_result(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return what is collected of no rows: every column, with its dtype."""
+        """Return the result for no rows: every column, with its dtype."""
         spec, reading = self.folder.spec, self.reading
         details = details_needed(spec, usage=reading.usage)
         table = ResultTable(1, reading.output.fields, details)
@@ -181,7 +184,7 @@ class Collector:
         return with_columns(frame.iloc[:0], columns)
 
     def _beside(self, columns: dict[str, pd.Series], frame: pd.DataFrame) -> dict[str, pd.Series]:
-        """Put a parser's columns that are called as some of the frame's under the job's name.
+        """Prefix a parser's columns with the job's name where the frame has columns of that name.
 
         Only the answers show what a parser makes, so nobody could refuse that at `submit`.
         """
@@ -193,7 +196,7 @@ class Collector:
         return any(field.kind == "any" for field in self.reading.output.fields)
 
     def with_parser_columns(self, dtypes: Mapping[str, Any] | None = None) -> Collector:
-        """Fix the columns that a parser makes: as they are given, or as the first rows show them.
+        """Fix the columns that a parser makes: those given, or those of the first rows' answers.
 
         Every part then has these columns with these dtypes, whatever its own answers are.
         """
@@ -202,6 +205,8 @@ class Collector:
         spec = self.folder.spec
         if dtypes is not None:
             return replace(self, parser_columns=ParserColumns(spec.name, dict(dtypes)))
+        # A lazy frame names its columns before it has answers, so they are learned from the first
+        # rows. A part that makes another column is then an error, never a lost column.
         nested = replace(self, reading=replace(self.reading, flatten=False))
         first = [next(nested.all_answers(_FIRST_ROWS))]
         return replace(self, parser_columns=ParserColumns.learn(spec, first, final=False))
@@ -216,6 +221,7 @@ class Collector:
         """
         folder, reading = self.folder, self.reading
         with folder.reading_sidecar() as file:
+            # By row group, so that a job larger than memory can be learned from.
             for group in range(file.num_row_groups):
                 sidecar = file.read_row_group(group).slice(0, rows)
                 found = read_results(folder, reading.output, lines=sidecar)
@@ -269,6 +275,6 @@ def flagged_rows(
 
 
 def key_frame(folder: JobFolder, keys: pa.Table) -> pd.DataFrame:
-    """Return some rows' keys under the names that a person knows."""
+    """Return some rows' keys under the names that the user gave them."""
     frame: pd.DataFrame = keys.to_pandas()
     return frame.set_axis(folder.key_names, axis=1)

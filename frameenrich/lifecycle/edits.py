@@ -56,7 +56,7 @@ def keep_edits(
 
 
 def warn_of_edits(counts: Counter[str]) -> None:
-    """Say how many cells were kept as somebody's correction; nothing where there are none."""
+    """Warn how many cells were kept as a person's correction, if any were."""
     count = counts.total()
     if count:
         shown = ", ".join(map(repr, counts))
@@ -73,6 +73,7 @@ def corrected_rows(
     if f"{folder.spec.name}_status" not in frame.columns or folder.spec.output.kind == "embedding":
         return np.empty(0, np.int64)
     edits = _edits(frame, columns, folder, output, np.arange(len(frame)))
+    # The empty array is there because `concatenate` refuses an empty list.
     return np.unique(np.concatenate([np.empty(0, np.int64), *edits.values()]))
 
 
@@ -86,6 +87,7 @@ def _edits(
         if column in frame.columns
         if len(own := _differing(frame[column], columns[column], rows))
     }
+    # Mostly there are none, and then no earlier round has to be read.
     if not edits:
         return {}
     for earlier in _earlier_answers(frame, folder, output):
@@ -102,7 +104,7 @@ def _answer_columns(columns: Columns, name: str) -> list[str]:
 
 
 def _differing(cells: pd.Series, answers: pd.Series, rows: Positions) -> Positions:
-    """Which of some rows have a cell that is neither null nor the answer."""
+    """Return which of some rows have a cell that is neither null nor the answer."""
     pairs = zip(rows.tolist(), cells.iloc[rows].tolist(), answers.iloc[rows].tolist(), strict=True)
     found = [row for row, cell, answer in pairs if not _null_or_same(cell, answer)]
     return np.asarray(found, dtype=np.int64)
@@ -116,6 +118,7 @@ def _null_or_same(cell: Any, answer: Any) -> bool:
 
 def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> Iterator[Columns]:
     """Yield what each round of every job of this name answered for the frame's rows."""
+    # A job's id is its name's slug and a hash: most other jobs are passed over unread.
     slug = folder.id.rpartition("-")[0]
     for job_id in folder.store.job_ids():
         if job_id.rpartition("-")[0] != slug:
@@ -131,6 +134,7 @@ def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> 
             if keys is None:
                 continue
             positions = find_keys(keys, sidecar)
+            # A cell of this job may come from this call's parser or from the spec's plain reading.
             readings = [output] if job_id == folder.id else []
             for reading in [*readings, Output(spec.output)]:
                 for round_ in range(other.rounds()):
@@ -145,6 +149,7 @@ def _with_cells(answers: pd.Series, cells: pd.Series, rows: Positions) -> pd.Ser
     whole = answers.copy()
     if isinstance(whole.dtype, pd.CategoricalDtype):
         new = [v for v in dict.fromkeys(values) if v not in whole.cat.categories]
+        # A categorical refuses a value that is none of its categories; the person's word counts.
         whole = whole.cat.add_categories(new)
     try:
         if whole.dtype != np.dtype("O"):

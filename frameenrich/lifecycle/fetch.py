@@ -1,4 +1,4 @@
-"""Bring home what an ended batch left, and see whether it adds up with what the provider says.
+"""Fetch what an ended batch left, and compare it with the provider's counts.
 
 A provider may show the end of a batch before its files: no file yet, a file that still grows, a
 gateway's error in place of the content. Rows without a line would be asked, and paid, again. So
@@ -23,7 +23,7 @@ from frameenrich.store.shard import ShardFolder
 
 
 def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
-    """Bring home what an ended batch left at the provider; gives the file's proof."""
+    """Fetch what an ended batch left at the provider and return the file's proof."""
     with shard.write_responses() as sink:
         if batch.imported:  # by an earlier version, into this very file
             sink.writelines(shard.read_responses())
@@ -33,7 +33,7 @@ def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
 
 
 def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
-    """Write what an ended batch left to disk; settle it where that is all there is to come.
+    """Write what an ended batch left to disk; settle it where no more will come.
 
     Raises
     ------
@@ -54,6 +54,7 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
             start = sink.tell()
             try:
                 provider.fetch(batch, sink)
+            # Kept and looked at again: the lines that came are answers that were paid for.
             except IncompleteDownloadError as error:
                 why = error.problem.rstrip(".")
             lines = _count_lines(sink, start)
@@ -61,8 +62,11 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
                 _keep_earlier(shard, sink)
             sink.seek(0)
             batch = batch.replace(responses=prove([sink]))
+    # Counts decide no row: too few lines are a reason to look again for `confirm_seconds`, never
+    # one to call a row done or missing at once.
     why = _shortfall(shard, batch, lines) or why
     now = time.time()
+    # A start in the future (the clock was set back) would make the wait longer: begin anew.
     since = batch.short_since if batch.short_since and batch.short_since <= now else now
     if why is not None and now - since < shard.job.spec.confirm_seconds:
         # Without a proof, as the next look writes the file anew and may be killed at that.
@@ -72,7 +76,7 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
 
 
 def _count_lines(sink: IO[bytes], start: int) -> int:
-    """Count the lines that are about some request, whoever's."""
+    """Count the lines that name a request, of any job."""
     sink.seek(start)
     pieces: Iterable[bytes] = iter(lambda: sink.read(READ_BYTES), b"")
     lines = sum(map(names_request, split_lines(pieces)))
@@ -81,7 +85,7 @@ def _count_lines(sink: IO[bytes], start: int) -> int:
 
 
 def _keep_earlier(shard: ShardFolder, sink: IO[bytes]) -> None:
-    """Add the lines of an earlier look that are not in this one: no answer is lost by looking."""
+    """Add the lines of an earlier fetch that this one lacks, so that no answer is lost."""
     sink.seek(0)
     pieces: Iterable[bytes] = iter(lambda: sink.read(READ_BYTES), b"")
     found = {r.custom_id for r in map(read_response, split_lines(pieces)) if r is not None}

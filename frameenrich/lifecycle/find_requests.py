@@ -15,7 +15,7 @@ from frameenrich.store.folder import JobFolder
 
 
 def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[str, Json]:
-    """Return the requests of a job, of whichever round, that go by some custom_ids.
+    """Return the requests of a job, of any round, that have some custom_ids.
 
     Raises
     ------
@@ -37,7 +37,9 @@ def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[st
 
 
 def _wire_ids(folder: JobFolder, wanted: list[str]) -> dict[str, str]:
-    """Return what each is called at the provider: its tag may be left out, or it had a name."""
+    """Map each custom_id to the provider's: its tag may be missing, or it is the user's own."""
+    # Without messages the requests came ready: the row's key is the user's custom_id, which the
+    # provider knows under another name where it would not take that one.
     if folder.spec.messages:
         end = f"-{folder.spec.tag}" if folder.spec.tag else ""
         return {custom_id: custom_id.removesuffix(end) + end for custom_id in wanted}

@@ -1,4 +1,4 @@
-"""The end of a job that is stuck: what runs is cancelled, and what that leaves is brought home.
+"""End a job that is stuck: cancel what runs, and fetch what that leaves.
 
 What is then without an answer goes out as a later round (`lifecycle.regenerate`), to another
 provider. Each step is on disk before the next, so a second call goes on where the first one died:
@@ -33,6 +33,7 @@ def withdraw_all(
     WaitTimeoutError
         The time was up; the batches go on to their end.
     """
+    # Kept over all looks: a server refuses to cancel a batch that it is cancelling.
     asked = set[str]()
     for pause in pauses(poll_seconds):
         with patience(deadline.left):
@@ -59,4 +60,6 @@ def lines_to_move(shards: list[ShardFolder], wish: RetryOptions) -> Iterator[byt
     """
     for shard in shards:
         for custom_id, line in unanswered_requests(shard):
+            # Worked out before anything is cancelled: what the other provider refuses is refused
+            # here.
             yield changed_line(custom_id, line, wish, shard.job.spec)

@@ -1,4 +1,4 @@
-"""Response lines that came by other means than the provider: a web page, ``vllm run-batch``.
+"""Import response lines that did not come from the provider: a web page, ``vllm run-batch``.
 
 An import is a file of its own beside a shard's responses, so that it can be taken back.
 """
@@ -76,6 +76,7 @@ def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
             others.append(response.custom_id)
     if not found:
         _refuse(folder, name, others)
+    # Named by its content: the same file imported twice is one import.
     import_id = hashlib.sha256(data).hexdigest()[:12]
     with folder.lock():
         for shard in folder.all_shards():  # as they are now that nobody else writes
@@ -120,6 +121,7 @@ def _take(
     shard: ShardFolder, import_id: str, name: str, lines: Sequence[bytes], ids: Sequence[str]
 ) -> None:
     """Write an import's lines beside a shard's responses, then say so in its batch."""
+    # The file first: batch.json never names a file that is not there.
     proof = shard.write_import(import_id, dict.fromkeys(lines))
     own = Import(import_id, name, time.time(), len(lines), proof)
     rest = [each for each in shard.batch.imports if each.id != import_id]
@@ -128,13 +130,15 @@ def _take(
 
 def _withdraw(shard: ShardFolder, import_id: str) -> None:
     rest = tuple(each for each in shard.batch.imports if each.id != import_id)
+    # batch.json first: a crash in between leaves a file that nothing names.
     _settle(shard, rest, ids_of(shard))
     shard.job.store.remove(shard.import_path(import_id))
 
 
 def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str]) -> None:
-    """Say which imports a shard has, and whether these end its batch."""
+    """Save which imports a shard has, and end its batch where these answer it."""
     before = _before_imports(shard.batch)
+    # Saved before the lines are read, as the batch says which files hold them.
     shard.save(before.replace(imports=imports))
     heard = filter(None, map(read_response, split_lines(shard.read_responses())))
     good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
@@ -148,6 +152,7 @@ def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str])
             status=BatchStatus.COMPLETED,
             stage=Stage.FETCHED,
             imports=imports,
+            # What the batch goes back to when the last import is withdrawn.
             before_import={**asdict(before), "imports": ()},
             total=len(ids),
             completed=len(good.intersection(ids)),
@@ -156,7 +161,7 @@ def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str])
 
 
 def _before_imports(batch: Batch) -> Batch:
-    """Return what a batch was, and would be, without its imports."""
+    """Return the batch as it was before its imports."""
     if batch.before_import is None:
         return batch
     return Batch.from_json(json.dumps(batch.before_import))
@@ -176,6 +181,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
             "Check the path.",
             path=os.fspath(path),
         ) from None
+    # UTF-16 may come without a mark; its ASCII characters then show as NULs.
     if data.startswith(_UTF_16) or b"\0" in data[:64]:
         raise ResponsesError(
             f"{os.fspath(path)} is not in UTF-8: it looks like UTF-16.",
@@ -186,9 +192,10 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _refuse(folder: JobFolder, name: str, others: Sequence[str]) -> NoReturn:
-    """Say what a file is of which no line is ours."""
+    """Raise the error for a file of which no line is this job's."""
     problem = f"No line of {name} answers a request of the job {folder.id}."
     fix = "Give the output file of the requests in job.requests."
+    # A custom_id ends with its job's tag, as `row-0` is in every default index.
     if tags := {found[1] for found in map(_TAGGED.fullmatch, others) if found}:
         owner = _owner(folder, tags)
         mine = f"-{folder.spec.tag}" if folder.spec.tag else "no tag"
@@ -210,7 +217,7 @@ def _holds_requests(data: bytes) -> bool:
 
 
 def _owner(folder: JobFolder, tags: Iterable[str]) -> str:
-    """Name the job of this store whose tag it is; nothing where it is in another one."""
+    """Name the job of this store that has one of the tags; empty where none has."""
     with contextlib.suppress(StoreError):
         for other in job_folders(folder.store):
             if other.spec.tag in tags:

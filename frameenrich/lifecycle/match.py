@@ -43,7 +43,7 @@ class Match:
 
 
 def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Match | None:
-    """Find a frame's rows in a job and compare what they render to, and show, now.
+    """Find a frame's rows in a job and compare their texts and images with those submitted.
 
     Returns
     -------
@@ -56,6 +56,8 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     if keys is None or spec.version not in _READ:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
+    # The unchanged frame needs no rendering: the sidecar has a fingerprint of the columns in use,
+    # where these are text, numbers or booleans. Any difference, be it a dtype, is rendered.
     if _as_submitted(frame, spec, sidecar, positions):
         return Match(positions, positions[:0], keys)
     seen = np.flatnonzero(positions >= 0)
@@ -64,6 +66,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     if now is None:
         return None
     shard = sidecar["shard"].take(pa.array(positions[seen]))
+    # A skipped row's hash means nothing; null is what a row that is skipped now has.
     then = pc.if_else(pc.less(shard, 0), pa.scalar(None, then.type), then)
     same = pc.fill_null(pc.equal(now, then), False)
     both_skipped = pc.and_(pc.is_null(now), pc.is_null(then))
@@ -72,7 +75,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
 
 
 def frame_keys(frame: pd.DataFrame, spec: JobSpec, own: Sequence[str]) -> pa.Table | None:
-    """A frame's keys; None where it lacks some, or has others than the job's `own` columns."""
+    """Read a frame's keys; None where they are not the job's `own` key columns."""
     if spec.key is not None and any(name not in frame.columns for name in spec.key):
         return None
     keys = read_keys(frame, spec.key)
@@ -82,7 +85,7 @@ def frame_keys(frame: pd.DataFrame, spec: JobSpec, own: Sequence[str]) -> pa.Tab
 def _as_submitted(
     frame: pd.DataFrame, spec: JobSpec, sidecar: pa.Table, positions: Positions
 ) -> bool:
-    """Tell whether this is the frame of the job row for row, so far as that shows unrendered."""
+    """Tell without rendering whether this is the submitted frame, row for row."""
     then = (sidecar.schema.metadata or {}).get(FINGERPRINT.encode())
     if then is None or not np.array_equal(positions, np.arange(len(sidecar))):
         return False
@@ -103,7 +106,7 @@ def _hashes(frame: pd.DataFrame, spec: JobSpec, kind: pa.DataType) -> pa.Array |
 
 
 def require_match(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -> Match:
-    """Give back a match that is safe to merge.
+    """Return the match if it is safe to merge.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def require_match(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -
 
 
 def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolder) -> Match:
-    """Give back a match of rows that the job has seen as they are, or never.
+    """Return the match if each row is unchanged, or unknown to the job.
 
     Raises
     ------
@@ -189,6 +192,8 @@ def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None =
     left = np.arange(len(keys))
     with folder.reading_sidecar() as file:
         span = _span(keys)
+        # The part's own row groups come first: mostly they have all its rows, and the rest stays
+        # unread.
         for groups in _order(file, folder.part_rows, part):
             if not len(left):
                 break
@@ -216,7 +221,7 @@ def _groups_of(rows: Sequence[int], part_rows: Sequence[int], part: int) -> list
 
 
 def sidecar_parts(folder: JobFolder) -> Iterator[pa.Table | None]:
-    """The lines of a job's sidecar, a part's at a time; None, for all, where it has no parts."""
+    """Yield the sidecar's lines a part at a time; one None, for all, where there are no parts."""
     if not folder.part_rows:
         yield None
         return
@@ -248,10 +253,12 @@ def _span(keys: pa.Table) -> _Span | None:
 
 def _may_contain(file: pq.ParquetFile, groups: Sequence[int], span: _Span | None) -> bool:
     """Tell whether some row groups may have some of the keys, by their statistics."""
+    # Values of two types have no common order, so the statistics say nothing.
     if span is None or file.schema_arrow.types[0] != span.kind:
         return True
     for group in groups:
         told = file.metadata.row_group(group).column(0).statistics
+        # Statistics are optional in Parquet: without them the group has to be read.
         if told is None or not told.has_min_max:
             return True
         if told.min <= span.greatest and told.max >= span.least:
@@ -269,6 +276,8 @@ def _lines_in(
     used = np.unique(places[places >= 0])
     if not len(used):
         return file.schema_arrow.empty_table(), left
+    # The keys were read alone first: most row groups have none, and their other columns stay
+    # unread.
     lines = file.read_row_groups(groups)
     if len(used) < len(lines):
         lines = lines.take(pa.array(used))
@@ -277,6 +286,7 @@ def _lines_in(
 
 def rows_per_request(folder: JobFolder, lines: pa.Table) -> npt.NDArray[np.int64]:
     """Return how many rows of the whole job share the request of each of some lines; at least 1."""
+    # Counted over the whole job: rows of other parts may share these requests, and their cost.
     ids = pc.unique(lines["custom_id"]).drop_null()
     counts = np.zeros(len(ids) + 1, np.int64)
     with folder.reading_sidecar() as file:

@@ -1,4 +1,4 @@
-"""Give a provider a shard to send, and the shard's files to write what becomes of it."""
+"""Give a provider a shard to send, and write its answers to the shard's files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Progress = Callable[[], None]
 
 
 def shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = True) -> Shard:
-    """Return the shard as a provider sees it."""
+    """Return the shard in the form that a provider takes."""
     spec = shard.job.spec
     left_out = requests_left_out(shard, batch)
     return Shard(
@@ -50,12 +50,13 @@ def requests_left_out(shard: ShardFolder, batch: Batch) -> set[str]:
 
 
 def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
-    """Name the shard, as far as what the user gave leaves room."""
+    """Return the batch's metadata: the user's pairs, and ours as far as there is room."""
     ours = {
         "frameenrich_job": shard.job.id,
         "frameenrich_name": spec.name[:200],
         "frameenrich_shard": f"round {shard.round}, shard {shard.number}",
     }
+    # The user's pairs win: OpenAI's batches take 16, one of which is the tag.
     room = MAX_PAIRS - len(spec.metadata)
     return {**dict(list(ours.items())[:room]), **spec.metadata}
 
@@ -73,7 +74,7 @@ def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
 
 @dataclass
 class StoreShardWriter:
-    """A provider's desk, which is the shard's files."""
+    """Writes what a provider reports to the shard's files."""
 
     shard: ShardFolder
     progress: Progress | None = None
@@ -105,6 +106,7 @@ class StoreShardWriter:
             self._file = self.shard.open_appending()
         try:
             self._file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
+            # On disk before the slot is free: a kill then costs only what was in flight.
             sync(self._file)
         except OSError as error:
             raise unwritable(self.shard.responses_path, error) from None

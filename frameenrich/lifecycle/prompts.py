@@ -1,4 +1,4 @@
-"""Read back what requests of a job asked, as a person reads it."""
+"""Read the prompts of a job's requests as text."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def prompts_of(
         The numbers of the shards that they are in, where that is known.
     """
     texts: dict[str, str] = {}
+    # Round 0 only: a later round's last message may be feedback, not the prompt.
     for shard in folder.shards(0):
         if shards is not None and shard.number not in shards:
             continue

@@ -1,4 +1,4 @@
-"""Bring back responses that are damaged here and whole at the provider."""
+"""Fetch responses again that are damaged here and whole at the provider."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def refetch(folder: JobFolder, connect: Callable[[], Provider]) -> int:
-    """Fetch anew what is damaged; see `Job.refetch`.
+    """Fetch damaged responses again and return the number of shards; see `Job.refetch`.
 
     Parameters
     ----------
@@ -39,6 +39,7 @@ def refetch(folder: JobFolder, connect: Callable[[], Provider]) -> int:
 
 def _refetch(shard: ShardFolder, connect: Callable[[], Provider], error: DamagedFileError) -> None:
     batch = shard.batch
+    # Not once it is cleaned: the provider's copy is deleted then. An import never had one.
     there = batch.stage is Stage.FETCHED and (batch.output_file_id or batch.error_file_id)
     if not there or error.__dict__.get("path") != shard.responses_path:
         raise error
@@ -48,7 +49,7 @@ def _refetch(shard: ShardFolder, connect: Callable[[], Provider], error: Damaged
 def with_whole_files(
     folder: JobFolder, connect: Callable[[], Provider], read: Callable[[], T]
 ) -> T:
-    """Read from a job's files; those that are damaged are brought back first, if they can be.
+    """Read from a job's files; fetch damaged ones again where the provider still has them.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Another round for flagged rows: which are asked again, and how each is asked this time.
+"""Send flagged rows again in another round: choose them, and change their requests.
 
 =========================================  =====================================================
 what became of a row                       how it is asked again
@@ -48,6 +48,8 @@ UNCHANGED = "unchanged"
 _FEEDBACK = "feedback"
 
 
+# OpenAI deprecates `max_tokens` for chat completions (API reference), but many servers know only
+# that name, so a request keeps the one that it has.
 _CAPS = {
     "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
     "/v1/responses": ("max_output_tokens",),
@@ -66,7 +68,7 @@ _TURNS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Where a round goes that does not go to the job's own provider.
+    """The provider of a round that does not go to the job's own.
 
     ``url`` is what that provider calls the job's endpoint, ``check`` its look at a request's body,
     which raises `ParameterError` for one that it cannot carry.
@@ -79,7 +81,7 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class RetryOptions:
-    """What the user asks of a round.
+    """The user's options for a round.
 
     ``statuses`` is None for every row that can be mended; ``params`` holds request parameters to
     change, and wins over what a row's class would change. ``elsewhere`` is None where the round
@@ -111,7 +113,7 @@ _NO_ANSWER = frozenset(
 
 
 def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | None:
-    """Return the statuses that were named.
+    """Check the names of statuses and return them.
 
     Raises
     ------
@@ -136,7 +138,7 @@ _DETAILS = ("bad_raw", "status_code", "completion_tokens")
 def repairable(
     folder: JobFolder, output: Output
 ) -> dict[str, tuple[RowStatus, str | None, str | None]]:
-    """Return the rows that a round could mend, by custom_id: what there is of each so far."""
+    """Return status, error and raw answer of the rows that a round could mend, by custom_id."""
     chosen = _chosen(folder, output, RetryOptions())
     return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
 
@@ -155,6 +157,7 @@ def _chosen(
     """Return the flagged rows that are asked again, by custom_id; a part in memory at a time."""
     counts = counts or RoundCounts()
     chosen: dict[str, Result] = {}
+    # By part: a job of many parts need not fit into memory.
     for lines in sidecar_parts(folder):
         found = read_results(folder, output, details=_DETAILS, lines=lines)
         for custom_id, result in _flagged(found):
@@ -199,7 +202,7 @@ def draft_of_retries(
 def _lines(
     folder: JobFolder, chosen: Mapping[str, Result], wish: RetryOptions
 ) -> Iterator[RetryRequest]:
-    """Each chosen row's request as it was last sent, reworked; one line at a time in memory."""
+    """Yield each chosen row's last request with its changes, one line in memory at a time."""
     round_, told = folder.rounds(), _told_before(folder)
     for custom_id, line, shard in _last_requests(folder, chosen):
         result, own = chosen[custom_id], f"r{round_}-{custom_id}"
@@ -214,7 +217,7 @@ def _lines(
 
 
 def changed_line(custom_id: str, line: bytes, wish: RetryOptions, spec: JobSpec) -> bytes:
-    """Return a request that has no answer yet as it would go out in the round that is asked for.
+    """Return an unanswered request as a round with these options would send it.
 
     Raises
     ------
@@ -226,7 +229,7 @@ def changed_line(custom_id: str, line: bytes, wish: RetryOptions, spec: JobSpec)
 
 
 def _moved(folder: JobFolder, shard: ShardFolder, elsewhere: Elsewhere | None) -> list[str]:
-    """Say that a request goes to another provider than it last did."""
+    """Return the words for a change of provider, if there is one."""
     own = folder.spec.provider
     before, after = shard.batch.provider or own, elsewhere.provider if elsewhere else own
     return [f"provider {before} -> {after}"] if before != after else []
@@ -257,6 +260,7 @@ def _last_requests(
         with shard.open_requests() as lines:
             for custom_id, line in request_ids(lines):
                 if (shard.round, custom_id) in rows:
+                    # The line is paid for again: rot in the file must not become another question.
                     check_request(shard, custom_id, line, hashes[shard.round, custom_id])
                     yield rows[shard.round, custom_id], line, shard
 
@@ -277,6 +281,8 @@ def _told_before(folder: JobFolder) -> set[str]:
     told = set[str]()
     for round_ in range(1, folder.rounds()):
         sidecar = folder.sidecar(round_)
+        # Feedback replaces the feedback before it; the rounds' sidecars know which is there, its
+        # text is not searched for. Not strict: earlier versions wrote no `change`.
         pairs = zip(sidecar["answers"].to_pylist(), _reasons(sidecar), strict=False)
         told |= {row for row, (_, change) in pairs if change.split(", ")[0] == _FEEDBACK}
     return told
@@ -284,7 +290,7 @@ def _told_before(folder: JobFolder) -> set[str]:
 
 @dataclass
 class _RetryBody:
-    """What is done to the body of one row's request; afterwards it says what that was."""
+    """Changes the body of one row's request, and records the changes in words."""
 
     result: Result
     wish: RetryOptions
@@ -319,6 +325,7 @@ class _RetryBody:
     def _changes(self, body: Mapping[str, Json]) -> dict[str, Json]:
         changes = {"model": self.wish.model} if self.wish.model else {}
         changes |= self.wish.params
+        # A cap that the user gave wins over a doubled one.
         if self.result.status is RowStatus.TRUNCATED and not any(c in changes for c in self._caps):
             changes |= _doubled_cap(body, self.result, self._caps)
         return changes
@@ -327,6 +334,7 @@ class _RetryBody:
 def _doubled_cap(
     body: Mapping[str, Json], result: Result, caps: tuple[str, ...]
 ) -> dict[str, Json]:
+    # The cap as last sent is doubled, so a second truncation doubles it again.
     for cap in caps:
         if isinstance(body.get(cap), int):
             return {cap: 2 * body[cap]}
@@ -346,7 +354,7 @@ def _in_words(
 def _with_feedback(
     body: Mapping[str, Json], result: Result, spec: JobSpec, *, told_before: bool
 ) -> dict[str, Json]:
-    """The conversation with the bad answer and what was wrong with it, the newest one only."""
+    """Add the newest bad answer, and what was wrong with it, to the conversation."""
     place = _TURNS.get(spec.endpoint)
     if (
         place is None
@@ -370,7 +378,7 @@ def _with_feedback(
 
 
 def changes(folder: JobFolder) -> list[tuple[int, str, str, int]]:
-    """List what later rounds asked again: (round, status, change, requests), the most first.
+    """List what later rounds sent again: (round, status, change, requests), the most first.
 
     Changes that differ in their numbers alone are one: ``max_tokens 20 to 45 -> 40 to 90``.
     """
@@ -387,6 +395,7 @@ def changes(folder: JobFolder) -> list[tuple[int, str, str, int]]:
     return found
 
 
+# Not the digits within a name: "gpt-4.1" is no quantity.
 _NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.-])")
 
 
@@ -410,7 +419,7 @@ def _reasons(sidecar: pa.Table) -> Iterator[tuple[str, str]]:
 
 
 def describe_changes(folder: JobFolder) -> list[str]:
-    """Return what rounds changed of requests, a line each; empty where nothing was changed.
+    """Describe what rounds changed in requests, a line each; empty where nothing changed.
 
     Examples
     --------
@@ -454,6 +463,8 @@ def history(
             result, own = found.table.result(slot), attempts[slot]
             own.append(
                 {
+                    # How often the row was sent, which in a later round is less than the round's
+                    # number.
                     "attempt": len(own) + 1,
                     "status": str(result.status),
                     "error": result.error,
@@ -466,7 +477,7 @@ def history(
 def _tell_what_changed(
     folder: JobFolder, round_: int, found: JobResults, attempts: Mapping[int, list[dict[str, Any]]]
 ) -> list[int]:
-    """Note with the attempts before it what a round changed; gives the slots that it asked."""
+    """Note a round's changes with the attempts before it; return the slots that it sent."""
     sidecar = folder.sidecar(round_)
     changes = sidecar["change"].to_pylist() if "change" in sidecar.column_names else None
     asked = []

@@ -1,4 +1,4 @@
-"""From a job's folder to results: every response line of every round, judged anew each time.
+"""Read and judge every response line of a job again.
 
 Only reads the store. Which rows are done is decided by the lines, never by a batch's counts.
 """
@@ -67,7 +67,7 @@ class JobResults:
         return np.flatnonzero(self.slots == np.arange(len(self.slots)))
 
     def custom_id(self, slot: int) -> str:
-        """Return what a request is called in round 0."""
+        """Return a request's custom_id in round 0."""
         own: str = self.custom_ids[slot].as_py()
         return own
 
@@ -84,7 +84,7 @@ class JobResults:
         return np.where(positions >= 0, self.slots[positions], -1)
 
     def retried(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
-        """The lines of a later round's sidecar that are about these requests, and their slots."""
+        """Return a later round's sidecar lines that repeat these requests, and their slots."""
         table = folder.sidecar(round_)
         slots = self.find(table["answers"])
         own = slots >= 0
@@ -119,6 +119,7 @@ def read_results(
     -----
     Never raises for what a response holds: a broken line loses only itself.
     """
+    # Results are never stored: the raw lines are judged again, so a better parser costs nothing.
     lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
     found = _ResultReader(output, ResultTable(max(len(lines), 1), output.fields, details), details)
@@ -131,6 +132,7 @@ def read_results(
         if only_round in {None, 0}:
             found.read(shard, ids, slots[places])
     whole = JobResults(found.table, custom_ids, shards, slots, 0, 0)
+    # In the order of rounds: a row's newest answer replaces the earlier ones.
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
         asked, answers = whole.retried(folder, round_)
         found.table.count_retry(answers)
@@ -153,7 +155,9 @@ def _at(cells: pa.Array, places: Positions) -> pa.Array:
 def _by_shard(
     folder: JobFolder, round_: int, numbers: npt.NDArray[np.int32]
 ) -> Iterator[tuple[ShardFolder, Positions]]:
-    """Each shard that some lines of a round's sidecar name, with the lines that do, in order."""
+    """Yield each shard that some lines of a round's sidecar name, with those lines in order."""
+    # A stable sort keeps the sidecar's order within a shard, by which a shared request's first row
+    # is found.
     order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
     ordered = numbers if order is None else numbers[order]
     shards = folder.shards(round_)
@@ -167,7 +171,7 @@ def _by_shard(
 
 
 def _first_places(ids: pa.Array, places: Positions) -> Positions:
-    """Each line's slot: the first line of the same custom_id."""
+    """Return each line's slot: the first line of the same custom_id."""
     if len(ids.dictionary_encode().dictionary) == len(ids):
         return places
     slots: Positions = places[pc.index_in(ids, value_set=ids).to_numpy()]
@@ -183,12 +187,13 @@ class _ResultReader:
         self.unmatched_lines = self.broken_lines = 0
 
     def read(self, shard: ShardFolder, ids: pa.Array, slots: Positions) -> None:
-        """Take a shard's lines, and what its end means for requests without one.
+        """Read a shard's lines, and settle its requests that have none.
 
         `ids` are its requests' custom_ids and `slots` their slots; where requests are shared, some
         of them more than once.
         """
         came = self._lines(shard, ids.type)
+        # No line at all: perhaps the file is gone, which must not look like rows without an answer.
         if not len(came):
             shard.check_fetched()
         places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
@@ -202,7 +207,7 @@ class _ResultReader:
             _settle_rest(shard, ids, slots, heard, self.table, came.null_count)
 
     def _lines(self, shard: ShardFolder, kind: pa.DataType) -> pa.Array:
-        """Add all of a shard's lines to the table; gives the custom_id of each."""
+        """Add all of a shard's lines to the table and return the custom_id of each."""
         ids = [pa.array([], kind)]
         for chunk in whole_lines(shard.open_responses()):
             with _collector_paused():
@@ -214,7 +219,7 @@ class _ResultReader:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Make Python's cycle collector leave some hundred short-lived objects alone (SPEED.md)."""
+    """Pause Python's cycle collector, which would walk short-lived objects in vain (SPEED.md)."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -232,8 +237,9 @@ def _settle_rest(
     result_table: ResultTable,
     broken_lines: int,
 ) -> None:
-    """Rows without a line: pending while the batch runs, else what its end says."""
+    """Set the status of rows without a line: pending while the batch runs, else by its end."""
     batch = shard.batch
+    # A request that validation refused has a reason of its own, so it comes before the batch's.
     places = pc.index_in(pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids)
     refused = [
         (slots[place], _rejected(rejection))

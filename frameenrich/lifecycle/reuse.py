@@ -1,4 +1,4 @@
-"""Answers that this store paid for already: found by request hash, copied into the new job.
+"""Find answers that this store already paid for, by request hash, and copy them into a new job.
 
 A copied answer stands in a shard of its own that is never sent, so the new job has all its state
 in its own folder and `collect` has one path.
@@ -27,13 +27,15 @@ from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.shard import ids_of
 from frameenrich.store.store import Store
 
+# Live calls and a provider's batches send the same url and body, so a pilot's live answers serve
+# the job after it.
 _LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
 """Providers whose requests are the same ones live; a server is told by its models."""
 
 
 @dataclass(frozen=True)
 class StoredAnswers:
-    """Which requests have an answer, and where it is.
+    """Requests that have a stored answer, and where it is.
 
     ``origins`` maps a request hash to a job's folder and the custom_id of the answer there.
     """
@@ -60,13 +62,14 @@ class StoredAnswers:
                 if response is None or response.custom_id not in renamed:
                     continue
                 if result_of(response, self.output).status is RowStatus.OK:
+                    # Taken once: a second line for the same request would be a duplicate.
                     yield under_id(line, renamed.pop(response.custom_id))
 
 
 def find_stored_answers(
     store: Store, spec: JobSpec, output: Output, sent: ShortHashes, own_id: str = ""
 ) -> StoredAnswers | None:
-    """Return what the store's other jobs have answered ``ok`` of these requests.
+    """Find the requests that the store's other jobs answered ``ok``.
 
     Parameters
     ----------
@@ -83,12 +86,13 @@ def find_stored_answers(
     origins: dict[bytes, tuple[JobFolder, str]] = {}
     for folder in job_folders(store):
         if folder.id != own_id and same_route(folder.spec, spec):
+            # Jobs come newest first, and what is already found stays: the newest answer wins.
             origins = {**_answered(folder, output, sent), **origins}
     return StoredAnswers(origins, output) if origins else None
 
 
 def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> StoredAnswers | None:
-    """Return what one job has answered ``ok`` of these requests; see `find_stored_answers`."""
+    """Find the requests that one job answered ``ok``; see `find_stored_answers`."""
     origins = _answered(folder, output, sent)
     return StoredAnswers(origins, output) if origins else None
 
@@ -96,7 +100,7 @@ def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> StoredAn
 def find_running(
     store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = ""
 ) -> dict[bytes, str]:
-    """Return which of these requests a job of the store has asked that may yet have the answers.
+    """Find the requests that a running job of the store has sent and may still answer.
 
     Parameters
     ----------
@@ -195,6 +199,7 @@ def _answered(
     shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
     if len(shared) == 0:
         return {}
+    # Half a hash only preselects; the caller looks origins up by the whole hash.
     found = read_results(folder, output, details=["answer_id"])
     slots = found.find(shared["custom_id"])
     good = found.table.codes[slots] == STATUSES.index(RowStatus.OK)

@@ -1,4 +1,4 @@
-"""Count what a person should know of rows beside their statuses, while they are collected."""
+"""Count mended answers and flagged rows' remedies while rows are collected."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class RowFacts:
     remedies: Counter[Remedy] = field(default_factory=Counter)
 
 
+# A context variable, not a global: two threads that collect at once count apart.
 _counting: ContextVar[RowFacts | None] = ContextVar("counting", default=None)
 
 
 @contextlib.contextmanager
 def counting_rows() -> Iterator[RowFacts]:
-    """Count what is collected within, for who shows the facts himself: nothing warns of them."""
+    """Count facts of the rows collected within, for a caller that shows them; nothing warns."""
     counted = RowFacts()
     token = _counting.set(counted)
     try:
@@ -42,7 +43,7 @@ def counting_rows() -> Iterator[RowFacts]:
 def note_rows(
     job_id: str, name: str, table: ResultTable, slots: Positions, *, shown: bool = False
 ) -> None:
-    """Count rows' facts, or warn of answers that were mended where nobody counts.
+    """Count rows' facts; where nobody counts, warn of mended answers.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ _WHY = {
 
 
 def retry_calls(remedies: Counter[Remedy]) -> list[str]:
-    """Return the calls that would ask flagged rows again: only such as would act.
+    """Return the calls that would send flagged rows again, without those that would send none.
 
     Examples
     --------
@@ -110,7 +111,7 @@ def retry_calls(remedies: Counter[Remedy]) -> list[str]:
 
 
 def retry_commands(job_id: str, remedies: Counter[Remedy]) -> list[str]:
-    """Return what to type to ask flagged rows again: only what would act.
+    """Return the commands that would send flagged rows again, without those that would send none.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One step of a job: send what is not sent, look at what runs, bring home what has ended.
+"""Advance a job by one step: send what is not sent, poll what runs, fetch what has ended.
 
 Each step leaves on disk where it stands, before and after each call that could be paid for; a
 process that dies anywhere is continued by the next one.
@@ -51,7 +51,7 @@ def step_job(
     progress: Progress | None = None,
     lock_seconds: float = 60.0,
 ) -> JobState:
-    """Do what can be done for a job now; gives how far it is after that.
+    """Advance a job as far as possible now and return its new state.
 
     Parameters
     ----------
@@ -81,6 +81,7 @@ def step_job(
             round_trip.look(shard)
         for shard in shards:
             round_trip.take_over(state, shard)
+        # Sent last: ended batches have made room, and answers taken over need not be sent.
         if round_trip.may_spend(state):
             round_trip.send_waiting(shards)
         if round_trip.failure is not None:
@@ -90,7 +91,7 @@ def step_job(
 
 @dataclass
 class _Step:
-    """One look at all shards of a job; remembers what the next shard's turn depends on."""
+    """One pass over all shards of a job; remembers what later shards depend on."""
 
     provider: Provider
     max_enqueued_tokens: int | None
@@ -113,7 +114,7 @@ class _Step:
             self.fail(error)
 
     def take_over(self, job: JobState, shard: ShardFolder) -> None:
-        """Take what other jobs were answered to the same; what they were not may be sent now."""
+        """Take over other jobs' answers to the same requests; the rest may be sent now."""
         if not shard.batch.waiting:
             return
         try:
@@ -122,7 +123,7 @@ class _Step:
             self.fail(error)
 
     def _go_on(self, other: JobFolder) -> None:
-        """Take a step with a job that this one waits for: nobody else may be looking at it."""
+        """Advance a job that this one waits for, as no other process may be doing so."""
         state = other.read()
         if state.settled or any(batch.provider for batch in state.batches):
             return  # a job that was moved elsewhere needs the session that moved it
@@ -131,6 +132,8 @@ class _Step:
                 other,
                 self.provider,
                 max_enqueued_tokens=other.spec.max_enqueued_tokens,
+                # No waiting: whoever holds the lock takes the step, and two jobs cannot wait for
+                # each other.
                 lock_seconds=0,
             )
         except ProviderError as error:
@@ -147,6 +150,7 @@ class _Step:
         if not job.resumed:
             return True
         try:
+            # Without new lines: what is not settled counts in full already.
             approve_round(job, Budget(), ())
         except BudgetError as error:
             self.fail(error)
@@ -154,13 +158,13 @@ class _Step:
         return True
 
     def fail(self, error: FrameEnrichError) -> None:
-        """Keep an error to be raised at the end; one that is about one batch alone comes last."""
+        """Keep an error to raise at the end; one about a single lost batch yields to any other."""
         before = self.failure
         if before is None or (is_lost(before) and not is_lost(error)):
             self.failure = error
 
     def end(self, shard: ShardFolder, asked: set[str]) -> None:
-        """Ask for a batch's end, once: a server refuses to cancel what it is cancelling."""
+        """Cancel a batch, once: a server refuses to cancel what it is cancelling."""
         try:
             if shard.batch.status != BatchStatus.CANCELLING:
                 _cancel(shard, self.provider)
@@ -202,6 +206,7 @@ class _Step:
             return True
         running = sum(s.request_bytes for s in shards if s.batch.running)
         waiting = (running + shard.request_bytes) // BYTES_PER_TOKEN
+        # A shard larger than the cap goes alone; else it would never go.
         return running == 0 or waiting <= self.max_enqueued_tokens
 
     def _send(self, shard: ShardFolder, batch: Batch) -> None:
@@ -229,7 +234,7 @@ def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
 
 
 def _poll(shard: ShardFolder, provider: Provider) -> Batch:
-    """Hear how a batch is, and keep since when the provider says that there is no such one."""
+    """Poll a batch; keep since when the provider says that it does not exist."""
     batch = shard.batch
     try:
         batch = provider.poll(batch).replace(unfound_since=None)
@@ -252,7 +257,7 @@ def is_lost(error: FrameEnrichError) -> bool:
 
 
 def give_up(folder: JobFolder, provider: Provider) -> list[str]:
-    """Settle as lost, on the user's word, what the provider does not have or cannot confirm.
+    """Settle batches as lost that the provider does not have or cannot confirm.
 
     Returns
     -------
@@ -277,7 +282,7 @@ def give_up(folder: JobFolder, provider: Provider) -> list[str]:
 
 
 def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
-    """Take what an ended batch leaves: lines to bring home, or requests to send once more."""
+    """Fetch an ended batch's lines, or plan its requests again where nothing ran."""
     if batch.status != BatchStatus.FAILED or batch.output_file_id or batch.error_file_id:
         bring_home(shard, batch, provider)
         return
@@ -287,7 +292,7 @@ def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> Non
 
 
 def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider) -> Batch | None:
-    """Return the same shard anew, where the provider's queue was full."""
+    """Plan the same shard again where the provider's queue was full."""
     if not any(error.code == _QUEUE_FULL for error in batch.errors):
         return None
     return _waiting(_next_attempt(shard, batch), provider)
@@ -299,21 +304,24 @@ def _waiting(batch: Batch, provider: Provider) -> Batch:
 
 
 def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
-    """The shard without the requests that validation named; some servers name one at a time."""
+    """Plan the shard again without the requests that validation named."""
     if len(batch.spent_file_ids) >= _MOST_REJECTIONS:
         return None
     before = requests_left_out(shard, batch)
     ids = [custom_id for custom_id in ids_of(shard) if custom_id not in before]
     named = {
         ids[e.line - 1]: f"{e.code or 'rejected'}: {e.message or 'no message'}"
+        # Reversed, so that the first of several errors of one line is the one that is kept.
         for e in reversed(batch.errors)
         if e.line and 0 < e.line <= len(ids)
     }
     if not named:
         return None
     rejected = (*batch.rejected, *(Rejection(*each) for each in named.items()))
+    # Nothing is left to send, and an empty batch would be refused.
     if len(named) == len(ids):
         return batch.replace(rejected=rejected, stage=Stage.FETCHED)
+    # The rejected upload is kept by id, so that `cleanup` can delete it, too.
     spent = (*batch.spent_file_ids, batch.input_file_id or "")
     return _next_attempt(shard, batch).replace(
         rejected=rejected,
@@ -339,7 +347,7 @@ def _next_attempt(shard: ShardFolder, batch: Batch) -> Batch:
 
 
 def cancel(folder: JobFolder, provider: Provider) -> None:
-    """Ask for an end of what runs; what was never sent is cancelled here and now.
+    """Cancel what runs; what was never sent is cancelled here at once.
 
     Raises
     ------
@@ -383,7 +391,7 @@ def _cancel(shard: ShardFolder, provider: Provider) -> None:
 def withdraw(
     folder: JobFolder, provider: Provider, keep: str | None, asked: set[str]
 ) -> list[ShardFolder]:
-    """Do what can be done now to end every batch that does not go to `keep`.
+    """End every batch that does not go to `keep`, as far as possible now.
 
     Cancels what runs and brings home what that left. `asked` are the tags of batches whose end was
     asked for before; those of this call are added.
@@ -411,7 +419,7 @@ def withdraw(
 
 
 def refresh(folder: JobFolder, provider: Provider) -> JobState:
-    """Poll what runs and change nothing else; gives how far the job is.
+    """Poll what runs, change nothing else, and return the job's state.
 
     Raises
     ------
@@ -435,7 +443,7 @@ def refresh(folder: JobFolder, provider: Provider) -> JobState:
 
 
 def cleanup(folder: JobFolder, provider: Provider) -> int:
-    """Delete the provider's files of settled batches; how many batches that were."""
+    """Delete the provider's files of settled batches and return the number of batches."""
     done = 0
     with folder.lock():
         for shard in folder.all_shards():

@@ -25,7 +25,7 @@ from frameenrich.store.shard import ShardFolder
 
 
 def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobFolder], object]) -> None:
-    """Bring a waiting shard as far as the jobs that it waits for are.
+    """Advance a waiting shard as far as the jobs that it waits for allow.
 
     Parameters
     ----------
@@ -40,6 +40,8 @@ def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobFolder], ob
         What is missing could bring the job over its cap; it goes on waiting.
     """
     batch = shard.batch
+    # A running request counts as sent. Each step of the waiting job takes one with the other, as
+    # nobody else may be looking at it.
     for job_id in batch.waits_for:
         if job.store.has(job_id):
             try:
@@ -68,10 +70,10 @@ def _requests_of(job: JobState, shard: ShardFolder) -> tuple[dict[bytes, str], S
 def _without_waiting(
     job: JobState, shard: ShardFolder, ids: dict[bytes, str], hashes: ShortHashes
 ) -> Batch:
-    """Write the answers that there are; return the batch with the rest to be sent."""
+    """Write the answers found; return the batch with the rest still to send."""
     batch = shard.batch
     output = job.spec.output
-    # Its code is not at hand here: what is whole is taken, and judged when it is read.
+    # A parser's code is not stored: whole answers are taken, and judged when they are read.
     reading = Output(OutputSpec() if output.kind == "parser" else output)
     found = find_stored_answers(job.store, job.spec, reading, hashes, job.id)
     answered = {h: own for h, own in ids.items() if found is not None and h in found.origins}
@@ -79,8 +81,10 @@ def _without_waiting(
     if missing and job.spec.max_cost is not None:
         with shard.open_requests() as lines:
             to_come = [line for custom_id, line in request_ids(lines) if custom_id in missing]
+        # Before anything is written: a shard that is over the cap goes on waiting.
         approve_round(job, Budget(), to_come, batch.provider, [shard])
     if found is not None and answered:
+        # As an import, so that `collect` has one way to read answers from elsewhere.
         proof = shard.write_import(TAKEN_OVER, found.lines(answered))
         name = ", ".join(found.jobs)
         own = Import(TAKEN_OVER, name, time.time(), len(answered), proof)

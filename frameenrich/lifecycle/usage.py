@@ -1,4 +1,4 @@
-"""What jobs cost: estimated before anything is sent, held to a cap, and read out of responses.
+"""Read out of the responses what jobs, rounds and rows cost.
 
 What was spent is always what the responses say, of every round and every line: flagged answers
 are paid for, too. What runs counts as much as it can still cost. Only reads the store.
@@ -37,7 +37,7 @@ from frameenrich.store.shard import ShardFolder, model_of
 
 
 def prices_of(folder: JobFolder, budget: Budget) -> Prices:
-    """Return the prices that a job goes by: this call's before the folder's."""
+    """Return a job's prices: this call's win over the spec's."""
     return {**folder.spec.prices, **budget.prices}
 
 
@@ -72,6 +72,7 @@ class _Body(msgspec.Struct):
 _decode_line = msgspec.json.Decoder(ResponseLine[_Body | None, msgspec.Raw]).decode
 
 
+# A server may say anything; a larger number would spoil every sum it is in.
 _MOST_TOKENS = 10**12
 
 
@@ -91,6 +92,7 @@ class _Billed:
 
 def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
     """Yield a shard's lines that were paid for in this job, each request once."""
+    # Copied answers were paid for by the job that they come from.
     if shard.batch.reused_from:
         return
     seen = _taken_over(shard)
@@ -150,7 +152,7 @@ def _read(line: bytes) -> _Billed | None:
 
 
 def _likely(tokens: int | None) -> int:
-    """Return how many tokens an answer took; none where nothing could take as many."""
+    """Return a count of tokens; 0 where it is missing, negative or impossibly large."""
     return tokens if tokens is not None and 0 <= tokens < _MOST_TOKENS else 0
 
 
@@ -163,7 +165,7 @@ def _loosely(body: Json) -> _Body | None:
 
 @dataclass
 class _CostTable:
-    """What a job's lines cost, each at its own model's price."""
+    """Prices a job's response lines, each at its own model's price."""
 
     folder: JobFolder
     prices: Prices
@@ -174,7 +176,7 @@ class _CostTable:
     def price(
         self, asked: str, answered: str, tier: str = "", provider: str | None = None
     ) -> Price | None:
-        """Return what an answer is paid by; None where that is not known."""
+        """Return an answer's price; None where it is not known."""
         key = asked, answered, tier, provider
         if key not in self._known:
             rate = rate_of(self.folder.spec, provider)
@@ -199,7 +201,7 @@ class _CostTable:
 
 
 def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
-    """Return what a job's responses took, by round and model."""
+    """Add up tokens and cost of a job's responses, by round and model."""
     till, reused = _CostTable(folder, prices), 0
     sums: dict[tuple[int, str], list[float]] = {}
     for shard in folder.all_shards():
@@ -245,7 +247,7 @@ def row_costs(
 
     Parameters
     ----------
-    folder, prices, found : JobFolder, Prices, Gathered
+    folder, prices, found : JobFolder, Prices, JobResults
         The job, its prices, and what was gathered of it.
     positions : int64 array
         Where the frame's rows are in what was gathered; -1 for rows that the job never saw.
@@ -255,6 +257,7 @@ def row_costs(
     cost = _cost_by_slot(folder, prices, found)
     if shares is None:
         shares = np.bincount(found.slots[found.slots >= 0], minlength=len(cost))
+    # In equal parts, so that the column adds up to `job.usage().usd`.
     cost[: len(shares)] /= np.maximum(shares, 1)
     slots = found.at(positions)
     return np.where(slots >= 0, cost[slots], math.nan)
@@ -273,6 +276,7 @@ def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.N
             billed = pa.array([custom_id for custom_id, _ in lines], pa.string())
             places = np.asarray(pc.index_in(billed, value_set=ids).fill_null(-1))
             own = places >= 0
+            # Not `+=`, which counts a slot once however often it occurs.
             np.add.at(cost, slots[places[own]], np.array([usd for _, usd in lines])[own])
     return cost
 
@@ -280,7 +284,7 @@ def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.N
 def _requests_by_shard(
     folder: JobFolder, found: JobResults, round_: int
 ) -> Iterator[tuple[ShardFolder, pa.Array, Positions]]:
-    """Each shard of a round with its custom_ids and the slots that they answer."""
+    """Yield each shard of a round with its custom_ids and the slots that they answer."""
     ids, numbers, slots = found.custom_ids, found.shards, found.slots
     if round_:
         table, slots = found.retried(folder, round_)

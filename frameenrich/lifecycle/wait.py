@@ -1,6 +1,6 @@
-"""Driving a job: one step after another, until all is settled or the time is up.
+"""Drive a job: one step after another, until all is settled or the time is up.
 
-What a step is stands in `lifecycle.step`; here are the pauses, the deadline and the bar.
+`lifecycle.step` has the steps; here are the pauses, the deadline and the bar.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _MOST_SHOWN = 6
 
 
 def _aged(status: str, age: float | None) -> str:
-    """Return a status that is not the last one with how long ago its batch was made."""
+    """Add the batch's age to a status that is not final."""
     if status in TERMINAL or age is None:
         return status
     hours, minutes = divmod(int(age) // 60, 60)
@@ -110,7 +110,7 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None) -> Deadline:
-        """So many seconds from now; None is never."""
+        """Return the deadline in so many seconds from now; None is never."""
         return cls() if seconds is None else cls(seconds, time.monotonic() + seconds)
 
     @property
@@ -130,6 +130,7 @@ def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
     return JobStatus(
         id=job.id,
         ended=all(batch.ended for batch in batches),
+        # The provider counts only what it has; before that the files do.
         requests=sum(b.total or 0 for b in batches) or _requests(job.all_shards()),
         completed=sum(b.completed or 0 for b in batches),
         failed=sum(b.failed or 0 for b in batches),
@@ -173,7 +174,7 @@ def _send(folder: JobFolder, provider: Provider) -> None:
 
 
 def step(folder: JobFolder, provider: Provider, bar: Any = None) -> JobState:
-    """Do what can be done for a job now; gives how far it is after that."""
+    """Advance a job as far as possible now and return its new state."""
     return step_job(
         folder,
         provider,
@@ -198,7 +199,7 @@ def wait(job: JobState, provider: Provider, deadline: Deadline, poll_seconds: fl
 async def wait_async(
     job: JobState, provider: Provider, deadline: Deadline, poll_seconds: float | None
 ) -> None:
-    """As `wait`, in a running event loop: steps in a thread, pauses in the loop.
+    """Wait as `wait` does in a running event loop: steps in a thread, pauses in the loop.
 
     Cancelled, a step that runs is told to try nothing again, and to ask nothing more where it
     answers in this process; what came by then is on disk.
@@ -208,6 +209,7 @@ async def wait_async(
         steps_left = _steps(job, provider, bar, deadline, poll_seconds, given)
         try:
             while True:
+                # With a default: a Future refuses StopIteration.
                 pause = await asyncio.to_thread(next, steps_left, None)
                 if pause is None:
                     return
@@ -224,7 +226,7 @@ def _steps(
     poll_seconds: float | None,
     given: RetryDeadline | None = None,
 ) -> Iterator[float]:
-    """Step after step until nothing more will come; yields the seconds to pause in between."""
+    """Take steps until nothing more will come; yield the seconds to pause in between."""
     for pause in pauses(poll_seconds):
         before = sum(map(_counted, job.batches))
         try:
@@ -240,6 +242,7 @@ def _steps(
             return
         if deadline.left <= 0:
             raise timed_out(job, provider, deadline.seconds)
+        # A last step is due at the deadline, not one pause later.
         yield min(pause, deadline.left)
 
 
@@ -255,7 +258,7 @@ def pauses(poll_seconds: float | None) -> Iterator[float]:
 def _patient_step(
     folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline, given: RetryDeadline | None
 ) -> JobState:
-    """Return a step in which the provider tries again no longer than the deadline lets it."""
+    """Take a step in which the provider retries no longer than the deadline allows."""
     with patience(deadline.left, given):
         try:
             return step(folder, provider, bar)
@@ -266,7 +269,7 @@ def _patient_step(
 
 
 def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
-    """Return what to raise where a job is not done within so many seconds."""
+    """Return the error for a job that is not done within so many seconds."""
     batches = folder.read().batches
     statuses = sorted({batch.status for batch in batches})
     fate = "It goes on at the provider: collect() later, also in another session."
@@ -304,7 +307,7 @@ _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} requests [{elap
 
 
 def progress_bar(total: int, done: int, description: str) -> Any:
-    """A tqdm bar over requests; shows nothing where nobody is looking (no TTY, no notebook)."""
+    """Make a tqdm bar over requests; it shows nothing without a terminal or notebook."""
     notebook = _in_notebook()
     tqdm = _bar_of_notebooks() if notebook and _has_widgets() else _plain_bar()
     shown = total > 0 and (sys.stderr.isatty() or notebook)
@@ -331,7 +334,7 @@ def _has_widgets() -> bool:
 
 @cache
 def _say_how_to_get_the_bar() -> None:
-    """Say so once a session: in a notebook without widgets progress is plain text."""
+    """Print once a session how to get a bar in a notebook without widgets."""
     print(  # noqa: T201 - to whoever looks at the notebook
         "Progress is shown as text; pip install ipywidgets shows it as a bar.", file=sys.stderr
     )

@@ -231,6 +231,7 @@ def _opened(url: str) -> tuple[Any, str]:
             path=url,
         )
     try:
+        # Without the cache of listings, which would hide what other processes have changed.
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError, OSError, TypeError) as error:  # some connect at once
         raise StoreError(
