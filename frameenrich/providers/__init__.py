@@ -1,6 +1,6 @@
-"""Where requests go. A provider sees requests and gives a batch and raw lines back, never pandas.
+"""Providers send requests and bring raw response lines back; none of them knows pandas.
 
-Found by name through the entry point group ``frameenrich.providers`` and imported when asked for.
+They are found by name through the entry points ``frameenrich.providers``, imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a client would send as a credential, wherever it keeps it."""
+"""Collect the secrets of a client, wherever it keeps them, so that no message shows one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _PLAIN = frozenset(
 )  # fmt: skip
 
 
+# Headers that the OpenAI and Anthropic SDKs set themselves; they hold versions, no keys.
 _OUR_OWN = ("x-stainless-", "openai-beta")
 
 
 def secrets_of(client: Any) -> tuple[str, ...]:
-    """Return all values by which a client shows who asks, in each form that a server may echo.
+    """Return all credentials of a client, in each form that a server may echo.
 
     That is its key and token, the headers and query parameters that were given to it, and the user
     and password of its base URL.
@@ -46,10 +47,12 @@ def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _values(client: Any) -> Iterator[str]:
+    # Private names too: Azure's token is kept under no public one.
     for name in ("api_key", "auth_token", "organization", "_azure_ad_token"):
         value = getattr(client, name, None)
         if isinstance(value, str):
             yield value
+    # An SDK's client wraps an httpx client, which may have headers and a URL of its own.
     below = getattr(client, "_client", None)
     for holder in (client, below):
         for name in ("_custom_headers", "_custom_query", "headers", "params"):
@@ -72,4 +75,5 @@ def _of_url(url: Any) -> Iterator[str]:
     text = info.decode("ascii", "replace") if isinstance(info, bytes) else str(info)
     user, _, password = text.partition(":")
     yield from (text, password, unquote(password))
+    # httpx sends a URL's user and password in this form, which a server may echo.
     yield base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()

@@ -1,4 +1,4 @@
-"""How other servers' Batch APIs differ from OpenAI's, and how to reach each: configuration only.
+"""Configure the servers whose Batch APIs differ from OpenAI's, and how each is reached.
 
 Sources: the shared Batch API notes; Azure's "batch" how-to (Foundry, 2026); the Groq SDK's types;
 Together's OpenAPI description 2.0 and its batch guide (2026).
@@ -21,7 +21,7 @@ _CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Dialect:
-    """One server's ways.
+    """Differences of one server's Batch API from OpenAI's.
 
     ``endpoints`` are the ones it serves in batches, None for all; ``urls`` says which are written
     otherwise in request lines. ``upload_path`` is where files go where that is not ``/files``, with
@@ -46,7 +46,7 @@ class Dialect:
     caches: bool = True
 
     def url(self, endpoint: str) -> str:
-        """Return what a request line's ``url`` has to be.
+        """Return the ``url`` that this server wants in request lines.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Dialect:
         Raises
         ------
         ParameterError
-            It is another one than the dialect's.
+            The server does not take it.
 
         Examples
         --------
@@ -93,6 +93,7 @@ AZURE = Dialect(
     # Only the Responses API is called by its full name in Azure's request lines.
     urls=tuple((f"/v1/{e}", f"/{e}") for e in ("chat/completions", "completions", "embeddings")),
     endpoints=(_CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings"),
+    # A file is refused until Azure has processed it (openai-dotnet#312).
     processes=True,
 )
 
@@ -114,6 +115,7 @@ TOGETHER = Dialect(
     purpose="batch-api",
     upload_path="/files/upload",
     keeps=False,
+    # Together's batches have no metadata: a batch is recognised by its input file.
     tags=False,
     caches=False,
 )
@@ -126,13 +128,14 @@ _SERVERS = {
 """Each one's key, the variable that names another server, its own server, and the path there."""
 
 
+# Live calls use OpenAI's urls, so that `live` and `openai` share answers to equal requests.
 _DIALECTS = {d.name: d for d in (OPENAI, AZURE, GROQ, TOGETHER)} | {"live": OPENAI}
 
 
 def address_of(provider: str, endpoint: str) -> tuple[str, str] | None:
-    """Return what a provider's requests call, and its host, without a client or a key.
+    """Return the url of a provider's requests and its host, without a client or a key.
 
-    None where the provider is none of these. The environment says what a client would be told.
+    None for a provider that is not listed here. The environment's variables count, as for a client.
 
     Raises
     ------
@@ -147,6 +150,7 @@ def address_of(provider: str, endpoint: str) -> tuple[str, str] | None:
     if provider not in _DIALECTS:
         return None
     _, variable, server, _ = _SERVERS.get(provider, _OPENAI)
+    # Azure has no server of its own name: every resource has its own host.
     if provider == "azure":
         variable, server = _AZURE_VARIABLES[0], ""
     host = urlsplit(os.environ.get(variable) or server).hostname or ""
@@ -163,7 +167,7 @@ _AZURE_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 
 
 def check_client(client: Any, provider: str) -> None:
-    """Refuse a client that is none of the `openai` package's synchronous ones.
+    """Refuse a client that is not a synchronous one of the `openai` package.
 
     Raises
     ------
@@ -180,7 +184,7 @@ def check_client(client: Any, provider: str) -> None:
 
 
 def client_of(dialect: Dialect, provider: str | None = None) -> Any:
-    """An `openai` client for the dialect's server, from the environment; `provider` asks for it.
+    """Make an `openai` client for a server from the environment; `provider` is named in errors.
 
     Raises
     ------
@@ -190,6 +194,7 @@ def client_of(dialect: Dialect, provider: str | None = None) -> Any:
     import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
     if dialect.name == "openai":
+        # Servers on this machine seldom want a key, but the SDK makes no client without one.
         if not os.environ.get("OPENAI_API_KEY") and is_loopback(os.environ.get("OPENAI_BASE_URL")):
             return openai.OpenAI(api_key=_NO_KEY)
         try:
@@ -198,6 +203,7 @@ def client_of(dialect: Dialect, provider: str | None = None) -> Any:
             raise _no_credentials(provider or dialect.name, "OPENAI_API_KEY") from None
     if dialect.name == "azure":
         missing = [name for name in _AZURE_VARIABLES if not os.environ.get(name)]
+        # Either of the two keys will do; the message names the usual one.
         if not any(os.environ.get(name) for name in _AZURE_KEYS):
             missing.insert(0, _AZURE_KEYS[0])
         if missing:
@@ -237,6 +243,7 @@ def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
             "Write it in full, such as http://localhost:11434/v1.",
         )
     key = os.environ.get(key_variable or "OPENAI_API_KEY")
+    # A variable that the user named must be set, even for a server on this machine.
     if not key and key_variable is None and is_loopback(url):
         key = _NO_KEY
     if not key:

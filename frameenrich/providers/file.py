@@ -1,4 +1,4 @@
-"""Nowhere: the JSONL lies in the job's folder and somebody else runs it."""
+"""Write request files and send nothing: the user runs them elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FileProvider:
         return endpoint
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Return the file is there; from now on somebody else is at work."""
+        """Record the shard as running: its file is written, and the user takes it from there."""
         return desk.record(
             batch.replace(
                 id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests
@@ -28,18 +28,18 @@ class FileProvider:
         )
 
     def poll(self, batch: Batch) -> Batch:
-        """Nobody to ask: the answers come when they are imported."""
+        """Return the batch as it is: only an import of answers changes it."""
         return batch
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Nothing to fetch."""
+        """Fetch nothing: answers come by import."""
 
     def cancel(self, batch: Batch) -> Batch:
-        """No answers are awaited any more."""
+        """Mark the batch as cancelled; no answers are awaited any more."""
         return batch.replace(status=BatchStatus.CANCELLED)
 
     def delete_files(self, batch: Batch) -> None:
-        """Nothing is kept anywhere else."""
+        """Delete nothing: all files are in the job's folder."""
 
 
 def connect(client: Any = None, model: str | None = None) -> FileProvider:

@@ -1,4 +1,4 @@
-"""Hold an SDK's HTTP client to what its caller can bear: so much time, and so much memory.
+"""Limit the time and the memory that an SDK's HTTP client may take for a reply.
 
 The SDK reads replies whole, and its timeouts are its own: ten minutes for a server that hangs. Both
 are changed from outside, by the hooks that httpx has for that.
@@ -28,7 +28,7 @@ _INSIDE = ("_client", "_httpx_client", "client")
 
 
 def guard(client: Any) -> None:
-    """Bound the time and the decompressed size of a client's calls; twice is as good as once.
+    """Limit the time and the decompressed size of a client's calls; a second call changes nothing.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ def guard(client: Any) -> None:
     """
     http = next((found for name in _INSIDE if (found := getattr(client, name, None))), None)
     hooks = getattr(http, "event_hooks", None)
+    # Both hooks are added together, so one of them tells whether a shared client has them.
     if http is not None and isinstance(hooks, dict) and _limit_time not in hooks["request"]:
         http.event_hooks = {
             "request": [*hooks["request"], _limit_time],
@@ -47,9 +48,11 @@ def guard(client: Any) -> None:
 def _limit_time(request: Any) -> None:
     """Wait no longer for a server than the caller waits for the verb."""
     left = patience_left()
+    # Nobody set a limit: the SDK's own timeouts stay as they are.
     if left == math.inf:
         return
     asked = request.extensions.get("timeout") or {}
+    # Zero or less is no valid timeout; the call is to fail by the clock, not as a bug.
     left = max(left, _LEAST_SECONDS)
     kinds = ("connect", "read", "write", "pool")
     given = {kind: asked.get(kind) for kind in kinds}
@@ -59,14 +62,14 @@ def _limit_time(request: Any) -> None:
 
 
 def _limit_size(response: Any) -> None:
-    """Have a reply that is a bomb end as a broken one."""
+    """End a decompression bomb as a broken reply, before it fills the memory."""
     if response.headers.get("content-encoding", "identity") != "identity":
         content = response._get_content_decoder()  # noqa: SLF001 - httpx has no other way in
         response._decoder = _Bounded(content)  # noqa: SLF001
 
 
 class _Bounded:
-    """A decoder that gives up where what comes out is out of all proportion."""
+    """A decoder that raises when the output grows out of proportion to the input."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
@@ -85,6 +88,7 @@ class _Bounded:
         if isinstance(made, bytes):
             self._count(made)
             return made
+        # Newer versions of httpx give pieces, which are counted one by one as they come.
         return self._each(made)
 
     def _each(self, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 TAG_KEY = "frameenrich_tag"
-"""Under which metadata of a batch its shard's tag stands."""
+"""The metadata key of a batch that holds its shard's tag."""
 
 
 PIECE_BYTES = 1 << 16
@@ -56,6 +56,7 @@ def find_resumed(
     is there. The look is a courtesy: a server that has no list, or shows it to nobody, is no
     reason not to send.
     """
+    # A create in doubt is looked for by `create_once`, which must not skip a failed look.
     if batch.creating or not shard.resumed:
         return None
     try:
@@ -84,12 +85,15 @@ def upload_once(
     """
     if batch.input_file_id:
         return batch
+    # The stage is on disk before the call: found so, an earlier process may have uploaded the file.
     in_doubt, name = batch.stage is Stage.UPLOADING, f"{shard.tag}.jsonl"
     batch = desk.record(batch.replace(stage=Stage.UPLOADING))
 
     def attempt() -> str:
         nonlocal in_doubt
+        # The first try of a new upload is not searched for: one list call less.
         found = _found_or_none(lambda: find(name)) if in_doubt else None
+        # Before the call, so that a try whose answer was lost is searched for by the next one.
         in_doubt = True
         file_id = found or upload(name)
         if not (file_id and isinstance(file_id, str)):
@@ -120,12 +124,14 @@ def create_once(
     create: Callable[[], Any],
     before: Callable[[], None] = lambda: None,
 ) -> tuple[Batch, Any]:
-    """Make a batch of the uploaded file, or find it: our record of it, and the provider's object.
+    """Create a batch of the uploaded file, or find it; return our record and the provider's object.
 
     `find` gives None where there is none, and raises where it cannot read the whole list; `before`
     may raise what says that it is too early. A create whose answer was lost is made again only
     after ``confirm_seconds`` in which every look found nothing: lists show a batch late.
     """
+    # Intent first: the stage is on disk before the paid call, and after any doubt the provider is
+    # searched for the tag. The SDK's own retries are off, since they would make a batch twice.
     in_doubt, made_here, answer_lost = batch.creating, False, False
 
     def attempt() -> Any:
@@ -137,13 +143,16 @@ def create_once(
             batch = desk.record(seen_nothing(batch))
             confirm(shard, batch)
         before()
+        # After the look: a batch that may not be made may still be found.
         if not shard.may_create:
             raise NeverMadeError(shard.tag)
         batch = desk.record(begin_create(batch))
+        # Before the call, since whatever it raises may come after the batch was made.
         in_doubt = made_here = True
         try:
             return create()
         except Exception as error:
+            # Only a refusal, or a connection never made, proves that no batch exists.
             answer_lost = not surely_unmade(error)
             if not answer_lost:
                 in_doubt = False
@@ -172,6 +181,7 @@ def _look(find: Callable[[], T], shard: Shard) -> T:
     try:
         return find()
     except Exception as error:
+        # A paid batch must not be made on a guess, unlike a file: without a list the user decides.
         if status_of(error) not in _NO_ROUTE:
             raise
         raise ProviderError(
@@ -189,7 +199,7 @@ _USERS_WORD = (
 
 
 def begin_create(batch: Batch) -> Batch:
-    """Return the batch as it has to be on disk before the call that makes it."""
+    """Return the record that has to be on disk before the create call."""
     return batch.replace(
         stage=Stage.CREATING,
         status=BatchStatus.PLANNED,
@@ -201,7 +211,7 @@ def begin_create(batch: Batch) -> Batch:
 
 
 def seen_nothing(batch: Batch) -> Batch:
-    """Return a batch in doubt after a look that found nothing: since when that is so."""
+    """Mark a batch in doubt as not found, with the time of the first such look."""
     now = time.time()
     since = batch.unfound_since
     if since is None or since > now:  # a clock that was set back proves nothing
@@ -210,7 +220,7 @@ def seen_nothing(batch: Batch) -> Batch:
 
 
 def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> None:
-    """Return where looks have found nothing for long enough, so that a batch may be made again.
+    """Check that looks found nothing for long enough, so that a batch may be created again.
 
     Raises
     ------
@@ -231,7 +241,7 @@ def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> No
 
 
 def check_own(own_id: object, status: object, wanted: str | None) -> None:
-    """Refuse a reply that tells of no batch, or of another than the `wanted` one.
+    """Refuse a reply that describes no batch, or another one than `wanted`.
 
     A cache or a gateway may answer 200 with another batch, or with none: taken for a fact, that
     would send the shard again or give its rows another job's answers.
@@ -239,8 +249,9 @@ def check_own(own_id: object, status: object, wanted: str | None) -> None:
     Raises
     ------
     DoubtfulReplyError
-        It does.
+        The reply cannot be about our batch.
     """
+    # A create may answer without a status; a look at a known batch always has one.
     if not (own_id and isinstance(own_id, str)) or (wanted is not None and not status):
         raise DoubtfulReplyError("it answered with something that is no batch")
     if wanted not in {None, own_id}:
@@ -255,6 +266,7 @@ def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]
     seen = set()
     for page in pages:
         new = [item for item in page if name(item) not in seen]
+        # A server that pages in circles would never end; a page of known items ends the list.
         if not new:
             return
         for item in new:
@@ -309,6 +321,7 @@ def whole_body(response: Download, file_id: str, size: int | None = None) -> Ite
         received += len(piece)
         yield piece
     declared = response.headers.get("content-length")
+    # The header counts compressed bytes, so it says nothing of what was decompressed.
     if declared is not None and not response.headers.get("content-encoding"):
         size = max(int(declared), size or 0)
     if size is not None and received < size:
@@ -332,18 +345,21 @@ def fetch_files(
         start = sink.tell()
 
         def attempt(file_id: str = file_id, start: int = start) -> None:
+            # A retry starts over: what a broken download left goes, or lines would come twice.
             sink.seek(start)
             sink.truncate()
             last = b"\n"
             for piece in download(file_id):
                 sink.write(piece)
                 last = piece or last
+            # The next file's first line must not be glued to this one's last.
             if not last.endswith(b"\n"):
                 sink.write(b"\n")
 
         try:
             calls.patiently(attempt, f"download the file {file_id}")
         except ProviderError as error:
+            # A lost file is no reason to leave the other one: its answers were paid for.
             if getattr(error, "status_code", None) != 404 and not getattr(error, "cut", False):  # noqa: PLR2004 - HTTP's own
                 raise
             sink.write(b"\n")  # after whatever came of it
@@ -353,7 +369,7 @@ def fetch_files(
 
 
 def advisory(look: Callable[[], T]) -> T | None:
-    """Return what a look tells that is good to know; None where it cannot be had."""
+    """Return what a call gives that is useful but not needed; None where it fails."""
     try:
         return look()
     except Exception:  # noqa: BLE001 - whatever a gateway does here, the call itself will tell

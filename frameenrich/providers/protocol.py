@@ -1,4 +1,4 @@
-"""The seam between what to send and how it travels: five verbs."""
+"""Define what a provider has to do: five verbs between a shard's requests and its answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frameenrich.model import CONFIRM_SECONDS, Batch, Limits
 
 @dataclass(frozen=True)
 class Shard:
-    """What a provider gets to see of a shard.
+    """One file of requests, as a provider sees it.
 
     ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
     names the job for whoever looks at the provider's page, with what the user gave;
@@ -40,18 +40,18 @@ class Shard:
 
 
 class NeverMadeError(Exception):
-    """A shard's batch was never made, and is not to be."""
+    """A shard's batch was never created, and must not be created now."""
 
 
 class IncompleteDownloadError(ProviderError):
-    """All that could be had of an ended batch was written, and there should be more."""
+    """An ended batch was written as far as it could be had; some of it is missing."""
 
 
 class ShardWriter(Protocol):
-    """Where a provider leaves what must not be lost: each call returns when it is on disk."""
+    """Storage for what a provider must not lose: each call returns when it is on disk."""
 
     def record(self, batch: Batch) -> Batch:
-        """Keep the batch as it is now; gives it back."""
+        """Write the batch as it is now, and return it."""
 
     def answered(self) -> set[str]:
         """Return the custom_ids that have a response line already."""
@@ -111,7 +111,7 @@ class Provider(Protocol):
 
 @dataclass
 class RetryDeadline:
-    """When a caller has waited enough; ``time.monotonic()``, and it may be changed meanwhile."""
+    """The ``time.monotonic()`` until which a caller waits; another thread may change it."""
 
     until: float = math.inf
 
@@ -120,12 +120,13 @@ class RetryDeadline:
         self.until = -math.inf
 
 
+# A context variable and no parameter: SDK hooks and retry loops deep below have to see it.
 _patience: ContextVar[RetryDeadline] = ContextVar("patience", default=RetryDeadline())  # noqa: B039 - never changed
 
 
 @contextlib.contextmanager
 def patience(seconds: float, given: RetryDeadline | None = None) -> Iterator[None]:
-    """For how long the caller wants providers to try again, whatever a server asks for."""
+    """Limit for how long providers try again, whatever a server asks for."""
     given = given or RetryDeadline()
     given.until = min(given.until, time.monotonic() + seconds)
     token = _patience.set(given)
@@ -136,7 +137,7 @@ def patience(seconds: float, given: RetryDeadline | None = None) -> Iterator[Non
 
 
 def patience_left() -> float:
-    """Seconds that a provider may still spend on trying again; infinite where nobody said.
+    """Return the seconds that providers may still spend on retries; infinite without a limit.
 
     Examples
     --------

@@ -30,7 +30,7 @@ def provider_names() -> list[str]:
 def connect(
     provider: str | Provider, client: Any = None, model: str | None = None, pace: Pace | None = None
 ) -> Provider:
-    """Return the provider of that name, ready to use; an object with the protocol is given back.
+    """Connect to the provider of that name; an object with the protocol is returned as it is.
 
     Raises
     ------
@@ -42,6 +42,7 @@ def connect(
     if not isinstance(provider, str):
         return _at_pace(_checked(provider), pace)
     try:
+        # The path is part of the cache's key: a notebook may install a provider and extend it.
         point = _point(provider, tuple(sys.path))
     except LookupError:
         raise _no_provider(provider) from None
@@ -50,12 +51,12 @@ def connect(
 
 @functools.lru_cache(maxsize=64)
 def _point(name: str, _path: tuple[str, ...]) -> EntryPoint:
-    """Where a provider's code is: found by a look through all that is installed, so once.
+    """Find a provider's entry point; the search reads all installed packages, so it is cached.
 
     Raises
     ------
     LookupError
-        Nowhere; that is not remembered, as it may be installed yet.
+        There is none; an exception is not cached, so one that is installed later is found.
     """
     for point in entry_points(group=_GROUP, name=name):
         return point
@@ -123,7 +124,7 @@ def connect_other(name: str, own_name: str, own: Callable[[], Provider]) -> Prov
 
 
 def live_version(provider: Provider) -> Provider:
-    """Return a provider of the same answers that are there when `send` returns, for a pilot.
+    """Return a provider for the same requests that has answered when `send` returns.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Calls to a service: made again after passing faults, told in one sentence when they fail.
+"""Call a service, retry passing faults, and turn what remains into one sentence.
 
 One policy of retries and one translation serve every SDK: each names its exception classes, and
 the HTTP status decides the rest.
@@ -47,7 +47,7 @@ class SdkErrors:
 
 
 class Calls:
-    """How the calls of one client are made.
+    """Retries and error messages for the calls of one client.
 
     Parameters
     ----------
@@ -109,15 +109,18 @@ class Calls:
         Its address may be mistyped, or it is not started: somebody sits there and waits.
         """
         error = state.outcome.exception() if state.outcome else None
+        # Any other error came from a server that exists, and is worth the full patience.
         self._met = self._met or not _refused(error)
         return not self._met and state.attempt_number >= _ATTEMPTS_AT_NOBODY
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = _retry_after(error)
+        # What the server asks for goes before our own backoff.
         if asked is not None:
             return min(asked, _MAX_RETRY_AFTER_SECONDS)
         first = self._wait_seconds
+        # Jitter, so that many processes do not come back at the same moment.
         backoff = tenacity.wait_exponential(first, max=60) + tenacity.wait_random(0, first)
         return backoff(state)
 
@@ -158,6 +161,7 @@ class Calls:
             # No waiting makes money or room for files.
             return "quota" not in str(getattr(error, "code", None))
         if status is not None and status not in range(200, 300):
+            # A file that was just uploaded may not be visible yet, so its 404 is passing.
             return status >= 500 or status in {408, 409} or _lost_file(error)  # noqa: PLR2004
         # Not a status: a broken connection, a time-out, a 200 whose body is not JSON, a short file.
         passing = (
@@ -172,7 +176,7 @@ class Calls:
 
 
 def stainless_errors(sdk: ModuleType) -> SdkErrors:
-    """Name what the official client of OpenAI or Anthropic raises; one generator made both."""
+    """Name the exceptions of OpenAI's or Anthropic's SDK; one generator made both."""
     own = {"openai": "OpenAIError", "anthropic": "AnthropicError"}[sdk.__name__]
     return SdkErrors(all=(vars(sdk)[own],), broken=(vars(sdk)["APIError"],))
 
@@ -186,7 +190,8 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Tell whether a call failed since nobody listens at the address."""
+    """Tell whether a call failed because the connection was refused."""
+    # The SDKs wrap the socket's error in errors of their own.
     while error is not None:
         if isinstance(error, ConnectionRefusedError):
             return True
@@ -200,7 +205,9 @@ def surely_unmade(error: BaseException) -> bool:
 
     status = status_of(error)
     if status is not None:
+        # A time-out (408) or a conflict (409) may come after the batch was made, as may any 5xx.
         return status in range(300, 500) and status not in {408, 409}
+    # No connection, so no request: the only fault without a status that proves it.
     never_there = (httpx2.ConnectError, httpx2.ConnectTimeout)
     return isinstance(error, never_there) or isinstance(error.__cause__, never_there)
 
@@ -218,11 +225,11 @@ def _lost_file(error: BaseException) -> bool:
 
 
 class NotYetError(Exception):
-    """Something that may well be otherwise a little later."""
+    """A state that may change a little later."""
 
 
 class DoubtfulReplyError(NotYetError):
-    """A success whose body cannot be what was asked for: nothing is known from it."""
+    """A success whose body cannot be the answer: it proves nothing."""
 
 
 class UnconfirmedError(NotYetError):
@@ -237,7 +244,7 @@ class ShortDownloadError(NotYetError):
 
 
 class _GivenUp(tenacity.stop_after_attempt):
-    """Enough attempts, nobody there, or the caller's time would be up before the next."""
+    """Stops after enough attempts, at a server nobody runs, or when the caller's time is up."""
 
     def __init__(self, most: int, is_hopeless: Callable[[tenacity.RetryCallState], bool]) -> None:
         super().__init__(most)
@@ -261,6 +268,7 @@ def _says(error: BaseException) -> str:
     code = status_of(error)
     message = _message_in(getattr(error, "body", None))
     text = str(message or getattr(error, "message", None) or error).strip()
+    # A proxy's HTML page is no message; its length says enough.
     if code is not None and (text.startswith("<") or len(text) > _LONGEST_SENTENCE):
         text = f"it answered with {len(text)} characters that are no error message"
     text = text.rstrip(".")
@@ -269,7 +277,7 @@ def _says(error: BaseException) -> str:
 
 
 def _message_in(body: Any) -> str | None:
-    """The sentence in an error's body, as JSON or its text; each service nests it otherwise."""
+    """Find the sentence in an error's body (JSON or text), which each service nests otherwise."""
     if isinstance(body, str):
         with contextlib.suppress(ValueError):
             body = json.loads(body)
@@ -284,7 +292,7 @@ def _message_in(body: Any) -> str | None:
 
 
 def _at(error: BaseException) -> str:
-    """Which server was called, where no answer tells: a wrong base URL shows at once."""
+    """Name the server that gave no answer, so that a wrong base URL shows at once."""
     request = vars(error).get("request") or vars(error).get("_request")
     if request is None:
         return ""

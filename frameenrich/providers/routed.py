@@ -1,4 +1,4 @@
-"""A job whose rounds went to several providers: each shard is dealt with by its own."""
+"""Route each shard of a job to its own provider, where rounds went to several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frameenrich.providers.protocol import Provider, Shard, ShardWriter
 
 
 class Routed:
-    """Hands each batch to the provider that it names; itself a `Provider`.
+    """A `Provider` that passes each batch on to the one that the batch names.
 
     Parameters
     ----------
@@ -34,8 +34,10 @@ class Routed:
         self.name = name
         self._connected = connected
         at_work = [connected(other) for other in set(left)]
+        # One provider that answers in this process is enough to have `send` block.
         self.blocking = any(provider.blocking for provider in at_work)
         every = [provider.limits for provider in at_work]
+        # The slowest queue counts, or a full one would be tried again too soon.
         self.limits = max(every, key=lambda own: own.queue_wait_seconds, default=Limits())
 
     def url(self, endpoint: str) -> str:
@@ -43,9 +45,10 @@ class Routed:
         return self._connected(None).url(endpoint)
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Send a shard to where it goes, under that provider's name for the endpoint."""
+        """Send a shard through its provider, with that provider's name for the endpoint."""
         provider = self._connected(batch.provider)
         if batch.provider is not None:
+            # The shard has the url of the job's own provider; a dialect may call it otherwise.
             shard = replace(shard, url=provider.url(shard.endpoint))
         return provider.send(shard, batch, desk)
 
@@ -58,7 +61,7 @@ class Routed:
         self._connected(batch.provider).fetch(batch, sink)
 
     def cancel(self, batch: Batch) -> Batch:
-        """Ask the batch's provider for an end."""
+        """Cancel the batch at its provider."""
         return self._connected(batch.provider).cancel(batch)
 
     def delete_files(self, batch: Batch) -> None:

@@ -64,12 +64,15 @@ _CHAT = "/v1/chat/completions"
 _PATH = "/v1/messages/batches"
 
 
+# Eight hex digits and a dash. Anthropic's list shows a time and a count but no name of a batch, so
+# each wire custom_id begins with a mark of its shard: hence our custom_ids end at 51 characters.
 _MARK_LENGTH = 9
 
 
 _LONGEST_CUSTOM_ID = 64
 
 
+# This computer's clock may be wrong; a batch from before the call must not be overlooked.
 _CLOCKS_APART_SECONDS = 3600.0
 
 
@@ -127,7 +130,7 @@ class AnthropicBatch:
         return secrets_of(self._client)
 
     def url(self, endpoint: str) -> str:
-        """Chat completions, which are translated; nothing else is."""
+        """Return the endpoint; only chat completions are translated."""
         if endpoint != _CHAT:
             raise ParameterError(
                 f"The provider 'anthropic' does not answer {endpoint}.",
@@ -136,7 +139,7 @@ class AnthropicBatch:
         return endpoint
 
     def check(self, body: Json) -> None:
-        """Refuse a request that cannot be translated; tell of a cap that is set for the user.
+        """Refuse a request that cannot be translated; warn where a cap on the answer is added.
 
         Raises
         ------
@@ -170,7 +173,9 @@ class AnthropicBatch:
         from anthropic.types.messages import MessageBatch  # noqa: PLC0415 - an extra
 
         def create() -> MessageBatch:
+            # A retry after a broken connection sends the whole body again.
             content.seek(0)
+            # Past the SDK's typed method, which wants all requests in memory as objects.
             return self._client.post(_PATH, content=content, cast_to=MessageBatch)
 
         try:
@@ -179,6 +184,7 @@ class AnthropicBatch:
             )
         except ProviderError as error:
             if getattr(error, "unmade", False):
+                # Refused, so nothing was made: the next try needs no search, and does not count.
                 desk.record(batch.replace(stage=Stage.INTENT, creates=batch.creates - 1))
             else:
                 desk.record(_in_doubt(batch))
@@ -190,11 +196,13 @@ class AnthropicBatch:
         return made
 
     def _lost(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
-        """Return the batch that a lost call made; None where it is sure that it made none."""
+        """Find the batch of a create whose answer was lost; None where none was made for sure."""
         doing = f"look for the batch {shard.tag}"
         found, running = self._calls.patiently(lambda: self._search(shard, batch), doing)
         if found is not None:
             return found
+        # Rejected: to adopt the likeliest batch and verify it at its end. Until then `cancel` could
+        # end somebody else's, so a batch is ours only once its custom_ids show our mark.
         if running:
             desk.record(_in_doubt(batch))
             names = ", ".join(running)
@@ -207,18 +215,20 @@ class AnthropicBatch:
         return None
 
     def _search(self, shard: Shard, batch: Batch) -> tuple[MessageBatch | None, list[str]]:
-        """Our batch, and the ids of those that run and could be ours."""
+        """Search for our batch; also return the ids of running ones that could be it."""
         running: list[str] = []
         oldest = (batch.asked_at or 0) - _CLOCKS_APART_SECONDS
         listed = self._client.messages.batches.list
         pages = cursor_pages(lambda: listed(limit=100), "batches")  # newest first
         for made in each_once(pages, lambda made: made.id):
+            # The list has the newest first, so nothing older can follow.
             if made.created_at.timestamp() < oldest:
                 break
             if made.id in self._known or _total(made) != shard.requests or made.archived_at:
                 continue
             if made.processing_status != "ended":
                 running.append(made.id)
+            # Only an ended batch has results, and only its results show custom_ids.
             elif self._first_id(made.id).startswith(_mark(shard.tag)):
                 return made, []
         return None, running
@@ -257,12 +267,14 @@ class AnthropicBatch:
             raise IncompleteDownloadError(error.problem, error.fix) from None
 
     def _stream(self, batch: Batch, sink: IO[bytes], start: int) -> None:
+        # A retry starts over, or lines would come twice.
         sink.seek(start)
         sink.truncate()
         mark, lines = _mark(batch.tag), 0
         batches = self._client.messages.batches.with_streaming_response
         with batches.results(batch.id or "") as response:
             for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
+                # A line with a foreign mark gets no custom_id, so that it answers no row of ours.
                 sink.write(response_line(line, lambda wire_id: _own_id(wire_id, mark)) + b"\n")
                 lines += 1
         if lines < (batch.total or 0):  # each request has a result, whatever became of it
@@ -347,12 +359,12 @@ def _undecided(tag: str, why: str) -> ProviderError:
 
 
 def _in_doubt(batch: Batch) -> Batch:
-    """The batch while nobody can say whether it was made, and no look has shown that it was not."""
+    """Mark a batch as in doubt: it may have been made, and no look has yet found nothing."""
     return batch.replace(stage=Stage.CREATING, status=BatchStatus.UNCONFIRMED, unfound_since=None)
 
 
 def _own(made: Any, batch: Batch) -> MessageBatch:
-    """Return the batch that a reply tells of, once it is sure to be ours."""
+    """Return the batch of a reply, or raise where it may not be ours."""
     check_own(getattr(made, "id", None), getattr(made, "processing_status", None), batch.id)
     if getattr(made, "request_counts", None) is None:
         raise DoubtfulReplyError("it answered with something that is no batch")
@@ -368,7 +380,7 @@ def _total(made: MessageBatch) -> int:
 
 
 def _heard(batch: Batch, made: MessageBatch) -> Batch:
-    """Our batch with what the provider's object says; results are its output file."""
+    """Copy the provider's object into our batch; its results are the output file."""
     counts = made.request_counts
     return batch.replace(
         id=made.id,
@@ -385,6 +397,7 @@ def _heard(batch: Batch, made: MessageBatch) -> Batch:
 def _status(made: MessageBatch) -> str:
     if made.processing_status != "ended":
         return _WORDS.get(made.processing_status, str(made.processing_status))
+    # Anthropic ends every batch as "ended"; the counts tell how.
     if made.request_counts.canceled:
         return BatchStatus.CANCELLED
     return BatchStatus.EXPIRED if made.request_counts.expired else BatchStatus.COMPLETED

@@ -1,4 +1,4 @@
-"""Our request lines as Anthropic's, and its results as Batch lines: pure translation, both ways.
+"""Translate our request lines to Anthropic's, and its results to Batch lines.
 
 Sources: the types of the `anthropic` package 2.13 (`MessageCreateParams`, `MessageBatchResult`),
 its structured-output guide (`output_config.format`) and its batch guide (2026).
@@ -113,6 +113,7 @@ def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
         for word, said in _parameter(name, value).items():
             if word == "system":
                 system = _after(system, said)
+            # Two of our parameters, the format and the effort, are members of this one object.
             elif word == "output_config":
                 params[word] = {**params.get(word, {}), **said}
             else:
@@ -123,7 +124,7 @@ def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _after(system: Json, said: str) -> Json:
-    """Put more words behind the system prompt; what is marked for the cache stays as it is."""
+    """Append words to the system prompt; blocks that are marked for the cache stay as they are."""
     if isinstance(system, list):
         return [*system, {"type": "text", "text": said}]
     return f"{system}\n\n{said}" if system else said
@@ -135,7 +136,7 @@ def _in_order(params: dict[str, Json]) -> dict[str, Json]:
 
 
 def _parameter(name: str, value: Json) -> dict[str, Json]:
-    """One parameter in Anthropic's words."""
+    """Translate one parameter into Anthropic's."""
     if name == "temperature" and value > 1:
         raise ParameterError(
             f"params= sets temperature to {value}, and Anthropic's ends at 1.",
@@ -201,7 +202,7 @@ def _tool(function: Mapping[str, Json]) -> dict[str, Json]:
 
 @functools.lru_cache(maxsize=64)
 def _anthropic_schema(schema: str) -> dict[str, Json]:
-    """A schema in the words that constrained output takes; its other bounds become descriptions."""
+    """Rewrite a schema for constrained output; bounds that it does not take become descriptions."""
     from anthropic import transform_schema  # noqa: PLC0415 - an extra
 
     made: dict[str, Json] = transform_schema(_one_type_each(json.loads(schema)))
@@ -209,7 +210,7 @@ def _anthropic_schema(schema: str) -> dict[str, Json]:
 
 
 def _one_type_each(node: Json) -> Json:
-    """``"type": ["string", "null"]`` as the ``anyOf`` that it is short for."""
+    """Expand ``"type": ["string", "null"]`` into the ``anyOf`` that it is short for."""
     if isinstance(node, list):
         return [_one_type_each(each) for each in node]
     if not isinstance(node, dict):
@@ -219,6 +220,7 @@ def _one_type_each(node: Json) -> Json:
     if not isinstance(kinds, list):
         return made
     rest = {name: value for name, value in made.items() if name != "type"}
+    # An enum names its own types, null included, so it needs no "type" beside it.
     if "enum" in rest:
         return rest
     said = {name: rest.pop(name) for name in ("title", "description") if name in rest}
@@ -252,6 +254,7 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[Json, list[dict[str,
             "The template has no message of the role 'user', and Anthropic wants one.",
             "Write what a row asks as the user's message.",
         )
+    # One string where it can be one; blocks only where one of them carries a cache mark.
     if all(isinstance(system, str) for system in systems):
         return "\n\n".join(systems), turns
     blocks = ([{"type": "text", "text": s}] if isinstance(s, str) else s for s in systems)
@@ -307,13 +310,14 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
         result = loads(line)
         wire_id, outcome = result["custom_id"], result["result"]
         name = own_id(wire_id)
+        # The original stays beside its translation: a later version may read more out of it.
         return encode({"id": wire_id, "custom_id": name, **_told(outcome), "anthropic": outcome})
     except (ValueError, KeyError, TypeError, RecursionError):
         return line
 
 
 def _told(outcome: Mapping[str, Json]) -> dict[str, Json]:
-    """Return what became of a request, as a Batch line tells it."""
+    """Return a result as the ``response`` and ``error`` of a Batch line."""
     try:
         return _OUTCOMES.get(outcome["type"], _strange)(outcome)
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -370,7 +374,7 @@ def _refusal(message: Mapping[str, Json]) -> str:
 
 
 def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
-    """Tokens in OpenAI's words, where the prompt's include those of the cache."""
+    """Translate token counts; OpenAI's prompt tokens include those of the cache."""
     made, read = (usage.get(f"cache_{which}_input_tokens") or 0 for which in ("creation", "read"))
     prompt = sum((usage.get("input_tokens") or 0, made, read))  # a TypeError where one is a text
     completion = usage.get("output_tokens") or 0
@@ -383,7 +387,7 @@ def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _written(usage: Mapping[str, Json], made: int) -> dict[str, int]:
-    """Say what was written to the cache; what is kept for an hour has a price of its own."""
+    """Return the tokens written to the cache; those kept for an hour have another price."""
     kept = usage.get("cache_creation") or {}
     longer = kept.get("ephemeral_1h_input_tokens") or 0
     said = {"cache_write_tokens": made, "cache_write_1h_tokens": longer}

@@ -62,7 +62,7 @@ _WORDS = {
 
 
 _FILE_SECONDS = 3600.0
-"""For how long a batch that has ended is waited for its file; then its rows are missing."""
+"""How long to wait for the file of an ended batch; after that its rows are missing."""
 
 
 class GeminiBatch:
@@ -134,13 +134,14 @@ class GeminiBatch:
         generate_request(body)
 
     def _call(self, method: str, path: str, body: Json = None) -> Json:
-        """Make a call through the SDK's own transport; the answer's JSON.
+        """Make a call through the SDK's own transport and return the answer's JSON.
 
         Its typed methods drop what is needed here: a batch's error and its counts. Its list stops
         with an IndexError at an empty last page, and an unknown state is a warning.
         """
         from google.genai import types  # noqa: PLC0415 - an extra
 
+        # No retries of the SDK's own: one would make a batch twice.
         once = types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1))
         answer = json.loads(self._api.request(method, path, body or {}, once).body or "{}")
         if not isinstance(answer, dict):
@@ -159,6 +160,7 @@ class GeminiBatch:
             shard,
             batch,
             desk,
+            # Files have short names at Gemini, so the shard's own file name is replaced by a hash.
             find=lambda _: self._find_file(shard, _file_name(shard.tag)),
             upload=lambda _: self._upload(shard, _file_name(shard.tag)),
         )
@@ -181,7 +183,7 @@ class GeminiBatch:
         return str(made.name or "")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
-        """Return the file that was uploaded under a name; one that was cut on its way has to go."""
+        """Find the file that was uploaded under a name; delete one that was cut on its way."""
         from google.genai import errors  # noqa: PLC0415 - an extra
 
         with _translated(shard) as content:
@@ -264,7 +266,7 @@ class GeminiBatch:
 
 
 def _file_name(tag: str) -> str:
-    """Return the name that a shard's file has at Gemini, where names are short: by it, it is found.
+    """Return the name of a shard's file at Gemini, short and fixed, so that it can be found.
 
     Examples
     --------
@@ -288,10 +290,11 @@ def _translated(shard: Shard) -> Iterator[IO[bytes]]:
 
 
 def _own(made: Json, tag: str, name: str | None = None) -> Json:
-    """Return the operation that a reply tells of, once it is sure to be ours."""
+    """Return the operation of a reply, or raise where it may not be ours."""
     told = made.get("metadata")
     told = told if isinstance(told, dict) else {}
     check_own(made.get("name"), told.get("state") or made.get("done"), name)
+    # A reply without a display name passes; a look has compared the batch's name above.
     if told.get("displayName", tag) != tag:
         raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
     return made
@@ -302,7 +305,7 @@ def _named(item: Json) -> bool:
 
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
-    """Our batch with what Gemini's operation says."""
+    """Copy Gemini's operation into our batch."""
     told = made.get("metadata") or {}
     counts = told.get("batchStats") or {}
     output = (told.get("output") or made.get("response") or {}).get("responsesFile")

@@ -1,4 +1,4 @@
-"""Our request lines as Gemini's, and its results as Batch lines: pure translation, both ways.
+"""Translate our request lines to Gemini's, and its results to Batch lines.
 
 Names go out in snake_case: the file parser was seen to refuse camelCase, and empty system texts.
 """
@@ -44,6 +44,7 @@ _REFUSED = frozenset(
 )  # fmt: skip
 
 
+# gRPC's codes, by which the HTTP status decides whether a row may be asked again.
 _HTTP_STATUSES = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 13: 500, 14: 503, 16: 401}
 
 
@@ -125,7 +126,7 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _answer_format(asked: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
-    """Return how structure is asked for: members of the config, and words for the system prompt."""
+    """Return config members that ask for structure, and words for the system prompt."""
     if asked["type"] == "text":
         return {}, []
     config = {"response_mime_type": "application/json"}
@@ -139,7 +140,7 @@ def _answer_format(asked: Mapping[str, Json]) -> tuple[dict[str, Json], list[str
 
 
 def _other_member(name: str, value: Json) -> dict[str, Json] | None:
-    """Return a parameter that stands beside the config; None where it is none."""
+    """Return a parameter that goes beside the config; None for an unknown one."""
     if name == "tools":
         return {"tools": [{"function_declarations": [_tool(each) for each in value]}]}
     if name == "tool_choice":
@@ -224,6 +225,7 @@ def response_line(line: bytes) -> bytes:
         key = result["key"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return line
+    # Kept beside the translation: a later version may read more out of it.
     original = {name: result.get(name) for name in ("response", "error", "status")}
     try:
         told = _told(result)
@@ -237,7 +239,7 @@ def response_line(line: bytes) -> bytes:
 
 
 def _told(result: Mapping[str, Json]) -> dict[str, Json]:
-    """Return what became of a request, as a Batch line tells it."""
+    """Return a result as the ``response`` and ``error`` of a Batch line."""
     response = result.get("response")
     if not response:
         return _errored(result.get("error") or result.get("status") or {})
@@ -260,7 +262,7 @@ def _told(result: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _errored(error: Mapping[str, Json]) -> dict[str, Json]:
-    """Return a failed request: gRPC's numbers become the HTTP status that they stand for."""
+    """Translate a failed request; gRPC's codes become the HTTP statuses they stand for."""
     code, message = error.get("code"), error.get("message") or "no response came"
     status = _HTTP_STATUSES.get(code, code) if isinstance(code, int) else None
     if status not in range(400, 600):
@@ -271,6 +273,7 @@ def _errored(error: Mapping[str, Json]) -> dict[str, Json]:
 
 def _candidate(candidate: Mapping[str, Json]) -> dict[str, Json]:
     parts = (candidate.get("content") or {}).get("parts") or []
+    # Thoughts are parts like the answer's; in its text they would break the JSON.
     texts = [part["text"] for part in parts if "text" in part and not part.get("thought")]
     text = "".join(texts) if texts else None
     asked = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
@@ -297,7 +300,7 @@ def _choice(
 
 
 def _usage(usage: Mapping[str, Json]) -> dict[str, Json]:
-    """Tokens in OpenAI's words; thoughts are paid as output."""
+    """Translate token counts; thoughts are paid as output."""
     names = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     prompt, answer, thoughts = (int(usage.get(name) or 0) for name in names)
     cached = int(usage.get("cachedContentTokenCount") or 0)

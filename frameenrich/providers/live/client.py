@@ -1,4 +1,4 @@
-"""Requests out, answers to disk: one asyncio loop in a thread of its own, bare HTTP.
+"""Send requests and write answers to disk, from one asyncio loop in a thread, over plain HTTP.
 
 In a thread, so that it works in a notebook, whose own loop runs already. Bare HTTP, since the
 SDK works for longer on a call than a fast server does (SPEED.md, "Live calls").
@@ -41,6 +41,7 @@ GRACE_SECONDS = 2.0
 """For how long answers on their way are waited for when a conversation has to stop."""
 
 
+# Without a limit a server that is down would write a failed line for each of 50,000 rows.
 MAX_SHARED_FAILURES = 20
 """So many failures in a row whose reason may be everybody's, and a conversation stops."""
 
@@ -50,12 +51,15 @@ _ATTEMPTS_AT_A_STRANGER = 2
 started. Somebody sits there and waits, so that is told within two seconds."""
 
 
+# Rate limits do not count as attempts, so something else has to end an endless 429.
 _STARVED_SECONDS = 600.0
 
 
+# A key that is refused so soon after it was fetched is wrong, not expired.
 _RENEWAL_SECONDS = 30.0
 
 
+# How often the waiting thread looks for Ctrl-C and the caller's deadline.
 _LOOK_SECONDS = 0.2
 
 
@@ -64,7 +68,7 @@ _LONGEST_WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Route:
-    """Where requests to one model go, and what goes with each.
+    """The URL, headers and time-outs of requests to one model.
 
     ``secrets`` are the values that must be neither shown nor stored; times are seconds.
     """
@@ -80,19 +84,19 @@ class Route:
 
 
 class _StoppedError(Exception):
-    """Nothing more is asked."""
+    """The client is stopping: no request is sent any more."""
 
 
 @dataclass
 class _WriteBatch:
-    """Lines that go to disk together."""
+    """Lines that are written together; ``kept`` is done when they are on disk."""
 
     kept: asyncio.Future[None]
     lines: list[bytes] = field(default_factory=list)
 
 
 class LiveClient:
-    """Requests asked of one server, each answer kept before the next request is read.
+    """Sends requests to one server; each worker's answer is on disk before it reads the next.
 
     Parameters
     ----------
@@ -142,7 +146,7 @@ class LiveClient:
     # --- the caller's thread --------------------------------------------------------------------
 
     def run(self) -> None:
-        """Ask everything; returns when every answer is on disk.
+        """Send every request; return when every answer is on disk.
 
         Raises
         ------
@@ -160,17 +164,18 @@ class LiveClient:
                 self._stop()
 
     def _stop(self, failure: ProviderError | None = None) -> None:
-        """Ask no more; from any thread."""
+        """Stop sending; callable from any thread."""
         if self._must_stop.is_set():
             return
         self._failure = failure
         self._must_stop.set()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
+                # An asyncio event may be set only in its own loop's thread.
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _give_up(self, reply: Reply) -> None:
-        """Stop, since of this reply's reason no request would be answered."""
+        """Stop everything: what this reply says would refuse every other request, too."""
         self._stop(_failure(reply, self._route))
         raise _StoppedError
 
@@ -185,6 +190,7 @@ class LiveClient:
     async def _converse(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._more = asyncio.Event(), asyncio.Event()
+        # Stopped before the loop was there: `_stop` had nothing to wake up.
         if self._must_stop.is_set():
             return
         self._group = _WriteBatch(self._loop.create_future())
@@ -194,7 +200,7 @@ class LiveClient:
             await self._ask_and_write()
 
     async def _ask_and_write(self) -> None:
-        """Ask all, or what there is time for; whatever came is on disk at the end."""
+        """Send all requests, or as many as there is time for; write whatever came."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._flow.most)]
         asking, writing = asyncio.gather(*workers), asyncio.create_task(self._write())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -207,6 +213,7 @@ class LiveClient:
                 asking.result()
                 self._settle_doubtful()
         finally:
+            # Workers first, then the writer: what they handed in last still goes to disk.
             for task in (*workers, stopping):
                 task.cancel()
             await asyncio.gather(*workers, asking, stopping, return_exceptions=True)
@@ -215,7 +222,7 @@ class LiveClient:
             await writing
 
     async def _work(self) -> None:
-        """One request after the other, until there are no more."""
+        """Send one request after the other, until there are no more."""
         with contextlib.suppress(_StoppedError):
             for custom_id, line in self._requests:
                 reply = await self._ask(custom_id, body_of(line))
@@ -226,7 +233,9 @@ class LiveClient:
     # --- what becomes of a reply ----------------------------------------------------------------
 
     async def _take(self, reply: Reply, line: bytes) -> None:
-        """Write the line; but hold it back while its fault may be the server's."""
+        """Write the line, but hold it back while its fault may be the server's."""
+        # Unreachable, 403, 404 or 5xx may hit every row. Such lines wait for an answer, after which
+        # they are their rows' own; else the job stops, and no row fails as a server restarts.
         if reply.doubtful:
             self._doubtful.append((line, reply))
             if reply.unreachable or len(self._doubtful) >= MAX_SHARED_FAILURES:
@@ -236,10 +245,12 @@ class LiveClient:
             self._trusted = True
             self._release_doubtful()
         self.failed += reply.fault is not None
+        # A slot is free when its answer is on disk, so a kill costs only what was in flight. The
+        # future is the whole group's: shielded, as one cancelled worker must not cancel it.
         await asyncio.shield(self._hand_in(line))
 
     def _release_doubtful(self) -> None:
-        """Return the server answers others, so these faults were their requests' own."""
+        """Write the held-back lines: the server answers others, so the faults were their own."""
         self.failed += len(self._doubtful)
         for line, _ in self._doubtful:
             self._hand_in(line)
@@ -258,13 +269,15 @@ class LiveClient:
         return self._group.kept
 
     async def _write(self) -> None:
-        """Put on disk what has come, all of it at once, while more comes."""
+        """Write what has come in one go, while more comes."""
         loop = asyncio.get_running_loop()
         while True:
             await self._more.wait()
             self._more.clear()
+            # What comes while this group is synced is the next one: one fsync serves many answers.
             group, self._group = self._group, _WriteBatch(loop.create_future())
             if group.lines:
+                # A disk sync would stop the loop, and with it every call in flight.
                 await loop.run_in_executor(None, self._keep, *group.lines)
             group.kept.set_result(None)
             if self._all_asked and not self._group.lines:
@@ -273,7 +286,7 @@ class LiveClient:
     # --- one request ----------------------------------------------------------------------------
 
     async def _ask(self, custom_id: str, body: bytes) -> Reply:
-        """Return the last word on a request: what passes by is waited for."""
+        """Send a request until it is answered, or its fault is final."""
         reply = await self._call(custom_id, body)
         if not reply.passing:
             return reply
@@ -283,6 +296,7 @@ class LiveClient:
         async def again() -> Reply:
             nonlocal faults
             reply = first.pop() if first else await self._call(custom_id, body)
+            # A 429 is the pace's fault, not the request's: it does not use up attempts.
             faults += not reply.limited
             return reply
 
@@ -302,6 +316,7 @@ class LiveClient:
         return last
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
+        # Else all that were refused together come back together.
         jitter = tenacity.wait_random(0, self._wait_seconds)
         asked = _outcome(state).wait
         if asked is not None:
@@ -310,7 +325,7 @@ class LiveClient:
         return (first + jitter)(state)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep; but not on while everybody stops."""
+        """Sleep, but wake up and raise when the client stops."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -318,11 +333,12 @@ class LiveClient:
             raise _StoppedError
 
     async def _call(self, custom_id: str, body: bytes) -> Reply:
-        """Make one call, when it is its turn."""
+        """Make one call, within the rate limits."""
         tokens = len(body) // BYTES_PER_TOKEN
         if (wait := self._flow.reserve(tokens)) > 0:
             await self._pause(wait)
         async with self._gate:
+            # A loop: the server may have asked for another pause meanwhile.
             while (left := self._flow.pause_left()) > 0:
                 await self._pause(left)
             if self._stopping.is_set():
@@ -348,6 +364,7 @@ class LiveClient:
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 content = await _read(response)
+                # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)
                 return read_reply(response.status, response.headers, content)
@@ -363,9 +380,10 @@ class LiveClient:
             return no_reply("connection_error", _reason(error, route))
 
     async def _renew(self, used: Route, reply: Reply) -> None:
-        """Another key, where the client has one; the same again means that it is a wrong one."""
+        """Get another key from the client; the same one again means that it is wrong."""
         async with self._renewing:
             long_ago = time.monotonic() - self._renewed_at > _RENEWAL_SECONDS
+            # Many calls meet the 401 of an expired key at once; the first one renews it for all.
             if self._route is used and long_ago:
                 self._route = await asyncio.to_thread(self._find_route)
                 self._renewed_at = time.monotonic()
@@ -388,7 +406,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 class _Semaphore:
-    """Lets through as many at once as the flow allows just now."""
+    """A semaphore whose size follows the rate limiter."""
 
     def __init__(self, flow: RateLimiter) -> None:
         self._flow = flow
@@ -407,6 +425,7 @@ class _Semaphore:
         room = int(self._flow.limit) - self._inside
         while room > 0 and self._waiting:
             turn = self._waiting.popleft()
+            # A waiter may have been cancelled; its place goes to the next.
             if not turn.done():
                 turn.set_result(None)
                 room -= 1
@@ -416,6 +435,7 @@ def _session(route: Route) -> aiohttp.ClientSession:
     # With the certificates that the SDK trusts; making that context takes 50 ms.
     trusted = httpx2.create_ssl_context() if route.url.startswith("https:") else True
     return aiohttp.ClientSession(
+        # The semaphore limits the calls, and aiohttp's own default of 100 would be a second limit.
         connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
         timeout=aiohttp.ClientTimeout(
             total=route.answer_seconds, sock_connect=route.connect_seconds
@@ -426,7 +446,7 @@ def _session(route: Route) -> aiohttp.ClientSession:
 
 
 def _proxy(url: str) -> str | None:
-    """The environment's proxy, as the SDK would use it; aiohttp would look it up for every call."""
+    """Return the environment's proxy, as the SDK uses it; aiohttp would look it up each call."""
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):
         return None

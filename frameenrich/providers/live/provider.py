@@ -1,7 +1,7 @@
-"""One call a request, many in flight: for servers without a Batch API, and for answers at once.
+"""Send each request as a call of its own, many at once: for servers without a Batch API.
 
-The answers are written as Batch lines, so that all the rest of the house does not know the
-difference. The only async code: what asks is in `frameenrich.providers.live.client`.
+The answers are written as Batch lines, so that nothing else has to know the difference. The only
+async code, which makes the calls, is in `frameenrich.providers.live.client`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 _NOT_OURS = ("host", "connection", "content-length", "accept-encoding", "x-stainless-")
-"""Headers that the one who speaks HTTP sets, and the SDK's notes on itself."""
+"""Headers that the HTTP client sets itself, and the SDK's notes on itself."""
 
 
 class LiveProvider:
-    """Asks each request on its own, over HTTP, many at once; each answer goes to disk as it comes.
+    """Sends each request on its own, over HTTP, many at once; writes each answer as it comes.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class LiveProvider:
 
     @property
     def server(self) -> str:
-        """The host that requests go to, by which it is known what they may ask for."""
+        """The host that requests go to; it decides which parameters are allowed."""
         return str(self._client.base_url.host)
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class LiveProvider:
         )
 
     def url(self, endpoint: str) -> str:
-        """Return what the Batch API has there, so that a request is the same one here and there."""
+        """Return the Batch API's url, so that a live request has the same hash as a batched one."""
         return self._dialect.url(endpoint)
 
     @property
@@ -121,7 +121,7 @@ class LiveProvider:
         return self._dialect.samples
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Ask what has no answer yet; interrupted, the next call goes on from there."""
+        """Send what has no answer yet; after an interruption the next call goes on from there."""
         from frameenrich.providers.live.client import LiveClient  # noqa: PLC0415 - aiohttp
 
         done = desk.answered()
@@ -143,15 +143,18 @@ class LiveProvider:
                 status=BatchStatus.COMPLETED,
                 completed=shard.requests - talk.failed,
                 failed=talk.failed,
+                # Nothing is to be downloaded: the answers were written as they came.
                 stage=Stage.FETCHED,
             )
         )
 
     def _route(self, shard: Shard) -> Route:
-        """Return what the SDK would send a request with; nothing leaves the process."""
+        """Return the URL and headers that the SDK would use; nothing leaves the process."""
         import httpx2  # noqa: PLC0415 - comes with the SDK
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
+        # The SDK takes longer than a fast server's answer. So it makes one request for each file,
+        # against a transport that sends nothing, and its URL and headers serve for all calls.
         seen: list[httpx2.Request] = []
 
         def pretend(request: httpx2.Request) -> httpx2.Response:
@@ -188,14 +191,14 @@ class LiveProvider:
         return batch
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Nothing to fetch: the lines are where they belong."""
+        """Fetch nothing: `send` has written the lines."""
 
     def cancel(self, batch: Batch) -> Batch:
         """Stop; what was not answered will not be."""
         return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
 
     def delete_files(self, batch: Batch) -> None:
-        """Nothing is kept anywhere else."""
+        """Delete nothing: the server keeps no files of ours."""
 
 
 def connect(client: Any = None, model: str | None = None) -> LiveProvider:

@@ -1,6 +1,6 @@
-"""How fast to ask: limits that a user sets, what a server says, and what it turns out to bear.
+"""Decide how fast to send: by the user's limits, the server's headers and its refusals.
 
-Only arithmetic over a clock: nothing here waits (`frameenrich.providers.live.provider` does).
+Only arithmetic over a clock: nothing here waits (`frameenrich.providers.live.client` does).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Clock = Callable[[], float]
 
 
 class TokenBucket:
-    """So much a minute, evenly: what was left over is kept for a second, not for a burst.
+    """An amount a minute, spread evenly: at most a second's worth is saved up.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class TokenBucket:
         self._free_at = clock() - _BURST_SECONDS
 
     def take(self, amount: float) -> float:
-        """Reserve an amount; the seconds to wait before using it."""
+        """Reserve an amount; return the seconds to wait before using it."""
         now = self._clock()
         self._free_at = max(self._free_at, now - _BURST_SECONDS)
         wait = max(self._free_at - now, 0.0)
@@ -56,12 +56,12 @@ class TokenBucket:
         return wait
 
     def correct(self, amount: float) -> None:
-        """More was used than had been reserved, or (negative) less."""
+        """Correct a reservation: more was used than reserved, or (negative) less."""
         self._free_at += amount * self._seconds_each
 
 
 class RateLimiter:
-    """How many requests may be in flight, and when the next may leave.
+    """Limits on how many requests are in flight, and on when the next may leave.
 
     The number in flight follows a server as TCP does: a 429 or a 503 halves it, once for all the
     requests that were under way then, and each answer lets it grow by a fraction again.
@@ -84,14 +84,14 @@ class RateLimiter:
         self._surplus = 0.0
 
     def reserve(self, prompt_tokens: int) -> float:
-        """Take one request out of the rations; the seconds to wait before it may leave."""
+        """Reserve one request; return the seconds to wait before it may leave."""
         wait = self._requests.take(1) if self._requests else 0.0
         if self._tokens:
             wait = max(wait, self._tokens.take(prompt_tokens + self._surplus))
         return wait
 
     def pause_left(self) -> float:
-        """Seconds for which nothing may leave, since the server asked for it."""
+        """Return the seconds for which the server asked that nothing is sent."""
         return self._open_at - self._clock()
 
     def pause(self, seconds: float) -> None:
@@ -99,16 +99,18 @@ class RateLimiter:
         self._open_at = max(self._open_at, self._clock() + min(seconds, LONGEST_PAUSE_SECONDS))
 
     def answered(self, prompt_tokens: int, used_tokens: int | None) -> None:
-        """Return an answer came: the limit grows by one for each full round of them."""
+        """Count an answer: the limit grows by one for each full round of them."""
         self._heard_at = self._clock()
         self.limit = min(self.limit + 1 / self.limit, self.most)
         if self._tokens and used_tokens is not None:
             surplus = used_tokens - prompt_tokens
             self._tokens.correct(surplus - self._surplus)
+            # An answer's length is known afterwards: a running mean over some 20 stands in for it.
             self._surplus += (surplus - self._surplus) / 20
 
     def congested(self, left_at: float, wait: float | None) -> None:
-        """A request that left then was too many: halve, unless that was done since it left."""
+        """Halve the limit for a request that left at `left_at`, unless it was halved since."""
+        # Refusals of one round come together; each halving again would stop everything.
         if left_at >= self._halved_at:
             self.limit = max(self.limit / 2, 1.0)
             self._halved_at = self._clock()
@@ -117,7 +119,7 @@ class RateLimiter:
 
     @property
     def starved_seconds(self) -> float:
-        """For how long no answer came."""
+        """Seconds since the last answer."""
         return self._clock() - self._heard_at
 
 
@@ -159,7 +161,7 @@ def wanted_pause(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def spent_for(headers: Mapping[str, str]) -> float | None:
-    """Seconds until a ration is full again that the server says is spent; None where none is.
+    """Return the seconds until a spent limit is reset, by the headers; None where none is spent.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What came back for one live call: what it means, and the Batch line that it becomes."""
+"""Read the reply of one live call, and write it as a Batch line."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _GOOD = range(200, 300)
 _ERRORS = range(400, 600)
 
 
+# A time-out, a conflict and a rate limit: the statuses below 500 that pass by themselves.
 _SOON_BETTER = frozenset({408, 409, _TOO_MANY})
 
 
@@ -56,7 +57,7 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 @dataclass(slots=True)
 class Reply:
-    """One call's reply.
+    """The reply to one call.
 
     ``status`` is the HTTP status, 0 where no answer came. ``fault`` is why it is no answer, as
     (code, message). ``wait`` is for how long the server wants to be left alone, in seconds.
@@ -73,6 +74,7 @@ class Reply:
     @property
     def limited(self) -> bool:
         """Tell whether the server answers, but can take no more just now."""
+        # A 5xx with Retry-After is a server that is busy, not broken.
         asked = self.status >= _BROKEN and self.wait is not None
         return self.fault is not None and (self.status == _TOO_MANY or asked)
 
@@ -92,6 +94,7 @@ class Reply:
         """Tell whether the same request may well be answered a little later."""
         if self.fault is None or self.broke:
             return False
+        # No reply, or a 200 whose body is no answer: often a proxy on the way.
         odd = self.status == 0 or self.status in _GOOD
         return odd or self.status >= _BROKEN or self.status in _SOON_BETTER
 
@@ -102,7 +105,7 @@ class Reply:
 
     @property
     def says(self) -> str:
-        """The fault as an end of a sentence."""
+        """The fault, as the end of a sentence."""
         code, message = self.fault or ("", "it answered")
         return f"HTTP {self.status}, {message}" if self.status else f"{code}, {message}"
 
@@ -139,7 +142,7 @@ class Reply:
 
 
 def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    """Return what an HTTP response means.
+    """Read an HTTP response: an answer, or a fault and how long to wait.
 
     Examples
     --------
@@ -151,6 +154,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     request_id = headers.get("x-request-id", "")
     if status in _GOOD:
         try:
+            # Most replies are good: two members are read, and the body goes to disk as it came.
             opened = _decode_body(body)
             if not opened.error:
                 used = opened.usage.total_tokens if opened.usage else None
@@ -173,7 +177,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
 
 
 def no_reply(code: str, message: str, *, unreachable: bool = False) -> Reply:
-    """Return a call that nothing came back for."""
+    """Make the reply of a call that got no response."""
     return Reply(0, fault=(code, message), unreachable=unreachable)
 
 
@@ -196,6 +200,6 @@ def _fault(error: Json) -> tuple[str, str]:
 
 
 def _inner_status(error: Json, status: int) -> int:
-    """Return the status; some gateways answer 200 and put the one they got into the error."""
+    """Return the real status: some gateways answer 200 and put it into the error."""
     code = error.get("code") if isinstance(error, dict) and status in _GOOD else None
     return code if isinstance(code, int) and code in _ERRORS else status

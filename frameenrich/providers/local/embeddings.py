@@ -1,4 +1,4 @@
-"""The embedded embedding model: WordLlama in this process; no key, no network.
+"""Embed texts in this process with WordLlama; no key, no network.
 
 Average-pooled token vectors of 256 dimensions: good for finding what is alike, some ten thousand
 texts a second. Unlike the chat model it answers many requests at a time.
@@ -30,7 +30,7 @@ _AT_A_TIME = 256
 
 
 _TOGETHER_CHARACTERS = 32_000
-"""Texts go together padded to the longest of them: this many take some 30 MB."""
+"""Texts of one call are padded to the longest of them: this many take some 30 MB."""
 
 
 class Embedder:
@@ -60,7 +60,7 @@ class Embedder:
         return EMBEDDED_EMBEDDER
 
     def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
-        """Response lines, those that were made at once together."""
+        """Yield response lines, in groups that were made at once."""
         waiting = iter(requests)
         while some := list(islice(waiting, _AT_A_TIME)):
             yield self._answer_lines(some)
@@ -74,7 +74,7 @@ class Embedder:
         ]
 
     def _vectors(self, texts: list[str]) -> Iterator[tuple[Any, int]]:
-        """Each text's vector and number of tokens."""
+        """Yield each text's vector and number of tokens."""
         count = max(1, _TOGETHER_CHARACTERS // max(1, *map(len, texts)))
         for start in range(0, len(texts), count):
             some = texts[start : start + count]
@@ -85,7 +85,7 @@ class Embedder:
 
 
 def _import_quietly() -> Any:
-    """WordLlama; it sets up logging for the whole process, which is the caller's to do."""
+    """Import WordLlama and undo the logging that it sets up for the whole process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

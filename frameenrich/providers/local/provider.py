@@ -1,4 +1,4 @@
-"""The embedded models in this process: llama.cpp, constrained to the schema; no key, no network.
+"""Answer requests in this process with llama.cpp, held to the schema; no key, no network.
 
 Speaks our Batch lines on one side and `xllamacpp` on the other; what llama.cpp wants beyond
 OpenAI's format is added here, at the edge (shared facts: LOCAL_MODEL.md).
@@ -36,7 +36,7 @@ _DEFAULT_MAX_TOKENS = 256
 
 
 def model_path(model: str) -> Path:
-    """Where the weights of `model` are on this disk.
+    """Find the weights of `model` on this disk.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Engine(Protocol):
     endpoint: str
 
     def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
-        """Response lines to (custom_id, request line) pairs; those made at once together."""
+        """Yield response lines for (custom_id, request line) pairs, in groups made at once."""
 
 
 class Llama:
@@ -133,14 +133,14 @@ class Llama:
         return self._path.name
 
     def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
-        """One response line after the other."""
+        """Yield one response line after the other."""
         with _server(self._path) as server:
             for custom_id, line in requests:
                 yield [_answer_line(server, custom_id, line)]
 
 
 class LocalProvider:
-    """Answers requests in this process, each line on disk before the next is made.
+    """Answers requests in this process; each line is on disk before the next is made.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class LocalProvider:
             )
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Answer what has no answer yet; interrupted, the next call goes on from there."""
+        """Answer what has no answer yet; after an interruption the next call goes on from there."""
         done = desk.answered()
         batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:
@@ -212,14 +212,14 @@ class LocalProvider:
         return batch
 
     def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Nothing to fetch: the lines are where they belong."""
+        """Fetch nothing: `send` has written the lines."""
 
     def cancel(self, batch: Batch) -> Batch:
         """Stop; what was not answered will not be."""
         return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
 
     def delete_files(self, batch: Batch) -> None:
-        """Nothing is kept anywhere else."""
+        """Delete nothing: all files are in the job's folder."""
 
 
 @contextlib.contextmanager
@@ -231,6 +231,7 @@ def _server(path: Path) -> Iterator[Any]:
         raise _not_installed() from None
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
+    # One slot: the context is divided among them, and each row is to have all of it.
     parameters.n_parallel, parameters.n_ctx = 1, _CONTEXT_TOKENS
     threads = os.cpu_count() or 1
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
@@ -267,6 +268,7 @@ def _reply(server: Any, body: dict[str, Json]) -> Json:
     count = body.pop("n", None) or 1
     if count == 1:
         return server.handle_chat_completions(_for_llama(body))
+    # llama.cpp is called once for each answer: with one seed, or at 0, all would be alike.
     first = body.get("seed") or 0
     made = [
         server.handle_chat_completions(_for_llama({"temperature": 0.7, **body, "seed": first + i}))
@@ -278,6 +280,7 @@ def _reply(server: Any, body: dict[str, Json]) -> Json:
     if failed is not None:
         return failed
     choices = [{**reply["choices"][0], "index": i} for i, reply in enumerate(made)]
+    # The prompt counts once, as a server with ``n`` counts it.
     usage = made[0]["usage"]
     answered = sum(reply["usage"]["completion_tokens"] for reply in made)
     usage |= {"completion_tokens": answered, "total_tokens": usage["prompt_tokens"] + answered}
@@ -285,7 +288,7 @@ def _reply(server: Any, body: dict[str, Json]) -> Json:
 
 
 def _without_code(error: Json) -> Json:
-    """llama.cpp's code is the status over again."""
+    """Drop llama.cpp's code from an error: it repeats the HTTP status."""
     return {k: v for k, v in error.items() if k != "code"} if isinstance(error, dict) else error
 
 
@@ -297,11 +300,12 @@ def _status_code(error: Json) -> int:
 def _for_llama(body: dict[str, Json]) -> dict[str, Json]:
     """Return the request as llama.cpp takes it: with a cap, and the same answer every time."""
     cap = body.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS
+    # Defaults first, so that what the user set wins; the same request gives the same answer.
     return {"max_tokens": cap, "temperature": 0, "seed": 0, **body}
 
 
 def check_installed(model: str) -> None:
-    """Refuse what cannot be answered here, before anything is written or said.
+    """Refuse a model that cannot run here, before anything is written.
 
     Raises
     ------

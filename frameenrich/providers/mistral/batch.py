@@ -57,7 +57,7 @@ _WORDS = {
 
 
 def _hours(window: str | None, otherwise: int) -> int:
-    """Hours of a window such as ``72h`` or ``3d``."""
+    """Return the hours of a window such as ``72h`` or ``3d``."""
     if window is None:
         return otherwise
     return int(window[:-1]) * (24 if window.endswith("d") else 1)
@@ -128,7 +128,7 @@ class MistralBatch:
         return endpoint
 
     def check(self, body: Json) -> None:
-        """Refuse a request that Mistral's API has no word for.
+        """Refuse a request that Mistral's API cannot express.
 
         Raises
         ------
@@ -180,6 +180,7 @@ class MistralBatch:
     def _upload(self, shard: Shard, name: str) -> str:
         from mistralai.client.models import File  # noqa: PLC0415 - an extra
 
+        # Translated on the way out: the job's folder keeps requests in the Batch API's format.
         with _translated(shard) as content:
             made = self._json(
                 self._client.files.upload,
@@ -202,6 +203,7 @@ class MistralBatch:
     def _find_file(self, shard: Shard, name: str) -> str | None:
         """Return the file that was uploaded under a name; one that was cut on its way is none."""
         with _translated(shard) as content:
+            # The translated size is what the server should have; a cut upload is smaller.
             sizes = {None, content.seek(0, os.SEEK_END)}
         files = self._pages(self._client.files.list, purpose="batch", search=name)
         return next(
@@ -226,13 +228,14 @@ class MistralBatch:
         return each_once(pages(), lambda item: item["id"])
 
     def _json(self, call: Callable[..., Any], **options: Any) -> Json:
-        """Make a call of the SDK; the answer's JSON, also where the SDK's types do not take it."""
+        """Make a call and return the answer's JSON, even where the SDK's types refuse it."""
         from mistralai.client import errors  # noqa: PLC0415 - an extra
 
         try:
             # No retries of the SDK's own, whatever the client was made with: one would pay twice.
             made = call(**options, retries=None)
         except errors.ResponseValidationError as error:
+            # The server may know more statuses than the installed SDK: the JSON itself counts.
             answer = json.loads(error.body)
             if not isinstance(answer, dict):
                 raise
@@ -303,9 +306,10 @@ def _translated(shard: Shard) -> Iterator[IO[bytes]]:
 
 
 def _own(made: Json, tag: str, job_id: str | None = None) -> Json:
-    """Return the job that a reply tells of, once it is sure to be ours."""
+    """Return the job of a reply, or raise where it may not be ours."""
     kept = made.get("metadata")
     check_own(made.get("id"), made.get("status"), job_id)
+    # A reply without metadata passes; a look has compared the id above.
     if isinstance(kept, dict) and kept and kept.get(TAG_KEY) != tag:
         raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
     return made
@@ -319,7 +323,7 @@ def _has_id(item: Json) -> bool:
 
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
-    """Our batch with what Mistral's job says."""
+    """Copy Mistral's job into our batch."""
     status = printable(str(made.get("status") or batch.status))
     return batch.replace(
         id=str(made["id"]),

@@ -1,4 +1,4 @@
-"""Our request lines as Mistral's, and its results where they differ from the Batch API's.
+"""Translate our request lines to Mistral's, and its results where they differ from a Batch API's.
 
 Source: the types of the `mistralai` package 3.7 (`ChatCompletionRequest`, `BatchJob`).
 """
@@ -20,6 +20,7 @@ _OTHER_NAMES = {"max_completion_tokens": "max_tokens", "seed": "random_seed"}
 _FINISHES = {"model_length": "length"}
 
 
+# A search of the bytes: nearly all lines need no change, and then none is parsed.
 _TO_CHANGE = re.compile(rb'"finish_reason"\s*:\s*"(?:model_length|error)"')
 
 
@@ -68,6 +69,7 @@ def chat_body(body: Mapping[str, Json]) -> dict[str, Json]:
     """
     made: dict[str, Json] = {}
     for name, value in body.items():
+        # Defaults of OpenAI's that mean nothing here are dropped; anything else is refused by name.
         if value is None or (name, value) in (("stream", False), ("store", False)):
             continue
         word = _OTHER_NAMES.get(name, name)
@@ -90,7 +92,7 @@ def _message(message: Json) -> Json:
 
 @functools.cache
 def _known_words() -> frozenset[str]:
-    """Every parameter that the installed SDK knows: an upgrade of it brings the new ones."""
+    """List the parameters that the installed SDK knows; an upgrade brings new ones."""
     from mistralai.client.models import ChatCompletionRequest  # noqa: PLC0415 - an extra
 
     return frozenset(ChatCompletionRequest.model_fields)

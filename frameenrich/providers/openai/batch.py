@@ -119,7 +119,7 @@ class OpenAIBatch:
 
     @property
     def server(self) -> str:
-        """The host that requests go to, by which it is known what they may ask for."""
+        """The host that requests go to; it decides which parameters are allowed."""
         return str(self._client.base_url.host)
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class OpenAIBatch:
 
     @property
     def prompt_caching(self) -> str | None:
-        """How the server is told to cache; None where it is not known to."""
+        """How prompt caching is requested; None where the server has none that we know."""
         return "breakpoint" if self._dialect.caches else None
 
     @property
@@ -165,6 +165,7 @@ class OpenAIBatch:
             with shard.open() as lines:
                 return self._find_file(name, lines.seek(0, io.SEEK_END))
 
+        # Before the upload: a server without tags knows a batch only by its input file.
         known = batch.input_file_id
         made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag, known))
         if made is not None:
@@ -178,6 +179,7 @@ class OpenAIBatch:
             desk,
             find=lambda: self._find_batch(shard.tag, file_id),
             create=lambda: self._own(self._create(shard, file_id), shard.tag),
+            # Here and not after the upload: a resumed job may come to the create directly.
             before=lambda: self._await_file(file_id),
         )
         return desk.record(_heard(batch, made, self._secrets))
@@ -190,6 +192,7 @@ class OpenAIBatch:
         made: Any = self._client.post(
             path,
             cast_to=object,
+            # Together wants a name and a type beside the file; the SDK's method cannot send them.
             body={"purpose": purpose, "file_name": file[0], "file_type": "jsonl"},
             files={"file": file},
             options={"headers": {"Content-Type": "multipart/form-data"}},
@@ -209,7 +212,7 @@ class OpenAIBatch:
         )
 
     def _keeping(self, call: Callable[[dict[str, Any]], T], option: str) -> T:
-        """Make a call with a limit on how long files are kept, where the server knows that."""
+        """Make a call with an expiry date for its files, or without where it is refused."""
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
         if self._keep_days is None:
@@ -218,6 +221,7 @@ class OpenAIBatch:
         try:
             return call({option: limit})
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            # A server without the option refuses it by name; any other 400 is a real error.
             if "expires_after" not in str(error):
                 raise
             self._keep_days = None  # refused before anything was made
@@ -226,10 +230,11 @@ class OpenAIBatch:
     def _tag(self, shard: Shard) -> dict[str, Any]:
         if not self._dialect.tags:
             return {}
+        # Our tag last: a user's metadata must not replace what a batch is found by.
         return {"metadata": {**shard.metadata, TAG_KEY: shard.tag}}
 
     def _await_file(self, file_id: str) -> None:
-        """Azure takes a file only once it has processed it (openai-dotnet#312)."""
+        """Raise while Azure still processes the file (openai-dotnet#312)."""
         if self._dialect.processes and self._client.files.retrieve(file_id).status in _UNREADY:
             raise NotYetError(f"the file {file_id} is still being processed")
 
@@ -242,6 +247,7 @@ class OpenAIBatch:
             (
                 file.id
                 for file in each_once(pages, _id)
+                # A smaller one is an upload that broke off; some servers state no size.
                 if file.filename == name and file.bytes in {None, size}
             ),
             None,
@@ -253,13 +259,15 @@ class OpenAIBatch:
             pages = cursor_pages(lambda: self._client.batches.list(limit=100), "batches")
             found = each_once(pages, _id)
             return next((made for made in found if _tag_of(made) == tag), None)
+        # Without tag and input file there is nothing to recognise a batch by.
         if file_id is None:
             return None
-        # One that failed was of an earlier attempt with this file, or this one's and unbilled.
+        # Untyped: Together answers a bare list, which the SDK's method cannot read.
         answer: Any = self._client.get("/batches", cast_to=object)
         jobs = answer.get("data") if isinstance(answer, dict) else answer
         if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
             raise DoubtfulReplyError("it answered with something that is no list of batches")
+        # One that failed was of an earlier attempt with this file, or this one's and unbilled.
         return next(
             (
                 _opened({"job": job})
@@ -278,7 +286,7 @@ class OpenAIBatch:
         return _heard(batch, made, self._secrets)
 
     def _own(self, made: Any, tag: str, batch_id: str | None = None) -> Any:
-        """Return the batch that a reply tells of, once it is sure to be ours."""
+        """Return the batch of a reply, or raise where it may not be ours."""
         made = _opened(made)
         check_own(getattr(made, "id", None), getattr(made, "status", None), batch_id)
         kept = getattr(made, "metadata", None)  # a server that keeps none has the id to go by
@@ -295,8 +303,10 @@ class OpenAIBatch:
         fetch_files(self._calls, batch, sink, self._download)
 
     def _download(self, file_id: str) -> Iterator[bytes]:
+        # Azure may leave answers in the user's own storage, for which we hold no key.
         if "://" in file_id:
             raise _in_a_blob(file_id)
+        # Chunked downloads declare no length, so a cut one would look whole.
         size = advisory(lambda: _number(self._client.files.retrieve(file_id).bytes))
         with self._client.files.with_streaming_response.content(file_id) as response:
             yield from whole_body(cast("Download", response), file_id, size)
@@ -313,11 +323,12 @@ class OpenAIBatch:
 
     def delete_files(self, batch: Batch) -> None:
         """Delete input, output and error files; one that is gone already is fine."""
+        # A blob lies in the user's own storage: not ours to delete.
         ours = (file_id for file_id in file_ids(batch) if "://" not in file_id)
         delete_each(self._calls, "file", ours, self._client.files.delete)
 
     def live(self) -> LiveProvider:
-        """Return the same server, asked one call a request."""
+        """Return a provider that sends single calls to the same server."""
         from frameenrich.providers.live.provider import LiveProvider  # noqa: PLC0415 - asyncio's, not a batch's
 
         return LiveProvider(self._client, dialect=self._dialect)
@@ -329,7 +340,7 @@ def _from_start(lines: IO[bytes]) -> IO[bytes]:
 
 
 def _blob(made: Any, name: str) -> str | None:
-    """Where Azure put lines in the user's own storage; without the signature, a secret."""
+    """Return the blob that Azure wrote, without the signature in its query, which is a secret."""
     url = getattr(made, name, None)
     return str(url).partition("?")[0] if url else None
 
@@ -351,7 +362,7 @@ def _tag_of(made: Any) -> Any:
 
 
 def _opened(made: Any) -> Any:
-    """Open a batch as it is, or out of the wrapper that Together puts around a new one."""
+    """Unwrap a batch from the ``job`` that Together puts around a new one."""
     from openai.types import Batch as Made  # noqa: PLC0415 - heavy
 
     inner = made.get("job") if isinstance(made, dict) else getattr(made, "job", None)
@@ -366,7 +377,7 @@ def _word(status: Any) -> str:
 
 
 def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch:
-    """Our batch with what the provider's object says; other servers' types are not trusted."""
+    """Copy the provider's object into our batch; other servers' types are not trusted."""
     from openai.types import BatchError as Entry  # noqa: PLC0415 - heavy
 
     def word(value: Any) -> str | None:
@@ -376,6 +387,7 @@ def _heard(batch: Batch, made: Any, secrets: Iterable[str | None] = ()) -> Batch
         return scrub(str(value), secrets) if value else None
 
     made = _opened(made)
+    # Other servers than OpenAI send counts as text, or leave them out.
     counts = made.request_counts
     listed = getattr(made.errors, "data", None) or ()
     reason = getattr(made, "error", None)  # Together's, a sentence
@@ -408,7 +420,7 @@ def _number(value: Any) -> int | None:
 
 
 def _moment(value: Any) -> int | None:
-    """Unix seconds, from these or from ISO 8601."""
+    """Return Unix seconds, given these or ISO 8601."""
     if isinstance(value, str) and not value.isdigit():
         with contextlib.suppress(ValueError):
             return int(datetime.fromisoformat(value).timestamp())
@@ -428,7 +440,7 @@ def connect(client: Any = None, model: str | None = None) -> OpenAIBatch:
 
 
 def connect_azure(client: Any = None, model: str | None = None) -> OpenAIBatch:
-    """Azure OpenAI: a model is the name of a deployment (of the kind "batch").
+    """Connect to Azure OpenAI, where a model is the name of a deployment (of the kind "batch").
 
     Raises
     ------
@@ -441,7 +453,7 @@ def connect_azure(client: Any = None, model: str | None = None) -> OpenAIBatch:
 
 
 def connect_groq(client: Any = None, model: str | None = None) -> OpenAIBatch:
-    """Groq, with ``GROQ_API_KEY`` or an `openai` client for its server.
+    """Connect to Groq, with ``GROQ_API_KEY`` or an `openai` client for its server.
 
     Raises
     ------
@@ -453,7 +465,7 @@ def connect_groq(client: Any = None, model: str | None = None) -> OpenAIBatch:
 
 
 def connect_together(client: Any = None, model: str | None = None) -> OpenAIBatch:
-    """Together, with ``TOGETHER_API_KEY`` or an `openai` client for its server.
+    """Connect to Together, with ``TOGETHER_API_KEY`` or an `openai` client for its server.
 
     Raises
     ------
