@@ -1,4 +1,4 @@
-"""The DataFrame is the job: rows become LLM batch requests, answers become columns.
+"""Turn DataFrame rows into LLM batch requests, and the answers into columns.
 
 Importing it registers ``df.llmbatch``, now or when pandas is imported, and costs next to nothing.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from frameenrich.verbs.sample import sample_data
     from frameenrich.verbs.submit import submit_requests
 
+# pandas takes longer to import than the command line needs for --help, so it is not imported.
 if "pandas" in sys.modules:
     import_module("frameenrich.accessor")  # registers df.llmbatch
 else:
@@ -56,6 +57,7 @@ __all__ = [
     "submit_requests",
 ]
 
+# Public names are imported on first use: each would bring in pandas, pyarrow and more.
 _HOMES = {
     "FrameEnrichError": "errors",
     "FrameEnrichWarning": "errors",
@@ -83,5 +85,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, so that a desk's completion offers nothing else."""
+    """List the public names, so that completion offers nothing else."""
     return sorted(__all__)

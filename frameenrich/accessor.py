@@ -1,4 +1,4 @@
-"""``df.llmbatch``: translates frames to and from `Job`; keeps nothing itself."""
+"""``df.llmbatch``, which makes jobs of frames and keeps nothing itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pd.api.extensions.register_dataframe_accessor("llmbatch")
 class LLMBatch(JobOfFrame):
-    """Batch LLM requests from a DataFrame's rows, and their answers as its columns.
+    """Methods that send a DataFrame's rows as LLM batches and add the answers as columns.
 
     Stateless: pandas makes a new one on every access, and all state is in the job's folder.
     """
@@ -239,7 +239,7 @@ class LLMBatch(JobOfFrame):
         dimensions: int | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Job:
-        """Ask for an embedding vector of each row's text; a `submit` to ``/v1/embeddings``.
+        """Request an embedding vector of each row's text: a `submit` to ``/v1/embeddings``.
 
         `collect` adds a column called `name` with one float32 NumPy vector a row (``None`` where
         there is none): ``np.stack(out["embedding"])`` is a matrix, and it survives Parquet. Its

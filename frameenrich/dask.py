@@ -1,4 +1,4 @@
-"""``ddf.llmbatch``: the verbs of ``df.llmbatch`` on Dask DataFrames; ``import frameenrich.dask``.
+"""``ddf.llmbatch``, the methods of ``df.llmbatch`` for Dask; ``import frameenrich.dask``.
 
 Partitions render on the workers, straight into the store, which every worker has to see: a folder
 that all mount at the same place, or a bucket. The process that calls makes all paid calls, from
@@ -53,12 +53,12 @@ if TYPE_CHECKING:
 
 
 _LOOKED_AT = 1000
-"""So many rows of each partition are looked at to find the frame's job."""
+"""How many rows of each partition are compared with a job to find the frame's."""
 
 
 @register_dataframe_accessor("llmbatch")
 class DaskAccessor:
-    """The enrichments of a Dask DataFrame.
+    """Methods of ``df.llmbatch`` for a Dask DataFrame.
 
     Parameters
     ----------
@@ -160,6 +160,8 @@ class DaskAccessor:
         import dask.dataframe as dd  # noqa: PLC0415 - two seconds, which a worker can do without
 
         found = self._job(job, store, client)
+        # A lazy frame states its columns before it has them: a parser's are those of the first
+        # rows' answers, or `meta`. A partition that makes another is an error, never a lost column.
         collector = _collector(found, **options).with_parser_columns(meta)
         # Else Dask makes text of every object column: of lists, of dicts, of bytes (which may be
         # no text at all). It looks at this setting now, not when the result is computed.
@@ -214,7 +216,7 @@ class DaskAccessor:
         store: StoreLike = None,
         client: Any = None,
     ) -> Evaluation:
-        """Say how right the answers are, by a review or this frame's truth; see `Job.evaluate`.
+        """Measure how often answers are right, by a review or a truth; see `Job.evaluate`.
 
         Of a frame with the truth only the key, the truth and the template's columns are computed,
         and brought into this process.
@@ -255,7 +257,7 @@ class DaskAccessor:
     def status(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> JobStatus:
-        """Return how far the job is; sends and downloads nothing."""
+        """Return the status of the job's batches; sends and downloads nothing."""
         return self._job(job, store, client).status()
 
     def cancel(
@@ -265,7 +267,7 @@ class DaskAccessor:
         return self._job(job, store, client).cancel()
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
-        """Return the jobs of the store, the newest first."""
+        """List the jobs of the store, the newest first."""
         return jobs(store)
 
     @takes_options_of(LLMBatch.submit)
@@ -291,12 +293,12 @@ class DaskAccessor:
     def preview(
         self, template: Template, model: str, *, n: int = 3, **options: Unpack[SubmitOptions]
     ) -> Preview:
-        """The first `n` requests as they would be sent, of the first partition that has rows."""
+        """Return the first `n` requests as they would be sent, of the first partition with rows."""
         rows = next((rows for _, rows in _heads(self._frame, n)), _empty(self._frame))
         return preview(rows, template, model, n=n, **_with_rows(options, self._frame))
 
     def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
-        """Return the job that was given, or named, or the newest that was made for this frame."""
+        """Find the job: the given one, the named one, or the newest made for this frame."""
         if isinstance(job, Job):
             return job
         if job is not None:
@@ -308,7 +310,7 @@ class DaskAccessor:
 
 
 def _to_compare(frame: DataFrame, spec: JobSpec, truth: str | Mapping[str, str]) -> pd.DataFrame:
-    """The columns that an evaluation looks at; a truth column that is not there is told later."""
+    """Compute the columns that an evaluation needs; it reports a missing truth column itself."""
     wanted = {truth} if isinstance(truth, str) else set(truth.values())
     wanted |= {*(spec.key or ()), *spec.image}
     if spec.messages:
@@ -318,7 +320,7 @@ def _to_compare(frame: DataFrame, spec: JobSpec, truth: str | Mapping[str, str])
 
 
 def _with_rows(options: SubmitOptions, frame: DataFrame) -> SubmitOptions:
-    """Options whose examples are rows: those of a review are taken from the partitions."""
+    """Replace examples of a review by their rows, taken from the partitions."""
     examples = options.get("examples")
     if not isinstance(examples, ReviewedRows):
         return options
@@ -332,14 +334,14 @@ def _with_rows(options: SubmitOptions, frame: DataFrame) -> SubmitOptions:
 
 
 def _rooted(options: SubmitOptions) -> SubmitOptions:
-    """Options as they mean the same in every process: a worker's working folder is another."""
+    """Make the image folder absolute, as a worker has another working folder."""
     if options.get("image") is None:
         return options
     return {**options, "image_root": os.path.abspath(options.get("image_root", "."))}
 
 
 def _collector(job: Job, **options: Any) -> Collector:
-    """Return what collects a job's parts on the workers; images are where they are for `job`."""
+    """Return a collector of a job's parts for workers, with the image folder of `job`."""
     collector = job.collector(**options)
     if not job.spec.image:
         return collector
@@ -348,7 +350,7 @@ def _collector(job: Job, **options: Any) -> Collector:
 
 
 def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
-    """Return some work on each partition and its number, done anew whenever it is computed.
+    """Make one task for each partition and its number, run anew whenever it is computed.
 
     Dask pauses a worker that seems full, and where Arrow keeps the memory of what is done, it
     stays so for good.
@@ -360,6 +362,8 @@ def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:
         finally:
             pa.default_memory_pool().release_unused()
 
+    # Delayed tasks, one a partition, and not map_partitions: Dask's optimiser fuses small Parquet
+    # partitions, and a part's number names its files and is where `collect` looks first.
     task = dask.delayed(run, pure=False, traverse=False)
     return [task(part, number) for number, part in enumerate(frame.to_delayed())]
 

@@ -1,4 +1,4 @@
-"""``frameenrich.submit`` and ``collect``: jobs of tables that are not pandas', through Arrow.
+"""``frameenrich.submit`` and ``collect``, for tables that are not pandas', through Arrow.
 
 A table becomes the frame that ``pd.read_csv`` would have made of it, so that one job of one table
 has one id whatever holds it; there is no second way to render or to collect. A table that is larger
@@ -132,7 +132,7 @@ def collect(table: Any, job: Job | str | None = None, **options: Unpack[CollectO
 
 
 class TableBatch(LLMBatch):
-    """The verbs of ``df.llmbatch`` for a table that is not pandas'.
+    """Methods of ``df.llmbatch`` for a table that is not pandas'.
 
     Parameters
     ----------
@@ -223,6 +223,7 @@ class TableBatch(LLMBatch):
             return _Answers(rows, found.collector(**own)).beside(self._table)
         frame = self._frame
         answers = LLMBatch(frame).collect(found, **options)
+        # Only new or changed columns go back, so all others keep their Arrow or Polars types.
         new = [c for c in answers if c not in frame or not answers[c].equals(frame[c])]
         whole = _with_columns(rows, pa.table({str(c): to_arrow(answers[c]) for c in new}))
         if isinstance(self._table, pa.RecordBatchReader):
@@ -237,7 +238,7 @@ class TableBatch(LLMBatch):
         client: Any = None,
         **how: Any,
     ) -> Evaluation:
-        """Say how right the answers are, by a review or this table's truth; see `Job.evaluate`."""
+        """Measure how often answers are right, by a review or a truth; see `Job.evaluate`."""
         found, rows = self.job(job, store=store, client=client), self._rows
         if isinstance(rows, TableStream) and how.get("truth") is not None:
             # One estimate is of all rows, so that the parts are brought together for it.
@@ -262,27 +263,27 @@ class TableBatch(LLMBatch):
         return self._of_kind(pd.concat(parts, ignore_index=True))
 
     def jobs(self, *, store: StoreLike = None) -> Any:
-        """Return the jobs of the store, the newest first."""
+        """List the jobs of the store, the newest first."""
         return self._of_kind(jobs(store))
 
     def job(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> Job:
-        """Return the handle on a job: given, named, or the newest made for this table."""
+        """Find a job: the given one, the named one, or the newest made for this table."""
         rows = self._rows
         if job is None and isinstance(rows, TableStream):
             return find_job(rows.first, store, part=0, client=client)
         return super().job(job, store=store, client=client)
 
     def _of_kind(self, frame: pd.DataFrame) -> Any:
-        """Return some rows about the table, in the kind of table that its owner works with."""
+        """Convert a frame of results to the kind of table that the caller works with."""
         arrow = pa.table({str(name): to_arrow(frame[name]) for name in frame})
         polars = polars_of(self._table)
         return arrow if polars is None else polars.from_arrow(arrow)
 
 
 def to_arrow(column: pd.Series, kind: pa.DataType | None = None) -> pa.Array:
-    """Return a column's cells; as JSON text where they are of kinds that no Arrow column holds."""
+    """Convert a column to Arrow; cells of kinds that no Arrow column holds become JSON text."""
     try:
         return pa.array(column, kind, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
@@ -298,7 +299,7 @@ def to_arrow(column: pd.Series, kind: pa.DataType | None = None) -> pa.Array:
 
 @dataclass
 class _Answers:
-    """The answers to a table in parts."""
+    """Answers to a table that comes in parts."""
 
     stream: TableStream
     collector: Collector
@@ -308,7 +309,7 @@ class _Answers:
 
     @cached_property
     def types(self) -> dict[str, pa.DataType]:
-        """The answers' columns and their Arrow types, the same in all parts."""
+        """Arrow types of the answers' columns, the same in all parts."""
         empty = self.collector.empty_result(pd.DataFrame())
         types = {str(name): to_arrow(column).type for name, column in empty.items()}
         nested = [str(name) for name, column in empty.items() if column.dtype == object]
@@ -378,7 +379,7 @@ def _lazy(parts: Callable[[], Iterable[Any]], schema: Any) -> Any:
 
 
 def _with_columns(held: Any, new: pa.Table) -> Any:
-    """Return a Polars frame or an Arrow table with these columns."""
+    """Add columns to a Polars frame or an Arrow table, replacing those of the same name."""
     polars = polars_of(held)
     if polars is not None:
         return held.with_columns(polars.from_arrow(new).get_columns())

@@ -1,4 +1,4 @@
-"""Say which rows can be taken as they are: those whose score keeps a promise."""
+"""Find the rows whose score is high enough to accept them without a look by a person."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.verdicts import reviewed_fields
 
 CONFIDENCE = 0.9
-"""How surely the promise is kept."""
+"""The probability that the promised precision holds."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """Every row's score, and whether it reaches the threshold; by the row's place in the job."""
+    """Each row's score, and whether it reaches the threshold, in the job's order of rows."""
 
     scores: npt.NDArray[np.float64]
     accept: npt.NDArray[np.bool_]
 
     def columns(self, name: str, positions: npt.NDArray[np.int64]) -> dict[str, pd.Series]:
-        """Return the columns of some rows; ``<NA>`` for those that the job never saw."""
+        """Make the columns of some rows; ``<NA>`` for rows that are not in the job."""
         seen = positions >= 0
         own = np.where(seen, self.scores[positions], np.nan)
         scores = pd.arrays.FloatingArray(np.nan_to_num(own), np.isnan(own))
@@ -34,7 +34,7 @@ class Accepted:
 
 
 def accept_rows(job: JobAnswers, precision: float) -> Accepted:
-    """Return which rows of a job are right with a probability, by its newest review.
+    """Find the rows of a job that are right often enough, by its newest review.
 
     Parameters
     ----------
@@ -61,6 +61,7 @@ def accept_rows(job: JobAnswers, precision: float) -> Accepted:
     rows = np.arange(len(job.frame))
     found = {name: job.scores(name, rows) for name in evaluation.each}
     columns = [column for column in found.values() if column is not None]
+    # A row's score is that of its weakest field, so every field needs one.
     if len(columns) < len(found):
         blank = next(name for name, column in found.items() if column is None)
         raise InputError(
@@ -68,6 +69,7 @@ def accept_rows(job: JobAnswers, precision: float) -> Accepted:
             "Submit with logprobs=True (for labels) or samples=5, or ask another model: "
             "job.second_opinion(model).",
         )
+    # A row is right where all its fields are, so its weakest score counts.
     scores = np.min(np.stack(columns), axis=0)
     threshold = evaluation.row_threshold(precision, CONFIDENCE)
     if not threshold:

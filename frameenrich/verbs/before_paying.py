@@ -60,13 +60,15 @@ def pilot(
     usage: bool = False,
     **options: Unpack[SubmitOptions],
 ) -> pd.DataFrame:
-    """Ask for a few rows now; see ``df.llmbatch.pilot``."""
+    """Answer a few rows now; see ``df.llmbatch.pilot``."""
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    # Examples first: those of a review are rows of this frame, and part of every request.
     own = with_rows(Options(**options), frame)
     live = live_version(connect(own.provider, own.client, model))
+    # The whole frame's keys, not the sample's: the submit after the pilot must not fail on them.
     check_keys(read_keys(frame, key_parts(own.key)), key_names(frame, key_parts(own.key)))
     sample = frame.iloc[spread_rows(len(frame), n, seed)]
     # What goes along with a batch is not for live calls, and no part of what they ask.
@@ -74,12 +76,14 @@ def pilot(
         own, provider=live, client=None, metadata=None, completion_window=None, cache=None
     )
     sending = prepare(template, model, own, pilot=True)
+    # A pilot is a job of its own rows, marked in its spec: killed, it goes on; and the submit after
+    # it takes its answers over.
     job = submit_frame(sample, sending)
     return _shown(job, sample, job_folder(sending.store, job.id), usage=usage)
 
 
 def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
-    """Positions of `n` rows, one out of each n-th of the frame; the same for the same seed.
+    """Pick `n` rows, one out of each n-th of the frame; the same ones for the same seed.
 
     Examples
     --------
@@ -89,6 +93,7 @@ def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
     [0, 1, 2]
     """
     n = min(n, rows)
+    # Frames are often sorted: one row out of each slice shows all kinds of them.
     edges = np.linspace(0, rows, n + 1).astype(np.int64)
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
 
@@ -133,7 +138,7 @@ def estimate_parts(
     model: str,
     **options: Unpack[SubmitOptions],
 ) -> Estimate:
-    """As `estimate`, for a frame that comes in parts.
+    """Estimate as `estimate` does, for a frame that comes in parts.
 
     Parameters
     ----------
@@ -167,7 +172,7 @@ def _plan_to_estimate(template: Template, model: str, options: Options) -> tuple
 
 
 def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
-    """Return what of some requests the store has usable answers to."""
+    """Return a function that finds the requests which the store has usable answers to."""
 
     def answered(sent: ShortHashes) -> Iterable[bytes]:
         found = None if fresh else find_stored_answers(where, plan.spec, plan.output, sent)
@@ -179,7 +184,7 @@ def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
 def provider_url(
     provider: str | Provider, client: Any, model: str, endpoint: str
 ) -> tuple[str, str, str]:
-    """Return a provider's name, what its requests call, and its host; asks for no key.
+    """Return a provider's name, its url for requests, and its host; needs no key.
 
     The SDK of a provider that is only named is not imported: that takes longer than pandas.
     """
@@ -188,6 +193,7 @@ def provider_url(
         return str(provider), *known
     try:
         route = connect(provider, client, model)
+    # An estimate costs nothing and sends nothing, so it is not to fail for want of a key.
     except CredentialsError:
         return str(provider), endpoint, ""
     return route.name, route.url(endpoint), getattr(route, "server", "")
@@ -234,7 +240,8 @@ _SHOWN_ROWS = 5
 
 
 def _nulls_text(frame: pd.DataFrame, plan: Plan, keys: pa.Table) -> str | None:
-    """Say which rows would print a null, and of which columns; None where none would."""
+    """Name the rows that would print a null, and the columns; None where there are none."""
+    # With "skip" a row that would print a null renders to None and can be counted.
     prompt = prompt_of(replace(plan.spec, on_null="skip"))
     texts = prompt.render(frame, lenient=True)
     rows = np.flatnonzero([text is None for chunk in texts for text in chunk])

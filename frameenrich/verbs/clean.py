@@ -51,7 +51,7 @@ def clean(
     dry_run: bool = False,
     client: Any = None,
 ) -> pd.DataFrame:
-    """Delete finished jobs that nothing was done to for long, and what killed processes left.
+    """Delete finished jobs that have not changed for long, and files of killed processes.
 
     A job that still runs, has answers at its provider that are not here, or is damaged stays.
     Answers that go are gone: the same submit later pays for them again.
@@ -97,6 +97,7 @@ def clean(
         size = folder_size(folder)
         if size.changed_at <= limit:
             reason = _why_kept(folder, force=force)
+            # Asked last, since it reads the other jobs of the store.
             waiting = [] if reason or force else jobs_waiting_for(where, folder.id)
             if waiting:
                 reason = f"its answers are waited for by {', '.join(waiting)}"
@@ -135,11 +136,12 @@ def _seconds(age: str | timedelta) -> float:
 
 
 def _why_kept(folder: JobFolder, *, force: bool) -> str | None:
-    """Why a job must not go; None where it may."""
+    """Say why a job must stay; None where it may go."""
     if force:
         return None
     try:
         statuses = {s.batch.status for s in folder.all_shards() if not s.batch.settled}
+        # A spec that cannot be read is damage, too; reading it raises.
         _ = folder.spec
     except StoreError as error:
         return f"damaged: {error.problem}"
@@ -147,10 +149,12 @@ def _why_kept(folder: JobFolder, *, force: bool) -> str | None:
 
 
 def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
-    """Delete a job; why it stays, where it does."""
+    """Delete a job; return the reason where it stays."""
     try:
+        # The provider's copies first: without the job's folder nobody would know their ids.
         if remote is not None and any(shard.batch.id for shard in folder.all_shards()):
             remote.cleanup()
+        # No waiting: who holds the lock is using the job, so it is not old.
         with folder.lock(timeout_seconds=0):
             reason = _why_kept(folder, force=force)  # somebody may have asked again by now
             if reason is None:

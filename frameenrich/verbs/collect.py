@@ -1,4 +1,4 @@
-"""Bring a job home as far as was asked, and its answers as columns."""
+"""Fetch a job's answers, wait or ask again as wanted, and return them as columns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from frameenrich.verbs.session import Session
 
 @dataclass(frozen=True)
 class Waiting:
-    """How far a job is brought before its answers are read."""
+    """Options for how long to wait, and how often to ask again, before answers are read."""
 
     wait: bool = False
     deadline: Deadline = field(default_factory=Deadline)
@@ -66,7 +66,7 @@ def waiting_of(
 def collect(
     session: Session, frame: pd.DataFrame | None, waiting: Waiting, **options: Any
 ) -> pd.DataFrame:
-    """Bring a job home and return a frame, or the job's own keys, with its answers."""
+    """Fetch a job's answers and return them beside a frame, or beside the job's own keys."""
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise InputError(
             f"What is to be collected on is a {type(frame).__name__}.",
@@ -90,6 +90,7 @@ def _collect(
         if frame is not None and waiting.max_rounds:  # refused before anything is paid for it
             require_match(match_frame(frame, found, found.sidecar()), frame, found)
         job = bring_home(session, found, how.output, waiting)
+        # Results are never stored: the raw lines are read anew, so a better parser costs nothing.
         made = Collector(job, how).whole(frame)
         return made if accept is None else _with_accept(made, frame, job, how, accept)
 
@@ -97,10 +98,11 @@ def _collect(
 def _with_accept(
     made: pd.DataFrame, frame: pd.DataFrame | None, job: JobState, how: Reading, accept: float
 ) -> pd.DataFrame:
-    """Return collected answers with each row's score, and whether it can be taken as it is."""
+    """Add each row's score to collected answers, and whether the row is accepted."""
     from frameenrich.evaluation.job_answers import JobAnswers  # noqa: PLC0415 - for this option only
     from frameenrich.verbs.accept import accept_rows  # noqa: PLC0415
 
+    # All rows of the job, whatever the frame holds: the threshold is one of the whole job.
     own = Collector(job, replace(how, usage=True, flatten=False)).whole(None)
     found = accept_rows(JobAnswers(job, how.output, own), accept)
     positions = np.arange(len(own), dtype=np.int64)
@@ -118,7 +120,7 @@ def collect_own(session: Session, **reading: Any) -> pd.DataFrame:
 
 
 def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting) -> JobState:
-    """Look at a job, or wait for it and mend what can be mended; return how far it is then."""
+    """Poll a job, or wait for it and send failed rows again; return its state afterwards."""
     timing = (waiting.deadline, waiting.poll_seconds)
     job = bring_up_to_date(session, job, *timing, waiting=waiting.wait)
     if not waiting.max_rounds:
@@ -128,7 +130,7 @@ def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting
 
 
 def collector(session: Session, waiting: Waiting, **reading: Any) -> Collector:
-    """Bring a job home and return what collects parts of it in any process."""
+    """Fetch a job's answers and return a collector of its parts for any process."""
     how = session.reading(waiting.budget, **reading)
     bring_home(session, session.folder.read(), how.output, waiting)
     return _collector(session, how)

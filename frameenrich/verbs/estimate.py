@@ -38,7 +38,7 @@ _EMPTY = Counted("", 0, 0)
 
 
 FindAnswered = Callable[[ShortHashes], Iterable[bytes]]
-"""The hashes of the requests that the store has usable answers to, given the halves of all."""
+"""Returns the hashes of the requests with usable answers in the store, given halves of all."""
 
 
 # --- before ---------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def estimate_frame(
 
 
 def check_price(spec: JobSpec) -> Rates:
-    """Return what a job goes by.
+    """Return the prices that a job is reckoned at.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def estimate_counts(
 
 
 def _written(counts: Counts, paid: npt.NDArray[np.bool_]) -> int:
-    """Return how many tokens may be billed as put into a cache; all rows are marked alike."""
+    """Count the tokens that may be billed as cache writes; all rows are marked alike."""
     if counts.last.mark:
         return counts.last.prefix_tokens * int(paid.sum())
     tokens = counts.tokens[paid]
@@ -147,6 +147,7 @@ def count_frame(frame: pd.DataFrame, plan: Plan) -> Counts:
     """
     check_frame(frame, plan)
     counter, last, requested = TokenCounter(plan.spec.endpoint), _EMPTY, 0
+    # Half a hash and two counts a row, so a frame of millions of rows needs no list of requests.
     hashes, tokens = np.empty(len(frame), np.uint64), np.empty(len(frame), np.int64)
     images = np.zeros(len(frame), np.int64)
     for found in row_requests(frame, plan.spec, plan.prompt):
@@ -156,12 +157,13 @@ def count_frame(frame: pd.DataFrame, plan: Plan) -> Counts:
             last = counter.count(body)
             tokens[i], images[i] = last.prompt_tokens, last.uncounted
         requested += len(found.bodies)
+    # Equal requests are sent and paid once.
     distinct, first = np.unique(hashes[:requested], return_index=True)
     return Counts(len(frame), distinct, tokens[first], images[first], requested, last)
 
 
 def _together(parts: Sequence[Counts]) -> Counts:
-    """Parts of one frame as one."""
+    """Merge the counts of a frame's parts; equal requests count once."""
     distinct, first = np.unique(np.concatenate([p.hashes for p in parts]), return_index=True)
     return Counts(
         sum(p.rows for p in parts),
@@ -175,7 +177,7 @@ def _together(parts: Sequence[Counts]) -> Counts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a submit would send, and what that would cost; see ``df.llmbatch.estimate``.
+    """Requests, tokens and cost of a submit; see ``df.llmbatch.estimate``.
 
     Parameters
     ----------
@@ -228,12 +230,12 @@ class Estimate:
 
     @property
     def usd(self) -> float:
-        """Return what it costs with the provider it was made for."""
+        """The cost with the provider that was named."""
         return {"batch": self.batch_usd, "live": self.live_usd, "free": 0.0}[self.rate]
 
     @property
     def bound(self) -> str:
-        """Return what the amounts are: ``at most``, ``about`` or ``at least``.
+        """How to read the amounts: ``at most``, ``about`` or ``at least``.
 
         Or ``prompts at most``, where nothing is known of the answers and bytes bound the prompts.
         """
@@ -244,7 +246,7 @@ class Estimate:
         return "prompts at most" if self.counted_bytes else "at least"
 
     def cells(self) -> list[tuple[str, str]]:
-        """Return what a person wants to know of it: names and texts."""
+        """Return the estimate for a person, as names and texts."""
         rows = f"{self.rows:,}"
         if self.skipped:
             rows += f", {self.skipped:,} of them skipped"
@@ -280,7 +282,7 @@ class Estimate:
         return [("cost, cached", f"{show_usd(self.cached_usd)} {words}")]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a program wants to know of it."""
+        """Return the estimate for a program."""
         return {**asdict(self), "usd": self.usd, "bound": self.bound}
 
     def __str__(self) -> str:
@@ -313,9 +315,10 @@ def make_estimate(
     measured: AnswerLengths | None,
     cached: bool = False,
 ) -> Estimate:
-    """Make an `Estimate` of what was counted."""
+    """Make an `Estimate` from counts, prices and earlier answers' lengths."""
     most = None if demand.uncapped else demand.capped_tokens
     about = None if measured is None else round(demand.requests * measured.mean_tokens)
+    # Without a cap the most is unknown: earlier answers' mean stands in, and `bound` says so.
     longest = most if most is not None else about or 0
     return Estimate(
         model=model,

@@ -1,4 +1,4 @@
-"""Say how right a job's answers are, and where two jobs agree."""
+"""Measure how often a job's answers are right, and where two jobs agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from frameenrich.verbs.session import Session
 
 
 def answers_to_judge(session: Session) -> JobAnswers:
-    """Return all rows, with what is on disk or can come."""
+    """Collect all rows of a job as answers that can be judged."""
     return JobAnswers(session.folder, session.output(), collect_own(session))
 
 
@@ -36,7 +36,7 @@ def evaluate(
     drawn: str | None,
     level: float,
 ) -> Evaluation:
-    """Say how right the answers are, by a review or by truth columns; see `Job.evaluate`."""
+    """Measure how often answers are right, by a review or truth columns; see `Job.evaluate`."""
     job_id = session.folder.id
     if truth is None:
         if tolerance is not None or match is not None or drawn is not None:
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def compare(first: Session, second: Session) -> Comparison:
-    """Say where two jobs over the same rows agree; see `Job.compare`."""
+    """Compare two jobs over the same rows; see `Job.compare`."""
     return compare_answers(
         answers_to_judge(first), answers_to_judge(second), (_usd(first), _usd(second))
     )

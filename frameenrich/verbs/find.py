@@ -46,12 +46,13 @@ def open_job(
 
 
 def find_named_job(frame: pd.DataFrame, job: str, store: StoreLike = None, **handles: Any) -> Job:
-    """Find the job of that id, or the newest of that name that was made for this frame.
+    """Find a job by its id, or the newest of that name that was made for this frame.
 
     Where none of that name has the frame's keys, the newest of them is taken.
     """
     where = open_store(store)
     if isinstance(job, str) and not (is_job_id(job) and where.has(job)):
+        # Two frames may have jobs of one name: the one with this frame's keys goes first.
         with contextlib.suppress(JobNotFoundError):
             return find_job(frame, where, name=job, **handles)
     return open_job(job, where, **handles)
@@ -99,6 +100,7 @@ def find_job(
     folders, damages = list_jobs(where)
     if name is not None:
         folders = [folder for folder in folders if folder.spec.name == name]
+    # Else a pilot after the submit would hide the job that has all rows.
     for folder in pilots_last(folders):
         try:
             lines = folder.sidecar() if part is None else find_sidecar_rows(folder, frame, part)
@@ -106,9 +108,11 @@ def find_job(
             if match is None or not match.seen.any():
                 continue
             require_match(match, frame, folder)
+        # A damaged job must not hide a whole one of the same frame.
         except StoreError as error:
             damages.append(error)
         except FrameMismatchError as error:
+            # The newest job's mismatch is the one to report; an older job may still fit.
             mismatch = mismatch or error
             passed.append(folder)
         else:

@@ -1,4 +1,4 @@
-"""Find the job of the same submit by an earlier version, which wrote requests otherwise."""
+"""Find the job that an earlier version made of the same submit, with other request bytes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store
 
 _BEFORE_FORMS = 1
-"""The form that a stored spec has where its version knew of none: it is 1 or 2."""
+"""The schema form of stored specs whose version did not record it: it is 1 or 2."""
 
 
 Write = Callable[[Plan], AbstractContextManager[JobDraft]]
-"""Writes a draft of what is to be submitted, as some plan says."""
+"""Writes a draft of the submit by a given plan."""
 
 
 def find_older(
     write: Write, plan: Plan, store: Store, own_id: str, *, floats: bool
 ) -> JobFolder | None:
-    """Find the job of the same submit by a version that wrote its requests otherwise.
+    """Find the job of the same submit by a version that wrote other request bytes.
 
     Whole floats were printed as ``3.0``; schemas went out with other keywords, or where a newer
     table says that the server takes none. Such a job is named in a warning; nothing of it is asked
@@ -66,6 +66,7 @@ def find_same(draft: JobDraft, store: Store) -> JobFolder | None:
     specs = _specs_alike(store, own_id.rpartition("-")[0], draft.spec)
     if all(own.version == HASHES for own in specs):
         return None  # which spares reading the draft
+    # A store of version 2 keeps its own formula of ids where a job is only to be found.
     older_id = draft.older_id()
     return job_folder(store, older_id) if store.has(older_id) else None
 
@@ -87,6 +88,7 @@ def _earlier_ways(plan: Plan, specs: list[JobSpec], *, floats: bool) -> Iterator
     """Yield the plan as each of some stored jobs would have written it, where that differs."""
     seen = [_written(plan.spec)]
     for own in specs:
+        # The spec does not tell which of the two it was, so both are tried.
         forms = (1, 2) if own.schema_form == _BEFORE_FORMS else (own.schema_form,)
         for form in forms:
             asked_by = own.asked_by if plan.spec.json_mode == "auto" else plan.spec.asked_by
@@ -99,7 +101,7 @@ def _earlier_ways(plan: Plan, specs: list[JobSpec], *, floats: bool) -> Iterator
 
 
 def _written(spec: JobSpec) -> tuple[int, object]:
-    """Return what a request is made of, but for its row."""
+    """Return all that a request is made of except its row."""
     return spec.rendering, request_body(spec, [message.content for message in spec.messages])
 
 

@@ -47,9 +47,11 @@ def finish(
     check_round(session, options)
     keep = elsewhere.provider if elsewhere else None
     job = session.folder.read()
+    # Batches of the new provider stay: an earlier call of `finish` made them.
     ending = withdrawn_shards(job, keep)
     for _ in lines_to_move(ending, options):
         pass  # each is checked, as nothing can be taken back once a batch is cancelled
+    # The cost is approved before the cancel: a rest that is too dear must not end its batches.
     approve_round(job, budget, lines_to_move(ending, options), keep, ending, options.params)
     if ending:
         withdraw_all(job, session.routes(job), keep, deadline, poll_seconds)
@@ -58,6 +60,6 @@ def finish(
 
 
 def _any_reading(session: Session) -> Output:
-    """Return a way to read answers that needs no parser: what has none has none by every one."""
+    """Return an output without the job's parser: a missing answer is missing for any parser."""
     own = session.folder.spec.output
     return Output(own if own.kind in READERS else OutputSpec())

@@ -1,4 +1,4 @@
-"""A `Job`: a thin handle on a folder, with a verb for each thing to do; all state is on disk."""
+"""`Job`, a thin handle on a folder, with one method for each step; all state is on disk."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Job(JobFiles, JobParts, JobQuality):
 
     @property
     def spec(self) -> JobSpec:
-        """Return what was asked for."""
+        """The job's spec: prompts, model, parameters, provider and output."""
         return self._folder.spec
 
     @property
@@ -83,7 +83,7 @@ class Job(JobFiles, JobParts, JobQuality):
         return [shard.requests_path for shard in self._folder.all_shards()]
 
     def rounds(self) -> pd.DataFrame:
-        """Return what was asked again, why, and what was changed for it.
+        """List what was sent again, why, and with which changes.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class Job(JobFiles, JobParts, JobQuality):
 
     @property
     def last_round(self) -> str:
-        """Say what the newest `regenerate` of this session sent, what it left, and why."""
+        """What the newest `regenerate` of this session sent, what it left out, and why."""
         return self._session.last_round
 
     def _repr_html_(self) -> str:
@@ -159,6 +159,7 @@ class Job(JobFiles, JobParts, JobQuality):
             The time was up; the job goes on at the provider.
         """
         job = self._folder.read()
+        # A settled job needs no provider, and so no key.
         if not job.settled:
             wait(job, self._session.routes(job), Deadline.after(timeout), poll_seconds)
         return self
@@ -168,7 +169,7 @@ class Job(JobFiles, JobParts, JobQuality):
         timeout: float | None = None,  # noqa: ASYNC109 - as `wait` has it
         poll_seconds: float | None = None,
     ) -> Job:
-        """As `wait`, for ``await`` in a notebook or a server: the event loop goes on meanwhile.
+        """Wait as `wait` does, for ``await`` in a notebook or server: the event loop goes on.
 
         Parameters
         ----------
@@ -198,7 +199,7 @@ class Job(JobFiles, JobParts, JobQuality):
 
     @property
     def reused(self) -> int:
-        """Return how many requests were not sent, since the store had a usable answer to them."""
+        """How many requests were not sent, since the store had a usable answer to them."""
         return self._folder.read().reused
 
     def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
@@ -226,6 +227,7 @@ class Job(JobFiles, JobParts, JobQuality):
         job = self._folder.read()
         if not job.settled:
             cancel(self._folder, self._session.routes(job))
+        # Another job may count on these requests, since running ones are not sent twice.
         if waiting := jobs_waiting_for(self._folder.store, self.id):
             warn_user(
                 f"{', '.join(waiting)} wait for answers of {self.id}: what it does not bring they "
@@ -271,7 +273,7 @@ class Job(JobFiles, JobParts, JobQuality):
         response_model: Any = None,
         parser: Parser | None = None,
     ) -> pd.DataFrame:
-        """Answers as columns.
+        """Return the answers as columns.
 
         Parameters
         ----------

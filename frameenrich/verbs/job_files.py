@@ -1,4 +1,4 @@
-"""The verbs of a `Job` on its files: what was sent, and what came by whichever way."""
+"""Methods of `Job` on its files: requests that were sent, and responses that came."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from frameenrich.verbs.session import Session
 
 
 class JobFiles:
-    """What `Job` has for requests and responses that are on disk."""
+    """Methods of `Job` for requests and responses on disk."""
 
     _session: Session
 
@@ -65,7 +65,7 @@ class JobFiles:
         return cleanup(self._session.folder, self._session.routes())
 
     def import_responses(self, path: str | os.PathLike[str]) -> Self:
-        """Take response lines that came by other means (a web page, ``vllm run-batch``).
+        """Import response lines that came by other means (a web page, ``vllm run-batch``).
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class JobFiles:
         return self
 
     def withdraw_import(self, which: str | os.PathLike[str] | None = None) -> Self:
-        """Take back what `import_responses` took, as if it had never come.
+        """Undo an `import_responses`, as if the file had never come.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class JobFiles:
         return self
 
     def refetch(self) -> int:
-        """Bring damaged or lost answers back, from the provider's files.
+        """Download damaged or lost answers again, from the provider's files.
 
         Returns
         -------

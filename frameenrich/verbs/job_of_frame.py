@@ -1,4 +1,4 @@
-"""The verbs of ``df.llmbatch`` about a job that is made already; imports nothing but pandas."""
+"""Methods of ``df.llmbatch`` on a job that exists already; imports nothing but pandas."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 
 class JobOfFrame:
-    """A frame's job: by name, or the newest that was made for the frame."""
+    """Methods on a frame's job: the one that is named, or the newest of the frame."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
+        # `tables.TableBatch` keeps another kind of table here and makes the frame on first use.
         self._table: Any = frame
 
     @property
@@ -38,7 +39,7 @@ class JobOfFrame:
     def job(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> Job:
-        """Return the handle on a job; the other verbs' `job` is found in the same way.
+        """Return the handle on a job; the other methods find their `job` in the same way.
 
         Parameters
         ----------
@@ -200,7 +201,7 @@ class JobOfFrame:
         store: StoreLike = None,
         client: Any = None,
     ) -> Evaluation:
-        """Say how right the answers are, by a review or this frame's truth; see `Job.evaluate`."""
+        """Measure how often answers are right, by a review or a truth; see `Job.evaluate`."""
         return self.job(job, store=store, client=client).evaluate(
             self._frame,
             review=review,
@@ -221,7 +222,7 @@ class JobOfFrame:
         client: Any = None,
         **reading: Unpack[ReadingOptions],
     ) -> Styler:
-        """Return the frame's flagged rows, made to be read by a person; see `Job.show_flagged`."""
+        """Show the frame's flagged rows in a notebook; see `Job.show_flagged`."""
         return self.job(job, store=store, client=client).show_flagged(
             self._frame, rows=rows, **reading
         )
@@ -286,7 +287,7 @@ class JobOfFrame:
     def status(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> JobStatus:
-        """Return how far the job is; sends and downloads nothing."""
+        """Return the status of the job's batches; sends and downloads nothing."""
         return self.job(job, store=store, client=client).status()
 
     def cancel(
@@ -323,7 +324,7 @@ class JobOfFrame:
     def rounds(
         self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
     ) -> pd.DataFrame:
-        """Return what was asked again, why, and what was changed for it; see `Job.rounds`."""
+        """List what was sent again, why, and with which changes; see `Job.rounds`."""
         return self.job(job, store=store, client=client).rounds()
 
     @takes_options_of(reading)

@@ -1,4 +1,4 @@
-"""The verbs of a `Job` on frames larger than memory, whose rows come in parts."""
+"""Methods of `Job` for frames larger than memory, whose rows come in parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frameenrich.verbs.session import Session
 
 
 class JobParts:
-    """What `Job` has for frames that come in parts, in this process or in others."""
+    """Methods of `Job` for frames that come in parts, in this process or in others."""
 
     _session: Session
 
@@ -72,7 +72,7 @@ class JobParts:
         response_model: Any = None,
         parser: Parser | None = None,
     ) -> Collector:
-        """Return what collects parts of this job, in any process; takes what `collect` takes.
+        """Return a collector of this job's parts for any process; takes what `collect` takes.
 
         What `collect` does before it reads (look, wait, mend) is done here, once. The collector
         asks no provider; called with a part's rows and number, it gives them with their answers.

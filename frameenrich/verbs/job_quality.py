@@ -1,4 +1,4 @@
-"""The verbs of a `Job` about its answers: which are flagged, and how right the others are."""
+"""Methods of `Job` about its answers: which are flagged, and how often the others are right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class JobQuality:
-    """Is it right? What `Job` has for people who judge; each verb imports what it needs."""
+    """Methods of `Job` for people who judge answers; each imports what it needs."""
 
     _session: Session
 
@@ -59,7 +59,7 @@ class JobQuality:
         rows: int = 50,
         **reading: Unpack[ReadingOptions],
     ) -> Styler:
-        """Return the flagged rows for a notebook: `flagged`, made to be read by a person.
+        """Show the flagged rows in a notebook: `flagged`, formatted for a person.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class JobQuality:
         return report(self._session, path, rows=rows, **reading)
 
     def answers_to_judge(self) -> JobAnswers:
-        """Return all rows, with what is on disk or can come: for reviews and evaluations."""
+        """Collect all rows of the job, for reviews and evaluations."""
         from frameenrich.verbs.evaluate import answers_to_judge  # noqa: PLC0415 - for this verb only
 
         return answers_to_judge(self._session)
@@ -169,7 +169,7 @@ class JobQuality:
         return make_review(self.answers_to_judge(), n, by=by, seed=seed, extend=extend)
 
     def add_review(self, path: str | os.PathLike[str], reviewer: str = "") -> Review:
-        """Take a filled-in sheet of a review; it is kept in the job's folder as it came.
+        """Add a filled-in sheet of a review; it is kept in the job's folder as it came.
 
         Rows are joined by key, so the sheet may be sorted, filtered or saved by a spreadsheet.
 
@@ -200,7 +200,7 @@ class JobQuality:
         drawn: str | None = None,
         level: float = 0.95,
     ) -> Evaluation:
-        """Say how right the answers are, within which bounds.
+        """Measure how often the answers are right, with bounds.
 
         By what people judged of a recorded draw (`review`, `add_review`), or by a column that has
         the truth. Needs SciPy: ``pip install 'frameenrich[evaluate]'``.
@@ -309,7 +309,7 @@ class JobQuality:
         )
 
     def compare(self, other: Job) -> Comparison:
-        """Say where two jobs over the same rows agree, which rows differ, and what each cost.
+        """Compare two jobs over the same rows: agreement, rows that differ, and cost.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""List the jobs of a store as a person wants to see them: how many rows are ok, what it cost."""
+"""List the jobs of a store for a person: how many rows are ok, and what each job cost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _COLUMNS = {
 
 
 _MAX_RESPONSE_BYTES = 100_000_000
-"""So much is read in two seconds or three; a list that takes longer is one that nobody calls."""
+"""This much is read in two or three seconds; a slower list would not be used."""
 
 
 _PROMPT_LETTERS = 48
@@ -75,6 +75,7 @@ def jobs(store: StoreLike = None) -> pd.DataFrame:
     left = _MAX_RESPONSE_BYTES
     for row, state in listed:
         if state is not None:
+            # Newest first, and never a part of a job: half a count would look like a whole one.
             left -= sum(shard.response_bytes for shard in state.all_shards())
             row.update(_counted(state) if left >= 0 else {})
     return to_frame([row for row, _ in listed], _COLUMNS)
@@ -109,7 +110,7 @@ def _listed(folder: JobFolder) -> tuple[dict[str, Any], JobState | None]:
 
 
 def _first_words(spec: JobSpec) -> str | None:
-    """Return how the last message begins: what comes before it is often the same in all jobs."""
+    """Return the start of the last message; those before it are often alike in all jobs."""
     if not spec.messages:
         return None
     text = " ".join(spec.messages[-1].content.split())
@@ -122,6 +123,7 @@ def _counted(state: JobState) -> dict[str, Any]:
     """Count rows by what their answers are, and what was paid for them."""
     try:
         used = job_usage(state, prices_of(state, Budget()))
+        # A parser is a function of another session, so rows cannot be judged without it.
         if state.spec.output.kind == "parser":
             return {"usd": used.usd}
         output = stored_output(state.path, state.id, Output(state.spec.output))

@@ -1,7 +1,7 @@
-"""Ask one row live before a batch, so that what the server refuses is told before all rows go.
+"""Send one row live before a batch, so that a refusal shows before all rows are sent.
 
-The row is asked in a small job of its own, as a pilot's are, and the batch takes its answer over.
-So a kill leaves what was answered; only one inside the call itself may cost the row twice.
+The row is a small job of its own, like a pilot, and the batch takes its answer over. So a kill
+loses no answer; only one during the call itself may cost the row twice.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from frameenrich.text import shortened
 from frameenrich.verbs.job import Job
 
 FROM_REQUESTS = 1_000
-"""From so many requests on a refusal is dear enough to ask first, unless somebody says."""
+"""Jobs of at least so many requests are probed, unless ``probe=`` says otherwise."""
 
 
 _WITNESSES = 2
-"""So many other rows have to be refused alike: one row alone may be to blame itself."""
+"""Number of other rows that have to be refused, too: one row alone may be to blame."""
 
 
 _TRY_AGAIN_SECONDS = 5.0
-"""For so long the call is repeated where the server is busy or broken, which proves nothing."""
+"""How long to retry where the server is busy or broken, which proves nothing."""
 
 
 _READ_ROWS = 1_000
@@ -48,7 +48,7 @@ _READ_ROWS = 1_000
 
 @dataclass(frozen=True)
 class Probe:
-    """What is needed to ask some of a draft's requests before it is sent."""
+    """Sends some requests of a draft live before the batch is sent."""
 
     spec: JobSpec
     output: Output
@@ -56,7 +56,7 @@ class Probe:
     live: Provider
 
     def ask(self, draft: JobDraft, known: Collection[bytes]) -> StoredAnswers | None:
-        """Ask one request of a draft live, and give its answer if it is a good one.
+        """Send one request of a draft live, and return its answer if it is usable.
 
         Raises
         ------
@@ -69,6 +69,7 @@ class Probe:
         folder = self._asked(lines[:1])
         refusal = _refusal(folder, lines[0])
         if refusal is not None and len(lines) > 1:
+            # Only now: where the first row is answered, no other is paid at the live price.
             others = self._asked(lines[1:])
             if _refused(others) < len(lines) - 1:
                 refusal = None
@@ -83,7 +84,8 @@ class Probe:
         return answers_in(folder, self.output, draft.hashes)
 
     def _asked(self, lines: Sequence[bytes]) -> JobFolder:
-        """Ask some requests, or go on where asking them was interrupted."""
+        """Send some requests as a small job, or go on with the one that was interrupted."""
+        # What belongs to the batch (its metadata, window, queue and cap) is no part of the probe.
         plain = replace(
             self.spec,
             messages=(),
@@ -100,6 +102,7 @@ class Probe:
             survey = ready.survey(self.spec.url, self.live.limits)
             job_id = ready_job_id(survey, plain)
             if self.store.has(job_id) and _is_done(job_folder(self.store, job_id)):
+                # The server may accept it by now: an old refusal must not come from disk for ever.
                 job_id = ready_job_id(survey, plain, secrets.token_hex(8))
             if not self.store.has(job_id):
                 with draft_of_requests(ready, survey, plain, self.store, self.live.limits) as draft:
@@ -126,13 +129,14 @@ def is_answered(store: Store, spec: JobSpec) -> bool:
 
 def _has_ok(folder: JobFolder) -> bool:
     with folder.reading_sidecar() as file:
+        # One ok answer is enough, so only the first rows are judged, whatever the job's size.
         lines = file.read_row_group(0).slice(0, _READ_ROWS)
     found = read_results(folder, Output(folder.spec.output), lines=lines)
     return RowStatus.OK in found.table.counts(found.slots[found.slots >= 0])
 
 
 def _is_done(folder: JobFolder) -> bool:
-    """Tell whether a probe of earlier has its answers; asked again, a mended server may do."""
+    """Tell whether an earlier probe has ended, so that a new one asks the server again."""
     return folder.read().settled
 
 
@@ -155,7 +159,7 @@ def _responses(folder: JobFolder) -> Iterator[Response]:
 
 
 def _refused(folder: JobFolder) -> int:
-    """Return how many of a probe's requests were refused for what all rows have in common."""
+    """Count a probe's requests that were refused for what all rows have in common."""
     bodies = {}
     for shard in folder.all_shards():
         with shard.open_requests() as lines:
@@ -189,7 +193,8 @@ _CONTENT = frozenset({"messages", "input", "prompt"})
 
 
 def _reason(response: Response, body: Mapping[str, Any]) -> str | None:
-    """Return what a server says of a refusal that names what all rows have in common."""
+    """Return the server's message where it refused what all rows have in common."""
+    # Only these say that the request itself is refused; others are keys, limits or faults.
     if response.status_code not in (400, 422):
         return None
     said = response.body.get("error", response.body) if isinstance(response.body, dict) else {}
@@ -202,5 +207,6 @@ def _reason(response: Response, body: Mapping[str, Any]) -> str | None:
     named = parameter in names or said.get("code") in _CODES
     if named or any(word in message for word in (f"'{n}'" for n in names)):
         return message
+    # Some servers name the parameter in the sentence only, without quotes.
     words = {word.strip(".,:;'\"`()[]").lower() for word in message.split()}
     return message if words & names else None

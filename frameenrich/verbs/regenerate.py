@@ -46,7 +46,7 @@ def bring_up_to_date(
     *,
     waiting: bool,
 ) -> JobState:
-    """Take a step with a job, or wait until it has ended; return how far it is then."""
+    """Poll a job once, or wait until it has ended; return its state afterwards."""
     if job.settled:
         return job
     try:
@@ -54,6 +54,7 @@ def bring_up_to_date(
             wait(job, session.routes(job), deadline, poll_seconds)
             return job.read()
         provider = session.routes(job)
+        # Such a provider's step answers every row here and now, which a mere look must not do.
         return job if provider.blocking else step(job, provider)
     except (ProviderError, CredentialsError, BudgetError) as error:
         # What is home can be read whatever the provider says; who waits wants to know, though.
@@ -79,6 +80,7 @@ def regenerate(
 ) -> None:
     """Send flagged rows again, as a new round; see `Job.regenerate`."""
     spec = session.folder.spec
+    # A row whose answer has come meanwhile is not to be paid again.
     bring_up_to_date(session, session.folder.read(), Deadline(), None, waiting=False)
     output = session.output(**reading)
     changed = check_params(params or {}, spec.endpoint, spec.output)
@@ -111,6 +113,7 @@ def corrected_requests(session: Session, frame: pd.DataFrame, output: Output) ->
     corrected = np.zeros(len(frame), dtype=np.bool_)
     corrected[corrected_rows(frame, columns, folder, output)] = True
     ids = np.array(sidecar["custom_id"].to_pylist(), dtype=object)[match.positions]
+    # Rows share a request: it is left alone only where all its rows are corrected.
     own = frozenset(ids[seen & corrected]) - frozenset(ids[seen & ~corrected])
     slots = found.find(pa.array(sorted(own), pa.string()))
     flagged = int(found.table.flagged()[slots].sum()) if own else 0
@@ -120,7 +123,7 @@ def corrected_requests(session: Session, frame: pd.DataFrame, output: Output) ->
 
 
 def check_round(session: Session, options: RetryOptions) -> None:
-    """Refuse what the round's provider has not, before anything is cancelled or sent."""
+    """Refuse a model or parameter that the round's provider lacks, before anything is sent."""
     spec, other = session.folder.spec, options.elsewhere
     changed = replace(spec, params={**spec.params, **options.params})
     check_tier(changed, other.provider if other else spec.provider)
@@ -135,7 +138,7 @@ def check_round(session: Session, options: RetryOptions) -> None:
 def send_round(
     session: Session, options: RetryOptions, output: Output, budget: Budget
 ) -> RoundCounts:
-    """Write a round of a job's flagged rows, hold it to the cap, and send it."""
+    """Write a round of a job's flagged rows, check its cost, and send it."""
     folder = session.folder
     other = options.elsewhere.provider if options.elsewhere else None
     provider = session.provider_of(other)
@@ -165,17 +168,20 @@ def mend(
     poll_seconds: float | None,
     budget: Budget,
 ) -> None:
-    """Regenerate and wait, until nothing is left to mend or to spend, or nothing changed."""
+    """Send rounds and wait, until nothing can be repaired or paid, or nothing changed."""
     folder = session.folder
     left = repairable(folder, output)
+    # The job's rounds count, not this call's: a cell that is run twice pays once.
     while left and folder.rounds() <= max_rounds:
         before = left
         try:
             send_round(session, RetryOptions(), output, budget)
         except BudgetError as error:
+            # A warning and no error: the answers that are there were paid for, and are returned.
             warn_user(f"No further round of the job {folder.id}: {error}")
             break
         bring_up_to_date(session, folder.read(), deadline, poll_seconds, waiting=True)
         left = repairable(folder, output)
+        # The same rows failed in the same way: another round would only cost.
         if left == before:
             break

@@ -68,6 +68,7 @@ def second_opinion(
         cache=None,
         cached_by="",
         cache_key=None,
+        # A new job: its hashes and tag are this version's, whatever the first job has.
         version=HASHES,
         tag=new_tag(),
     )

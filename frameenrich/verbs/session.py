@@ -1,4 +1,4 @@
-"""What this process has of a job beside its folder: provider, client, output and budget."""
+"""Keep what a process knows of a job beside its folder: provider, client, output and budget."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from frameenrich.store.folder import JobFolder, JobState
 
 
 class Session:
-    """A job's folder, and what was said of it in this process alone.
+    """A job's folder, with the provider, output and budget given in this process.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ class Session:
             keep_class(folder.path, output)
 
     def provider(self) -> Provider:
-        """Return the connected provider; connects when it is first needed."""
+        """Return the job's own provider, connected on first use."""
+        # Not before it is used: answers that are on disk need no key and no network.
         if self._provider is None:
             spec = self.folder.spec
             self._provider = connect(spec.provider, self.client, spec.models[0], spec.pace)
@@ -73,7 +74,7 @@ class Session:
         return self._others[name]
 
     def routes(self, job: JobState | None = None) -> Provider:
-        """Return what deals with each batch of the job, whichever provider it is at."""
+        """Return a provider for all batches of the job, whichever provider each is at."""
         batches = (job or self.folder.read()).batches
         if not any(batch.provider for batch in batches):
             return self.provider()
@@ -92,6 +93,7 @@ class Session:
         if not isinstance(provider, str | None):
             given = connect(provider)
             provider = given.name
+            # An object given for this round is kept, so that later steps use its client, too.
             if provider == own:
                 self._provider = given
             else:
@@ -103,7 +105,7 @@ class Session:
         return Elsewhere(provider, other.url(self.folder.spec.endpoint), check)
 
     def check_has(self, model: str, elsewhere: Elsewhere | None = None) -> None:
-        """Make a provider that runs models itself refuse what it does not have, before a round."""
+        """Refuse a model that a provider in this process does not have, before a round."""
         other = elsewhere.provider if elsewhere else None
         name = other or self.folder.spec.provider
         if self.provider_of(other).blocking and name in provider_names():
@@ -139,9 +141,10 @@ class Session:
         return stored_output(folder.path, folder.id, Output(folder.spec.output))
 
     def budget(self, max_cost: float | None = None, prices: PricesLike | None = None) -> Budget:
-        """Return what this call says of money, else this session."""
+        """Return the cap and prices of this call, else those of this session."""
         cap = check_max_cost(max_cost)
         return Budget(
+            # The newest cap wins: to go beyond a cap is to name a greater one.
             self._budget.max_cost if cap is None else cap,
             {**self._budget.prices, **check_prices(prices)},
         )
@@ -155,7 +158,7 @@ class Session:
         overwrite: bool = False,
         **output: Any,
     ) -> Reading:
-        """Return how answers become columns, as `Job.collect` was asked for them."""
+        """Return how answers become columns, by the options of `Job.collect`."""
         prices = prices_of(self.folder, budget)
         return Reading(self.output(**output), prices, usage, flatten, overwrite)
 

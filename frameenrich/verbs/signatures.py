@@ -1,4 +1,4 @@
-"""Give one verb the options of another, where people, editors and errors look for them."""
+"""Show one method's options in the signature of another, for editors and error messages."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def takes_options_of(
         known = {
             name: parameter
             for name, parameter in signature.parameters.items()
+            # ``**options`` goes: its members are listed one by one instead.
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         }
         for verb in verbs:
             for name, parameter in inspect.signature(verb).parameters.items():
                 if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                     default = defaults.get(name, parameter.default)
+                    # A method's own option wins over one of the same name that it takes over.
                     known.setdefault(name, parameter.replace(default=default))
 
         @functools.wraps(method)
@@ -46,6 +48,7 @@ def takes_options_of(
                     _refuse(method.__name__, name, value, list(known))
             return method(*args, **options)
 
+        # inspect, and so editors and help(), prefer this attribute to the real signature.
         vars(checked)["__signature__"] = signature.replace(parameters=list(known.values()))
         return checked
 
@@ -53,7 +56,7 @@ def takes_options_of(
 
 
 def reading(*, labels: Any = None, response_model: Any = None, parser: Any = None) -> None:
-    """Stand for the options of the verbs that read stored answers in another way."""
+    """Hold the options that read stored answers in another way; only its signature is used."""
 
 
 def _refuse(verb: str, name: str, value: Any, known: list[str]) -> None:
@@ -63,6 +66,7 @@ def _refuse(verb: str, name: str, value: Any, known: list[str]) -> None:
     from frameenrich.prepare.params import request_parameters  # noqa: PLC0415
 
     options = [each for each in known if each != "self"]
+    # Most unknown options are request parameters, which belong into params=.
     params = request_parameters() if "params" in options else frozenset()
     close = difflib.get_close_matches(name, [*options, *params], n=1)
     if close and close[0] in params and close[0] not in options:

@@ -55,6 +55,7 @@ def submit(
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
     """Render a frame to a job on disk and send it, when all options are checked."""
     with draft_of_frame(frame, sending.plan, sending.store, sending.limits) as draft:
+        # The draft comes before the search: a job is known by the hashes of its rendered rows.
         folder = sending.find_made(draft) or sending.find_older(
             lambda plan: draft_of_frame(frame, plan, sending.store, sending.limits),
             draft,
@@ -71,7 +72,7 @@ def submit_parts(
     model: str,
     **options: Unpack[SubmitOptions],
 ) -> Job:
-    """As `submit`, for a frame that comes in parts; its job is the one of the whole frame.
+    """Submit a frame that comes in parts; the job is the same as the whole frame's.
 
     Parameters
     ----------
@@ -110,7 +111,7 @@ def submit_parts(
 
 @dataclass(frozen=True)
 class RootedFolder(JobFolder):
-    """A job's folder, read with what this submit says otherwise than the first one did.
+    """A job's folder, read with the options in which this submit differs from the first.
 
     Where images lie, how long a lost batch is looked for, and what a job may cost are no part of
     its identity: a submit with others finds the job that is there, whose spec has the first ones.
@@ -130,13 +131,14 @@ class RootedFolder(JobFolder):
 
     @cached_property
     def spec(self) -> JobSpec:
-        """Return what the job sends, with the folder that the images are in now."""
+        """Return the job's spec, with the image folder, caps and prices of this submit."""
         first = self._metadata("spec", JobSpec.from_json)
         said = self.said or first
         return replace(
             first,
             image_root=self.image_root,
             confirm_seconds=said.confirm_seconds,
+            # A later call's cap and prices win: to go beyond a cap is to name a greater one.
             max_cost=first.max_cost if said.max_cost is None else said.max_cost,
             prices={**first.prices, **said.prices},
         )
@@ -150,7 +152,7 @@ class Submission:
     route: Provider
     store: Store
     nonce: str = ""
-    """Makes the job another one than the same submit without it, and has no answer reused."""
+    """Random with ``fresh=True``: makes the job a new one, which reuses no answers."""
     probe: bool | None = False
 
     @property
@@ -160,20 +162,20 @@ class Submission:
         return seeded(limits, self.plan.spec)
 
     def find_made(self, draft: JobDraft) -> JobFolder | None:
-        """Find the job of the same submit, by whichever version."""
+        """Find the job of the same submit, made by this version or an earlier one."""
         if not self.nonce:
             return find_same(draft, self.store)
         job_id = draft.id(self.nonce)
         return job_folder(self.store, job_id) if self.store.has(job_id) else None
 
     def find_older(self, write: Write, draft: JobDraft, *, floats: bool) -> JobFolder | None:
-        """Find the job whose requests an earlier version wrote otherwise; not if ``fresh=True``."""
+        """Find the job whose requests an earlier version wrote differently; none if fresh."""
         if self.nonce:
             return None
         return find_older(write, self.plan, self.store, draft.id(), floats=floats)
 
     def make_job(self, draft: JobDraft) -> JobFolder:
-        """Reuse answers, check the cost and commit a draft, whose job is not there yet.
+        """Reuse answers, check the cost, and commit a draft as a new job.
 
         Raises
         ------
@@ -186,10 +188,13 @@ class Submission:
         spec, output = self.plan.spec, self.plan.output
         if draft.columns:  # not sooner: an old job is found
             self.plan.check_uses_rows(draft.columns, draft.rows)
+        # Checks of a new job only: one that was made before these checks is still found.
         check_family(spec, getattr(self.route, "server", ""))
         own = self._earlier_columns(draft)
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         probed = self._probe_first(draft)  # it makes a job of its own, so before the lock
+        # One lock of the store decides who waits for a running request and who sends it, or two
+        # jobs that waited for a third would both send.
         with self.store.deciding():
             if self.store.has(job_id):  # another process has made it meanwhile
                 return job_folder(self.store, job_id)
@@ -197,13 +202,14 @@ class Submission:
             if not self.nonce:
                 stored = find_stored_answers(self.store, spec, output, draft.hashes)
                 answers = _both(stored, probed)
+                # What another job has at its provider is not sent twice: this job waits for it.
                 running = find_running(self.store, spec, draft.hashes)
             draft.complete(job_id, answers, running)
             approve_job(spec, self.store, draft.request_lines())
             return draft.commit()
 
     def _probe_first(self, draft: JobDraft) -> StoredAnswers | None:
-        """Ask a row live before the others, where that is wanted; None where it is not."""
+        """Send a row live before the others, if a probe is due; None if it is not."""
         many = len(draft.hashes) >= FROM_REQUESTS
         if not (many if self.probe is None else self.probe):
             return None
@@ -214,7 +220,7 @@ class Submission:
         return self._probed(draft, stored) if self._probes(draft, stored) else None
 
     def _probes(self, draft: JobDraft, answers: StoredAnswers | None) -> bool:
-        """Tell whether a row is to be asked first: as somebody said, or where much is at stake."""
+        """Tell whether a row is sent first: as ``probe=`` says, or for large jobs."""
         if self.probe is not None:
             return self.probe
         if self.route.blocking or answers is not None:
@@ -223,7 +229,7 @@ class Submission:
         return many and not is_answered(self.store, self.plan.spec)
 
     def _probed(self, draft: JobDraft, answers: StoredAnswers | None) -> StoredAnswers | None:
-        """Ask a row live, where the provider can; the cost of all comes first."""
+        """Send a row live, if the provider can, after the cost of all is approved."""
         try:
             live = live_version(self.route)
         except ParameterError:  # it has no live calls: nobody can be asked
@@ -237,8 +243,9 @@ class Submission:
         return replace(answers, origins={**answers.origins, **found.origins})
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
-        """Name the frame's columns that an earlier job of this name made: they may be replaced."""
+        """Name the frame's columns that an earlier job of this name made; they may be replaced."""
         name = self.plan.spec.name
+        # Every collect adds this column, so without it the frame has no earlier answers.
         if f"{name}_status" not in draft.columns:
             return set()
         slug, found = slug_of(self.plan.spec), set[str]()
@@ -255,6 +262,7 @@ class Submission:
         """Send the job that was made, or was there already."""
         spec = self.plan.spec
         budget = Budget(spec.max_cost, spec.prices)
+        # What the old handle has read is handed on, or the sidecar's footer would be read again.
         known: dict[str, Any] = {k: v for k, v in vars(folder).items() if k in _STAYS}
         folder = RootedFolder(folder.store, folder.id, spec.image_root, spec)
         vars(folder).update(known)
@@ -269,7 +277,7 @@ def _both(one: StoredAnswers | None, other: StoredAnswers | None) -> StoredAnswe
 
 
 _STAYS = {"_footer", "resumed"}
-"""What stays true of a job's folder when its spec is read otherwise."""
+"""Cached attributes of a folder that do not depend on its spec."""
 
 
 def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:
@@ -378,6 +386,7 @@ requests_per_minute, tokens_per_minute, metadata, completion_window, confirm_sec
         route = connect(provider, client, first.model, pace_of(options))
         url = route.url(first.endpoint)
         limits = route.limits.within_tokens(max_enqueued_tokens)
+        # Read twice, to check all and to write: nothing is written of a file with a bad line.
         survey = ready.survey(url, limits, getattr(route, "check", None))
         for model in survey.models if route.blocking and isinstance(provider, str) else ():
             connect(provider, client, model)  # one that it does not have is refused here
@@ -385,6 +394,7 @@ requests_per_minute, tokens_per_minute, metadata, completion_window, confirm_sec
         plan.columns.check(key=[KEY])
         check_batch_options(route, plan.spec)
         sending = Submission(plan, route, where, _nonce(fresh))
+        # Ready requests are rows whose key is their custom_id; the spec has no messages.
         job_id = ready_job_id(survey, plan.spec, sending.nonce)
         if where.has(job_id):
             return sending.send(job_folder(where, job_id))

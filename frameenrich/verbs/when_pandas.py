@@ -16,12 +16,13 @@ from types import ModuleType
 
 
 def register_later() -> None:
-    """Have the accessor registered right after pandas is imported."""
+    """Register the accessor right after pandas is imported."""
+    # First in the list, or the ordinary finder would load pandas before it is asked.
     sys.meta_path.insert(0, _WhenImported())
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds pandas with a loader that registers the accessor behind it, until it was imported.
+    """Finds pandas with a loader that registers the accessor after it, once.
 
     Others only ask where pandas is, as Polars does, and import it later or never.
     """
@@ -35,9 +36,10 @@ class _WhenImported(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002 - as a finder is called
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return pandas' own spec with our loader around its own; None for all else."""
+        """Return pandas' spec with our loader around its own; None for other modules."""
         if fullname != "pandas" or self._passing:
             return None
+        # find_spec goes through all finders again, this one too: it has to step aside.
         self._passing = True
         try:
             spec = find_spec(fullname)
@@ -62,6 +64,7 @@ class _Registering(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run pandas, under its own loader again, and register the accessor."""
         if module.__spec__ is not None:
+            # Code that reads pandas' loader, as importlib.resources does, has to find the real one.
             module.__spec__.loader = self._own
         module.__loader__ = self._own
         if self._finder in sys.meta_path:
