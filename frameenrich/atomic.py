@@ -18,6 +18,7 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
     What is there and no file (a device, a pipe) is written to, never replaced. A `private` file
     that is new is for its owner alone; one that was there keeps its mode.
     """
+    # A link stays a link: the file that it leads to is replaced.
     path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "wb") as device:
@@ -25,11 +26,14 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
         return
     folder, name = os.path.split(path)
     with temporary_file(folder, name) as file:
+        # Before the first byte is written, so that nobody else can open it in between.
         if private and not os.path.exists(path) and hasattr(os, "fchmod"):  # not on Windows
             os.fchmod(file.fileno(), 0o600)
         yield file
+        # First the bytes, then the name: after a crash a file with that name must not be cut.
         sync(file)
         if os.path.exists(path):
+            # A rename brings the mode of the temporary file along.
             shutil.copymode(path, file.name)
         os.replace(file.name, path)
         sync_folder(folder)
@@ -38,6 +42,8 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
 @contextlib.contextmanager
 def temporary_file(folder: str, name: str) -> Iterator[IO[bytes]]:
     """Open a hidden file in a folder, on its way to become `name`; gone unless it was renamed."""
+    # In the same folder, as a rename is atomic within one file system only. The random part keeps
+    # two writers of one file apart, in one process too.
     temporary = f"{folder}/.{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "w+b") as file:
@@ -56,6 +62,7 @@ def sync(file: IO[bytes]) -> None:
 
 def sync_folder(path: str) -> None:
     """Make a rename durable; not every platform lets a folder be opened."""
+    # The new name is an entry of its folder, which has to be on disk as well.
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -31,6 +31,7 @@ def is_null(value: object) -> bool:
     >>> [is_null(value) for value in (None, float("nan"), pd.NA, pd.NaT, "", 0, [None])]
     [True, True, True, True, False, False, False]
     """
+    # By identity, as NA == NA is NA, which has no truth value.
     if value is None or value is pd.NA or value is pd.NaT:
         return True
     return isinstance(value, float) and value != value  # noqa: PLR0124 - the test for NaN

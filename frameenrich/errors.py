@@ -46,25 +46,28 @@ class _ShownShort:
     """
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows instead of a traceback."""
+        """Build the lines that IPython shows instead of a traceback."""
         own = _lines_of_user(self.__traceback__)  # type: ignore[attr-defined] # an exception's
         return [*own, f"{type(self).__name__}: {self}"]
 
 
 def _lines_of_user(trace: TracebackType | None) -> list[str]:
-    """Return each line of a traceback that is in a cell, or in a file that nobody installed."""
+    """Return the traceback's lines that are in a cell or in a file of no installed package."""
+    # Installed packages may be in two folders: pure Python ones and those with compiled parts.
     ours = [os.path.dirname(__file__), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))]
     found = []
     for frame, number in traceback.walk_tb(trace):
         file = frame.f_code.co_filename
         if not file.startswith(tuple(path + os.sep for path in ours)):
+            # A notebook's cells are in no file; IPython puts their source into linecache.
             line = linecache.getline(file, number).strip()
             found.append(f"{_cell_name(file)}, line {number}\n----> {number} {line}\n")
     return found
 
 
 def _cell_name(file: str) -> str:
-    """Return what a notebook calls the cell that a file stands for; a file's name otherwise."""
+    """Return a notebook's name for the cell that a file stands for, else the file's name."""
+    # Not imported: where it is not loaded, there is no notebook.
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     named = None if shell is None else shell.compile.format_code_name(file)
@@ -88,6 +91,7 @@ class FrameEnrichError(Exception, _ShownShort):
     fix: str
 
     def __init__(self, problem: str, fix: str, **details: object) -> None:
+        # Both sentences are the arguments, as pickle makes an exception anew from these.
         super().__init__(problem, fix)
         self.problem = problem
         self.fix = fix
@@ -103,6 +107,7 @@ class FrameEnrichWarning(UserWarning):
 
 def warn_user(message: str) -> None:
     """Warn at the line of the user's own code, however deep in this package the caller is."""
+    # With the separator, or a package whose name begins like ours would count as ours.
     package = os.path.dirname(__file__) + os.sep
     level, frame = 2, sys._getframe(1)  # noqa: SLF001 - as pandas
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
@@ -138,6 +143,7 @@ class ParameterError(InputError):
     """An option or request parameter that is unknown or has an unusable value."""
 
 
+# A TypeError as well, which is what Python raises for a keyword that a function does not have.
 class UnknownOptionError(ParameterError, TypeError):
     """A keyword argument that a verb does not have."""
 
@@ -199,5 +205,6 @@ class WaitTimeoutError(FrameEnrichError):
     """The job was still running when the time was up; nothing is lost."""
 
 
+# No FrameEnrichError: an `except Exception` around a loop must not swallow Ctrl-C.
 class JobInterruptedError(KeyboardInterrupt, _ShownShort):
     """Somebody interrupted what was driving a job; says what goes on, and how to come back."""

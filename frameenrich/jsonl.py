@@ -28,6 +28,7 @@ def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterato
     >>> list(map(bytes, whole_lines(files, 4)))
     [b'a\n', b'bb\n', b'b\n', b'long, long\n', b'end\n']
     """
+    # One buffer for all chunks: the start of a cut line moves to its front.
     buffer, kept = bytearray(size), 0
     for file in files:
         while got := file.readinto(memoryview(buffer)[kept:]):  # type: ignore[attr-defined]
@@ -37,8 +38,10 @@ def whole_lines(files: Iterable[IO[bytes]], size: int = _CHUNK_BYTES) -> Iterato
                 buffer[: kept - whole] = buffer[whole:kept]
                 kept -= whole
             if kept == len(buffer):  # a line longer than that
+                # A new buffer: a bytearray cannot grow while the caller holds a memoryview of it.
                 buffer = buffer + bytearray(len(buffer))
     if kept:
+        # A last line without an end gets one, as readers of a chunk find its lines by their ends.
         yield memoryview(buffer[:kept] + b"\n")
 
 
@@ -72,7 +75,7 @@ class Answered(msgspec.Struct, Generic[Body], gc=False):
 
 
 class ResponseLine(msgspec.Struct, Generic[Body, Fault], gc=False):
-    """The envelope of an answer; whoever opens it says what is read of body and error.
+    """The envelope of an answer; the type parameters say what is read of body and error.
 
     Other members are Any: one of another type is found by the reader, and costs no more than its
     line. With `msgspec.Raw` they are kept unread.
@@ -88,7 +91,7 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Each request line with its custom_id, which our own lines begin with.
+    """Yield each request line with its custom_id, with which every line of ours begins.
 
     Raises
     ------
@@ -96,6 +99,7 @@ def request_ids(lines: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         The file is damaged.
     """
     for line in lines:
+        # 14 is the length of {"custom_id":" (see `request_line`), so that no line has to be parsed.
         end = line.find(b'"', 14)
         if not line.startswith(b'{"custom_id":"') or end < 0:
             raise StoreError(
@@ -149,7 +153,7 @@ def body_of(line: bytes) -> bytes:
 
 
 def under_id(line: bytes, custom_id: str) -> bytes:
-    """Return a response line under another custom_id, everything else as it came.
+    """Put a response line under another custom_id and leave the rest as it came.
 
     Examples
     --------
@@ -157,6 +161,7 @@ def under_id(line: bytes, custom_id: str) -> bytes:
     b'{"custom_id":"row-9","response":{"body":  "as it came"}}'
     """
     try:
+        # Raw members are copied byte for byte: numbers and escapes stay as the provider wrote them.
         members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except DECODE_ERRORS:  # half a surrogate pair
         return json.dumps({**json.loads(line), "custom_id": custom_id}).encode()
@@ -165,7 +170,7 @@ def under_id(line: bytes, custom_id: str) -> bytes:
 
 
 def loads(line: bytes) -> Json:
-    """Read JSON; also with half a surrogate pair, which orjson does not take."""
+    """Read JSON, also with half a surrogate pair, which orjson refuses."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -173,7 +178,7 @@ def loads(line: bytes) -> Json:
 
 
 def encode(value: Json) -> bytes:
-    r"""Compact UTF-8 JSON; a lone surrogate is escaped, where orjson would refuse it.
+    r"""Write compact UTF-8 JSON; a lone surrogate, which orjson refuses, is escaped.
 
     Examples
     --------
@@ -187,21 +192,23 @@ def encode(value: Json) -> bytes:
 
 
 def encode_all(texts: Iterable[Json]) -> list[bytes]:
-    """`encode` of each."""
+    """Write each value as `encode` does."""
     texts = list(texts)
     try:
+        # Surrogates are rare: all are tried in one go, and again one by one where that fails.
         return list(map(orjson.dumps, texts))
     except TypeError:  # a lone surrogate somewhere
         return list(map(encode, texts))
 
 
 def request_line(custom_id: str, url: str, body: bytes) -> bytes:
-    r"""One line of a batch file, with its line end.
+    r"""Write one line of a batch file, with its line end.
 
     Examples
     --------
     >>> request_line("row-1", "/v1/embeddings", b"{}")
     b'{"custom_id":"row-1","method":"POST","url":"/v1/embeddings","body":{}}\n'
     """
+    # The order matters: `request_ids` reads the id first, `count_line` the body up to the end.
     head = encode({"custom_id": custom_id, "method": "POST", "url": url})
     return head[:-1] + b',"body":' + body + b"}\n"

@@ -18,9 +18,9 @@ def can(convert: Callable[[Any], Any], value: Any) -> bool:
 
 
 def encodable(value: Any) -> Any:
-    r"""A parser's value with U+FFFD for lone surrogates: no column and no file can hold those.
+    r"""Put U+FFFD for lone surrogates in a parser's value: no column or file can hold them.
 
-    What has none is given back itself, not a copy.
+    A value without any is returned itself, not copied.
 
     Examples
     --------
@@ -43,6 +43,7 @@ def encodable(value: Any) -> Any:
 
 def is_encodable(text: str) -> bool:
     """Tell whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    # Python keeps with each text whether it is ASCII, so most need no encoding.
     return text.isascii() or can(str.encode, text)
 
 
@@ -59,11 +60,12 @@ def without_surrogates(text: str) -> str:
     """
     if is_encodable(text):
         return text
+    # In UTF-16 the two halves of a pair are one character, so decoding joins them.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def shortened(text: str, length: int = 60) -> str:
-    """Return a text cut to a length that a message has room for."""
+    """Cut a text to a length that fits into a message."""
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -71,6 +73,7 @@ _SHORTEST_SECRET = 8
 """What is shorter ("EMPTY", "ollama") keeps nobody out, and would spoil other words."""
 
 
+# Servers quote the key that they refuse, often with stars in its middle.
 _KEY_SHAPE = re.compile(r"\b(sk|sess|key|gsk|tgp)[-_][A-Za-z0-9_*-]{6,}|(?i:bearer)\s+\S+")
 
 
@@ -79,13 +82,14 @@ _IN_URL = re.compile(r"(?<=:)//[^/\s@'\"]+@")
 
 
 def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
-    """Return the text without API keys and control characters.
+    """Remove API keys and control characters from a text.
 
     Examples
     --------
     >>> scrub("Incorrect API key provided: sk-abcdef123")
     'Incorrect API key provided: ***'
     """
+    # The caller's own keys first: they may have any shape. Then what only looks like a key.
     text = _KEY_SHAPE.sub("***", printable(without_secrets(text, secrets)))
     return _IN_URL.sub("//***@", text)
 
@@ -108,7 +112,7 @@ def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:
 
 
 def printable(text: str) -> str:
-    r"""Return the text with a space for each character that would drive a terminal.
+    r"""Replace each character that would drive a terminal by a space.
 
     Examples
     --------
@@ -141,13 +145,14 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def size_text(size_bytes: float) -> str:
-    """Return a size in bytes, in three digits.
+    """Write a size in bytes with three digits at most.
 
     Examples
     --------
     >>> [size_text(n) for n in (0, 999, 1_500, 2_340_000, 71_000_000_000)]
     ['0 B', '999 B', '1.5 kB', '2.3 MB', '71 GB']
     """
+    # From 999.5 on, a size would be written with four digits: it goes to the next unit.
     step = next(
         (i for i in range(len(_SIZES) - 1) if size_bytes < 999.5 * 1000**i), len(_SIZES) - 1
     )
@@ -157,7 +162,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Return how long ago something was, in its largest unit.
+    """Write how long ago something was, in its largest unit.
 
     Examples
     --------
@@ -171,7 +176,7 @@ def age_text(seconds: float) -> str:
 
 
 def script_json(value: Any) -> str:
-    r"""JSON that can stand in a ``<script>``: nothing in it can end the element or open another.
+    r"""Write JSON for a ``<script>``: nothing in it can end the element or open another.
 
     Examples
     --------
@@ -183,4 +188,5 @@ def script_json(value: Any) -> str:
 
 
 # HTML reads `</script` and `<!--` inside a script; lone surrogates have no UTF-8.
+# JavaScript before 2019 ends a line of a string at U+2028 and U+2029, which JSON allows there.
 _UNSAFE = re.compile("[<>\u2028\u2029\ud800-\udfff]")

@@ -23,7 +23,7 @@ _warned: set[str] = set()
 
 
 def keep_class(job_path: str, output: Output) -> None:
-    """Remember the class that a job was submitted with, for whichever door opens the job next."""
+    """Remember the class that a job was submitted with, however the job is opened next."""
     if output.model is not None:
         _kept[job_path] = output
 
@@ -34,7 +34,7 @@ def stored_output(job_path: str, job_id: str, stored: Output) -> Output:
     Warns
     -----
     FrameEnrichWarning
-        The class is not at hand, and had rules that the stored schema does not.
+        The class is not known here, and had rules that the stored schema lacks.
     """
     kept = _kept.get(job_path)
     # An older version stored no rules; the class is the one that made the same schema all the same.

@@ -13,6 +13,8 @@ from frameenrich.identity.hashes import HASH_BYTES
 from frameenrich.identity.older import mixed
 from frameenrich.model import JobSpec
 
+# A frame that repeats itself mostly does so early, so memory stays small. Later repeats are found
+# at the end by the first 8 bytes of their hashes.
 REMEMBERED = 1 << 16
 """How many requests are remembered whole, some 160 bytes each; of others only 8 bytes are kept."""
 
@@ -46,7 +48,7 @@ def short_hash_column(hashes: pa.ChunkedArray) -> ShortHashes:
 
 
 def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
-    """Which of `some` are among the `ordered` ones.
+    """Tell which of `some` are among the `ordered` ones.
 
     Examples
     --------
@@ -55,6 +57,7 @@ def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
     """
     if not len(ordered):
         return np.zeros(len(some), dtype=np.bool_)
+    # What is greater than all gets len(ordered), which is no index: hence the minimum below.
     at = np.searchsorted(ordered, some)
     found: npt.NDArray[np.bool_] = ordered[np.minimum(at, len(ordered) - 1)] == some
     return found
@@ -62,16 +65,16 @@ def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
 
 def split_hashes(hashes: bytes) -> list[bytes]:
     """Return each hash by itself."""
+    # V and not S, from which NumPy would cut zero bytes at the end.
     each: list[bytes] = np.frombuffer(hashes, f"V{HASH_BYTES}").tolist()
     return each
 
 
 class Deduplicator:
-    """Finds the first row that makes each request.
+    """Find the first row that makes each request.
 
-    The first `REMEMBERED` requests are remembered whole. A frame that has more of them may repeat
-    one of the others unseen: `duplicates` of
-    its `unique_hashes` are those.
+    The first `REMEMBERED` requests are remembered whole. A frame that has more may repeat one of
+    the others unseen: those are the `duplicates` of its `unique_hashes`.
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ class Deduplicator:
         self._count = 0
 
     def first_rows(self, hashes: bytes, positions: Sequence[int]) -> Sequence[int]:
-        """Return the first row that made each row's request; its own position where it is that."""
+        """Return the first row that made each row's request, or its own position."""
         each, own, known = split_hashes(hashes), short_hashes(hashes), len(self._first)
         if known + len(each) <= REMEMBERED:
             found: Sequence[int] = list(map(self._first.setdefault, each, positions))
@@ -97,6 +100,7 @@ class Deduplicator:
             watched = is_in(self._watched, own)
             new = not watched.any() and self._first.keys().isdisjoint(each)
             found = positions if new else self._looked_up(each, positions, watched)
+        # Repeats that were found are not noted, or `duplicates` would report them once more.
         self._note(own if new else own[np.equal(found, positions)])
         return positions if new else found
 
@@ -120,7 +124,7 @@ class Deduplicator:
 
 
 def duplicates(ordered: ShortHashes) -> ShortHashes:
-    """Return those that stand more than once among the ordered ones.
+    """Return those that occur more than once among the ordered ones.
 
     Examples
     --------
@@ -131,7 +135,7 @@ def duplicates(ordered: ShortHashes) -> ShortHashes:
 
 
 class JobHash:
-    """Names a job by what it sends; the order of the rows does not count."""
+    """Name a job by what it sends; the order of the rows does not count."""
 
     def __init__(self) -> None:
         self._sums = np.zeros(2, np.uint64)
@@ -141,6 +145,7 @@ class JobHash:
         words = np.frombuffer(hashes, "<u8").reshape(-1, HASH_BYTES // 8)
         first = mixed(mixed(keys ^ words[:, 0]) + words[:, 1])
         second = mixed(mixed(mixed(keys) + words[:, 2]) ^ words[:, 3])
+        # A sum is the same in every order of the rows; wrapping at 64 bits is fine.
         self._sums += np.stack([first, second]).sum(axis=1, dtype=np.uint64)
 
     def merge(self, other: JobHash) -> None:
@@ -149,10 +154,11 @@ class JobHash:
 
     @property
     def mark(self) -> str:
-        """Return what tells these rows from others, whatever their job."""
+        """Return a text that is the same for the same rows, whatever their job."""
         return self._sums.astype("<u8").tobytes().hex()
 
     def hexdigest(self, spec: JobSpec, nonce: str) -> str:
-        """32 hexadecimal digits."""
+        """Return the job's id: 32 hexadecimal digits."""
         start = f"{spec.identity_json()}\n{nonce}".encode("utf-8", "surrogatepass")
+        # As long as the ids of earlier versions, which were XXH3 of 128 bits.
         return sha256(start + self._sums.astype("<u8").tobytes()).hexdigest()[:32]

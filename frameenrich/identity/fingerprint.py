@@ -1,4 +1,4 @@
-"""Whether a frame is, row for row, the one that was submitted: told by its cells, unrendered.
+"""Recognize a frame that was submitted, row for row, by its cells: nothing is rendered.
 
 It says so only of columns whose cells a template sees as plain text, whole numbers, floats or
 booleans. There the same cells render to the same text. Everything else has to be rendered to tell.
@@ -31,7 +31,7 @@ _TEXT = "text"
 
 
 def fingerprint(frame: pd.DataFrame, columns: Sequence[Any], version: int = HASHES) -> str | None:
-    """A text that two frames share only where these columns hold the same cells, row for row.
+    """Return a text that two frames share only if these columns have equal cells, row for row.
 
     Parameters
     ----------
@@ -62,6 +62,7 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[Any], version: int = HASH
         kind = _kind(cells) if isinstance(cells, pd.Series) else None
         if kind is None:
             return None
+        # The kind counts: 1 and 1.0 are equal for pandas, and a template prints them differently.
         whole.update(f"\n{kind} {name!r}\n".encode("utf-8", "backslashreplace"))
         try:
             for piece in _pieces(cells, kind):
@@ -71,6 +72,8 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[Any], version: int = HASH
     return str(whole.hexdigest())
 
 
+# Only plain cells: of these the same ones render to the same text. Whatever differs, be it a
+# dtype, gives None, and the frame is compared by its rendered texts.
 def _kind(cells: pd.Series) -> str | None:
     """Name what a template sees in each cell but nulls; None where that is not one plain type."""
     own: Any = cells.dtype
@@ -78,12 +81,14 @@ def _kind(cells: pd.Series) -> str | None:
         return _TEXT
     if isinstance(own, pd.StringDtype) or own == np.dtype("O"):  # which may hold kinds of str
         return _TEXT if _all_text(cells) else None
+    # A long double is wider: two of its values can be one float64.
     plain = isinstance(own, np.dtype) and own.itemsize <= _NUMBER_BYTES
     return _KINDS.get(own.kind) if plain else None
 
 
 def _all_text(cells: pd.Series) -> bool:
     """Tell whether each cell that is no null is a `str`, and of no kind of its own."""
+    # Most columns hold str and None alone, and need no mask of their nulls.
     if set(map(type, cells.to_numpy())) <= {str, type(None)}:
         return True
     return set(map(type, cells[cells.notna()])) <= {str}
@@ -99,7 +104,7 @@ def _pieces(cells: pd.Series, kind: str) -> Iterator[Any]:
 
 
 def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Each number in 8 bytes, whatever its width was."""
+    """Write each number in 8 bytes, whatever its width was."""
     if values.dtype.kind != "f":
         return values.astype("<u8" if values.dtype.kind == "u" else "<i8")
     floats = values.astype("<f8")
@@ -108,14 +113,16 @@ def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _text_pieces(block: pd.Series) -> Iterator[Any]:
-    """Yield how long each text is, -1 for a null; and the texts."""
+    """Yield the length of each text, -1 for a null, and then the texts."""
     texts = pa.array(block, pa.large_string(), from_pandas=True)
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     valid = texts.is_valid().to_numpy(zero_copy_only=False)
+    # Arrow may have any bytes where a null is; an empty text has none.
     texts = texts.fill_null("")
     _, ends, data = texts.buffers()
     bounds = np.frombuffer(ends, "<i8")[texts.offset : texts.offset + len(texts) + 1]
+    # The lengths first: "ab" and "c" have the same bytes as "a" and "bc".
     yield np.where(valid, np.diff(bounds), -1)
     if data is not None:
         yield memoryview(data)[bounds[0] : bounds[-1]]

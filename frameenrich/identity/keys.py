@@ -1,4 +1,4 @@
-"""What names a row: reading keys from a frame, checking them, and finding them again.
+"""Read the keys of a frame's rows, check them, and find them again.
 
 A key is kept in Arrow's types, so that it survives Parquet; a frame that was re-read with other
 dtypes (dates as text, numbers as strings) is cast to the types of the sidecar before matching.
@@ -34,6 +34,7 @@ _SEPARATOR = "\x1f"
 _ESCAPE = "\x1e"
 
 
+# With "row-" before it, "-" and a tag of 6 after it: 51 characters at most.
 _PLAIN_LABEL = r"^[A-Za-z0-9_-]{1,40}$"
 
 
@@ -105,6 +106,7 @@ def _key_parts(frame: pd.DataFrame, key: Sequence[str] | None) -> list[pd.Series
 
 
 def _to_arrow(part: pd.Series | pd.Index) -> pa.Array:
+    # As its values, since a re-read file has no categories.
     if isinstance(part.dtype, pd.CategoricalDtype):
         part = part.astype(object if part.hasnans else part.dtype.categories.dtype)
     if isinstance(part.dtype, (pd.PeriodDtype, pd.IntervalDtype)):
@@ -118,10 +120,12 @@ def _to_arrow(part: pd.Series | pd.Index) -> pa.Array:
     foreign = isinstance(array.type, pa.BaseExtensionType)  # such as UUIDs
     if foreign or pa.types.is_nested(array.type) or pa.types.is_dictionary(array.type):
         array = pa.array([None if _is_null(v) else str(v) for v in part], pa.string())
+    # pandas' text dtypes give large_string, objects that hold text give string: one type for both.
     return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
 
 
 def _is_null(value: Any) -> bool:
+    # isna() of a list is an array, which has no truth value.
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
@@ -150,6 +154,7 @@ def check_keys(keys: pa.Table, names: Sequence[str]) -> None:
 def _check_unique(keys: pa.Table, what: str, fix: str) -> None:
     if not _may_repeat(keys):
         return
+    # Two keys may share a digest, so only equal texts are a repeat.
     counts = pc.value_counts(key_texts(keys))
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated) == 0:
@@ -164,13 +169,14 @@ def _check_unique(keys: pa.Table, what: str, fix: str) -> None:
 
 
 def _may_repeat(keys: pa.Table) -> bool:
-    """Tell whether two rows may have one key: 8 bytes a row; a table of texts takes hundreds."""
+    """Tell whether two rows may share a key, at 8 bytes a row; a table of texts takes hundreds."""
     column = keys.column(0)
     whole = keys.num_columns == 1 and pa.types.is_integer(column.type)
     digests = column.to_numpy() if whole else key_digests(keys)
     rises = (_rises(digests, start) for start in range(0, len(digests), BLOCK_ROWS))
     if whole and all(rises):
         return False  # rising, as most indexes are
+    # A copy: to_numpy() may be a view of the column's own memory.
     ordered = digests.copy()
     ordered.sort()
     return bool((ordered[1:] == ordered[:-1]).any())
@@ -182,7 +188,7 @@ def _rises(values: npt.NDArray[Any], start: int) -> bool:
 
 
 def key_digests(keys: pa.Table) -> npt.NDArray[np.uint64]:
-    """8 bytes a row that stand for its key's text."""
+    """Return 8 bytes a row that stand for its key's text."""
     digests = np.empty(keys.num_rows, dtype=np.uint64)
     for start in range(0, keys.num_rows, BLOCK_ROWS):
         texts = key_texts(keys.slice(start, BLOCK_ROWS)).cast(pa.binary()).to_pylist()
@@ -191,12 +197,12 @@ def key_digests(keys: pa.Table) -> npt.NDArray[np.uint64]:
 
 
 def sidecar_keys(sidecar: pa.Table) -> pa.Table:
-    """Return the columns of a sidecar that its keys are in."""
+    """Return the key columns of a sidecar."""
     return sidecar.select([name for name in sidecar.column_names if name.startswith("key_")])
 
 
 def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """One schema for sidecars of parts, whose keys may have been read with different types.
+    """Return one schema for the sidecars of parts, whose keys may have different types.
 
     Examples
     --------
@@ -217,6 +223,7 @@ def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
 def _common_type(kinds: set[pa.DataType]) -> pa.DataType:
     if len(kinds) == 1:
         return next(iter(kinds))
+    # int64 holds every signed integer; any other mixture agrees only as text.
     return pa.int64() if all(map(pa.types.is_signed_integer, kinds)) else pa.string()
 
 
@@ -231,7 +238,7 @@ def cast_keys(sidecar: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def key_texts(keys: pa.Table) -> pa.Array:
-    r"""One text a row that says its key; the parts are joined by U+001F.
+    r"""Return each row's key as one text; the parts of a key are joined by U+001F.
 
     Examples
     --------
@@ -268,6 +275,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column
     if pa.types.is_timestamp(column.type):
         return _moments(column)
+    # In one unit: pandas 2 and 3 read the same span in different ones.
     if pa.types.is_duration(column.type):
         with contextlib.suppress(pa.ArrowInvalid):  # longer than fits
             column = column.cast(pa.duration("ns"))
@@ -278,7 +286,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Moments as texts that are the same in each unit, of which pandas 2 and 3 differ, and zone."""
+    """Write moments as texts without unit (pandas 2 and 3 choose different ones) or time zone."""
     if column.type.tz is not None:
         column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     texts = column.cast(pa.string())
@@ -297,6 +305,8 @@ def _show(value: object) -> str:
     return repr(value) if isinstance(value, (str, int, float)) else str(value)
 
 
+# A custom_id ends with a tag of its job, so that a line says whose it is: `row-0` is in every
+# default index. The tag is random: it is there before the first row, the job's id after the last.
 def custom_ids(keys: pa.Table, tag: str) -> pa.Array:
     """Name each row's request: ``row-<label>-<tag>``, or a slug and a hash of what is no label.
 
@@ -313,6 +323,7 @@ def custom_ids(keys: pa.Table, tag: str) -> pa.Array:
     """
     texts = key_texts(keys)
     single = keys.column(0).type if keys.num_columns == 1 else None
+    # An integer's text has 20 characters at most, all of which an id may have.
     if single is not None and pa.types.is_integer(single):
         return pc.binary_join_element_wise("row", texts, tag, "-")
     if single is None or not pa.types.is_string(single):
@@ -332,13 +343,15 @@ def custom_ids(keys: pa.Table, tag: str) -> pa.Array:
 def _hashed_id(text: str, tag: str) -> str:
     """Return a custom_id for a key that can be none; two keys of one name would swap answers."""
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:_SLUG_LENGTH].rstrip("-")
+    # The tag is in the hash: nobody knows it beforehand, so nobody can prepare two keys of one id.
     digest = sha256(f"{tag}/{text}".encode("utf-8", "surrogatepass")).digest()[:_ID_BYTES]
     name = b32encode(digest).decode().rstrip("=").lower()
+    # 4 + 13 + 1 + 26 + 1 + 6 = 51 characters at most, as for a plain label.
     return f"key-{slug}-{name}-{tag}" if slug else f"key-{name}-{tag}"
 
 
 def wire_id(custom_id: str, tag: str) -> str:
-    """Return what a request that came with a custom_id is called at the provider.
+    """Return the name at the provider of a request that came with a custom_id.
 
     As it came where every provider takes it (BATCH_API.md), else a slug of it and a hash; the
     sidecar says which is which.
@@ -352,7 +365,7 @@ def wire_id(custom_id: str, tag: str) -> str:
 
 
 def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:
-    """For each key of `wanted` its position in `known`, or -1.
+    """Find each key of `wanted` in `known`: its position, or -1.
 
     Parts are cast to the types of `known` first; keys that cannot be cast are compared as text.
     """
@@ -382,6 +395,7 @@ def _cast_like(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
 
 def _parse_times(column: pa.ChunkedArray, target: Any) -> pa.ChunkedArray:
     texts, utc = column.to_pandas(), target.tz is not None
+    # ISO 8601 can be read one way only; other formats are guessed where no text is of it.
     times = pd.to_datetime(texts, errors="coerce", utc=utc, format="ISO8601")
     if times.isna().all():
         with warnings.catch_warnings():  # pandas warns where a text is no time at all

@@ -20,6 +20,8 @@ from frameenrich.identity.hashes import body_rest, body_texts
 from frameenrich.jsonl import encode_all
 from frameenrich.model import JobSpec
 
+# A store of version 2 goes on by this formula where it only finds what is there. For reuse its
+# requests are read and hashed anew. Version 1 hashed whole bodies; no frame is compared with those.
 HASH_BYTES = 16
 
 
@@ -39,14 +41,15 @@ def texts_hashes(texts: Sequence[Sequence[str]]) -> bytes:
 
 
 def request_hash(url: str, body: bytes) -> bytes:
-    """Return what named a request: 16 bytes over url and body."""
+    """Return the hash of a request as it was: 16 bytes of url and body."""
+    # The place is the seed: XOR alone would give two texts that change places the same hash.
     own = [xxhash.xxh3_128_digest(body_rest(body), xxhash.xxh3_64_intdigest(url.encode()))]
     own += (xxhash.xxh3_128_digest(text, place) for place, text in enumerate(body_texts(body)))
     return reduce(np.bitwise_xor, (np.frombuffer(each, "<u8") for each in own)).tobytes()
 
 
 class OlderJobHash:
-    """Names a job by what it sends, as earlier versions did."""
+    """Name a job by what it sends, as earlier versions did."""
 
     def __init__(self) -> None:
         self._sums = np.zeros(2, np.uint64)
@@ -58,13 +61,13 @@ class OlderJobHash:
         self._sums += own.sum(axis=1, dtype=np.uint64)
 
     def hexdigest(self, spec: JobSpec) -> str:
-        """32 hexadecimal digits."""
+        """Return the job's id: 32 hexadecimal digits."""
         start = f"{spec.identity_json()}\n".encode("utf-8", "surrogatepass")
         return xxhash.xxh3_128_hexdigest(start + self._sums.astype("<u8").tobytes())
 
 
 def mixed(values: Digests) -> Digests:
-    """Splitmix64's finaliser (Steele, Lea and Flood 2014): every bit depends on every other."""
+    """Apply Splitmix64's finaliser (Steele, Lea and Flood 2014): every bit changes all others."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

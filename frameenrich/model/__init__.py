@@ -1,4 +1,4 @@
-"""The values that everything else speaks of, frozen: no I/O, no pandas, no provider."""
+"""Frozen values that the other packages share: no I/O, no pandas, no provider."""
 
 from __future__ import annotations
 

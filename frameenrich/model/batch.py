@@ -11,7 +11,7 @@ import msgspec
 
 
 class BatchStatus(StrEnum):
-    """The words a batch's status can be; a provider may send others.
+    """The known values of a batch's status; a provider may send others.
 
     Ours are ``planned``, the intent is on disk and the provider has given no batch yet;
     ``waiting``, another job of the store has asked the same and may yet have the answers;
@@ -62,6 +62,8 @@ class Rejection:
     message: str
 
 
+# Intent first: the stage is on disk before a call that costs money, so that a killed process leaves
+# a trace of it. The SDK's own retries are off for the same reason: they would make a batch twice.
 class Stage(StrEnum):
     """How far a shard has come on its way to the provider and back.
 
@@ -103,6 +105,7 @@ _MOVING = frozenset({"id", "status", "input_file_id"})
 """The fields whose change moves the stage."""
 
 
+# Of our own words these say that the provider has no such batch, or none that we know of.
 _RUNNING = (
     frozenset(BatchStatus)
     - TERMINAL
@@ -199,12 +202,13 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Let the stage of a batch that is made anew follow its ids and status."""
+        # A provider builds a Batch from a server's ids and status; only we know of stages.
         if self.stage is Stage.INTENT:
             object.__setattr__(self, "stage", _stage_by_status(self))
 
     @property
     def unsent(self) -> bool:
-        """Tell whether the provider is still to be given it, or to be asked whether it has it."""
+        """Tell whether it is still to be sent, or to be searched for at the provider."""
         return self.id is None and not self.ended and not self.waiting
 
     @property
@@ -284,6 +288,7 @@ class Batch:
         moved = self.replace(**changes)
         if not flags:
             return moved
+        # The other flags are read off the stage, so that a provider can change one of them alone.
         own = {
             "uploading": self.stage is Stage.UPLOADING,
             "creating": self.creating,
@@ -308,6 +313,7 @@ _FLAG_NAMES = frozenset(_Flags.__dataclass_fields__)
 
 def _stage_by_status(batch: Batch) -> Stage:
     if batch.status in TERMINAL:
+        # A later stage stays: a late poll must not make lines be fetched twice.
         return batch.stage if batch.ended else Stage.ENDED
     if batch.id is not None or batch.status in _RUNNING:
         return Stage.RUNNING
@@ -320,6 +326,7 @@ def _stage_from_flags(flags: _Flags, batch: Batch) -> Stage:
         if not flags.fetched:
             return Stage.ENDED
         return Stage.CLEANED if flags.deleted else Stage.FETCHED
+    # With an id the call's answer has arrived, and the flags of a call in doubt no longer count.
     if batch.id is None and flags.creating:
         return Stage.CREATING
     if batch.id is None and flags.uploading:

@@ -1,4 +1,4 @@
-"""What one batch file may hold."""
+"""Limits of one batch file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ BYTES_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one batch file may hold, and how long a full queue is left alone.
+    """Limits of one batch file, and how long a full queue is left alone.
 
     ``max_bytes`` counts the file's bytes. ``first_requests`` is how many requests a job's first
     file holds, where it goes ahead of the others.
     """
 
+    # OpenAI's limits (https://platform.openai.com/docs/guides/batch);
+    # providers with other limits pass their own.
     max_requests: int = 50_000
     max_bytes: int = 200_000_000
     queue_wait_seconds: float = 60.0
     first_requests: int | None = None
 
     def within_tokens(self, max_tokens: int | None) -> Limits:
-        """Smaller files, so that one alone fits a queue of so many prompt tokens.
+        """Return limits whose files each fit a queue of so many prompt tokens.
 
         Examples
         --------

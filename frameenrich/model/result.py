@@ -1,4 +1,4 @@
-"""What came back for a request, before and after it is judged."""
+"""Responses to requests, and results: what they are once judged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ Json = Any
 """A value that ``json.loads`` could have returned."""
 
 
+# gc=False: there are as many as rows, and none can be part of a cycle that needs collecting.
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """What came back for one custom_id: the envelope opened, the answer not yet judged."""
+    """A response to one custom_id: the envelope is opened, the answer not yet judged."""
 
     custom_id: str
     status_code: int | None
@@ -24,7 +25,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """What the provider says an answer took; tokens."""
+    """Tokens of an answer, as the provider counts them, and the model that gave it."""
 
     model: str | None = None
     prompt_tokens: int | None = None
@@ -57,7 +58,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def repairable(self) -> bool:
-        """Tell whether asking again may mend it: not what was refused, as content or as a request.
+        """Tell whether asking again may help: not if content or request were refused.
 
         Examples
         --------
@@ -70,13 +71,15 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def remedy(self) -> Remedy:
-        """Tell what it takes to ask a flagged row again: nothing, or that the user says so.
+        """Return the condition for asking a flagged row again.
 
         Examples
         --------
         >>> Result("row-1", RowStatus.FAILED, error="model_not_found: x", status_code=404).remedy
         <Remedy.MODEL: 'model'>
         """
+        # What was refused is not sent again by itself: neither a refusal nor a 4xx, but
+        # for those that are about the moment.
         if self.status is RowStatus.REFUSED:
             return Remedy.REFUSED
         code = self.status_code
@@ -94,7 +97,7 @@ _NO_MODEL = re.compile(
 
 
 class Remedy(StrEnum):
-    """What it takes for a flagged row to be asked again."""
+    """The condition for asking a flagged row again."""
 
     AGAIN = "again"
     REFUSED = "refused"

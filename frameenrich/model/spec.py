@@ -1,4 +1,4 @@
-"""What a job sends and how its answers are read, as one frozen value."""
+"""Describe a job, what it sends and how its answers are read, as one frozen value."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What an answer has to be, in a form that can be stored.
+    """The required form of an answer, in a form that can be stored.
 
     ``schema`` is the JSON Schema that was asked for (``None`` for plain text, a parser and
     embeddings); its properties are the output columns. ``dimensions`` is how long a vector has to
@@ -77,6 +77,7 @@ class Pace:
     def __post_init__(self) -> None:
         """Refuse a limit that lets nothing through."""
         for name, limit in asdict(self).items():
+            # type() and not isinstance(), as True is an int, too.
             if limit is not None and (type(limit) is not int or limit < 1):
                 raise ParameterError(
                     f"{name}={limit!r} lets nothing through.", "Give a whole number above 0."
@@ -87,6 +88,7 @@ HASHES = 3
 """How hashes are made now: SHA-256; in version 2 XXH3 (`identity.older`), in 1 of whole bodies."""
 
 
+# Random, and in the spec: the custom_ids need it before the first row is read.
 TAG_LENGTH = 6
 """Characters of the tag that ends a job's custom_ids."""
 
@@ -173,11 +175,11 @@ class JobSpec:
 
     @property
     def aside(self) -> bool:
-        """Whether it is beside another job, and not the one that a frame's owner means."""
+        """Whether it only serves another job, as a pilot or a second opinion."""
         return self.pilot or self.second_of is not None
 
     def to_json(self) -> str:
-        """The text kept in the sidecar's metadata; the order of a schema's properties stays."""
+        """Write the text for the sidecar's metadata; a schema's properties keep their order."""
         return json.dumps(asdict(self))
 
     def identity_json(self) -> str:
@@ -186,6 +188,8 @@ class JobSpec:
         Neither pace nor money is identity, nor what goes along with a batch, nor where images lie:
         the input hashes know them.
         """
+        # A cap or prices= is kept in the spec but is no part of the id; a later call's own value
+        # wins: to go beyond a cap, give a greater one.
         same = replace(
             self, max_enqueued_tokens=None, pace=None, max_cost=None, prices={}, image_root="."
         )
@@ -206,6 +210,7 @@ class JobSpec:
             It is no JSON, or some field is of another type: it may be somebody else's.
         """
         loaded = json.loads(text)
+        # Fields that a later version added are passed over, as in batch.json.
         known = {name: value for name, value in loaded.items() if name in _SPEC_FIELDS}
         early = {"rendering": 1, "schema_form": 1}  # what versions wrote that knew of neither
         try:
@@ -214,6 +219,7 @@ class JobSpec:
             raise ValueError(error.problem) from None
 
 
+# Ids of jobs on disk were made without these: with them the same submit would not find its job.
 _NOT_IN_IDS = (
     "rendering", "metadata", "completion_window", "confirm_seconds", "cache", "cached_by",
     "cache_key", "examples", "second_of", "json_mode", "asked_by", "choices_in_words",

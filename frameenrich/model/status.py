@@ -1,4 +1,4 @@
-"""The words for what becomes of a row."""
+"""The statuses of a row."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ STATUS_ORDER = [
     RowStatus.SKIPPED,
     RowStatus.OK,
 ]
-"""As a person wants to see rows: first what needs a look."""
+"""The order in which rows are shown: first those that need attention."""

@@ -11,22 +11,23 @@ from frameenrich.pricing.prices import Prices
 
 @dataclass(frozen=True)
 class Budget:
-    """What this call says of money; where it says nothing, what the job's folder says counts."""
+    """The cap and prices of this call; where it gives none, those in the job's folder count."""
 
     max_cost: float | None = None
     prices: Prices = field(default_factory=dict)
 
 
 def check_max_cost(max_cost: float | None) -> float | None:
-    """Return a cap in USD, as a number.
+    """Check a cap in USD and return it as a number.
 
     Raises
     ------
     ParameterError
-        It is none.
+        It is no amount.
     """
     if max_cost is None:
         return None
+    # True is an int for Python; here it is a mistake.
     usable = isinstance(max_cost, int | float) and not isinstance(max_cost, bool)
     if not usable or not math.isfinite(max_cost) or max_cost < 0:
         raise ParameterError(
@@ -36,7 +37,7 @@ def check_max_cost(max_cost: float | None) -> float | None:
 
 
 def show_usd(usd: float | None) -> str:
-    """Return an amount as a person reads it: cents, or the first digits that count.
+    """Write an amount as a person reads it: cents, or its first two digits.
 
     Examples
     --------
@@ -49,5 +50,6 @@ def show_usd(usd: float | None) -> str:
         return "unknown"
     if usd >= 1 or usd <= 0:
         return f"${usd:,.2f}"
+    # Less than a dollar keeps two significant digits: $0.0012 must not read as $0.00.
     whole, _, cents = f"{usd:.{max(2, 1 - math.floor(math.log10(usd)))}f}".partition(".")
     return f"${whole}.{cents.rstrip('0'):0<2}"

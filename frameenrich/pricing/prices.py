@@ -1,4 +1,4 @@
-"""What a million tokens cost, in USD: from the caller, or from the tables of `genai-prices`.
+"""Prices of a million tokens in USD: from the caller, or from the tables of `genai-prices`.
 
 Nothing is fetched: the tables are those in the installed package's wheel. Prices are the standard
 ones, without the surcharge that some models have for very long prompts.
@@ -61,7 +61,7 @@ class Price:
         written_tokens: float = 0,
         written_1h_tokens: float = 0,
     ) -> float:
-        """Return what so many tokens cost.
+        """Return the cost of so many tokens in USD.
 
         ``cached_tokens`` and ``written_tokens`` are among the ``prompt_tokens``, and
         ``written_1h_tokens`` among those that were written.
@@ -81,7 +81,7 @@ class Price:
         return (total + completion_tokens * self.output) / 1e6
 
     def times(self, share: float) -> Price:
-        """Return the same price, a share of it."""
+        """Return a share of the price."""
         write, write_1h = (
             None if price is None else price * share
             for price in (self.cache_write, self.cache_write_1h)
@@ -113,7 +113,7 @@ class Rates:
 
 
 def rate_of(spec: JobSpec, provider: str | None = None) -> Rate:
-    """Which price a job's requests have, or those of a round that went to another provider.
+    """Return the rate of a job's requests, or of a round that went to another provider.
 
     The embedded model is free, and so are moderations
     (https://platform.openai.com/docs/guides/moderation).
@@ -128,13 +128,14 @@ def rate_of(spec: JobSpec, provider: str | None = None) -> Rate:
 
 def tier_of(spec: JobSpec) -> str:
     """Return the service tier that a job's live calls ask for; empty for the standard one."""
+    # extra_body goes out with the request, and replaces parameters of the same name.
     params = {**spec.params, **(spec.params.get("extra_body") or {})}
     tier = params.get("service_tier")
     return tier if isinstance(tier, str) and tier not in ("auto", "default") else ""
 
 
 def price_list_of(spec: JobSpec, provider: str | None = None) -> str:
-    """Return whose prices they are: a job's own server answers its live rounds, too."""
+    """Return the provider whose prices count: a job's own server answers its live rounds too."""
     return spec.provider if provider in {None, "live"} else str(provider)
 
 
@@ -159,7 +160,7 @@ def has_breakpoints(model: str) -> bool:
 
 
 def check_prices(prices: PricesLike | None) -> dict[str, dict[str, float]]:
-    """Prices by model, from one model's or several models' prices.
+    """Check the prices of one model or of several, and return them by model.
 
     Raises
     ------
@@ -186,6 +187,7 @@ def _checked(own: Mapping[str, Any]) -> dict[str, float]:
         if name in _KINDS and isinstance(value, int | float) and not isinstance(value, bool)
     }
     wrong = [value for value in amounts.values() if value < 0 or not math.isfinite(value)]
+    # A misspelt name must not leave its tokens unpriced, so an unknown one is refused.
     if len(amounts) < len(own) or not {"input", "output"} <= set(amounts) or wrong:
         raise _unusable(own)
     return amounts
@@ -201,7 +203,7 @@ def _unusable(prices: Any) -> ParameterError:
 
 
 def find_rates(model: str, prices: Prices, provider: str, tier: str = "") -> Rates | None:
-    """Return a model's prices: the caller's, else the shipped ones; None where nobody knows."""
+    """Return a model's prices: the caller's, else the shipped ones; None where both lack it."""
     return rates_of_answer(model, model, prices, provider, tier)
 
 
@@ -225,6 +227,7 @@ def rates_of_answer(
 def _own_rates(model: str, prices: Prices) -> Rates | None:
     """Return the caller's prices; a model's dated name goes by the name it begins with."""
     named = [name for name in prices if model == name or (name and model.startswith(f"{name}-"))]
+    # gpt-4o-mini-2024-07-18 begins with gpt-4o as well: the longest name is the model's.
     own = prices[max(named, key=len)] if named else prices.get("")
     if own is None:
         return None
@@ -248,6 +251,7 @@ def _shipped_rates(model: str, list_of: str, tier: str = "") -> Rates | None:
         )
     except LookupError:
         return None
+    # Where no batch price is listed, calc_price returns the live one: half of that is assumed.
     listed = any(variant.when == context for variant in live.model.price_variants or ())
     price = _price(live.model_price)
     half = _price(batch.model_price) if listed else price.times(BATCH_SHARE)
@@ -256,6 +260,7 @@ def _shipped_rates(model: str, list_of: str, tier: str = "") -> Rates | None:
 
 def _price(listed: Any) -> Price:
     input_, output, cached, write, write_1h = (
+        # Where the price depends on the prompt's length, the base is the one without surcharge.
         float(getattr(amount, "base", amount) or 0)
         for amount in (
             getattr(listed, name, None)
@@ -268,11 +273,12 @@ def _price(listed: Any) -> Price:
             )
         )
     )
+    # A list without a price for cached tokens charges them as any other.
     return Price(input_, output, cached or input_, write or None, write_1h or None)
 
 
 def unknown_price(model: str) -> ParameterError:
-    """Return what to say of a model that nobody knows the price of."""
+    """Return the error for a model whose price is not known."""
     return ParameterError(
         f"The price of the model {model!r} is not known.",
         'Pass prices={"input": ..., "output": ...}, in live USD per million tokens; 0 is fine for '

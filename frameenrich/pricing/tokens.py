@@ -1,10 +1,10 @@
-"""How many tokens a request has, counted offline as OpenAI's models do.
+"""Count the tokens of requests offline, as OpenAI's models do.
 
 The vocabularies come in the wheel of `splintr-rs` (the extra ``frameenrich[cost]``); without it a
 text's bytes bound its tokens. Texts are counted exactly where the model's vocabulary is known. What
-stands around them is counted as OpenAI
-documents it: three tokens a message beside its role and text, one for a name, three for the answer
-to begin with (https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken). A schema or
+stands around them is counted as OpenAI documents it: three tokens a message beside its role and
+text, one for a name, three for the answer to begin with
+(https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken). A schema or
 a tool is counted by its JSON, an image as the most that one can take.
 """
 
@@ -51,6 +51,7 @@ _MOST_PATCHES = 1536
 
 
 _TILED = (
+    # The first match counts, so gpt-4o-mini comes before gpt-4o, which it begins with.
     (r"gpt-4o-mini", 2833, 5667),
     (r"(gpt-4o|gpt-4\.1$|gpt-4\.1-20|gpt-4\.5|gpt-4-turbo|chatgpt-4o)", 85, 170),
     (r"(gpt-5(-chat|-20|$))", 70, 140),
@@ -97,7 +98,7 @@ class _Part(msgspec.Struct):
 
     @property
     def mark(self) -> str:
-        """Which mark for the cache the part carries."""
+        """The kind of cache mark that the part carries."""
         explicit = "breakpoint" if self.prompt_cache_breakpoint is not None else ""
         return "cache_control" if self.cache_control is not None else explicit
 
@@ -163,6 +164,8 @@ def count_line(line: bytes, counter: TokenCounter) -> Counted:
     return counter.count(line.rstrip()[start:-1])
 
 
+# `max_cost` is held by the most that can be paid: these tokens and the answers' cap, never a guess
+# at the average. Exact where the model's vocabulary is known, else an estimate.
 class TokenCounter:
     """Counts requests to one endpoint; what they have in common is counted once.
 
@@ -209,6 +212,7 @@ class TokenCounter:
     def _count_schemas(self, request: _Body, texts: _Texts) -> int:
         schemas = (bytes(request.response_format), bytes(request.text), bytes(request.tools))
         known = (texts.name, *schemas)
+        # Mostly one schema for a whole job.
         if known not in self._schemas:
             self._schemas[known] = sum(texts.count(raw.decode()) for raw in schemas)
         return self._schemas[known]
@@ -263,6 +267,7 @@ def counts_bytes() -> bool:
 
     Each token of the vocabularies stands for a byte or more, so that this is the most they can be.
     """
+    # Looked up, not imported: the import is left to the first text.
     return importlib.util.find_spec("splintr") is None
 
 
@@ -277,6 +282,7 @@ class _Texts:
 
     @cached_property
     def _tokenizer(self) -> Any:
+        # Read on first use, as an exact count is not wanted in every session.
         from splintr import Tokenizer  # noqa: PLC0415 - an extra
 
         return Tokenizer.from_pretrained(self.name)
@@ -296,7 +302,7 @@ class _Texts:
 
 
 def count_text(text: str, model: str) -> int:
-    """Return about how many tokens a text has; where no tokenizer is installed, by its length.
+    """Count a text's tokens; without a tokenizer, estimate them from its length.
 
     Examples
     --------
