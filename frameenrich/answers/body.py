@@ -14,6 +14,7 @@ import msgspec
 from frameenrich.answers.json_text import NotJsonError, loads_exactly
 from frameenrich.model import Json, RowStatus
 
+# One encoder for all: json.dumps with an option makes a new one at each call.
 _dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -70,6 +71,7 @@ def end_status(finish_reason: str | None) -> tuple[RowStatus, str] | None:
         return None
     if word in _CUT:
         return RowStatus.TRUNCATED, "cut at the token limit; regenerate asks with twice the limit"
+    # Gemini's IMAGE_SAFETY and the like (https://ai.google.dev/api/generate-content#FinishReason).
     if word in _FILTERED or word.startswith("image_"):
         return RowStatus.REFUSED, "stopped by the provider's content filter" + (
             "" if word == "content_filter" else f" ({finish_reason})"
@@ -100,9 +102,11 @@ def answer_in(body: Mapping[str, Json], *, structured: bool = False) -> Answer:
         return _responses_answer(body, structured=structured)
     choices = [c for c in as_list(body.get("choices")) if isinstance(c, dict)]
     if not choices:
+        # Azure answers a filtered prompt without choices, and says why beside them.
         blocked = any(map(_is_filtered_prompt, as_list(body.get("prompt_filter_results"))))
         return Answer(finish_reason="content_filter" if blocked else None)
     first, *rest = (_choice_answer(choice, structured=structured) for choice in choices)
+    # Nobody can say which of several answers is meant: those that differ make the row malformed.
     others = tuple(other.text or "" for other in rest if other.text != first.text)
     return msgspec.structs.replace(first, others=first.others + others)
 
@@ -150,11 +154,13 @@ def _responses_answer(body: Mapping[str, Json], *, structured: bool) -> Answer:
             if kind == "output_text":
                 texts.append(as_text(part.get("text")) or "")
             elif kind == "refusal":
+                # An empty refusal is a refusal all the same.
                 refusals.append(as_text(part.get("refusal")) or "refused")
             elif kind in {"summary_text", "reasoning_text"}:
                 thoughts.append(as_text(part.get("text")) or "")
     details = body.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
+    # The Responses API has no finish_reason; its status and incomplete_details say as much.
     finish = "length" if reason == "max_output_tokens" else reason or cut or body.get("status")
     said = Answer(
         "".join(texts) or None, "".join(refusals) or None, _word(finish), "".join(thoughts) or None
@@ -185,7 +191,7 @@ def _from_elsewhere(said: Answer, calls: list[Json], *, structured: bool) -> Ans
 
 
 def _arguments(call: Json) -> str | None:
-    """Return what a tool was called with, as text, in the shapes that servers give calls."""
+    """Return a tool call's arguments as text, from any of the shapes that servers use."""
     if not isinstance(call, dict):
         return None
     inner = call.get("function") or call.get("custom") or call
@@ -226,6 +232,7 @@ def as_list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
+# Parts of thinking have a text, too, which must not become a part of the answer.
 _THOUGHTS = frozenset({"thinking", "reasoning", "redacted_thinking"})
 
 
@@ -256,7 +263,7 @@ _FILTER_CODES = frozenset(
 
 
 def error_text(error: Json) -> str | None:
-    """Put an error into words; None where it says nothing, as an object of nulls does.
+    """Write an error as text; None where it says nothing, as an object of nulls does.
 
     Examples
     --------
@@ -290,7 +297,7 @@ def _says_something(value: Json) -> bool:
 
 
 def body_error(body: Json) -> str | None:
-    """Find what a body says went wrong: OpenAI's shape, vLLM's, FastAPI's, Gemini's, bare text."""
+    """Find the error in a body: in OpenAI's, vLLM's, FastAPI's or Gemini's shape, or bare text."""
     if isinstance(body, list):
         return error_text([item.get("error", item) for item in body if isinstance(item, dict)])
     if not isinstance(body, dict):
@@ -309,6 +316,7 @@ def is_filtered(body: Json) -> bool:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return False
+    # Azure puts ResponsibleAIPolicyViolation into an error inside the error.
     inner = error.get("innererror")
     codes = [error.get("code"), inner.get("code") if isinstance(inner, dict) else None]
     return any(isinstance(code, str) and code in _FILTER_CODES for code in codes)
@@ -316,6 +324,7 @@ def is_filtered(body: Json) -> bool:
 
 def has_answer(body: Mapping[str, Json]) -> bool:
     """Tell whether a body has the member that answers stand in."""
+    # Of chat and completions, Responses, embeddings and moderations.
     return any(name in body for name in ("choices", "output", "data", "results"))
 
 

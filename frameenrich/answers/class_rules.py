@@ -69,6 +69,7 @@ def class_rules(name: str, adapter: Any) -> tuple[str, ...]:
     return (name, *kinds) if kinds else ()
 
 
+# A list of what is known to be the same: a type that a later pydantic adds counts as a rule.
 _AS_THE_SCHEMA = frozenset(
     {
         "any", "bool", "computed-field", "date", "datetime", "decimal", "default",
@@ -104,7 +105,7 @@ _WORDS = {
 
 
 def _code_in(node: Any) -> Iterator[str]:
-    """Yield the kind of each rule in a core schema, however deep, that is code or not in JSON."""
+    """Yield the kind of each rule in a core schema that JSON Schema cannot say, however deep."""
     if isinstance(node, list | tuple):
         for each in node:
             yield from _code_in(each)

@@ -15,6 +15,7 @@ from frameenrich.model import JobSpec
 
 T = TypeVar("T")
 
+# The Responses API's name for log probabilities, in `include`.
 INCLUDED = "message.output_text.logprobs"
 
 
@@ -82,22 +83,22 @@ class JobColumns:
 
     @property
     def added(self) -> list[str]:
-        """Return what `collect` adds, but for the columns of ``usage=True``."""
+        """The columns that `collect` adds, without those of ``usage=True``."""
         return [*self.answers, f"{self.name}_status", f"{self.name}_error"]
 
     @property
     def usage(self) -> list[str]:
-        """Return what ``usage=True`` adds."""
+        """The columns that ``usage=True`` adds."""
         votes = ("votes",) if self.votes else ()
         return [f"{self.name}_{what}" for what in (*_USAGE_COLUMNS, *votes)]
 
     @property
     def reserved(self) -> list[str]:
-        """Return what says what became of a row, and holds no answer."""
+        """The columns that describe what became of a row and hold no answer."""
         return [f"{self.name}_status", f"{self.name}_error", *self.usage]
 
     def check(self, *, key: Iterable[str] = (), frame: Iterable[str] = ()) -> None:
-        """Refuse columns that are one another's, the key's or the frame's, before it is paid for.
+        """Refuse names that repeat, or that the key or the frame has, before anything is paid.
 
         Those of ``usage=True`` must not be the key's either: `collect` and the report show both.
 

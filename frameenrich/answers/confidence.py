@@ -1,4 +1,4 @@
-"""How sure a model was of a label, by the log probabilities of the tokens that spell it.
+"""Measure how sure a model was of a label, by the log probabilities of its tokens.
 
 The answer is ``{"label": "Kitchen"}``. Of its tokens those count that hold a character of the
 label's text, without the quotes around it, and
@@ -29,14 +29,14 @@ _LABEL = re.compile(rb'["\']label["\']\s*:\s*(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'
 
 
 def confidence_params(endpoint: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request parameters with which an endpoint gives log probabilities."""
+    """Add the parameter with which an endpoint returns log probabilities."""
     if endpoint == "/v1/responses":
         return {**params, "include": [*(params.get("include") or []), INCLUDED]}
     return {**params, "logprobs": True}
 
 
 def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
-    """Return the probability of a label's text; None where the response does not tell.
+    """Return the probability of a label's text; None where the response has none.
 
     Parameters
     ----------
@@ -63,6 +63,7 @@ def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
     total, end = 0.0, 0
     for token, piece in zip(tokens, pieces, strict=True):
         begin, end = end, end + len(piece)
+        # A token may hold the label's first character and the quote before it: it counts whole.
         if begin < last and end > first:
             total += token["logprob"]
     return min(1.0, math.exp(min(total, 0.0)))
@@ -103,7 +104,7 @@ def _bytes_of(token: dict[str, Json]) -> bytes:
 
 
 def _label_span(written: bytes) -> tuple[int, int]:
-    """Where the label's text is in the answer; the whole answer where it is nothing else."""
+    """Find the label's text in the answer; the whole answer where it holds nothing else."""
     found = _LABEL.search(written)
     if found is not None:
         return found.span(found.lastindex or 0)

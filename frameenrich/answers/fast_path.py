@@ -29,7 +29,7 @@ _BAD = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def fast_parser(output: Output) -> QuickReader | None:
-    """Return the quickest reader there is for an output; None where every answer is judged in full.
+    """Return the fastest reader for an output; None where every answer is judged in full.
 
     Examples
     --------
@@ -45,6 +45,7 @@ def fast_parser(output: Output) -> QuickReader | None:
     if output.spec.kind != "schema" or not all(_PLAIN.fullmatch(f.name) for f in output.fields):
         return None
     model = _plain_model(output)
+    # Without a class, `jsonschema-rs` checks the constraints, and no reader here calls it.
     if model is None or not (output.model is not None or _only_types(output.spec.schema or {})):
         return None
     members = _struct_members(model)
@@ -67,7 +68,7 @@ _SPACED_KEY = re.compile(r'"\s+:')
 
 
 def _no_more_keys(text: str, count: int) -> bool:
-    """Tell whether an object has no more than so many keys, as its colons say.
+    """Tell from its colons whether an object has no more than so many keys.
 
     Decoders keep the last of two values of one key. Who has found each of `count` names in it, and
     knows this, knows that none stands twice.
@@ -79,6 +80,7 @@ def _no_more_keys(text: str, count: int) -> bool:
 
 def _label_reader(field: Field) -> QuickReader:
     decode = msgspec.json.Decoder(_struct([(LABEL, str)])).decode
+    # Exact labels only: another spelling gives None, and is read in full.
     known = {label: (label,) for label in field.categories}
 
     def read(text: str) -> Row | None:
@@ -104,10 +106,11 @@ def _struct_reader(members: Sequence[tuple[Any, ...]]) -> QuickReader:
 
 
 def _struct(members: Sequence[tuple[Any, ...]]) -> Any:
-    """A struct of members (name, type[, default]); what has others, or lacks one, is not accepted.
+    """Make a struct of members (name, type[, default]) that takes no others and lacks none.
 
     An answer that leaves out what has a default is read in full.
     """
+    # Names of our own, as a property's name may be no Python identifier.
     own = {f"field_{i}": member[0] for i, member in enumerate(members)}
     kinds: Any = [(name, member[1]) for name, member in zip(own, members, strict=True)]
     return msgspec.defstruct(
@@ -116,7 +119,7 @@ def _struct(members: Sequence[tuple[Any, ...]]) -> Any:
 
 
 def _model_reader(output: Output, names: Sequence[str]) -> QuickReader:
-    """Pydantic's own validation, without its dump where the dump would change nothing."""
+    """Validate as pydantic does, without its dump where that would change nothing."""
     validate, get = output.adapter.validate_json, attrgetter(*names)
     single, classes = len(names) == 1, [_CLASSES[field.kind] for field in output.fields]
     # A default fills in for a name that is absent, so that each has to be found in the text.
@@ -172,6 +175,7 @@ _CLASSES: Mapping[str, type] = {
 _EXACT = frozenset({str, int, float, bool, type(None)})
 
 
+# What pandas' Int64 holds; the full reading refuses a larger integer, and says why.
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
@@ -201,7 +205,7 @@ _WRAPPERS = frozenset({"function-before", "function-after", "function-wrap", "de
 
 
 def _plain_model(output: Output) -> Mapping[str, Any] | None:
-    """The core schema of an output's model, where it is one; validators around it are fine."""
+    """Return the core schema of an output that is a plain model; validators around it are fine."""
     core: Any = output.adapter.core_schema
     while core.get("type") in _WRAPPERS:
         core = core["schema"]
@@ -216,7 +220,7 @@ def _plain_model(output: Output) -> Mapping[str, Any] | None:
 
 
 def _keys(node: Any) -> Iterator[str]:
-    """Every key of a core schema, however deep."""
+    """Yield every key of a core schema, however deep."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield str(key)
@@ -228,7 +232,7 @@ def _keys(node: Any) -> Iterator[str]:
 
 
 def _struct_members(core: Mapping[str, Any]) -> list[tuple[Any, ...]] | None:
-    """The members of a struct that takes what a model takes, and less; None where none could."""
+    """Return the members of a struct that takes no more than the model; None if there is none."""
     fields = core.get("schema", {})
     unknown = set(core) - _MODEL_KEYS or set(fields) - _FIELDS_KEYS
     if unknown or core["type"] != "model" or core.get("custom_init"):
@@ -254,7 +258,7 @@ def _member(name: str, field: Mapping[str, Any]) -> tuple[Any, ...] | None:
 
 
 def _kind(node: Mapping[str, Any]) -> Any:
-    """The type that takes the same as a core schema without any conditions; None for others."""
+    """Return the type that takes the same as a core schema without conditions; None for others."""
     if node["type"] == "nullable" and set(node) == {"type", "schema"}:
         inner = _kind(node["schema"])
         return None if inner is None else inner | None
@@ -268,7 +272,7 @@ def _kind(node: Mapping[str, Any]) -> Any:
 
 
 def _attributes(core: Mapping[str, Any], fields: Sequence[Field]) -> list[str] | None:
-    """Where on an instance the values are; None where a dump would turn some into others."""
+    """Return the attributes that hold the values; None where a dump would change some of them."""
     while core["type"] in _WRAPPERS:
         core = core["schema"]
     members = core["schema"]["fields"]
@@ -282,7 +286,7 @@ def _attributes(core: Mapping[str, Any], fields: Sequence[Field]) -> list[str] |
 
 
 def _is_lossless(node: Mapping[str, Any]) -> bool:
-    """Tell whether what validates is as a rule text, a number, a truth value or a list of such."""
+    """Tell whether valid values usually are texts, numbers, booleans or lists of these."""
     while node["type"] in _WRAPPERS:
         node = node["schema"]
     if node["type"] == "list":

@@ -68,6 +68,7 @@ def find_json(text: str) -> Found:
     spans = list(_spans(text))
     if not spans:
         raise NotJsonError(f"Not JSON: {shortened(text.strip(), _SHOWN)!r} has no object in it")
+    # What is JSON as it stands comes first; only where nothing is, something is mended.
     values = _exact_values(spans) or [_mended(span) for span in spans]
     # Models repeat themselves: the same value twice is one answer, two values are none.
     answers = _objects(values)
@@ -131,6 +132,7 @@ def _finite(text: str) -> float:
 
 def _one_value_each(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     made = dict(pairs)
+    # A key that stands twice with one value is a repetition and contradicts nothing.
     if len(made) != len(pairs):
         for name, value in pairs:
             if _canonical(made[name]) != _canonical(value):
@@ -141,7 +143,7 @@ def _one_value_each(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _objects(values: list[Json]) -> list[Json]:
-    """The objects among some values; a list that holds nothing but objects stands for these."""
+    """Collect the objects among some values; a list of nothing but objects stands for these."""
     found: list[Json] = []
     for value in values:
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -176,6 +178,8 @@ def _spans(text: str) -> Iterator[str]:
     while (match := _JSON_BEGINS.search(text, start)) is not None:
         end = _end_of(text, match.start())
         if end is None:
+            # Not repaired: no repair could know the rest, and the reason would be the same one.
+            # A repair takes some 50 µs, as long as eight ordinary rows.
             raise CutOffError(f"Not JSON: it stops after {_tail(text)!r}")
         yield text[match.start() : end]
         start = end
@@ -195,6 +199,7 @@ def _end_of(text: str, start: int) -> int | None:
         if char in _OPENERS:
             closers.append(_OPENERS[char])
         elif char in "}]":
+            # A bracket that closes another one is not guessed at: the value counts as open.
             if char != closers.pop():
                 return None
             if not closers:
@@ -210,7 +215,7 @@ def _end_of(text: str, start: int) -> int | None:
 
 
 def _may_begin_string(text: str, i: int) -> bool:
-    """Tell a quote from an apostrophe within a bare word."""
+    """Tell whether a quote can begin a string; else it is an apostrophe within a bare word."""
     return text[:i].rstrip()[-1:] in {"{", "[", ",", ":"}
 
 
@@ -245,6 +250,7 @@ def _mended(span: str) -> Json:
     """
     from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
 
+    # The strict reader has refused the span already. json_repair fails on some texts itself.
     try:
         value = repair_json(span, return_objects=True, skip_json_loads=True)
     except (ValueError, RecursionError, IndexError):
@@ -270,6 +276,7 @@ def _says_the_same(span: str, value: Json) -> bool:
     """
     raw = _COMMENT.sub(" ", span)
     empty = raw.count('""') + raw.count("''")
+    # Empty texts leave no trace in a skeleton, so they are counted.
     return _skeleton(_unescaped(raw)) == _skeleton(_flat(value)) and _empties(value) <= empty
 
 
@@ -284,6 +291,7 @@ def _unescaped(text: str) -> str:
 
 
 def _skeleton(text: str) -> str:
+    # Case and form of numbers do not count: True is mended to true, and 1.50 is read as 1.5.
     numbers = _NUMBER.sub(lambda match: repr(float(match[0])), text.casefold())
     bare = _UNSAID.sub("", numbers)
     for word, meant in _WORDS.items():

@@ -50,8 +50,10 @@ _Opened = ResponseLine[msgspec.Raw, msgspec.Raw]
 _decode_line = msgspec.json.Decoder(_Opened).decode
 
 
+# Results are never stored: every `collect` judges the raw lines anew, so a better parser costs
+# nothing.
 def read_result(line: bytes, output: Output) -> Result | None:
-    """Open and judge one line; None where no row can be told from it."""
+    """Open and judge one line; None where it does not say whose it is."""
     response = read_response(line)
     return None if response is None else result_of(response, output)
 
@@ -83,7 +85,7 @@ def _read(custom_id: str, answer: Answer, output: Output, usage: Usage) -> Resul
 
 
 def read_response(line: bytes) -> Response | None:
-    """Open one line; None where no row can be told from it.
+    """Open one line; None where it does not say whose it is.
 
     A line that is not JSON, not UTF-8, or has no custom_id is None: it loses only itself.
     """
@@ -122,11 +124,12 @@ def _as_int(value: Json) -> int | None:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    # Arrow's columns have 64 bits, and a server's number must not stop a collect.
     return number if -(2**63) <= number < 2**63 else None
 
 
 def _loads_whole(text: str | bytes) -> Json:
-    """JSON, with U+FFFD for lone surrogates: no column and no file can hold those."""
+    """Read JSON, with U+FFFD for lone surrogates: no column and no file can hold those."""
     loaded = json.loads(text)
     try:
         plain = json.dumps(loaded, ensure_ascii=False)
@@ -149,7 +152,7 @@ def _loads(raw: msgspec.Raw | None) -> Json:
 
 
 def _unwrap(body: Json) -> Json:
-    """Return a body that came as a JSON string is the JSON inside it."""
+    """Open a body that came as a string of JSON."""
     if not isinstance(body, str):
         return body
     try:
@@ -164,6 +167,7 @@ def result_of(response: Response, output: Output) -> Result:
 
 
 def _printable(result: Result) -> Result:
+    # Reasons quote servers and models, whose words must not drive the terminal that shows them.
     if result.error is None or (reason := escaped(result.error)) == result.error:
         return result
     return msgspec.structs.replace(result, error=reason)
@@ -227,6 +231,7 @@ def _failure(response: Response) -> Result | None:
         if arrived and error_text(body.get("error")) is None and not _only_an_error(body):
             return None
     status = RowStatus.FAILED
+    # The codes of OpenAI's error file for requests that a batch did not come to.
     if error is not None and error.startswith("batch_expired"):
         status = RowStatus.EXPIRED
     elif error is not None and error.startswith("batch_cancelled"):
@@ -308,6 +313,8 @@ def read_embedding(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None
     >>> vector
     array([ 0.5, -1. ], dtype=float32)
     """
+    # One input a request: several would share a custom_id, on which reuse, regeneration and
+    # the row's status depend.
     entry = _first(body.get("data"))
     if entry is None:
         return None
@@ -323,6 +330,7 @@ def read_embedding(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None
 
 
 def _listed(given: Json) -> Vector:
+    # type() and not isinstance(): True is no number of a vector.
     if not isinstance(given, list) or not {type(number) for number in given} <= {int, float}:
         raise MalformedError("$.data[0].embedding: not a list of numbers")
     try:
@@ -333,8 +341,9 @@ def _listed(given: Json) -> Vector:
 
 
 def _unpacked(given: str) -> Vector:
-    """``encoding_format="base64"``: little-endian float32."""
+    """Decode a vector of ``encoding_format="base64"``: little-endian float32."""
     try:
+        # astype() copies: frombuffer() alone gives an array that cannot be written to.
         return np.frombuffer(base64.b64decode(given, validate=True), "<f4").astype(np.float32)
     except (binascii.Error, ValueError):
         raise MalformedError("$.data[0].embedding: not base64 of 32-bit numbers") from None
@@ -354,6 +363,7 @@ def read_moderation(body: Mapping[str, Json], spec: OutputSpec) -> Reading | Non
     >>> read_moderation({"results": [result]}, OutputSpec("moderation"))[0]
     (True, ['violence'])
     """
+    # All READERS have one signature.
     del spec
     result = _first(body.get("results"))
     if result is None:

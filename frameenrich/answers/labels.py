@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+# The longer mark first: of `**x**`, a single star would leave half of each mark.
 _PAIRS = (
     ("**", "**"),
     ("__", "__"),
@@ -21,7 +22,7 @@ _FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
 
 
 def plain_forms(text: str) -> Iterator[str]:
-    """Yield a label's text as it is, then without what models write around it, a layer at a time.
+    """Yield a label's text as it is, then without one layer after the other of what is around it.
 
     Only whole pairs of marks are taken off: one that is not closed was cut.
     """

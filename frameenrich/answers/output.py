@@ -1,7 +1,7 @@
-"""What an answer has to be: its columns, and how it is read and validated.
+"""Define the form of an answer: its columns, and how it is read and validated.
 
 The schema is stored with the job, so a later session without the pydantic class still knows the
-columns and the constraints. Validation is pydantic's: of the class where it is at hand, else of
+columns and the constraints. Validation is pydantic's: of the class where we have it, else of
 one built from the stored schema, whose constraints `jsonschema-rs` then checks.
 """
 
@@ -43,8 +43,9 @@ class MalformedError(ValueError):
     """An answer that does not parse or validate; becomes a row status, never reaches the user."""
 
 
+# Written late, since an answer that is mended after its first refusal never needs the words.
 class _InvalidError(MalformedError):
-    """An answer that pydantic does not take; where and why is put in words when it is asked for."""
+    """An answer that pydantic refuses; where and why is written only when somebody reads it."""
 
     def __str__(self) -> str:
         try:
@@ -55,7 +56,7 @@ class _InvalidError(MalformedError):
 
 @dataclass(frozen=True)
 class Output:
-    """How answers are read: the stored wish, and what this session has at hand of it.
+    """The form of answers as stored, with the class or parser that this session has for it.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class Output:
     reserved: frozenset[str] = frozenset()
 
     def reserving(self, columns: Iterable[str], prefix: str) -> Output:
-        """The same, where a parser's keys, with the prefix before them, are none of the columns."""
+        """Return a copy that refuses a parser's keys which, with the prefix, name these columns."""
         own = (name.removeprefix(prefix) for name in columns if name.startswith(prefix))
         return dataclasses.replace(self, reserved=frozenset(own))
 
@@ -138,6 +139,7 @@ class Output:
         value, mended = self._unlisted(found)
         if not isinstance(value, dict):
             raise MalformedError("$: the answer is not a JSON object")
+        # As it came first: nothing is mended that pydantic takes.
         if not mended:
             try:
                 return self._validated(text), False
@@ -185,7 +187,7 @@ class Output:
                 raise MalformedError(f"{json_path(where)}: {number} is not a number that JSON has")
 
     def _dumped(self, answer: Any, mode: str = "json", **how: bool) -> dict[str, Any]:
-        """The answer as JSON has it; what a user's validator made of a field is no matter."""
+        """Dump the answer as JSON has it, whatever a user's validator made of its fields."""
         dump = self.adapter.dump_python
         try:
             dumped = dump(answer, mode=mode, by_alias=True, warnings=False, **how)
@@ -208,7 +210,7 @@ class Output:
 
     @cached_property
     def _attributes(self) -> Mapping[str, str]:
-        """Where on an instance of the class each column's value is."""
+        """The attribute of the class for each column."""
         members = self.model.model_fields.items()
         return {each.serialization_alias or each.alias or name: name for name, each in members}
 
@@ -262,6 +264,7 @@ class Output:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
             value, mended = {LABEL: value[0]}, True
         given = self._said_of_label(value)
+        # Labels may be numbers, which models write without quotes.
         if isinstance(given, int) and not isinstance(given, bool):
             given = str(given)
         label = self._label_alone(given) if isinstance(given, str) else None
@@ -284,7 +287,7 @@ class Output:
         return value[LABEL]
 
     def _label_alone(self, text: str) -> str | None:
-        """The label that a text is, apart from case, spacing and what is written around it."""
+        """Find the label that a text is, apart from case, spacing and marks around it."""
         known = self._known_labels
         for form in plain_forms(text):
             label = known.get(normalize_label(form))
@@ -320,13 +323,14 @@ class Output:
         return ", ".join(map(repr, labels[:_MOST_NAMED])) + more
 
 
+# A cheap first test, so that ordinary answers are not dumped twice.
 _MAYBE_ENDLESS = re.compile(r"nan|inf|\d{300}", re.IGNORECASE)
 _MOST_NAMED = 12
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
 
 def _floats(where: list[str | int], value: Any) -> Iterator[tuple[list[str | int], float]]:
-    """Every float in a value, with its path."""
+    """Yield every float in a value, with its path."""
     if isinstance(value, float):
         yield where, value
     elif isinstance(value, Mapping):
@@ -374,6 +378,7 @@ def _parsed(parser: Parser, text: str) -> Any:
         return encodable(parser(text))
     except ValueError as error:
         raise MalformedError(_words(error) or "the parser refused the answer") from None
+    # SystemExit too: a parser that calls exit() spoils one row. Ctrl-C goes through.
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's parser may do anything
         raise MalformedError(f"the parser failed: {_described(error)}") from None
 
@@ -384,7 +389,7 @@ def _described(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    """Return what an error says; its type's name where it cannot even say it."""
+    """Return an error's message; its type's name where the message itself fails."""
     try:
         return str(encodable(str(error)))
     except Exception:  # noqa: BLE001 - a user's own class may do anything
@@ -399,7 +404,7 @@ def _where_and_why(error: Any) -> str:
 
 
 def json_path(parts: Sequence[str | int]) -> str:
-    """Return a place in a JSON value, as people write it.
+    """Write the path to a place in a JSON value.
 
     Examples
     --------

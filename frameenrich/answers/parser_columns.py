@@ -1,4 +1,4 @@
-"""The columns that a user's parser makes, the same for every part of a frame."""
+"""Give every part of a frame the same columns of a user's parser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from frameenrich.model import JobSpec
 Columns = Mapping[str, pd.Series]
 
 
+# In Dask they are those of the first rows' answers, or `meta=`'s: a lazy frame says its columns
+# before it has them. A part that makes another one is an error, never a column that is lost.
 @dataclass(frozen=True)
 class ParserColumns:
-    """Which columns a parser makes, and of which dtype.
+    """The columns that a parser makes, and their dtypes.
 
     What the answers of one part show is not all: another may have a column more, or fractions
     where this one has whole numbers.
@@ -43,6 +45,7 @@ class ParserColumns:
         for columns in parts:
             for name in _before_status(columns, spec.name):
                 known = found.setdefault(name, set())
+                # A column of nulls alone has no dtype that means anything.
                 if columns[name].notna().any():
                     known.add(columns[name].dtype)
         plain = f"{spec.prefix}{spec.name}"  # the values of a parser that gives no dict
@@ -79,6 +82,7 @@ class ParserColumns:
         try:
             cast = column.astype(dtype)
             known = column.notna()
+            # astype() may change a value without an error: only equal values are let through.
             if not cast[known].astype(object).eq(column[known].astype(object)).all():
                 raise ValueError("some would change")
         except (TypeError, ValueError) as error:

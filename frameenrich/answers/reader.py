@@ -1,4 +1,4 @@
-"""A responses file a chunk at a time: whole lines in, a block of what they hold out.
+"""Read a responses file in chunks: whole lines in, a block of what they hold out.
 
 Nearly every line is an ordinary chat answer. A chunk's lines are opened together, by types that
 hold no more than is needed, and an ordinary answer never becomes a `Result`; what is not ordinary
@@ -77,7 +77,7 @@ _UNOPENED = ResponseLine[Any, Any]()
 
 @dataclass(frozen=True)
 class _RawLines:
-    """A chunk's lines, each cut out when it is asked for: only the odd ones are."""
+    """A chunk's lines, each cut out on access, which only the odd ones need."""
 
     chunk: Chunk
     ends: npt.NDArray[np.intp]
@@ -108,16 +108,15 @@ def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
 
 
 def _check_text(data: Chunk) -> None:
-    """Refuse what is not UTF-8: msgspec does not look into members that it passes over.
-
-    Which members those are depends on what is wanted; what a line is worth must not.
-    """
+    """Refuse what is not UTF-8, also in members that msgspec passes over."""
+    # msgspec skips fields we did not ask for, so without this check a line's validity would depend
+    # on the requested columns. ASCII bytes are positive as int8: only other texts are decoded.
     if np.frombuffer(data, np.int8).min(initial=0) < 0:
         str(data, "utf-8")
 
 
 class ResponseReader:
-    """Reads chunks of whole lines.
+    """Read chunks of whole lines.
 
     Parameters
     ----------
@@ -170,6 +169,8 @@ class ResponseReader:
         )
 
     def _open(self, chunk: Chunk) -> _Lines:
+        # One call opens all lines of a chunk, and an ordinary answer never becomes a `Result`.
+        # That each object has a line to itself is checked at the line ends.
         ends = self._line_ends(chunk)
         try:
             _check_text(chunk)
@@ -178,6 +179,7 @@ class ResponseReader:
             opened = []
         if _one_a_line(chunk, ends, len(opened)):
             return _Lines(opened, _RawLines(chunk, ends))
+        # One bad line fails the call for all, so each is opened alone.
         lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
         return _Lines(list(map(self._open_one, lines)), lines)
 
@@ -232,13 +234,14 @@ def _ordinary_text(line: Any) -> str | None:
     if message is None or message.refusal or choice.finish_reason != "stop" or choice.error:
         return None
     text, own = message.content, line.custom_id
+    # With log probabilities the answer is judged in full, which finds a label's confidence.
     plain = text.__class__ is str and own and own.__class__ is str and choice.logprobs is None
     plain = plain and not message.tool_calls  # which may say another answer
     return text if plain else None
 
 
 def _has_usage(line: Any) -> bool:
-    """Tell whether an ordinary answer's line says, as a rule does, what it took and of whom."""
+    """Tell whether an ordinary answer's line holds its usage and model, as most do."""
     body = line.response.body
     tokens = body.usage
     message = body.choices[0].message
@@ -255,6 +258,6 @@ def _has_usage(line: Any) -> bool:
 
 
 def _usage(line: Any) -> Usage:
-    """Return what an ordinary answer took."""
+    """Return the usage of an ordinary answer."""
     body = line.response.body
     return Usage(body.model, body.usage.prompt_tokens, body.usage.completion_tokens, "stop")

@@ -1,4 +1,4 @@
-"""A JSON Schema read: references followed, and the types that pydantic can validate with."""
+"""Read a JSON Schema: follow its references, and make types for pydantic of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from frameenrich.model import Json
 
 
 def resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
-    """The node with a leading ``$ref`` followed; ``true``, the schema of anything, is ``{}``."""
+    """Follow a node's leading ``$ref``; ``true``, the schema of anything, becomes ``{}``."""
+    # References may lead back to themselves.
     seen: set[str] = set()
     while isinstance(node, Mapping) and "$ref" in node and node["$ref"] not in seen:
         seen.add(node["$ref"])
@@ -25,7 +26,7 @@ def resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def without_null(wanted: Json, root: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the node that is meant where a value may also be null."""
+    """Return the node for a value's other type where it may also be null."""
     node = resolved(wanted, root)
     alternatives: Json = node.get("anyOf", node.get("oneOf", ()))
     choices = [c for c in alternatives if isinstance(c, Mapping) and c.get("type") != "null"]
@@ -73,6 +74,7 @@ class _Types:
             return typing.Union[tuple(self._of({**node, "type": k}) for k in kind)]  # noqa: UP007
         if "enum" in node or "const" in node:
             allowed = node.get("enum", [node.get("const")])
+            # Literal has no floats, lists or objects; jsonschema-rs checks such choices.
             scalars = all(isinstance(value, (str, int, bool, type(None))) for value in allowed)
             return Literal[tuple(allowed)] if allowed and scalars else Any
         if kind == "string" and node.get("format") in _TIMES:
@@ -105,6 +107,7 @@ class _Types:
         from pydantic import create_model  # noqa: PLC0415
 
         required = node.get("required", ())
+        # Aliases, as a property's name may be no Python identifier.
         members: dict[str, Any] = {}
         for i, (name, value) in enumerate(node["properties"].items()):
             kind = self._of(value)
@@ -119,6 +122,7 @@ class _Types:
 
 def references(node: Json) -> Iterator[str]:
     """Yield every reference in a schema, without following any."""
+    # No recursion: a schema may be nested more deeply than Python's stack.
     waiting: list[Json] = [node]
     while waiting:
         item = waiting.pop()
@@ -132,6 +136,7 @@ def references(node: Json) -> Iterator[str]:
 
 def leads_to_cycle(reference: str, root: Mapping[str, Json]) -> bool:
     """Tell whether following a reference can go on for ever."""
+    # Each definition once: those that refer to others twice at each level have millions of paths.
     done: set[str] = set()
 
     def loops(own: str, above: frozenset[str]) -> bool:
@@ -153,7 +158,7 @@ def no_retrieval(uri: str) -> Json:
 
 
 def normalize_label(text: str) -> str:
-    """Return what counts of a label: neither case nor spacing."""
+    """Reduce a label to what counts: neither case nor spacing does."""
     return " ".join(text.casefold().split())
 
 

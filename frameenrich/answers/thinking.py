@@ -1,4 +1,4 @@
-"""Take a model's thinking off its answer."""
+"""Split a model's thinking from its answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ _TAGS = "think|thinking|thought|reasoning"
 _BLOCK = re.compile(rf"<({_TAGS})>(.*?)</\1>\s*", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(rf"<({_TAGS})>", re.IGNORECASE)
 # Some chat templates write the opening tag into the prompt, so that an answer has only the other.
+# It counts before a line end or JSON only, since prose may name it.
 _ONLY_CLOSED = re.compile(
     rf"(.*?)</({_TAGS})>[ \t]*(?:\r?\n\s*|(?=[{{\[]))", re.DOTALL | re.IGNORECASE
 )
@@ -18,7 +19,7 @@ class UnclosedThinkingError(ValueError):
 
 
 def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
-    r"""Part an answer from the thinking before it.
+    r"""Split an answer from the thinking before it.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
     thoughts: list[str] = []
     find = _BLOCK.search if anywhere else _BLOCK.match
     rest = _from_tag(text)
+    # A text between two blocks stays: of plain text only leading blocks are thinking.
     while (match := find(rest)) is not None:
         thoughts.append(match[2])
         rest = _from_tag(rest[: match.start()] + rest[match.end() :])

@@ -1,4 +1,4 @@
-"""Several answers to one request (``samples=``): what most of them say, field by field."""
+"""Combine several answers to one request (``samples=``) by majority, field by field."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) 
     usable = [result for result in results if result.status is RowStatus.OK]
     if not usable:
         return results[0]
+    # A server may send more than were asked for; no share may be greater than 1.
     asked = max(asked, len(results))
     values: list[Any] = []
     votes: dict[str, dict[str, int]] = {}
@@ -44,17 +45,19 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) 
         votes[field.name] = dict(counts)
         shares.append(most / asked)
     whole = tuple(values)
+    # The raw text and usage are best those of an answer that gave exactly these values.
     spokesman = next((result for result in usable if result.values == whole), usable[0])
     return msgspec.structs.replace(
         spokesman,
         values=whole,
+        # A row is as sure as its least sure field.
         agreement=min(shares),
         votes=json.dumps(votes, ensure_ascii=False),
     )
 
 
 def vote_text(cell: Any) -> str:
-    """Return a value as votes are counted by; a text as it is.
+    """Write a value as the text by which votes are counted; a text stays as it is.
 
     Examples
     --------
