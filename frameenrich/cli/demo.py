@@ -1,6 +1,6 @@
 """``frameenrich demo``: a whole job on sample data with the embedded model, nothing canned.
 
-It goes through the public face only, and is meant to be read: `ask` is all that a user writes.
+It uses the public API only, and is meant to be read: `ask` is all that a user writes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ TASK = "Copy the color and the item for sale out of the title."
 
 
 def prompt() -> list[dict[str, str]]:
-    """Return the prompt: what to do, products with their answers, and the row's title."""
+    """Build the prompt: the task, example products with their answers, and the row's title."""
     messages = [{"role": "system", "content": TASK}]
     for title, answer in EXAMPLES:
         said = json.dumps(answer.model_dump())
@@ -79,7 +79,7 @@ def prompt() -> list[dict[str, str]]:
 
 
 def ask(catalogue: pd.DataFrame, store: Path) -> Job:
-    """Send the titles; comes back when the embedded model has answered all of them."""
+    """Send the titles, and return when the embedded model has answered all of them."""
     job: Job = catalogue.llmbatch.submit(
         prompt(),
         MODEL,
@@ -93,7 +93,7 @@ def ask(catalogue: pd.DataFrame, store: Path) -> Job:
 
 
 def read_catalogue(rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the first rows as a supplier sends them, and the truth about them, kept apart.
+    """Read the first rows as a supplier sends them, and separately the truth about them.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def read_catalogue(rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def run(rows: int, store: Path | None = None) -> None:
-    """Run the demo and print what came of it.
+    """Run the demo and print its results.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def _settled_jobs(store: Path) -> set[str]:
 
 
 def agreeing(answers: pd.DataFrame, truth: pd.DataFrame, column: str) -> pd.Series:
-    """Which rows' answers are the truth, case and outer spaces aside; no answer is none.
+    """Mark the rows whose answer is the truth, ignoring case and outer spaces.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def agreeing(answers: pd.DataFrame, truth: pd.DataFrame, column: str) -> pd.Seri
 
 
 def _print_table(console: Console, answers: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Rows evenly spaced over the catalogue: its first are its easiest."""
+    """Print rows evenly spaced over the catalogue: its first are its easiest."""
     step = -(-len(answers) // _SHOWN_ROWS)
     agree = {column: agreeing(answers, truth, column) for column in JUDGED}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -214,7 +214,7 @@ def _print_summary(
 
 
 def _print_evaluation(console: Console, job: Job, catalogue: pd.DataFrame) -> None:
-    """Say how right the answers are: what a user with a truth column, or a review, would see."""
+    """Print the accuracy of the answers, as a user with a truth column or a review sees it."""
     columns = {column: f"true_{column}" for column in JUDGED}
     try:
         check = catalogue.llmbatch.evaluate(job, truth=columns, match=_same_text)
@@ -237,7 +237,7 @@ def _same_text(answer: Any, truth: Any) -> bool:
 
 
 def _pace(rows: int, asked: int, seconds: float) -> str:
-    """Return how fast the model was, and what it was not asked at all.
+    """Format how fast the model was, and how many rows it was not asked about.
 
     Examples
     --------
@@ -261,7 +261,7 @@ def _print_files(console: Console, job: Job, *, kept: bool) -> None:
 
 
 def _role(name: str) -> str:
-    """Return what a file of a job is for.
+    """Describe the purpose of a job's file.
 
     Examples
     --------

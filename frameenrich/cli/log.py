@@ -1,4 +1,4 @@
-"""Give every command ``--log-file`` and ``-v``: one line for what was paid, changed or written."""
+"""Options ``--log-file`` and ``-v`` of every command: a line for each payment, change and file."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PACKAGE = "frameenrich"
 
 
 class _OneLine(logging.Formatter):
-    """Write a record on one line, with nothing in it that drives a terminal."""
+    """Formats a record on one line, without terminal codes."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as text."""
+        """Format the record as text."""
         return " ".join(escaped(super().format(record)).splitlines())
 
 
 def logged(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the log, which is set up before it runs."""
+    """Add the logging options to a command, and set the log up before it runs."""
     inner = flatten_options(command)
     own = inspect.signature(_handlers, eval_str=True).parameters
     options = [*inspect.signature(inner).parameters.values(), *own.values()]
@@ -46,6 +46,7 @@ def logged(command: Callable[..., None]) -> Callable[..., None]:
                 handler.setFormatter(_OneLine())
                 logger.addHandler(handler)
                 logger.setLevel(logging.INFO)
+                # Removed again: a process, such as the tests', may run several commands.
                 stack.callback(logger.removeHandler, handler)
                 stack.callback(handler.close)
             inner(**found)
@@ -67,7 +68,7 @@ def _handlers(
         bool, typer.Option("--verbose", "-v", help="Show those lines on standard error.")
     ] = False,
 ) -> list[logging.Handler]:
-    """Open what was asked for."""
+    """Open the handlers that the options ask for."""
     handlers: list[logging.Handler] = []
     if log_file is not None:
         try:

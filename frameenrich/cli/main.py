@@ -1,6 +1,6 @@
 """The command line: one command per verb of a `Job`, no logic.
 
-Data goes to standard output, all that is said about it to standard error. Exit codes: 0 done, 1
+Data goes to standard output, all messages to standard error. Exit codes: 0 done, 1
 no row has a usable answer, or fewer than ``--min-ok`` or ``--strict`` want, 2 the input, the store
 or the command has to change, 3 the provider refused or broke, 4 a batch still runs (``--timeout``
 is over, or nobody waited), 130 interrupted, 141 nobody reads standard output any more.
@@ -118,10 +118,10 @@ Examples:
 
 
 class _Verbs(TyperGroup):
-    """The commands, with our errors told in one line each, and how to go on."""
+    """The group of all commands; prints our errors in one line, and how to go on."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Their names, in the order in which help shows them."""
+        """List the commands in the order in which help shows them."""
         return sorted(super().list_commands(ctx), key=self._panel_of)
 
     def _panel_of(self, name: str) -> int:
@@ -129,7 +129,7 @@ class _Verbs(TyperGroup):
         return _PANELS.index(panel) if panel in _PANELS else -1
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; an error of ours becomes its message and an exit code."""
+        """Run a command; turn our errors into a message and an exit code."""
         try:
             return super().invoke(ctx)
         except FrameEnrichError as error:
@@ -145,7 +145,8 @@ class _Verbs(TyperGroup):
             if RESUME in ctx.meta:
                 say(f"To go on: {ctx.meta[RESUME]}")
             raise typer.Exit(_INTERRUPTED) from None
-        except BrokenPipeError:  # who reads standard output has had enough
+        except BrokenPipeError:  # the reader of standard output, such as head, has ended
+            # Python flushes it once more at exit, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_NO_READER) from None
 
@@ -238,7 +239,7 @@ def main() -> None:
     """Run the ``frameenrich`` script; ends the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # titles in twelve languages, any terminal
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack the data's signs
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {in_flags(str(message))}")
     try:
         app()
@@ -248,9 +249,9 @@ def main() -> None:
 
 
 def _end(code: int) -> None:
-    """Leave at once: Arrow's threads now and then abort an interpreter that is shutting down.
+    """Exit at once: Arrow's threads sometimes abort an interpreter that is shutting down.
 
-    Every file is closed by now, and 134 is no answer to a script (apache/arrow issue 34314).
+    Every file is closed by now, and scripts would see exit code 134 (apache/arrow issue 34314).
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -1,6 +1,6 @@
 """Groups of options as one parameter of a command: each field becomes an option of its own.
 
-And back: `to_argv` says what somebody would have to type to get a group.
+`to_argv` goes back: it returns the command-line words that make a group.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 
 def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each field of the groups that it takes, and of theirs."""
+    """Give a command one option for each field of its groups, nested ones included."""
     parts = dict(_options_of(command))
     options = [option for _, own in parts.values() for option in own]
 
@@ -21,13 +21,14 @@ def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**found: Any) -> None:
         command(**{name: _taken(kind, name, found) for name, (kind, _) in parts.items()})
 
+    # Typer reads a command's options from its signature and annotations.
     vars(with_options)["__signature__"] = inspect.Signature(options)
     with_options.__annotations__ = {option.name: option.annotation for option in options}
     return with_options
 
 
 def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Parameter]]]]:
-    """Each parameter of a command or a group: what it is, and the options that make it up."""
+    """Yield each parameter of a command or a group: its type, and its options."""
     hints = get_type_hints(taker, include_extras=True)
     for parameter in inspect.signature(taker).parameters.values():
         kind = hints[parameter.name]
@@ -39,14 +40,14 @@ def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Param
 
 
 def _taken(kind: Any, name: str, found: dict[str, Any]) -> Any:
-    """Return an option's value, or the group that is made of its own options' values."""
+    """Return an option's value, or a group built from its options' values."""
     if not isinstance(kind, type) or not is_dataclass(kind):
         return found[name]
     return kind(**{n: _taken(k, n, found) for n, (k, _) in _options_of(kind)})
 
 
 def to_argv(group: Any) -> list[str]:
-    """The words of a command line that give these options; none for what is so by default."""
+    """Return the command-line words that give these options, without those at their defaults."""
     hints = get_type_hints(type(group), include_extras=True)
     words: list[str] = []
     for field in fields(group):
@@ -59,7 +60,7 @@ def to_argv(group: Any) -> list[str]:
 
 
 def _option_of(name: str, hint: Any) -> str:
-    """Return what an option is called: as its declaration says first, else as its field is."""
+    """Return an option's name: the first of its declaration, else its field's."""
     info = get_args(hint)[1]
     own = (each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str))
     return next(own, f"--{name.replace('_', '-')}")
@@ -73,9 +74,9 @@ def _argv_of(option: str, value: Any) -> list[str]:
 
 
 def given(group: Any, **changed: Any) -> dict[str, Any]:
-    """Return the options of a group that somebody gave, some of them changed, by their names.
+    """Return the given options of a group by name, some of them changed.
 
-    What is None or False was not given; groups within the group are left out.
+    None or False means that an option was not given; nested groups are left out.
     """
     own = {name: value for name, value in vars(group).items() if not is_dataclass(value)}
     return {

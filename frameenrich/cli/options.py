@@ -1,4 +1,4 @@
-"""State the command line's other options: where requests go, which table, how long to wait.
+"""Define the command line's other options: where requests go, which table, how long to wait.
 
 A command takes a group as one parameter; `flatten_options` makes one option of each of its fields.
 """
@@ -21,7 +21,7 @@ _IN_OUT = "In and out"
 
 @dataclass(frozen=True)
 class BudgetOptions:
-    """What a job may cost, and what its model costs."""
+    """Options on the job's cost cap and the model's prices."""
 
     max_cost: Annotated[
         float | None,
@@ -48,7 +48,7 @@ class BudgetOptions:
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Which server is asked, where it is not the one that the environment names."""
+    """Options on the server, where it is not the one that the environment names."""
 
     base_url: Annotated[
         str | None,
@@ -70,12 +70,12 @@ class ServerOptions:
     ] = None
 
     def client(self, provider: str | None = None) -> Any:
-        """Return a client for the server; None where the environment says all.
+        """Make a client for the server; None where the environment variables name it.
 
         Raises
         ------
         ParameterError
-            The provider is known by other means, or the variable is no name of one.
+            The provider takes its server from its own variables, or the name is no variable's.
         CredentialsError
             The variable is empty.
         """
@@ -93,7 +93,7 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class ProviderOptions:
-    """Where requests go, and how."""
+    """Options on sending requests: provider, limits and budget."""
 
     provider: Annotated[
         str,
@@ -197,19 +197,19 @@ class ProviderOptions:
     server: ServerOptions = ServerOptions()
 
     def kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments that ``submit`` has beside those of `RequestOptions`."""
+        """Return the keyword arguments of ``submit`` that are not in `RequestOptions`."""
         metadata = None if self.metadata is None else read_pairs("--metadata", self.metadata)
         client = self.server.client(self.provider)
         cache = None if self.cache is None else read_cache(self.cache)
         own = given(self, metadata=metadata, client=client, cache=cache, probe=None)
-        if self.probe is not None:  # False was said, too
+        if self.probe is not None:  # `given` would drop an explicit --no-probe
             own["probe"] = self.probe
         return {**own, **self.spending.kwargs()}
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How the table is read."""
+    """Options on reading any input."""
 
     format: Annotated[
         str | None,
@@ -227,7 +227,7 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class TableInputOptions(InputOptions):
-    """How a table is read that may be a text."""
+    """Options on reading a table: sheet, delimiter, encoding."""
 
     sheet: Annotated[
         str | None,
@@ -260,7 +260,7 @@ class TableInputOptions(InputOptions):
 
 @dataclass(frozen=True)
 class StreamInputOptions(TableInputOptions):
-    """How the table is read, where it may be larger than memory."""
+    """Options on reading a table that may be larger than memory."""
 
     stream: Annotated[
         bool | None,
@@ -276,7 +276,7 @@ class StreamInputOptions(TableInputOptions):
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """How long to wait, what is written, and what is told of it."""
+    """Options on waiting, on the columns written, and on the exit code."""
 
     usage: Annotated[
         bool,

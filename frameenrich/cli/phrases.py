@@ -1,7 +1,7 @@
-"""Say in flags and commands what the package says in arguments and verbs of Python.
+"""Translate messages about Python calls into messages about flags and commands.
 
-Messages are written once, for who calls the package from Python. On the command line the same
-message has to name what can be typed there.
+Messages are written once, for callers from Python. On the command line the same message has to name
+what can be typed there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"(?:job|df\.llmbatch)\.([a-z]+)\([^()]*\)", r"frameenrich \1"),
     (r"max_rounds=(\d+) without wait=True\.", r"--max-rounds \1 without --wait."),
 )
-"""Patterns of what is said to Python, and what the command line says instead."""
+"""Patterns in messages for Python, and their replacements on the command line.
+
+The order counts: special patterns come before the general ones that would match the same text.
+"""
 
 
 _FLAGS = {
@@ -59,7 +62,7 @@ _FLAGS = {
     "tokens_per_minute": "tpm",
     "params": "param",
 }
-"""Options that are called otherwise on the command line."""
+"""Options with another name on the command line."""
 
 
 _OF_OTHER_VERBS = {"by", "level", "model", "n", "reviewer", "tolerance", "truth"}
@@ -67,7 +70,7 @@ _OF_OTHER_VERBS = {"by", "level", "model", "n", "reviewer", "tolerance", "truth"
 
 @cache
 def _argument() -> re.Pattern[str]:
-    """Match an argument of ours and its value; what a template or an answer says is left as is."""
+    """Match an argument of ours and its value, but not texts of templates and answers."""
     from frameenrich.prepare.reading_options import CollectOptions  # noqa: PLC0415 - heavy
     from frameenrich.prepare.submit_options import SubmitOptions  # noqa: PLC0415
 
@@ -82,7 +85,7 @@ _FRAME = re.compile(r"\b([Tt]he|[Aa]|[Tt]his|whole) frame\b(?!['\"] |\.\w)")
 
 
 def in_flags(message: str) -> str:
-    """Return a message as the command line says it.
+    """Translate a message for the command line.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""State the command line's options on what is asked, and what they become for ``submit``.
+"""Define the command line's options on requests, and turn them into arguments of ``submit``.
 
-A field that is called as an option of `submit` is passed on as it is: a new one needs no more than
-its field here.
+A field with the name of an option of `submit` is passed on as it is: a new option needs only its
+field here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ANSWER = "What an answer has to be"
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """What every request needs: a text of each row, a model, and what names the row."""
+    """Options that every request needs: a template, a model, and the row's key."""
 
     model: Annotated[
         str,
@@ -81,7 +81,7 @@ class PromptOptions:
     ] = None
 
     def kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments that every verb with a template has."""
+        """Return the keyword arguments of every verb with a template."""
         template = read_template(self.template, self.template_file)
         params = read_params(self.param)
         return given(self, template=template, template_file=None, params=params, param=None)
@@ -89,7 +89,7 @@ class PromptOptions:
 
 @dataclass(frozen=True)
 class Images:
-    """Which columns hold a row's images, and how they are sent."""
+    """Options on columns with images, and on how images are sent."""
 
     image: Annotated[
         list[str] | None,
@@ -143,7 +143,7 @@ class Images:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How answers are read, as ``submit`` takes it, and ``collect`` to read them in another way."""
+    """Options on reading answers, for ``submit``, and for ``collect`` to read them differently."""
 
     labels: Annotated[
         str | None,
@@ -191,7 +191,7 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What makes requests of rows, as ``df.llmbatch.submit`` and ``preview`` take it."""
+    """Options that turn rows into requests, for ``submit`` and ``preview``."""
 
     prompt: PromptOptions
     images: Images
@@ -275,7 +275,7 @@ class RequestOptions:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What makes requests for vectors of rows, as ``df.llmbatch.embed`` takes it."""
+    """Options that turn rows into embedding requests, for ``embed``."""
 
     prompt: PromptOptions
     dimensions: Annotated[
@@ -295,6 +295,7 @@ class Embedding:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``submit`` for an embedding."""
+        # `submit` has no option for it: the endpoint takes it as a request parameter.
         options = {**self.prompt.kwargs(), **given(self, dimensions=None)}
         if self.dimensions is not None:
             options["params"] = {**options["params"], "dimensions": self.dimensions}

@@ -1,8 +1,8 @@
-"""Tables in files to jobs and back: in memory where they are small, else a chunk at a time.
+"""Jobs from table files, and back: small tables in memory, others a chunk at a time.
 
-Both ways have the same verbs, make the same job and write the same file. A table that is streamed
-is read once to be submitted, each chunk a part of the job, and once to be written; in memory are
-one chunk and its answers.
+Both classes have the same verbs, make the same job and write the same file. A streamed table is
+read once to be submitted, each chunk a part of the job, and once to be written; memory holds one
+chunk and its answers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from frameenrich.verbs.job import Job
 from frameenrich.verbs.submit import submit, submit_parts
 
 STREAM_BYTES = 256_000_000
-"""A larger table is streamed, unless somebody says otherwise."""
+"""Larger tables are streamed, unless ``--no-stream`` is given."""
 
 
 _NEVER = "never asked"
@@ -45,9 +45,9 @@ _NEVER = "never asked"
 
 @dataclass
 class StatusCounts:
-    """Outcome of rows: how many have each status, and one's reason for each flagged one.
+    """Outcome of rows: the count of each status, and one example reason for each flagged one.
 
-    ``facts`` are those on answers that were mended, and on what asks flagged rows again.
+    ``facts`` count repaired answers, and the calls that would ask flagged rows again.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -56,23 +56,24 @@ class StatusCounts:
 
     @property
     def rows(self) -> int:
-        """Return how many there are."""
+        """Return how many rows were counted."""
         return self.counts.total()
 
     @property
     def seen(self) -> int:
-        """Return how many of them the job has seen."""
+        """Return how many of the rows are in the job."""
         return self.rows - self.counts[_NEVER]
 
     def add(
         self, answered: Mapping[str, pd.Series] | pd.DataFrame, name: str, facts: RowFacts
     ) -> Self:
-        """Count some rows of the job called `name`, of which some facts are known."""
+        """Count some rows of the job called `name`, with the facts known about them."""
         self.facts.repaired += facts.repaired
         self.facts.remedies.update(facts.remedies)
         statuses = answered[f"{name}_status"].fillna(_NEVER)
         reasons = answered[f"{name}_error"].groupby(statuses).first().dropna()
         self.counts.update({str(k): int(n) for k, n in statuses.value_counts().items()})
+        # Earlier examples win, so that a streamed table shows the same ones as one in memory.
         self.examples = {str(k): str(reason) for k, reason in reasons.items()} | self.examples
         return self
 
@@ -80,16 +81,16 @@ class StatusCounts:
 def open_table(
     places: Sequence[TableFile], *, limit: int | None = None, stream: bool | None = None
 ) -> InMemoryTable | StreamedTable:
-    """Open a table to be asked about; to be closed, as a file is.
+    """Open a table; it has to be closed like a file.
 
     Parameters
     ----------
-    places : sequence of Place
+    places : sequence of TableFile
         Its files (`frameenrich.cli.tables.files.table_files`).
     limit : int, optional
         How many rows are read at most.
     stream : bool, optional
-        Whether it is read a chunk at a time; by default where it is large.
+        Whether it is read a chunk at a time; by default only a large table is.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def open_table(
 
 @contextlib.contextmanager
 def telling_lines(location: Callable[[int], str]) -> Iterator[None]:
-    """Make errors about the row at a position say where in its file it stands."""
+    """Add the line in the file to errors about the row at a position."""
     try:
         yield
     except FrameEnrichError as error:
@@ -125,7 +126,7 @@ def telling_lines(location: Callable[[int], str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class InMemoryTable:
-    """A table that is in memory."""
+    """A table in memory."""
 
     table: Table
 
@@ -163,7 +164,7 @@ class InMemoryTable:
 
 @dataclass(frozen=True)
 class StreamedTable:
-    """A table that is read a chunk at a time."""
+    """A table that is read one chunk at a time."""
 
     source: Source
 
@@ -179,7 +180,7 @@ class StreamedTable:
 
         def write(stage: PartsFolder) -> Iterator[Part]:
             nonlocal rows
-            rows = 0  # it is written again where an earlier version's job is looked for
+            rows = 0  # called again where a job of an earlier version is searched for
             for chunk in self.source.chunks():
                 rows += chunk.rows
                 with telling_lines(chunk.location):
@@ -227,14 +228,17 @@ class StreamedTable:
                 "--accept takes the whole table in memory, and IN is read a chunk at a time.",
                 "Pass --no-stream, or leave --accept out.",
             )
+        # Checked first: neither standard output nor paid rounds can be taken back.
         if place.is_stream or options.get("max_rounds"):
             self._check(job)
         collector = self._knowing_columns(job.collector(**options))
         counts, edits = StatusCounts(), Counter[str]()
+        # Collected over all chunks, for one warning at the end instead of one a chunk.
         collector = replace(collector, kept_edits=edits)
 
         def fill() -> Iterator[ChunkWithAnswers]:
             nonlocal counts
+            # From zero: Parquet calls this again where a later chunk changed a column's type.
             counts = StatusCounts()
             edits.clear()
             for chunk in self.source.chunks():
@@ -256,11 +260,11 @@ class StreamedTable:
         _refuse_strangers(job, rows, seen)
 
     def _knowing_columns(self, collector: Collector) -> Collector:
-        """Learn the columns that a parser makes of all answers, before the first is written."""
+        """Learn a parser's columns from all answers, before the first chunk is written."""
         if not collector.has_parser:
             return collector
         parts = (collector.columns(chunk.frame, chunk.number) for chunk in self.source.chunks())
-        with counting_rows():  # they are counted when they are written
+        with counting_rows():  # discarded: rows are counted when they are written
             made = ParserColumns.learn(collector.folder.spec, parts, final=True)
         return replace(collector, parser_columns=made)
 

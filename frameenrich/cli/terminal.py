@@ -1,4 +1,4 @@
-"""What people see of the command line: messages, and tables where somebody looks."""
+"""Output of the command line: messages, and tables on a terminal."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from frameenrich.text import escaped
 
 
 def say(text: str) -> None:
-    """Return a message, on standard error."""
+    """Print a message to standard error."""
     typer.echo(escaped(text), err=True)
 
 
 def as_line(value: Mapping[str, Any]) -> str:
-    """JSON for other programs."""
+    """Encode a value as JSON for other programs, on one line."""
     return json.dumps(value, ensure_ascii=False)
 
 
 _NARROWEST_COLUMN = 9
-"""Columns narrower than this fold words into letters; each row is shown as lines then."""
+"""Narrower columns would break words into letters; each row is shown as lines instead."""
 
 
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:
-    """Return a table where somebody looks; else tab-separated lines."""
+    """Print a table on a terminal, tab-separated lines elsewhere."""
+    # Cells may hold a model's text: no line breaks, tabs or terminal codes may get through.
     shown = [[" ".join(escaped(str(cell)).split()) for cell in row] for row in rows]
     if not file.isatty():
         for row in [heads, *shown]:
@@ -45,7 +46,7 @@ def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[
     for i, head in enumerate(heads):
         table.add_column(head, no_wrap=i == 0, overflow="fold")  # the first is a name to be copied
     for row in shown:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, row))  # a plain str would be read as rich markup
     console.print(table)
 
 

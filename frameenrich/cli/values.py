@@ -1,4 +1,4 @@
-"""From the texts of a command line to values: templates, parameters, prices, classes."""
+"""Parse command-line texts into values: templates, parameters, prices, classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frameenrich.errors import OutputError, ParameterError, TemplateError
 
 
 def split_commas(text: str) -> list[str]:
-    """Comma-separated texts; one that holds a comma stands in double quotes.
+    """Split comma-separated texts; one that holds a comma stands in double quotes.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def split_commas(text: str) -> list[str]:
 
 
 def read_params(pairs: list[str] | None) -> dict[str, Any]:
-    """Request parameters from ``name=value``; the value is JSON, or the text that it is.
+    """Parse request parameters from ``name=value``; the value is JSON, or else text.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def read_pairs(option: str, pairs: list[str]) -> dict[str, str]:
-    """Texts by texts from ``key=value``.
+    """Parse ``key=value`` pairs into a dict of texts.
 
     Examples
     --------
@@ -75,7 +75,7 @@ _PRICES = {
 
 
 def read_prices(text: str) -> dict[str, float]:
-    """Return what ``prices=`` takes, from amounts with commas between them.
+    """Parse comma-separated amounts into the argument ``prices=``.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def read_prices(text: str) -> dict[str, float]:
 
 
 def read_template(text: str | None, path: Path | None) -> str | Path | list[dict[str, str]]:
-    """Read the template that was given: as text, as the file that it is in, or as messages."""
+    """Read the template that was given: a text, a file, or messages from a JSON file."""
     if (text is None) == (path is None):
         problem = "No template was given." if text is None else "Two templates were given."
         raise TemplateError(problem, "Give --template TEXT, --template @FILE or --template-file.")
@@ -102,6 +102,7 @@ def read_template(text: str | None, path: Path | None) -> str | Path | list[dict
         path = Path(text[1:])
     if path is not None:
         return _read_json(path, TemplateError) if path.suffix == ".json" else path
+    # A forgotten @ would ask every row about the name of a file, and be paid for.
     if "{" not in text and os.path.isfile(text):
         raise TemplateError(
             f"The template {text!r} is the name of a file.", f"Write --template @{text} to read it."
@@ -110,7 +111,7 @@ def read_template(text: str | None, path: Path | None) -> str | Path | list[dict
 
 
 def text_of(text: str) -> str:
-    """Return the text that was given, or that is in the file that was."""
+    """Return a given text, or the content of a file given as ``@FILE``."""
     if not text.startswith("@"):
         return text
     return _read_text(Path(text[1:]), TemplateError)
@@ -125,7 +126,7 @@ def _read_text(path: Path, error_type: type[TemplateError | OutputError]) -> str
 
 
 def read_response_model(schema: Path | None, name: str | None) -> Any:
-    """Return what ``response_model=`` takes: a schema out of a file, or a class by its name."""
+    """Return the argument ``response_model=``: a schema from a file, or a class by its name."""
     if schema is not None and name is not None:
         raise OutputError("Both --schema and --response-model were given.", "Give one of them.")
     if name is not None:
@@ -141,7 +142,7 @@ def _read_json(path: Path, error_type: type[TemplateError | OutputError]) -> Any
 
 
 def import_named(option: str, name: str) -> Any:
-    """Return what ``module:name`` names; modules of the working folder are found, too.
+    """Import ``module:name``; modules of the working folder are found, too.
 
     Examples
     --------
@@ -154,6 +155,7 @@ def import_named(option: str, name: str) -> Any:
             f"{option} {name} names nothing to import.",
             "Write MODULE:NAME, as in answers:Product for answers.py in this folder.",
         )
+    # An installed script has its own folder on the path, not the user's, as python -m has.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -166,7 +168,7 @@ def import_named(option: str, name: str) -> Any:
 
 
 def read_rows(path: str) -> Any:
-    """Return a table file's rows as a frame.
+    """Read a table file's rows as a frame.
 
     Raises
     ------
@@ -181,7 +183,7 @@ def read_rows(path: str) -> Any:
 
 
 def read_cache(word: str) -> bool | str:
-    """Return what ``--cache`` says, as ``submit`` takes it.
+    """Parse ``--cache`` into the argument of ``submit``.
 
     Raises
     ------

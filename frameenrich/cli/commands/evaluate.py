@@ -1,4 +1,4 @@
-"""How right a job is, and how two differ: ``evaluate``, ``second-opinion`` and ``compare``."""
+"""Commands on accuracy: ``evaluate``, ``second-opinion`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def _truth_of(columns: list[str]) -> str | dict[str, str]:
-    """Return what ``truth=`` takes: a column, or the column of each field."""
+    """Return the argument ``truth=``: a column, or the column of each field."""
     pairs = [column.partition("=") for column in columns]
     if len(pairs) == 1 and not pairs[0][1]:
         return columns[0]

@@ -120,7 +120,7 @@ def requests(
 
 
 def _first(requests: Any, limit: int | None) -> Any:
-    """The first requests of a file or a stream, each checked where it stands; all without limit."""
+    """Limit a file or stream of requests to its first ones; without a limit return it as it is."""
     return requests if limit is None else _first_lines(requests, limit)
 
 
@@ -129,6 +129,7 @@ def _first_lines(requests: Any, limit: int) -> Iterator[bytes]:
 
     with open_requests(requests) as ready:
         for request in islice(ready, limit):
+            # The body is spliced in as bytes: it is encoded and checked already.
             about = {"custom_id": request.custom_id, "method": "POST", "url": request.endpoint}
             yield json.dumps(about).encode()[:-1] + b', "body": ' + request.body + b"}"
 
@@ -251,7 +252,7 @@ def regenerate(
         **answering.kwargs(),
         **spending.kwargs(),
     )
-    if not again.last_round.startswith("0 "):  # which was said as a warning
+    if not again.last_round.startswith("0 "):  # a round of none was a warning already
         say(in_flags(again.last_round))
     show_status(again.status(), as_json=as_json)
 

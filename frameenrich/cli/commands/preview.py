@@ -1,4 +1,4 @@
-"""Before paying: ``preview``, ``estimate`` and ``pilot``."""
+"""Commands to use before paying: ``preview``, ``estimate`` and ``pilot``."""
 
 from __future__ import annotations
 

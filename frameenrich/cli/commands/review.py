@@ -1,4 +1,4 @@
-"""Rows for people to judge, and their verdicts: ``review`` and ``add-review``."""
+"""Commands for reviews by people: ``review`` and ``add-review``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job in one go: ``run``, ``embed`` and ``demo``."""
+"""Commands for a whole job in one go: ``run``, ``embed`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -105,6 +105,7 @@ def _run(
     note_resume_command(ctx, again=not sending.fresh)
 
     def can_collect(job_id: str | None) -> None:
+        # Another run --fresh would pay again, so from here on the way to go on is collect.
         if sending.fresh and job_id is not None:
             ctx.meta[RESUME] = collect_command(
                 job_id, (source, target), asking, sending, reading, writing, store, as_json=as_json
@@ -113,7 +114,7 @@ def _run(
     with opened(here, reading) as table, with_timeout(writing):
         try:
             job = send(table, asking, sending, store)
-        except BaseException as error:  # Ctrl-C, too
+        except BaseException as error:  # Ctrl-C, too: what was sent runs on and is paid
             can_collect(getattr(error, "job_id", None))
             raise
         can_collect(job.id)

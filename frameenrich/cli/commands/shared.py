@@ -1,4 +1,4 @@
-"""What commands share: their arguments, how to go on, a table in, answers out and told."""
+"""Code that commands share: arguments, resume hints, reading tables, writing answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 RESUME = "frameenrich.go_on"
-"""Where a command notes how to go on, for whoever tells it."""
+"""The key of the context under which a command notes how to go on."""
 
 
 _TOO_FEW_OK = 1
@@ -94,7 +94,7 @@ JobOrNewest = Annotated[
 
 
 def files_of(source: str, reading: TableInputOptions) -> tuple[TableFile, ...]:
-    """Return the files of a table, and how they are written."""
+    """Find the files of a table, with their sheet, delimiter and encoding."""
     from frameenrich.cli.tables.files import on_sheet, table_files, written_as  # noqa: PLC0415 - heavy
 
     files = table_files(source, reading.format)
@@ -105,7 +105,7 @@ def files_of(source: str, reading: TableInputOptions) -> tuple[TableFile, ...]:
 def places_of(
     source: str, target: str, reading: TableInputOptions, writing: CollectOptions
 ) -> tuple[tuple[TableFile, ...], TableFile]:
-    """Where the table is and goes, checked before anything is sent."""
+    """Find the input and output files, checked before anything is sent."""
     from frameenrich.cli.tables.files import check_output_outside_input  # noqa: PLC0415 - heavy
 
     here = files_of(source, reading)
@@ -117,13 +117,15 @@ def places_of(
 def target_of(
     target: str, reading: InputOptions, writing: CollectOptions, like: TableFile | None = None
 ) -> TableFile:
-    """Where the table goes, checked before anything is sent."""
+    """Find the output file, checked before anything is sent."""
     from frameenrich.cli.tables.files import table_file  # noqa: PLC0415 - heavy
     from frameenrich.cli.tables.write import check_writable  # noqa: PLC0415
 
     there = table_file(target, reading.format, like=like)
     if like is not None and like.format == there.format:
-        there = replace(there, delimiter=like.delimiter)  # its records are kept as they are
+        there = replace(
+            there, delimiter=like.delimiter
+        )  # records keep their bytes, so the cells added have to fit
     check_writable(there)
     if writing.safe_csv and there.format not in ("csv", "tsv"):
         raise ParameterError(
@@ -149,7 +151,7 @@ def read(source: str, reading: TableInputOptions) -> Table:
 
 
 def job_of(job: str | None, store: str | None, server: ServerOptions = _NO_SERVER) -> Job:
-    """Find the job of that id or name, else the newest of the store, and say which that is."""
+    """Find a job by id or name, else take the newest of the store and print which it is."""
     from frameenrich.store.listing import newest_job  # noqa: PLC0415 - heavy
     from frameenrich.verbs.find import open_job  # noqa: PLC0415
 
@@ -164,7 +166,7 @@ def job_of(job: str | None, store: str | None, server: ServerOptions = _NO_SERVE
 def job_and_files(
     ctx: typer.Context, words: list[str], store: str | None
 ) -> tuple[Job, list[Path]]:
-    """Part ``[JOB] FILE...``: the first word is a job unless there is such a file."""
+    """Split ``[JOB] FILE...``: the first word is a job unless such a file exists."""
     first, *rest = words
     if rest and not os.path.exists(first):
         return job_of(first, store), [Path(each) for each in rest]
@@ -179,7 +181,7 @@ def send(
     sending: ProviderOptions,
     store: str | None,
 ) -> Job:
-    """Submit, and tell which job it is and how many rows it has."""
+    """Submit, and print the job's id and number of rows."""
     job, rows = table.submit(**asking.kwargs(), **sending.kwargs(), store=store)
     reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
     say(f"Job {job.id}: {rows:,} rows{reused}.")
@@ -193,7 +195,7 @@ def note_resume_command(ctx: typer.Context, *, again: bool = True) -> None:
 
 
 def _command(words: list[str]) -> str:
-    """Return what to type, with what else it takes."""
+    """Quote a command for the shell, with a reminder of its standard input."""
     typed = shlex.join(["frameenrich", *words])
     return f"{typed}  # with the same standard input" if "-" in words else typed
 
@@ -209,7 +211,7 @@ def collect_command(
     *,
     as_json: bool,
 ) -> str:
-    """Return what goes on with a job that another ``run --fresh`` would pay for again."""
+    """Build the command that resumes a job which another ``run --fresh`` would pay for again."""
     answering = asking.answering if isinstance(asking, RequestOptions) else AnswerOptions()
     spending = sending.spending
     if not writing.max_rounds:  # collect takes a cap for further rounds only
@@ -222,7 +224,7 @@ def collect_command(
 
 @contextlib.contextmanager
 def with_timeout(writing: CollectOptions) -> Iterator[None]:
-    """Make ``--timeout`` hold for all of a command: sending, too, may be what takes the time."""
+    """Apply ``--timeout`` to a whole command: sending may take long, too."""
     from frameenrich.providers.protocol import patience  # noqa: PLC0415 - heavy
 
     with patience(math.inf if writing.timeout is None else writing.timeout):
@@ -230,7 +232,7 @@ def with_timeout(writing: CollectOptions) -> Iterator[None]:
 
 
 def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
-    """Return the keyword arguments of ``collect``, with the time that `in_time` has left."""
+    """Return the keyword arguments of ``collect``, with the time that `with_timeout` has left."""
     from frameenrich.providers.protocol import patience_left  # noqa: PLC0415 - heavy
 
     options = writing.kwargs()
@@ -249,7 +251,7 @@ def write_answers(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Collect, write, and tell what became of the rows."""
+    """Collect, write the table, and print a summary."""
     options = {**collect_kwargs(writing), **(asked or {}), "wait": wait}
     fates = table.write_answers(job, there, safe=writing.safe_csv, **options)
     print_summary(job, fates, there, writing, as_json=as_json)
@@ -258,9 +260,9 @@ def write_answers(
 def print_summary(
     job: Job, fates: StatusCounts, there: TableFile, writing: CollectOptions, *, as_json: bool
 ) -> None:
-    """Tell what became of the rows and where they are; end with a code that says so, too.
+    """Print the outcome of the rows and the output file; exit with a matching code.
 
-    1 where no row is ok, or fewer than ``--min-ok`` or ``--strict`` want; 4 where some still run.
+    1 where no row is ok, or fewer than ``--min-ok`` or ``--strict`` ask for; 4 where some run.
     """
     from frameenrich.lifecycle.row_facts import retry_commands  # noqa: PLC0415 - heavy
 
@@ -273,6 +275,7 @@ def print_summary(
             "repaired": fates.facts.repaired,
             "output": there.path,
         }
+        # Standard output holds the table then, which nothing may be mixed into.
         typer.echo(as_line(summary), err=there.is_stream)
     else:
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
@@ -296,7 +299,7 @@ def print_summary(
 
 
 def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
-    """Tell whether the usable rows are as many as the options want; skipped ones do not count."""
+    """Tell whether enough rows are usable for the options; skipped rows do not count."""
     ok = counts.get("ok", 0)
     sent = sum(counts.values()) - counts.get("skipped", 0)
     if not sent:
@@ -307,13 +310,13 @@ def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
 
 
 def as_records(table: pd.DataFrame) -> str:
-    """Return a table as JSON for other programs, an object a row."""
+    """Encode a table as JSON for other programs, one object a row."""
     told: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
     return told
 
 
 def show_status(found: JobStatus, *, as_json: bool) -> None:
-    """Print how far a job is."""
+    """Print the progress of a job."""
     told = {"requests": found.requests, "completed": found.completed, "failed": found.failed}
     if as_json:
         shards = [{"status": name, "age_seconds": age} for name, age in found.shards]

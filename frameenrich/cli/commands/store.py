@@ -1,4 +1,4 @@
-"""The store: ``jobs`` and ``clean``."""
+"""Commands on the store: ``jobs`` and ``clean``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def jobs(store: Store = None, as_json: AsJson = False) -> None:
 
 
 def _cells(job: Mapping[Any, Any]) -> list[str]:
-    """Return a job as words; what nobody knows is empty."""
+    """Format a job as cells; unknown values are empty."""
     counts = ["" if job[name] is None else f"{job[name]:,}" for name in ("rows", "ok", "flagged")]
     cost = "" if job["usd"] is None else show_usd(job["usd"])
     batches = _batches_told(job["batches"], job["rounds"])
@@ -80,6 +80,7 @@ def clean(
     from frameenrich.verbs.clean import clean as delete  # noqa: PLC0415 - heavy
 
     options: dict[str, Any] = {"store": store, "remote": remote, "force": force}
+    # Always dry first: the question has to name what goes.
     found = delete(older_than, **options, dry_run=True)
     going = int(found["reason"].isna().sum())
     asks = going > 0 and not dry_run and not yes
@@ -97,7 +98,7 @@ def clean(
 
 
 def _batches_told(statuses: str, rounds: Any) -> str:
-    """Such as "completed", or "3 completed, 1 in_progress in 2 rounds"."""
+    """Sum up statuses, such as "completed" or "3 completed, 1 in_progress in 2 rounds"."""
     counts = Counter(statuses.split(", "))
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
     if len(counts) == counts.total() == 1:
@@ -106,7 +107,7 @@ def _batches_told(statuses: str, rounds: Any) -> str:
 
 
 def _ages(moments: pd.Series) -> list[str]:
-    """Return how long ago each was; empty where nobody knows."""
+    """Format how long ago each moment was; empty where unknown."""
     now = datetime.now(tz=UTC)
     return ["" if m is None else age_text((now - m).total_seconds()) for m in _values(moments)]
 
@@ -126,7 +127,7 @@ def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
 
 
 def _confirm(question: str) -> None:
-    """Ask who sits there; with nobody there, refuse."""
+    """Ask for confirmation on a terminal; refuse where there is none."""
     if not sys.stdin.isatty():
         raise ParameterError("Nobody is here to be asked.", "Add --yes, or --dry-run to look.")
     if not typer.confirm(question, err=True):

@@ -12,7 +12,7 @@ from frameenrich.text import encodable
 
 
 class ArrowTypes:
-    """What type each column of a table has, as far as its chunks told.
+    """The type of each column of a table, as known from the chunks so far.
 
     A chunk's values alone do not say it: they may all be null, or whole numbers, or objects that
     lack a member. So a file is written with the types that are known, and where a later chunk
@@ -25,10 +25,11 @@ class ArrowTypes:
         self._texts: set[int] = set()
 
     def array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
-        """Return a chunk of the column that stands at a place, in the type that is known so far."""
+        """Convert a chunk of the column at a position to the type that is known so far."""
         try:
             return self._array(place, column)
         except UnicodeEncodeError:
+            # Half a surrogate pair, which a model's JSON may hold and UTF-8 cannot.
             return self._array(place, pd.Series(map(encodable, column), dtype=object))
 
     def _array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:

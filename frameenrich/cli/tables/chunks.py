@@ -1,4 +1,4 @@
-"""Some consecutive rows of a table, as they are read: records of a text, row groups of Parquet.
+"""Chunks: consecutive rows of a table, as text records or Parquet row groups.
 
 CSV cells are texts, JSON values are Python's, Parquet columns have their Arrow types.
 """
@@ -30,7 +30,7 @@ CHUNK_ROWS = 50_000
 
 
 CHUNK_BYTES = 32_000_000
-"""A chunk has at most so many rows, and ends with the row that makes it larger than this."""
+"""A chunk has at most `CHUNK_ROWS` rows, and ends with the row that makes it larger than this."""
 
 
 _ARROW_ROWS = 4096
@@ -40,7 +40,7 @@ _MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """What stands in a text table: a record as it was written, and what it says if it is a row."""
+    """A record of a text table as it was written, and its values where it is a row."""
 
     place: TableFile
     number: int
@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive rows of a table, and what they are written back from.
+    """Consecutive rows of a table, with the records they are written back from.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Chunk:
     before: int = 0
 
     def location(self, position: int) -> str:
-        """Return where one of the rows stands: its line, or its row where a file has no lines."""
+        """Return the line of a row in its file, or its row number where a file has no lines."""
         if self.arrow is not None:
             return f"row {self.before + position + 1:,} of {self.path}"
         line = [line for line in self.lines if line.row is not None][position]
@@ -138,7 +138,8 @@ def _object_frame(
 
 
 def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any) -> pd.DataFrame:
-    """Return the same data in pandas; what pandas wrote as an index is a column like the others."""
+    """Convert a table to pandas; an index that pandas wrote is a column like the others."""
+    # By number, since two columns of a file may have the same name.
     plain = table.rename_columns([str(i) for i in range(table.num_columns)])
     frame: pd.DataFrame = plain.to_pandas(types_mapper=kinds, ignore_metadata=True)
     frame.index = pd.RangeIndex(start, start + len(frame))
@@ -149,10 +150,11 @@ def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any
 
 
 def cut_lines(lines: Iterable[Line], limit: int | None) -> Iterator[list[Line]]:
-    """Chunks of lines with some rows each; what is no row goes with the row before it."""
+    """Cut lines into chunks; blank lines and headers stay with the row before them."""
     held: list[Line] = []
     rows, size, taken = 0, 0, 0
     for line in lines:
+        # Lines of several files come as one stream, so small files share a chunk, not a batch each.
         if line.row is not None and (rows == CHUNK_ROWS or size >= CHUNK_BYTES):
             yield held
             held, rows, size = [], 0, 0
@@ -169,13 +171,15 @@ def cut_lines(lines: Iterable[Line], limit: int | None) -> Iterator[list[Line]]:
 def csv_rows(
     content: IO[bytes], place: TableFile, header: Record | None, first: TableFile
 ) -> Generator[Line]:
-    """Yield the records of a CSV file; where others came before it, without its header."""
+    """Yield the records of a CSV file, without its header if another file came before it."""
     own: Record | None = None
     place, hint = _hinted(content, place)
     with contextlib.closing(csv_records(content, place.separator, place.called)) as records:
         for number, record in enumerate(records, 1):
+            # A sheet has rows, and a cell with line breaks makes several lines of its CSV.
             line = number if place.container else record.line
             if hint and number == 1:
+                # As a blank line: the hint is written back, and is no header.
                 yield Line(place, line, replace(record, cells=[]))
             elif not record.cells:
                 yield Line(place, line, record)
@@ -229,7 +233,7 @@ def _as_wide(record: Record, header: Record, place: TableFile) -> list[str]:
 
 
 def _check_delimiter(header: Record, place: TableFile) -> None:
-    """Refuse a header of one cell that another delimiter would cut, unless somebody said which."""
+    """Refuse a header of one cell that another delimiter would cut, unless one was given."""
     guess = None
     if place.delimiter is None and len(header.cells) == 1:
         guess = likely_delimiter(header, None, place.separator)
@@ -270,14 +274,14 @@ def _shown(name: str | None) -> str:
 
 
 def json_rows(content: IO[bytes], place: TableFile, *, first: bool) -> Generator[Line]:
-    """The lines of a JSON Lines file; where others came before it, without its byte order mark."""
+    """Yield the lines of a JSON Lines file; only the first file keeps its byte order mark."""
     for number, line, full in json_lines(content):
         value = json_object(line, number, place.called) if full else None
         yield Line(place, number, line if first else line.removeprefix(_MARK), value)
 
 
 def ended(lines: Iterable[Line]) -> Iterator[Line]:
-    """Lines of a file that others follow: the last one has its line end, too."""
+    """Yield lines of a file that others follow, with a line end on the last one, too."""
     last: Line | None = None
     for line in lines:
         if last is not None:
@@ -309,7 +313,7 @@ def parquet_errors(place: TableFile) -> Iterator[None]:
 
 
 def parquet_bytes(file: IO[bytes], place: TableFile) -> int:
-    """Return how much a Parquet file holds, unpacked."""
+    """Return the uncompressed size of a Parquet file."""
     with parquet_errors(place):
         return _unpacked_bytes(pq.ParquetFile(file).metadata)
 
@@ -319,7 +323,7 @@ def _unpacked_bytes(told: Any) -> int:
 
 
 def batch_rows(file: pq.ParquetFile) -> int:
-    """Return how many rows are a chunk of this file."""
+    """Return the number of rows in a chunk of this file."""
     told = file.metadata
     fitting = CHUNK_BYTES * told.num_rows // max(_unpacked_bytes(told), 1)
     return int(max(1, min(CHUNK_ROWS, fitting)))

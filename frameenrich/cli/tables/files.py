@@ -1,4 +1,4 @@
-"""Where tables are, and go: files by their endings, many files as one table, standard streams."""
+"""Table files: formats by their endings, many files as one table, standard streams."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 NOT_TEXT = re.compile("[\udc80-\udcff]")
-"""What "surrogateescape" makes of bytes that are none of the encoding's."""
+"""The characters that "surrogateescape" puts in place of bytes outside the encoding."""
 
 
 _WILD = "*?["
@@ -69,7 +69,7 @@ _HIDDEN = (".", "_")  # such as _SUCCESS, and what lies beside the files of a Sp
 
 @dataclass(frozen=True)
 class TableFile:
-    """Where a table is, or goes, and in which format; ``-`` is the standard stream.
+    """A file that a table is read from or written to; ``-`` is the standard stream.
 
     A sheet of a workbook is read as the CSV, a JSON array as the lines of JSON that it would be:
     ``container`` says which of them the file is.
@@ -85,7 +85,7 @@ class TableFile:
 
     @property
     def separator(self) -> str:
-        """Return what stands between the cells of a text table."""
+        """Return the delimiter of a text table."""
         return self.delimiter or DELIMITERS[self.format]
 
     @property
@@ -95,26 +95,26 @@ class TableFile:
 
     @property
     def called(self) -> str:
-        """Return what messages call it, as the source that it is."""
+        """Return the name of the source in messages."""
         return "Standard input" if self.is_stream else self.path
 
 
 def table_file(path: str, wanted: str | None = None, *, like: TableFile | None = None) -> TableFile:
-    """Tell a table's format by the file's ending.
+    """Choose a table's format by the file's ending.
 
     Parameters
     ----------
     path : str
         A file, or ``-``.
     wanted : str, optional
-        The format where the ending does not say.
-    like : Place, optional
-        Whose format a standard stream has, where nothing else says.
+        The format where the ending names none.
+    like : TableFile, optional
+        Gives its format to a standard stream, where nothing else does.
 
     Raises
     ------
     InputError
-        Nothing says, or there is no such format.
+        The format is unknown, or there is no such format.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
 
 
 def _refuse_address(path: str) -> None:
-    """Say how to get a table that lies behind an address."""
+    """Refuse a URL, and say how to get the table behind it."""
     if "://" not in path:
         return
     if "docs.google.com/spreadsheets" in path:
@@ -163,7 +163,7 @@ def _refuse_address(path: str) -> None:
 
 
 def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
-    """The files that make up a table: one, or those of a folder or a pattern, in their order.
+    """List the files of a table: one, or those of a folder or a pattern, sorted by name.
 
     Parameters
     ----------
@@ -178,6 +178,7 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
     InputError
         There is no file, their formats differ, or a folder holds folders.
     """
+    # An existing file wins over a pattern: names such as data[1].csv are common.
     if path == STANDARD_STREAM or (os.path.exists(path) and not os.path.isdir(path)):
         return (table_file(path, wanted),)
     if os.path.isdir(path):
@@ -216,7 +217,7 @@ def on_sheet(place: TableFile, sheet: str | None) -> TableFile:
 
 
 def written_as(place: TableFile, delimiter: str | None, encoding: str | None) -> TableFile:
-    """Add what somebody says of how a text table is written.
+    """Add the delimiter and encoding that the user gave for a text table.
 
     Raises
     ------
@@ -248,10 +249,10 @@ _DELIMITER_NAMES = {"\\t": "\t", "tab": "\t"}
 
 
 def _encoding_name(encoding: str) -> str | None:
-    """Return what Python calls an encoding; None for UTF-8, which is read as it stands."""
+    """Return Python's name of an encoding; None for UTF-8, which needs no recoding."""
     try:
         name = codecs.lookup(encoding).name
-        b"".decode(name)  # some codecs make no text
+        b"".decode(name)  # some codecs, such as base64, do not decode to text
     except LookupError:
         raise InputError(
             f"--encoding {encoding} is not known.",
@@ -261,7 +262,7 @@ def _encoding_name(encoding: str) -> str | None:
 
 
 def _files_in(folder: str) -> list[str]:
-    """Return the files of a folder, but for those that are hidden."""
+    """List the files of a folder, without hidden ones."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     shown = [entry for entry in entries if not entry.name.startswith(_HIDDEN)]
     inner = next((entry.path for entry in shown if entry.is_dir()), None)
@@ -275,7 +276,7 @@ def _files_in(folder: str) -> list[str]:
 
 
 def check_other(source: str, target: TableFile) -> None:
-    """Refuse a result that would replace the file that it is made of.
+    """Refuse an output file that would replace its own input.
 
     Raises
     ------
@@ -291,7 +292,7 @@ def check_other(source: str, target: TableFile) -> None:
 
 
 def check_output_outside_input(source: str, places: Sequence[TableFile], target: TableFile) -> None:
-    """Refuse a result that would be one of the files it is made of when it is made again.
+    """Refuse an output file that the next run would read as an input.
 
     Raises
     ------
@@ -312,7 +313,7 @@ def check_output_outside_input(source: str, places: Sequence[TableFile], target:
 
 
 def open_file(place: TableFile) -> IO[bytes]:
-    """Open the file, or a copy of what comes down a pipe: something that can be read twice."""
+    """Open the file so that it can be read twice; a pipe is copied first."""
     try:
         if place.is_stream:
             return _copied(sys.stdin.buffer)
@@ -337,7 +338,7 @@ def _copied(stream: IO[bytes]) -> IO[bytes]:
 
 
 def file_version(file: IO[bytes] | str) -> tuple[int, int]:
-    """Return what changes when somebody writes into the file: its size, and the time (ns)."""
+    """Return the file's size and modification time (ns), which change when it is written to."""
     try:
         found = os.stat(file) if isinstance(file, str) else os.fstat(file.fileno())
     except OSError as error:
@@ -346,7 +347,7 @@ def file_version(file: IO[bytes] | str) -> tuple[int, int]:
 
 
 def check_unchanged(file: IO[bytes], place: TableFile, stamp: tuple[int, int]) -> None:
-    """Refuse a file into which somebody wrote since its stamp was taken."""
+    """Refuse a file that was written to since its stamp was taken."""
     if file_version(file) != stamp:
         raise FrameEnrichError(
             f"{place.called} changed since it was read.",
@@ -366,7 +367,7 @@ def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
         if place.container == "workbook":
             content = stack.enter_context(sheet_as_csv(content, place))
         elif place.encoding is not None:
-            # What this program wrote itself has the mark: it is UTF-8 by now.
+            # Our own output has the mark: --encoding given again for it must not recode it.
             marked = content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
             content.seek(0)
             if not marked:
@@ -378,20 +379,21 @@ def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _recoded(content: IO[bytes], place: TableFile, encoding: str) -> Iterator[IO[bytes]]:
-    """A copy of a text as UTF-8; a CSV gets the mark by which spreadsheets know that it is."""
+    """Copy a text as UTF-8; a CSV gets the mark by which spreadsheets recognise UTF-8."""
     text = io.TextIOWrapper(content, encoding, errors="surrogateescape", newline="")
     with tempfile.TemporaryFile() as copy:
         if place.format in DELIMITERS:
             copy.write(codecs.BOM_UTF8)
         try:
             for number, line in enumerate(text, 1):
+                # With errors="strict" the error would come for a buffer, without a line number.
                 if NOT_TEXT.search(line):
                     raise _not_of_encoding(f"{place.called}, line {number}: this", encoding)
                 copy.write(line.encode())
         except UnicodeError:
             raise _not_of_encoding(place.called, encoding) from None
         finally:
-            text.detach()
+            text.detach()  # or the wrapper would close the file, which its owner reads again
         copy.seek(0)
         yield copy
 

@@ -57,6 +57,7 @@ def _check_lines(text: str, called: str) -> None:
 
 def _elements(text: str, called: str) -> Iterator[str]:
     decoder, at = json.JSONDecoder(), len(text) - len(text.lstrip())
+    # One element at a time: each keeps its own text, so that numbers are written back as they came.
     if not text.startswith("[", at):
         raise _no_array(called, "it begins with something else")
     at += 1

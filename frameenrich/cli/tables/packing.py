@@ -1,4 +1,4 @@
-"""Files that are packed: .gz, .zst and .zip, read and written as what is in them."""
+"""Packed files: .gz, .zst and .zip, read and written by their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from frameenrich.errors import InputError
 
 PACKINGS = (".gz", ".zst", ".zip")
-"""As their names end."""
+"""The endings of packed files' names."""
 
 
 def packing_of(path: str) -> str:
@@ -32,7 +32,7 @@ def packing_of(path: str) -> str:
 
 
 def only_member(path: str) -> str:
-    """Return the name of the one file in a .zip; empty where there is no such archive yet.
+    """Return the name of the only file in a .zip; empty where the archive does not exist yet.
 
     Raises
     ------
@@ -47,6 +47,7 @@ def only_member(path: str) -> str:
 
 def _member_of(packed: zipfile.ZipFile, called: str) -> str:
     names = [name for name in packed.namelist() if not name.endswith("/")]
+    # macOS adds a second entry with metadata for each file.
     names = [name for name in names if not name.startswith("__MACOSX/")]
     if len(names) == 1:
         return names[0]
@@ -68,7 +69,7 @@ def unpacked(file: IO[bytes], packing: str, called: str) -> Iterator[IO[bytes]]:
             archive = stack.enter_context(zipfile.ZipFile(file))
             content = stack.enter_context(archive.open(_member_of(archive, called)))
         elif packing == ".zst":
-            # A copy, since Arrow's stream cannot be read twice, and Python has none before 3.14.
+            # A copy, since Arrow's stream cannot be read twice, and Python reads zstd from 3.14 on.
             content = stack.enter_context(tempfile.TemporaryFile())
             source = pa.CompressedInputStream(pa.PythonFile(_Kept(file), mode="r"), "zstd")
             try:
@@ -80,7 +81,7 @@ def unpacked(file: IO[bytes], packing: str, called: str) -> Iterator[IO[bytes]]:
 
 
 class _Kept:
-    """A file that Arrow does not close."""
+    """A wrapper whose `close` does nothing, since Arrow closes the files it is given."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -106,6 +107,7 @@ class _Kept:
 def packed_into(file: IO[bytes], packing: str, member: str) -> Iterator[IO[bytes]]:
     """Write content into a file, packed; the same content makes the same file."""
     if packing == ".gz":
+        # Without name and time, or the same content would make another file each time.
         with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as content:
             yield cast("IO[bytes]", content)
     elif packing == ".zip":
@@ -113,6 +115,7 @@ def packed_into(file: IO[bytes], packing: str, member: str) -> Iterator[IO[bytes
         about.compress_type = zipfile.ZIP_DEFLATED
         with (
             zipfile.ZipFile(file, "w") as archive,
+            # The size is not known before it is written, and may exceed 4 GiB.
             archive.open(about, "w", force_zip64=True) as inner,
         ):
             yield inner
@@ -125,7 +128,7 @@ def packed_into(file: IO[bytes], packing: str, member: str) -> Iterator[IO[bytes
 
 @contextlib.contextmanager
 def errors_named(called: str) -> Iterator[None]:
-    """Name the file of whose packing something is wrong."""
+    """Make errors about a damaged packing name the file."""
     try:
         yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:

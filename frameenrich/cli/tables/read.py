@@ -1,8 +1,7 @@
-"""Tables in files, read as they stand and a chunk at a time: nothing is guessed about any cell.
+"""Tables in files, read a chunk at a time; no cell's type is guessed.
 
-A table may lie in several files, which are read as if they were one. What is read of each is
-`frameenrich.cli.tables.chunks`; how a table is written back with more columns is
-`frameenrich.cli.tables.write`.
+A table may lie in several files, which are read as if they were one. `cli.tables.chunks` reads each
+of them; `cli.tables.write` writes a table back with more columns.
 """
 
 from __future__ import annotations
@@ -41,22 +40,23 @@ from frameenrich.cli.tables.files import (
 from frameenrich.cli.tables.records import Record
 from frameenrich.errors import InputError
 
+# Without a buffer Arrow reads each column chunk of a row group whole.
 _READ_BYTES = 1 << 20
 
 
 _PACKED = 4
-"""How many times its size a .gz file is reckoned to hold."""
+"""The assumed compression ratio of a packed file."""
 
 
 class Source:
-    """A table in one file or several, open: read a chunk at a time, as often as is wished.
+    """An open table in one file or several, which can be read repeatedly, chunk by chunk.
 
     A single file is kept open, so that what is written back is what was read; standard input and
     pipes are copied first. To be closed, as a file is.
 
     Parameters
     ----------
-    places : sequence of Place
+    places : sequence of TableFile
         Its files, all of one format.
     limit : int, optional
         How many rows are read at most.
@@ -89,7 +89,7 @@ class Source:
 
     @cached_property
     def size_bytes(self) -> int:
-        """About how much it is to read, unpacked."""
+        """The approximate uncompressed size."""
         if self.format == "parquet":
             return sum(parquet_bytes(file, place) for file, place in self._opened())
         sizes = (size for size, _ in self._stamps)
@@ -110,7 +110,7 @@ class Source:
         return next(header_cells(line) for line in self._lines() if header_cells(line))
 
     def chunks(self) -> Iterator[Chunk]:
-        """All rows, in order.
+        """Yield all rows, in order.
 
         Raises
         ------
@@ -129,12 +129,13 @@ class Source:
             raise InputError(f"{self.called} holds no rows.", "Give a table with at least one row.")
 
     def _opened(self) -> Iterator[tuple[IO[bytes], TableFile]]:
-        """Each file, as it was when the source was opened."""
+        """Yield each file, unchanged since the source was opened."""
         for place, stamp in zip(self.places, self._stamps, strict=True):
             with contextlib.ExitStack() as stack:
                 file = self._file or stack.enter_context(open_file(place))
                 check_unchanged(file, place, stamp)
                 yield file, place
+                # Again: somebody may have written while it was read.
                 check_unchanged(file, place, stamp)
 
     def _text_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -192,13 +193,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is read whole: a row is named by its position. To be closed, as a file is."""
+    """A table that was read whole, its rows named by position. To be closed like a file."""
 
     frame: pd.DataFrame
     source: Source
 
     def location(self, position: int) -> str:
-        """Return where a row stands, to be told of in messages."""
+        """Return the line of a row in its file, for messages."""
         chunks = self.source.chunks()
         own = next(each for each in chunks if position < each.start + each.rows)
         return own.location(position - own.start)
@@ -211,12 +212,12 @@ class Table:
 
 
 def read_table(place: TableFile, *, limit: int | None = None) -> Table:
-    """Read a table that is in one file, every cell as it stands.
+    """Read a table from one file, every cell as it is.
 
     Parameters
     ----------
-    place : Place
-        Where it is.
+    place : TableFile
+        The file.
     limit : int, optional
         How many rows are read at most.
 
@@ -236,7 +237,7 @@ def read_table(place: TableFile, *, limit: int | None = None) -> Table:
 
 
 def read_tables(places: Sequence[TableFile], *, limit: int | None = None) -> Table:
-    """Read a table that is in some files; see `read_table`."""
+    """Read a table from several files; see `read_table`."""
     source = Source(places, limit=limit)
     try:
         return read_whole(source)
@@ -246,7 +247,7 @@ def read_tables(places: Sequence[TableFile], *, limit: int | None = None) -> Tab
 
 
 def read_whole(source: Source) -> Table:
-    """All of a source at once; see `read_table`."""
+    """Read all of a source at once; see `read_table`."""
     frames = [chunk.frame for chunk in source.chunks()]
     whole = frames[0] if len(frames) == 1 else pd.concat(frames)
     return Table(whole, source)

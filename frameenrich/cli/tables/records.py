@@ -1,7 +1,7 @@
-"""Records of text tables: where one ends, what its cells say, and the bytes it is made of.
+"""Records of text tables: their ends, their cells, and their exact bytes.
 
-A record is read without losing how it was written, so that cells can be appended to the very bytes
-that came. Where a CSV record ends is decided by Python's `csv`, nobody else.
+A record keeps the way it was written, so that cells can be appended to its own bytes. Only Python's
+`csv` decides where a CSV record ends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Record:
 
 
 def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Generator[Record]:
-    r"""Read CSV record by record, with what each was made of.
+    r"""Read CSV record by record, each with the text it was parsed from.
 
     Encoding each ``raw`` gives the file's bytes. A blank line is a record without cells; a byte
     order mark is in ``raw`` only.
@@ -85,11 +85,11 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
             line=first,
         ) from None
     finally:
-        text.detach()
+        text.detach()  # or the wrapper would close the file, which its owner reads again
 
 
 def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
-    """Yield the lines as the reader takes them, each noted."""
+    """Yield the lines to the reader, and collect those it takes in `taken`."""
     for number, line in enumerate(text, 1):
         if not line.isascii() and NOT_TEXT.search(line):
             raise not_utf8(name, number)
@@ -98,7 +98,7 @@ def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
 
 
 def not_utf8(name: str, line: int) -> InputError:
-    """Return the error about bytes that are no text."""
+    """Return the error for bytes that are not UTF-8."""
     return InputError(
         f"{name}, line {line}: this is not UTF-8.",
         "Say how it was saved: --encoding cp1252 (Windows, Western Europe), utf-16 (what Excel "
@@ -121,7 +121,7 @@ def with_cells(
     added : sequence of str
         Cells that come after its own.
     delimiter : str
-        What stands between cells.
+        The sign between cells.
 
     Examples
     --------
@@ -161,7 +161,7 @@ _COMMON_DELIMITERS = ",;\t|"
 
 
 def likely_delimiter(header: Record, record: Record | None, delimiter: str) -> str | None:
-    r"""Guess what stands between cells where that is not the delimiter that was taken.
+    r"""Guess the right delimiter where the assumed one seems wrong.
 
     It is what the header is cut by and, where there is one, the record alike: so "Price; EUR" in
     the header of a table of several columns is no reason to guess.
@@ -190,7 +190,7 @@ def _cell(delimiter: str) -> re.Pattern[str]:
 
 
 def quoted(text: str, delimiter: str) -> str:
-    """Return a text as a CSV cell, in quotes where it needs them.
+    """Format a text as a CSV cell, in quotes where it needs them.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def quoted(text: str, delimiter: str) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as a CSV cell says it; a list or an object as JSON.
+    """Format a value as the text of a CSV cell; a list or an object as JSON.
 
     Examples
     --------
@@ -216,7 +216,7 @@ def cell_text(value: Any) -> str:
 
 
 def without_formula(value: Any) -> Any:
-    """Return a text that no spreadsheet takes for a formula; numbers are what they are.
+    """Quote a text that a spreadsheet would run as a formula; numbers stay.
 
     Examples
     --------
@@ -229,7 +229,7 @@ def without_formula(value: Any) -> Any:
 
 
 def to_json(value: Any) -> bytes:
-    """Any value as JSON; what JSON has no form for becomes its text, infinity becomes null."""
+    """Encode any value as JSON; unknown types become text, infinity becomes null."""
     try:
         return orjson.dumps(value, default=str, option=_JSON_OPTIONS)
     except TypeError:  # an integer of over 64 bits, half of a surrogate pair
@@ -237,13 +237,13 @@ def to_json(value: Any) -> bytes:
 
 
 def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
-    """Each line with its number, and whether something stands in it."""
+    """Yield each line with its number, and whether it is not blank."""
     for number, line in enumerate(file, 1):
         yield number, line, bool(line.strip(_BLANK))
 
 
 def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
-    """Return what a line of JSON Lines holds.
+    """Parse a line of JSON Lines.
 
     Raises
     ------
@@ -275,6 +275,7 @@ def with_members(line: bytes, members: Mapping[str, Any]) -> bytes:
     >>> with_members(b'{"price": 12.50}\n', {"label": "a"}), with_members(b"{}", {"n": None})
     (b'{"price": 12.50, "label": "a"}\n', b'{"n": null}')
     """
+    # Cut at the closing brace, so that the values before it keep their form (12.50 stays 12.50).
     body = line.rstrip()
     inner, line_end = body[:-1], line[len(body) :]
     told = b", ".join(to_json(name) + b": " + to_json(value) for name, value in members.items())

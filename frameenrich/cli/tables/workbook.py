@@ -1,7 +1,7 @@
-"""Tables in workbooks: a sheet read as its CSV would be, and written back beside the others.
+"""Tables in workbooks: a sheet is read as CSV, and written back beside the other sheets.
 
-Read by python-calamine (a Rust reader, and of .xls and .ods, too), written by openpyxl into the
-workbook that was read: other sheets, formats, formulas and widths stay. Both come with the extra
+python-calamine reads (fast, and .xls and .ods, too); openpyxl writes into the workbook that was
+read: other sheets, formats, formulas and widths stay. Both come with the extra
 ``frameenrich[excel]``.
 """
 
@@ -25,8 +25,9 @@ from frameenrich.errors import InputError, warn_user
 if TYPE_CHECKING:
     from frameenrich.cli.tables.write import ChunkWithAnswers
 
-_LONGEST_CELL = 32_767
-_EXACT = 2**53
+_LONGEST_CELL = 32_767  # Excel's own limit
+_EXACT = 2**53  # Excel holds numbers as floats, which are exact up to here
+# Parts of a workbook that openpyxl cannot read, or not whole, and so does not write back.
 _LOST = {"xl/charts/": "charts", "xl/drawings/": "drawings and pictures"}
 _LOST |= {"xl/pivotTables/": "pivot tables", "xl/vbaProject.bin": "macros"}
 
@@ -104,12 +105,12 @@ def _sheet_name(book: Any, place: TableFile) -> str:
 
 
 def _width(row: Sequence[Any]) -> int:
-    """How far a row goes: the place of its last cell that holds something."""
+    """Return the number of cells up to the last that is not empty."""
     return max((i for i, cell in enumerate(row, 1) if cell not in ("", None)), default=0)
 
 
 def sheet_text(cell: Any) -> str:
-    """Return a cell as its CSV would have it.
+    """Format a cell as the sheet's CSV export would.
 
     Examples
     --------
@@ -118,9 +119,11 @@ def sheet_text(cell: Any) -> str:
     """
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
+    # A workbook has floats only: the 3 of an id or a count would come as 3.0.
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < _EXACT:
         return str(int(cell))
     if isinstance(cell, datetime):
+        # Dates are moments at midnight in a workbook.
         return cell.date().isoformat() if cell.time() == time() else cell.isoformat(" ")
     return "" if cell is None else str(cell)
 
@@ -138,6 +141,7 @@ def write_workbook(chunks: Iterable[ChunkWithAnswers], place: TableFile) -> None
 
     parts = iter(chunks)
     first = next(parts)
+    # Only what openpyxl itself can load is written beside; a table from CSV or .xls is new.
     source = first.chunk.lines[0].place if first.chunk.lines else None
     both = _chain(first, parts)
     if source is None or not source.path.lower().endswith((".xlsx", ".xlsm")):
@@ -153,7 +157,7 @@ def write_workbook(chunks: Iterable[ChunkWithAnswers], place: TableFile) -> None
 
 
 def check_workbook(place: TableFile) -> None:
-    """Refuse a workbook that could not be written, before anything is sent."""
+    """Refuse a workbook that cannot be written, before anything is sent."""
     if not place.path.lower().endswith((".xlsx", ".xlsm")):
         raise InputError(
             f"{place.path} cannot be written: of workbooks only .xlsx is.",
@@ -180,7 +184,7 @@ def _chain(first: ChunkWithAnswers, rest: Iterator[ChunkWithAnswers]) -> Iterato
 
 
 def _only_sheet(book: Any) -> Any:
-    """The sheet that was read, where nobody said which: the only one that holds something."""
+    """Return the sheet that was read where no name was given: the only filled one."""
     filled = [sheet for sheet in book.worksheets if sheet.max_row > 1 or sheet["A1"].value]
     return filled[0] if filled else book.worksheets[0]
 
@@ -202,7 +206,7 @@ def _write_new(chunks: Iterable[ChunkWithAnswers], book: Any) -> None:
 
 
 def _write_beside(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
-    """Put the answers' cells into the sheet's rows, each of which is a line of what was read."""
+    """Put the answers' cells into the sheet's rows; each row is one line that was read."""
     cut, row, column = _Cut(), 0, 0
     for filled in chunks:
         answers = filled.answered(safe=False)
@@ -218,19 +222,19 @@ def _write_beside(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
                 for name in filled.added:
                     cut.put(sheet.cell(row, places[name]), name)
                     _dress_as(sheet.cell(row, places[name]), sheet.cell(row, column))
-    if sheet.max_row > row:  # --limit
+    if sheet.max_row > row:  # --limit read fewer rows than the sheet has
         sheet.delete_rows(row + 1, sheet.max_row - row)
     cut.warn()
 
 
 def _dress_as(cell: Any, like: Any) -> None:
-    """Give a new header the looks of its neighbour."""
+    """Give a new header the style of its neighbour."""
     if like.has_style:
         cell._style = like._style  # noqa: SLF001 - openpyxl's own way to share a style
 
 
 class _Cut:
-    """Puts values into cells, and counts texts that Excel has no room for."""
+    """Puts values into cells, and counts texts that are too long for Excel."""
 
     def __init__(self) -> None:
         self._texts = 0
@@ -244,12 +248,12 @@ class _Cut:
             value = ILLEGAL_CHARACTERS_RE.sub("", value.encode("utf-8", "replace").decode())
             self._texts += len(value) > _LONGEST_CELL
             cell.value = value[:_LONGEST_CELL]
-            cell.data_type = "s"
+            cell.data_type = "s"  # openpyxl takes a text that begins with "=" for a formula
         else:
             cell.value = value
 
     def warn(self) -> None:
-        """Say how many texts were cut."""
+        """Warn of texts that were cut."""
         if self._texts:
             warn_user(
                 f"{self._texts:,} answers were cut at {_LONGEST_CELL:,} characters, the most that "
@@ -258,7 +262,7 @@ class _Cut:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a workbook can hold it without loss."""
+    """Convert a value to one that a workbook holds without loss."""
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
@@ -266,7 +270,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.isoformat()
+        return value.isoformat()  # Excel's moments have no time zone
     if isinstance(value, (date, time, timedelta)):
         return value
     return cell_text(value)

@@ -1,9 +1,9 @@
 """Tables written back with the columns that were added to them, whole or not at all.
 
-Nothing that was there is written anew: CSV and JSON Lines keep the bytes of each record, to which
-the new cells are appended; Parquet keeps its Arrow columns. Only a table that goes to another
-format has to be put into it. A table is written a chunk at a time, in the chunks in which it is
-read, whether its answers are all there or come with each chunk: the files are the same.
+CSV and JSON Lines keep the bytes of each record, to which the new cells are appended; Parquet keeps
+its Arrow columns. Only a table that changes its format is written anew. Output is written in the
+chunks in which the table is read, whether its answers are all in memory or come with each chunk, so
+that ``--stream`` and ``--no-stream`` give the same bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ChunkWithAnswers:
     chunk : Chunk
         The rows.
     answers : DataFrame
-        The columns, in order; one that the table has already is replaced where it is.
+        The columns, in order; a column that the table has already is replaced in its place.
     """
 
     chunk: Chunk
@@ -61,7 +61,7 @@ class ChunkWithAnswers:
 
     @cached_property
     def replaced(self) -> dict[int, str]:
-        """The table's own columns that give way, by their positions."""
+        """The table's own columns that answers replace, by their positions."""
         given = set(self.answers.columns)
         return {i: name for i, name in enumerate(self.chunk.columns) if name in given}
 
@@ -77,7 +77,7 @@ class ChunkWithAnswers:
         return [*self.chunk.columns, *self.added]
 
     def heads(self, *, safe: bool) -> list[str]:
-        """Return what the columns that come after the table's own are called in a header."""
+        """Return the header cells of the columns after the table's own."""
         return [without_formula(name) for name in self.added] if safe else self.added
 
     def answered(self, *, safe: bool) -> Iterator[dict[str, Any]]:
@@ -91,7 +91,7 @@ class ChunkWithAnswers:
             yield dict(zip(names, values, strict=True))
 
     def rows(self, *, safe: bool) -> Iterator[list[Any]]:
-        """All cells of each row of the result, every null as None."""
+        """Yield all cells of each row of the result, every null as None."""
         frame = self.chunk.frame
         own = [cell_values(frame.iloc[:, i]) for i in range(frame.shape[1])]
         for i, told in enumerate(self.answered(safe=safe)):
@@ -103,11 +103,11 @@ class ChunkWithAnswers:
 
 
 Fill = Callable[[], Iterable[ChunkWithAnswers]]
-"""Reads a table from its start, and gives each chunk with its answers; may be called again."""
+"""Reads a table from its start, chunk by chunk with its answers; may be called again."""
 
 
 def check_writable(place: TableFile) -> None:
-    """Refuse a file that could not be written, before anything is sent.
+    """Refuse an output file that could not be written, before anything is sent.
 
     Raises
     ------
@@ -144,8 +144,8 @@ def write_table(
     answered : DataFrame
         ``table.frame`` with more columns after its own; those of its own that are not as they
         were (an earlier collect's) are replaced.
-    place : Place
-        Where it goes.
+    place : TableFile
+        The file to write.
     safe : bool
         Whether a text of those columns that a spreadsheet would take for a formula gets a ``'``
         in front, in CSV and TSV.
@@ -224,7 +224,7 @@ def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
 
 
 def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswers]:
-    """The chunks, as long as all have the same columns: a table has one header, one schema."""
+    """Yield the chunks while all have the same columns: a table has one header, one schema."""
     first: list[str] | None = None
     for filled in chunks:
         names = list(filled.answers.columns)
@@ -243,7 +243,7 @@ def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswe
 
 @contextlib.contextmanager
 def _whole_table(place: TableFile) -> Iterator[IO[bytes]]:
-    """Yield a binary file that appears under its name when it is complete, or standard output."""
+    """Yield a file that appears under its name only when it is complete, or standard output."""
     if place.is_stream:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -259,14 +259,14 @@ def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
 
 
 def _is_shared(was: pd.Series, now: pd.Series) -> bool:
-    """Tell whether both are the very same Arrow data, which may hold NaN: that equals nothing."""
+    """Tell whether both share their Arrow data; `equals` fails where it holds NaN."""
     if not isinstance(was.dtype, pd.ArrowDtype):
         return False
     return _memory_of(was) == _memory_of(now)
 
 
 def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:
-    """Where each piece of an Arrow column lies."""
+    """Return the memory addresses of each piece of an Arrow column."""
     pieces = pa.chunked_array(pa.array(column.array)).chunks
     return [
         (piece.offset, len(piece), *(each.address if each else 0 for each in piece.buffers()))
@@ -278,7 +278,7 @@ def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:
 
 
 def _pieces(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
-    """Return the bytes of a chunk of a text table, a record at a time."""
+    """Yield the bytes of a chunk of a text table, a record at a time."""
     if filled.chunk.format == place.format:
         beside = _json_beside if place.format == "jsonl" else _append_csv_cells
         return beside(filled, place, safe=safe)
@@ -292,6 +292,7 @@ def _append_csv_cells(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> 
         if line.row is not None:
             told = {name: cell_text(value) for name, value in next(answers).items()}
             new = {i: told[name] for i, name in filled.replaced.items()}
+            # A cell that an earlier collect wrote, and that says the same, keeps its bytes.
             changed = {i: text for i, text in new.items() if text != record.cells[i]}
             yield with_cells(record, changed, [told[name] for name in filled.added], delimiter)
         elif record.cells:
@@ -307,6 +308,7 @@ def _json_beside(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Itera
         if line.row is None:
             yield raw
         elif filled.replaced:
+            # A member to replace may be anywhere in the line, so here the line is written anew.
             whole = {**line.row, **next(answers)}
             yield json.dumps(whole, ensure_ascii=False, default=str).encode() + b"\n"
         else:
@@ -336,11 +338,13 @@ def _json_anew(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterato
 
 
 class _OutgrownError(Exception):
-    """A chunk needs another type than what was written before it."""
+    """A chunk needs a wider type than the chunks written before it."""
 
 
 def _write_parquet(fill: Fill, place: TableFile) -> None:
     forms = ArrowTypes()
+    # Types are learned, not guessed: a chunk of nulls has none, and a nested member may come late.
+    # So where a type grew, the whole file is written once more. Ordinary tables are written once.
     while True:
         with contextlib.suppress(_OutgrownError), _whole_table(place) as file:
             _write_once(fill, file, forms)
@@ -348,7 +352,7 @@ def _write_parquet(fill: Fill, place: TableFile) -> None:
 
 
 def _write_once(fill: Fill, file: IO[bytes], forms: ArrowTypes) -> None:
-    """Write all chunks in the types that are known; where some are not, learn them to the end."""
+    """Write all chunks in the known types; where a type grows, only learn from there on."""
     with contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         grown = False
@@ -360,12 +364,12 @@ def _write_once(fill: Fill, file: IO[bytes], forms: ArrowTypes) -> None:
             grown = grown or not table.schema.equals(schema)
             if not grown:
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
-    if grown:
+    if grown:  # raised inside `_whole_table`, so that the unfinished file is dropped
         raise _OutgrownError
 
 
 def _arrow_table(filled: ChunkWithAnswers, forms: ArrowTypes) -> pa.Table:
-    """The chunk's own Arrow columns, and the new ones with the types that pandas gave them."""
+    """Combine the chunk's own Arrow columns with the new ones, in pandas' types."""
     chunk, answers = filled.chunk, filled.answers
     columns = []
     for i in range(len(chunk.columns)):
@@ -381,7 +385,7 @@ def _arrow_table(filled: ChunkWithAnswers, forms: ArrowTypes) -> pa.Table:
 
 
 def _schema(filled: ChunkWithAnswers, columns: Sequence[Any]) -> pa.Schema:
-    """Return the result's; what the source says of its own columns and of the whole is kept."""
+    """Build the result's schema, with the source's metadata on its columns and the whole."""
     arrow = filled.chunk.arrow
     fields = [
         pa.field(name, column.type) for name, column in zip(filled.names, columns, strict=True)
@@ -394,7 +398,7 @@ def _schema(filled: ChunkWithAnswers, columns: Sequence[Any]) -> pa.Schema:
 
 
 def _pandas_types(schema: pa.Schema, answers: pd.DataFrame) -> Mapping[bytes, bytes]:
-    """Return the schema's metadata, with what pandas wants to know of the new columns."""
+    """Return the schema's metadata, with pandas' dtypes of the new columns."""
     kept = dict(schema.metadata or {})
     new = pa.Schema.from_pandas(answers.iloc[:0], preserve_index=False)
     told = json.loads(new.metadata[b"pandas"])
