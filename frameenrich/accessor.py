@@ -51,6 +51,7 @@ class LLMBatch(JobOfFrame):
         image_detail: ImageDetail | None = None,
         image_max_pixels: int | None = None,
         image_max_bytes: int = 20_000_000,
+        on_bad_image: str = "raise",
         key: str | Sequence[str] | None = None,
         params: Mapping[str, Any] | None = None,
         endpoint: str = "/v1/chat/completions",
@@ -136,6 +137,10 @@ class LLMBatch(JobOfFrame):
             Pillow (``frameenrich[images]``), as PIL images do. URLs are passed on as they are.
         image_max_bytes : int
             The most that one image may have.
+        on_bad_image : {"raise", "skip"}
+            What becomes of a row with an image that cannot be used: an error that names all such
+            rows, or no request; `collect` then gives the row the status ``skipped``, and says in
+            ``<name>_error`` what is wrong with the cell.
         key : str or list of str, optional
             The column(s) that name a row, where the index does not.
         params : mapping, optional

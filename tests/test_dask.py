@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 import frameenrich.dask  # noqa: F401 - registers ddf.llmbatch
 from frameenrich.errors import (
+    FrameEnrichWarning,
     FrameMismatchError,
     InputError,
     JobNotFoundError,
@@ -323,6 +324,28 @@ def test_with_images_it_is_the_job_of_pandas(
     assert out["llmbatch_status"].tolist() == ["ok"] * 3
     assert ddf.llmbatch.flagged(store=store).empty
     assert sum(server.executed.values()) == 2
+
+
+def test_parts_skip_rows_with_bad_images(
+    provider: OpenAIBatch, server: BatchServer, store: Path, tmp_path: Path
+) -> None:
+    """on_bad_image="skip": one warning for all parts, and each part has its rows' reasons."""
+    (tmp_path / "a.gif").write_bytes(b"GIF89a, as far as one looks")
+    frame = catalogue(4).assign(photo=["no.gif", "a.gif", "a.gif", "none.gif"])
+    ddf = dd.from_pandas(frame, npartitions=2)
+    options: dict[str, Any] = {"image": "photo", "image_root": tmp_path, "on_bad_image": "skip"}
+    options |= {"provider": provider, "store": store}
+
+    with dask.config.set(scheduler="threads"):
+        with pytest.warns(FrameEnrichWarning, match="2 rows are not sent") as warned:
+            job = ddf.llmbatch.submit(TEMPLATE, "m", **options)
+        out = ddf.llmbatch.collect(job, wait=True, poll_seconds=0.01).compute()
+
+    assert len(warned) == 1
+    assert out["llmbatch_status"].tolist() == ["skipped", "ok", "ok", "skipped"]
+    assert ["none.gif" in error for error in out["llmbatch_error"].dropna()] == [False, True]
+    with pytest.warns(FrameEnrichWarning, match="2 rows are not sent"):
+        assert frame.llmbatch.submit(TEMPLATE, "m", **options).id == job.id
 
 
 def test_a_job_is_found_by_a_later_partition(store: Path) -> None:

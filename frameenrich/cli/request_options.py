@@ -135,6 +135,16 @@ class Images:
             show_default="20 MB",
         ),
     ] = None
+    on_bad_image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="What becomes of a row with an image that cannot be used: raise, or skip (not "
+            "sent; its status is 'skipped', with the reason).",
+            rich_help_panel=_IMAGES,
+            show_default="raise",
+        ),
+    ] = None
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``submit`` that are about images."""

@@ -36,6 +36,7 @@ from frameenrich.lifecycle.row_facts import counting_rows, note_rows
 from frameenrich.lifecycle.usage import row_costs, with_costs
 from frameenrich.pricing.prices import Prices
 from frameenrich.store.folder import JobFolder
+from frameenrich.store.sidecar import SKIP_REASON
 
 _FIRST_ROWS = 1000
 """So many rows' answers are parsed to see which columns a parser makes."""
@@ -156,6 +157,7 @@ class Collector:
             custom_ids=found.custom_ids if reading.usage else None,
             flatten=reading.flatten,
         )
+        columns = self._with_skip_reasons(columns, positions, sidecar)
         if reading.usage:
             shares = None if sidecar is None else rows_per_request(folder, sidecar)
             costs = row_costs(folder, reading.prices, found, positions, shares)
@@ -164,6 +166,19 @@ class Collector:
         JobColumns(name).check_frame(columns, frame.columns)
         note_rows(folder.id, name, found.table, slots, shown=reading.usage)
         return columns
+
+    def _with_skip_reasons(
+        self, columns: dict[str, pd.Series], positions: Positions, sidecar: pa.Table | None
+    ) -> dict[str, pd.Series]:
+        """Say in the error's column why rows were left out, where the sidecar knows."""
+        folder = self.folder
+        if SKIP_REASON not in folder.schema.names:
+            return columns
+        lines = folder.sidecar(columns=[SKIP_REASON]) if sidecar is None else sidecar
+        reasons = lines[SKIP_REASON].take(pa.array(positions, mask=positions < 0))
+        name = f"{folder.spec.name}_error"
+        known = pd.Series(reasons.to_pylist(), dtype="string")
+        return {**columns, name: columns[name].fillna(known)}
 
     def empty_result(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the result for no rows: every column, with its dtype."""

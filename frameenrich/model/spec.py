@@ -22,6 +22,9 @@ OnNull = Literal["raise", "empty", "skip"]
 ImageDetail = Literal["low", "high", "auto"]
 
 
+OnBadImage = Literal["raise", "skip"]
+
+
 MAX_IMAGE_BYTES = 20_000_000
 """How large an image may be where nothing else is said."""
 
@@ -120,6 +123,7 @@ class JobSpec:
     ``tag`` ends each custom_id that we make: random, it says whose a line is.
     ``cache`` is what the user wrote, ``cached_by`` and ``cache_key`` what it came to: which marks
     the requests carry, and their ``prompt_cache_key``; neither is in any hash.
+    ``on_bad_image`` is in no id: which rows go shows in their hashes.
     ``examples`` are the input hashes of the rows that ``messages`` show as examples. ``second_of``
     is the job to which this one is a second opinion.
     """
@@ -146,6 +150,7 @@ class JobSpec:
     image_detail: ImageDetail | None = None
     image_max_pixels: int | None = None
     image_max_bytes: int = MAX_IMAGE_BYTES
+    on_bad_image: OnBadImage = "raise"
     metadata: Mapping[str, str] = field(default_factory=dict)
     completion_window: str | None = None
     confirm_seconds: float = CONFIRM_SECONDS
@@ -223,7 +228,7 @@ class JobSpec:
 _NOT_IN_IDS = (
     "rendering", "metadata", "completion_window", "confirm_seconds", "cache", "cached_by",
     "cache_key", "examples", "second_of", "json_mode", "asked_by", "choices_in_words",
-    "schema_form", "tag",
+    "schema_form", "tag", "on_bad_image",
 )  # fmt: skip
 
 

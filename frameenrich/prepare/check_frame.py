@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.errors import FrameEnrichError, InputError
+from frameenrich.errors import FrameEnrichError, InputError, warn_user
 from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.prepare.options import Plan
+from frameenrich.prepare.writer import Part
 from frameenrich.rendering.images import image_cells
 
 
@@ -32,6 +33,42 @@ def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
     check_keys(keys, names)
     plan.columns.check(key=names)
     return keys
+
+
+def check_any_request(parts: Sequence[Part]) -> None:
+    """Refuse rows that would all be skipped.
+
+    Raises
+    ------
+    InputError
+        None of the parts has a request.
+    """
+    if any(part.requests for part in parts):
+        return
+    rows = sum(part.rows for part in parts)
+    example = next((part.example for part in parts if part.example), None)
+    if example is None:
+        raise InputError(
+            f"All {rows} rows would be skipped: each would print a null.",
+            "Check the columns that the template uses, or pass on_null='empty'.",
+        )
+    raise InputError(
+        f"All {rows} rows would be skipped, such as {example}.",
+        "Check the column that image= names, and image_root=.",
+    )
+
+
+def warn_of_left_out(parts: Sequence[Part], name: str) -> None:
+    """Warn of rows that are not sent since their images cannot be used; names the first."""
+    left_out = sum(part.left_out for part in parts)
+    if left_out:
+        example = next(part.example for part in parts if part.example)
+        rows, them = ("1 row is", "it") if left_out == 1 else (f"{left_out:,} rows are", "them")
+        warn_user(
+            f"{rows} not sent (on_bad_image='skip'), {'' if left_out == 1 else 'such as '}"
+            f"{example}. collect gives {them} the status 'skipped', and the reason in "
+            f"'{name}_error'."
+        )
 
 
 _NAMED = 20

@@ -21,6 +21,7 @@ from frameenrich.model import (
     JobSpec,
     Json,
     Message,
+    OnBadImage,
     OnNull,
     OutputKind,
     OutputSpec,
@@ -188,6 +189,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image_detail=options.image_detail,
         image_max_pixels=options.image_max_pixels,
         image_max_bytes=options.image_max_bytes,
+        on_bad_image=_on_bad_image(options),
         metadata=check_metadata(options.metadata),
         completion_window=options.completion_window,
         tag=new_tag(),
@@ -303,6 +305,18 @@ def _image_columns(options: Options) -> tuple[str, ...]:
             "Name the column with the images: image='photo'.",
         )
     return columns
+
+
+def _on_bad_image(options: Options) -> OnBadImage:
+    policy = options.on_bad_image
+    if policy not in get_args(OnBadImage):
+        raise ParameterError(f"on_bad_image={policy!r} is not known.", "Use 'raise' or 'skip'.")
+    if options.image is None and policy != "raise":
+        raise ParameterError(
+            f"on_bad_image={policy!r} is given, and image= is not.",
+            "Name the column with the images: image='photo'.",
+        )
+    return cast("OnBadImage", policy)
 
 
 def _check_messages(spec: JobSpec) -> None:

@@ -35,7 +35,7 @@ from frameenrich.errors import FrameEnrichError, InputError, RowKeyError, StoreE
 from frameenrich.identity.dedupe import ShortHashes, duplicates, is_in
 from frameenrich.identity.keys import key_digests, key_texts, show_key, sidecar_keys
 from frameenrich.model import JobSpec, Limits
-from frameenrich.prepare.check_frame import check_frame
+from frameenrich.prepare.check_frame import check_any_request, check_frame
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.whole_frame import render_part
@@ -188,12 +188,7 @@ def draft_of_parts(
 def _check_any(written: Sequence[Part]) -> None:
     if not written:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
-    if not any(part.requests for part in written):
-        raise InputError(
-            f"All {sum(part.rows for part in written)} rows would be skipped: each would print a "
-            "null.",
-            "Check the columns that the template uses, or pass on_null='empty'.",
-        )
+    check_any_request(written)
 
 
 def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:

@@ -36,6 +36,7 @@ class KeylessOptions(TypedDict, total=False):
     image_detail: ImageDetail | None
     image_max_pixels: int | None
     image_max_bytes: int
+    on_bad_image: str
     params: Mapping[str, Any] | None
     endpoint: str
     provider: str | Provider
@@ -81,6 +82,7 @@ class Options:
     image_detail: ImageDetail | None = None
     image_max_pixels: int | None = None
     image_max_bytes: int = 20_000_000
+    on_bad_image: str = "raise"
     key: str | Sequence[str] | None = None
     params: Mapping[str, Any] | None = None
     endpoint: str = "/v1/chat/completions"

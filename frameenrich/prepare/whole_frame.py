@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.errors import InputError
 from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.identity.keys import key_names, show_key
 from frameenrich.model import Limits
-from frameenrich.prepare.check_frame import check_frame, errors_by_row_key
+from frameenrich.prepare.check_frame import check_any_request, check_frame, errors_by_row_key
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Part, write_requests
@@ -42,11 +41,7 @@ def draft_of_frame(
         known = fingerprint(frame, plan.prompt.columns_used(list(frame.columns)))
     with store.draft() as draft:
         part = render_part(frame, keys, plan, draft, limits, known)
-        if not part.requests:
-            raise InputError(
-                f"All {len(frame)} rows would be skipped: each would print a null.",
-                "Check the columns that the template uses, or pass on_null='empty'.",
-            )
+        check_any_request([part])
         yield JobDraft(draft, store, plan.spec, limits, [part], list(frame.columns))
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from frameenrich.errors import RequestTooLargeError
 from frameenrich.identity.dedupe import Deduplicator, JobHash, ShortHashes
-from frameenrich.identity.keys import BLOCK_ROWS, custom_ids
+from frameenrich.identity.keys import BLOCK_ROWS, custom_ids, show_key
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.job_files import requests_file
 from frameenrich.rendering.body import LineWriter, RequestBodies
@@ -45,6 +45,10 @@ class Part:
         Of its rows.
     keys : array of uint64
         The digests of its rows' keys, where it is one of several.
+    left_out : int
+        How many of its rows have an image that cannot be used.
+    example : str
+        The first of them, and what is wrong with it.
     """
 
     number: int
@@ -54,6 +58,8 @@ class Part:
     models: tuple[str, ...] = ()
     job_hash: JobHash = field(default_factory=JobHash)
     keys: ShortHashes = field(default_factory=_none)
+    left_out: int = 0
+    example: str = ""
 
     @property
     def mark(self) -> bytes:
@@ -106,19 +112,35 @@ def write_requests(
         limits,
         first,
     )
-    job_hash, count = JobHash(), 0
-    sidecar = SidecarWriter(draft, keys, metadata, job_hash)
+    job_hash, count, left_out, example = JobHash(), 0, 0, ""
+    sidecar = SidecarWriter(
+        draft, keys, metadata, job_hash, with_reasons=spec.on_bad_image == "skip"
+    )
     try:
         for model, found in rows:
             lines = writer.add(model, found) if found.positions else SidecarRows.empty(found.rows)
             if 0 < len(found.positions) < found.rows:
                 lines = lines.spread(found.rows, [position - count for position in found.positions])
+            if found.left_out:
+                first_row = min(found.left_out)
+                example = example or f"row {show_key(keys, first_row)}: {found.left_out[first_row]}"
+                left_out += len(found.left_out)
+                lines.reasons = [found.left_out.get(count + i) for i in range(found.rows)]
             sidecar.add(lines)
             count += found.rows
     finally:
         sidecar.close()
     hashes = first.unique_hashes()
-    return Part(0, count, hashes, tuple(writer.counts), tuple(writer.models), job_hash)
+    return Part(
+        0,
+        count,
+        hashes,
+        tuple(writer.counts),
+        tuple(writer.models),
+        job_hash,
+        left_out=left_out,
+        example=example,
+    )
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import pandas as pd
@@ -38,6 +38,7 @@ class EncodedRows:
 
     ``rows`` is how many rows of the frame these stand for, ``positions`` where those of them are
     that have a request. The bodies, and the hashes of 32 bytes each, run along with ``positions``.
+    ``left_out`` says why rows have none whose image cannot be used, by their positions.
     """
 
     rows: int
@@ -45,6 +46,7 @@ class EncodedRows:
     bodies: RequestBodies
     request_hashes: bytes
     input_hashes: bytes
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +212,15 @@ class RequestEncoder:
     def requests_with_images(self, chunk: _Chunk, cells: ImageCells) -> Iterator[EncodedRows]:
         """Return a chunk's requests one by one: the images of all could be gigabytes."""
         done, end = chunk.start, chunk.start + chunk.rows
+        left_out: dict[int, str] = {}
         for position, *row in zip(chunk.positions, *chunk.texts, strict=True):
-            found = cells.images(position)
+            try:
+                found = cells.images(position)
+            except ImageError as error:
+                if cells.spec.on_bad_image == "raise":
+                    raise
+                left_out[position] = vars(error)["reason"]
+                continue
             if found is None:
                 continue
             contents = self.contents([[text] for text in row])
@@ -220,10 +229,11 @@ class RequestEncoder:
             bodies = self.template.bodies(contents, 1)
             own = request_hash(self.url, self.template.hashed_body(contents))
             shown_hash = input_hash((*row, *found.digests))
-            yield EncodedRows(position + 1 - done, (position,), bodies, own, shown_hash)
-            done = position + 1
+            rows = position + 1 - done
+            yield EncodedRows(rows, (position,), bodies, own, shown_hash, left_out)
+            done, left_out = position + 1, {}
         if done < end:
-            yield EncodedRows(end - done, (), EMPTY_BODIES, b"", b"")
+            yield EncodedRows(end - done, (), EMPTY_BODIES, b"", b"", left_out)
 
 
 def encode_texts(spec: JobSpec, texts: Sequence[Sequence[str]], start: int) -> EncodedRows:

@@ -44,7 +44,7 @@ DATA_URL = re.compile(
 _JPEG_QUALITY = 90
 
 
-_MEND = "Mend that cell, or leave the row out; nothing was sent."
+_MEND = "Mend that cell, or pass on_bad_image='skip' to leave the row out; nothing was sent."
 
 
 class UnusableError(Exception):
@@ -202,6 +202,7 @@ class ImageCells:
                 error.fix,
                 position=position,
                 columns=[name],
+                reason=f"the image in column {name!r} cannot be used: {error.reason}",
             ) from None
 
 

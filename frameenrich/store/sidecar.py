@@ -21,7 +21,11 @@ FINGERPRINT = "frameenrich.fingerprint"
 
 
 SKIPPED = -1
-"""Shard number of a row that was left out by the null policy."""
+"""Shard number of a row that was left out: by the null policy, or for an image."""
+
+
+SKIP_REASON = "skip_reason"
+"""The column that says why a row was left out, where `on_bad_image="skip"`; null elsewhere."""
 
 
 # A part of a frame is matched by row groups, so their size bounds what is read in vain.
@@ -40,6 +44,7 @@ class SidecarRows:
     request_hashes: bytes
     input_hashes: bytes
     shards: list[int]
+    reasons: list[str | None] | None = None
 
     def spread(self, rows: int, places: Sequence[int]) -> SidecarRows:
         """Return the lines of `rows` rows, of which those at `places` are these."""
@@ -67,13 +72,23 @@ class SidecarWriter:
     """The sidecar as it grows, some rows in memory at a time."""
 
     def __init__(
-        self, draft: Draft, keys: pa.Table, metadata: Mapping[str, str], job_hash: JobHash
+        self,
+        draft: Draft,
+        keys: pa.Table,
+        metadata: Mapping[str, str],
+        job_hash: JobHash,
+        *,
+        with_reasons: bool = False,
     ) -> None:
         self._keys = keys
         self._job_hash = job_hash
         schema = keys.schema
         for name, kind in _COLUMNS.items():
             schema = schema.append(pa.field(name, kind))
+        # Most jobs leave no row out for a reason of its own, and earlier ones know no such column.
+        self._with_reasons = with_reasons
+        if with_reasons:
+            schema = schema.append(pa.field(SKIP_REASON, pa.string()))
         self._schema = schema.with_metadata(metadata)
         self._writer = draft.sidecar_writer(self._schema)
         self._written = 0
@@ -84,6 +99,7 @@ class SidecarWriter:
         self._request_hashes = bytearray()
         self._input_hashes = bytearray()
         self._shards: list[int] = []
+        self._reasons: list[str | None] = []
 
     def add(self, rows: SidecarRows) -> None:
         """Add the next rows; full row groups are written."""
@@ -91,6 +107,7 @@ class SidecarWriter:
         self._request_hashes += rows.request_hashes
         self._input_hashes += rows.input_hashes
         self._shards += rows.shards
+        self._reasons += rows.reasons or [None] * len(rows.ids)
         if len(self._ids) >= ROWS_PER_GROUP:
             self._flush()
 
@@ -105,6 +122,8 @@ class SidecarWriter:
             hash_column(self._input_hashes) if self._input_hashes else inputs,
             pa.array(self._shards, pa.int32()),
         ]
+        if self._with_reasons:
+            columns.append(pa.array(self._reasons, pa.string()))
         self._writer.write_table(pa.table([*keys.columns, *columns], schema=self._schema))
         self._written += len(self._ids)
         self._clear()

@@ -20,6 +20,7 @@ from frameenrich.lifecycle.reuse import StoredAnswers, find_running, find_stored
 from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.caching import seeded, with_caching
+from frameenrich.prepare.check_frame import warn_of_left_out
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.job_files import slug_of
@@ -55,6 +56,7 @@ def submit(
 def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
     """Render a frame to a job on disk and send it, when all options are checked."""
     with draft_of_frame(frame, sending.plan, sending.store, sending.limits) as draft:
+        warn_of_left_out(draft.parts, sending.plan.spec.name)
         # The draft comes before the search: a job is known by the hashes of its rendered rows.
         folder = sending.find_made(draft) or sending.find_older(
             lambda plan: draft_of_frame(frame, plan, sending.store, sending.limits),
@@ -104,6 +106,7 @@ def submit_parts(
             yield draft
 
     with written_by(plan) as draft:
+        warn_of_left_out(draft.parts, plan.spec.name)
         folder = sending.find_made(draft) or sending.find_older(written_by, draft, floats=True)
         folder = folder or sending.make_job(draft)
     return sending.send(folder)

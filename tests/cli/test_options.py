@@ -73,6 +73,7 @@ def test_everything_given_arrives(tmp_path: Path) -> None:
         image_detail="low",
         image_max_pixels=512,
         image_max_bytes=1000,
+        on_bad_image="skip",
     )
     answering = AnswerOptions(labels='a,"b, c"', parser="json:loads")
     wishes = RequestOptions(
@@ -96,6 +97,7 @@ def test_everything_given_arrives(tmp_path: Path) -> None:
         "image_detail": "low",
         "image_max_pixels": 512,
         "image_max_bytes": 1000,
+        "on_bad_image": "skip",
         "key": ["sku", "lang"],
         "on_null": "skip",
         "labels": ["a", "b, c"],

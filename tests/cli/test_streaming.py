@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import io
@@ -432,3 +433,18 @@ def test_a_streamed_table_keeps_what_somebody_corrected(server: BatchServer) -> 
     assert len(server.batches) == 1
     assert runner.invoke(app, [*run, "--overwrite"]).exit_code == 0
     assert Path("goods.csv").read_text() == text
+
+
+def test_rows_with_bad_images_are_skipped_streamed_or_not() -> None:
+    """--on-bad-image skip: the file has their reasons, and each run warns once."""
+    gif = base64.b64encode(b"GIF89a, as far as one looks").decode()
+    good = f"data:image/gif;base64,{gif}"
+    pd.DataFrame({"title": list("abc"), "photo": [good, "no.png", good]}).to_csv("in.csv")
+
+    with pytest.warns(FrameEnrichWarning, match=r"1 row is not sent .*'no.png'") as warned:
+        both("in.csv", "out.csv", "--image", "photo", "--on-bad-image", "skip")
+
+    assert len(warned) == 2
+    out = pd.read_csv("streamed/out.csv")
+    assert out["llmbatch_status"].tolist() == ["ok", "skipped", "ok"]
+    assert "'no.png' is not there" in out["llmbatch_error"][1]

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from frameenrich.errors import (
+    FrameEnrichWarning,
     FrameMismatchError,
     ImageError,
+    InputError,
     NullValueError,
     ParameterError,
     RequestTooLargeError,
@@ -600,6 +602,8 @@ def test_preview_says_what_an_image_is_and_not_its_bytes(shop: Path) -> None:
         ({"image": "photo", "image_detail": "max"}, "image_detail='max'"),
         ({"image": "photo", "image_max_pixels": 0}, "image_max_pixels=0"),
         ({"image": "photo", "image_max_bytes": -1}, "image_max_bytes=-1"),
+        ({"image": "photo", "on_bad_image": "ignore"}, "on_bad_image='ignore'"),
+        ({"on_bad_image": "skip"}, "image= is not"),
         ({"image_detail": "low"}, "image= is not"),
         ({"image": "photo", "endpoint": "/v1/completions"}, "takes no images"),
         ({"image": "photo", "endpoint": "/v1/embeddings"}, "takes no images"),
@@ -742,3 +746,94 @@ def test_all_bad_cells_are_named_at_once(store: Path, shop: Path) -> None:
         )
 
     assert vars(caught.value)["also"] == [3, 4]
+
+
+BAD = ["no.png", "red.png", b"text", "more/green.jpg"]
+"""Cells of which the first and the third cannot be used."""
+
+
+def test_rows_with_bad_images_are_skipped_with_their_reason(
+    client: openai.OpenAI, server: BatchServer, store: Path, shop: Path
+) -> None:
+    """on_bad_image="skip": one warning, the rest is answered, the reason is kept."""
+    frame = photos(BAD)
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "on_bad_image": "skip"}
+    options |= {"client": client, "store": store}
+
+    with pytest.warns(FrameEnrichWarning, match="on_bad_image") as warned:
+        job = frame.llmbatch.submit(ASK, "gpt-4o-mini", **options)
+    again = photos(BAD).iloc[::-1]
+    out = again.llmbatch.collect(wait=True, poll_seconds=0.01, client=client, store=store)
+
+    (text,) = [str(each.message) for each in warned]
+    assert text.startswith("2 rows are not sent (on_bad_image='skip'), such as row 'A0': ")
+    assert "'no.png' is not there" in text
+    assert sum(server.executed.values()) == 2
+    assert out["llmbatch_status"].tolist() == ["ok", "skipped", "ok", "skipped"]
+    errors = out["llmbatch_error"].tolist()
+    assert [pd.isna(error) for error in errors] == [True, False, True, False]
+    assert errors[1] == (
+        "the image in column 'photo' cannot be used: what it holds is no PNG, JPEG, WebP or GIF "
+        "image"
+    )
+    assert errors[3].startswith("the image in column 'photo' cannot be used: 'no.png' is not there")
+    assert job.collect()["llmbatch_error"].tolist() == errors[::-1]
+    assert job.flagged().empty
+
+
+def test_skipping_bad_images_makes_the_same_job_where_all_are_good(store: Path, shop: Path) -> None:
+    """Promise 4: nothing is paid twice for an option that changed no row."""
+    frame = photos(["red.png", "blue.png"])
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "provider": "file"}
+
+    first = frame.llmbatch.submit(ASK, "m", store=store, **options)
+    again = frame.llmbatch.submit(ASK, "m", store=store, on_bad_image="skip", **options)
+
+    assert first.id == again.id
+
+
+def test_a_mended_image_asks_for_that_row_alone(
+    client: openai.OpenAI, server: BatchServer, store: Path, shop: Path
+) -> None:
+    """The rows that were answered are reused."""
+    frame = photos(BAD[:2])
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "on_bad_image": "skip"}
+    options |= {"client": client, "store": store}
+    with pytest.warns(FrameEnrichWarning, match="1 row is not sent"):
+        frame.llmbatch.submit(ASK, "m", **options).wait(poll_seconds=0.01)
+    (shop / "no.png").write_bytes(picture("grey"))
+
+    with pytest.raises(FrameMismatchError, match="1 of the frame's rows changed"):
+        frame.llmbatch.collect(client=client, store=store)
+    job = frame.llmbatch.submit(ASK, "m", **options)
+    out = job.collect(frame, wait=True, poll_seconds=0.01)
+
+    assert out["llmbatch_status"].tolist() == ["ok", "ok"]
+    assert sum(server.executed.values()) == 2
+
+
+def test_preview_and_estimate_leave_bad_images_out(shop: Path) -> None:
+    """Both say what a submit would send."""
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "on_bad_image": "skip"}
+    frame = photos(BAD)
+
+    shown = frame.llmbatch.preview(ASK, "gpt-4o-mini", n=4, **options)
+    estimate = frame.llmbatch.estimate(ASK, "gpt-4o-mini", **options)
+
+    assert str(shown).count("What is this thing") == 2
+    assert (estimate.rows, estimate.skipped, estimate.requests) == (4, 2, 2)
+
+
+def test_rows_of_bad_images_alone_are_refused(store: Path, shop: Path) -> None:
+    """Where nothing is left to send, the first bad cell is named and there is no job."""
+    with pytest.raises(InputError, match=r"All 2 rows would be skipped, such as row 'A0': .*photo"):
+        photos(["no.png", b"text"]).llmbatch.submit(
+            ASK,
+            "m",
+            image="photo",
+            image_root=shop,
+            on_bad_image="skip",
+            provider="file",
+            store=store,
+        )
+    assert not list(store.glob("llmbatch-*"))
