@@ -28,7 +28,7 @@ from frameenrich.store.shard import ShardFolder
 from frameenrich.store.store import Store
 
 _MEASURED_ANSWERS = 5_000
-"""How many answers of a job are read to measure their length."""
+"""The number of a job's answers that are read to measure their length."""
 
 
 def measure_answers(store: Store, spec: JobSpec) -> AnswerLengths | None:
@@ -68,7 +68,7 @@ def approve_job(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
 
 
 def approve_probe(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
-    """Refuse a job where it and the first of its requests asked live could cost more than its cap.
+    """Refuse a job where it and one live call of its first request could exceed its cap.
 
     The live call costs twice what the same request costs in the batch, which it then is not in:
     so all of them and the first one once more are what may be spent.
@@ -148,7 +148,7 @@ _ROUNDING_USD = 1e-9
 
 @dataclass(frozen=True)
 class AnswerLengths:
-    """How many tokens earlier answers to the same template and model had."""
+    """Token counts of earlier answers to the same template and model."""
 
     answers: int
     mean_tokens: float
@@ -157,7 +157,7 @@ class AnswerLengths:
 
 @dataclass
 class TokenDemand:
-    """Tokens that some requests to one model ask for.
+    """Token counts of some requests to one model.
 
     ``capped_tokens`` is the most that those answers can have whose requests say it; ``uncapped``
     counts the other requests, ``uncounted`` the images without a known number of tokens.

@@ -25,7 +25,7 @@ _LINES_AT_ONCE = 4096
 
 
 _OLDER = 2
-"""The version of hashes before `HASHES` by which a request can still be told."""
+"""The version of hashes before `HASHES` that requests can still be compared with."""
 
 
 class _Line(msgspec.Struct):
@@ -55,7 +55,7 @@ def check_requests(shard: ShardFolder) -> None:
 
 
 def _check_each(shard: ShardFolder) -> None:
-    """Refuse the first request that is not as its hash says: an error that names it."""
+    """Refuse the file at its first request that differs from its hash; the error names it."""
     known = _hashes(shard.job, shard.round, shard.number)
     if known is None:
         return
@@ -74,7 +74,7 @@ def _check_each(shard: ShardFolder) -> None:
 
 
 def check_request(shard: ShardFolder, custom_id: str, line: bytes, expected: bytes) -> None:
-    """Refuse one request that is not as its hash says.
+    """Refuse one request that differs from its hash.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def check_request(shard: ShardFolder, custom_id: str, line: bytes, expected: byt
 def _hashes(
     job: JobFolder, round_: int, number: int
 ) -> tuple[Callable[[bytes], bytes], pa.Array, pa.Array] | None:
-    """Return how a shard's requests are hashed, their custom_ids and hashes; None if unknown."""
+    """Return a shard's hash function, custom_ids and hashes; None where these are too old."""
     table = job.sidecar(round_, ["custom_id", "request_hash", "shard"])
     table = table.filter(pc.equal(table["shard"], number))
     hash_of = _formula(job, table.schema.field("request_hash").type.byte_width)

@@ -39,7 +39,7 @@ from frameenrich.store.folder import JobFolder
 from frameenrich.store.sidecar import SKIP_REASON
 
 _FIRST_ROWS = 1000
-"""So many rows' answers are parsed to see which columns a parser makes."""
+"""The number of rows whose answers are parsed to learn a parser's columns."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,7 @@ def flagged_rows(
     table["raw"] = pd.Series(result_table.column("raw", own).to_pylist(), dtype="string")
     table["attempt"] = pd.Series(result_table.attempts[own], dtype="Int64")
     ids, shards = taken["custom_id"].to_pylist(), set(taken["shard"].to_pylist())
+    # Without an id there is no flagged row, and no requests file need be read.
     asked = prompts_of(folder, set(ids), shards) if ids else {}
     table["prompt"] = pd.Series([asked.get(custom_id) for custom_id in ids], dtype="string")
     earlier = history(folder, output, own.tolist(), lines)

@@ -98,7 +98,7 @@ def _keep_earlier(shard: ShardFolder, sink: IO[bytes]) -> None:
 
 
 def _shortfall(shard: ShardFolder, batch: Batch, lines: int) -> str | None:
-    """Say what does not add up, where fewer lines came than the batch counts answers."""
+    """Describe the shortfall, where fewer lines came than the batch counts answers."""
     if batch.completed is None and batch.failed is None:
         # Nothing was counted; a batch that was not cut short has a line for something.
         counted = int(batch.status == BatchStatus.COMPLETED and shard.request_count > 0)

@@ -26,7 +26,7 @@ def withdraw_all(
     deadline: Deadline,
     poll_seconds: float | None,
 ) -> None:
-    """Cancel all that does not go to the provider `keep`, and wait until its answers are on disk.
+    """Cancel all batches of other providers than `keep`, and wait until their answers are on disk.
 
     Raises
     ------

@@ -47,7 +47,7 @@ _REQUEST = frozenset({"method", "url", "body"})
 
 
 def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
-    """Take a file's lines for the shards whose requests they answer; see `Job.import_responses`.
+    """Import a file's lines into the shards that they answer; see `Job.import_responses`.
 
     A shard whose batch still runs stays as it is, until all of its requests have a usable answer:
     what the batch brings home later is added, not lost.
@@ -85,7 +85,7 @@ def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
 
 
 def withdraw_import(folder: JobFolder, which: str | os.PathLike[str] | None = None) -> Import:
-    """Take back an import, the newest by default; see `Job.withdraw_import`.
+    """Withdraw an import, the newest by default; see `Job.withdraw_import`.
 
     Raises
     ------

@@ -30,7 +30,7 @@ _READ = (2, HASHES)
 
 @dataclass(frozen=True)
 class Match:
-    """Where a frame's rows are in a job: positions in its sidecar, -1 for rows never seen."""
+    """The positions of a frame's rows in a job's sidecar, -1 for rows that it never saw."""
 
     positions: Positions
     changed: Positions
@@ -38,7 +38,7 @@ class Match:
 
     @property
     def seen(self) -> npt.NDArray[np.bool_]:
-        """Which rows the job has seen."""
+        """A mask of the rows that the job has seen."""
         return self.positions >= 0
 
 
@@ -163,7 +163,7 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
 
 
 def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
-    """Say what is wrong with a row's image now, as a sentence's end; empty where nothing is."""
+    """Describe what is wrong with a row's image now, to end a sentence; empty if nothing is."""
     cells = image_cells(frame.iloc[[position]], spec)
     problem = cells.problem(0) if cells is not None else None
     if problem is None:
@@ -173,7 +173,7 @@ def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
 
 
 def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None = None) -> pa.Table:
-    """Return the lines of a job's sidecar that are about a frame's rows, in the sidecar's order.
+    """Return the sidecar's lines for a frame's rows, in the sidecar's order.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None =
     frame : DataFrame
         Some rows; those that the job never saw have no line.
     part : int, optional
-        Where the rows most likely are: the lines of this part are looked at first, the others only
+        Where the rows most likely are: the lines of this part are searched first, the others only
         for keys that are not there.
     """
     found = [folder.schema.empty_table()]
@@ -236,7 +236,7 @@ def sidecar_parts(folder: JobFolder) -> Iterator[pa.Table | None]:
 
 @dataclass(frozen=True)
 class _Span:
-    """The least and the greatest of what keys begin with; None where that has no plain order."""
+    """The least and the greatest value of the first key column."""
 
     kind: pa.DataType
     least: Any
@@ -285,7 +285,7 @@ def _lines_in(
 
 
 def rows_per_request(folder: JobFolder, lines: pa.Table) -> npt.NDArray[np.int64]:
-    """Return how many rows of the whole job share the request of each of some lines; at least 1."""
+    """Count the rows of the whole job that share each line's request; at least 1."""
     # Counted over the whole job: rows of other parts may share these requests, and their cost.
     ids = pc.unique(lines["custom_id"]).drop_null()
     counts = np.zeros(len(ids) + 1, np.int64)

@@ -41,7 +41,7 @@ def shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = T
 
 
 def requests_left_out(shard: ShardFolder, batch: Batch) -> set[str]:
-    """Name the requests of a shard that are not sent: refused, or answered by other means."""
+    """Return the custom_ids that are not sent: refused, or answered by an import."""
     refused = {rejection.custom_id for rejection in batch.rejected}
     if not batch.imports:
         return refused

@@ -59,11 +59,11 @@ _CAPS = {
 
 
 _FIRST_CAP_TOKENS = 512
-"""What is doubled where neither the request has a cap nor the answer says what it took."""
+"""The cap to double where the request has none and the answer does not say what it took."""
 
 
 _TURNS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
-"""Where a request keeps its conversation; plain completions have none."""
+"""The member of a request that holds its conversation; plain completions have none."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class RetryOptions:
     left_alone: frozenset[str] = frozenset()
 
     def wants(self, result: Result) -> bool:
-        """Tell whether a row with this result is asked again."""
+        """Tell whether a row with this result is sent again."""
         if self.unanswered and result.status not in _NO_ANSWER:
             return False
         if self.statuses is not None:
@@ -145,7 +145,7 @@ def repairable(
 
 @dataclass
 class RoundCounts:
-    """How many flagged rows a round sends, and how many it leaves, by what has them sent."""
+    """Counts of the flagged rows that a round sends, and of those it leaves, by remedy."""
 
     sent: int = 0
     left: Counter[Remedy] = field(default_factory=Counter)
@@ -154,7 +154,7 @@ class RoundCounts:
 def _chosen(
     folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts | None = None
 ) -> dict[str, Result]:
-    """Return the flagged rows that are asked again, by custom_id; a part in memory at a time."""
+    """Return the flagged rows to send again, by custom_id; one part in memory at a time."""
     counts = counts or RoundCounts()
     chosen: dict[str, Result] = {}
     # By part: a job of many parts need not fit into memory.
@@ -244,6 +244,7 @@ def _last_requests(
     folder: JobFolder, chosen: Collection[str]
 ) -> Iterator[tuple[str, bytes, ShardFolder]]:
     """Yield the newest request line of some rows, with the row's custom_id and its shard."""
+    # A row's request has another custom_id in each round; later rounds overwrite earlier ones here.
     own = {custom_id: custom_id for custom_id in chosen}
     last = dict.fromkeys(chosen, 0)
     for round_ in range(1, folder.rounds()):
@@ -435,7 +436,7 @@ def describe_changes(folder: JobFolder) -> list[str]:
 def history(
     folder: JobFolder, output: Output, slots: Iterable[int], lines: pa.Table | None = None
 ) -> list[list[dict[str, Any]]]:
-    """Return what became of some requests in each round but their last.
+    """Return the earlier attempts of some requests: each round but their last.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ _SETTLED = {
 
 
 _REFUSED_BY_VALIDATION = 400
-"""What the endpoint itself would answer to a request that a batch's validation refuses."""
+"""The status with which an endpoint itself would refuse such a request."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ def read_results(
     """
     # Results are never stored: the raw lines are judged again, so a better parser costs nothing.
     lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
+    # A parser's key must not take the name of a status column: only the answers show its keys.
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
     found = _ResultReader(output, ResultTable(max(len(lines), 1), output.fields, details), details)
     custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
@@ -143,6 +144,7 @@ def read_results(
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
+    # `concat_arrays` refuses an empty list.
     return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 

@@ -30,7 +30,7 @@ from frameenrich.store.store import Store
 # Live calls and a provider's batches send the same url and body, so a pilot's live answers serve
 # the job after it.
 _LIVE_TOO = frozenset({"live", "openai", "azure", "groq", "together"})
-"""Providers whose requests are the same ones live; a server is told by its models."""
+"""Providers that take the same requests live; their models tell the servers apart."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,12 @@ def find_running(
     return found
 
 
+# Their answers come only while a process or a person works on them: nobody can wait for that.
 _NOT_AT_A_PROVIDER = frozenset({"file", "live", "local"})
 
 
 def _ids_at_work(folder: JobFolder) -> set[str]:
-    """Name the requests of round 0 that are at the provider, or are about to be."""
+    """Return the custom_ids of round 0 that are at the provider, or soon will be."""
     patience = folder.spec.confirm_seconds
     return {
         custom_id
@@ -151,7 +152,7 @@ def _ids_at_work(folder: JobFolder) -> set[str]:
 
 
 def jobs_waiting_for(store: Store, job_id: str) -> list[str]:
-    """Name the jobs that wait for answers of a job."""
+    """Return the ids of the jobs that wait for a job's answers."""
     return [
         folder.id
         for folder in job_folders(store)

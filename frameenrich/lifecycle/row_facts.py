@@ -126,7 +126,7 @@ def retry_commands(job_id: str, remedies: Counter[Remedy]) -> list[str]:
 
 
 def describe_round(sent: int, left: Counter[Remedy]) -> str:
-    """Say how many flagged rows a round sent, which it left out, and what has them sent.
+    """Describe how many flagged rows a round sent, and how to send those it left out.
 
     Examples
     --------

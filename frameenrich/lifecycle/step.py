@@ -100,7 +100,7 @@ class _Step:
     ended: bool = False
 
     def look(self, shard: ShardFolder) -> None:
-        """Poll a batch that runs; bring home one that has ended."""
+        """Poll a running batch; fetch one that has ended."""
         batch = shard.batch
         if batch.settled or batch.unsent or batch.waiting:
             return
@@ -141,9 +141,9 @@ class _Step:
                 self.fail(error)
 
     def may_spend(self, job: JobState) -> bool:
-        """Tell whether what is not sent yet keeps within the job's cap, as far as this is known.
+        """Tell whether the unsent requests keep within the job's cap, as far as it is known.
 
-        A job that this process has just made was looked at then.
+        A job that this process has just made was approved then.
         """
         if job.spec.max_cost is None or not any(batch.unsent for batch in job.batches):
             return True
@@ -221,7 +221,7 @@ class _Step:
 
 
 def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
-    """Tell whether a shard is sent when the batch of one before it has filled the cache."""
+    """Tell whether a shard waits until the first shard's batch has filled the prompt cache."""
     if shard.job.spec.cache != "seed" or shard.round:
         return False
     sent = (
@@ -252,7 +252,7 @@ def _poll(shard: ShardFolder, provider: Provider) -> Batch:
 
 
 def is_lost(error: FrameEnrichError) -> bool:
-    """Tell whether an error says that the provider has a batch no more, and nothing else."""
+    """Tell whether an error says only that the provider no longer has a batch."""
     return getattr(error, "lost", False)
 
 
@@ -393,8 +393,8 @@ def withdraw(
 ) -> list[ShardFolder]:
     """End every batch that does not go to `keep`, as far as possible now.
 
-    Cancels what runs and brings home what that left. `asked` are the tags of batches whose end was
-    asked for before; those of this call are added.
+    Cancels what runs and fetches what that left. `asked` are the tags of batches that were
+    cancelled before; those of this call are added.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Take over answers that other jobs of the store have asked for; send what they did not bring.
+"""Take over answers to requests that other jobs have sent; send what they did not bring.
 
 A request is paid once: a job whose requests a running batch of the store has asked keeps them in
 shards that wait. Each step of it goes on with those jobs, as nobody else may be looking at them.

@@ -78,7 +78,7 @@ _MOST_TOKENS = 10**12
 
 @dataclass(frozen=True, slots=True)
 class _Billed:
-    """A response line that says what it took."""
+    """A response line with its token counts."""
 
     custom_id: str
     model: str
@@ -98,13 +98,14 @@ def billed_lines(shard: ShardFolder) -> Iterator[_Billed]:
     seen = _taken_over(shard)
     for line in split_lines(shard.read_responses()):
         found = _read(line)
+        # A line may come twice, from an import and a fetch; the request was paid once.
         if found is not None and found.custom_id not in seen:
             seen.add(found.custom_id)
             yield found
 
 
 def _taken_over(shard: ShardFolder) -> set[str]:
-    """Name the requests whose answers another job paid for."""
+    """Return the custom_ids whose answers another job paid for."""
     if not any(own.id == TAKEN_OVER for own in shard.batch.imports):
         return set()
     files = shard.job.store.open_pieces(shard.import_path(TAKEN_OVER))
@@ -264,7 +265,7 @@ def row_costs(
 
 
 def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.NDArray[np.float64]:
-    """Return what each request of round 0 cost, with its later rounds."""
+    """Add up the cost of each request of round 0, with its later rounds."""
     till, cost = _CostTable(folder, prices), np.zeros(found.table.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
@@ -297,7 +298,7 @@ def _requests_by_shard(
 
 @dataclass(frozen=True, eq=False)
 class JobUsage:
-    """What a job has taken so far, by the responses that came; see `Job.usage`.
+    """Tokens and cost of a job so far, by the responses that came; see `Job.usage`.
 
     Parameters
     ----------

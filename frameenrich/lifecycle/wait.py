@@ -27,6 +27,7 @@ from frameenrich.providers.protocol import Provider, RetryDeadline, patience
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
 
+# Short at first, as small batches end soon; growing, as a large one takes hours.
 _FIRST_POLL_SECONDS = 0.5
 
 
@@ -38,7 +39,7 @@ _POLL_GROWTH = 1.5
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How far a job is, by what its batches say; counts are for orientation only.
+    """Progress of a job, by its batches; counts are for orientation only.
 
     ``shards`` pairs each batch's status with its age in seconds (None where it is not sent yet).
     """
@@ -76,7 +77,7 @@ class JobStatus:
 
 
 _MOST_SHOWN = 6
-"""So many kinds of batches are named on the card."""
+"""The number of kinds of batches that the card names."""
 
 
 def _aged(status: str, age: float | None) -> str:
@@ -88,7 +89,7 @@ def _aged(status: str, age: float | None) -> str:
 
 
 def word_of(batch: Batch) -> str:
-    """Return a batch's status, or what is wrong with it."""
+    """Return a batch's status, or a description of its problem."""
     if not batch.ended and batch.id is not None and batch.unfound_since is not None:
         return "not found at the provider"
     if batch.short is not None and not batch.settled:
@@ -103,7 +104,7 @@ def aged_now(batch: Batch) -> str:
 
 @dataclass(frozen=True)
 class Deadline:
-    """When to give up waiting; never, as it stands here."""
+    """The moment to give up waiting; by default never."""
 
     seconds: float = np.inf
     at: float = np.inf
@@ -115,12 +116,12 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds until then."""
+        """The seconds until then."""
         return self.at - time.monotonic()
 
 
 def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
-    """Return how far a job is; polls what runs, and connects only for that."""
+    """Return a job's progress; connect and poll only where something runs."""
     if not all(batch.ended for batch in job.batches):
         provider = connected()
         if any(batch.running for batch in job.batches):
@@ -201,8 +202,8 @@ async def wait_async(
 ) -> None:
     """Wait as `wait` does in a running event loop: steps in a thread, pauses in the loop.
 
-    Cancelled, a step that runs is told to try nothing again, and to ask nothing more where it
-    answers in this process; what came by then is on disk.
+    On cancellation a running step stops retrying, and sends no more where it answers in this
+    process; what came by then is on disk.
     """
     given = RetryDeadline()
     with _bar(job) as bar:
@@ -247,7 +248,7 @@ def _steps(
 
 
 def pauses(poll_seconds: float | None) -> Iterator[float]:
-    """Yield the seconds between two looks, for ever: growing, unless the user says how many."""
+    """Yield the pauses between polls without end: growing, unless the user sets them."""
     pause = _FIRST_POLL_SECONDS if poll_seconds is None else poll_seconds
     while True:
         yield pause
@@ -309,6 +310,7 @@ _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} requests [{elap
 def progress_bar(total: int, done: int, description: str) -> Any:
     """Make a tqdm bar over requests; it shows nothing without a terminal or notebook."""
     notebook = _in_notebook()
+    # `tqdm.notebook` can be imported without ipywidgets, and fails only when a bar is made.
     tqdm = _bar_of_notebooks() if notebook and _has_widgets() else _plain_bar()
     shown = total > 0 and (sys.stderr.isatty() or notebook)
     return tqdm(total=total, initial=done, desc=description, bar_format=_FORMAT, disable=not shown)
@@ -341,6 +343,7 @@ def _say_how_to_get_the_bar() -> None:
 
 
 def _in_notebook() -> bool:
+    # Not imported: in a notebook it is loaded already, and elsewhere it may be missing.
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})

@@ -1,4 +1,4 @@
-"""Objects of an object store: put whole, on the word of a lease; nothing is renamed or locked.
+"""Store jobs in a bucket: objects are put whole, under a lease; nothing is renamed or locked.
 
 A file is staged on local disk and put as one object. A job's objects are put with its sidecar
 last, which makes it a job: a process that dies before leaves objects that are no job, and that
@@ -78,7 +78,7 @@ _proven: dict[str, bool] = {}
 
 
 class Bucket:
-    """A store's verbs for any file system that fsspec opens and that is no local disk.
+    """The operations of a store on any fsspec file system that is not a local disk.
 
     Parameters
     ----------
@@ -99,12 +99,12 @@ class Bucket:
 
     @property
     def _held(self) -> dict[str, Lease]:
-        """The leases of this thread: another one, of the same `Job` too, writes under its own."""
+        """The leases of this thread; every thread writes under its own, for the same `Job` too."""
         held: dict[str, Lease] = vars(self._own).setdefault("leases", {})
         return held
 
     def check_readable(self, root: str) -> None:
-        """Nothing: a bucket has no folders, so that any prefix can hold jobs."""
+        """Do nothing: a bucket has no folders, so any prefix can hold jobs."""
 
     def folders(self, root: str) -> list[str]:
         """List the names of the folders in it; none where there is nothing."""
@@ -116,7 +116,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def reaching(self, path: str) -> Iterator[None]:
-        """Raise what goes wrong on the way to the store as a `StoreError`.
+        """Raise a failed request to the store as a `StoreError`.
 
         A file that is not there is left to the caller.
         """
@@ -165,12 +165,12 @@ class Bucket:
             return seen.data
 
     def version(self, about: Mapping[str, Any]) -> str | None:
-        """Name the version of an object that was listed, where writes can be held to it."""
+        """Return the version of a listed object, where writes can be made conditional on it."""
         # Without conditional writes a version is a hash of the content, which no listing shows.
         return about.get("ETag") if self._objects.exact else None
 
     def expect(self, path: str, version: str) -> None:
-        """Have `replace` refused where the object is another version than this one."""
+        """Make `replace` refuse an object of another version than this one."""
         lease = self._lease(path)
         if lease is not None:
             lease.expect(path, version)
@@ -199,7 +199,7 @@ class Bucket:
     def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
         """Put a filled folder's files as objects, the sidecar last, which makes it a job.
 
-        What is `adopted` is copied from its place in the store, and passes through no computer.
+        `adopted` files are copied within the store, without a download.
         """
         # Looked at before the lock too, as a lease takes several requests.
         if self.exists(f"{destination}/{SIDECAR}"):
@@ -280,7 +280,7 @@ class Bucket:
                         self._clear(folder)
 
     def _is_other(self, folder: str) -> bool:
-        """Tell whether a folder holds something that no job has: it may hold any amount more."""
+        """Tell by one listing whether a folder holds something that no job has."""
         try:
             found = self._fs.ls(folder, detail=False)
         except FileNotFoundError:  # somebody else swept it

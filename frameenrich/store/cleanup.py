@@ -24,7 +24,7 @@ from frameenrich.store.local import DRAFT
 from frameenrich.store.store import Store
 
 _LEFT_BEHIND = (f"{DRAFT}*", ".probe-*", "*/.*.tmp", "*/*/.*.tmp")
-"""Under which names the store's writers keep what is not finished."""
+"""The names under which the store's writers keep unfinished files."""
 
 
 _IDLE_SECONDS = 3600.0
@@ -33,7 +33,7 @@ _IDLE_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class FolderSize:
-    """How large something in the store is, and when it last changed; Unix seconds."""
+    """The size of something in the store, and when it last changed; Unix seconds."""
 
     size_bytes: int
     changed_at: float

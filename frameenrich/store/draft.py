@@ -1,4 +1,4 @@
-"""A job, or a later round, before it exists: a folder of this computer that is being filled."""
+"""Fill a local folder that becomes a job, or a later round, when it is committed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from frameenrich.store.proof import prove, quick_hash
 
 
 class PublishTarget(Protocol):
-    """Where drafts become folders: a store."""
+    """A store, as drafts see it."""
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file of the store to read from."""
@@ -72,7 +72,7 @@ class Draft:
             file.close()
 
     def lines(self, names: Iterable[str]) -> Iterator[bytes]:
-        """Yield the lines of some of the draft's files, which are finished by that."""
+        """Finish some of the draft's files and yield their lines."""
         for relative in names:
             self.close_file(relative)
             with self._opened(relative) as file:

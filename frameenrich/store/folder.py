@@ -37,7 +37,7 @@ _META = b"frameenrich."
 
 
 PARTS = "frameenrich.parts"
-"""Where the sidecar of a job that was written in parts says how many rows each has."""
+"""The key of the sidecar's metadata that has the row count of each part of a job of parts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class JobFolder:
 
     @property
     def path(self) -> str:
-        """Where the job is."""
+        """The path of the job's folder."""
         return f"{self.store.root}/{self.id}"
 
     @cached_property
@@ -60,7 +60,7 @@ class JobFolder:
 
     @property
     def schema(self) -> pa.Schema:
-        """The sidecar's columns, and what it says of the job."""
+        """The sidecar's columns, and the job's metadata with them."""
         return self._footer.schema
 
     def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
@@ -89,7 +89,7 @@ class JobFolder:
             raise unreadable(path, error) from error
 
     def read(self) -> JobState:
-        """Read how far the job is: one listing, and each batch.json once.
+        """Read the job's state by one listing, and each batch.json once.
 
         Raises
         ------
@@ -99,22 +99,24 @@ class JobFolder:
         return self._read({})
 
     def _read(self, known: Mapping[str, KnownBatch]) -> JobState:
-        """Read how far the job is, without the batches that are known and did not change."""
+        """Read the job's state, but no batch.json that is known and did not change."""
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         shards = tuple(_shards(self, found, range(rounds)))
         for shard in shards:
             shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
+        # From the same listing, so that no caller lists the folder a second time.
         reviewed = any("/reviews/" in path and path.endswith(".csv") for path in found)
         state = JobState(self.store, self.id, shards, rounds, reviewed)
         # A sidecar never changes, so the state need not read it again.
         kept = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
+        # Through `__dict__`, as the dataclass is frozen.
         state.__dict__.update({name: vars(self)[name] for name in kept if name in vars(self)})
         return state
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[JobState]:
-        """Read how far the job is, and hold its sidecar open while a verb reads it.
+        """Read the job's state, and keep its sidecar open while a verb reads it.
 
         Raises
         ------
@@ -146,7 +148,7 @@ class JobFolder:
 
     @cached_property
     def spec(self) -> JobSpec:
-        """Return what the job sends and how its answers are read."""
+        """Read the job's spec: what it sends and how its answers are read."""
         return self._metadata("spec", JobSpec.from_json)
 
     @cached_property
@@ -159,7 +161,7 @@ class JobFolder:
 
     @cached_property
     def created_at(self) -> float:
-        """When it was submitted; Unix seconds."""
+        """The time of submission; Unix seconds."""
         return self._metadata("created_at", float)
 
     @property
@@ -180,6 +182,7 @@ class JobFolder:
     @cached_property
     def part_rows(self) -> list[int]:
         """Return how many rows each part has, where the job was written in parts; else empty."""
+        # Only a job of parts says so; its folder is like any other, so nothing else knows of parts.
         if PARTS.encode() not in (self.schema.metadata or {}):
             return []
         return self._metadata("parts", lambda told: [int(rows) for rows in json.loads(told)])
@@ -230,7 +233,7 @@ class _Footer(NamedTuple):
 
 @dataclass(frozen=True)
 class JobState(JobFolder):
-    """A job as it was found: what a verb reads once, and passes on (see `JobFolder.read`).
+    """The state of a job, which a verb reads once and passes on (see `JobFolder.read`).
 
     It answers for the shards, their batches and the rounds without the disk. A step that changes
     a batch keeps it on the shard too, so that the state after a step is not read again.
@@ -241,7 +244,7 @@ class JobState(JobFolder):
     reviewed: bool = False
 
     def read(self) -> JobState:
-        """Read how far the job is now; batch.json files that did not change are not read again."""
+        """Read the job's state now; a batch.json that did not change is not read again."""
         return self._read({s.batch_path: s.known for s in self.found if s.known is not None})
 
     @property
@@ -287,7 +290,7 @@ class JobState(JobFolder):
 
     @contextlib.contextmanager
     def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
-        """Open the sidecar of a round, or give the open one; see `JobFolder.reading_sidecar`."""
+        """Open the sidecar of a round, or yield the open one; see `JobFolder.reading_sidecar`."""
         file = vars(self).get("_sidecar_file") if round_ == 0 else None
         # `opened` may have ended; the state is good for longer than its file.
         if file is None or file.closed:

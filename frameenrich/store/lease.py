@@ -1,4 +1,4 @@
-"""The one writer of a job in a bucket: an object that says who, renewed while that one lives.
+"""A lease for the one writer of a job in a bucket: an object, renewed while its holder lives.
 
 A lease that is not renewed for its time is taken over. Whoever lost it finds out before its next
 write: a renewal is written on the condition that nobody else has written since, and so is every
@@ -25,11 +25,11 @@ from frameenrich.errors import JobBusyError
 from frameenrich.store.local import busy
 
 LEASE_SECONDS = 30.0
-"""Shorter than a caller waits for a job by default, so that what died is continued in one call."""
+"""Shorter than the default wait for a job, so that one call can continue after a dead process."""
 
 
 _SKEW_SECONDS = 900.0
-"""No clock is further off: S3 refuses such requests (RequestTimeTooSkewed)."""
+"""The largest clock error: S3 refuses requests beyond it (RequestTimeTooSkewed)."""
 
 
 _PATIENCE = 1.25
@@ -169,7 +169,7 @@ class Lease:
         )
 
     def read(self, path: str) -> bytes:
-        """Return an object that only the holder writes, as the holder knows it.
+        """Read an object that only the holder writes; refuse it if somebody else wrote it.
 
         Raises
         ------
@@ -269,7 +269,7 @@ class ConflictError(Exception):
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """An object as it was read; `age_seconds` by this computer's clock, 0 where nobody says."""
+    """An object as it was read; `age_seconds` by this computer's clock, 0 where unknown."""
 
     data: bytes
     version: str
@@ -291,7 +291,7 @@ class Objects(Protocol):
         """Tell whether the object is there; a folder of that name is none."""
 
     def write(self, path: str, data: bytes, expected: str | None) -> str:
-        """Write where the version is as expected (None: no object); the new version.
+        """Write where the version is as expected (None: no object); return the new version.
 
         Raises
         ------
@@ -389,7 +389,7 @@ class PlainObjects:
         self._fs = fs
 
     def read(self, path: str) -> ObjectVersion | None:
-        """Read the object; its version is what is in it."""
+        """Read the object; its version is a hash of its content."""
         try:
             data = self._fs.cat_file(path)
         except FileNotFoundError:

@@ -28,12 +28,13 @@ def list_jobs(store: Store) -> tuple[list[JobFolder], list[StoreError]]:
             readable.append((folder.created_at, folder))
         except StoreError as error:
             damages.append(error)
+    # Sorted by time, which damaged jobs do not have: these are returned apart.
     newest = sorted(readable, key=lambda pair: pair[0], reverse=True)
     return [folder for _, folder in newest], damages
 
 
 def warn_damaged(damages: Iterable[StoreError]) -> None:
-    """Warn of damaged jobs that nobody asked for."""
+    """Warn of damaged jobs that were skipped."""
     for error in damages:
         warn_user(f"A damaged job was passed over: {error}")
 
@@ -47,6 +48,7 @@ def find_folder(store: StoreLike, job: str) -> JobFolder:
         The store holds neither.
     """
     where = open_store(store)
+    # The id first: it names one job, even where another job's name is the same text.
     if is_job_id(job) and where.has(job):
         return JobFolder(where, job)
     folders, damages = list_jobs(where)
@@ -106,7 +108,7 @@ def folders(store: Store) -> list[JobFolder]:
 
 
 def to_frame(rows: list[dict[str, Any]], types: dict[str, Any]) -> pd.DataFrame:
-    """Make a frame of rows whose columns keep their types where there are no rows."""
+    """Make a frame whose columns keep their types even without rows."""
     columns = {}
     for name, dtype in types.items():
         values = [row.get(name) for row in rows]

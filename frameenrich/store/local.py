@@ -88,7 +88,7 @@ class Disk:
         return draft_folder(root)
 
     def staging(self, root: str) -> contextlib.AbstractContextManager[str]:
-        """Return a folder of the store for what other processes write; gone at the end."""
+        """Return a folder of the store that other processes write to; it is removed at the end."""
         return draft_folder(root)
 
     def publish(self, draft: str, destination: str, adopted: Mapping[str, str]) -> bool:
@@ -151,7 +151,7 @@ class Disk:
         return f"{about['ino']} {about['mtime']} {about['size']}" if about.get("ino") else None
 
     def expect(self, path: str, version: str) -> None:
-        """Nothing: while a process holds the lock, nobody else writes."""
+        """Do nothing: while a process holds the lock, nobody else writes."""
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a small file, whole or not at all."""
@@ -185,7 +185,7 @@ class Disk:
 
 @contextlib.contextmanager
 def draft_folder(parent: str) -> Iterator[str]:
-    """Yield a new folder below `parent`, gone at the end unless it was renamed."""
+    """Yield a new folder below `parent`; it is removed at the end unless it was renamed."""
     _sweep(parent)
     path = f"{parent}/{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
     os.mkdir(path, mode=0o700)
@@ -246,7 +246,7 @@ def unreadable(path: str, error: Exception) -> StoreError:
 
 
 def missing(path: str) -> StoreError:
-    """Return the error for a file that a job has to have and has not."""
+    """Return the error for a missing file that every job has."""
     return unreadable(path, FileNotFoundError("it is not there"))
 
 
@@ -260,7 +260,7 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def unwritable(path: str, error: OSError) -> StoreError:
-    """Return the error for a place that cannot be written; what to do about it depends on why."""
+    """Return the error for a path that cannot be written, with a fix that fits the reason."""
     if error.errno in _NO_ROOM:
         # Never to use another store: that one knows no answer, and all would be paid again.
         fix = "Free some room there, then call again: the job goes on from here, and pays once."

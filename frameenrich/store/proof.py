@@ -52,7 +52,7 @@ def quick_hash(file: IO[bytes]) -> str:
 
 
 class Checked:
-    """A file that was proved, while it is read from its beginning to its end.
+    """Checks a file against its proof while it is read from beginning to end.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Checked:
 
 
 class _Piece:
-    """What `frameenrich.jsonl` reads of a file, noted."""
+    """A file whose reads are hashed; it has the methods that `frameenrich.jsonl` calls."""
 
     def __init__(self, file: IO[bytes], whole: Checked) -> None:
         self._file: Any = file

@@ -74,17 +74,17 @@ class ShardFolder:
 
     @property
     def requests_path(self) -> str:
-        """Exactly what was, or will be, uploaded."""
+        """The path of the file that was, or will be, uploaded as it is."""
         return self._path("requests.jsonl")
 
     @property
     def responses_path(self) -> str:
-        """Output and error lines as they came."""
+        """The path of the output and error lines, kept as they came."""
         return self._path("responses.jsonl")
 
     @property
     def batch_path(self) -> str:
-        """What the provider said last; the only file of a job that changes."""
+        """The path of the provider's last word; the only file of a job that changes."""
         return self._path("batch.json")
 
     @property
@@ -205,7 +205,7 @@ class ShardFolder:
                 yield data
 
     def import_path(self, import_id: str) -> str:
-        """Where the lines of an import are."""
+        """Return the path of an import's lines."""
         return self._path(f"import-{import_id}.jsonl")
 
     @contextlib.contextmanager
@@ -231,7 +231,7 @@ class ShardFolder:
 
 
 def _state(batch: Batch) -> str:
-    """Say where a batch stands: its stage here, and its id and status at the provider."""
+    """Describe a batch: its stage here, and its id and status at the provider."""
     at_provider = "" if batch.id is None else f", batch {batch.id} {batch.status}"
     # The status is the provider's word: no control character of it may forge a line of the log.
     return printable(f"{batch.stage}{at_provider}")

@@ -17,7 +17,7 @@ from frameenrich.model import JobSpec
 from frameenrich.store.draft import Draft
 
 FINGERPRINT = "frameenrich.fingerprint"
-"""Where the sidecar's metadata has the frame's, if it has one."""
+"""The key of the sidecar's metadata that has the frame's fingerprint, if there is one."""
 
 
 SKIPPED = -1

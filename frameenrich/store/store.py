@@ -31,7 +31,7 @@ _DECIDING_SECONDS = 600.0
 
 
 def open_store(store: Store | str | os.PathLike[str] | None = None) -> Store:
-    """Open the store that was asked for, else ``$FRAMEENRICH_STORE``, else ``.frameenrich`` here.
+    """Open the given store, else ``$FRAMEENRICH_STORE``, else ``.frameenrich`` in this folder.
 
     Examples
     --------
@@ -64,6 +64,7 @@ class Store:
             text = os.path.abspath(os.path.expanduser(text))
         self.url = text
         self.fs, self.root = _opened(text)
+        # fsspec gives one name, or a tuple of aliases such as ("file", "local").
         names = self.fs.protocol
         self.local = "file" in (names if isinstance(names, tuple) else (names,))
         self._medium: Disk | Bucket = Disk() if self.local else Bucket(self.fs, text)
@@ -105,6 +106,7 @@ class Store:
     def draft(self) -> Iterator[Draft]:
         """Yield a folder being filled; it vanishes unless it is committed."""
         self.check_writable()
+        # A draft is on the same file system as the jobs on a disk, so that one rename publishes it.
         with self._medium.drafting(self.root) as path:
             draft = Draft(path, self)
             try:
@@ -193,7 +195,7 @@ class Store:
         return self._medium.read(path)
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write all of a small file that changes."""
+        """Replace the content of a small file that changes."""
         self._medium.replace(path, data)
 
     def remove(self, path: str) -> None:
@@ -211,7 +213,7 @@ class Store:
             return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
 
     def open_pieces(self, path: str) -> Iterator[IO[bytes]]:
-        """Open the files that one which may have grown is in, each open while it is read."""
+        """Yield the files that hold a growing file, each open while it is read."""
         with self._medium.reaching(path):
             for piece in self._medium.pieces(path):
                 with self.open(piece) as file:
