@@ -25,7 +25,7 @@ _DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean
 
 
 def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
-    """Return what a result table has to keep for these columns."""
+    """Return the details that a result table has to keep for these columns."""
     sure = ["confidence"] if asks_confidence(spec) else []
     several = spec.output.samples > 1
     sure += ["agreement"] if several else []
@@ -46,7 +46,7 @@ def result_columns(
 
     Parameters
     ----------
-    result_table : Tally
+    result_table : ResultTable
         What is known of each request.
     slots : int64 array
         Each row's slot; -1 for a row without a request.
@@ -85,6 +85,7 @@ def result_columns(
 
 def _series(cells: pa.Array, dtype: str) -> pd.Series:
     """Return an Arrow column as one of pandas' own nullable types."""
+    # pandas' protocol for Arrow data: the values never become Python objects.
     kind: Any = pd.api.types.pandas_dtype(dtype)
     return pd.Series(kind.__from_arrow__(cells))
 
@@ -93,6 +94,7 @@ def _statuses(
     result_table: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_]
 ) -> pd.Series:
     names = pa.array([str(status) for status in STATUSES], pa.large_string())
+    # -1 reads the last slot's code, which `where` replaces.
     codes = np.where(slots >= 0, result_table.codes[slots], STATUSES.index(RowStatus.SKIPPED))
     return _series(names.take(pa.array(codes.astype(np.int32), mask=~seen)), "string")
 
@@ -140,6 +142,8 @@ def to_series(values: Sequence[Any], field: Field) -> pd.Series:
         return pd.Series(values, dtype=dtype)
     if field.kind in {"date", "datetime"}:
         return _times(values, field.kind)
+    # Vectors are arrays in an object column, too: to_parquet writes Arrow's list dtypes, which are
+    # then refused by pd.read_parquet (pandas 2.2 to 3.1: their name cannot be parsed back).
     cells = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):  # one by one: numpy would unpack lists of equal length
         cells[i] = value
@@ -147,10 +151,11 @@ def to_series(values: Sequence[Any], field: Field) -> pd.Series:
 
 
 def _times(values: Sequence[str | None], kind: str) -> pd.Series:
-    """Dates, or moments in UTC, in microseconds: what every year of the calendar fits into.
+    """Make a column of dates, or of moments in UTC, in microseconds, which every year fits into.
 
     A moment without an offset is taken for UTC, as JSON Schema's ``date-time`` leaves no other.
     """
+    # Parquet gives microseconds back as they were, in pandas 2.2 and 3.
     times = np.full(len(values), "NaT", dtype="datetime64[us]")
     for i, text in enumerate(values):
         if text is not None:
@@ -162,7 +167,7 @@ def _times(values: Sequence[str | None], kind: str) -> pd.Series:
 
 
 def _parser_columns(values: Sequence[Any], spec: JobSpec) -> dict[str, pd.Series]:
-    """Return what a user's parser returned: a column a key where it returns dicts, else one column.
+    """Make the columns of a user's parser: one for each key of its dicts, or one in all.
 
     Where it returns dicts for some rows only, the others' values are in the one called after the
     job, too.
@@ -188,13 +193,14 @@ _ANYTHING = Field("", "object")
 
 
 def _inferred(values: Sequence[Any]) -> pd.Series:
-    """Return a column of what a parser made, of pandas' own type for it.
+    """Make a column of a parser's values, in pandas' own type for them.
 
     Floats stay floats where all happen to be whole, and no integer is too large to be kept.
     """
     column = to_series(values, _ANYTHING)
     known = column.notna()
     types = set(map(type, column[known]))
+    # bool is a subclass of int, and no number here.
     if types and all(issubclass(each, _NUMBERS) and each is not bool for each in types):
         numbers = [v if there else None for v, there in zip(values, known, strict=True)]
         return _numbers(numbers, whole=all(issubclass(each, _WHOLE) for each in types))
@@ -211,7 +217,7 @@ _NUMBERS = (*_WHOLE, float, np.floating)
 
 
 def _numbers(values: Sequence[Any], *, whole: bool) -> pd.Series:
-    """Numbers and None as Float64, Int64 or UInt64; as text where none of them holds them all."""
+    """Make Float64, Int64 or UInt64 of numbers and None, or text where none of them holds all."""
     kinds = (("Int64", pa.int64()), ("UInt64", pa.uint64())) if whole else ()
     for dtype, kind in kinds or (("Float64", pa.float64()),):
         number = int if whole else float
@@ -258,4 +264,5 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.Da
     order = before + [name for name in added if name not in before]
     places = {name: i for i, name in enumerate(added, own.shape[1])}
     others = iter(range(own.shape[1]))
+    # By position, since names of the frame's own columns may repeat.
     return whole.iloc[:, [places[name] if name in places else next(others) for name in order]]

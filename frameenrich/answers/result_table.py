@@ -1,4 +1,4 @@
-"""What is known of each request: the best result so far, kept column by column.
+"""Keep what is known of each request: the best result so far, column by column.
 
 A job has a slot for every line of its sidecar; rows that share a request share its first row's
 slot. A shard's results come in blocks of some hundred, and go into Arrow arrays at once. When all
@@ -63,7 +63,7 @@ DETAILS: dict[str, Any] = {
 
 
 class ResultTable:
-    """What is known of each request.
+    """The best result so far of each request.
 
     Parameters
     ----------
@@ -95,15 +95,16 @@ class ResultTable:
 
     @property
     def slots(self) -> int:
-        """Return how many slots there are."""
+        """The number of slots."""
         return len(self.codes)
 
     def count_retry(self, slots: Positions) -> None:
         """Count a later round's requests, before its results; usable answers keep their count."""
+        # `attempt` says how often a row was sent, which may be less than the round's number.
         self.attempts[slots[self.codes[slots] != OK_CODE]] += 1
 
     def add(self, block: ParsedLines) -> None:
-        """More of the results that the next `place` puts where they belong."""
+        """Add more of the results that the next `assign` puts into their slots."""
         if not block.ids:
             return
         self._coming.append(block.codes)
@@ -114,7 +115,7 @@ class ResultTable:
             told.add(block.detail(self._raw if name == "raw" else name))
 
     def assign(self, slots: Positions, round_: int) -> None:
-        """Say whose the results are that were added: each one's slot, -1 for nobody's.
+        """Assign the added results to request slots; -1 drops one.
 
         A good answer is never overwritten, and a later round beats an earlier one. Of a round's
         results for a slot the first stands, unless a later one is a usable answer.
@@ -132,6 +133,7 @@ class ResultTable:
         self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
         self._marks[own] = marks[chosen]
         self._records[own] = np.arange(self._count, self._count + len(own))
+        # Mostly all lines count and are in order: then nothing has to be copied.
         ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
         order = None if ready else pa.array(chosen)
         for column in (*self._columns, *self._told.values()):
@@ -165,7 +167,7 @@ class ResultTable:
         return status
 
     def flagged(self) -> npt.NDArray[np.bool_]:
-        """Which slots' statuses are terminal and not ``ok``."""
+        """Tell which slots' statuses are terminal and not ``ok``."""
         return _FLAGGED[self.codes]
 
     def counts(self, slots: Positions) -> dict[RowStatus, int]:
@@ -178,7 +180,7 @@ class ResultTable:
         return int(((self.codes[slots] == OK_CODE) & (self._marks[slots] > 0)).sum())
 
     def count_remedies(self, slots: Positions) -> Counter[Remedy]:
-        """Return what it takes to ask some slots' flagged requests again, and of how many each."""
+        """Count some slots' flagged requests by the condition for asking them again."""
         marks = self._marks[slots[_FLAGGED[self.codes[slots]]]]
         found = np.bincount(marks, minlength=len(_REMEDIES)).tolist()
         return Counter({remedy: n for remedy, n in zip(_REMEDIES, found, strict=True) if n})
@@ -204,7 +206,7 @@ class ResultTable:
         )
 
     def take_values(self, index: int, slots: Positions) -> Any:
-        """One field's values at some slots, -1 for none: Arrow, or a list of objects.
+        """Return one field's values at some slots, -1 for none: Arrow, or a list of objects.
 
         The table forgets them, so that they are not in memory twice; a field can be had once.
         """
@@ -212,7 +214,7 @@ class ResultTable:
         return column.take(self._records_at(slots), forget=True)
 
     def column(self, name: str, slots: Positions) -> Any:
-        """One of the details kept, at some slots; -1 for none."""
+        """Return one of the details kept, at some slots; -1 for none."""
         told = self._told[name].take(self._records_at(slots))
         if name != "error" or len(self._reasons) == 1:
             return told
@@ -232,7 +234,7 @@ def _kind(field: Field) -> Any:
 
 
 def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
-    """The line that stands for each slot, in the slots' order: the first good one, else the first.
+    """Choose the line that stands for each slot, in order: the first good one, else the first.
 
     Lines of nobody's slot, -1, are left out.
     """
@@ -296,7 +298,7 @@ class ParsedLines:
         return marks
 
     def detail(self, name: str) -> Sequence[Any]:
-        """One detail of each line (`frameenrich.answers.result_table.DETAILS`, and ``bad_raw``)."""
+        """Return one detail of each line: one of `DETAILS`, or ``bad_raw``."""
         if name == "answer_id":
             return self.ids
         cells = list(self.told.get(name, (None,) * len(self.ids)))
@@ -322,6 +324,9 @@ _TAKEN_ROWS = 65_536
 _MOST_SMALL = 127
 
 
+# A part for each shard, put in the order of slots when the shard ends: so only one shard is in
+# memory twice, and a frame in the job's order gets the parts themselves. Any other order is taken a
+# block at a time, and a part is dropped after its last row.
 class ArrowColumn:
     """Cells, kept in Arrow where `kind` is a type of Arrow's, else as the objects they are.
 
@@ -343,7 +348,7 @@ class ArrowColumn:
         return self._starts[-1]
 
     def add(self, cells: Sequence[Any]) -> None:
-        """More cells of the part that is coming."""
+        """Add cells to the part that is coming."""
         if self.type is None:
             self._pieces.append(cells)
         elif self._numbers is not None:
@@ -363,6 +368,7 @@ class ArrowColumn:
                 part = [part[place] for place in order.to_pylist()]
         else:
             part = pa.concat_arrays(pieces)
+            # Freed before take() makes a second copy of the part.
             del pieces
             if order is not None:
                 part = part.take(order)
@@ -370,7 +376,7 @@ class ArrowColumn:
         self._starts.append(self._starts[-1] + len(part))
 
     def at(self, place: int) -> Any:
-        """One cell; None for place -1."""
+        """Return one cell; None for place -1."""
         if place < 0:
             return None
         part = int(np.searchsorted(self._starts, place, side="right")) - 1
@@ -378,7 +384,7 @@ class ArrowColumn:
         return cell if self.type is None else cell.as_py()
 
     def take(self, places: Positions, *, forget: bool = False) -> Any:
-        """Cells by their place, -1 for null: Arrow's, in chunks, or a list of objects.
+        """Return cells by their place, -1 for null: Arrow's, in chunks, or a list of objects.
 
         With `forget`, a part is dropped as soon as no later cell is in it; take only once then.
         """
@@ -400,7 +406,7 @@ class ArrowColumn:
         return pa.chunked_array(taken or [pa.array([], self.type)], self.type)
 
     def _taken(self, places: Positions, parts: Positions) -> Any:
-        """Cells that are in several parts: each part's, joined, and these put in order."""
+        """Take cells from several parts: each part's own, joined and put in order."""
         pieces, order, count = [pa.array([], self.type)], np.full(len(places), -1), 0
         for part in np.unique(parts[places >= 0]):
             own = np.flatnonzero((parts == part) & (places >= 0))
@@ -414,6 +420,7 @@ class ArrowColumn:
 
 def _arrow(cells: Sequence[Any], kind: Any) -> Any:
     try:
+        # Nearly all cells fit: only where one does not, each is looked at.
         return pa.array(cells, kind, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         return pa.array([_fitting(cell, kind) for cell in cells], kind, from_pandas=True)

@@ -36,6 +36,7 @@ def same_value(cell: Any, answer: Any) -> bool:
         return is_null(cell) and is_null(answer)
     if isinstance(answer, list | tuple | dict | np.ndarray):
         return _same_nested(_parsed(cell) if isinstance(cell, str) else cell, answer)
+    # Before the numbers, as True is an int for Python.
     if isinstance(answer, bool | np.bool_):
         return cell == answer or str(cell).lower() == str(answer).lower()
     if isinstance(answer, int | float | np.number):
@@ -88,6 +89,7 @@ def _same_nested(cell: Any, answer: Any) -> bool:
 
 def _parsed(text: str) -> Any:
     """Return a list or an object as a CSV has it: JSON, or as Python prints it."""
+    # frameenrich writes JSON, pandas' to_csv what Python prints.
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)
