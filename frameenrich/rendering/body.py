@@ -1,7 +1,7 @@
-"""Rendered rows to request lines, and request lines to shards: the exact bytes of batch files.
+"""Write rendered rows as request lines: the exact bytes of batch files.
 
 The JSON around the varying strings is the same for every row, so it is serialised once and a
-line is a join of constant and varying pieces (SPEED.md).
+line is a join of constant and varying pieces.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from frameenrich.rendering.caching import unmarked, with_marks
 
 @dataclass(frozen=True, slots=True)
 class RequestBodies:
-    """The JSON bodies of some requests, in pieces: made whole when one is read.
+    """JSON bodies of some requests, kept in pieces and joined when one is read.
 
     ``pieces`` are the same in each; between them stand a request's own ``contents``, which are
     given message by message.
@@ -44,7 +44,7 @@ class RequestBodies:
         return map(b"".join, zip(*parts, strict=True))
 
     def take(self, positions: Sequence[int]) -> RequestBodies:
-        """Return some of them, in that order."""
+        """Return the bodies at these positions, in this order."""
         columns = [[column[i] for i in positions] for column in self.contents]
         return RequestBodies(self.pieces, columns, len(positions))
 
@@ -53,7 +53,7 @@ EMPTY_BODIES = RequestBodies((b"",), (), 0)
 
 
 class BodyTemplate:
-    """Turns rendered rows into request bodies and lines.
+    """Turn rendered rows into request bodies.
 
     Parameters
     ----------
@@ -66,32 +66,34 @@ class BodyTemplate:
 
     def __init__(self, spec: JobSpec, constants: Mapping[int, bytes] | None = None) -> None:
         self._spec = spec
+        # Serialise one body with placeholders for the texts and cut it there: a row is then a join.
         marks = _unused_marks(spec)
         body = request_body(spec, marks)
+        # Cache marks change what an answer costs, not the answer: they are sent, never hashed.
         hashed, sent = encode(body), encode(with_marks(spec, body))
         slots = [encode(mark) for mark in marks]
         self._pieces = _folded(_split(sent, slots), constants or {})
         self._hashed = _folded(_split(hashed, slots), constants or {})
         self.same_texts = _same_texts(body_texts(hashed), slots, constants or {})
-        """What all requests have before, between and after the texts that vary."""
+        """The texts that all requests share: before, between and after the varying ones."""
         self.rest = rest_hash(spec.url, hashed)
-        """The hash of all that is no text, where no image is shown."""
+        """The hash of all of a body but its texts; only for requests without images."""
 
     def with_images(self, text: str, image_urls: Sequence[str]) -> bytes:
-        """Return the content of the message that carries a row's images."""
+        """Encode the content of the message that carries a row's images."""
         return encode(_with_images(self._spec, text, image_urls) if image_urls else text)
 
     def bodies(self, contents: Sequence[Sequence[bytes]], count: int) -> RequestBodies:
-        """The JSON bodies of `count` rows, given the contents of each message that varies."""
+        """Return the bodies of `count` rows, given the JSON of each message that varies."""
         return RequestBodies(self._pieces, contents, count)
 
     def hashed_body(self, contents: Sequence[Sequence[bytes]]) -> bytes:
-        """Return what the hash of a row with images is made of: its body, without cache marks."""
+        """Return the body by which a row with images is hashed: without cache marks."""
         return RequestBodies(self._hashed, contents, 1)[0]
 
 
 class LineWriter:
-    """Puts bodies into lines of a batch file.
+    """Write bodies as lines of a batch file.
 
     Parameters
     ----------
@@ -103,14 +105,16 @@ class LineWriter:
         self._mid = b'","method":"POST","url":' + encode(url) + b',"body":'
 
     def lines(self, custom_ids: Iterable[bytes], bodies: RequestBodies) -> Iterator[bytes]:
-        """One line a request, with its line end."""
+        """Yield one line a request, with its line end."""
+        # `head`, `mid` and `tail` never end, so zip cannot be strict.
         head, mid, tail = map(itertools.repeat, (_HEAD, self._mid, _TAIL))
         return map(b"".join, zip(head, custom_ids, mid, bodies, tail, strict=False))
 
     def together(self, custom_ids: Sequence[bytes], bodies: RequestBodies) -> bytes:
-        """All lines at once: a row's own parts between what is the same in every row."""
+        """Join all lines at once: each row's own parts between the pieces that all rows share."""
         first, *pieces = bodies.pieces
         same = [self._mid + first, *pieces]
+        # One piece for a line's end and the next line's start: fewer parts to join.
         same[-1] += _TAIL + _HEAD
         step = 2 * len(same)
         parts = [_HEAD] * (1 + step * len(bodies))
@@ -125,7 +129,7 @@ _HEAD, _TAIL = b'{"custom_id":"', b"}\n"
 
 
 def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[bytes]:
-    """Return the constant pieces with the constant messages in them."""
+    """Merge the constant messages into the pieces around them, so that fewer are joined a row."""
     folded = [pieces[0]]
     for i, piece in enumerate(pieces[1:]):
         if i in constants:
@@ -138,7 +142,8 @@ def _folded(pieces: Sequence[bytes], constants: Mapping[int, bytes]) -> list[byt
 def _same_texts(
     texts: Iterable[bytes], slots: Sequence[bytes], constants: Mapping[int, bytes]
 ) -> list[bytes]:
-    """Join the texts of a body between those that vary; a parameter may hold a text, too."""
+    """Join the texts of a body between those that vary."""
+    # `texts` can have more than the messages: a parameter may hold a text, too.
     same, numbers = [b""], {slot: i for i, slot in enumerate(slots)}
     for text in texts:
         own = numbers.get(text)
@@ -150,7 +155,7 @@ def _same_texts(
 
 
 def input_hash(texts: Iterable[str]) -> bytes:
-    """32 bytes over what a row rendered to, and shows.
+    """Hash what a row rendered to, and the digests of its images; 32 bytes.
 
     Examples
     --------
@@ -163,7 +168,7 @@ def input_hash(texts: Iterable[str]) -> bytes:
 def request_body(
     spec: JobSpec, texts: Sequence[str], image_urls: Sequence[str] = ()
 ) -> dict[str, Json]:
-    """Return the body of a request whose messages have these contents."""
+    """Build the body of a request whose messages have these contents."""
     messages: list[dict[str, Json]] = [
         {"role": m.role, "content": text} for m, text in zip(spec.messages, texts, strict=True)
     ]
@@ -179,19 +184,22 @@ def _content(spec: JobSpec, messages: list[dict[str, Json]]) -> dict[str, Json]:
     if spec.endpoint == "/v1/responses":
         return {"input": messages}
     name = "prompt" if spec.endpoint == "/v1/completions" else "input"
-    return {name: messages[0]["content"]}  # plan.py sees to it that there is just one
+    # `options._check_messages` allows one message only. One input a request, though the API takes
+    # several: they would share one custom_id, and reuse, later rounds and the status hang on it.
+    return {name: messages[0]["content"]}
 
 
 def image_slot(spec: JobSpec) -> int:
-    """Which message carries the images: the last of the user's, counted from the end."""
+    """Return the message that carries the images: the last of the user's, counted from the end."""
     roles = [message.role for message in reversed(spec.messages)]
     return -1 - roles.index("user") if "user" in roles else -1
 
 
 def _with_images(spec: JobSpec, text: str, image_urls: Sequence[str]) -> list[Json]:
-    """A message's content as parts, as the endpoint wants them: the text, then the images."""
+    """Write a message's content as the endpoint's parts: the text, then the images."""
     detail = spec.image_detail
-    if spec.endpoint == "/v1/responses":  # which wants a detail with every image
+    if spec.endpoint == "/v1/responses":
+        # Responses requires a detail with every image; chat completions have a default.
         images: list[Json] = [
             {"type": "input_image", "image_url": url, "detail": detail or "auto"}
             for url in image_urls
@@ -205,8 +213,9 @@ def _with_images(spec: JobSpec, text: str, image_urls: Sequence[str]) -> list[Js
 
 
 def _unused_marks(spec: JobSpec) -> list[str]:
-    """One placeholder a message that nothing else in the request can contain."""
+    """Make one placeholder a message that nothing else in the request contains."""
     text = encode(request_body(spec, [""] * len(spec.messages))).decode()
+    # A parameter or a schema may hold any text: lengthen the stem until it is in none of them.
     stem = "text"
     while stem in text:
         stem += "-"
@@ -228,9 +237,9 @@ def retry_line(
     url: str | None = None,
     spec: JobSpec | None = None,
 ) -> tuple[bytes, bytes]:
-    """Return a request line under a new custom_id, with its body reworked; `url` replaces its own.
+    """Write a request line again under a new custom_id, with its body reworked.
 
-    `spec` says which marks for a cache are no part of the request's hash.
+    `url` replaces the line's own; `spec` says which cache marks are not hashed.
 
     Returns
     -------

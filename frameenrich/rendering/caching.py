@@ -1,6 +1,6 @@
 """Mark the part of a request that is the same in every row, so that servers bill it once.
 
-No request hash and no job id has these marks: they change what an answer costs, not what it is.
+Request hashes and job ids leave the marks out: they change what an answer costs, not what it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MARKS: Mapping[str, dict[str, Json]] = {
     "cache_control": {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
     "breakpoint": {"prompt_cache_breakpoint": {"mode": "explicit"}},
 }
-"""What stands beside the marked text: Anthropic's word, and OpenAI's from gpt-5.6 on."""
+"""The member beside the marked text: Anthropic's, and OpenAI's from gpt-5.6 on."""
 
 
 _TURNS = {"/v1/chat/completions": ("messages", "text"), "/v1/responses": ("input", "input_text")}
@@ -29,7 +29,7 @@ _SYSTEM = frozenset({"system", "developer"})
 
 
 def marked_message(spec: JobSpec) -> int | None:
-    """Return which message ends what is marked: the last of the system messages that come first.
+    """Return the message to mark: the last of the system messages at the start.
 
     Examples
     --------
@@ -37,6 +37,7 @@ def marked_message(spec: JobSpec) -> int | None:
     >>> marked_message(JobSpec("a", "m", (Message("system", "Sort."), Message("user", "{{ t }}"))))
     0
     """
+    # Servers cache a prefix of the prompt, so a system message after a user's cannot count.
     leading = 0
     while leading < len(spec.messages) and spec.messages[leading].role in _SYSTEM:
         leading += 1
@@ -44,7 +45,7 @@ def marked_message(spec: JobSpec) -> int | None:
 
 
 def with_marks(spec: JobSpec, body: dict[str, Json]) -> dict[str, Json]:
-    """Return a request's body with what the job's caching adds; the user's own words win."""
+    """Return a request's body with the job's cache marks; the user's own parameters win."""
     added: dict[str, Json] = {}
     if spec.cache_key:
         added["prompt_cache_key"] = spec.cache_key
@@ -57,11 +58,12 @@ def with_marks(spec: JobSpec, body: dict[str, Json]) -> dict[str, Json]:
         part = {"type": kind, "text": messages[slot]["content"], **_MARKS[spec.cached_by]}
         messages[slot] = {**messages[slot], "content": [part]}
         body = {**body, turns: messages}
+    # The body last: a `prompt_cache_key` from params= stays the user's.
     return {**added, **body}
 
 
 def unmarked(spec: JobSpec, body: bytes) -> bytes:
-    """Return a body of the job's as it was before `with_marks`, which is what hashes are made of.
+    """Undo `with_marks` on a body of the job: hashes are of the body without marks.
 
     Examples
     --------
@@ -69,8 +71,9 @@ def unmarked(spec: JobSpec, body: bytes) -> bytes:
     b'{"model":"m"}'
     """
     if not spec.cache_key and not spec.cached_by:
-        return body
+        return body  # no mark, so no need to parse
     loaded = json.loads(body)
+    # Another key than the job's is the user's own parameter, and a part of the hash.
     changed = loaded.get("prompt_cache_key") == spec.cache_key and "prompt_cache_key" in loaded
     if changed:
         del loaded["prompt_cache_key"]
@@ -85,7 +88,7 @@ def unmarked(spec: JobSpec, body: bytes) -> bytes:
 
 
 def without_marks(body: Mapping[str, Json]) -> dict[str, Json]:
-    """Return a body without the marks of any server, for one that may not know them.
+    """Remove the marks of all servers from a body, for a server that may not know them.
 
     Examples
     --------
@@ -101,6 +104,7 @@ def without_marks(body: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _plain_message(message: Any) -> Any:
+    # Only a single text part that has a mark was a plain text before; images make several parts.
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
         return message

@@ -1,4 +1,4 @@
-"""A frame's rows as requests, some at a time: rendered, encoded, hashed. Writes nothing."""
+"""Render, encode and hash a frame's rows as requests, a chunk at a time. Writes nothing."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from frameenrich.rendering.prompt import Prompt, Texts, prompt_of
 class EncodedRows:
     """Requests of some rows.
 
-    ``rows`` is how many rows of the frame these stand for, ``positions`` where those of them are
-    that have a request. The bodies, and the hashes of 32 bytes each, run along with ``positions``.
-    ``left_out`` says why rows have none whose image cannot be used, by their positions.
+    ``rows`` is how many rows of the frame these cover, ``positions`` those of them that have a
+    request. The bodies, and the hashes of 32 bytes each, are in the order of ``positions``.
+    ``left_out`` maps the positions of rows without a usable image to the reason.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class EncodedRows:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Some rows of a frame: which, and where those are that have all their texts."""
+    """Rendered rows of a frame; ``positions`` are those that have all their texts."""
 
     start: int
     rows: int
@@ -60,7 +60,7 @@ class _Chunk:
 
 
 def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator[EncodedRows]:
-    """Render a frame into requests; a chunk of rows at a time, or a row where it shows images.
+    """Render a frame into requests: a chunk of rows at a time, or one row where it shows images.
 
     Raises
     ------
@@ -79,7 +79,8 @@ def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator
         else:
             try:
                 yield from encoder.requests_with_images(chunk, cells)
-            except ImageError as error:  # all at once: mending one a run takes a day
+            except ImageError as error:
+                # Name every bad cell at once: one error a run would take a run for each to mend.
                 first: int = getattr(error, "position", len(frame))
                 rest = range(first + 1, len(frame))
                 error.__dict__["also"] = [row for row in rest if cells.problem(row) is not None]
@@ -87,13 +88,14 @@ def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator
 
 
 def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
-    """Return the input hash of each row of a frame under a job's templates; null where none.
+    """Return the input hash of each row of a frame under a job's templates; null where it has none.
 
-    They are made as the job's own were, if by an earlier version.
+    The hashes are made by the formula of the version that wrote the job.
     """
     cells, prompt = image_cells(frame, spec), prompt_of(spec)
     constant = prompt.constants(list(frame.columns))
     encoder: RequestEncoder | None = None
+    # A store of version 2 goes on by its own formula (`identity.older`), or no row would match.
     width = HASH_BYTES if spec.version == HASHES else older.HASH_BYTES
     found = [pa.array([], pa.binary(width))]
     for chunk in _chunks(prompt.render_texts(frame, lenient=True)):
@@ -118,7 +120,7 @@ def input_hashes(frame: pd.DataFrame, spec: JobSpec) -> pa.Array:
 
 
 def _hash_with_images(row: Sequence[str], cells: ImageCells, position: int) -> bytes | None:
-    """Return a row's input hash; None where its images cannot be had any more."""
+    """Return a row's input hash; None where its images cannot be read any more."""
     try:
         digests = cells.digests(position)
     except (ImageError, NullValueError):
@@ -133,7 +135,7 @@ def _hash_with_images(row: Sequence[str], cells: ImageCells, position: int) -> b
 
 def _chunks(chunks: Iterable[Texts]) -> Iterator[_Chunk]:
     """Leave out the rows that lack a text."""
-    start = 0
+    start = 0  # counts skipped rows too: a position is one of the whole frame
     for texts in chunks:
         rows = len(texts[0])
         positions: Sequence[int] = range(start, start + rows)
@@ -149,7 +151,7 @@ def _chunks(chunks: Iterable[Texts]) -> Iterator[_Chunk]:
 def make_encoder(
     spec: JobSpec, constant: Sequence[bool], texts: Sequence[Sequence[str]]
 ) -> RequestEncoder:
-    """Encode what is the same in every row, as the first rows' texts have it."""
+    """Encode the texts that all rows share, taken from the first rows, and make the encoder."""
     slot = image_slot(spec) % len(spec.messages)
     # A text may be constant where the images that are shown with it are not.
     same = {
@@ -157,6 +159,7 @@ def make_encoder(
         for i, column in enumerate(texts)
         if constant[i] and not (spec.image and i == slot)
     }
+    # A mark on a text that differs from row to row would pay for a cache that nothing reads.
     if spec.cache is not None and not constant[marked_message(spec) or 0]:
         raise ParameterError(
             "cache= needs a system message that is the same in every row, and it uses columns.",
@@ -173,7 +176,7 @@ def make_encoder(
 
 @dataclass(frozen=True, slots=True)
 class RequestEncoder:
-    """Turns texts into contents, contents into digests and bodies.
+    """Turn texts into contents, and contents into hashes and bodies.
 
     Parameters
     ----------
@@ -197,20 +200,22 @@ class RequestEncoder:
         return [encode_all(texts[i]) for i in self.varying]
 
     def input_hashes(self, contents: Sequence[Sequence[bytes]], count: int) -> bytes:
-        """Return the input hashes of some rows."""
+        """Hash the inputs of `count` rows."""
         return texts_hashes(self.template.same_texts, contents, count)
 
     def requests(self, chunk: _Chunk) -> EncodedRows:
-        """Return a chunk's requests."""
+        """Build a chunk's requests."""
         count = len(chunk.positions)
         contents = self.contents(chunk.texts)
         inputs = self.input_hashes(contents, count)
         bodies = self.template.bodies(contents, count)
+        # A request's hash is of the input hash and of the rest of the body, so no body is joined
+        # to be hashed and each text is digested once for both.
         hashes = request_hashes(self.template.rest, inputs)
         return EncodedRows(chunk.rows, chunk.positions, bodies, hashes, inputs)
 
     def requests_with_images(self, chunk: _Chunk, cells: ImageCells) -> Iterator[EncodedRows]:
-        """Return a chunk's requests one by one: the images of all could be gigabytes."""
+        """Build a chunk's requests one by one: the images of all could be gigabytes."""
         done, end = chunk.start, chunk.start + chunk.rows
         left_out: dict[int, str] = {}
         for position, *row in zip(chunk.positions, *chunk.texts, strict=True):
@@ -224,10 +229,12 @@ class RequestEncoder:
             if found is None:
                 continue
             contents = self.contents([[text] for text in row])
+            # `make_encoder` never folds this slot into the constants where the job has images.
             shown = self.template.with_images(row[self.slot], found.urls)
             contents[self.varying.index(self.slot)] = [shown]
             bodies = self.template.bodies(contents, 1)
             own = request_hash(self.url, self.template.hashed_body(contents))
+            # By the cells' digests and not the data URLs: another Pillow makes other bytes.
             shown_hash = input_hash((*row, *found.digests))
             rows = position + 1 - done
             yield EncodedRows(rows, (position,), bodies, own, shown_hash, left_out)
@@ -237,7 +244,7 @@ class RequestEncoder:
 
 
 def encode_texts(spec: JobSpec, texts: Sequence[Sequence[str]], start: int) -> EncodedRows:
-    """Return the requests of rows that are rendered already, from the row at `start` on.
+    """Build the requests of rows that are rendered already, from the row at `start` on.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Take choices that are too large for a server's schemas out of a schema, to be said in words.
+"""Move enums that are too large for a server from a schema into the prompt.
 
-An enum beyond the limits has every request refused. In words it costs tokens, and the answers are
-checked here all the same.
+A server refuses every request with an enum over its limits. In words it costs tokens, and the
+answers are checked here all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from frameenrich.model import Json
 
+# OpenAI's limits for one schema: all its enum values, and all their characters together.
 _MOST_CHOICES = 1_000
 _MOST_CHARACTERS = 120_000
 _LONG_ENUM, _MOST_IN_LONG_ENUM = 250, 15_000
@@ -57,6 +58,7 @@ def without_large_choices(
     >>> schema, lost.name
     ({'properties': {'code': {'type': 'string'}}}, 'code')
     """
+    # The largest first: fewest enums are lost, and small ones keep being enforced.
     found = sorted(_choices(schema, (), "the answer"), key=lambda each: -len(each.values))
     total = sum(len(each.values) for each in found)
     characters = sum(each.characters for each in found)
@@ -64,6 +66,7 @@ def without_large_choices(
     for each in found:
         long = len(each.values) > _LONG_ENUM and each.characters > _MOST_IN_LONG_ENUM
         too_many = total > _MOST_CHOICES or characters > _MOST_CHARACTERS
+        # Without one JSON type there would be nothing left to enforce in the enum's place.
         if each.type is not None and (long or too_many):
             total, characters = total - len(each.values), characters - each.characters
             lost.append(each)
@@ -112,7 +115,7 @@ def _children(
 def _without(
     node: Json, path: tuple[str | int, ...], kinds: Mapping[tuple[str | int, ...], str | None]
 ) -> Json:
-    """Copy a schema, with the type of their values where the choices at some paths were."""
+    """Copy a schema; the enums at these paths become their values' type."""
     if not kinds or not isinstance(node, Mapping):
         return node
     copy = {name: value for name, value in node.items() if name != "enum" or path not in kinds}

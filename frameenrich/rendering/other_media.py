@@ -1,4 +1,4 @@
-"""Tell PDFs, sound and film from images, and say what to do with them: no request carries them."""
+"""Recognise PDFs, sound, video and Office files, which no request carries, and say what to do."""
 
 from __future__ import annotations
 
@@ -44,22 +44,24 @@ _IMAGE_BRANDS = re.compile(rb"heic|heix|mif1|avif")
 
 
 def media_kind(content: bytes) -> str | None:
-    """Return what a file that is no image is; None where its bytes do not say.
+    """Return the kind of a file that is no image, by its first bytes; None where they do not say.
 
     Examples
     --------
     >>> media_kind(b"%PDF-1.7"), media_kind(b"RIFF....WAVEfmt "), media_kind(b"GIF89a")
     ('a PDF', 'a sound file', None)
     """
+    # MP4, M4A, HEIC and AVIF share one container: the brand after "ftyp" tells them apart.
     if content[4:8] == b"ftyp" and not _IMAGE_BRANDS.match(content[8:12]):
         return "a sound file" if content[8:12] == b"M4A " else "a video"
     if content.startswith(b"RIFF"):
+        # RIFF holds WAV and AVI, and WebP, which is an image and so not listed.
         return _BY_BRAND.get(content[8:12])
     return next((kind for start, kind in _BY_START if content.startswith(start)), None)
 
 
 def kind_of_url(url: str) -> str | None:
-    """Return what the name at the end of a URL says it is; None where that may be an image.
+    """Return the kind that a URL's file name says; None where it may be an image.
 
     Examples
     --------

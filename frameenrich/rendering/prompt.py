@@ -1,6 +1,6 @@
-"""Rows to text: compile templates once, render them over a frame a chunk at a time.
+"""Compile templates once, and render them over a frame a chunk at a time.
 
-Templates come from the user, row data does not become code (`rendering.sandbox`). A template
+Templates come from the user; row data never becomes code (`rendering.sandbox`). A template
 without inheritance and includes is one compiled loop over rows (`frameenrich.rendering.row_loop`).
 """
 
@@ -29,7 +29,7 @@ from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
 from frameenrich.rendering.sandbox import PrintedNullError, sandbox
 
 CHUNK_ROWS = 256
-"""Rows rendered at a time: they stay in the processor's second-level cache (SPEED.md)."""
+"""Rows rendered at a time: they stay in the processor's second-level cache."""
 
 
 Rendered = tuple[str, ...]
@@ -83,7 +83,7 @@ class Prompt:
             raise _syntax_error(error, source, name) from None
 
     def _compile(self, used: Sequence[Any]) -> list[_Template]:
-        """Return the messages' templates for a frame of which these columns are used."""
+        """Compile the messages' templates for a frame of which these columns are used, once."""
         if (*used,) not in self._compiled:
             self._compiled[*used,] = [self._template(message, used) for message in self.messages]
         return self._compiled[*used,]
@@ -94,7 +94,7 @@ class Prompt:
 
     def _template(self, message: Message, used: Sequence[Any]) -> _Template:
         environment, name = self._env, f"{message.role} template"
-        tree = environment.parse(message.content)  # each takes its own apart
+        tree = environment.parse(message.content)  # a fresh one: `RowLoop` changes the tree
         if why_slow(tree, used) is None:
             return RowLoop(environment, tree, used, name)
         code = environment.compile(tree, name=name)
@@ -102,7 +102,7 @@ class Prompt:
         return _RowByRow(template, list(used), ROW in self.names and ROW not in used)
 
     def why_slow(self, columns: Sequence[Any]) -> str | None:
-        """Return what makes rows render one by one, some five times slower; None where nothing."""
+        """Return why rows render one by one, some five times slower; None where they do not."""
         used = self.columns_used(columns)
         reasons = (why_slow(self._env.parse(m.content), used) for m in self.messages)
         return next((reason for reason in reasons if reason is not None), None)
@@ -114,7 +114,8 @@ class Prompt:
 
     @property
     def makes_numbers(self) -> bool:
-        """Tell whether a null that is sent would have been made 0 by rendering 1."""
+        """Tell whether rendering 1 would have printed a null as 0."""
+        # Only `int` and `float` have a default of 0; `abs` and `round` raise an error.
         filters = (f.name for tree in self._trees for f in tree.find_all(nodes.Filter))
         return self.on_null == "empty" and not {"int", "float"}.isdisjoint(filters)
 
@@ -126,8 +127,8 @@ class Prompt:
 
     @cached_property
     def _wanted(self) -> list[frozenset[str]]:
-        """For each template the names that a frame has to have."""
-        # What is set somewhere, in a branch or by an includer, shows itself on the rows.
+        """The names that a frame has to have, for each template."""
+        # A name that some branch or includer sets may be defined: only rendering a row can tell.
         known = [self._names_set | _names_tested(tree) for tree in self._trees]
         return [
             frozenset(meta.find_undeclared_variables(tree) - names)
@@ -138,6 +139,7 @@ class Prompt:
     def _row_items(self) -> frozenset[Any] | None:
         """Columns taken as ``row["..."]``; None where `row` is used in another way."""
         items: set[Any] = set()
+        # Every use of `row` has to be a `row["..."]`: one other use may reach any column.
         uses = 0
         for tree in self._trees:
             uses += sum(n.name == ROW for n in tree.find_all(nodes.Name))
@@ -150,7 +152,7 @@ class Prompt:
         return frozenset(items) if uses == 0 else None
 
     def columns_used(self, columns: Sequence[Any]) -> list[Any]:
-        """Return the columns of a frame that the templates can see, in the frame's order.
+        """Return the columns of a frame that the templates use, in the frame's order.
 
         Raises
         ------
@@ -158,6 +160,7 @@ class Prompt:
             The templates name something that is neither a column nor known to Jinja.
         """
         self._check_names(columns)
+        # A frame may have a column called "row"; then `row` is that column.
         if ROW in self.names and ROW not in columns:
             if self._row_items is None:
                 return list(columns)
@@ -208,14 +211,15 @@ class Prompt:
             yield [None if None in row else cast("Rendered", row) for row in rows]
 
     def render_texts(self, frame: pd.DataFrame, *, lenient: bool = False) -> Iterator[Texts]:
-        """As `render`, but message by message: for each message its text in every row of a chunk.
+        """Render as `render` does, but by message: each message's texts in the rows of a chunk.
 
-        A message that uses no column is rendered once. A row is left out where any of its
+        A message that uses no column is rendered once. A row is skipped where any of its
         messages is None.
         """
         used = self.columns_used(list(frame.columns))
         _check_distinct(frame, used)
         templates = self._compile(used)
+        # Columns are converted once or sliced, never copied whole for each chunk.
         readers = {column: _reader(frame[column], self.rendering) for column in used}
         constant: dict[int, str | None] = {}
         for start in range(0, len(frame), CHUNK_ROWS):
@@ -233,7 +237,7 @@ class Prompt:
             yield texts
 
     def constants(self, columns: Sequence[Any]) -> list[bool]:
-        """Which messages are the same in every row, since they use no column."""
+        """Tell for each message whether it is the same in every row, as it uses no column."""
         return [not template.columns for template in self._compile(self.columns_used(columns))]
 
 
@@ -242,15 +246,15 @@ class _Template(Protocol):
 
     @property
     def columns(self) -> list[Any]:
-        """Return what a row's tuple has to hold."""
+        """Return the columns of a row's tuple, in order."""
 
     def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
-        """One string a row; an exception is about the row after the last string."""
+        """Yield one string a row; an exception is about the row after the last string."""
 
 
 @dataclass(frozen=True)
 class _RowByRow:
-    """A template that wants a context of its own for every row."""
+    """A template that needs a Jinja context of its own for every row."""
 
     template: jinja2.Template
     columns: list[Any]
@@ -260,13 +264,14 @@ class _RowByRow:
         for values in rows:
             row = dict(zip(self.columns, values, strict=True))
             if self.whole_row:
+                # Jinja's names are texts: a column called 2020 is reached by `row[2020]` only.
                 row = {**{k: v for k, v in row.items() if isinstance(k, str)}, ROW: row}
             yield self.template.render(row)
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some rows' cells, and what becomes of a row that does not render."""
+    """The cells of some rows, and what to do with a row that does not render."""
 
     cells: Mapping[Any, list[Any]]
     start: int
@@ -276,17 +281,18 @@ class _Chunk:
     numbers_too: bool
 
     def render(self, template: _Template) -> list[str | None]:
-        """Each row's text; None for a row that is left out."""
+        """Render each row's text; None for a row that is skipped."""
         used = [self.cells[column] for column in template.columns]
         rows = zip(*used, strict=True) if used else repeat((), self.count)
         texts: list[str | None] = []
+        # An exception ends the template's generator, not `rows`: start another for what is left.
         while len(texts) < self.count:
             try:
                 texts.extend(template.render(rows))
             except PrintedNullError:
                 if not self.lenient and self.on_null != "skip":
                     raise self._printed_null(len(texts)) from None
-                texts.append(None)  # the row is taken from `rows`; the next call goes on after it
+                texts.append(None)  # `rows` has moved past the failed row
             except Exception as error:
                 of_null = self.numbers_too and self._is_of_null(error, template, len(texts))
                 if not (self.lenient or (of_null and self.on_null == "skip")):
@@ -297,7 +303,8 @@ class _Chunk:
         return texts
 
     def _is_of_null(self, error: Exception, template: _Template, offset: int) -> bool:
-        """Tell whether a null entered what takes none: a comparison, say, or a sum."""
+        """Tell whether the error comes from a null in a comparison, a sum or the like."""
+        # Such messages name None or NoneType; the check of the cells keeps other errors out.
         if not isinstance(error, TypeError | jinja2.UndefinedError) or "None" not in str(error):
             return False
         return any(self.cells[column][offset] is None for column in template.columns)
@@ -308,13 +315,14 @@ class _Chunk:
 
 
 def _reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]]:
-    """Gives a column's cells from one position to another, without a copy of the rest."""
+    """Return a function that reads a slice of a column's cells as Python values."""
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         texts = pa.chunked_array(pa.array(column.array))
         return lambda start, stop: texts.slice(start, stop - start).to_numpy().tolist()
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
         numbers = column.to_numpy()
         return lambda start, stop: numbers[start:stop].tolist()
+    # Rendering 1 prints a float 3 as "3.0"; its jobs go on so, or every row would look changed.
     if rendering == 1:
         if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
             floats = column.to_numpy()
@@ -327,7 +335,7 @@ def _reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]
 
 
 def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
-    """Tell whether a cell prints otherwise than in rendering 1: a float, whole or narrow."""
+    """Tell whether some cell prints otherwise than in rendering 1: a whole or a narrow float."""
     for name in used:
         column = frame[name]
         if pd.api.types.is_float_dtype(column.dtype):
@@ -343,7 +351,7 @@ _DOUBLE_BYTES = 8
 
 
 _EXACT = 2**53
-"""Below it every whole number is a float of its own."""
+"""Up to here doubles hold every whole number; above, an int would claim digits it lacks."""
 
 
 def whole_number(cell: Any) -> Any:
@@ -362,12 +370,12 @@ def whole_number(cell: Any) -> Any:
 
 
 def _numpy_float(dtype: Any) -> Any:
-    """NumPy's float of a column's width, whoever's dtype it is."""
+    """Return NumPy's float type of a column's width; pandas' and Arrow's dtypes name theirs."""
     return getattr(dtype, "numpy_dtype", dtype)
 
 
 def _as_written(floats: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Floats as doubles that print alike: float32 3.3 is 3.3, and not 3.299999952316284."""
+    """Return doubles that print as the floats do: float32 3.3 as 3.3, not 3.299999952316284."""
     if floats.dtype.itemsize >= _DOUBLE_BYTES:
         return floats
     return floats.astype(str).astype(np.float64)
@@ -382,7 +390,7 @@ def _whole_cells(floats: npt.NDArray[Any]) -> list[Any]:
 
 
 def _float_cells(floats: npt.NDArray[Any]) -> list[Any]:
-    """As `cell_values`, at a tenth of the price for some hundred numbers."""
+    """Read cells as `cell_values` does, ten times faster for some hundred numbers."""
     cells: list[Any] = floats.tolist()
     if np.isnan(floats).any():
         return [None if cell != cell else cell for cell in cells]  # noqa: PLR0124 - the test for NaN
@@ -390,7 +398,7 @@ def _float_cells(floats: npt.NDArray[Any]) -> list[Any]:
 
 
 def _names_tested(tree: nodes.Template) -> set[str]:
-    """Names that a template asks about (``is defined``, ``default``) may be absent."""
+    """Return the names that a template tests (``is defined``, ``default``): they may be absent."""
     asked: list[nodes.Expr | None] = [
         *(t.node for t in tree.find_all(nodes.Test) if t.name in {"defined", "undefined"}),
         *(f.node for f in tree.find_all(nodes.Filter) if f.name in {"default", "d"}),
@@ -486,7 +494,8 @@ def _row_error(error: Exception, position: int) -> TemplateError:
 
 
 def prompt_of(spec: JobSpec) -> Prompt:
-    """Return the templates of a job; compiled once for whoever renders them in this process."""
+    """Return a job's templates, compiled once a process."""
+    # A spec holds dicts and cannot be a cache key, so pass on only what decides the templates.
     return _prompt(spec.messages, spec.on_null, tuple(spec.sources.items()), spec.rendering)
 
 

@@ -1,4 +1,4 @@
-"""Rendered requests as a person reads them."""
+"""Show rendered requests as text for people."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from frameenrich.model import Json
 class Preview:
     """Rendered requests: (key, body) pairs, and the columns that `collect` will add.
 
-    ``slow`` says what has the template render row by row; None where nothing does. ``nulls`` says
-    how many rows of the whole frame would print a null, of which columns, and names the first.
+    ``slow`` names what makes the template render row by row, if something does. ``nulls`` counts
+    the rows of the whole frame that would print a null, with their columns and the first row.
     """
 
     requests: tuple[tuple[str, dict[str, Any]], ...]
@@ -39,7 +39,7 @@ class Preview:
 
 
 def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
-    """Return the messages of a request as (role, text), whatever its endpoint calls them.
+    """Return the messages of a request as (role, text), for every endpoint.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
 
 
 def _shown_content(content: Json) -> str:
-    """Return a message's content as a person reads it: texts, and what is known of images."""
+    """Write a message's content as text: its texts, and for each image its URL or size."""
     if isinstance(content, str):
         return content
     return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
@@ -63,20 +63,21 @@ def _shown_image(image: Json) -> str:
     url = image["url"] if isinstance(image, dict) else image
     if not url.startswith("data:"):
         return f"[image] {url}"
+    # Megabytes of base64 would fill the screen. Four characters are three bytes, less the padding.
     kind, _, content = url.removeprefix("data:").partition(";base64,")
     return f"[image] {kind}, {len(content) * 3 // 4 - content.count('='):,} bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What was asked: ``messages`` are pairs of role and text, ``images`` URLs in their order."""
+    """A request's prompt: ``messages`` are pairs of role and text, ``images`` URLs in order."""
 
     messages: tuple[tuple[str, str], ...]
     images: tuple[str, ...] = ()
 
 
 def read_prompt(body: Mapping[str, Json]) -> Prompt:
-    """Read the prompt in a request's body, for each endpoint that can be asked.
+    """Read the prompt in a request's body, at any endpoint.
 
     Examples
     --------
@@ -84,6 +85,7 @@ def read_prompt(body: Mapping[str, Json]) -> Prompt:
     Prompt(messages=(('user', 'Red mug'),), images=())
     """
     asked = body.get("messages", body.get("input", body.get("prompt", "")))
+    # Bodies may be ready requests that we did not write, so no member is sure to have its type.
     turns = [("system", body["instructions"])] if isinstance(body.get("instructions"), str) else []
     turns += _turns(asked, "prompt" if "prompt" in body else "input")
     texts = tuple((role, _text(content)) for role, content in turns)

@@ -1,9 +1,9 @@
-"""A template as one compiled loop over rows: what makes rendering fast.
+"""Compile a template into one loop over rows, which makes rendering fast.
 
 `Template.render` spends its time on building a context per row. Here the parsed template becomes
 the body of a ``for`` over rows, as an AST, and Jinja's own compiler turns that into one generator
-that yields a string a row, with filters, tests, macros and the sandbox as they were (SPEED.md).
-What looks at the whole context (inheritance, includes) is rendered row by row instead.
+that yields a string a row, with filters, tests, macros and the sandbox as they were.
+Templates that use the whole context (inheritance, includes) render row by row instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jinja2.visitor import NodeTransformer
 ROW = "row"
 
 
+# Names with two underscores, which templates of people hardly use.
 _ROWS = "__rows"
 
 
@@ -28,11 +29,12 @@ _ITEM = "__item_"
 _NONE = "__nothing"
 
 
+# Jinja gives these names a meaning in loops, blocks and macros; a loop's targets would hide it.
 _CONTEXT_NAMES = frozenset({"self", "super", "loop", "varargs", "kwargs", "caller"})
 
 
 def why_slow(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
-    """Return what in a template needs a context of its own for every row; None where nothing does.
+    """Return what in a template needs a context for every row; None where nothing does.
 
     Examples
     --------
@@ -46,7 +48,7 @@ def why_slow(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
     for kind, reason in (
         (nodes.Extends, "inheritance"),
         (nodes.Block, "inheritance"),
-        # Without context, too: Jinja has such a one yield past the text that is being collected.
+        # Even without context: Jinja compiles that to a yield, past the text being collected.
         (nodes.Include, "an include"),
         (nodes.Import, "import with context"),
         (nodes.FromImport, "import with context"),
@@ -63,6 +65,7 @@ def why_slow(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
 def _whole_row(tree: nodes.Template, columns: Iterable[Any]) -> str | None:
     if ROW in columns:
         return None
+    # By identity: nodes compare by value, so every `row` would be equal to one inside `row["x"]`.
     items = {id(node.node) for node in tree.find_all(nodes.Getitem) if _constant_item(node)}
     names = [node for node in tree.find_all(nodes.Name) if node.name == ROW]
     return None if all(id(node) in items for node in names) else "the whole row"
@@ -74,7 +77,7 @@ def _constant_item(node: nodes.Getitem) -> bool:
 
 
 class _RowItems(NodeTransformer):
-    """``row["Product name"]`` becomes a name of its own."""
+    """Replace ``row["Product name"]`` by a name, which the loop assigns."""
 
     def __init__(self, names: Mapping[Any, str]) -> None:
         self._names = names
@@ -87,14 +90,14 @@ class _RowItems(NodeTransformer):
 
 
 class RowLoop:
-    """One message's template, compiled to a loop.
+    """Render one message's template by a compiled loop.
 
     Parameters
     ----------
     environment : jinja2.Environment
-        Decides filters, tests, globals and undefined; its compiler is `rendering.row_loop`'s.
+        Decides filters, tests, globals and undefined; its compiler has to be `Compiler`.
     tree : nodes.Template
-        The parsed template; it is taken apart.
+        The parsed template; it is changed.
     columns : sequence
         The frame's columns that the template may see.
     name : str
@@ -113,10 +116,11 @@ class RowLoop:
         taken = {n.arg.as_const() for n in tree.find_all(nodes.Getitem) if _constant_item(n)}
         tree = _RowItems(items).visit(tree)
         targets = {c: c for c in columns if c in seen}
-        # Once under its own name and once as an item, which no `set` or loop can shadow.
+        # A column may come twice, by its name and as an item: a `set` or a loop in the template can
+        # shadow the name, and `row["..."]` still has to read the cell.
         pairs = [*targets.items(), *((c, name) for c, name in items.items() if c in taken)]
         self.columns = [column for column, _ in pairs]
-        """Which columns a row's tuple has to hold; one may stand twice."""
+        """The columns of a row's tuple, in order; one may come twice."""
         whole = _wrapped(environment, tree, [name for _, name in pairs])
         code = environment.compile(whole, name=name)
         self._template = jinja2.Template.from_code(
@@ -124,7 +128,7 @@ class RowLoop:
         )
 
     def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
-        """One string a row; an exception names the row by how many strings came before it."""
+        """Yield one string a row; an exception is about the row after the last string."""
         context = self._template.new_context({_ROWS: rows})
         return self._template.root_render_func(context)
 
@@ -132,7 +136,7 @@ class RowLoop:
 def _wrapped(
     environment: jinja2.Environment, tree: nodes.Template, names: Sequence[str]
 ) -> nodes.Template:
-    """``{% for (targets) in __rows %}{% set __out %} tree {% endset %}{% endfor %}``."""
+    """Wrap a tree: ``{% for targets in __rows %}{% set __out %} ... {% endset %}{% endfor %}``."""
     text = nodes.AssignBlock(nodes.Name(OUT, "store", lineno=1), None, tree.body, lineno=1)
     targets: list[nodes.Expr] = [nodes.Name(name, "store", lineno=1) for name in names]
     target = nodes.Tuple(targets, "store", lineno=1) if names else nodes.Name(_NONE, "store")
@@ -144,27 +148,28 @@ def _wrapped(
 
 
 SHOWN = "__shown"
-"""The filter by which ``a ~ b`` has the null policy see its operands."""
+"""The filter that applies the null policy to the operands of ``a ~ b``."""
 
 
 OUT = "__out"
-"""A ``set`` block of this name is a row's whole text: the loop over rows yields it."""
+"""The ``set`` block of this name is a row's whole text, which the loop yields."""
 
 
 class Compiler(CodeGenerator):
-    """Writes the Python code of a template.
+    """Write the Python code of a template.
 
-    The environment's ``printed`` makes text of a value that is no `str`, its `SHOWN` filter shows
-    one. Where Jinja would escape, everything is Jinja's own.
+    A `str` is printed as it is; the environment's ``printed`` makes text of other values. Where
+    Jinja escapes, its own code is left alone.
     """
 
     def write_commons(self) -> None:
         """Begin a function of the template."""
         super().write_commons()
+        # A local name: an attribute lookup for every value printed would cost more than the test.
         self.writeline("printed = environment.printed")
 
     def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:  # noqa: N802 - Jinja's naming
-        """``{% set x %} ... {% endset %}``."""
+        """Write ``{% set x %} ... {% endset %}``; that of `OUT` yields instead of assigning."""
         if getattr(node.target, "name", None) != OUT:
             super().visit_AssignBlock(node, frame)
             return
@@ -177,7 +182,7 @@ class Compiler(CodeGenerator):
         self.leave_frame(row)
 
     def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:  # noqa: N802 - Jinja's naming
-        """``value | filter``."""
+        """Write ``value | filter``; `SHOWN` without a call where the value is a text."""
         if node.name != SHOWN or node.node is None:
             super().visit_Filter(node, frame)
             return
@@ -189,6 +194,7 @@ class Compiler(CodeGenerator):
         if _escapes(frame):
             super()._output_child_pre(node, frame, finalize)
         else:
+            # Nearly all cells are texts: the inline test saves a call for each.
             self.write("(value if type(value := ")
 
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:

@@ -1,7 +1,8 @@
-"""The environment of templates: a sandbox, strict about names, with the null policy in it.
+"""Make the environment of templates: a sandbox, strict about names, that applies the null policy.
 
 A null is ``None`` in a template. It counts as printed where Jinja's ``finalize`` sees it, and where
-a filter, ``~``, ``%`` or ``format`` would turn it into the word "None" before that.
+a filter, ``~``, ``%`` or ``format`` would turn it into the word "None" before that; Jinja alone
+would send that word to the model.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _TEXT_FILTERS = (
 _ALL_PRINTED = frozenset({"format", "replace"})
 
 
-# What some of them come to where a text has to be made of nothing: a call less.
+# What some of them do to a `str` without arguments: the method saves Jinja's own call.
 _OF_TEXT: Mapping[str, Callable[[str], str]] = {
     "capitalize": str.capitalize,
     "lower": str.lower,
@@ -48,23 +49,23 @@ class PrintedNullError(Exception):
 def sandbox(
     on_null: OnNull, sources: Mapping[str, str], *, numbers_too: bool = True
 ) -> SandboxedEnvironment:
-    """Return the environment that templates are compiled in.
+    """Make the environment that templates are compiled in.
 
     Parameters
     ----------
     on_null : {"raise", "empty", "skip"}
-        What a printed null does: `PrintedNullError`, or an empty text.
+        Whether a printed null raises `PrintedNullError` or is an empty text.
     sources : Mapping[str, str]
         Other templates by name.
     numbers_too : bool
-        Whether the policy also sees a null that a number would be made of; with ``"empty"`` the
-        result is a null, too. Earlier versions made 0 of it.
+        Whether the policy also covers a null that a filter or an operator would make a number of;
+        with ``"empty"`` the result is null. Earlier versions made 0 of it.
     """
     shown = _show_null_as_empty if on_null == "empty" else _refuse_null
     environment = _Sandbox(
         undefined=jinja2.StrictUndefined,
         finalize=shown,
-        autoescape=False,
+        autoescape=False,  # prompts are no HTML: "&" has to reach the model as it is
         loader=jinja2.DictLoader(dict(sources)),
         keep_trailing_newline=False,
     )
@@ -84,7 +85,7 @@ def sandbox(
             environment.intercepted_unops = _SIGNS
             environment.filters[COMPARED] = _compare
     environment.filters[SHOWN] = shown
-    # What differs from run to run would make every re-read frame look changed.
+    # A frame has to render to the same text tomorrow, or every re-read row would look changed.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment
 
@@ -99,7 +100,7 @@ _SIGNS = frozenset({"+", "-"})
 
 
 COMPARED = "__compared"
-"""The filter that comparisons become where a null is less than nothing and greater than nothing."""
+"""The filter that replaces comparisons: with a null, ``<`` and ``>`` are false."""
 
 
 _ORDER: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -118,9 +119,10 @@ _OF_NULLS = frozenset({"eq", "ne"})
 
 
 def _compare(value: Any, *pairs: Any) -> bool:
-    """Compare as Python does, where nulls are neither before nor after anything."""
+    """Compare as Python does, but nulls are neither before nor after anything."""
+    # The operators come in pairs with their operands: `a < b < c` is one comparison in Jinja.
     for name, other in zip(pairs[::2], pairs[1::2], strict=True):
-        # A null may be one of a list's items; in a text, and in an order, it has no place.
+        # `None in items` is a fair question of a list; of a text Python would raise.
         among = name in {"in", "notin"} and not is_null(other) and not isinstance(other, str)
         if name not in _OF_NULLS and not among and (is_null(value) or is_null(other)):
             return False
@@ -131,7 +133,7 @@ def _compare(value: Any, *pairs: Any) -> bool:
 
 
 def _guard_number(function: Callable[..., Any], on_null: OnNull) -> Callable[..., Any]:
-    """Have the null policy see a null of which a number would be made, unless a default is said."""
+    """Apply the null policy to a number filter's input, unless the template gives a default."""
 
     def guarded(value: Any, *args: Any, **kwargs: Any) -> Any:
         by_default = function.__name__ in {"do_int", "do_float"} and (args or "default" in kwargs)
@@ -175,6 +177,7 @@ def _guard(
     whole: bool,
     of_text: Callable[[str], str] | None,
 ) -> Callable[..., Any]:
+    # Jinja passes such filters its context first; the filtered value comes after it.
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
     if not first and not whole:
         return _guard_value(function, shown, of_text)
@@ -206,6 +209,7 @@ def _guard_value(
 def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> Callable[..., Any]:
     def guarded(context: Any, items: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attribute") is None and len(args) < 2:  # noqa: PLR2004 - join(d, attribute)
+            # With an attribute the items are objects, of which only a part is printed.
             items = [shown(item) for item in shown(items)]
         return function(context, items, *map(shown, args[:1]), *args[1:], **kwargs)
 
@@ -215,11 +219,12 @@ def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> C
 class _Sandbox(SandboxedEnvironment):
     """Jinja's sandbox, with the null policy where operators and methods print."""
 
+    # Only what is listed here goes through `call_binop`; every operator listed costs a call.
     intercepted_binops: frozenset[str] = frozenset({"%"})
     code_generator_class = Compiler
 
     def printed(self, value: Any) -> str:
-        """Return what a value is printed as, by the null policy; `Compiler` leaves out texts."""
+        """Print a value by the null policy; `Compiler` calls this for all but texts."""
         kind = value.__class__
         if kind is int or (kind is float and value == value):  # noqa: PLR0124 - the test for NaN
             return str(value)
@@ -238,7 +243,7 @@ class _Sandbox(SandboxedEnvironment):
                 tuple(map(self._shown, right)) if isinstance(right, tuple) else self._shown(right)
             )
         elif COMPARED in self.filters and (is_null(left) or is_null(right)):
-            return None  # a null of which nothing can be reckoned stays one
+            return None  # as in SQL: arithmetic with a null is null
         return super().call_binop(context, operator, left, right)
 
     def call_unop(self, context: Any, operator: str, arg: Any) -> Any:
@@ -246,6 +251,7 @@ class _Sandbox(SandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
+        # `format_map` takes one mapping, so its values cannot be replaced as arguments.
         if wrapped is None or value.__name__ != "format":
             return wrapped
 
@@ -258,7 +264,7 @@ class _Sandbox(SandboxedEnvironment):
 
 
 class _ShowInConcat(NodeTransformer):
-    """``a ~ b`` prints its operands, so the null policy has to see them."""
+    """Pass the operands of ``a ~ b`` through the null policy: ``~`` prints them."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's naming
         self.generic_visit(node)
@@ -269,7 +275,7 @@ class _ShowInConcat(NodeTransformer):
 
 
 class _CompareNulls(NodeTransformer):
-    """``price > 3`` becomes a filter that knows what a null is."""
+    """Replace comparisons such as ``price > 3`` by the `COMPARED` filter, which allows nulls."""
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802 - Jinja's naming
         self.generic_visit(node)

@@ -1,8 +1,8 @@
 """Rewrite a JSON Schema as strict structured output takes it, or say why it cannot be strict.
 
-A schema that goes out as strict and is not costs every row: the batch runs for hours and each of
-its lines comes back refused. So what strict output refuses and answers can do without (a format, a
-bound) is left out and checked here when the answer comes; the rest is asked for, not enforced.
+A schema that is sent as strict and is not costs every row: the batch runs for hours and each of
+its lines comes back refused. So keywords that strict output refuses and that hardly change the
+question (a format, a bound) are left out and checked here when the answer comes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from frameenrich.model import SCHEMA_FORM, Json
 def strict_schema(
     schema: Mapping[str, Json], form: int = SCHEMA_FORM
 ) -> tuple[dict[str, Json], bool]:
-    """Rewrite a JSON Schema as strict structured output wants it.
+    """Rewrite a JSON Schema for strict structured output.
 
-    Every property is required and none may be added (BATCH_API.md, "Answers that are not
-    answers"). A schema that cannot be strict is returned as it was; `why_not_strict` says why.
-    `form` is how an earlier version wrote it (`frameenrich.model.SCHEMA_FORM`).
+    Every property is required and none may be added. A schema that cannot be strict is returned
+    unchanged; `why_not_strict` says why. `form` selects how an earlier version wrote schemas
+    (`frameenrich.model.SCHEMA_FORM`).
 
     Returns
     -------
@@ -40,7 +40,7 @@ def strict_schema(
 
 
 def why_not_strict(schema: Mapping[str, Json]) -> str | None:
-    """Return what in a schema strict output does not take; None where it takes all.
+    """Return the part of a schema that strict output refuses; None where it takes all.
 
     Examples
     --------
@@ -68,7 +68,7 @@ _TYPED = frozenset({"type", "anyOf", "oneOf", "enum", "const", "$ref"})
 
 
 def _free_form(node: Json) -> bool:
-    """Return whether some node of a schema leaves more open than strict output may."""
+    """Tell whether some node of a schema leaves more open than strict output allows."""
     if not isinstance(node, Mapping) or not _TYPED & set(node) or _NOT_STRICT & set(node):
         return True
     kinds = node["type"] if isinstance(node.get("type"), list) else [node.get("type")]
@@ -92,6 +92,7 @@ def _subschemas(node: Mapping[str, Json]) -> Iterator[Json]:
 
 # --- what is too large ----------------------------------------------------------------------------
 
+# OpenAI's limits; a schema over one of them is refused with every request that carries it.
 _MOST_PROPERTIES = 5_000
 _MOST_LEVELS = 10
 _MOST_CHARACTERS = 120_000
@@ -101,7 +102,7 @@ _LONG_ENUM, _MOST_IN_LONG_ENUM = 250, 15_000
 
 
 def _over_size(schema: Mapping[str, Json]) -> str | None:
-    """Return which of the API's limits a schema is over; None where it is within all."""
+    """Return the limit of the API that a schema exceeds; None where it exceeds none."""
     names: list[str] = []
     choices: list[Json] = []
     waiting: list[Json] = [schema]
@@ -115,6 +116,7 @@ def _over_size(schema: Mapping[str, Json]) -> str | None:
         texts = [each for each in own if isinstance(each, str)]
         if len(own) > _LONG_ENUM and sum(map(len, texts)) > _MOST_IN_LONG_ENUM:
             return f"a choice of {len(own):,} values with over {_MOST_IN_LONG_ENUM:,} characters"
+    # Names of definitions count as characters but are no properties.
     properties = len(names) - len(schema.get("$defs", ())) - len(schema.get("definitions", ()))
     if properties > _MOST_PROPERTIES:
         return f"{properties:,} properties, over {_MOST_PROPERTIES:,}"
@@ -133,7 +135,8 @@ def _levels(
     known: dict[str, int],
     above: tuple[str, ...],
 ) -> int:
-    """Count the objects in each other; a reference back to one that it is in counts once."""
+    """Count how deep objects are nested; a recursive reference counts once."""
+    # `known` keeps each definition's depth: without it shared references double the work a level.
     reference = node.get("$ref")
     if isinstance(reference, str):
         if reference in above:
@@ -150,6 +153,7 @@ def _levels(
 def _target(reference: str, root: Mapping[str, Json]) -> Mapping[str, Json]:
     node: Json = root
     for key in filter(None, reference.removeprefix("#").split("/")):
+        # JSON Pointer (RFC 6901): "~1" first, or "~01" would become a slash.
         name = key.replace("~1", "/").replace("~0", "~")
         node = node.get(name, {}) if isinstance(node, Mapping) else {}
     return node if isinstance(node, Mapping) else {}
@@ -160,13 +164,13 @@ def _target(reference: str, root: Mapping[str, Json]) -> Mapping[str, Json]:
 _FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 )
-"""The formats that strict output takes; answers are validated against the others here."""
+"""The formats that strict output takes; we validate answers against the others."""
 
 
 _ALWAYS_DROPPED = frozenset({"default", "discriminator", "oneOf"})
 
 
-# Keywords that strict output refuses, though a schema without them asks for the same in the main.
+# Keywords that strict output refuses, but that hardly change what a schema asks for.
 _DROPPED = _ALWAYS_DROPPED | frozenset(
     {
         "uniqueItems", "minContains", "maxContains", "minProperties", "maxProperties",
@@ -177,11 +181,11 @@ _DROPPED = _ALWAYS_DROPPED | frozenset(
 
 
 _LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
-"""Patterns that no automaton can follow: look-arounds, and references to groups."""
+"""Patterns that constrained decoding cannot follow: look-arounds and back-references."""
 
 
 _DESCRIBED = 3
-"""The form from which on the description beside a reference is kept."""
+"""The first form that keeps the description beside a reference."""
 
 
 def _strict(node: Json, form: int) -> Json:
@@ -189,6 +193,7 @@ def _strict(node: Json, form: int) -> Json:
     if "$ref" in node:
         return _reference(node, form)
     rewritten = {k: v for k, v in node.items() if k not in _ALWAYS_DROPPED}
+    # Jobs keep the form they were submitted with, or their later rounds would ask otherwise.
     if form > 1:
         rewritten = _acceptable(rewritten)
     for name in ("$defs", "definitions", "properties"):
@@ -208,7 +213,7 @@ def _strict(node: Json, form: int) -> Json:
 def _reference(node: Mapping[str, Json], form: int) -> dict[str, Json]:
     """Return a reference alone: strict output takes no keyword beside it.
 
-    A description goes around it, which unlike putting the target in its place never grows.
+    A description goes into a node around it. Inlining the target would let the schema grow.
     """
     alone = {"$ref": node["$ref"]}
     if form < _DESCRIBED or not node.get("description"):
@@ -217,7 +222,7 @@ def _reference(node: Mapping[str, Json], form: int) -> dict[str, Json]:
 
 
 def _acceptable(node: Mapping[str, Json]) -> dict[str, Json]:
-    """Leave out what strict output refuses of a node, and answers are checked for here."""
+    """Leave out the keywords of a node that strict output refuses; answers are checked for them."""
     kept = {name: value for name, value in node.items() if name not in _DROPPED}
     if "format" in kept and kept["format"] not in _FORMATS:
         del kept["format"]

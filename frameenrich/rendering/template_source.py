@@ -24,7 +24,7 @@ _ROLES = ("system", "developer", "user", "assistant")
 def read_template(
     template: Template, system: str | None
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """Read the messages of a prompt, and the other templates a file includes.
+    """Read the messages of a prompt, and the templates that a file includes.
 
     Raises
     ------
@@ -66,10 +66,10 @@ def _message(item: Any) -> Message:
 
 
 def _refuse_file_name(template: str) -> None:
-    """Else each row would ask the model for the name of a file."""
+    """Refuse a text that names a file: each row would send the model that name."""
     text = template.strip()
     if not text or "{" in text:
-        return
+        return  # a placeholder: this is a template
     if os.path.isfile(template):
         raise TemplateError(
             f"The template {template!r} is the name of a file.",
@@ -93,7 +93,7 @@ def _read_file(path: Path) -> str:
 
 
 def _included(text: str, folder: Path) -> dict[str, str]:
-    """Return the sources that a template file refers to, by name, so that the job stands alone."""
+    """Read the templates that a file refers to, by name, so that the job needs no file later."""
     import jinja2  # noqa: PLC0415 - used by this one function here
     from jinja2 import meta  # noqa: PLC0415
 
@@ -105,11 +105,12 @@ def _included(text: str, folder: Path) -> dict[str, str]:
         except jinja2.TemplateSyntaxError:
             continue  # said properly, with its line, when the prompt is compiled
         for name in meta.find_referenced_templates(tree):
-            if name is None:
+            if name is None:  # Jinja's answer for `{% include some_variable %}`
                 raise TemplateError(
                     "The template includes a file whose name is computed.", "Write the name out."
                 )
             path = (folder / name).resolve()
+            # Compare resolved paths: no "..", absolute name or symbolic link leads out of the folder.
             if name not in sources:
                 if folder.resolve() not in path.parents:
                     raise TemplateError(
