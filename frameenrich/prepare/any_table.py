@@ -17,24 +17,26 @@ import pyarrow.compute as pc
 from frameenrich.errors import InputError
 
 STREAM_BYTES = 256_000_000
-"""A larger table goes through in parts."""
+"""A table of more bytes is read in parts."""
 
 _PART_ROWS = 50_000
 _PART_BYTES = 32_000_000
 _MEASURED_ROWS = 1_000
 _EXACT = 2**53
-"""Whole numbers up to here are the same as floats, which pandas makes of them beside nulls."""
+"""Whole numbers up to here survive as floats, which pandas makes of a column with nulls."""
 
 
 def to_frame(table: Any) -> pd.DataFrame:
-    """Return a table's rows as ``pd.read_csv`` would have given them."""
+    """Return a table's rows as ``pd.read_csv`` would give them."""
     arrow = _to_table(table)
+    # Pandas metadata could restore an index or extension dtypes, so cells would print otherwise.
     frame: pd.DataFrame = arrow.to_pandas(ignore_metadata=True)
     for name, column in zip(arrow.column_names, arrow.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count and _is_long(column):
+            # As floats, long ids beside a null would lose digits.
             frame[name] = column.to_pandas(types_mapper=_nullable)
         elif pa.types.is_nested(column.type):
-            # As Python's own lists, which print with commas, where Arrow gives NumPy arrays.
+            # Python lists print with commas in a prompt; Arrow would give NumPy arrays.
             frame[name] = pd.Series(column.to_pylist(), dtype=object)
     return frame
 
@@ -47,13 +49,14 @@ def is_table(table: Any) -> bool:
 
 def polars_of(table: Any) -> Any:
     """Return the module ``polars`` where the table is one of its own, without importing it."""
+    # Whoever has a Polars table has imported Polars already.
     polars = sys.modules.get("polars")
     ours = polars is not None and isinstance(table, (polars.DataFrame, polars.LazyFrame))
     return polars if ours else None
 
 
 def is_lazy(table: Any) -> bool:
-    """Tell whether it is a LazyFrame of Polars."""
+    """Tell whether a table is a LazyFrame of Polars."""
     polars = polars_of(table)
     return polars is not None and isinstance(table, polars.LazyFrame)
 
@@ -83,13 +86,13 @@ class TableStream:
     Parameters
     ----------
     table : as `submit` takes it
-        What the parts are of.
+        The whole table.
     columns : list of str
         Its columns.
     head : deque
-        What is read of it already; only a reader's, which cannot be read twice, is used again.
+        The batches that were read to measure the table.
     rest : iterator
-        What follows.
+        The batches after these.
     """
 
     table: Any
@@ -100,7 +103,7 @@ class TableStream:
 
     @cached_property
     def first(self) -> pd.DataFrame:
-        """The first part in pandas."""
+        """The first part, as a pandas frame."""
         return to_frame(next(_cut(iter(self.head))))
 
     def parts(self) -> Iterator[Any]:
@@ -109,9 +112,9 @@ class TableStream:
         Raises
         ------
         InputError
-            It is a reader, and was read before.
+            The table is a reader that was read before.
         """
-        self.first  # noqa: B018 - kept: the head goes as it is read
+        self.first  # noqa: B018 - cache it now: reading the parts empties the head
         if not self._used:
             self._used = True
             return _cut(itertools.chain(_drained(self.head), self.rest))
@@ -125,6 +128,7 @@ class TableStream:
 
 def read_table(table: Any) -> Any:
     """Read a small table whole, and of a larger one no more than `STREAM_BYTES`."""
+    # Measured by reading: a stream or a lazy frame does not know its size beforehand.
     columns, batches = _batches(table)
     head: deque[Any] = deque()
     size = 0
@@ -137,13 +141,14 @@ def read_table(table: Any) -> Any:
 
 
 def _batches(table: Any) -> tuple[list[str], Iterator[Any]]:
-    """Return a table's columns, and its rows as they come; at least one batch, be it empty."""
+    """Return a table's columns and its batches; at least one, which has the types."""
     polars = polars_of(table)
     if is_lazy(table):
         schema = table.collect_schema()
         if not hasattr(table, "collect_batches"):  # Polars before 1.34
             return schema.names(), iter([table.collect()])
         empty = polars.DataFrame(schema=schema)
+        # Rows are named by their place in the job, so a second read has to give the same order.
         rows = table.collect_batches(chunk_size=_PART_ROWS, maintain_order=True)
         return schema.names(), itertools.chain([empty], rows)
     if polars is not None or isinstance(table, pa.Table):
@@ -176,6 +181,7 @@ def _cut(batches: Iterator[Any]) -> Iterator[Any]:
         if not len(batch):
             continue
         if not rows:
+            # Bounded in bytes, too: a part of wide rows is rendered in memory as a whole.
             sample = batch.slice(0, _MEASURED_ROWS)
             width = max(1, _bytes_of(sample) // len(sample))
             rows = max(1, min(_PART_ROWS, _PART_BYTES // width))
@@ -201,6 +207,6 @@ def _bytes_of(part: Any) -> int:
 
 
 def _drained(held: deque[Any]) -> Iterator[Any]:
-    """Yield what is held and let go of it."""
+    """Yield the batches and drop each, so that memory holds one at a time."""
     while held:
         yield held.popleft()

@@ -1,4 +1,4 @@
-"""Check what a user gives along with a provider's batch: metadata, and how long it may take."""
+"""Check the options of a provider's batch: metadata, completion window, service tier."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from frameenrich.pricing.prices import rate_of, tier_of
 from frameenrich.providers.protocol import Provider
 
 OUR_KEYS = "frameenrich_"
-"""How the keys begin that are ours: by one of them a batch is found again after a lost reply."""
+"""The prefix of our own keys: one holds the tag that finds a batch again after a lost reply."""
 
 
 MAX_PAIRS = 15
 """OpenAI's batches take 16 pairs; one is our tag."""
 
 
-_MAX_KEY, _MAX_VALUE = 64, 512
+_MAX_KEY, _MAX_VALUE = 64, 512  # OpenAI's limits, in characters
 
 
 def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, str]:
@@ -28,7 +28,7 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, str]:
     Raises
     ------
     ParameterError
-        There are too many pairs, or one of them is none that a batch carries.
+        There are too many pairs, or a batch cannot carry one of them.
 
     Examples
     --------
@@ -64,6 +64,7 @@ def _check_text(what: str, text: Any, most: int) -> None:
         raise ParameterError(
             f"{what} has {len(text):,} characters; a batch carries {most}.", "Shorten it."
         )
+    # A lone surrogate passes every check of length and fails only at the provider.
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -71,11 +72,11 @@ def _check_text(what: str, text: Any, most: int) -> None:
 
 
 _TIERED = ("openai", "azure")
-"""Whose live calls have service tiers; others may mean something else by the parameter."""
+"""Providers with service tiers for live calls; others may use the parameter otherwise."""
 
 
 def check_confirm_seconds(seconds: Any) -> float:
-    """Return for how long a lost create is looked for.
+    """Check for how many seconds a create with a lost reply is searched for.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def check_confirm_seconds(seconds: Any) -> float:
         It is no number of seconds.
     """
     usable = isinstance(seconds, int | float) and 0 <= seconds < math.inf
-    if not usable or isinstance(seconds, bool):
+    if not usable or isinstance(seconds, bool):  # True is an int to Python
         raise ParameterError(
             f"confirm_seconds={seconds!r} is no number of seconds.", "Give 0 or more, such as 60."
         )
@@ -91,7 +92,7 @@ def check_confirm_seconds(seconds: Any) -> float:
 
 
 def check_tier(spec: JobSpec, provider: str) -> None:
-    """Refuse a service tier for what goes out in batches.
+    """Refuse a service tier for requests that are sent in batches.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def check_batch_options(provider: Provider, spec: JobSpec) -> None:
     Raises
     ------
     ParameterError
-        Its batches carry no metadata, or take no such window or service tier.
+        Its batches carry no metadata, or take no such window or tier.
     """
     check_tier(spec, provider.name)
     if spec.metadata and not getattr(provider, "takes_metadata", False):

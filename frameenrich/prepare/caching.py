@@ -1,4 +1,4 @@
-"""Decide how a job's prompts are cached: by what the user asked, the provider and the model."""
+"""Decide how a job's prompts are cached: by ``cache=``, the provider and the model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _KEY_SERVERS = frozenset({"api.openai.com"})
 
 
 def check_cache(cache: Any) -> bool | str | None:
-    """Return what the user asked of caching; False is None.
+    """Check ``cache=``; False counts as None.
 
     Raises
     ------
     ParameterError
-        It is none of the words.
+        It is neither a boolean nor ``"seed"``.
     """
     if cache is None or cache is False:
         return None
@@ -37,20 +37,22 @@ def check_cache(cache: Any) -> bool | str | None:
 
 
 def with_caching(spec: JobSpec, provider: Provider) -> JobSpec:
-    """Return the spec with how its provider is told to cache.
+    """Return the spec with the marks that make its provider cache.
 
     Raises
     ------
     ParameterError
-        It was asked for, and the provider has none, or no message is the same in every row.
+        ``cache=`` is given, but the provider has no caching or the job no system message.
     """
     way = getattr(provider, "prompt_caching", None)
     if spec.cache is not None:
         _check(spec, provider.name, way)
     if way is None or spec.endpoint not in _ENDPOINTS or not spec.messages:
         return spec
+    # A key of the user's own, at either place in params=, is never replaced.
     given = {**spec.params, **(spec.params.get("extra_body") or {})}
     if spec.cache is None:
+        # A key costs nothing, so add it by default where the server is known to take it.
         known = way == "key" or getattr(provider, "server", "") in _KEY_SERVERS
         return _with_key(spec) if known and "prompt_cache_key" not in given else spec
     if way == "cache_control":
@@ -63,9 +65,10 @@ def with_caching(spec: JobSpec, provider: Provider) -> JobSpec:
 
 
 def _with_key(spec: JobSpec) -> JobSpec:
-    """Jobs that begin alike share a key, and so a cache."""
+    """Add the key of the shared start of the prompt: jobs with the same start share a cache."""
     slot = marked_message(spec)
     start = [message.content for message in spec.messages[: (slot or 0) + 1]]
+    # Servers put the schema before the messages, so another schema is another prefix.
     told = json.dumps([spec.model, start, spec.output.schema])
     name = xxhash.xxh3_64_hexdigest(told.encode("utf-8", "surrogatepass"))
     return replace(spec, cache_key=f"frameenrich-{name}")
@@ -90,5 +93,6 @@ def _check(spec: JobSpec, provider: str, way: str | None) -> None:
 
 
 def seeded(limits: Limits, spec: JobSpec) -> Limits:
-    """Return the limits of a job's files, of which the first is the seed's where there is one."""
+    """Return the limits of a job's files; with ``cache="seed"`` the first holds one request."""
+    # One row ahead fills the cache; requests sent together would all miss it.
     return replace(limits, first_requests=1) if spec.cache == "seed" else limits

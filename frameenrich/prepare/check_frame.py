@@ -21,11 +21,12 @@ def check_frame(frame: pd.DataFrame, plan: Plan) -> pa.Table:
     Raises
     ------
     InputError
-        It is empty, its keys repeat or are null, the template needs a column it lacks, or an
-        answer would go to a column that is called as the key.
+        It is empty, its keys repeat or are null, it lacks a column of the template, or an answer
+        would go to a column of the key.
     """
     if len(frame) == 0:
         raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    # Both raise on a missing column, before the keys of a large frame are read.
     plan.prompt.columns_used(list(frame.columns))
     image_cells(frame, plan.spec)
     keys = read_keys(frame, plan.spec.key)
@@ -72,12 +73,12 @@ def warn_of_left_out(parts: Sequence[Part], name: str) -> None:
 
 
 _NAMED = 20
-"""How many further rows a message names."""
+"""The most further rows that a message names."""
 
 
 @contextlib.contextmanager
 def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
-    """Make errors that know a row's position call the row by its key."""
+    """Name rows by their key, not by their position, in errors raised inside."""
     try:
         yield
     except FrameEnrichError as error:
@@ -93,5 +94,6 @@ def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
                 some = ", ".join(show_key(keys, row) for row in also[:_NAMED])
                 more = ", ..." if len(also) > _NAMED else ""
                 error.problem += f" So have {len(also):,} more rows: {some}{more}."
+            # `args` still hold the old words.
             error.args = (error.problem, error.fix)
         raise

@@ -1,4 +1,4 @@
-"""Put a codebook's definitions into the prompt: what each label means, for every row."""
+"""Put a codebook's definitions of the labels into the prompt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_definitions(codebook: Mapping[Any, Any]) -> None:
 
 
 def as_literal(text: str) -> str:
-    r"""Return the template that renders to a text as it is, braces and last line end included.
+    r"""Return a template that renders to exactly this text, with its braces and last line end.
 
     Examples
     --------
@@ -44,15 +44,17 @@ def as_literal(text: str) -> str:
     "Write {{ '{' }}{ title }}"
     """
     escaped = _OPENING.sub("{{ '{' }}", text)
-    return f"{escaped}{{{{ '' }}}}" if escaped.endswith("\n") else escaped  # Jinja drops one
+    return (
+        f"{escaped}{{{{ '' }}}}" if escaped.endswith("\n") else escaped
+    )  # Jinja drops a template's last line end
 
 
 def with_definitions(
     messages: Sequence[Message], labels: Sequence[str], definitions: Sequence[str]
 ) -> tuple[Message, ...]:
-    r"""Return the messages with the definitions at the end of the system message.
+    r"""Add the definitions at the end of the system message, or make one of them.
 
-    Where there is none yet they make one. They are text, not templates: braces stay as they are.
+    They are text, not templates: braces are sent as written.
 
     Examples
     --------
@@ -61,21 +63,20 @@ def with_definitions(
     Message(role='system', content='Labels:\n- a: first')
     """
     items = zip(labels, definitions, strict=True)
-    # A definition's later lines are indented, so that they stay in its item.
+    # Indent a definition's later lines: one that begins with "- " would read as another label.
     rows = ("- {}: {}".format(*item).strip().replace("\n", "\n  ") for item in items)
     return with_system_text(messages, "\n".join(["Labels:", *rows]))
 
 
 def with_system_text(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
-    """Return the messages with a text, no template, at the end of the system message.
-
-    Where there is none yet it makes one.
+    """Add a text, which is no template, at the end of the system message, or make one of it.
 
     Examples
     --------
     >>> with_system_text([Message("user", "{{ title }}")], "Be brief.")[0]
     Message(role='system', content='Be brief.')
     """
+    # At the end of the system message: what all rows share comes first, so servers can cache it.
     source = as_literal(text)
     at = next((i for i, m in enumerate(messages) if m.role in {"system", "developer"}), None)
     if at is None:

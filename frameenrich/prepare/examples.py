@@ -1,7 +1,7 @@
 """Put worked examples before the question: rows with their answers, as turns of the conversation.
 
-An example is rendered by the job's own template, and its answer written as the model has to write
-it, so that the model sees exactly what it will be given and what it is to give.
+The job's own template renders an example, and its answer has the form that the model has to use,
+so the model sees exactly the input and the output of its task.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from frameenrich.rendering.encode_rows import input_hashes
 from frameenrich.rendering.prompt import prompt_of
 
 ANSWER = "answer"
-"""The column of an example's answer, where none is called as the output."""
+"""The column of the answers, where none has the name of the output."""
 
 _SPEAKS_FIRST = {"system", "developer"}
 
-_NO_ANSWER = object()
+_NO_ANSWER = object()  # None is an answer that a cell can hold
 
 
 @runtime_checkable
@@ -41,14 +41,14 @@ class ReviewedRows(Protocol):
 
     @property
     def keys(self) -> pa.Table:
-        """The keys of all that were drawn, judged or not."""
+        """The keys of all drawn rows, judged or not."""
 
     def examples_in(self, frame: pd.DataFrame, key: tuple[str, ...] | None) -> pd.DataFrame:
         """Return the judged rows of a frame, with the right answers as columns."""
 
 
 def with_rows(options: Options, frame: pd.DataFrame) -> Options:
-    """Return options whose examples are rows: those of a review are taken from the frame.
+    """Return options whose examples are rows; a review's are taken from the frame.
 
     Raises
     ------
@@ -63,19 +63,19 @@ def with_rows(options: Options, frame: pd.DataFrame) -> Options:
 
 
 def with_examples(spec: JobSpec, output: Output, frame: pd.DataFrame) -> JobSpec:
-    """Return a spec whose messages show the examples, before the row's own first message.
+    """Add the examples to a spec's messages, before the row's own first message.
 
     Parameters
     ----------
     spec, output : JobSpec, Output
         The job without them.
     frame : DataFrame
-        The template's columns, and the answer: a column called as the output, or ``answer``.
+        The template's columns, and the answers: in the output's column, or in ``answer``.
 
     Raises
     ------
     InputError
-        A row does not render, or its answer is none that the job would take.
+        A row does not render, or the job would not accept its answer.
     """
     _check_takes_examples(spec)
     with _about_examples():
@@ -94,27 +94,28 @@ def with_examples(spec: JobSpec, output: Output, frame: pd.DataFrame) -> JobSpec
                 position=position,
             )
         turns = zip(spec.messages[own:], texts[own:], strict=True)
+        # As literals: a cell of an example with "{{" would else be code in every row's template.
         shown += [Message(m.role, as_literal(text)) for m, text in turns]
         shown.append(Message("assistant", as_literal(answer)))
     return replace(spec, messages=(*spec.messages[:own], *shown, *spec.messages[own:]))
 
 
 def with_example_hashes(spec: JobSpec, frame: pd.DataFrame) -> JobSpec:
-    """Return a spec that knows the rows it shows, as its own sidecar will name them.
+    """Add the input hashes of the examples to a spec, as its own sidecar will have them.
 
-    By these hashes an evaluation finds the rows that the model was told the answers of.
+    An evaluation leaves out the rows with these hashes: the model has seen their answers.
     """
     hashes = [own.hex() for own in input_hashes(frame, spec).to_pylist() if own is not None]
     return replace(spec, examples=tuple(hashes))
 
 
 def rows_of_examples(examples: Any) -> pd.DataFrame:
-    """Return the examples that a user gave as a frame.
+    """Make a frame of the examples that a user gave.
 
     Raises
     ------
     ParameterError
-        They are none.
+        They are neither a frame nor dicts, or none is given.
     """
     if isinstance(examples, Sequence) and not isinstance(examples, str):
         odd = next((e for e in examples if not isinstance(e, Mapping)), None)
@@ -123,7 +124,7 @@ def rows_of_examples(examples: Any) -> pd.DataFrame:
                 f"examples= holds a {type(odd).__name__}.",
                 'Give dicts: {"title": "Red mug", "answer": "Kitchen"}.',
             )
-        # Object columns keep 3 and None as they are; each row has cells of its own types.
+        # Object columns keep 3 beside None; pandas would make 3.0 of it, and the prompt show that.
         examples = pd.DataFrame([dict(e) for e in examples], dtype=object)
     if isinstance(examples, ReviewedRows):
         raise ParameterError(
@@ -156,7 +157,7 @@ def _check_takes_examples(spec: JobSpec) -> None:
 
 @contextlib.contextmanager
 def _about_examples() -> Iterator[None]:
-    """Make errors say that they are about the examples, not about the frame."""
+    """Name ``examples=`` in errors raised inside, not the frame."""
     try:
         yield
     except FrameEnrichError as error:
@@ -168,6 +169,7 @@ def _about_examples() -> Iterator[None]:
 def _answers(frame: pd.DataFrame, spec: JobSpec, output: Output) -> Iterator[str]:
     """Yield each example's answer, as the model has to write it."""
     columns = _answer_columns(frame, spec, output)
+    # A schema's "date" refuses a time, which pandas adds to every date.
     dates = {field.name for field in output.fields if field.kind == "date"}
     for position in range(len(frame)):
         cells = {
@@ -178,7 +180,7 @@ def _answers(frame: pd.DataFrame, spec: JobSpec, output: Output) -> Iterator[str
 
 
 def _answer_columns(frame: pd.DataFrame, spec: JobSpec, output: Output) -> dict[str, Any]:
-    """Return where the answers are: the column of each field, or one for the whole answer."""
+    """Find the columns of the answers: one for each field, or one for the whole answer."""
     fields = {field.name: column_name(spec, field) for field in output.fields}
     if all(fields):  # a response_model, whose fields have names
         found = {
@@ -207,10 +209,10 @@ def _answer_columns(frame: pd.DataFrame, spec: JobSpec, output: Output) -> dict[
 
 
 def _plain(cell: Any, *, day: bool = False) -> Any:
-    """Return a cell as JSON has it: pandas makes moments of dates, and Parquet arrays of lists."""
+    """Convert a cell to JSON's types: pandas makes timestamps of dates, Parquet arrays of lists."""
     if isinstance(cell, np.generic | np.ndarray):
         cell = cell.tolist()
-    if isinstance(cell, list | tuple):
+    if isinstance(cell, list | tuple):  # before `is_null`, which is about one value
         return [_plain(item) for item in cell]
     if isinstance(cell, Mapping):
         return {name: _plain(item) for name, item in cell.items()}
@@ -222,7 +224,7 @@ def _plain(cell: Any, *, day: bool = False) -> Any:
 
 
 def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:
-    """Return an example's answer as text, when the job's own reading takes it."""
+    """Write an example's answer as text, and check that the job itself would accept it."""
     whole = cells.get("", _NO_ANSWER)
     value: Any = dict(cells) if whole is _NO_ANSWER else whole
     if value is None:
@@ -237,6 +239,7 @@ def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:
         text = json.dumps({LABEL: getattr(value, "value", value)}, ensure_ascii=False, default=str)
     else:
         text = json.dumps(value, ensure_ascii=False, default=str)
+    # An answer that breaks its own schema would teach every row to do so.
     try:
         values, _ = output.read(text)
     except MalformedError as error:
@@ -245,6 +248,6 @@ def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:
             "Mend that answer, or leave the row out.",
             position=position,
         ) from None
-    if output.spec.kind == "labels":  # as the list has it, whatever its case was here
+    if output.spec.kind == "labels":  # in the spelling of labels=
         return json.dumps({LABEL: cast("Any", values[0])}, ensure_ascii=False)
     return text

@@ -1,4 +1,4 @@
-"""Make written parts one job: take out what is answered already, then commit it. Sends nothing."""
+"""Join written parts to one job, without the requests that have answers. Sends nothing."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ _SKIPPED_ROW = bytes(older.HASH_BYTES)
 
 @dataclass
 class JobDraft:
-    """A job that is written and does not exist yet.
+    """Hold a job whose files are written, until it is committed.
 
     Parameters
     ----------
     draft : Draft
-        Its files; those of its only part, unless it has a `stage`.
+        Its files; without a `stage` they are those of its only part.
     store, spec, limits
         Where it goes, what it sends, and what one batch file may hold.
     parts : sequence of Part
-        What is written, in the order of the rows.
+        The written parts, in the order of the rows.
     columns : sequence of str
-        The frame's: an answer must not go to one of them.
+        The frame's columns: an answer must not go to one of them.
     stage : callable, optional
         Finds the folder of one of several parts.
     """
@@ -77,7 +77,7 @@ class JobDraft:
     def hashes(self) -> ShortHashes:
         """The short hashes of all requests, in order."""
         if len(self.parts) == 1:
-            return self.parts[0].hashes
+            return self.parts[0].hashes  # sorted when it was written
         return np.sort(np.concatenate([part.hashes for part in self.parts]))
 
     @property
@@ -87,17 +87,20 @@ class JobDraft:
 
     def id(self, nonce: str = "") -> str:
         """Return the id that the job will have."""
+        # The same as the whole frame's: however rows are cut into parts, the job is the same.
         job_hash = JobHash()
         for part in self.parts:
             job_hash.merge(part.job_hash)
         return job_id(self.spec, job_hash, nonce)
 
     def older_id(self) -> str:
-        """Return the id that an earlier version gave this job; reads all that is written."""
+        """Return the id that an earlier version gave this job; reads all written requests."""
+        # Only to find a job of a version 2 store; for reuse its requests are read and hashed anew.
         job_hash = older.OlderJobHash()
         for part in self.parts:
             rows = self._folder_of(part).sidecar()
             hashes = self._older_hashes(part)
+            # Rows without a request counted in the older hash, too, as zeros.
             own = (
                 hashes.get(custom_id, _SKIPPED_ROW) for custom_id in rows["custom_id"].to_pylist()
             )
@@ -133,25 +136,27 @@ class JobDraft:
         answers: Answers | None = None,
         running: Mapping[bytes, str] | None = None,
     ) -> None:
-        """Write what is missing, but for the job itself: intents, and answers that are reused.
+        """Write the intents and the reused answers, which completes the draft.
 
-        `running` maps the hashes of requests that another job has asked, and that are not answered
-        yet, to that job's id: they wait in shards of their own.
+        `running` maps the hashes of requests that another job has sent and that have no answer yet
+        to that job's id: they wait in shards of their own.
         """
         counts = dict(enumerate(self.parts[0].requests))
         repeats = duplicates(self.hashes)
         waits: Mapping[int, Collection[str]] = {}
+        # Repeats, and requests that are answered or running elsewhere, are taken out of the written
+        # files: only once all is written are they known, and rendering twice would cost more.
         if self.stage is not None or answers is not None or len(repeats) or running:
             counts, waits = self._refile(own_id, answers, repeats, running or {})
         self._id, self._shards = own_id, sorted(counts.keys() - waits.keys())
         write_intents(self.draft, own_id, 0, counts, "round-0/", waits=waits)
 
     def request_lines(self) -> Iterator[bytes]:
-        """Read the requests that are to be sent, when the draft is complete."""
+        """Read the requests to be sent, once the draft is complete."""
         return self.draft.lines(map(requests_file, self._shards))
 
     def commit(self) -> JobFolder:
-        """Make the draft the job, or find the one that another process has made meanwhile."""
+        """Make the draft the job, or return the same job if another process made it meanwhile."""
         made = self.draft.commit(self._id)
         folder = job_folder(self.store, self._id)
         vars(folder)["resumed"] = not made
@@ -164,16 +169,20 @@ class JobDraft:
         repeats: ShortHashes,
         running: Mapping[bytes, str],
     ) -> tuple[dict[int, int], Mapping[int, Collection[str]]]:
-        """Join the parts; gives how many requests each shard has, and whom some wait for."""
+        """Join the parts; return the requests of each shard, and the jobs that some wait for."""
         known = frozenset(answers.origins) if answers is not None else frozenset[bytes]()
+        # Shard 0 is that of reused answers, if there are any; it is never sent.
         files = ShardFiles(self.draft, self.limits, first=0 if answers is None else 1)
+        # Eight bytes a request suffice to pick out the few whose whole hash has to be compared.
         elsewhere = short_hashes(b"".join([*known, *running]))
         joined = _Joined(files, known, running, np.union1d(repeats, elsewhere))
         if self.stage is not None:
             rows = {part.number: part.rows for part in self.parts}
+            # A part without rows is written nowhere and still has a number.
             numbers = json.dumps([rows.get(number, 0) for number in range(max(rows) + 1)])
             self._join(joined, self.stage, {PARTS.encode(): numbers.encode()})
         else:
+            # New files get the names of old ones, which are read while those are written.
             with self.draft.set_aside("aside") as folder:
                 aside = JobFolder(Store(Path(folder).parent), "aside")
                 self._join(joined, lambda _: aside, {})
@@ -184,7 +193,7 @@ class JobDraft:
     def _join(
         self, joined: _Joined, find: Callable[[int], JobFolder], more: dict[bytes, bytes]
     ) -> None:
-        """Take in each part, and write its rows of the sidecar."""
+        """File each part, and write its rows of the sidecar."""
         folders = [find(part.number) for part in self.parts]
         schemas = [folder.schema for folder in folders]
         schema = common_schema(schemas)
@@ -195,7 +204,7 @@ class JobDraft:
                 writer.write_table(rows.cast(schema), row_group_size=ROWS_PER_GROUP)
 
     def _write_reused(self, own_id: str, answers: Answers, reused: dict[bytes, str]) -> None:
-        """Write the shard of requests that are answered already: complete, and never sent."""
+        """Write the shard of requests that have answers: complete, and never sent."""
         stem, total = f"round-0/{shard_name(0)}", len(reused)
         for line in answers.lines(reused):
             self.draft.file(f"{stem}.responses.jsonl").write(line + b"\n")
@@ -215,10 +224,10 @@ class JobDraft:
 
 @dataclass
 class _Joined:
-    """Files parts' requests as one job's; a request stays with the row that needs it first.
+    """File the requests of parts as one job's; a request stays with the first row that needs it.
 
-    ``known`` are the hashes of requests that are answered, ``running`` of those that another job
-    has asked; ``watched`` the short hashes of both, and of requests that stand more than once.
+    ``known`` are the hashes of answered requests, ``running`` those that another job has sent;
+    ``watched`` are the short hashes of both, and of requests that occur more than once.
     """
 
     files: ShardFiles
@@ -227,15 +236,16 @@ class _Joined:
     watched: ShortHashes
     reused: dict[bytes, str] = field(default_factory=dict)
     _first: dict[bytes, tuple[str, int]] = field(default_factory=dict)
-    """The custom_id and the shard of each watched request that was met."""
+    """The custom_id and the shard of each watched request so far."""
 
     def take(self, part: Part, folder: JobFolder) -> pa.Table:
-        """File a part's requests; gives its sidecar with the job's custom_ids and shards."""
+        """File a part's requests; return its sidecar with the job's custom_ids and shards."""
         rows = folder.sidecar()
         ids = rows["custom_id"].combine_chunks().dictionary_encode()
-        # Numbers requests in the order of their first rows, which is their order in the files.
+        # The dictionary numbers requests by their first rows, which is their order in the files.
         request = ids.indices.fill_null(SKIPPED).to_numpy()
         first_rows = np.unique(request, return_index=True)[1]
+        # A skipped row is -1, which sorts first: drop it, if there is one.
         first_rows = first_rows[len(first_rows) - len(ids.dictionary) :]
         names = ids.dictionary.to_pylist()
         home = rows["shard"].to_numpy()[first_rows]
@@ -253,13 +263,14 @@ class _Joined:
             names[i], number[i] = self._first.setdefault(own_hash, (names[i], int(number[i])))
         if own:
             ids = pa.DictionaryArray.from_arrays(ids.indices, pa.array(names, pa.string()))
+        # Index -1, a skipped row, takes the last element.
         shards = np.append(number, SKIPPED).astype(np.int32)[request]
         index = rows.column_names.index
         rows = rows.set_column(index("custom_id"), "custom_id", ids.cast(pa.string()))
         return rows.set_column(index("shard"), "shard", pa.array(shards))
 
     def _taken_out(self, names: Sequence[str], own: dict[int, bytes]) -> tuple[set[int], set[int]]:
-        """Return which requests of a part are answered, and which an earlier row has, too."""
+        """Return which requests of a part are answered, and which an earlier row already has."""
         answered, repeated, here = set[int](), set[int](), set[bytes]()
         for i, own_hash in own.items():
             if own_hash in self._first or own_hash in here:
@@ -279,10 +290,10 @@ class _Joined:
         repeated: set[int],
         waiting: Mapping[int, str],
     ) -> npt.NDArray[np.int64]:
-        """File what is left of a part's shards; gives the job's shard of each request.
+        """File what is left of a part's shards; return the job's shard of each request.
 
-        A shard of which nothing is taken out is taken over unread; after one that has room now,
-        the others of its model are cut anew.
+        A shard that loses no request is moved unread. After the first that does, the model's
+        later shards are cut again, or every batch could be sent part-filled.
         """
         number = np.zeros(len(home), np.int64)
         touched = set(home[[*answered, *repeated, *waiting]].tolist())

@@ -1,4 +1,4 @@
-"""Name and write the files of a job folder that do not hold rows."""
+"""Name and write the files of a job folder that hold no rows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from frameenrich.store.shard import shard_name
 
 
 def job_id(spec: JobSpec, job_hash: JobHash, nonce: str) -> str:
-    """Return the id of a job, which says what it sends; a nonce makes it another one."""
+    """Return the id of a job, a hash of what it sends; a nonce makes another id."""
     return f"{slug_of(spec)}-{job_hash.hexdigest(spec, nonce)[:16]}"
 
 
 def older_job_id(spec: JobSpec, job_hash: OlderJobHash) -> str:
-    """Return the id that an earlier version gave such a job."""
+    """Return the id that an earlier version gave to the same job."""
     return f"{slug_of(spec)}-{job_hash.hexdigest(spec)[:16]}"
 
 
 def slug_of(spec: JobSpec) -> str:
-    """Return what the ids of all jobs of this name begin with."""
+    """Return the start of the ids of all jobs of this name."""
+    # The id names a folder, objects of a bucket and batches: keep to characters that all allow.
     return re.sub(r"[^A-Za-z0-9_-]+", "-", spec.name).strip("-")[:40] or "job"
 
 
 def batch_tag(job_id: str, round_: int, number: int, attempt: int = 0) -> str:
-    """Return what a batch is called at the provider.
+    """Return the name of a batch at the provider.
 
     Examples
     --------
@@ -48,11 +49,13 @@ def write_intents(
     provider: str | None = None,
     waits: Mapping[int, Collection[str]] | None = None,
 ) -> None:
-    """Write the first batch.json of each shard: what is about to be sent, before it is.
+    """Write the first batch.json of each shard: the intent, before anything is sent.
 
-    `provider` is where the round goes, where that is not the job's own provider; `waits` names the
-    jobs whose answers some shards wait for.
+    `provider` is the round's, where that is not the job's own; `waits` names the jobs whose
+    answers some shards wait for.
     """
+    # A later process that finds an intent searches the provider for its tag before it makes a
+    # batch: a create whose reply was lost is never paid twice.
     for number, count in requests.items():
         stem = f"{folder}{shard_name(number)}"
         intent = Batch(
@@ -69,20 +72,20 @@ def write_intents(
 
 
 class Answers(Protocol):
-    """Requests that need not be sent: their answers are at hand (see `lifecycle.reuse`)."""
+    """Answers that the store has to requests, which are not sent then (`lifecycle.reuse`)."""
 
     @property
     def origins(self) -> Mapping[bytes, object]:
-        """The request hashes."""
+        """Map the answered requests' hashes to where their answers are."""
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """Which jobs they come from."""
+        """Return the ids of the jobs that have the answers."""
 
     def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
-        """Response lines for some request hashes, each under the custom_id given."""
+        """Yield the response lines of some request hashes, each under the custom_id given."""
 
 
 def requests_file(number: int) -> str:
-    """Where the requests of a shard of round 0 are in a draft."""
+    """Return the path in a draft of a shard's requests in round 0."""
     return f"round-0/{shard_name(number)}.requests.jsonl"

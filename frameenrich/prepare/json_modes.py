@@ -1,6 +1,6 @@
-"""Decide how structure is asked for, and put into the prompt what a request's own means cannot say.
+"""Decide how a job asks for structure, and describe in the prompt what the request cannot.
 
-What servers and models take is a table here; whatever is asked for, answers are validated alike.
+The tables here say what servers and models take; answers are validated alike in every mode.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from frameenrich.rendering.strict_schema import why_not_strict
 _OPENAI = frozenset({"openai", "azure"})
 
 
+# A model with OpenAI's name may be behind a proxy: its limits hold whatever the host is.
 _OPENAIS_NAMES = re.compile(r"(ft:)?(gpt-\d|o\d|chatgpt-)")
 
 
 _BEFORE_SCHEMAS = re.compile(r"gpt-3\.5-|gpt-4-turbo|gpt-4-(1106|0125)-|gpt-4o-2024-05-13")
-"""OpenAI's models that take an object and no schema."""
+"""OpenAI's models that take JSON objects but no schema."""
 
 
 _BEFORE_OBJECTS = re.compile(r"gpt-4(-32k)?(-0314|-0613)?$")
-"""OpenAI's models that take neither, and can call tools."""
+"""OpenAI's models that take neither, but can call tools."""
 
 
 _DEEPSEEK = frozenset({"deepseek-chat", "deepseek-reasoner"})
-"""The names of DeepSeek's own API; the same weights elsewhere are served with schemas."""
+"""The names at DeepSeek's own API; other servers run the same weights with schemas."""
 
 
 def best_mode(provider: str, server: str, model: str) -> AskedBy:
-    """Return the best that a model at a server is known to take; a schema where nothing is known.
+    """Return the strictest mode that a model at a server is known to take; by default a schema.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def best_mode(provider: str, server: str, model: str) -> AskedBy:
         return "schema" if "gpt-oss" in model else "object"
     if server.endswith("deepseek.com") or model in _DEEPSEEK:
         return "object"
-    if provider != "azure":  # where a deployment may be called anything
+    if provider != "azure":  # there "model" is a deployment, whose name says nothing
         name = model.removeprefix("ft:").partition(":")[0]
         if _BEFORE_OBJECTS.match(name):
             return "tools"
@@ -71,13 +72,13 @@ def best_mode(provider: str, server: str, model: str) -> AskedBy:
 
 
 def _has_choice_limits(provider: str, server: str, model: str) -> bool:
-    """Tell whether large choices are known to be refused: by OpenAI's API, there or at Azure."""
+    """Tell whether the server is known to refuse large enums: OpenAI's API, there or at Azure."""
     there = provider in _OPENAI or server.endswith(("openai.com", "azure.com"))
     return there or _OPENAIS_NAMES.match(model) is not None
 
 
 _GEMINI_CHOICES = 100
-"""Of more values the provider itself puts the schema in words (`providers.gemini.translate`)."""
+"""Above so many values the provider puts the schema in words (`providers.gemini.translate`)."""
 
 
 # --- how a job asks -------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ _GEMINI_CHOICES = 100
 
 @dataclass(frozen=True)
 class Asking:
-    """How a job asks for structure, as its spec stores it."""
+    """A job's way to ask for structure, as its spec stores it."""
 
     asked_by: AskedBy = "schema"
     choices_in_words: bool = False
@@ -93,7 +94,7 @@ class Asking:
 
 
 def choose_asking(spec: JobSpec, server: str) -> Asking:
-    """Decide how a job asks for structure: as the user wrote, or by what its server takes."""
+    """Decide how a job asks for structure: by ``json_mode=``, or by what its server takes."""
     if spec.output.schema is None or not spec.messages:
         return Asking()
     mode = spec.json_mode
@@ -105,7 +106,7 @@ def choose_asking(spec: JobSpec, server: str) -> Asking:
 
 
 def asking_by(spec: JobSpec, messages: Sequence[Message], asking: Asking) -> JobSpec:
-    """Return a spec that asks in some way: what has to be said in words is in its messages.
+    """Return a spec that asks in this way, with the words that it needs in its messages.
 
     Parameters
     ----------
@@ -123,12 +124,13 @@ def asking_by(spec: JobSpec, messages: Sequence[Message], asking: Asking) -> Job
         choices_in_words=asking.choices_in_words,
         schema_form=asking.schema_form,
     )
+    # `messages` are the user's own: asking another way must not keep the words of the first.
     words = words_of(asked)
     return replace(asked, messages=with_system_text(messages, words)) if words else asked
 
 
 def words_of(spec: JobSpec) -> str:
-    """Return what a job's prompt has to say of the structure; empty where requests say it all."""
+    """Return the prompt's description of the structure; empty where requests need none."""
     if spec.output.schema is None or not spec.messages:
         return ""
     if spec.asked_by in {"object", "prompt"}:
@@ -142,19 +144,19 @@ def words_of(spec: JobSpec) -> str:
 
 
 def _unsaid(spec: JobSpec) -> list[Choice]:
-    """Return the large choices that the prompt does not list already, as a codebook does."""
+    """Return the large choices that the prompt does not list yet; a codebook lists them."""
     said = "\n".join(message.content for message in spec.messages if message.role != "user")
     lost = without_large_choices(spec.output.schema or {})[1]
     return [each for each in lost if not all(f"\n- {v}: " in said for v in each.values)]
 
 
 def check_json_mode(mode: JsonMode, output: OutputSpec) -> JsonMode:
-    """Return how structure is to be asked for, as the user wrote it.
+    """Check ``json_mode=``.
 
     Raises
     ------
     ParameterError
-        It is no such way.
+        It is no known mode.
     OutputError
         There is no structure to ask for.
     """
@@ -175,19 +177,19 @@ def check_json_mode(mode: JsonMode, output: OutputSpec) -> JsonMode:
 
 
 def tell_how_asked(spec: JobSpec, written: Sequence[Message]) -> None:
-    """Say it where the provider cannot be held to the schema, and what words for it cost.
+    """Warn where the provider does not enforce the schema, and say what words for it cost.
 
     Parameters
     ----------
     spec : JobSpec
         The job, asking as it will.
     written : sequence of Message
-        Its messages without what is said in words of the structure.
+        Its messages without the description of the structure.
 
     Warns
     -----
     FrameEnrichWarning
-        Large choices go in words, or a part is not for strict structured output.
+        Large choices go in words, or strict structured output does not take a part.
     """
     schema = spec.output.schema
     if schema is None or not spec.messages or spec.asked_by not in {"schema", "tools"}:
@@ -212,7 +214,7 @@ def _tell_words(given: str, values: int, text: str, model: str) -> None:
 
 
 def _choices_in(node: Any) -> list[int]:
-    """Return how many values each enum of a schema has, as the provider counts them."""
+    """Count the values of each enum of a schema, as the provider does."""
     if isinstance(node, list):
         return [n for each in node for n in _choices_in(each)]
     if not isinstance(node, dict):
@@ -222,7 +224,7 @@ def _choices_in(node: Any) -> list[int]:
 
 
 def warn_unless_strict(output: OutputSpec) -> None:
-    """Say it where the provider cannot be held to the schema; answers are validated all the same.
+    """Warn where the provider does not enforce the schema; answers are validated all the same.
 
     Warns
     -----

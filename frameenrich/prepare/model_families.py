@@ -1,7 +1,7 @@
 """Refuse request parameters that OpenAI's own API is known to refuse for a family of models.
 
-One refused parameter fails every row of a batch, a day later. Models that are in no family here,
-and other servers, which may know better, are sent what was written.
+One refused parameter fails every row of a batch, up to a day later. Nothing is refused for models
+of no family here, nor for other servers, whose rules may differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SAMPLING = frozenset({"temperature", "top_p"})
 _LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 _PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
 _HARMLESS = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
-"""What every model takes, since it is what happens by default."""
+"""Values that every model takes, since they are the defaults."""
 
 
 def _never(_: str | None) -> bool:
@@ -35,9 +35,9 @@ def _written_out(effort: str | None) -> bool:
 
 @dataclass(frozen=True)
 class _Family:
-    """Models that refuse the same: always some parameters, and sampling unless they do not reason.
+    """Models that refuse the same parameters, and refuse sampling while they reason.
 
-    ``samples`` tells by the effort that was asked for whether temperature, top_p and logprobs pass.
+    ``samples`` tells by the reasoning effort whether temperature, top_p and logprobs pass.
     """
 
     names: re.Pattern[str]
@@ -46,6 +46,7 @@ class _Family:
     efforts_refused: frozenset[str] = frozenset()
 
 
+# Whole names, matched in full: a new model is in no family until somebody knows what it refuses.
 _FAMILIES = (
     _Family(re.compile(r"o1(-mini|-preview)?"), _never, _PENALTIES),
     _Family(re.compile(r"o3(-mini)?|o4-mini"), _never, _PENALTIES | {"stop"}),
@@ -75,7 +76,7 @@ _RESPONSES_ONLY = re.compile(r"(o1|o3|gpt-5[.\d]*|gpt-6[.\d]*)-(pro|codex)\b.*|.
 
 
 def check_family(spec: JobSpec, server: str, params: Mapping[str, Any] | None = None) -> None:
-    """Refuse what the model is known to refuse, with what works instead.
+    """Refuse what the model is known to refuse, and say what works instead.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def check_family(spec: JobSpec, server: str, params: Mapping[str, Any] | None = 
     Raises
     ------
     ParameterError
-        A parameter, or the endpoint, is none for this model.
+        The model does not take a parameter, or the endpoint.
     """
     if spec.provider != "openai" and server != "api.openai.com":
         return
@@ -98,6 +99,7 @@ def check_family(spec: JobSpec, server: str, params: Mapping[str, Any] | None = 
 
 
 def _check(model: str, spec: JobSpec, params: Mapping[str, Any]) -> None:
+    # A snapshot ("-2025-08-07") and a fine-tuned model ("ft:base:...") refuse what their base does.
     name = re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model.removeprefix("ft:").partition(":")[0])
     chat = spec.endpoint == "/v1/chat/completions"
     if chat and _RESPONSES_ONLY.fullmatch(name):
@@ -126,6 +128,7 @@ def _check(model: str, spec: JobSpec, params: Mapping[str, Any]) -> None:
 
 
 def _effort(params: Mapping[str, Any]) -> str | None:
+    # Responses nest the effort under "reasoning"; chat completions have a member for it.
     reasoning = params.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
     told = params.get("reasoning_effort", effort)

@@ -1,4 +1,4 @@
-"""Say how to write a ``response_model`` to somebody who wrote something else."""
+"""Write the errors about a ``response_model=`` that is none, with what to write instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from frameenrich.text import shortened
 
 
 def not_a_type(given: Any) -> OutputError | None:
-    """Return the error about a dict of fields whose values are words; None where they are none."""
+    """Make the error about a dict of fields whose values are no types; None where they are."""
     if not isinstance(given, Mapping):
         return None
     for name, value in given.items():
@@ -30,7 +30,7 @@ def not_a_type(given: Any) -> OutputError | None:
 
 
 def not_a_model(given: Any) -> OutputError:
-    """Return the error about something that is no model, with what to write instead."""
+    """Make the error about a value that is no model, with what to write instead."""
     return OutputError(*_no_model(given))
 
 

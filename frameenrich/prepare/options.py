@@ -1,4 +1,4 @@
-"""Check the options of `submit` that need no row, and make a job's plan of them."""
+"""Check the options of `submit` that need no row, and make a job's plan from them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ENDPOINTS = (
 _WITH_IMAGES = ENDPOINTS[:2]
 
 
-_ONE_TEXT = ENDPOINTS[2:]
+_ONE_TEXT = ENDPOINTS[2:]  # one row a request: inputs in one would share a custom_id
 
 
 _DATA_KINDS: Mapping[str, OutputKind] = {
@@ -76,10 +76,10 @@ _MAX_NAME = 80
 
 @dataclass(frozen=True)
 class Plan:
-    """A spec with what is needed to render it; what `preview`, `estimate` and `submit` share.
+    """A spec and what is needed to render it, for `preview`, `estimate` and `submit` alike.
 
-    ``written`` are the messages without what is said in words of the answer's structure, where
-    that is in the spec's; ``shown`` are the rows that the messages show as examples.
+    ``written`` are the messages without a description of the answer's structure, where the spec's
+    have one; ``shown`` are the rows that the messages show as examples.
     """
 
     spec: JobSpec
@@ -103,9 +103,9 @@ class Plan:
             self.prompt.check_uses_rows(columns, rows)
 
     def sent_to(self, provider: str, url: str, server: str = "") -> Self:
-        """Return the plan for a provider, with what it calls the endpoint.
+        """Return the plan for a provider, with its name of the endpoint.
 
-        Where it goes decides how structure is asked for; what there is to say of that is said.
+        The server decides how the job asks for structure; the user is warned of the consequences.
         """
         routed = replace(self, spec=replace(self.spec, provider=provider, url=url))
         plan = routed.asking(choose_asking(routed.spec, server))
@@ -113,23 +113,23 @@ class Plan:
         return plan
 
     def asking(self, asking: Asking) -> Self:
-        """Return the plan of the same job, where structure is asked for in another way."""
+        """Return the plan of the same job that asks for structure in another way."""
         written = self.spec.messages if self.written is None else self.written
         spec = asking_by(self.spec, written, asking)
-        if self.shown is not None:  # whose hashes are of every message
+        if self.shown is not None:  # an input hash is of all messages, and these have changed
             spec = with_example_hashes(spec, self.shown)
         return replace(self, spec=spec, written=written)
 
 
 def make_plan(template: Template, model: str, options: Options, *, pilot: bool = False) -> Plan:
-    """Check every option that needs neither a frame nor a provider, and put them together.
+    """Check the options that need neither a frame nor a provider, and make a plan of them.
 
     Parameters
     ----------
     template, model, options
         As ``df.llmbatch.submit`` takes them.
     pilot : bool
-        Whether the job is a pilot, which is asked before the job it is for.
+        Whether the job is a pilot: a job of its own, of some rows, sent before the whole.
 
     Raises
     ------
@@ -162,6 +162,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         labels = output.fields[0].categories
         messages = with_definitions(messages, labels, list(options.labels.values()))
     checked = check_params(params, endpoint, output.spec, options.json_mode)
+    # `True == 1`, so check the type, too; then `with_samples` refuses it.
     if type(options.samples) is not int or options.samples != 1:
         output = with_samples(output, options.samples, endpoint, checked)
         checked = dict(sorted({**checked, "n": options.samples}.items()))
@@ -197,6 +198,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         cache=check_cache(options.cache),
     )
     _check_messages(spec)
+    # Last, as examples are rendered by the finished spec and checked by its output.
     shown = None
     if options.examples is not None:
         shown = rows_of_examples(options.examples)
@@ -207,7 +209,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
 
 
 def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
-    """Plan requests that came ready: how their answers are read, and what they may cost.
+    """Plan ready requests: how their answers are read, and what they may cost.
 
     Raises
     ------
@@ -242,12 +244,13 @@ def plan_ready(models: Iterable[str], endpoint: str, options: Options) -> Plan:
 
 
 def new_tag() -> str:
-    """Return what ends the custom_ids of one job."""
+    """Make the tag that ends the custom_ids of one job, so that a line says whose it is."""
+    # Random, as it is needed before the first row and the job's id is known after the last.
     return secrets.token_hex(TAG_LENGTH // 2)
 
 
 def pace_of(options: Options) -> Pace | None:
-    """Return the limits of live calls; None where the user names none."""
+    """Return the limits of live calls; None where the user gives none."""
     limits = options.max_in_flight, options.requests_per_minute, options.tokens_per_minute
     if limits == (None, None, None):
         return None
@@ -256,7 +259,7 @@ def pace_of(options: Options) -> Pace | None:
 
 
 def _output(endpoint: str, options: Options) -> Output:
-    """Return what an answer is to be; an endpoint that answers with data has one form."""
+    """Make the output of the options; an endpoint that answers with data has one form."""
     output = output_from_options(options.labels, options.response_model, options.parser)
     kind = _DATA_KINDS.get(endpoint)
     if kind is None:
@@ -340,7 +343,7 @@ def _check_messages(spec: JobSpec) -> None:
 
 
 def check_model(model: object) -> None:
-    """Refuse what names no model.
+    """Refuse a ``model=`` that names no model.
 
     Raises
     ------
@@ -365,7 +368,7 @@ def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _names(columns: Any) -> tuple[str, ...] | None:
-    """The columns that were named by one text or several; None where that is none of both."""
+    """Return columns given as one text or several; None where they are neither."""
     if isinstance(columns, str):
         return (columns,)
     if not isinstance(columns, Iterable):
@@ -375,7 +378,7 @@ def _names(columns: Any) -> tuple[str, ...] | None:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot name a column.
+    """Refuse a name that cannot name a column.
 
     Raises
     ------
@@ -403,12 +406,12 @@ def _check_queue(max_enqueued_tokens: int | None) -> None:
 def check_request(
     provider: Provider, spec: JobSpec, params: Mapping[str, Json] | None = None
 ) -> None:
-    """Make a provider refuse what its API cannot carry, before anything is written or sent.
+    """Let a provider refuse what its API cannot carry, before anything is written or sent.
 
     Raises
     ------
     ParameterError
-        The job's requests, with `params` in place of their own, are none for it.
+        It cannot carry the job's requests, or not with `params` in place of their own.
     """
     check_takes_samples(provider, spec)
     check = getattr(provider, "check", None)

@@ -25,7 +25,7 @@ from frameenrich.text import is_encodable, shortened
 def output_from_options(
     labels: Any = None, response_model: Any = None, parser: Parser | None = None
 ) -> Output:
-    """Return the output that the user wants; plain text where nothing is said.
+    """Make the output that the options describe; without any it is plain text.
 
     Raises
     ------
@@ -60,18 +60,19 @@ def output_from_options(
 
 
 def _readable(output: Output) -> Output:
-    """Return an output whose readers can be made: what they cannot read must not be paid for.
+    """Check that an output can read answers: unreadable ones must not be paid for.
 
-    Both of them, that of this session and that of a later one without the class.
+    Both readers are tried: this session's, and that of a later one without the class.
 
     Raises
     ------
     OutputError
-        One cannot.
+        One cannot be made.
     """
     for reader in (output, Output(output.spec)):
         try:
             fast_parser(reader)
+            # A required field is missing here: only other errors come from the reader itself.
             with contextlib.suppress(MalformedError):
                 reader.read("{}")
         except Exception as error:
@@ -84,7 +85,7 @@ def _readable(output: Output) -> Output:
 
 
 def labels_spec(labels: Any) -> OutputSpec:
-    """Return the spec of an answer that is one of `labels`: a list, an Enum class or a codebook."""
+    """Make the spec of an answer that is one of `labels`: a list, an Enum class or a codebook."""
     if isinstance(labels, Mapping):
         check_definitions(labels)
         labels = list(labels)
@@ -123,6 +124,7 @@ def _check_labels(texts: Sequence[str]) -> None:
             )
     if any(not text.strip() for text in texts):
         raise OutputError("labels= holds an empty label.", "Remove it or give it a name.")
+    # Answers are matched without case and spacing, so such labels could not be told apart.
     if len({normalize_label(text) for text in texts}) < len(texts):
         repeated = next(
             t for i, t in enumerate(texts) if normalize_label(t) in map(normalize_label, texts[:i])
@@ -144,7 +146,7 @@ def _model_output(given: Any) -> Output:
         return Output(OutputSpec("schema", _checked_schema(dict(given))))
     elif isinstance(given, Mapping) and given:
         try:
-            members: dict[str, Any] = {  # by alias: a column may be called as no attribute can
+            members: dict[str, Any] = {  # by alias: not every column name can be an attribute
                 f"field_{i}": (v, PydanticField(alias=str(k)))
                 for i, (k, v) in enumerate(given.items())
             }
@@ -160,6 +162,7 @@ def _model_output(given: Any) -> Output:
         )
     except (PydanticUserError, ValueError) as error:
         raise not_a_type(given) or _unusable(error) from error
+    # Columns are made of what a model reads, values of what it writes: the names must agree.
     lost = sorted(set(schema.get("properties", ())) - set(written.get("properties", ())))
     if lost and "properties" in written:
         raise OutputError(
@@ -173,9 +176,9 @@ def _model_output(given: Any) -> Output:
 
 
 def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:
-    """Refuse a class whose serializers write what the columns, made of what it reads, cannot hold.
+    """Refuse a class that writes values its columns cannot hold: these are made of what it reads.
 
-    Texts are let through where the text decides: a date written as ISO text, say.
+    Texts pass for kinds that are parsed from text, such as a date written in ISO format.
     """
     if _hides(read):
         raise OutputError(
@@ -197,11 +200,12 @@ def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:
 
 
 def _hides(node: Json) -> bool:
-    """Tell whether a part of a schema is of a secret, however deep."""
+    """Tell whether a schema has a secret field, however deep."""
     if isinstance(node, list):
         return any(map(_hides, node))
     if not isinstance(node, Mapping):
         return False
+    # This pair is how pydantic marks SecretStr and SecretBytes.
     secret = node.get("format") == "password" and node.get("writeOnly") is True
     return secret or any(map(_hides, node.values()))
 
@@ -217,13 +221,14 @@ _WRITABLE: Mapping[str, Sequence[str]] = {
     "datetime": _TEXTS,
     "category": _TEXTS,
 }
-"""What may be written of a field of each kind; texts and objects hold anything."""
+"""The kinds that a field of each kind may be written as; texts and objects hold anything."""
 
 
 def _misfits(
     fields: Sequence[Field], form: Mapping[str, Json], root: Mapping[str, Json], path: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """The fields whose columns cannot hold what is written: name, kind read and kind written."""
+    """Yield the fields whose columns cannot hold what is written: name, kind read and written."""
+    # A list, not recursion: models may refer to themselves.
     waiting, seen = [(path, fields, form)], set[tuple[int, str]]()
     while waiting:
         path, fields, form = waiting.pop()
@@ -231,7 +236,7 @@ def _misfits(
         for field in fields:
             node = without_null(nodes.get(field.name), root)
             if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
-                continue  # it does not say
+                continue  # the serializer's type is unknown, so nothing speaks against it
             alone = {**root, "properties": {field.name: node}}
             kind = Output(OutputSpec("schema", alone)).fields[0].kind
             if node.get("type") == "null" and field.kind != "object":
@@ -241,7 +246,7 @@ def _misfits(
             ):
                 yield path + field.name, field.kind, kind
             elif field.inner and (own := (id(field.inner), str(node))) not in seen:
-                seen.add(own)  # the parts of one that is referred to often are looked at once
+                seen.add(own)  # a model that many fields refer to is checked once
                 waiting.append((f"{path}{field.name}.", field.inner, node))
 
 
@@ -252,7 +257,7 @@ def _schema_generator() -> Any:
     from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415
 
     class Numbers(GenerateJsonSchema):
-        """Asks for a Decimal as a number; pydantic's own pattern for texts is refused by APIs."""
+        """Ask for a Decimal as a number: APIs refuse the pattern of pydantic's text form."""
 
         def decimal_schema(self, schema: Any) -> dict[str, Any]:
             plain = {k: float(v) if isinstance(v, Decimal) else v for k, v in schema.items()}
@@ -281,6 +286,7 @@ def _is_json_schema(given: Mapping[str, Any]) -> bool:
 def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
     import jsonschema_rs  # noqa: PLC0415 - only where a schema is given
 
+    # A recursive model's schema is a reference at the root, where APIs want the object itself.
     schema = resolved(schema, schema) | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
     if schema.get("type") != "object" or not schema.get("properties"):
         raise OutputError(
@@ -310,9 +316,9 @@ _BOUNDS = (
 
 
 def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
-    """Yield what is legal JSON Schema and still cannot be used.
+    """Yield faults that are legal JSON Schema and still cannot be used.
 
-    A reference to elsewhere would be fetched; bounds that cross make llama.cpp eat all memory.
+    A reference to elsewhere would be fetched; bounds that cross make llama.cpp use all memory.
     """
     if isinstance(node, list):
         for i, item in enumerate(node):
@@ -320,7 +326,8 @@ def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
     elif isinstance(node, Mapping):
         yield from _own_faults(node, path)
         for name, value in node.items():
-            if name == "properties" and isinstance(value, Mapping):  # its names are no keywords
+            # A property called "enum" is no keyword, and values under "enum" are no schemas.
+            if name == "properties" and isinstance(value, Mapping):
                 for field, schema in value.items():
                     yield from _schema_faults(schema, f"{path}.{field}")
             elif name not in {"enum", "const", "default", "examples"}:
@@ -328,7 +335,7 @@ def _schema_faults(node: Json, path: str = "$") -> Iterator[str]:
 
 
 def _odd_texts(node: Json) -> Iterator[str]:
-    """Texts anywhere in a schema that no request and no column can hold."""
+    """Yield the texts of a schema that no request and no column can hold."""
     if isinstance(node, str) and not is_encodable(node):
         yield f"{node!a} cannot be written as UTF-8"
     elif isinstance(node, Mapping):

@@ -15,6 +15,7 @@ from typing import Any
 from frameenrich.errors import ParameterError
 from frameenrich.model import JsonMode, OutputSpec
 
+# One of these in params= would replace the row's own text, or the model that prices are of.
 _OURS = frozenset({"model", "messages", "input", "prompt"})
 
 
@@ -30,7 +31,7 @@ _PARAMETER_TYPES = {
 def check_params(
     params: Mapping[str, Any], endpoint: str, output: OutputSpec, json_mode: JsonMode = "auto"
 ) -> dict[str, Any]:
-    """The request parameters, each known to the endpoint; ``extra_body`` passes the rest as it is.
+    """Check that the endpoint knows each parameter; ``extra_body`` passes others unchecked.
 
     Raises
     ------
@@ -67,12 +68,14 @@ def check_params(
             )
     merged = {**given, **{name: _plain(value) for name, value in extra.items()}}
     _check_values(merged, output, json_mode)
-    return dict(sorted(merged.items()))  # their order makes no other request
+    # Sorted, so that the order in which a user writes them makes no other request hash.
+    return dict(sorted(merged.items()))
 
 
 def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: JsonMode) -> None:
     for name, value in params.items():
         try:
+            # NaN is no JSON: a server would refuse the line, Python's default would write it.
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ParameterError(
@@ -82,6 +85,7 @@ def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: Json
             ) from None
     if params.get("stream"):
         raise ParameterError("params= asks for a stream.", "Leave out 'stream': batches have none.")
+    # Only samples= tells the reader of answers that there are several.
     if params.get("n", 1) != 1:
         raise ParameterError(
             "params= asks for several answers a row (n).",
@@ -98,16 +102,16 @@ def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: Json
 
 
 def request_parameters() -> frozenset[str]:
-    """Return the parameters that a request for text may have, at whichever endpoint."""
+    """Return the parameters of text requests, at chat completions and responses."""
     chat, responses = map(_known_parameters, ("/v1/chat/completions", "/v1/responses"))
     return (chat | responses) - _OURS
 
 
 @functools.cache
 def _known_parameters(endpoint: str) -> frozenset[str]:
-    """Return the endpoint's parameters, as the installed `openai` package's own types list them.
+    """Return the endpoint's parameters, as the types of the installed `openai` package list them.
 
-    They are read, not imported: with all that they import, that takes as long as pandas.
+    Their source is parsed: importing them, with all that they import, takes as long as pandas.
     """
     package, *parts = _PARAMETER_TYPES[endpoint].split(".")
     spec = importlib.util.find_spec(package)
@@ -120,6 +124,7 @@ def _known_parameters(endpoint: str) -> frozenset[str]:
         for line in item.body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
     }
+    # The types have "stream" in subclasses only; known, it gets an error of its own.
     return frozenset(names | {"stream"})
 
 

@@ -1,23 +1,23 @@
-"""Jobs of frames larger than one process: written a part at a time, by as many processes as wish.
+"""Write jobs of frames larger than memory: a part at a time, by any number of processes.
 
-A *part* is some consecutive rows of a larger frame: a partition of Dask's, a chunk of a file. The
-job that its parts make is as any other: one sidecar, shards, the same id as the whole frame's
-`submit` would give it, so everything that reads jobs reads it, too. What a door does::
+A *part* is some consecutive rows of a larger frame: a partition of Dask's, a chunk of a file. Its
+parts make a job like any other, with one sidecar, shards, and the id that a `submit` of the whole
+frame would give it, so everything that reads jobs reads it, too. A front end does this::
 
     with open_parts_folder(store, plan.spec, limits) as stage:        # a folder of the store
         parts = [write_part(stage, n, frame) for n, frame in enumerate(frames)]
         with draft_of_parts(stage, parts) as draft:
             ...  # as a whole frame's, see frameenrich.verbs.submit
 
-`write_part` may run in any process that sees the store, any number of times, at once too: a
-`PartsFolder` can be pickled and holds no secret. A part's requests and sidecar stand in the stage
-under names that its number decides, whole or not at all. `draft_of_parts` runs once, in the process
+`write_part` may run in any process that sees the store, any number of times, also at once: a
+`PartsFolder` can be pickled and holds no secret. A part's requests and sidecar are in the stage
+under names made of its number, whole or not at all. `draft_of_parts` runs once, in the process
 that pays. It holds 16 bytes a row, and one part's sidecar at a time. Callers that have options
 rather than a plan use `frameenrich.verbs.submit.submit_parts`.
 
 To collect a part: `Job.collect_part(frame, number)`, or without a `Job`, as on a worker,
-`lifecycle.collect.collect_part`. It reads the lines of the sidecar that are the part's, and the
-shards that those name.
+`lifecycle.collect.collect_part`. It reads the part's lines of the sidecar, and the shards that
+those name, so it takes the memory of a part.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NUMBERS = "part.json"
 
 @dataclass(frozen=True)
 class PartsFolder:
-    """Where parts are written before they are a job, and how.
+    """The folder where parts are written before they are a job, with what they are written by.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ class PartsFolder:
     folder : str
         The stage's folder in it.
     spec : JobSpec
-        The job's.
+        The job's spec.
     limits : Limits
-        Of one batch file.
+        The limits of one batch file.
     """
 
     url: str
@@ -78,7 +78,7 @@ class PartsFolder:
 
 @contextlib.contextmanager
 def open_parts_folder(store: Store, spec: JobSpec, limits: Limits) -> Iterator[PartsFolder]:
-    """Open a stage for the parts of one job; what is left of it at the end vanishes."""
+    """Open a stage for the parts of one job; at the end it is deleted."""
     with store.staging() as folder:
         yield PartsFolder(store.url, folder, spec, limits)
 
@@ -91,13 +91,13 @@ def write_part(
     Parameters
     ----------
     stage : Stage
-        Where it goes.
+        The folder that it is written to.
     number : int
-        Which part it is.
+        The part's number.
     frame : DataFrame
-        Its rows.
+        The part's rows.
     called : str, optional
-        What errors call it; its number by default.
+        Its name in errors; its number by default.
 
     Raises
     ------
@@ -107,6 +107,7 @@ def write_part(
         This process does not see the store that the stage is in.
     """
     store = Store(stage.url)
+    # A worker on another computer would write to its own disk, and the job lack these rows.
     if store.local and not store.exists(f"{store.root}/{stage.folder}"):
         raise StoreError(
             f"The store {store.root} is not the same folder here as where the job is submitted.",
@@ -128,13 +129,14 @@ def _write(store: Store, stage: PartsFolder, number: int, frame: pd.DataFrame) -
         part = render_part(frame, keys, plan, draft, limits)
         part = replace(part, number=number, keys=key_digests(keys))
         draft.write(_NUMBERS, part.mark)
+        # The first to publish a part wins; other rows under its number are refused, never mixed in.
         if not draft.commit(stage.part(number)):
             _check_same(store, stage, part)
     return part
 
 
 def _check_same(store: Store, stage: PartsFolder, part: Part) -> None:
-    """Refuse a part that is another than the one that was written before."""
+    """Refuse a part that differs from the one written under this number before."""
     if store.read(f"{store.root}/{stage.part(part.number)}/{_NUMBERS}") != part.mark:
         raise InputError(
             "It was computed twice, and had other rows or another order the second time.",
@@ -144,7 +146,7 @@ def _check_same(store: Store, stage: PartsFolder, part: Part) -> None:
 
 @contextlib.contextmanager
 def _named(called: str) -> Iterator[None]:
-    """Make errors say which part they are about."""
+    """Name the part in errors raised inside."""
     try:
         yield
     except FrameEnrichError as error:
@@ -154,7 +156,7 @@ def _named(called: str) -> Iterator[None]:
 
 
 _KEYS_AT_ONCE = 4096
-"""How many digests that repeat are compared by their keys at a time."""
+"""How many repeated digests are compared by their keys at a time, which bounds memory."""
 
 
 @contextlib.contextmanager
@@ -166,11 +168,11 @@ def draft_of_parts(
     Parameters
     ----------
     stage : PartsFolder
-        Where the parts are.
+        The folder that holds the parts.
     parts : iterable of Part
         All of them, each once, in any order.
     columns : sequence of str
-        The frame's: an answer must not go to one of them.
+        The frame's columns: an answer must not go to one of them.
 
     Raises
     ------
@@ -192,7 +194,8 @@ def _check_any(written: Sequence[Part]) -> None:
 
 
 def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:
-    """Refuse a key that names rows of two parts; within a part that was done."""
+    """Refuse a key that names rows of two parts; `check_frame` did so within each part."""
+    # Eight bytes a key stay in memory; the few digests that repeat are compared by whole keys.
     ordered = np.concatenate([part.keys for part in written])
     ordered.sort()
     suspect = duplicates(ordered)
@@ -218,7 +221,7 @@ def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:
 def _common_key(
     stage: PartsFolder, written: Sequence[Part], suspect: ShortHashes
 ) -> tuple[str, int, int] | None:
-    """Return a key that stands in two parts, and in which; digests alone may agree by chance."""
+    """Return a key that two parts have, and their numbers; equal digests may be chance."""
     seen: dict[str, int] = {}
     for part in written:
         rows = np.flatnonzero(is_in(suspect, part.keys))

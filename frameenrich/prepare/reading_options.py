@@ -1,6 +1,6 @@
 """Type the options of the verbs that read answers, for type checkers and editors.
 
-The signatures of the verbs have them too, where people read them; a test holds both together.
+The signatures of the verbs repeat them for readers; a test compares both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from frameenrich.store.store import StoreLike
 
 
 class ReadingOptions(TypedDict, total=False):
-    """Read stored answers in another way than `submit` said."""
+    """Type the options that read stored answers otherwise than `submit` said."""
 
     response_model: Any
     labels: Any
@@ -21,7 +21,7 @@ class ReadingOptions(TypedDict, total=False):
 
 
 class CollectOptions(ReadingOptions, total=False):
-    """Type the keyword arguments of ``df.llmbatch.collect``, for the doors that pass them on."""
+    """Type the keyword arguments of ``df.llmbatch.collect``, for callers that pass them on."""
 
     wait: bool
     timeout: float | None

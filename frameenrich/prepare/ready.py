@@ -1,7 +1,7 @@
-"""Requests that somebody wrote already, in the batch format: read line by line, and checked.
+"""Read and check requests that somebody wrote already, in the batch format, line by line.
 
-Errors name the file and the line. They can be read more than once, so that all
-are checked before the first is written anywhere.
+Errors name the file and the line. Requests are read twice, once to check all and once to write
+them, so that nothing is written of a file with a bad line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Requests = str | os.PathLike[str] | Iterable[Mapping[str, Any] | str | bytes]
 Check = Callable[[Mapping[str, Json]], None]
 
 
-_ANY_TAG = "0" * TAG_LENGTH  # as long as the job's own
+_ANY_TAG = "0" * TAG_LENGTH  # stands for the job's own tag when a line's size is checked
 
 
 _MEMBERS = frozenset({"custom_id", "method", "url", "body"})
@@ -42,10 +42,10 @@ _ASKS: Mapping[str, tuple[str, ...]] = {
     "/v1/chat/completions": ("messages",),
     "/v1/responses": ("input", "prompt"),
 }
-"""Where a request to an endpoint says what it asks; one of them has to be there."""
+"""The members that can hold a request's prompt; one of them is required."""
 
 
-_BOM = b"\xef\xbb\xbf"
+_BOM = b"\xef\xbb\xbf"  # Windows editors begin UTF-8 files with it, which is no JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class Request:
 
 @dataclass
 class Survey:
-    """What all requests together are: what the job is made of.
+    """Ids, hashes and models of all requests, which make the job's id.
 
-    ``hashes`` are the request hashes, 32 bytes each; ``models`` in the order they are met.
+    ``hashes`` are the request hashes, 32 bytes each; ``models`` are in the order of the file.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Survey:
 
 
 class ReadyRequests:
-    """Requests in a file; `origin` is what the user gave for it, None where no file was given."""
+    """Requests in a file; `origin` is the user's path of it, None where the user gave a list."""
 
     def __init__(self, path: str, origin: str | None) -> None:
         self._path = path
@@ -80,11 +80,11 @@ class ReadyRequests:
 
     @property
     def name(self) -> str:
-        """Return what messages call all of them."""
+        """Return the name of the requests in messages."""
         return self._origin or "The list of requests"
 
     def __iter__(self) -> Iterator[Request]:
-        """Each request, read and checked by itself; blank lines are passed over.
+        """Read and check each request by itself; blank lines are skipped.
 
         Raises
         ------
@@ -101,6 +101,7 @@ class ReadyRequests:
         try:
             with _opened(self._path) as file:
                 yield file
+        # Damaged gzip raises EOFError or zlib.error; fsspec raises ImportError without a driver.
         except (OSError, EOFError, ValueError, ImportError, zlib.error) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error)
             raise InputError(
@@ -122,21 +123,21 @@ class ReadyRequests:
         raise InputError(f"{self.name} holds no requests.", "Give at least one.")
 
     def survey(self, url: str, limits: Limits, check: Check | None = None) -> Survey:
-        """Read all of them once, and check what only all of them together can break.
+        """Read all requests once, and check what shows only in all of them together.
 
         Parameters
         ----------
         url : str
-            What the provider calls the first one's endpoint.
+            The provider's name for the endpoint of the first.
         limits : Limits
-            Of one batch file.
+            The limits of one batch file.
         check : callable, optional
             Refuses a body that the provider's API cannot carry.
 
         Raises
         ------
         InputError
-            Two go to different endpoints; one is none for the provider.
+            Two go to different endpoints, or the provider cannot carry one.
         RowKeyError
             Two have the same custom_id.
         RequestTooLargeError
@@ -149,6 +150,7 @@ class ReadyRequests:
             if request.custom_id in seen:
                 self._refuse_repeated(request)
             seen.add(request.custom_id)
+            # The size as we write it: compact, and perhaps under another custom_id (`wire_id`).
             size = len(request_line(wire_id(request.custom_id, _ANY_TAG), url, request.body))
             if size > limits.max_bytes:
                 self._refuse_size(request, size, limits)
@@ -180,6 +182,7 @@ class ReadyRequests:
             self._refuse(line, f"method is {method!r}", 'Write "POST"')
         endpoint = self._endpoint(url, line)
         self._check_body(body, endpoint, line)
+        # Compact JSON again: the same request has one hash, however its file spaced it.
         return Request(custom_id, endpoint, body["model"], encode(body), line)
 
     def _members(self, text: bytes, line: int) -> Mapping[str, Json]:
@@ -192,7 +195,7 @@ class ReadyRequests:
         return value
 
     def _endpoint(self, url: Json, line: int) -> str:
-        """The endpoint of a url; Azure's classic form goes without the version (BATCH_API.md)."""
+        """Return the endpoint of a url; Azure's classic form leaves out the "/v1"."""
         endpoint = url if str(url).startswith("/v1/") else f"/v1{url}"
         if endpoint not in ENDPOINTS:
             self._refuse(
@@ -223,7 +226,8 @@ class ReadyRequests:
             self._check_one_input(body[members[0]], members[0], line)
 
     def _check_one_input(self, given: Json, name: str, line: int) -> None:
-        """One text, or one text's tokens: several would share one custom_id, and one answer."""
+        """Refuse several inputs: they would share one custom_id, and so one row and its status."""
+        # A list of integers is one text, as its tokens.
         if isinstance(given, list) and len(given) > 1 and not isinstance(given[0], int):
             if any(isinstance(part, dict) for part in given):  # a moderation of text and images
                 return
@@ -237,10 +241,10 @@ class ReadyRequests:
         except InputError as error:
             self._refuse(request.line, error.problem.rstrip("."), error.fix)
 
-    # --- what is said -----------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------
 
     def location(self, line: int) -> str:
-        """Where a request stands, as messages say it."""
+        """Return where a request is, for messages."""
         if self._origin is None:
             return f"The request at position {line - 1}"
         return f"{self._origin}, line {line}"
@@ -280,7 +284,7 @@ class ReadyRequests:
 
 @contextlib.contextmanager
 def open_requests(requests: Requests) -> Iterator[ReadyRequests]:
-    """Requests to read as often as needed; what is no file is put into a temporary one.
+    """Open requests that can be read more than once; a list is written to a temporary file.
 
     Raises
     ------
@@ -291,6 +295,7 @@ def open_requests(requests: Requests) -> Iterator[ReadyRequests]:
         path = os.fspath(requests)
         yield ReadyRequests(path, path)
         return
+    # Both are iterable, but over names or integers: somebody forgot the list around one request.
     if isinstance(requests, Mapping | bytes) or not isinstance(requests, Iterable):
         raise InputError(
             f"The requests are a {type(requests).__name__}.",
@@ -304,7 +309,7 @@ def open_requests(requests: Requests) -> Iterator[ReadyRequests]:
 
 
 def _opened(path: str) -> Any:
-    """A URL as fsspec opens it; another path is a local file, though ``::`` stands in its name."""
+    """Open a URL with fsspec, any other path as a local file, even with ``::`` in its name."""
     import fsspec  # noqa: PLC0415 - tens of milliseconds that `import frameenrich` saves
     from fsspec.core import OpenFile, get_compression  # noqa: PLC0415
 
@@ -315,7 +320,7 @@ def _opened(path: str) -> Any:
 
 
 def _line_of(request: Any, position: int) -> bytes:
-    """One line of JSON, whatever a request came as; a line end inside JSON is a space."""
+    """Write a dict, text or bytes as one line of JSON; line ends inside become spaces."""
     if isinstance(request, Mapping):
         try:
             return json.dumps(dict(request), allow_nan=False).encode() + b"\n"
@@ -333,17 +338,17 @@ def _line_of(request: Any, position: int) -> bytes:
             "Give dicts, or lines of JSON.",
             position=position,
         )
-    # An empty one would be passed over as a blank line; as it is, it is refused by its position.
+    # An empty text would be skipped as a blank line; as "" it is refused with its position.
     return (request.replace(b"\n", b" ").strip() or b'""') + b"\n"
 
 
 def _loads(text: bytes) -> Json:
-    """JSON with every integer as it is; also with half a surrogate pair, which msgspec refuses."""
+    """Read JSON with integers of any size, and with lone surrogates, which msgspec refuses."""
     try:
         return msgspec.json.decode(text)
     except msgspec.ValidationError:  # a number that only infinity could stand for
         raise
     except msgspec.DecodeError:
         value = json.loads(text)
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False)  # `json` reads NaN, which no server takes
         return value

@@ -23,20 +23,23 @@ from frameenrich.store.sidecar import sidecar_metadata
 from frameenrich.store.store import Store
 
 KEY = "custom_id"
-"""What a person knows such a row by."""
+"""The name of such rows' key column."""
 
 
+# In bytes, too: requests with images may have megabytes each.
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 1 << 20
 
 
 def ready_job_id(survey: Survey, spec: JobSpec, nonce: str = "") -> str:
-    """Return the id of the job that requests make, without writing any."""
+    """Return the id of the job that the requests make, without writing any."""
     job_hash = JobHash()
     job_hash.add(key_digests(_keys(survey)), survey.hashes)
     return job_id(spec, job_hash, nonce)
 
 
 def _wire_ids(keys: pa.Table, tag: str) -> list[bytes]:
+    # A custom_id that some provider refuses, or of a form that we make ourselves, is sent under
+    # another name, hashed with the job's tag so that nobody can prepare two of one name.
     return [wire_id(own, tag).encode() for own in keys["key_0"].to_pylist()]
 
 
@@ -53,7 +56,7 @@ def draft_of_requests(
     Parameters
     ----------
     requests, survey : ReadyRequests, Survey
-        The requests, and what they were found to be when they were checked.
+        The requests, and the result of their check.
     spec : JobSpec
         How they are sent and their answers read.
     store, limits
@@ -81,7 +84,7 @@ def draft_of_requests(
 def _encoded(
     requests: ReadyRequests, survey: Survey, url: str
 ) -> Iterator[tuple[str, EncodedRows]]:
-    """Read requests, some to one model at a time, that are still those that were checked."""
+    """Read the requests again, some to one model at a time; refuse any that changed."""
     batch: list[Request] = []
     start = size = 0
     for position, request in enumerate(requests):
@@ -102,8 +105,10 @@ def _rows(
     bodies = [request.body for request in batch]
     hashes = b"".join(request_hash(url, body) for body in bodies)
     stop = start + len(batch)
+    # The id, and perhaps the user's consent to a cost, are of the requests that were checked.
     if hashes != survey.hashes[start * HASH_BYTES : stop * HASH_BYTES]:
         raise _changed(requests)
+    # The bodies are whole already, so nothing goes around them.
     together = RequestBodies((b"", b""), [bodies], len(bodies))
     return EncodedRows(len(batch), range(start, stop), together, hashes, b"")
 

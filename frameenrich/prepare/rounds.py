@@ -21,9 +21,9 @@ from frameenrich.store.shard import shard_name
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """One request of a later round: whose it is, its line, and why and how it was changed.
+    """A request of a later round: the row it is for, its line, and its change and the reason.
 
-    ``answers`` is the row's custom_id in round 0, ``status`` what the row was flagged with.
+    ``answers`` is the row's custom_id in round 0, ``status`` the flag of its last answer.
     """
 
     answers: str
@@ -35,6 +35,8 @@ class RetryRequest:
     change: str
 
 
+# The sidecar records the change to each request: the next round starts from the request as last
+# sent, and `job.rounds()` and the card show it.
 _ROUND = pa.schema(
     {
         "answers": pa.string(),
@@ -49,19 +51,19 @@ _ROUND = pa.schema(
 
 @dataclass(frozen=True)
 class RoundDraft:
-    """A later round that is written and does not exist yet."""
+    """Hold a later round whose files are written, until it is committed."""
 
     draft: Draft
     target: str
     shards: int
 
     def request_lines(self) -> Iterator[bytes]:
-        """Read the requests that are to be sent."""
+        """Read the requests to be sent."""
         names = (shard_name(number) for number in range(self.shards))
         return self.draft.lines(f"{name}.requests.jsonl" for name in names)
 
     def commit(self) -> bool:
-        """Make the draft the round; False where another process has made it meanwhile."""
+        """Make the draft the round; return False if another process made it meanwhile."""
         return self.draft.commit(self.target)
 
 
@@ -75,8 +77,7 @@ def draft_of_round(
 ) -> Iterator[RoundDraft]:
     """Write a later round, a request at a time, into a draft that vanishes unless committed.
 
-    A file holds requests to one model. `provider` is where the round goes, where that is not the
-    job's own provider.
+    A file holds requests to one model. `provider` is the round's, where that is not the job's own.
     """
     cutter, model = ShardCutter(limits), None
     rows: list[dict[str, Any]] = []
@@ -86,6 +87,7 @@ def draft_of_round(
                 cutter.cut()
             model, number = own.model, cutter.assign(len(own.line), position)
             if number:
+                # Shards fill in order, so at most one file is open.
                 draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})

@@ -1,4 +1,4 @@
-"""Write the rows of a job, as they were asked first, into a draft of a job for another model."""
+"""Write a job's rows, as its first round sent them, into a draft of a job for another model."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def draft_of_same_rows(
     Parameters
     ----------
     folder : JobFolder
-        The job whose rows they are.
+        The job that has the rows.
     positions : int64 array
-        Which rows; those that it sent nothing for are left out.
+        The rows to write; those without a request are left out.
     spec : JobSpec
-        The new job's.
+        The new job's spec.
     store, limits
         Where the job goes, and what one batch file may hold.
     words : str
-        What the new job's system message says beside the first one's.
+        An addition to the first job's system message.
     """
     rows = folder.sidecar(columns=[*folder.key_columns, "custom_id", "input_hash"])
     ids = pa.array([own for own, _ in _requests(folder)], pa.string())
     line_of: Positions = pc.index_in(rows["custom_id"], value_set=ids).fill_null(-1).to_numpy()
     chosen = positions[line_of[positions] >= 0]
-    # In the order of the files, so that they are read once, from front to back.
+    # In the order of the files, which are then read once, from front to back.
     chosen = chosen[np.argsort(line_of[chosen], kind="stable")]
     rows, lines = rows.take(pa.array(chosen)), line_of[chosen]
     with store.draft() as draft:
@@ -74,7 +74,7 @@ def draft_of_same_rows(
 
 
 def _requests(folder: JobFolder) -> Iterator[tuple[str, bytes]]:
-    """Yield each request of the first round, those among them that were never sent, too."""
+    """Yield each request of the first round, also those with reused answers, never sent."""
     for shard in folder.shards(0):
         with shard.open_requests() as lines:
             yield from request_ids(lines)
@@ -83,10 +83,11 @@ def _requests(folder: JobFolder) -> Iterator[tuple[str, bytes]]:
 def _encoded(
     folder: JobFolder, rows: pa.Table, lines: Positions, spec: JobSpec, words: str
 ) -> Iterator[EncodedRows]:
-    """Yield the new requests of some rows, whose request each line is."""
+    """Yield the new requests of rows; ``lines`` are the numbers of their old ones, ascending."""
     bodies: list[Json] = []
     row = start = 0
     for number, (_, line) in enumerate(_requests(folder)):
+        # Several rows may share one request.
         while row < len(lines) and lines[row] == number:
             bodies.append(_with_words(without_marks(json.loads(line)["body"]), words))
             row += 1
@@ -98,7 +99,7 @@ def _encoded(
 
 
 def _with_words(body: Json, words: str) -> Json:
-    """Return a request whose system message says more, as `with_system_text` has templates do."""
+    """Add words to a request's system message, as `with_system_text` does to a template's."""
     name = "input" if "input" in body else "messages"
     if not words or not isinstance(body.get(name), list):
         return body
@@ -118,9 +119,9 @@ def _chunk(bodies: Sequence[Json], start: int, rows: pa.Table, spec: JobSpec) ->
     texts = [_texts(body) for body in bodies]
     whole = [each for each in texts if each is not None and len(each) == len(spec.messages)]
     if spec.messages and len(whole) == len(bodies):
-        # As a submit of these rows would write them: the store's answers to that are reused.
+        # The same bytes as a submit of these rows, so that stored answers to it are reused.
         return encode_texts(spec, list(zip(*whole, strict=True)), start)
-    # Images stand in the requests alone, and ready requests have no templates.
+    # Requests with images and ready requests cannot be made of texts: change their bodies.
     written = [encode({**body, "model": spec.model, **spec.params}) for body in bodies]
     named = b"".join(request_hash(spec.url, body) for body in written)
     pieces = RequestBodies((b"", b""), [written], len(written))
@@ -128,7 +129,7 @@ def _chunk(bodies: Sequence[Json], start: int, rows: pa.Table, spec: JobSpec) ->
 
 
 def _texts(body: Json) -> list[str] | None:
-    """Return the text of each message of a request; None where one of them is no text."""
+    """Return the texts of a request's messages; None where one of them is no text."""
     asked: Any = body.get("messages", body.get("input", body.get("prompt")))
     if isinstance(asked, str):
         return [asked]

@@ -1,4 +1,4 @@
-"""Check ``samples=``: several answers to a row, asked for in one request."""
+"""Check ``samples=``: several answers to a row in one request."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from frameenrich.model import JobSpec
 from frameenrich.providers.protocol import Provider
 
 MOST_SAMPLES = 128
-"""What OpenAI's ``n`` goes up to."""
+"""The largest ``n`` that OpenAI takes."""
 
 
 def with_samples(output: Output, samples: Any, endpoint: str, params: Mapping[str, Any]) -> Output:
-    """Return how several answers to each row are read.
+    """Return an output that reads several answers to each row.
 
     Raises
     ------
     ParameterError
-        It is no number of answers, or the job's answers cannot be counted.
+        It is no number of answers, or the job's answers cannot be compared.
 
     Warns
     -----
     FrameEnrichWarning
-        At temperature 0 the answers are one answer over again.
+        At temperature 0 all answers are the same one.
     """
+    # `type`, as True would pass isinstance.
     if type(samples) is not int or not 1 <= samples <= MOST_SAMPLES:
         raise ParameterError(
             f"samples={samples!r} is no number of answers.",
@@ -52,7 +53,7 @@ def with_samples(output: Output, samples: Any, endpoint: str, params: Mapping[st
 
 
 def check_takes_samples(provider: Provider, spec: JobSpec) -> None:
-    """Refuse several answers a request where the provider's server gives one.
+    """Refuse several answers a request where the provider's server gives only one.
 
     Raises
     ------

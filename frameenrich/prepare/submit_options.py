@@ -1,8 +1,8 @@
-"""State the options of ``df.llmbatch.submit`` for all that is below it.
+"""Define the options of ``df.llmbatch.submit`` for the modules below it.
 
 A new option goes in `SubmitOptions` and `Options` here, and in the signature and docstring of
-`frameenrich.accessor.LLMBatch.submit`; a test holds the three together. Every verb and door passes
-the options on as they are, so nothing else has to change but the code that uses the option.
+`frameenrich.accessor.LLMBatch.submit`; a test compares the three. Every caller passes the options
+on unchanged, so only the code that uses the option has to change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from frameenrich.store.store import StoreLike
 
 
 class KeylessOptions(TypedDict, total=False):
-    """Type the keyword arguments of `submit` but for ``key``, which some doors require."""
+    """Type the keyword arguments of `submit` without ``key``, which some callers require."""
 
     system: str | None
     name: str

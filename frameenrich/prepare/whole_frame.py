@@ -27,7 +27,7 @@ from frameenrich.store.store import Store
 def draft_of_frame(
     frame: pd.DataFrame, plan: Plan, store: Store, limits: Limits
 ) -> Iterator[JobDraft]:
-    """Render every row into a draft, which vanishes at the end unless it is committed.
+    """Render every row into a draft, which is deleted at the end unless committed.
 
     An error in the last row leaves nothing behind.
 
@@ -37,7 +37,9 @@ def draft_of_frame(
         A row cannot be asked, the keys do not name the rows, or all would be skipped.
     """
     keys, known = check_frame(frame, plan), None
-    if not plan.spec.image:  # a path says nothing of its picture
+    # With this hash of the columns in use, the same frame is known later without rendering it. Not
+    # with images: the file behind a path may change while the path does not.
+    if not plan.spec.image:
         known = fingerprint(frame, plan.prompt.columns_used(list(frame.columns)))
     with store.draft() as draft:
         part = render_part(frame, keys, plan, draft, limits, known)
@@ -53,7 +55,7 @@ def render_part(
     limits: Limits,
     known: str | None = None,
 ) -> Part:
-    """Render rows into a draft: requests and sidecar, with the frame's fingerprint where known."""
+    """Render rows into a draft: requests, and the sidecar with the frame's fingerprint if known."""
     spec = plan.spec
     metadata = sidecar_metadata(spec, key_names(frame, spec.key), known)
     rows = ((spec.model, found) for found in row_requests(frame, spec, plan.prompt))

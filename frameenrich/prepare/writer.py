@@ -1,4 +1,4 @@
-"""Write rows' requests to the files of a draft: cut into shards, with the sidecar beside them."""
+"""Write rows' requests to the files of a draft: cut into shards, with their sidecar."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def _none() -> ShortHashes:
 
 @dataclass(frozen=True)
 class Part:
-    """What the paying process has to know of rows that are written; a whole frame is one part.
+    """Summary of written rows, for the process that pays; a whole frame is one part.
 
     Parameters
     ----------
     number : int
-        Which one; the parts' order is the rows'.
+        Its number; the parts' order is the rows'.
     rows : int
-        How many it has; a part without rows is written nowhere.
+        The number of rows; a part without any is written nowhere.
     hashes : array of uint64
-        The short hashes of its requests, in order.
+        The short hashes of its requests, sorted.
     requests : tuple of int
-        How many requests are in each of its shards.
+        The number of requests in each of its shards.
     models : tuple of str
-        The model that each of its shards is for.
+        The model of each of its shards.
     job_hash : JobHash
-        Of its rows.
+        The hash of its rows.
     keys : array of uint64
         The digests of its rows' keys, where it is one of several.
     left_out : int
@@ -63,13 +63,13 @@ class Part:
 
     @property
     def mark(self) -> bytes:
-        """The same for the same part, written again."""
+        """Bytes that are the same when the same part is written again."""
         known = {"rows": self.rows, "requests": self.requests, "hash": self.job_hash.mark}
         return json.dumps(known).encode()
 
 
 def custom_id_bytes(keys: pa.Table, tag: str) -> list[bytes]:
-    """Return the custom_ids of some rows, as they stand in a line."""
+    """Return the custom_ids of some rows, as a line has them."""
     ids: list[bytes] = custom_ids(keys, tag).cast(pa.binary()).to_pylist()
     return ids
 
@@ -85,12 +85,12 @@ def write_requests(
     watched: ShortHashes | None = None,
     name_rows: Callable[[pa.Table, str], list[bytes]] = custom_id_bytes,
 ) -> Part:
-    """Write requests in order, identical ones once, and their sidecar.
+    """Write requests in order, each distinct one once, and their sidecar.
 
     Parameters
     ----------
     draft : Draft
-        Where the files go.
+        The draft that holds the files.
     rows : iterable of (str, EncodedRows)
         The model that each requests, and the rows themselves. A shard is for one model.
     keys : pyarrow.Table
@@ -98,11 +98,11 @@ def write_requests(
     spec, limits
         The job's spec, and what one batch file may hold.
     metadata : mapping
-        What the sidecar says of the job (`frameenrich.store.sidecar.sidecar_metadata`).
+        The sidecar's metadata (`frameenrich.store.sidecar.sidecar_metadata`).
     watched : array of uint64, optional
-        Short hashes of requests that are known to repeat, in order.
+        Short hashes of requests that are known to repeat, sorted.
     name_rows : callable
-        Gives the custom_ids of some keys, given the job's tag, too.
+        Makes custom_ids of keys and the job's tag.
     """
     first = Deduplicator(len(keys), watched)
     writer = _Writer(
@@ -113,6 +113,8 @@ def write_requests(
         first,
     )
     job_hash, count, left_out, example = JobHash(), 0, 0, ""
+    # A row and its answer meet only through the sidecar. Its input hash is of the rendered text, so
+    # a CSV read again with other dtypes agrees, and a `reset_index` after a sort does not.
     sidecar = SidecarWriter(
         draft, keys, metadata, job_hash, with_reasons=spec.on_bad_image == "skip"
     )
@@ -145,14 +147,14 @@ def write_requests(
 
 @dataclass
 class _CustomIds:
-    """The custom_ids of rows, a block of them in memory."""
+    """Make the custom_ids of rows, a block at a time."""
 
     keys: pa.Table
     of: Callable[[pa.Table], list[bytes]]
     start: int = -1
 
     def at(self, positions: Sequence[int]) -> list[bytes]:
-        """Return the custom_ids of rows that are in one block."""
+        """Return the custom_ids of rows of one block."""
         start = positions[0] - positions[0] % BLOCK_ROWS
         if start != self.start:
             self.start, self.ids = start, self.of(self.keys.slice(start, BLOCK_ROWS))
@@ -162,7 +164,7 @@ class _CustomIds:
 
 
 class ShardCutter:
-    """Decides which shard a line goes to, in order, within the limits of one batch file."""
+    """Decide which shard a line goes to, in order, within the limits of one batch file."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -175,10 +177,10 @@ class ShardCutter:
         """Make the next line begin another shard, unless this one is empty."""
         if self._requests:
             self._shard, self._requests, self._bytes = self._shard + 1, 0, 0
-            self._most = self._limits.max_requests
+            self._most = self._limits.max_requests  # `first_requests` is of the first alone
 
     def assign(self, line_bytes: int, position: int) -> int:
-        """Return the shard number for a line of so many bytes.
+        """Return the shard number for a line of this many bytes.
 
         Raises
         ------
@@ -200,7 +202,7 @@ class ShardCutter:
         return self._shard
 
     def assign_together(self, lines: int, all_bytes: int) -> int | None:
-        """Return the shard number for some lines at once; None where they do not all fit in it."""
+        """Return the shard number for several lines; None where the shard has no room for all."""
         if self._requests + lines > self._most:
             return None
         if self._bytes + all_bytes > self._limits.max_bytes:
@@ -212,54 +214,57 @@ class ShardCutter:
 
 @dataclass
 class _ModelShards:
-    """The shards of one model: their numbers in the job, and the row that each begins with."""
+    """The shards of one model: their numbers in the job, and the first row of each."""
 
     cutter: ShardCutter
     numbers: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
     def number_at(self, position: int) -> int:
-        """Return the shard that the request of a row is in."""
+        """Return the number of the shard that holds a row's request."""
         return self.numbers[bisect_right(self.starts, position) - 1]
 
 
 @dataclass
 class ShardFiles:
-    """The requests files of a draft that are filled; one a model is open at a time."""
+    """Fill the requests files of a draft; one a model is open at a time."""
 
     draft: Draft
     limits: Limits
     first: int = 0
-    """The number of the first shard that is to be sent."""
+    """The number of the first shard to be sent."""
     counts: list[int] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     waits: dict[int, set[str]] = field(default_factory=dict)
-    """The shards that are not sent yet, since other jobs have asked the same: which jobs."""
+    """The shards that wait for the answers of other jobs, and these jobs."""
     _of: dict[tuple[str, bool], _ModelShards] = field(default_factory=dict)
 
     def of(self, model: str, *, waiting: bool = False) -> _ModelShards:
-        """Return the shards of a model: those that are sent, or those that wait."""
+        """Return the shards of a model: those to be sent, or those that wait."""
         if (model, waiting) not in self._of:
+            # Only a job's very first shard may be the small one that goes ahead (`Limits`).
             first = waiting or bool(self.counts)
             limits = replace(self.limits, first_requests=None) if first else self.limits
             self._of[model, waiting] = _ModelShards(ShardCutter(limits))
         return self._of[model, waiting]
 
     def write_waiting(self, model: str, position: int, line: bytes, job_id: str) -> int:
-        """Write a line that another job has asked, too; returns its shard's number."""
+        """Write a request that another job has sent, too; return its shard's number."""
+        # In a shard that waits: answers are taken over from there, and only those missing are sent.
         own = self.of(model, waiting=True)
         number = self.write(model, own.cutter.assign(len(line), position), position, line, own=own)
         self.waits.setdefault(number, set()).add(job_id)
         return number
 
     def new(self, model: str, requests: int = 0) -> int:
-        """Number another shard."""
+        """Add a shard; return its number."""
         self.counts.append(requests)
         self.models.append(model)
         return self.first + len(self.counts) - 1
 
     def end_part(self) -> None:
-        """Make what comes next begin shards of its own."""
+        """Close the shards, so that the next part begins new ones."""
+        # A part is collected from the shards that its rows name: shared ones would be read twice.
         for own in self._of.values():
             if own.numbers:
                 self.draft.close_file(requests_file(own.numbers[-1]))
@@ -274,7 +279,7 @@ class ShardFiles:
         requests: int = 1,
         own: _ModelShards | None = None,
     ) -> int:
-        """Write lines to the shard that a model's cutter calls `index`; returns its number."""
+        """Write lines to the shard that the cutter numbers `index`; return its number in a job."""
         own = own or self.of(model)
         if index == len(own.numbers):
             if own.numbers:
@@ -289,7 +294,7 @@ class ShardFiles:
 
 @dataclass
 class _Writer:
-    """Writes the requests of rows in order, each distinct one once."""
+    """Write the requests of rows in order, each distinct one once."""
 
     draft: Draft
     names: _CustomIds
@@ -302,10 +307,10 @@ class _Writer:
         self.counts, self.models = self._files.counts, self._files.models
 
     def add(self, model: str, found: EncodedRows) -> SidecarRows:
-        """Write what is new of some requests; gives the sidecar's row for each."""
+        """Write the requests that are new; return the sidecar's row for each request."""
         positions, ids = found.positions, self.names.at(found.positions)
         first_rows = self.first.first_rows(found.request_hashes, positions)
-        if first_rows is positions:
+        if first_rows is positions:  # the usual case: no row repeats, so nothing is compared
             shards = self._send(model, positions, ids, found.bodies)
             return SidecarRows(ids, found.request_hashes, found.input_hashes, shards)
         pairs = list(zip(positions, first_rows, strict=True))
@@ -315,6 +320,7 @@ class _Writer:
         number_at = self._files.of(model).number_at
         shards = [next(sent) if own == earliest else number_at(earliest) for own, earliest in pairs]
         others = [i for i, (position, earliest) in enumerate(pairs) if position != earliest]
+        # A repeated request goes by the custom_id of its first row, which may be blocks before.
         first_keys = self.names.keys.take(pa.array([first_rows[i] for i in others]))
         for i, custom_id in zip(others, self.names.of(first_keys), strict=True):
             ids[i] = custom_id
@@ -323,10 +329,11 @@ class _Writer:
     def _send(
         self, model: str, positions: Sequence[int], ids: Sequence[bytes], bodies: RequestBodies
     ) -> list[int]:
-        """Write some requests; gives the shard of each."""
+        """Write requests; return the shard of each."""
         if not ids:
             return []
         cutter, write = self._files.of(model).cutter, self._files.write
+        # A chunk nearly always fits the open shard: one join and one write instead of hundreds.
         together = self.lines.together(ids, bodies)
         index = cutter.assign_together(len(ids), len(together))
         if index is not None:

@@ -1,4 +1,4 @@
-"""Cells to images: what a request may carry, and the only reader of image files.
+"""Read cells as images that a request may carry; no other module reads image files.
 
 A cell is a URL (passed on, never fetched), a ``data:`` URL, a path under ``image_root``, bytes or a
 PIL image. A file is opened only where it lies under the root after all symbolic links, and is used
@@ -48,7 +48,7 @@ _MEND = "Mend that cell, or pass on_bad_image='skip' to leave the row out; nothi
 
 
 class UnusableError(Exception):
-    """Why a cell is no image, and what to do about it."""
+    """The reason why a cell is no usable image, and what to do about it."""
 
     def __init__(self, reason: str, fix: str = _MEND) -> None:
         super().__init__(reason)
@@ -57,7 +57,7 @@ class UnusableError(Exception):
 
 
 def media_type(content: bytes) -> str | None:
-    """Return what an image's first bytes say it is; None where they are no image's.
+    """Return the media type that the first bytes say; None where they are no image's.
 
     Examples
     --------
@@ -79,7 +79,7 @@ _OTHER_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AV
 
 
 def other_kind(content: bytes) -> str | None:
-    """Return what kind of image these bytes are that no model takes; None where they are none.
+    """Return the kind of an image that no model takes; None where the bytes are none.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def data_url(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RowImages:
-    """A row's images: where the model finds them, and what tells them from others.
+    """A row's images: URLs for the model, and digests for the row's hash.
 
     ``digests`` has one for each column, ``""`` for a null; each is of the cell's URL, bytes or
     pixels as they are, before any downscaling.
@@ -144,11 +144,12 @@ class ImageCells:
     _columns: dict[str, pd.Series] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Pick the columns once, so that a missing one is an error before any row is rendered.
         columns = {name: _column(self.frame, name) for name in self.spec.image}
         object.__setattr__(self, "_columns", columns)
 
     def images(self, position: int) -> RowImages | None:
-        """A row's images, in the order of the columns; None where the null policy skips the row.
+        """Read a row's images, in the columns' order; None where the null policy skips the row.
 
         Raises
         ------
@@ -165,14 +166,14 @@ class ImageCells:
         return RowImages(urls, tuple(digest for _, digest in pairs))
 
     def digests(self, position: int) -> tuple[str, ...] | None:
-        """As `images`, but only what tells a row's images from others."""
+        """Read a row's digests as `images` does, but without encoding or downscaling anything."""
         cells = self._cells(position)
         if cells is None:
             return None
         return tuple(self._read(position, name, cell, _digest) for name, cell in cells.items())
 
     def problem(self, position: int) -> str | None:
-        """Why a row's images cannot be had; None where they can."""
+        """Return why a row's images cannot be read; None where they can."""
         try:
             self.digests(position)
         except (ImageError, NullValueError) as error:
@@ -180,7 +181,7 @@ class ImageCells:
         return None
 
     def _cells(self, position: int) -> dict[str, Any] | None:
-        """Return a row's cells, a null as None; None where they are not to be sent."""
+        """Return a row's cells, a null as None; None where the null policy skips the row."""
         cells = {name: _cell(column.iloc[position]) for name, column in self._columns.items()}
         empty = [name for name, cell in cells.items() if cell is None]
         if empty and self.spec.on_null == "raise":
@@ -244,6 +245,7 @@ def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
     if cell is None:
         return None, ""
     kind, source = _source(cell, spec)
+    # Of the cell as it is, before downscaling: another Pillow must not make every row look changed.
     digest = _digest_of(kind, source, spec)
     if kind == "url":
         return source, digest
@@ -259,10 +261,11 @@ def _digest(cell: Any, spec: JobSpec) -> str:
 
 
 def _digest_of(kind: str, source: Any, spec: JobSpec) -> str:
-    """Return the same for the same image, however a later session reads the frame."""
+    """Return a digest that stays the same, however a later session reads the frame."""
     if kind == "url":
         source = source.encode()
     elif kind == "pixels":
+        # Pixels have no bytes of their own; with the size, 2 x 3 and 3 x 2 of one colour differ.
         source = b"%dx%d:" % source.size + with_pillow(lambda _: source.convert("RGBA").tobytes())
     digest: Any = sha256 if spec.version == HASHES else xxhash.xxh3_128
     return f"{kind}:{digest(source).hexdigest()}"
@@ -303,11 +306,11 @@ def _text_source(text: str, spec: JobSpec) -> tuple[str, Any]:
 
 
 _BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|R0lGOD|UklGR|JVBERi")
-"""How the base64 of PNG, JPEG, GIF, WebP and PDF begins; the last to be told as what it is."""
+"""The starts of the base64 of PNG, JPEG, GIF, WebP, and of PDF for a better error."""
 
 
 _BASE64_LENGTH = 60
-"""Shorter ones are names of files."""
+"""Shorter texts are taken as names of files."""
 
 
 def _checked_url(text: str) -> str:
@@ -325,6 +328,7 @@ def _decoded(text: str, spec: JobSpec) -> bytes:
     found = DATA_URL.fullmatch(text)
     if found is None:
         raise UnusableError("its data URL is not data:image/...;base64,...")
+    # Before decoding, so that an oversized cell takes no memory.
     _check_size(len(found[1]) * 3 // 4 - 2, spec.image_max_bytes)
     try:
         return base64.b64decode(found[1], validate=True)
@@ -339,7 +343,8 @@ def _checked(content: bytes, spec: JobSpec, what: str) -> tuple[str, Any]:
         return "content", content
     kind = other_kind(content)
     if kind in _CONVERTED:
-        return "pixels", _opened(content, kind)  # whose digest no other Pillow changes
+        # The digest is of the pixels: the PNG made of them may differ with another Pillow.
+        return "pixels", _opened(content, kind)
     if kind is not None:
         raise UnusableError(
             f"{what} is {'an' if kind == 'SVG' else 'a'} {kind} image, which models do not take",
@@ -355,7 +360,7 @@ def _refuse_media(kind: str | None, what: str) -> None:
 
 
 _CONVERTED = frozenset({"BMP", "TIFF", "AVIF"})
-"""What Pillow reads and no model takes."""
+"""Kinds that Pillow reads and no model takes; they are sent as PNG."""
 
 
 def _opened(content: bytes, kind: str) -> Any:
@@ -389,7 +394,7 @@ def _short(text: str, length: int = 80) -> str:
 
 
 def _read_file(name: str, spec: JobSpec) -> bytes:
-    """Read the bytes of a file under the root; never more than the limit and one."""
+    """Read the bytes of a file under the root; at most one more than the limit."""
     shown = repr(_short(str(name)))
     try:
         root = Path(spec.image_root).resolve()
@@ -405,7 +410,7 @@ def _read_file(name: str, spec: JobSpec) -> bytes:
                 f"{shown} {what} under image_root={spec.image_root!r}", f"Check the path. {_MEND}"
             )
         with path.open("rb") as file:
-            return file.read(spec.image_max_bytes + 1)
+            return file.read(spec.image_max_bytes + 1)  # one more tells that it is too large
     except (OSError, ValueError, RuntimeError) as error:  # a name with NUL, a loop of links
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnusableError(f"{shown} cannot be read ({reason or 'no usable path'})") from None
@@ -420,7 +425,7 @@ def _is_pil(cell: Any) -> bool:
 
 
 def with_pillow(work: Any) -> Any:
-    """Do something with `PIL.Image`; what it raises for broken images becomes a reason."""
+    """Call a function with `PIL.Image`; its errors about broken images become `UnusableError`."""
     try:
         from PIL import Image as pillow  # noqa: N813, PLC0415 - an extra, and named as a module is
     except ImportError:
@@ -436,6 +441,7 @@ def with_pillow(work: Any) -> Any:
 
 def _png(image: Any) -> bytes:
     def save(_: Any) -> bytes:
+        # The modes that PNG can hold; CMYK, for instance, has to become RGB.
         kept = image if image.mode in {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"} else None
         sink = io.BytesIO()
         (kept or image.convert("RGB")).save(sink, "PNG")
@@ -449,7 +455,7 @@ _MOST_PIXELS = 200_000_000
 
 
 def _downscaled(content: bytes, max_pixels: int) -> bytes:
-    """The image with its longest side at most `max_pixels`; as it came where it is already."""
+    """Shrink an image to a longest side of `max_pixels`; a smaller one is returned unchanged."""
 
     def shrink(pillow: Any) -> bytes:
         from PIL import ImageOps  # noqa: PLC0415 - an extra
@@ -468,6 +474,7 @@ def _downscaled(content: bytes, max_pixels: int) -> bytes:
         image.thumbnail((max_pixels, max_pixels))
         sink = io.BytesIO()
         options = {} if form == "PNG" else {"quality": _JPEG_QUALITY}
+        # Saving drops EXIF, and with it how to turn a phone's picture upright: turn the pixels.
         ImageOps.exif_transpose(image).save(sink, form, **options)
         return sink.getvalue()
 

@@ -110,7 +110,7 @@ def _included(text: str, folder: Path) -> dict[str, str]:
                     "The template includes a file whose name is computed.", "Write the name out."
                 )
             path = (folder / name).resolve()
-            # Compare resolved paths: no "..", absolute name or symbolic link leads out of the folder.
+            # Compare resolved paths: no "..", absolute name or symbolic link may lead outside.
             if name not in sources:
                 if folder.resolve() not in path.parents:
                     raise TemplateError(
