@@ -131,6 +131,7 @@ def run(rows: int, store: Path | None = None) -> None:
         answers = catalogue.llmbatch.collect(job, usage=True)
 
         _print_table(console, answers, truth)
+        # A kept store may have this very job already; then nothing was sent.
         asked = 0 if job.id in known else len(answers) - job.reused
         _print_summary(console, answers, truth, seconds, asked)
         _print_evaluation(console, job, catalogue.join(truth.add_prefix("true_")))

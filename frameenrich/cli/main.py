@@ -134,6 +134,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except FrameEnrichError as error:
             say(f"error: {in_flags(str(error))}")
+            # With exit code 2 something has to change first: the same command would fail again.
             if exit_code(error) in (_PROVIDER, STILL_RUNS) and RESUME in ctx.meta:
                 say(f"To go on: {ctx.meta[RESUME]}")
             raise typer.Exit(exit_code(error)) from None
@@ -240,6 +241,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal's encoding may lack the data's signs
+    # Warnings are written for Python; here they name flags, without a file and line of ours.
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {in_flags(str(message))}")
     try:
         app()
@@ -253,7 +255,7 @@ def _end(code: int) -> None:
 
     Every file is closed by now, and scripts would see exit code 134 (apache/arrow issue 34314).
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):  # `os._exit` flushes nothing
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)

@@ -68,6 +68,7 @@ def _option_of(name: str, hint: Any) -> str:
 
 def _argv_of(option: str, value: Any) -> list[str]:
     if isinstance(value, bool):
+        # A flag with two forms is declared as "--stream/--no-stream".
         return [option.split("/")[0 if value else 1]]
     values = value if isinstance(value, list) else [value]
     return [word for each in values for word in (option, str(each))]

@@ -76,6 +76,7 @@ def _argument() -> re.Pattern[str]:
 
     known = {*get_type_hints(SubmitOptions), *get_type_hints(CollectOptions), *_OF_OTHER_VERBS}
     return re.compile(
+        # Longest names first: an alternation takes the first that fits.
         rf"""(?<![\w."'{{-])({"|".join(sorted(known, key=len, reverse=True))})=(True\b|"""
         r"""'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""
     )
@@ -101,6 +102,7 @@ def in_flags(message: str) -> str:
     message = _PARAM.sub(r"--param \1=\2", message)
     message = _argument().sub(_as_flag, message)
     message = _FRAME.sub(r"\1 table", message)
+    # Replacements that drop words leave blanks behind, also before a full stop.
     return re.sub(r"  +", " ", re.sub(r" ([.,;:?])(?=\s|$)", r"\1", message))
 
 

@@ -100,6 +100,7 @@ def open_table(
     source = Source(places, limit=limit)
     try:
         if stream is None:
+            # So few rows are one chunk: streamed, they would only be read more often.
             few = limit is not None and limit <= CHUNK_ROWS
             stream = not few and source.size_bytes > STREAM_BYTES
         return StreamedTable(source) if stream else InMemoryTable(read_whole(source))
@@ -117,6 +118,7 @@ def telling_lines(location: Callable[[int], str]) -> Iterator[None]:
         position = vars(error).get("position")
         if position is not None:
             named = re.escape(f"{vars(error).get('row', position)}")
+            # Not followed by a word's sign, so that row 1 is not found in "row 12".
             own = re.compile(rf"\b([Rr]ow (?:at position )?{named}|at position {position})(?!\w)")
             where = location(position)
             error.problem = own.sub(lambda found: f"{found.group()} ({where})", error.problem, 1)
@@ -137,12 +139,12 @@ class InMemoryTable:
         self.table.__exit__()
 
     def submit(self, **options: Any) -> tuple[Job, int]:
-        """Ask for every row; gives the job, and how many rows there are."""
+        """Submit every row; return the job and the number of rows."""
         with telling_lines(self.table.location):
             return submit(self.table.frame, **options), len(self.table.frame)
 
     def estimate(self, **options: Any) -> Estimate:
-        """Return what a `submit` would send and cost."""
+        """Estimate what a `submit` would send and cost."""
         with telling_lines(self.table.location):
             return estimate(self.table.frame, **options)
 
@@ -155,7 +157,7 @@ class InMemoryTable:
     def write_answers(
         self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
     ) -> StatusCounts:
-        """Collect, and write the table with the answers' columns; see `Job.collect`."""
+        """Collect, and write the table with the columns of answers; see `Job.collect`."""
         with counting_rows() as facts:
             answered = job.collect(self.table.frame, **options)
         write_table(self.table, answered, place, safe=safe)
@@ -175,7 +177,7 @@ class StreamedTable:
         self.source.__exit__()
 
     def submit(self, **options: Any) -> tuple[Job, int]:
-        """Ask for every row; gives the job, and how many rows there are."""
+        """Submit every row; return the job and the number of rows."""
         rows = 0
 
         def write(stage: PartsFolder) -> Iterator[Part]:
@@ -184,13 +186,14 @@ class StreamedTable:
             for chunk in self.source.chunks():
                 rows += chunk.rows
                 with telling_lines(chunk.location):
+                    # A part has its chunk's number: `collect` looks there first.
                     part = write_part(stage, chunk.number, chunk.frame, called=chunk.called)
                 yield part
 
         return submit_parts(write, self.source.columns, **options), rows
 
     def estimate(self, **options: Any) -> Estimate:
-        """Return what a `submit` would send and cost."""
+        """Estimate what a `submit` would send and cost."""
         return estimate_parts(
             lambda spec: (
                 count_frame(chunk.frame, Plan(spec, Output(spec.output)))
@@ -246,6 +249,7 @@ class StreamedTable:
                     answers = pd.DataFrame(collector.columns(chunk.frame, chunk.number))
                 counts.add(answers, job.spec.name, facts)
                 yield ChunkWithAnswers(chunk, answers)
+            # Known after the last chunk only; an error here drops the unfinished file.
             _refuse_strangers(job, counts.rows, counts.seen)
 
         write_chunks(fill, place, safe=safe)
@@ -263,6 +267,7 @@ class StreamedTable:
         """Learn a parser's columns from all answers, before the first chunk is written."""
         if not collector.has_parser:
             return collector
+        # A file has one header, so all columns have to be known before its first row is written.
         parts = (collector.columns(chunk.frame, chunk.number) for chunk in self.source.chunks())
         with counting_rows():  # discarded: rows are counted when they are written
             made = ParserColumns.learn(collector.folder.spec, parts, final=True)

@@ -149,6 +149,7 @@ def calibration(
     # Ties are sorted by outcome, so that the bins depend on no order of rows.
     order = np.lexsort((right, score))
     score, right, weights = score[order], right[order], weights[order]
+    # At least ten rows a bin: a share of fewer says little.
     bins = np.array_split(np.arange(len(score)), max(1, min(10, len(score) // 10)))
     reliability = pd.DataFrame([_bin(score[b], right[b], weights[b], level) for b in bins])
     gaps = (reliability["score"] - reliability["right"]).abs()
@@ -187,7 +188,7 @@ def _risk_coverage(score: Floats, right: Floats, weights: Floats) -> pd.DataFram
 
 
 def auroc(score: Floats, right: Floats, weights: Floats | None = None) -> float:
-    """Return how often a right row has a higher score than a wrong one; NaN without both."""
+    """Return the share of pairs where the right row scores above the wrong one, or NaN."""
     weights = np.ones(len(score)) if weights is None else weights
     levels, at = np.unique(score, return_inverse=True)
     good = np.bincount(at, weights * right, len(levels))

@@ -58,7 +58,7 @@ class Evaluation:
 
     @cached_property
     def whole(self) -> Judged:
-        """Rows judged whole: right where every field is, and as sure as the least sure field."""
+        """Judgements on whole rows: right where every field is, scored by the least sure field."""
         if len(self.each) == 1:
             return self._first.judged
         by_row: dict[int, list[float]] = {}
@@ -84,6 +84,7 @@ class Evaluation:
     def accuracy_all(self) -> Interval:
         """The share of all rows that are right; flagged rows count as wrong."""
         usable, flagged = self.design.usable, self.design.flagged
+        # Flagged rows are wrong for certain: they scale the figures and add no doubt.
         part = usable / (usable + flagged) if usable + flagged else math.nan
         made = self.accuracy
         return replace(
@@ -144,6 +145,7 @@ class Evaluation:
         known = [
             scores for name in self.each if (scores := self.design.scores.get(name)) is not None
         ]
+        # A row is as sure as its least sure field, so one field without scores leaves it unknown.
         population = np.min(np.stack(known), axis=0) if len(known) == len(self.each) else None
         return self._threshold(self.whole, population, precision, confidence)
 

@@ -118,7 +118,7 @@ def clopper_pearson(
     if not n:
         return without_bounds(0, 0, level, "no reviewed rows")
     name = "Clopper-Pearson"
-    if population is not None and n >= population:
+    if population is not None and n >= population:  # nothing was sampled, nothing is in doubt
         return Interval(right / n, right / n, right / n, int(n), level, "every row")
     size = n if population is None else n * (population - 1) / (population - n)
     hits, tail = right / n * size, (1 - level) / 2
@@ -211,7 +211,7 @@ def stratified(
 
 
 def rows_for_margin(margin: float, share: float, level: float = 0.95) -> int:
-    """Return how many reviewed rows bring the interval of an expected share to ± margin.
+    """Return the number of reviewed rows that narrow an expected share to ± margin.
 
     >>> rows_for_margin(0.03, 0.95)
     203
@@ -223,7 +223,7 @@ def rows_for_margin(margin: float, share: float, level: float = 0.95) -> int:
 
 
 def rows_without_error(share: float, confidence: float = 0.95) -> int:
-    """Return how many reviewed rows, all right, prove at least a share.
+    """Return the number of reviewed rows that, all right, prove at least a share.
 
     >>> rows_without_error(0.95), rows_without_error(0.90, confidence=0.9)
     (59, 22)
@@ -233,12 +233,13 @@ def rows_without_error(share: float, confidence: float = 0.95) -> int:
 
 
 def what_rows_buy(n: int) -> str:
-    """Say in two sentences what reviewing n rows proves.
+    """Explain in two sentences what reviewing n rows proves.
 
     >>> what_rows_buy(100)
     '100 reviewed rows give ±6 points at 90 % right. Without an error they prove at least 97 %.'
     """
     z = float(scipy("stats").norm.ppf(0.975))
+    # 0.09 = 0.9 * 0.1, the variance of one row at 90 % right.
     margin = 100 * z * math.sqrt(0.09 / n)
     proved = 100 * 0.05 ** (1 / n)
     return (

@@ -88,7 +88,7 @@ class JobAnswers:
 
     @property
     def spent_notes(self) -> list[str]:
-        """Say how many usable rows are spent, and why."""
+        """Notes on how many usable rows are spent, and why."""
         shown = int(self._shown[self.usable].sum())
         before = int((self._reviewed_before & ~self._shown)[self.usable].sum())
         return [
@@ -102,7 +102,7 @@ class JobAnswers:
 
     @cached_property
     def flagged(self) -> int:
-        """Return how many rows have a terminal status other than ``ok``."""
+        """The number of rows with a terminal status other than ``ok``."""
         return int(sum(RowStatus(status).flagged for status in self.statuses))
 
     @cached_property

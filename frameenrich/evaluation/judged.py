@@ -26,12 +26,12 @@ class Judged:
 
     @cached_property
     def sure(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which rows have a verdict."""
+        """Marks of the rows with a verdict."""
         return ~np.isnan(self.right)
 
     @cached_property
     def weights(self) -> Floats:
-        """Return how many rows of the job each stands for."""
+        """The number of rows of the job that each stands for."""
         drawn = self.reviewed.inclusion_probability
         return np.ones(len(self.first)) if drawn is None else 1 / drawn[self.first]
 

@@ -52,6 +52,7 @@ def make_review(
     ParameterError
         `n`, `by` or `extend` cannot be used.
     """
+    # `type`, since isinstance would take True for 1.
     if type(n) is not int or n < 1:
         raise ParameterError(f"n={n!r} rows cannot be drawn.", "Give a whole number above 0.", n=n)
     _require_ended(job)

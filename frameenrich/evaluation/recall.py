@@ -59,6 +59,7 @@ def label_figures(counts: Floats, rows: Floats, level: float = 0.95) -> dict[str
 def _bounds(estimate: Floats, bounds: tuple[Floats, Floats], reviewed: Floats) -> Bounds:
     few = reviewed < FEW_REVIEWED
     low, high = (np.where(few, np.nan, bound) for bound in bounds)
+    # Bounds of recall and f1 are of means with a prior: the plain estimate may lie outside.
     return Bounds(estimate, np.minimum(low, estimate), np.maximum(high, estimate), few)
 
 

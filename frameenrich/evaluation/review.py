@@ -229,6 +229,7 @@ class Review:
                 cells = {"review": self.id, "field": field.name, ANSWER: harmless(answer)}
                 cells |= dict(zip(names, map(as_text, key.values()), strict=True))
                 writer.writerow(cells | {"prompt": harmless(own_message(prompt))})
+        # With the mark: without it Excel reads a CSV in the local encoding.
         write_private(path, sink.getvalue().encode("utf-8-sig"))
         return Path(path)
 

@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 
 class Drawn(StrEnum):
-    """How the judged rows came to be judged; only `PICKED` allows no interval."""
+    """The way in which the judged rows were chosen; only `PICKED` allows no interval."""
 
     SIMPLE = "simple"  # a recorded simple random draw
     STRATIFIED = "stratified"  # a recorded draw, so many of each stratum

@@ -108,6 +108,7 @@ def corrected_shares(
     share = np.where(unseen, rest.mean / np.maximum(rest.mean.sum(-1, keepdims=True), 1e-300), 0)
     mean = np.where(unseen, share * rows[..., None], seen.mean).sum(-2) / total
     variance = np.where(unseen, rest.variance, seen.variance).sum(-2) / total**2
+    # Of the means with a prior: below they are widened to hold the plain estimate.
     low, high = _beta_bounds(mean, variance, level)
 
     alone, effective = _reviewed_alone(counts, rows, estimate, simple=simple)

@@ -269,7 +269,7 @@ def _rows(text: str, delimiter: str, name: str) -> Iterator[list[str]]:
 
 
 def _decoded(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what Excel calls Unicode text
         return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8-sig")

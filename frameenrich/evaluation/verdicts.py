@@ -48,6 +48,7 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
             "Fill in 'correct' or 'verdict' of some rows; empty rows are not yet reviewed.",
         )
     with job.folder.lock():
+        # Under the lock: two sheets added at once must not get the same number.
         kept = kept_sheets(job.folder, review.id)
         # A notebook cell that is run twice adds its sheet once.
         if not any((data, reviewer) == (old, said["reviewer"]) for _, old, said in kept):
@@ -174,6 +175,7 @@ def _reviewed(
 ) -> Reviewed:
     positions = np.array([review.positions[j.row] for review, j in rows], np.int64)
     strata = [review.draw["stratum"][j.row].as_py() for review, j in rows]
+    # Replaced and spent rows left the draw, so the others stand for the whole stratum.
     drawn = pd.Series(
         [stratum for review in {r.id: r for r, _ in rows}.values() for stratum in
          review.draw["stratum"].filter(pa.array(review.counts)).to_pylist()]

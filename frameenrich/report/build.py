@@ -35,7 +35,7 @@ from frameenrich.store.folder import JobFolder
 from frameenrich.text import without_secrets
 
 MAX_FLAGGED = 50_000
-"""How many flagged rows a page holds at most; nobody reads more of them."""
+"""The most flagged rows that a page holds; nobody reads more of them."""
 
 
 # Images are inlined as data: URLs, so their number and size bound the size of the one file.
@@ -284,7 +284,7 @@ def _shown(value: Any, kind: str) -> Any:
     return str(value)
 
 
-# --- what was asked -----------------------------------------------------------------------------
+# --- the prompts --------------------------------------------------------------------------------
 
 
 def _own_turn(folder: JobFolder) -> int:

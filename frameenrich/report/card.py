@@ -95,6 +95,7 @@ def card_html(card: Card) -> str:
 
 def _tag(name: str, content: str, style: str = "") -> Markup:
     """Build an element; its content is escaped unless it is markup already."""
+    # Markup escapes its arguments: ids, models and reasons may hold any text.
     return Markup('<{0} style="{1}">{2}</{0}>').format(name, style, content)
 
 
@@ -172,7 +173,7 @@ def _cells(round_: int, number: int, batch: Batch, now: float) -> tuple[str, ...
 
 
 def _age(batch: Batch, now: float) -> str:
-    """Return how long a batch has been at the provider, or took there.
+    """Format how long a batch has been at the provider, or took there.
 
     Examples
     --------

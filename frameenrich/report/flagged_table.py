@@ -62,7 +62,7 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     shown["raw"] = [_answer(raw, error) for raw, error in pairs]
     shown["prompt"] = [_prompt(text) for text in shown["prompt"]]
     shown["history"] = [_history(attempts) for attempts in shown["history"]]
-    if not shown["history"].any():
+    if not shown["history"].any():  # an empty column would only take width
         shown = shown.drop(columns="history")
     ours: list[Hashable] = [name for name in ("raw", "prompt", "history") if name in shown]
     style = shown.style.format(escape="html", na_rep="")

@@ -6,6 +6,7 @@ import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
+# Errors are "path: message", such as "$.specs[1].width: not a number".
 _PATH = re.compile(r"\$((?:\.[^.\[\]:\s]+|\[\d+\])*)(?=:)")
 
 

@@ -122,17 +122,17 @@ class Report:
 
     @property
     def total(self) -> int:
-        """Return how many rows the job has."""
+        """Return the number of rows in the job."""
         return sum(self.counts.values())
 
     @property
     def ok(self) -> int:
-        """Return how many are usable."""
+        """Return the number of usable rows."""
         return self.counts.get("ok", 0)
 
     @property
     def flagged(self) -> int:
-        """Return how many are flagged."""
+        """Return the number of flagged rows."""
         return sum(n for status, n in self.counts.items() if status in FLAGGED)
 
     @property

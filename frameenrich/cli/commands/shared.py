@@ -159,6 +159,7 @@ def job_of(job: str | None, store: str | None, server: ServerOptions = _NO_SERVE
     if job is not None:
         return open_job(job, store, client=client)
     newest = newest_job(store).id
+    # Said before anything happens to it: the user may have meant another.
     say(f"The newest job: {newest}.")
     return open_job(newest, store, client=client)
 
@@ -191,6 +192,7 @@ def send(
 def note_resume_command(ctx: typer.Context, *, again: bool = True) -> None:
     """Note how to go on after an interrupt, a time-out or a failure of the provider."""
     own = _command(sys.argv[1:])
+    # The same command with --fresh would pay again, so it is not suggested.
     ctx.meta[RESUME] = own if again else "frameenrich jobs lists what was sent; then collect it."
 
 
@@ -302,7 +304,7 @@ def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
     """Tell whether enough rows are usable for the options; skipped rows do not count."""
     ok = counts.get("ok", 0)
     sent = sum(counts.values()) - counts.get("skipped", 0)
-    if not sent:
+    if not sent:  # all rows were skipped as requested: nothing failed
         return True
     if writing.strict:
         return ok == sent

@@ -106,7 +106,7 @@ class Chunk:
 
     @property
     def rows(self) -> int:
-        """Return how many there are."""
+        """Return the number of rows."""
         return len(self._rows) if self.arrow is None else len(self.arrow)
 
     @property

@@ -21,7 +21,7 @@ PACKINGS = (".gz", ".zst", ".zip")
 
 
 def packing_of(path: str) -> str:
-    """Return how a file is packed, by its name; empty where it is not.
+    """Return the packing of a file by its name; empty for none.
 
     Examples
     --------

@@ -83,7 +83,7 @@ class Source:
 
     @property
     def called(self) -> str:
-        """Return what messages call it."""
+        """Return the name of the source in messages."""
         more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
         return f"{self.places[0].called}{more}"
 
@@ -103,6 +103,7 @@ class Source:
     def columns(self) -> list[str]:
         """Its columns; of JSON Lines those of all rows, in the order in which they appear."""
         if self.format == "jsonl":
+            # All rows are read for it: a member may appear in the last one only.
             rows = islice((line.row for line in self._lines() if line.row is not None), self.limit)
             return list(dict.fromkeys(name for row in rows for name in row))
         if self.format == "parquet":
@@ -135,7 +136,7 @@ class Source:
                 file = self._file or stack.enter_context(open_file(place))
                 check_unchanged(file, place, stamp)
                 yield file, place
-                # Again: somebody may have written while it was read.
+                # Again: it may have changed while it was read.
                 check_unchanged(file, place, stamp)
 
     def _text_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -175,6 +176,7 @@ class Source:
             yield place, opened
 
     def _parquet_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        # Unlike text chunks, these end with their file: a row group cannot cross files.
         left = self.limit
         for place, file in self._parquet_files():
             read = 0

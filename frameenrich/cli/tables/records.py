@@ -69,8 +69,11 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
     [['a', 'b\nc'], [], ['01', '']]
     """
     csv.field_size_limit(2**31 - 1)  # its default refuses cells of 128 KiB; a text may be longer
+    # Escaped, so that an error can name the line: a strict decoder fails for a whole buffer.
+    # newline="" keeps each line end as it is, also within quotes.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     taken: list[str] = []
+    # Strict, since the lenient parser accepts stray quotes and changes what cells say.
     reader = csv.reader(_told(text, taken, name), delimiter=delimiter, strict=True)
     first = 1
     try:
@@ -251,6 +254,7 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
         It is no JSON object; the message has its number.
     """
     try:
+        # Only a file's first line can begin with a byte order mark.
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError:
         raise not_utf8(name, number) from None

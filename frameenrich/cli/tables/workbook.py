@@ -74,6 +74,7 @@ def _rows(file: IO[bytes], place: TableFile) -> list[list[Any]]:
     try:
         book = python_calamine.CalamineWorkbook.from_filelike(file)
         sheet = book.get_sheet_by_name(_sheet_name(book, place))
+        # Empty rows count too, or answers would be written back into other rows.
         return list(sheet.to_python(skip_empty_area=False))
     except python_calamine.CalamineError as error:
         reason = str(error).rstrip(".")
@@ -145,6 +146,7 @@ def write_workbook(chunks: Iterable[ChunkWithAnswers], place: TableFile) -> None
     source = first.chunk.lines[0].place if first.chunk.lines else None
     both = _chain(first, parts)
     if source is None or not source.path.lower().endswith((".xlsx", ".xlsm")):
+        # Write-only: openpyxl then keeps no cells in memory.
         book: Any = openpyxl.Workbook(write_only=True)
         _write_new(both, book)
     else:
