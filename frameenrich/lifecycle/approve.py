@@ -35,6 +35,7 @@ def measure_answers(store: Store, spec: JobSpec) -> AnswerLengths | None:
     """Measure this store's earlier answers to the same templates, model and parameters."""
     lengths: list[int] = []
     for folder in job_folders(store):
+        # Answers to another template or model say nothing of how long these will be.
         if _asks_the_same(folder.spec, spec):
             lengths += _lengths(folder)
     return _measured(lengths)

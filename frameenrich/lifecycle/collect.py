@@ -159,6 +159,7 @@ class Collector:
         )
         columns = self._with_skip_reasons(columns, positions, sidecar)
         if reading.usage:
+            # A part has only some of the rows that share a request, and of its cost.
             shares = None if sidecar is None else rows_per_request(folder, sidecar)
             costs = row_costs(folder, reading.prices, found, positions, shares)
             columns = with_costs(columns, costs, name)

@@ -316,6 +316,7 @@ class _RetryBody:
         if self.wish.elsewhere is not None:
             if self.wish.elsewhere.provider != "live":  # which is the same server
                 body = without_marks(body)
+            # Checked as it will be sent, after all changes.
             self.wish.elsewhere.check(body)
         return body
 

@@ -252,6 +252,7 @@ def _settle_rest(
         own, results = zip(*refused, strict=True)
         result_table.add_results(np.array(own), results, shard.round)
         heard[list(own)] = True
+    # Rows that share a request share its slot, which is set once.
     rest = np.unique(slots[~heard[slots]])
     if not batch.settled:
         result_table.set_status(rest, RowStatus.PENDING, None, shard.round)

@@ -50,6 +50,7 @@ class StoredAnswers:
 
     def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
         """Yield the response lines for some request hashes, each under its new custom_id."""
+        # Sorted by job, so that each job's responses are read once.
         wanted = sorted((self.origins[h][0].id, self.origins[h][1], own) for h, own in ids.items())
         folders = {folder.id: folder for folder, _ in self.origins.values()}
         for job_id, group in groupby(wanted, key=lambda item: item[0]):

@@ -75,6 +75,7 @@ def note_rows(
 
 # --- what to call next ----------------------------------------------------------------------------
 
+# A refusal or a 4xx (but 408, 409, 429) is not sent again by itself, so each has a call of its own.
 _ARGUMENTS = {
     Remedy.AGAIN: "",
     Remedy.MODEL: "model='...'",

@@ -54,6 +54,7 @@ class _Cached(msgspec.Struct):
     cache_write_1h_tokens: int | None = None
 
 
+# Chat completions count `prompt_tokens`, the Responses API `input_tokens`: the same thing.
 class _Tokens(msgspec.Struct):
     prompt_tokens: int | None = None
     input_tokens: int | None = None
@@ -179,6 +180,7 @@ class _CostTable:
     ) -> Price | None:
         """Return an answer's price; None where it is not known."""
         key = asked, answered, tier, provider
+        # Kept by what decides it: a job has many lines and few models.
         if key not in self._known:
             rate = rate_of(self.folder.spec, provider)
             whose = price_list_of(self.folder.spec, provider)
@@ -189,6 +191,7 @@ class _CostTable:
 
     def usd(self, asked: str, line: _Billed, provider: str | None) -> float:
         """Return what a line cost at a provider; NaN where its price is not known."""
+        # Some servers answer without the model's name; then it is the one that was asked for.
         price = self.price(asked, line.model or asked, line.tier, provider)
         if price is None:
             return math.nan
@@ -346,6 +349,7 @@ class JobUsage:
     @property
     def usd(self) -> float | None:
         """Return what all of it cost; None where the price of one of the models is not known."""
+        # A sum that leaves out an unknown price would pass for the whole.
         costs = self.table["cost_usd"]
         return None if costs.isna().any() else float(costs.sum())
 

@@ -121,7 +121,7 @@ class Deadline:
 
 
 def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
-    """Return a job's progress; connect and poll only where something runs."""
+    """Return a job's progress; connect only where a batch has not ended, and poll what runs."""
     if not all(batch.ended for batch in job.batches):
         provider = connected()
         if any(batch.running for batch in job.batches):
@@ -216,6 +216,7 @@ async def wait_async(
                     return
                 await asyncio.sleep(pause)
         finally:
+            # A thread cannot be cancelled; its step can only be made to end early.
             given.end()
 
 

@@ -102,6 +102,7 @@ class JobFolder:
         """Read the job's state, but no batch.json that is known and did not change."""
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
+        # A round without its sidecar was never published, so its shards do not count.
         shards = tuple(_shards(self, found, range(rounds)))
         for shard in shards:
             shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
