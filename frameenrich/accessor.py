@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from frameenrich.verbs.job import Job
 
 
+# A class of thin methods: each imports its verb when it is called, so that the import of
+# frameenrich costs next to nothing beside pandas.
 @pd.api.extensions.register_dataframe_accessor("llmbatch")
 class LLMBatch(JobOfFrame):
     """Methods that send a DataFrame's rows as LLM batches and add the answers as columns.
@@ -101,14 +103,14 @@ class LLMBatch(JobOfFrame):
             Rows with their right answers, shown to the model before each row: the template's
             columns, and the answer in a column called as the output (or ``"answer"``). Of a
             `Review`, its judged rows. Rows that were shown count in no later review or evaluation
-            of this job: who was told the answer is not tested by it.
+            of this job, as the model has seen their answers.
         samples : int
             Answers to each row, asked for in one request (``n``), so that the prompt is paid once:
             each field has the value that most of them gave, and ``<name>_agreement`` is the share
             that gave it (with several fields, the least of theirs); ``usage=True`` adds
             ``<name>_votes``. For `labels` and `response_model`, on ``/v1/chat/completions``.
         probe : bool, optional
-            Ask one row live before the batch, so that what the server refuses is told before all
+            Ask one row live before the batch, so that a refusal of the server shows before all
             rows go out; its answer is reused. Only a 400 or 422 that names a parameter, the model
             or the schema, and that two other rows get too, refuses. By default from 1,000 requests
             on, where this store has no ``ok`` yet for this provider, model, `params` and schema.
@@ -366,7 +368,7 @@ class LLMBatch(JobOfFrame):
         usage: bool = False,
         **options: Unpack[SubmitOptions],
     ) -> pd.DataFrame:
-        """Answer `n` rows now, at live price, to look at before all are paid for.
+        """Answer `n` rows now, at live price, so that you can check them before paying for all.
 
         A `submit` with the same options takes these answers over and does not pay for them again;
         nor does the same pilot. The rows are spread over the frame, one out of each n-th of it.

@@ -97,7 +97,7 @@ class DaskAccessor:
         Raises
         ------
         RowKeyError
-            A key stands in two partitions, as the index of ``dd.read_csv`` does.
+            A key is in two partitions, as in the index of ``dd.read_csv``.
         InputError
             Something cannot be used; nothing was sent.
         StoreError
@@ -136,8 +136,8 @@ class DaskAccessor:
     ) -> DataFrame:
         """Return the frame with the answers as new columns, lazily, with its own divisions.
 
-        What is done here and now is what ``df.llmbatch.collect`` does before it reads: look at the
-        job, or, with ``wait=True``, wait until all is answered. When the result is computed, each
+        The call does what ``df.llmbatch.collect`` does before it reads: poll the job or, with
+        ``wait=True``, wait until all is answered. When the result is computed, each
         partition reads its own lines and answers from the store, on its worker.
 
         Parameters

@@ -170,6 +170,7 @@ class TableBatch(LLMBatch):
             )
         rows = self._rows
         if not isinstance(rows, TableStream):
+            # A table in memory goes the way of pandas: one job of one table, whatever holds it.
             return LLMBatch(self._frame).submit(template, model, **options)
 
         def write(stage: PartsFolder) -> Iterator[Part]:
@@ -305,6 +306,7 @@ class _Answers:
     collector: Collector
 
     def __post_init__(self) -> None:
+        # A stream states its columns before its first row, so a parser's have to be known now.
         self.collector = self.collector.with_parser_columns()
 
     @cached_property
@@ -335,7 +337,7 @@ class _Answers:
             yield _with_columns(part, self.of(part, number))
 
     def beside(self, table: Any) -> Any:
-        """Return the table with the answers: a lazy one where it is read as it goes."""
+        """Return the table with the answers; lazy where the table is."""
         none = pa.table({name: pa.array([], kind) for name, kind in self.types.items()})
         polars = polars_of(table)
         if is_lazy(table):
@@ -365,6 +367,7 @@ def _lazy(parts: Callable[[], Iterable[Any]], schema: Any) -> Any:
     def source(
         columns: list[str] | None, predicate: Any, rows: int | None, _batch_rows: int | None
     ) -> Iterator[Any]:
+        # Polars may ask for a few rows: reading stops there, and later parts are not collected.
         left = rows
         for part in parts():
             found = part if columns is None else part.select(columns)

@@ -252,7 +252,7 @@ def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
 
 
 _NO_KEY = "none"
-"""What stands in for a key where the server wants none: the SDK makes no client without one."""
+"""Placeholder for a key where the server wants none: the SDK makes no client without one."""
 
 
 def is_loopback(url: str | None) -> bool:

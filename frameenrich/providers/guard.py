@@ -13,7 +13,7 @@ from typing import Any
 from frameenrich.providers.protocol import patience_left
 
 MOST_BYTES = 64 << 20
-"""How large a reply may become when it is decompressed; more where it came as large."""
+"""The largest size of a decompressed reply, unless it was sent as large."""
 
 
 _MOST_RATIO = 100
@@ -24,7 +24,7 @@ _LEAST_SECONDS = 0.1
 
 
 _INSIDE = ("_client", "_httpx_client", "client")
-"""What the SDKs call their httpx client."""
+"""Attributes in which the SDKs keep their httpx client."""
 
 
 def guard(client: Any) -> None:

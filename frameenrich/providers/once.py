@@ -36,15 +36,15 @@ TAG_KEY = "frameenrich_tag"
 
 
 PIECE_BYTES = 1 << 16
-"""How much of a download is held at once."""
+"""Bytes of a download that are held in memory at once."""
 
 
 _NO_ROUTE = {404, 405, 501}
-"""What a server answers that has no such list: not there, not for GET, not implemented."""
+"""Statuses of a server without such a list: not there, not for GET, not implemented."""
 
 
 _MOST_CREATES = 3
-"""How often one shard may be sent without an answer that says whether a batch was made."""
+"""Most creates of one shard without an answer that says whether a batch was made."""
 
 
 def find_resumed(
@@ -53,8 +53,8 @@ def find_resumed(
     """Look once for the batch of a shard that another process may have sent.
 
     A store that was copied, or restored from before the create, says "not sent" of a batch that
-    is there. The look is a courtesy: a server that has no list, or shows it to nobody, is no
-    reason not to send.
+    is there. The search is a precaution: a server without a list, or one that denies access
+    to it, is no reason not to send.
     """
     # A create in doubt is looked for by `create_once`, which must not skip a failed look.
     if batch.creating or not shard.resumed:

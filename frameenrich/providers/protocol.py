@@ -19,7 +19,7 @@ class Shard:
     """One file of requests, as a provider sees it.
 
     ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
-    names the job for whoever looks at the provider's page, with what the user gave;
+    names the job on the provider's page, and holds the user's own pairs;
     ``completion_window`` is how long the user lets a batch take, None as the provider has it.
     A create whose answer was lost is made again only after ``confirm_seconds`` of looks that found
     nothing. ``resumed`` says that another process may have sent the shard, whatever is known of

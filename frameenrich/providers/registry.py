@@ -111,9 +111,11 @@ def connect_other(name: str, own_name: str, own: Callable[[], Provider]) -> Prov
     ParameterError
         There is none of that name, or the job's own server has no live calls here.
     """
+    # file and local have no server: their live calls go to OPENAI_BASE_URL.
     if name != "live" or own_name in _NO_SERVER:
         return connect(name)
     provider = own()
+    # Refused here and not by `live_version`, whose advice is about pilots.
     if not provider.blocking and not hasattr(provider, "live"):
         raise ParameterError(
             f"The provider {own_name!r} has no live calls here.",

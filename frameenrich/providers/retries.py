@@ -31,7 +31,7 @@ _LONGEST_SENTENCE = 400
 
 
 _ATTEMPTS_AT_NOBODY = 2
-"""Where nobody listens: somebody sits there and waits, so that is told within two seconds."""
+"""Attempts where the connection is refused: the user is waiting, so the error comes soon."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Calls:
     errors : SdkErrors
         What the SDK raises.
     secrets : callable
-        What must not stand in a message, such as the API key.
+        Values that no message may contain, such as the API key.
     attempts : int
         How often a call that failed for a passing reason is made in all.
     wait_seconds : float
@@ -216,7 +216,7 @@ _FILE_STATUSES = frozenset({400, 403, 404, 422})
 
 
 _NO_FILE = re.compile(r"find file|\bfiles?\b[^.]*\b(not found|not exist|no longer|was deleted)")
-"""How services tell of it: OpenAI, Mistral, and Gemini, whose 403 says "it may not exist"."""
+"""Messages of a missing file: OpenAI's, Mistral's, and Gemini's 403, "it may not exist"."""
 
 
 def _lost_file(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Find the rows whose score is high enough to accept them without a look by a person."""
+"""Find the rows whose score is high enough to accept them unread."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def accept_rows(job: JobAnswers, precision: float) -> Accepted:
     Raises
     ------
     InputError
-        Nothing was reviewed, or nothing tells how sure an answer is.
+        Nothing was reviewed, or answers have no score.
 
     Warns
     -----

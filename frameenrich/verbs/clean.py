@@ -68,7 +68,7 @@ def clean(
     force : bool
         Whether jobs go that are not finished, or damaged: their answers are lost.
     dry_run : bool
-        Delete nothing; tell what would be.
+        Delete nothing; list what would be deleted.
     client : openai.OpenAI, optional
         For `remote`, where the environment does not say.
 

@@ -48,7 +48,7 @@ def waiting_of(
     max_cost: float | None,
     prices: PricesLike | None,
 ) -> Waiting:
-    """Check the options of `Job.collect` that say how far to bring the job."""
+    """Check the options of `Job.collect` on waiting, rounds and cost."""
     budget = session.budget(max_cost, prices)
     if max_rounds and not wait:
         raise ParameterError(
@@ -151,12 +151,13 @@ def collect_part(
 
 def _collector(session: Session, reading: Reading) -> Collector:
     output = reading.output
+    # A collector is sent to other processes: what this output has cached stays here.
     plain = Output(output.spec, output.model, output.parser)  # without what it keeps
     return Collector(session.folder, replace(reading, output=plain))
 
 
 def count_seen(session: Session, frame: pd.DataFrame, part: int | None) -> int:
-    """Return how many of some rows the job was made for; see `Job.count_seen`."""
+    """Count the rows of a frame that the job was made for; see `Job.count_seen`."""
     folder = session.folder
     match = match_frame(frame, folder, find_sidecar_rows(folder, frame, part))
     return int(require_unchanged(match, frame, folder).seen.sum())

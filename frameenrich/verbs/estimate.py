@@ -47,9 +47,9 @@ FindAnswered = Callable[[ShortHashes], Iterable[bytes]]
 def estimate_frame(
     frame: pd.DataFrame, plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
 ) -> Estimate:
-    """Return what submitting a frame would send and cost; sends and writes nothing.
+    """Estimate what submitting a frame would send and cost; sends and writes nothing.
 
-    Rendered rows are counted as they come: 20 bytes a row are kept.
+    Rendered rows are counted as they come: 24 bytes a row are kept.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def check_price(spec: JobSpec) -> Rates:
 def estimate_counts(
     parts: Sequence[Counts], plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
 ) -> Estimate:
-    """Return what submitting a frame would send and cost, given what was counted of its parts."""
+    """Estimate what submitting a frame would send and cost, from the counts of its parts."""
     spec, counts = plan.spec, _together(parts)
     reused = short_hashes(b"".join(answered(counts.hashes)))
     free = np.isin(counts.hashes, reused)
@@ -171,6 +171,7 @@ def _together(parts: Sequence[Counts]) -> Counts:
         np.concatenate([p.tokens for p in parts])[first],
         np.concatenate([p.images for p in parts])[first],
         sum(p.requested for p in parts),
+        # All requests share cap and prefix, so any part's last one stands for all.
         next((p.last for p in parts if p.requested), _EMPTY),
     )
 
@@ -355,6 +356,7 @@ def _notes(model: str, demand: TokenDemand) -> list[str]:
             "the prompts' tokens are at most their bytes, about four times what English text has; "
             "pip install 'frameenrich[cost]' counts them exactly"
         )
+        # The bound replaces the note on the vocabulary: bytes are the same for every model.
         notes = [bound]
     if demand.uncounted:
         notes.append(

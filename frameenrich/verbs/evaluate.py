@@ -39,6 +39,7 @@ def evaluate(
     """Measure how often answers are right, by a review or truth columns; see `Job.evaluate`."""
     job_id = session.folder.id
     if truth is None:
+        # Options that would silently do nothing are refused.
         if tolerance is not None or match is not None or drawn is not None:
             raise ParameterError(
                 "tolerance=, match= and drawn= are of truth columns, and there is none.",

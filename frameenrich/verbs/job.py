@@ -101,6 +101,7 @@ class Job(JobFiles, JobParts, JobQuality):
 
     def __repr__(self) -> str:
         job = self._folder.read()
+        # From disk, without a call: a repr must not need a network or a key.
         statuses = ", ".join(sorted({batch.status for batch in job.batches}))
         reused = f", {job.reused:,} answers reused" if job.reused else ""
         reused += "".join(
@@ -119,6 +120,7 @@ class Job(JobFiles, JobParts, JobQuality):
 
     def _repr_html_(self) -> str:
         session, budget = self._session, self._session.budget()
+        # One state for the whole card, so that its numbers agree while the job goes on.
         with self._folder.opened() as job:
             return card_html(
                 card_of(

@@ -46,7 +46,7 @@ class JobParts:
         return collect_part(self._session, frame, part, **reading)
 
     def count_seen(self, frame: pd.DataFrame, part: int | None = None) -> int:
-        """Return how many of some rows this job was made for, as `collect_part` takes them.
+        """Count the given rows that this job was made for, as `collect_part` takes them.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class JobParts:
     ) -> Collector:
         """Return a collector of this job's parts for any process; takes what `collect` takes.
 
-        What `collect` does before it reads (look, wait, mend) is done here, once. The collector
+        What `collect` does before it reads (poll, wait, repair) is done here, once. The collector
         asks no provider; called with a part's rows and number, it gives them with their answers.
 
         Raises
@@ -82,6 +82,7 @@ class JobParts:
         ParameterError
             ``accept=`` is of whole frames: a threshold is of all rows.
         """
+        # The threshold needs every row's score at once, and here no process has all rows.
         if accept is not None:
             raise ParameterError(
                 f"accept={accept} takes a whole frame in memory, and this one comes in parts.",

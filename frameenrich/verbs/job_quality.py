@@ -48,6 +48,8 @@ class JobQuality:
             ``history``: a list with a dict for each earlier attempt (``attempt``, ``status``,
             ``error``, and ``then``, which is what was changed for the next one).
         """
+        # The verbs of this class import what they need when called: SciPy, pandas' Styler and the
+        # report are heavy, and most sessions use none of them.
         from frameenrich.verbs.collect import flagged  # noqa: PLC0415 - when it is used
 
         return flagged(self._session, frame, **reading)

@@ -122,6 +122,7 @@ def _first_words(spec: JobSpec) -> str | None:
 def _counted(state: JobState) -> dict[str, Any]:
     """Count rows by what their answers are, and what was paid for them."""
     try:
+        # First, as the cost is known even where the answers cannot be judged.
         used = job_usage(state, prices_of(state, Budget()))
         # A parser is a function of another session, so rows cannot be judged without it.
         if state.spec.output.kind == "parser":

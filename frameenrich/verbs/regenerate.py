@@ -1,4 +1,4 @@
-"""Send a job's flagged rows again, once or until nothing is left to mend."""
+"""Send a job's flagged rows again, once or until nothing is left to repair."""
 
 from __future__ import annotations
 

@@ -21,5 +21,6 @@ def report(session: Session, path: str | os.PathLike[str], *, rows: int, **readi
     answers = Answers(
         session.folder, answered, flagged(session, None, **reading), used, session.output(**reading)
     )
+    # A page is passed on to others: an echoed key must not be in an answer or an error on it.
     secrets = secrets_of(session.client)
     return write_report(path, answers, rows=rows, secrets=secrets)

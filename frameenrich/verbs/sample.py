@@ -22,6 +22,7 @@ def sample_data() -> pd.DataFrame:
     >>> sample_data().columns.tolist()
     ['sku', 'title', 'brand', 'price', 'description', 'color', 'item', 'department']
     """
+    # As text: a key must not depend on whether all of its cells look like numbers.
     return pd.read_csv(sample_path(), dtype={"sku": str})
 
 
@@ -34,6 +35,7 @@ def sample_path() -> Path:
         It is in neither place.
     """
     here = Path(__file__).parent.parent
+    # A wheel carries the data inside of the package; a checkout has it beside.
     for folder in (here / "_sample_data", here.parent / "sample_data"):
         if (folder / "products.csv").is_file():
             return folder / "products.csv"

@@ -48,6 +48,7 @@ def second_opinion(
     first = session.folder
     own = first.spec
     if provider is None:
+        # A client belongs to its provider, so it is passed on only where the provider stays.
         provider, client = own.provider, client or session.client
     route = connect(provider, client, model)
     changed = check_params(params or {}, own.endpoint, own.output)
@@ -58,6 +59,7 @@ def second_opinion(
         params=dict(sorted({**own.params, **changed}.items())),
         provider=route.name,
         url=route.url(own.endpoint),
+        # `evaluate` finds the newest second opinion by this, and scores rows by agreement.
         second_of=first.id,
         max_cost=check_max_cost(max_cost),
         prices=check_prices(prices),
@@ -78,6 +80,7 @@ def second_opinion(
             "Name another model, or other params=; submit(samples=5) asks one several times.",
             model=model,
         )
+    # The other model's server may take another form of schema than the first one's.
     asking = choose_asking(spec, getattr(route, "server", ""))
     spec = replace(spec, **vars(asking))
     in_words = {"object", "prompt"}  # the first job's prompt says it already

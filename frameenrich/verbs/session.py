@@ -113,7 +113,7 @@ class Session:
                 connect(name, None if other else self.client, model)
 
     def output(self, **options: Any) -> Output:
-        """Return how to read answers: as this call, this session or the folder says.
+        """Return how to read answers: by this call's options, this session's or the folder's.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ def takes_options_of(
     *verbs : callable
         Whose options it takes, beside its own.
     **defaults
-        What an option is by default here, where it is another value than there.
+        Defaults that differ here from those of the other verbs.
     """
 
     def decorate(method: Callable[P, R]) -> Callable[P, R]:

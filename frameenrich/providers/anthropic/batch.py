@@ -6,7 +6,7 @@ batches made since then are listed; one with as many requests that has ended tel
 of its results whether it is ours, one that still runs cannot tell. So the shard is
 ``unconfirmed``: while a batch that could be it runs, and in any case for ``confirm_seconds``, in
 which one that is just being made turns up. It is created again only when each of them has ended
-under another mark. What this rests on stands in docs/providers.md.
+under another mark. docs/providers.md says what this relies on.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class AnthropicBatch:
         Raises
         ------
         ParameterError
-            It holds what the Messages API has no word for.
+            It has a parameter or message that the Messages API does not take.
         """
         message_params(body)
         if not body.get("max_tokens") and not body.get("max_completion_tokens"):
@@ -306,7 +306,7 @@ class AnthropicBatch:
 
 
 def _mark(tag: str) -> str:
-    """Return what every custom_id of a shard's batch begins with.
+    """Return the prefix of every custom_id of a shard's batch.
 
     Examples
     --------

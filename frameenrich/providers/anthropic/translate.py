@@ -67,7 +67,7 @@ def request_line(line: bytes, wire_id: Callable[[str], str]) -> bytes:
     Raises
     ------
     ParameterError
-        The request holds what the Messages API has no word for.
+        The request has a parameter or message that the Messages API does not take.
     """
     request = loads(line)
     own = wire_id(request["custom_id"])
@@ -80,7 +80,7 @@ def message_params(body: Mapping[str, Json]) -> dict[str, Json]:
     Raises
     ------
     ParameterError
-        It holds what that API has no word for.
+        It has a parameter or message that the API does not take.
 
     Examples
     --------
@@ -137,6 +137,7 @@ def _in_order(params: dict[str, Json]) -> dict[str, Json]:
 
 def _parameter(name: str, value: Json) -> dict[str, Json]:
     """Translate one parameter into Anthropic's."""
+    # OpenAI's goes to 2. Scaling it down would silently change what the user asked for.
     if name == "temperature" and value > 1:
         raise ParameterError(
             f"params= sets temperature to {value}, and Anthropic's ends at 1.",
@@ -234,6 +235,7 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[Json, list[dict[str,
     turns: list[dict[str, Json]] = []
     for message in messages:
         role, content = message["role"], message["content"]
+        # A dropped member, such as a tool call, would silently change the conversation.
         if message.keys() - {"role", "content"}:
             raise ParameterError(
                 f"A message holds {min(message.keys() - {'role', 'content'})!r}, which is not "
@@ -319,6 +321,7 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
 def _told(outcome: Mapping[str, Json]) -> dict[str, Json]:
     """Return a result as the ``response`` and ``error`` of a Batch line."""
     try:
+        # A new kind of result fails its row by name, and no other row.
         return _OUTCOMES.get(outcome["type"], _strange)(outcome)
     except (KeyError, TypeError, AttributeError, ValueError):
         return _UNREADABLE

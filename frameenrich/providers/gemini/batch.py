@@ -129,7 +129,7 @@ class GeminiBatch:
         Raises
         ------
         ParameterError
-            It holds what Gemini has no word for.
+            It has a parameter or message that Gemini does not take.
         """
         generate_request(body)
 
@@ -189,6 +189,7 @@ class GeminiBatch:
         with _translated(shard) as content:
             sizes = {None, content.seek(0, os.SEEK_END)}
         try:
+            # By name and not by a list: the name is ours, so one call tells.
             found = self._call("get", name)
             if found.get("name") == name and _number(found.get("sizeBytes")) in sizes:
                 return name

@@ -60,7 +60,7 @@ def request_line(line: bytes) -> bytes:
     Raises
     ------
     ParameterError
-        The request holds what Gemini has no word for.
+        The request has a parameter or message that Gemini does not take.
     """
     request = loads(line)
     own = {"key": request["custom_id"], "request": generate_request(request["body"])}
@@ -73,7 +73,7 @@ def generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
     Raises
     ------
     ParameterError
-        It holds what that API has no word for.
+        It has a parameter or message that the API does not take.
 
     Examples
     --------
@@ -97,6 +97,7 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
     config: dict[str, Json] = {}
     others: dict[str, Json] = {}
     for name, value in body.items():
+        # The batch names the model, not the line.
         if name in {"messages", "model"} or value is None:
             continue
         if (name, value) in (("n", 1), ("stream", False), ("store", False)):
@@ -108,6 +109,7 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
         elif name == "response_format":
             asked, words = _answer_format(value)
             config.update(asked)
+            # Checked when the answer is read, so a schema in words costs no correctness.
             system += words
         elif (other := _other_member(name, value)) is not None:
             others.update(other)

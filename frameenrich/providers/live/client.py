@@ -38,17 +38,17 @@ _log = logging.getLogger(__name__)
 
 
 GRACE_SECONDS = 2.0
-"""For how long answers on their way are waited for when a conversation has to stop."""
+"""How long to wait for answers in flight when the client has to stop."""
 
 
 # Without a limit a server that is down would write a failed line for each of 50,000 rows.
 MAX_SHARED_FAILURES = 20
-"""So many failures in a row whose reason may be everybody's, and a conversation stops."""
+"""The client stops after so many failures in a row that may hit every request."""
 
 
 _ATTEMPTS_AT_A_STRANGER = 2
-"""At a server that never answered and cannot be reached: its name may be mistyped, or it is not
-started. Somebody sits there and waits, so that is told within two seconds."""
+"""For a server that never answered and cannot be reached: its name may be mistyped, or it is not
+started. The user is waiting, so the error comes within two seconds."""
 
 
 # Rate limits do not count as attempts, so something else has to end an endless 429.
@@ -141,7 +141,7 @@ class LiveClient:
         self._must_stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failed = 0
-        """How many lines say that a request failed."""
+        """Number of lines of failed requests."""
 
     # --- the caller's thread --------------------------------------------------------------------
 

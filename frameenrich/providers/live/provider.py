@@ -134,6 +134,7 @@ class LiveProvider:
                 pace=self._pace,
                 attempts=self._attempts,
                 wait_seconds=self._wait_seconds,
+                # Answers of an earlier call show that server and key are right.
                 trusted=bool(done),
             )
             talk.run()

@@ -131,7 +131,7 @@ def _ration(per_minute: int | None, clock: Clock) -> TokenBucket | None:
 
 
 def wanted_pause(headers: Mapping[str, str], now: float) -> float | None:
-    """Return how long a response that refused asks to wait, in seconds; None where it does not say.
+    """Return the seconds that a refusal asks to wait; None where it does not say.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ _TOO_BUSY = frozenset({_TOO_MANY, 503, 529})
 
 
 _ELSEWHERE = frozenset({*range(300, 400), 403, 404, 405})
-"""What a wrong address or key answers, and now and then a right one to a single request."""
+"""Statuses of a wrong address or key, and sometimes of one bad request at a right one."""
 
 
 _LONGEST_REASON = 300

@@ -66,6 +66,7 @@ class Embedder:
             yield self._answer_lines(some)
 
     def _answer_lines(self, requests: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        # json and not orjson, which refuses a lone surrogate; the tokenizer refuses one, too.
         bodies = [json.loads(line)["body"] for _, line in requests]
         made = self._vectors([without_surrogates(body["input"]) for body in bodies])
         return [
@@ -105,6 +106,7 @@ def _reply(body: Mapping[str, Json], vector: Any, tokens: int) -> tuple[int, Jso
     length = float((vector * vector).sum()) ** 0.5
     if not tokens or not length:
         return 400, _refusal("the text is empty")
+    # OpenAI's vectors have length 1, so that a dot product is the cosine; float32, little-endian.
     unit = (vector / length).astype("<f4")
     packed = body.get("encoding_format") == "base64"
     shown = base64.b64encode(unit.tobytes()).decode() if packed else unit

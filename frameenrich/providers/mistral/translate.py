@@ -14,7 +14,7 @@ from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
 
 _OTHER_NAMES = {"max_completion_tokens": "max_tokens", "seed": "random_seed"}
-"""What both APIs know under two names."""
+"""Parameters that the two APIs name differently."""
 
 
 _FINISHES = {"model_length": "length"}
@@ -39,7 +39,7 @@ def request_line(line: bytes) -> bytes:
     Raises
     ------
     ParameterError
-        The request holds what Mistral's chat completions have no word for.
+        The request has a parameter that Mistral's chat completions do not take.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def chat_body(body: Mapping[str, Json]) -> dict[str, Json]:
     Raises
     ------
     ParameterError
-        It holds what that API has no word for.
+        It has a parameter that the API does not take.
 
     Examples
     --------
@@ -122,6 +122,7 @@ def response_line(line: bytes) -> bytes:
         response = result["response"]
         choice, *others = response["body"]["choices"]
         reason = choice["finish_reason"]
+        # Text before an error is no whole answer, so the row fails and may be sent again.
         if reason == "error":
             changed = {"response": None, "error": _STOPPED_BY_ERROR}
         elif reason in _FINISHES:

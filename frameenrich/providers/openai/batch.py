@@ -2,7 +2,7 @@
 
 Paid calls are made once: the intent is recorded, the call is not retried blindly, and after any
 doubt the provider is searched for what carries our tag (BATCH_API.md, "The client"). How servers
-differ stands in `frameenrich.providers.dialects`.
+differ is configured in `frameenrich.providers.dialects`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# Azure's own statuses of a file that cannot be used yet.
 _UNREADY = frozenset({"pending", "uploaded", "running"})
 
 
