@@ -207,6 +207,7 @@ class StreamedTable:
         """Find the job of that id or name, else the newest for this table, by its first rows."""
         if job is not None:
             return open_job(job, store, client=client)
+        # Jobs are found by their first part, so that no whole table is read for it.
         first = next(self.source.chunks())
         return find_job(first.frame, store, part=first.number, client=client)
 

@@ -38,6 +38,7 @@ def cohen_kappa(counts: Floats, level: float = 0.95) -> Interval:
     variance = (diagonal.sum() + off - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2 / n
     # Rounding can make the variance of perfect agreement a little negative.
     half = float(scipy("special").ndtri((1 + level) / 2)) * math.sqrt(max(variance, 0.0))
+    # The normal interval may go past kappa's own range.
     return Interval(
         kappa, max(kappa - half, -1.0), min(kappa + half, 1.0), round(n), level, "Fleiss"
     )

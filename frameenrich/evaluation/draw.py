@@ -98,6 +98,7 @@ def draw_rows(
 
 
 def _ranks(keys: pa.Table, seed: int, job_id: str) -> npt.NDArray[np.uint64]:
+    # Job and seed go in as the hash's seed: each pair of them ranks the rows independently.
     start = xxhash.xxh3_64_intdigest(f"{job_id}/{seed}".encode())
     texts = key_texts(keys).cast(pa.binary()).to_pylist()
     return np.array([xxhash.xxh3_64_intdigest(text, start) for text in texts], np.uint64)
@@ -107,6 +108,7 @@ def _members(
     strata: Sequence[str], ranks: npt.NDArray[np.uint64]
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Return the rows of each stratum, by rank."""
+    # Sorted, since a set's order of texts changes from process to process.
     codes = {name: code for code, name in enumerate(sorted(set(strata)))}
     of_row = np.array([codes[name] for name in strata], np.int64)
     order = np.argsort(ranks, kind="stable")

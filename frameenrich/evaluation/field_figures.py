@@ -79,6 +79,7 @@ class Field:
             return ()
         known = self._truth_known
         found = {t for t, ok in zip(self.judged.truths, known, strict=True) if ok}
+        # Sorted, since a set has no order of its own and figures must not change between runs.
         return (*labels, *sorted(found - set(labels), key=str))
 
     @property
@@ -188,6 +189,7 @@ class Field:
                 own = answer if verdict == Verdict.RIGHT else truth
                 value = own if reviewed.labels is not None and is_label(own) else str(verdict)
                 ratings.setdefault(row, []).append(value)
+        # With one reviewer a row there is nobody to agree with.
         if not any(len(values) > 1 for values in ratings.values()):
             return None
         return krippendorff_alpha(list(ratings.values()))

@@ -102,6 +102,7 @@ class SheetReader:
             own = self._judgement(number, row, int(place), reviewer)
             if own is None:
                 continue
+            # Two verdicts of one reviewer would count twice, or cancel each other.
             first = found.setdefault((own.row, own.field, own.reviewer), own)
             if first is not own:
                 raise self._refusal(
@@ -257,6 +258,7 @@ def parse_sheet(data: bytes, name: str) -> pd.DataFrame:
             "Put cells that hold the delimiter in quotes.",
             row=long,
         )
+    # Spreadsheets leave out empty cells at the end of a row.
     cells = [(row + [""] * len(names))[: len(names)] for row in rows.values()]
     return pd.DataFrame(cells, index=list(rows), columns=names, dtype=object)
 

@@ -108,6 +108,7 @@ def find_threshold(
         wrong[ends] + 1, np.maximum(effective[ends] - wrong[ends], 1e-9), confidence
     )
     passed = upper <= 1 - precision + 1e-9
+    # Up to the first failure only: a later one that passes proves nothing.
     held = len(ends) if passed.all() else int(np.argmin(passed))
     if not held:
         return Threshold(

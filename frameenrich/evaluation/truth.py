@@ -77,6 +77,7 @@ def truth_fields(
                 f"The column {column!r} has no value for a usable row of {job.folder.id}.",
                 "Give the frame that was submitted, with its truth.",
             )
+        # After the check above, which has another remedy than rows that are all spent.
         known &= fresh
         if not known.any():
             raise InputError(

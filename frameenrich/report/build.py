@@ -110,6 +110,7 @@ def _write(path: Path, text: str) -> None:
 
 def _without_keys(text: str, secrets: Iterable[str]) -> str:
     """Remove this process's API keys, which a server may have put in an answer."""
+    # A server's error may repeat the key it refused, and a report is made to be passed on.
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
     return without_secrets(text, {*secrets, *known})
 

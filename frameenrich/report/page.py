@@ -222,6 +222,7 @@ _PARTICULARS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+")
 
 
 def _kind(error: str) -> str:
+    # Quotes and numbers differ from row to row; without them, equal reasons are equal texts.
     return _PARTICULARS.sub("*", error[:400])
 
 

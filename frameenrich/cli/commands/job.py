@@ -165,6 +165,7 @@ def collect(
     note_resume_command(ctx)
     with opened(here, reading) as table, with_timeout(writing):
         job = table.find_job(store, ids[0] if ids else None, server.client())
+        # Whoever gives --timeout wants to wait.
         wait = wait or writing.timeout is not None
         asked = {**answering.kwargs(), **spending.kwargs()}
         write_answers(job, table, there, writing, asked, wait=wait, as_json=as_json)

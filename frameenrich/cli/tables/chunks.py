@@ -121,6 +121,7 @@ def _text_table(rows: list[list[str]]) -> pa.Table:
 
 def _text_columns(rows: list[list[str]]) -> pa.Table:
     cells = zip(*rows, strict=True)
+    # An empty CSV cell is null; nothing else is, neither "NA" nor "null".
     columns = [pa.array([cell or None for cell in column], pa.string()) for column in cells]
     return pa.table(columns, names=[str(i) for i in range(len(columns))])
 
@@ -205,6 +206,7 @@ def _hinted(content: IO[bytes], place: TableFile) -> tuple[TableFile, bool]:
     content.seek(0)
     if found is None:
         return place, False
+    # --delimiter wins over the file's own hint.
     return replace(place, delimiter=place.delimiter or found[1].decode("latin-1")), True
 
 
@@ -325,6 +327,7 @@ def _unpacked_bytes(told: Any) -> int:
 def batch_rows(file: pq.ParquetFile) -> int:
     """Return the number of rows in a chunk of this file."""
     told = file.metadata
+    # By the mean size of a row, as Parquet's footer knows sizes of row groups only.
     fitting = CHUNK_BYTES * told.num_rows // max(_unpacked_bytes(told), 1)
     return int(max(1, min(CHUNK_ROWS, fitting)))
 

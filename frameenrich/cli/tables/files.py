@@ -129,6 +129,7 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
         )
     packing = packing_of(path)
     ending = os.path.splitext(path.lower().removesuffix(packing))[1]
+    # A .zip is often named without its table's ending: goods.zip holds goods.csv.
     if packing == ".zip" and ending not in _ENDINGS:
         ending = os.path.splitext(only_member(path).lower())[1]
     if ending not in _ENDINGS and wanted is not None:
@@ -331,6 +332,7 @@ def _unreadable(path: str, called: str, error: OSError) -> InputError:
 
 
 def _copied(stream: IO[bytes]) -> IO[bytes]:
+    # On disk, not in memory: what comes down a pipe may be larger.
     copy: Any = tempfile.TemporaryFile()  # noqa: SIM115 - kept open with the source
     shutil.copyfileobj(stream, copy)
     copy.flush()

@@ -39,6 +39,7 @@ def only_member(path: str) -> str:
     InputError
         It holds several files, or none, or is no archive.
     """
+    # The path may be an output that is yet to be written.
     if not os.path.isfile(path):
         return ""
     with errors_named(path), zipfile.ZipFile(path) as packed:

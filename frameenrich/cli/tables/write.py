@@ -158,6 +158,7 @@ def write_table(
     own = table.frame.shape[1]
     given = [i for i in range(answered.shape[1]) if i >= own or not _same(table.frame, answered, i)]
     answers = answered.iloc[:, given]
+    # A table may have a column twice, and answers replace both by name.
     answers = answers.loc[:, ~answers.columns.duplicated()]
 
     def fill() -> Iterator[ChunkWithAnswers]:
@@ -213,7 +214,7 @@ def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
             pieces = (piece for each in chunks for piece in _pieces(each, place, safe=safe))
             for piece in lines_as_array(pieces) if place.container == "array" else pieces:
                 file.write(piece)
-    except BrokenPipeError:  # who reads standard output has had enough
+    except BrokenPipeError:  # the reader of standard output has ended: no fault of the file
         raise
     except OSError as error:
         raise FrameEnrichError(
