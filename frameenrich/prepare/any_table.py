@@ -42,7 +42,7 @@ def to_frame(table: Any) -> pd.DataFrame:
 
 
 def is_table(table: Any) -> bool:
-    """Tell whether `read_table` can read it."""
+    """Tell whether `read_table` can read a table."""
     polars = polars_of(table)
     return polars is not None or hasattr(table, "__arrow_c_stream__")
 

@@ -54,6 +54,7 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, str]:
                 f"The metadata key {key!r} {'is kept for our own' if key else 'is empty'}.",
                 f"Use another, which does not begin with {OUR_KEYS!r}.",
             )
+    # A copy: the spec keeps it, and a user may change the mapping after `submit`.
     return dict(metadata)
 
 
@@ -117,6 +118,7 @@ def check_batch_options(provider: Provider, spec: JobSpec) -> None:
         Its batches carry no metadata, or take no such window or tier.
     """
     check_tier(spec, provider.name)
+    # By attribute: a provider of somebody else's is not asked to know every option.
     if spec.metadata and not getattr(provider, "takes_metadata", False):
         raise ParameterError(
             f"The provider {provider.name!r} takes no metadata=.",

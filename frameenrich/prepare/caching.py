@@ -18,7 +18,7 @@ _ENDPOINTS = ("/v1/chat/completions", "/v1/responses")
 
 
 _KEY_SERVERS = frozenset({"api.openai.com"})
-"""Of the servers that speak OpenAI's API, those known to take a ``prompt_cache_key``."""
+"""Servers with OpenAI's API that are known to take a ``prompt_cache_key``."""
 
 
 def check_cache(cache: Any) -> bool | str | None:

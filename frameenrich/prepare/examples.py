@@ -80,6 +80,7 @@ def with_examples(spec: JobSpec, output: Output, frame: pd.DataFrame) -> JobSpec
     _check_takes_examples(spec)
     with _about_examples():
         rows = [row for chunk in prompt_of(spec).render(frame) for row in chunk]
+    # System messages stay first: the examples come between them and the row's own turns.
     own = next(
         (i for i, m in enumerate(spec.messages) if m.role not in _SPEAKS_FIRST), len(spec.messages)
     )
@@ -126,6 +127,7 @@ def rows_of_examples(examples: Any) -> pd.DataFrame:
             )
         # Object columns keep 3 beside None; pandas would make 3.0 of it, and the prompt show that.
         examples = pd.DataFrame([dict(e) for e in examples], dtype=object)
+    # `with_rows` has replaced a review where the whole frame is there; here only parts of it are.
     if isinstance(examples, ReviewedRows):
         raise ParameterError(
             "examples= is a review, and the rows come in parts, which do not show it whole.",
@@ -139,6 +141,7 @@ def rows_of_examples(examples: Any) -> pd.DataFrame:
         )
     if not len(examples):
         raise ParameterError("examples= holds no row.", "Give one or more, or leave examples= out.")
+    # Errors name examples by position, whatever index the user's frame has.
     return examples.reset_index(drop=True)
 
 
@@ -233,6 +236,7 @@ def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:
             "Fill it in, or leave that row out.",
             position=position,
         )
+    # `default=str` below: Decimals, UUIDs and times have no JSON type; `output.read` checks them.
     if output.spec.kind in {"text", "parser"}:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     elif output.spec.kind == "labels":

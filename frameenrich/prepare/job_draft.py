@@ -75,7 +75,7 @@ class JobDraft:
 
     @cached_property
     def hashes(self) -> ShortHashes:
-        """The short hashes of all requests, in order."""
+        """The short hashes of all requests, sorted."""
         if len(self.parts) == 1:
             return self.parts[0].hashes  # sorted when it was written
         return np.sort(np.concatenate([part.hashes for part in self.parts]))

@@ -64,6 +64,7 @@ def write_intents(
             provider=provider,
             requests_xxh3=draft.quick_hash(f"{stem}.requests.jsonl"),
         )
+        # Waiting jobs are sorted, so that the same submit writes the same bytes.
         if jobs := (waits or {}).get(number):
             intent = intent.replace(
                 stage=Stage.WAITING, status=BatchStatus.WAITING, waits_for=tuple(sorted(jobs))

@@ -59,6 +59,7 @@ def best_mode(provider: str, server: str, model: str) -> AskedBy:
     >>> best_mode("openai", "api.openai.com", "gpt-4o-mini")
     'schema'
     """
+    # Groq takes schemas for gpt-oss alone, DeepSeek's API for none (docs/providers.md).
     if provider == "groq" or server.endswith("groq.com"):
         return "schema" if "gpt-oss" in model else "object"
     if server.endswith("deepseek.com") or model in _DEEPSEEK:
@@ -96,9 +97,10 @@ class Asking:
 def choose_asking(spec: JobSpec, server: str) -> Asking:
     """Decide how a job asks for structure: by ``json_mode=``, or by what its server takes."""
     if spec.output.schema is None or not spec.messages:
-        return Asking()
+        return Asking()  # plain text, or ready requests, which ask as they were written
     mode = spec.json_mode
     asked_by = best_mode(spec.provider, server, spec.model) if mode == "auto" else mode
+    # An object or a prompt carries the whole schema in words anyway, its large enums included.
     in_words = False
     if asked_by in {"schema", "tools"} and _has_choice_limits(spec.provider, server, spec.model):
         in_words = bool(without_large_choices(spec.output.schema)[1])
@@ -145,8 +147,10 @@ def words_of(spec: JobSpec) -> str:
 
 def _unsaid(spec: JobSpec) -> list[Choice]:
     """Return the large choices that the prompt does not list yet; a codebook lists them."""
+    # User messages hold the row's text, where a list of labels would be chance.
     said = "\n".join(message.content for message in spec.messages if message.role != "user")
     lost = without_large_choices(spec.output.schema or {})[1]
+    # `codebook.with_definitions` writes a label in this form.
     return [each for each in lost if not all(f"\n- {v}: " in said for v in each.values)]
 
 
@@ -201,6 +205,7 @@ def tell_how_asked(spec: JobSpec, written: Sequence[Message]) -> None:
         _tell_words(given, most, text, spec.model)
     elif spec.provider == "gemini" and (most := sum(_choices_in(schema))) > _GEMINI_CHOICES:
         _tell_words(given, most, json.dumps(schema, ensure_ascii=False), spec.model)
+    # Of the schema as sent: enums that went into words are no reason for a second warning.
     warn_unless_strict(replace(spec.output, schema=sent_schema(spec)))
 
 

@@ -107,6 +107,7 @@ def _check(model: str, spec: JobSpec, params: Mapping[str, Any]) -> None:
             f"{model} does not answer endpoint='/v1/chat/completions'.",
             "Use endpoint='/v1/responses'.",
         )
+    # After the endpoint: "-pro" and "-codex" models have no family, so no parameter is refused.
     family = next((each for each in _FAMILIES if each.names.fullmatch(name)), None)
     if family is None:
         return
@@ -119,6 +120,7 @@ def _check(model: str, spec: JobSpec, params: Mapping[str, Any]) -> None:
     effort = _effort(params)
     if effort in family.efforts_refused:
         raise _refusal(model, "reasoning_effort", params, "Use 'low', or leave it out.")
+    # A null, or the value that is the default, changes nothing: such a parameter may pass.
     barred = family.refused
     if not family.samples(effort):
         barred |= _SAMPLING | _LOGPROBS

@@ -158,6 +158,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
             )
         params = confidence_params(endpoint, params)
     messages, sources = read_template(template, options.system)
+    # The schema holds the labels alone, so a codebook's definitions go into the prompt.
     if isinstance(options.labels, Mapping):
         labels = output.fields[0].categories
         messages = with_definitions(messages, labels, list(options.labels.values()))
@@ -165,6 +166,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
     # `True == 1`, so check the type, too; then `with_samples` refuses it.
     if type(options.samples) is not int or options.samples != 1:
         output = with_samples(output, options.samples, endpoint, checked)
+        # After `check_params`, which refuses an `n` from the user.
         checked = dict(sorted({**checked, "n": options.samples}.items()))
     spec = JobSpec(
         name=options.name,
@@ -172,7 +174,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         messages=messages,
         endpoint=endpoint,
         url=endpoint,
-        provider="",
+        provider="",  # both are set by `Plan.sent_to`, once the provider is known
         params=checked,
         output=output.spec,
         json_mode=check_json_mode(options.json_mode, output.spec),
@@ -278,6 +280,7 @@ def _dimensions(params: Mapping[str, Any]) -> int | None:
     dimensions = params.get("dimensions")
     if dimensions is None:
         return None
+    # The reader needs the length, so it is checked here and not only at the provider.
     if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
         raise ParameterError(
             f"dimensions={dimensions!r} is no length of a vector.", "Give a whole number above 0."
@@ -369,7 +372,7 @@ def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _names(columns: Any) -> tuple[str, ...] | None:
     """Return columns given as one text or several; None where they are neither."""
-    if isinstance(columns, str):
+    if isinstance(columns, str):  # first, as a text is an iterable of its letters
         return (columns,)
     if not isinstance(columns, Iterable):
         return None
@@ -416,6 +419,7 @@ def check_request(
     check_takes_samples(provider, spec)
     check = getattr(provider, "check", None)
     if check is not None:
+        # One body with empty texts stands for all: what an API refuses does not depend on a row.
         image = ("data:image/png;base64,",) if spec.image else ()
         if spec.messages:
             body = with_marks(spec, request_body(spec, [""] * len(spec.messages), image))

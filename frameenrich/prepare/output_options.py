@@ -97,6 +97,7 @@ def labels_spec(labels: Any) -> OutputSpec:
             "Give a list of texts, or an Enum class, or a dict of labels and what they mean.",
         )
     values = [label.value if isinstance(label, enum.Enum) else label for label in labels]
+    # Numbers become texts, as an answer chooses among texts; NaN, None and others are refused.
     texts = [str(value) for value in values if isinstance(value, (str, Number)) and value == value]  # noqa: PLR0124 - NaN
     if len(texts) < len(values):
         raise OutputError("labels= holds a null or what is no text.", "Give a list of texts.")
@@ -160,6 +161,7 @@ def _model_output(given: Any) -> Output:
         written = model.model_json_schema(
             mode="serialization", schema_generator=_schema_generator()
         )
+    # A dict of words fails here or above, depending on the words: say how to write it instead.
     except (PydanticUserError, ValueError) as error:
         raise not_a_type(given) or _unusable(error) from error
     # Columns are made of what a model reads, values of what it writes: the names must agree.
@@ -237,6 +239,7 @@ def _misfits(
             node = without_null(nodes.get(field.name), root)
             if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
                 continue  # the serializer's type is unknown, so nothing speaks against it
+            # One field alone in the root, whose definitions its references need.
             alone = {**root, "properties": {field.name: node}}
             kind = Output(OutputSpec("schema", alone)).fields[0].kind
             if node.get("type") == "null" and field.kind != "object":
@@ -294,6 +297,7 @@ def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
             'Give {"type": "object", "properties": {...}}: each property becomes a column.',
         )
     faults = [*_schema_faults(schema), *_odd_texts(schema)]
+    # Without retrieval: a reference to a URL must not make this computer fetch it.
     try:
         if not faults:
             jsonschema_rs.validator_for(schema, retriever=no_retrieval)

@@ -50,6 +50,7 @@ def check_params(
             name="extra_body",
         )
     given = {name: _plain(value) for name, value in params.items() if name != "extra_body"}
+    # Reading `openai`'s types takes time, so only where there is a parameter to check.
     known = _known_parameters(endpoint) if given else frozenset()
     for name in [*extra, *given]:
         if name in _OURS:

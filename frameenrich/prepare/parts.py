@@ -48,7 +48,7 @@ _NUMBERS = "part.json"
 
 @dataclass(frozen=True)
 class PartsFolder:
-    """The folder where parts are written before they are a job, with what they are written by.
+    """The stage of a job's parts: its folder in the store, and the job's spec and limits.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def write_part(
             path=store.root,
         )
     if len(frame) == 0:
-        return Part(number, 0)
+        return Part(number, 0)  # Dask filters leave empty partitions: no error of the part
     with _named(called or f"Part {number}"):
         return _write(store, stage, number, frame)
 
@@ -179,6 +179,7 @@ def draft_of_parts(
     InputError
         There is no row, all would be skipped, or a key names rows of two parts.
     """
+    # Rows are in the order of the parts, whichever process finished first.
     written = sorted((part for part in parts if part.rows), key=lambda part: part.number)
     _check_any(written)
     _check_keys(stage, written)

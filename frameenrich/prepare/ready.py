@@ -158,7 +158,7 @@ class ReadyRequests:
                 self._check_with(check, request)
             found.ids.append(request.custom_id)
             found.hashes += request_hash(url, request.body)
-            found.models[request.model] = None
+            found.models[request.model] = None  # a dict keeps the order; a set would not
         return found
 
     # --- one line ---------------------------------------------------------------------------
@@ -262,6 +262,7 @@ class ReadyRequests:
         )
 
     def _refuse_repeated(self, request: Request) -> NoReturn:
+        # Read the file again for the error's sake: keeping every line number would cost memory.
         other = next(each for each in self if each.custom_id == request.custom_id)
         raise RowKeyError(
             f"{self.location(request.line)}: the custom_id {request.custom_id!r} stands there for "

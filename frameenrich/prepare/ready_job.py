@@ -33,6 +33,7 @@ _ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 1 << 20
 def ready_job_id(survey: Survey, spec: JobSpec, nonce: str = "") -> str:
     """Return the id of the job that the requests make, without writing any."""
     job_hash = JobHash()
+    # Before anything is written: the same requests again find their job by this id.
     job_hash.add(key_digests(_keys(survey)), survey.hashes)
     return job_id(spec, job_hash, nonce)
 

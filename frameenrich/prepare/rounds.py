@@ -90,7 +90,9 @@ def draft_of_round(
                 # Shards fill in order, so at most one file is open.
                 draft.close_file(f"{shard_name(number - 1)}.requests.jsonl")
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
+            # "shard" is the one column that a request has no attribute for.
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
+        # The intents last, as they name the number of requests and the hash of each file.
         counts = Counter(row["shard"] for row in rows)
         write_intents(draft, folder.id, round_, counts, "", provider)
         draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))

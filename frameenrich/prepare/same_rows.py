@@ -89,6 +89,7 @@ def _encoded(
     for number, (_, line) in enumerate(_requests(folder)):
         # Several rows may share one request.
         while row < len(lines) and lines[row] == number:
+            # The new model's server may not know the first one's cache marks.
             bodies.append(_with_words(without_marks(json.loads(line)["body"]), words))
             row += 1
             if len(bodies) == _ROWS_AT_ONCE:
@@ -105,6 +106,7 @@ def _with_words(body: Json, words: str) -> Json:
         return body
     turns = list(body[name])
     at = next((i for i, t in enumerate(turns) if t["role"] in {"system", "developer"}), None)
+    # As in `with_system_text`, so that these requests are the same as a submit's.
     if at is None:
         turns.insert(0, {"role": "system", "content": words})
     else:
@@ -115,6 +117,7 @@ def _with_words(body: Json, words: str) -> Json:
 
 def _chunk(bodies: Sequence[Json], start: int, rows: pa.Table, spec: JobSpec) -> EncodedRows:
     hashes = rows["input_hash"].slice(start, len(bodies)).to_pylist()
+    # Ready requests have no input hash.
     own = b"".join(each or b"" for each in hashes)
     texts = [_texts(body) for body in bodies]
     whole = [each for each in texts if each is not None and len(each) == len(spec.messages)]

@@ -27,7 +27,7 @@ def _none() -> ShortHashes:
 
 @dataclass(frozen=True)
 class Part:
-    """Summary of written rows, for the process that pays; a whole frame is one part.
+    """Written rows in short, for the process that pays; a whole frame is one part.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Part:
 
     @property
     def mark(self) -> bytes:
-        """Bytes that are the same when the same part is written again."""
+        """The bytes that tell whether two parts have the same rows and requests."""
         known = {"rows": self.rows, "requests": self.requests, "hash": self.job_hash.mark}
         return json.dumps(known).encode()
 
@@ -187,6 +187,7 @@ class ShardCutter:
         RequestTooLargeError
             The line alone is larger than a file may be.
         """
+        # No cut helps such a line. Here, not at the provider, which would refuse the whole file.
         if line_bytes > self._limits.max_bytes:
             raise RequestTooLargeError(
                 f"The request of the row at position {position} has {line_bytes:,} bytes; a batch "
@@ -203,6 +204,7 @@ class ShardCutter:
 
     def assign_together(self, lines: int, all_bytes: int) -> int | None:
         """Return the shard number for several lines; None where the shard has no room for all."""
+        # No state changes unless all fit, so the caller can go on line by line.
         if self._requests + lines > self._most:
             return None
         if self._bytes + all_bytes > self._limits.max_bytes:
@@ -317,6 +319,7 @@ class _Writer:
         new = [i for i, (position, earliest) in enumerate(pairs) if position == earliest]
         bodies, rows = found.bodies.take(new), [positions[i] for i in new]
         sent = iter(self._send(model, rows, [ids[i] for i in new], bodies))
+        # Kept as starts of shards, not a number a row: memory stays small for any job.
         number_at = self._files.of(model).number_at
         shards = [next(sent) if own == earliest else number_at(earliest) for own, earliest in pairs]
         others = [i for i, (position, earliest) in enumerate(pairs) if position != earliest]

@@ -86,6 +86,7 @@ def other_kind(content: bytes) -> str | None:
     >>> other_kind(b"BM..."), other_kind(b"<svg xmlns="), other_kind(b"root:x:0:0")
     ('BMP', 'SVG', None)
     """
+    # HEIC and AVIF are in the container of MP4; the brand after "ftyp" tells which.
     if content[4:8] == b"ftyp":
         return _OTHER_BRANDS.get(content[8:12])
     if content.startswith((b"II*\0", b"MM\0*")):
@@ -243,7 +244,7 @@ def _cell(value: Any) -> Any:
 def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
     """Return an image's URL, None for a null, and its digest."""
     if cell is None:
-        return None, ""
+        return None, ""  # an empty digest keeps the columns' digests in their order
     kind, source = _source(cell, spec)
     # Of the cell as it is, before downscaling: another Pillow must not make every row look changed.
     digest = _digest_of(kind, source, spec)
@@ -300,6 +301,7 @@ def _text_source(text: str, spec: JobSpec) -> tuple[str, Any]:
         raise UnusableError(
             f"it is a {scheme}: URL", "Give an https: URL, or a local path under image_root."
         )
+    # Bare base64 looks like a relative path: only a known start and some length make it an image.
     if len(text) >= _BASE64_LENGTH and _BASE64_IMAGE.match(text):
         return _checked(_decoded(f"data:;base64,{text}", spec), spec, "its base64")
     return _checked(_read_file(text, spec), spec, repr(_short(text)))

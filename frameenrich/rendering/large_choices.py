@@ -82,6 +82,7 @@ def choices_text(choices: Sequence[Choice]) -> str:
     >>> choices_text([Choice((), "code", ("a", "b"))])
     'The value of "code" is one of these, written exactly so:\n["a", "b"]'
     """
+    # As JSON, so that values with quotes or line ends are unmistakable.
     return "\n\n".join(
         f"The value of {json.dumps(each.name, ensure_ascii=False)} is one of these, written "
         f"exactly so:\n{json.dumps(each.values, ensure_ascii=False)}"
@@ -118,6 +119,7 @@ def _without(
     """Copy a schema; the enums at these paths become their values' type."""
     if not kinds or not isinstance(node, Mapping):
         return node
+    # A copy at every level: the spec's own schema still validates answers by its enums.
     copy = {name: value for name, value in node.items() if name != "enum" or path not in kinds}
     if path in kinds:
         copy.setdefault("type", kinds[path])

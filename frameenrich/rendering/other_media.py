@@ -13,7 +13,7 @@ FIXES = {
     "a video": "Put some of its frames into columns, as PNG or JPEG; nothing was sent.",
     "an Office document": "Put its text into a column, or its pages as PNG; nothing was sent.",
 }
-"""What to do with each kind of cell that is no image."""
+"""The fix that errors suggest for each kind of cell that is no image."""
 
 
 _BY_START = (

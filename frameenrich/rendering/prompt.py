@@ -77,13 +77,13 @@ class Prompt:
 
     def _parse(self, source: str, name: str) -> nodes.Template:
         try:
-            self._env.compile(source)  # for the errors that only the compiler finds
+            self._env.compile(source)  # finds errors that parsing does not
             return self._env.parse(source)
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error, source, name) from None
 
     def _compile(self, used: Sequence[Any]) -> list[_Template]:
-        """Compile the messages' templates for a frame of which these columns are used, once."""
+        """Compile the messages' templates once for the columns in use."""
         if (*used,) not in self._compiled:
             self._compiled[*used,] = [self._template(message, used) for message in self.messages]
         return self._compiled[*used,]
@@ -109,7 +109,7 @@ class Prompt:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Every variable name that the templates mention."""
+        """All variable names of the templates."""
         return frozenset(n.name for tree in self._trees for n in tree.find_all(nodes.Name))
 
     @property
@@ -121,7 +121,7 @@ class Prompt:
 
     @cached_property
     def _names_set(self) -> frozenset[str]:
-        """Every name that some template gives a value: loops, ``set``, macros' arguments."""
+        """All names that some template assigns: in loops, ``set`` and macros' arguments."""
         found = (n for tree in self._trees for n in tree.find_all(nodes.Name))
         return frozenset(n.name for n in found if n.ctx != "load")
 
@@ -407,6 +407,7 @@ def _names_tested(tree: nodes.Template) -> set[str]:
 
 
 def _check_distinct(frame: pd.DataFrame, used: Iterable[Any]) -> None:
+    # Only columns in use: other repeated names do no harm.
     repeated = set(frame.columns[frame.columns.duplicated()]) & set(used)
     if repeated:
         name = min(repeated, key=str)
@@ -429,6 +430,7 @@ def _syntax_error(error: jinja2.TemplateSyntaxError, source: str, name: str) -> 
 
 
 def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateError:
+    # Column names may be numbers or tuples, and `difflib` compares texts.
     close = difflib.get_close_matches(str(names[0]), [str(c) for c in columns], n=1)
     meant = f"Did you mean {close[0]!r}? " if close else ""
     some = ", ".join(repr(column) for column in list(columns)[:12])

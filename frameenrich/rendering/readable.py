@@ -47,6 +47,7 @@ def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
     ([('user', 'Hello')], [('input', 'Hello')])
     """
     asked = body.get("messages", body.get("input", body.get("prompt", ())))
+    # Embeddings, moderations and completions have one text and no roles: show the member's name.
     if isinstance(asked, str):
         return [("prompt" if "prompt" in body else "input", asked)]
     return [(message["role"], _shown_content(message["content"])) for message in asked]

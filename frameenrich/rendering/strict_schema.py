@@ -199,6 +199,7 @@ def _strict(node: Json, form: int) -> Json:
     for name in ("$defs", "definitions", "properties"):
         if name in node:
             rewritten[name] = {key: _strict(value, form) for key, value in node[name].items()}
+    # Strict output refuses "oneOf"; pydantic's tags make its branches exclusive under "anyOf", too.
     choices = node.get("anyOf", node.get("oneOf"))
     if choices is not None:
         rewritten["anyOf"] = [_strict(choice, form) for choice in choices]
