@@ -125,7 +125,7 @@ def _column(cells: Any, field: Field) -> pd.Series:
 
 
 def to_series(values: Sequence[Any], field: Field) -> pd.Series:
-    """Return a column of the field's pandas type, the same whatever the values (DESIGN.md §2).
+    """Make a column of the field's pandas type, which is the same for any values.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Ordinary answers, read quickly: what fits is taken as it is, what does not is judged in full.
 
 Each reader here only ever *accepts*: an answer it takes has the values that `Output.read` would
-give, and None means no more than "look closely" (SPEED.md, "Content validators").
+give, and None only means that the full reading decides.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def _no_more_keys(text: str, count: int) -> bool:
     """
     if text.count(":") == count:
         return True
+    # A text may hold colons. Then those after a quote are counted: the keys' and perhaps more, but
+    # never fewer, as long as no key has a blank before its colon.
     return text.count('":') == count and _SPACED_KEY.search(text) is None
 
 
@@ -172,6 +174,7 @@ _CLASSES: Mapping[str, type] = {
 }
 
 
+# By class, not isinstance(): a subclass may be dumped as something else, as an enum is.
 _EXACT = frozenset({str, int, float, bool, type(None)})
 
 
@@ -198,6 +201,7 @@ _FIELDS_KEYS = frozenset({"type", "fields", "model_name", "computed_fields"})
 _FIELD_KEYS = frozenset({"type", "schema", "metadata", "validation_alias", "serialization_alias"})
 
 
+# Any other setting may change what a model takes or writes.
 _HARMLESS_CONFIG = frozenset({"title"})
 
 
@@ -245,6 +249,7 @@ def _struct_members(core: Mapping[str, Any]) -> list[tuple[Any, ...]] | None:
 
 def _member(name: str, field: Mapping[str, Any]) -> tuple[Any, ...] | None:
     alias = field.get("validation_alias", name)
+    # Columns have the name of the dump: where that is another one, the full reading maps them.
     if set(field) - _FIELD_KEYS or field.get("serialization_alias", name) != alias:
         return None
     node: Mapping[str, Any] = field["schema"]

@@ -2,7 +2,7 @@
 
 Models put JSON into Markdown fences, after chatter, in single quotes or with a comma too many. All
 of that is mended here. What is never mended is an end: a string, number, list or object that the
-text does not close was cut, and any value made of it would be one that nobody said (promise 10).
+text does not close was cut, and any value made of it would be one that nobody said.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from frameenrich.text import shortened, without_surrogates
 
 _OPENERS = {"{": "}", "[": "]"}
 _AFTER_STRING = frozenset(",:}]/")  # a comment may follow, too
+# Not every bracket begins JSON: prose has [sic] and {placeholders}. One at the very end does, as an
+# answer may be cut right there.
 _JSON_BEGINS = re.compile(r"""\{\s*(["'}“]|[A-Za-z_]\w*\s*["']?\s*:|$)|\[\s*([\[{"'\d\]-]|$)""")
 _SHOWN = 40
 

@@ -1,6 +1,6 @@
 """Raw response lines to results: open the envelope, find the answer, judge it.
 
-Every fact of BATCH_API.md, "Lines", is met here; nothing in a line can raise.
+Lines come in many shapes, and nothing in one can raise.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def _why_failed(code: int | None, body: Json) -> str:
 
 
 def _refused_or_empty(response: Response, answer: Answer, usage: Usage) -> Result | None:
-    """Judge an answer by how it ended (BATCH_API.md, "Answers that are not answers")."""
+    """Judge an answer by how it ended: with an error, refused, cut or empty; else None."""
 
     def flagged(status: RowStatus, reason: str) -> Result:
         return Result(

@@ -234,7 +234,7 @@ class Output:
     def _constraints(self) -> Any:
         if self.model is not None or self.spec.schema is None:
             return None
-        import jsonschema_rs  # noqa: PLC0415 - needed only where the class is not at hand
+        import jsonschema_rs  # noqa: PLC0415 - needed only without the class
 
         try:
             return jsonschema_rs.validator_for(dict(self.spec.schema), retriever=no_retrieval)
@@ -257,6 +257,7 @@ class Output:
             if isinstance(found.value, str) and found.value.lstrip()[:1] in {"{", "["}:
                 found = Found(find_json(found.value).value, mended=True)
         except NotJsonError as error:
+            # Without a brace it was never meant as JSON: the reason then shows the text itself.
             if "{" in text or isinstance(error, CutOffError):
                 raise MalformedError(f"$: {error}; the labels are {self._label_names}") from None
             raise MalformedError(self._not_a_label(text.strip())) from None
@@ -325,6 +326,7 @@ class Output:
 
 # A cheap first test, so that ordinary answers are not dumped twice.
 _MAYBE_ENDLESS = re.compile(r"nan|inf|\d{300}", re.IGNORECASE)
+# A reason goes to the model as feedback, and a thousand labels would make it long.
 _MOST_NAMED = 12
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
@@ -349,6 +351,7 @@ def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
         raise MalformedError(f"{json_path(here)}: the model made {shown} of it, no {field.kind}")
     if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
         raise MalformedError(f"{json_path(here)}: the integer does not fit in 64 bits")
+    # Members are checked, too: an object is one cell, but `flatten=True` makes columns of them.
     for inner in field.inner if isinstance(value, dict) else ():
         _to_cell(value.get(inner.name), inner, here)
     return as_cell(value, field)

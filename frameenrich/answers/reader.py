@@ -2,7 +2,7 @@
 
 Nearly every line is an ordinary chat answer. A chunk's lines are opened together, by types that
 hold no more than is needed, and an ordinary answer never becomes a `Result`; what is not ordinary
-is judged alone and in full. Both ways give the same (SPEED.md, "Parsing").
+is judged alone and in full. Both ways give the same.
 """
 
 from __future__ import annotations

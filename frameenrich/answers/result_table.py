@@ -88,6 +88,7 @@ class ResultTable:
         self._marks = np.zeros(slots, dtype=np.uint8)
         self._rounds = np.zeros(slots, dtype=np.int32)
         self._records = np.full(slots, -1, dtype=np.int64)
+        # A batch's reason is that of all its requests without a line: its text is kept once.
         self._reasons: list[str | None] = [None]
         self._reason = np.zeros(slots, dtype=np.int32)
         self._coming: list[npt.NDArray[np.uint8]] = []
@@ -142,6 +143,7 @@ class ResultTable:
     @property
     def _count(self) -> int:
         """Return how many records there are."""
+        # Errors are kept in every table, so their column has all records.
         return len(self._told["error"])
 
     def add_results(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
@@ -153,6 +155,7 @@ class ResultTable:
         self, slots: Positions, status: RowStatus, reason: str | None, round_: int
     ) -> None:
         """Give requests for which no line came the status that their batch leaves them."""
+        # A usable answer stays, whatever becomes of a later batch.
         slots = slots[self.codes[slots] != OK_CODE]
         if reason not in self._reasons:
             self._reasons.append(reason)

@@ -99,6 +99,7 @@ class _Types:
         if is_object:
             self._models[reference] = built
         else:
+            # Only objects are classes that others can refer to by name; the rest is built anew.
             del self._begun[reference]
         return built
 

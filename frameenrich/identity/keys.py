@@ -312,7 +312,7 @@ def custom_ids(keys: pa.Table, tag: str) -> pa.Array:
 
     At most 51 characters of ``[A-Za-z0-9_-]``, unique where the keys are; a later round puts
     ``r1-`` before them, Anthropic's provider a mark of nine characters, and all stay within the 64
-    that every provider takes (BATCH_API.md).
+    that every provider takes.
 
     Examples
     --------
@@ -353,7 +353,7 @@ def _hashed_id(text: str, tag: str) -> str:
 def wire_id(custom_id: str, tag: str) -> str:
     """Return the name at the provider of a request that came with a custom_id.
 
-    As it came where every provider takes it (BATCH_API.md), else a slug of it and a hash; the
+    As it came where every provider takes it, else a slug of it and a hash; the
     sidecar says which is which.
 
     Examples

@@ -176,6 +176,7 @@ class JobSpec:
         >>> JobSpec("answer", "gpt-4o, gpt-4o-mini", ()).models
         ('gpt-4o', 'gpt-4o-mini')
         """
+        # Requests that came ready name their own models, and the spec's model lists them all.
         return (self.model,) if self.messages else tuple(self.model.split(", "))
 
     @property

@@ -17,7 +17,7 @@ from frameenrich.errors import ParameterError
 from frameenrich.model import JobSpec
 
 BATCH_SHARE = 0.5
-"""What a batch costs of the live price where nothing more exact is known (BATCH_API.md, "Life")."""
+"""The share of the live price that a batch costs, where nothing more exact is known."""
 
 
 Rate = Literal["batch", "live", "free"]
@@ -242,6 +242,7 @@ def _shipped_rates(model: str, list_of: str, tier: str = "") -> Rates | None:
 
     context = {"processing": "batch"}
     try:
+        # Usage() has no tokens, as only the rates are wanted and no sum.
         live = genai_prices.calc_price(genai_prices.Usage(), model, provider_id=list_of)
         batch = genai_prices.calc_price(
             genai_prices.Usage(), model, provider_id=list_of, price_context=context

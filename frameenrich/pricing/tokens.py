@@ -28,6 +28,7 @@ _VOCABULARIES = (
 """As tiktoken's ``model.py`` has it: the first that a model's name begins with."""
 
 
+# A model that is not known is estimated with OpenAI's newest vocabulary.
 _OTHERS = "o200k_base"
 
 
@@ -41,7 +42,7 @@ _REPLY_TOKENS = 3
 
 
 _LEGACY_CAP = 16
-"""What ``/v1/completions`` takes for ``max_tokens`` where none is given [O]."""
+"""What ``/v1/completions`` takes for ``max_tokens`` where none is given."""
 
 
 _MOST_TILES = 8
@@ -123,6 +124,7 @@ class _Body(msgspec.Struct):
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
     n: int | None = None
+    # Raw, as a schema or a tool is counted by its JSON and not looked into.
     response_format: msgspec.Raw = msgspec.Raw()
     text: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
@@ -184,6 +186,7 @@ class TokenCounter:
         request = _read(body)
         texts = _texts(vocabulary(request.model)[0])
         turns = request.messages if request.messages is not None else request.input
+        # Only messages have tokens around them; a prompt or an input is its text alone.
         if not isinstance(turns, list):
             alone = request.prompt if turns is None else turns
             return Counted(request.model, texts.count(alone or ""), self._cap(request))
