@@ -102,7 +102,7 @@ class FrameEnrichError(Exception, _ShownShort):
 
 
 class FrameEnrichWarning(UserWarning):
-    """Something that works, though not as well as it might; Python shows each once."""
+    """A warning that something works, but not as well as it could; Python shows each once."""
 
 
 def warn_user(message: str) -> None:
@@ -153,7 +153,7 @@ class OutputError(InputError):
 
 
 class BudgetError(InputError):
-    """What was to be sent could cost more than ``max_cost`` leaves.
+    """The requests could cost more than ``max_cost`` leaves.
 
     Attributes ``estimate_usd``, ``spent_usd`` (with what is on its way) and ``max_usd``.
     """
@@ -207,4 +207,4 @@ class WaitTimeoutError(FrameEnrichError):
 
 # No FrameEnrichError: an `except Exception` around a loop must not swallow Ctrl-C.
 class JobInterruptedError(KeyboardInterrupt, _ShownShort):
-    """Somebody interrupted what was driving a job; says what goes on, and how to come back."""
+    """Ctrl-C while a job was driven; says what goes on running, and how to continue."""

@@ -253,7 +253,7 @@ def _usage_columns(
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """Return a new frame with the columns after the others, or in place of an earlier collect's."""
+    """Return a new frame with the columns at its end, or in place of an earlier collect's."""
     added = {name: column.set_axis(frame.index) for name, column in columns.items()}
     kept = [name not in added for name in frame.columns]
     own = frame if all(kept) else frame.loc[:, kept]  # which copies

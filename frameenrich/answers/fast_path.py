@@ -1,4 +1,4 @@
-"""Ordinary answers, read quickly: what fits is taken as it is, what does not is judged in full.
+"""Read ordinary answers quickly; whatever does not fit is left to the full reading.
 
 Each reader here only ever *accepts*: an answer it takes has the values that `Output.read` would
 give, and None only means that the full reading decides.

@@ -35,7 +35,7 @@ class CutOffError(NotJsonError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The JSON value of a text; ``mended`` where the text as it stands is no such JSON."""
+    """The JSON value of a text; ``mended`` where the text itself is not that JSON."""
 
     value: Json
     mended: bool

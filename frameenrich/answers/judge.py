@@ -103,7 +103,7 @@ def read_response(line: bytes) -> Response | None:
 
 
 def _read_leniently(line: bytes) -> Response | None:
-    """Open a line whose members have other types than they should, or lone surrogates."""
+    """Open a line with lone surrogates, or with members of the wrong types."""
     try:
         loaded = _loads_whole(line)
     except (ValueError, RecursionError):

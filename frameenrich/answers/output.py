@@ -152,7 +152,7 @@ class Output:
 
     @staticmethod
     def _unlisted(found: Found) -> tuple[Json, bool]:
-        """Take the one object out of a list of nothing else; also say whether it was mended."""
+        """Take the one object out of a list of equal objects; also return whether it was mended."""
         value = found.value
         if not isinstance(value, list) or not value or not all(type(v) is dict for v in value):
             return value, found.mended
@@ -198,7 +198,7 @@ class Output:
         return dumped
 
     def _refuse_lost(self, answer: Any, values: Mapping[str, Any]) -> None:
-        """Refuse an answer some of whose values a user's serializer leaves out."""
+        """Refuse an answer if a user's serializer leaves out some of its values."""
         from pydantic import RootModel  # noqa: PLC0415 - heavy, and not needed at import
 
         null_as_json = (type(None), float, enum.Enum, RootModel)  # or may be: NaN, a choice of null
@@ -351,7 +351,6 @@ def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
         raise MalformedError(f"{json_path(here)}: the model made {shown} of it, no {field.kind}")
     if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
         raise MalformedError(f"{json_path(here)}: the integer does not fit in 64 bits")
-    # Members are checked, too: an object is one cell, but `flatten=True` makes columns of them.
     for inner in field.inner if isinstance(value, dict) else ():
         _to_cell(value.get(inner.name), inner, here)
     return as_cell(value, field)

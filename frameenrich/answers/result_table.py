@@ -80,6 +80,7 @@ class ResultTable:
         self.fields = tuple(fields)
         wanted = {*details, "error"}
         self._raw = "raw" if "raw" in wanted else "bad_raw"
+        # In the order of DETAILS, whatever order the caller has.
         names = [n for n in DETAILS if n in wanted or (n == "raw" and "bad_raw" in wanted)]
         self._columns = [ArrowColumn(_kind(field)) for field in fields]
         self._told = {name: ArrowColumn(DETAILS[name]) for name in names}
@@ -129,6 +130,7 @@ class ResultTable:
         own = slots[chosen]
         heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
         good = codes[chosen] == OK_CODE
+        # Paid answers that are usable are never given up for a later one.
         better = (self.codes[own] != OK_CODE) & ~(heard_now & ~good)
         chosen, own = chosen[better], own[better]
         self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
@@ -174,12 +176,12 @@ class ResultTable:
         return _FLAGGED[self.codes]
 
     def counts(self, slots: Positions) -> dict[RowStatus, int]:
-        """Return how many of some slots have each status; only those that occur."""
+        """Count the slots of each status that occurs."""
         found = np.bincount(self.codes[slots], minlength=len(STATUSES))
         return {status: int(n) for status, n in zip(STATUSES, found, strict=True) if n}
 
     def count_repaired(self, slots: Positions) -> int:
-        """Return how many of some slots' usable answers were mended before they were read."""
+        """Count the usable answers of some slots that had to be mended before they were read."""
         return int(((self.codes[slots] == OK_CODE) & (self._marks[slots] > 0)).sum())
 
     def count_remedies(self, slots: Positions) -> Counter[Remedy]:
@@ -189,7 +191,7 @@ class ResultTable:
         return Counter({remedy: n for remedy, n in zip(_REMEDIES, found, strict=True) if n})
 
     def result(self, slot: int) -> Result:
-        """Return what is known of a request, without values and as far as details are kept."""
+        """Return a request's result without its values, with the details that are kept."""
         told = {name: column.at(self._records[slot]) for name, column in self._told.items()}
         reason = self._reasons[self._reason[slot]]
         usage = Usage(**{name: told[name] for name in USAGE if name in told})
@@ -243,6 +245,7 @@ def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
     """
     lines = np.arange(len(slots))
     line_of = np.full(slots.max(initial=-1) + 1, -1)
+    # The good ones are assigned after the others, and so replace them.
     for chosen in (lines[~good & (slots >= 0)], lines[good & (slots >= 0)]):
         line_of[slots[chosen[::-1]]] = chosen[::-1]  # what is assigned last stays: the first line
     return line_of[line_of >= 0]
@@ -256,7 +259,7 @@ USAGE = ("model", "prompt_tokens", "completion_tokens", "finish_reason")
 
 @dataclass(frozen=True)
 class ParsedLines:
-    """What some lines hold, in their order.
+    """The contents of some lines, in their order.
 
     Parameters
     ----------
@@ -278,7 +281,7 @@ class ParsedLines:
 
     @classmethod
     def of(cls, results: Sequence[Result], fields: int) -> ParsedLines:
-        """Return a block of results, each judged in full."""
+        """Make a block of results that were judged in full."""
         blank = (None,) * fields
         values = [blank if result.values is None else result.values for result in results]
         return cls([r.custom_id for r in results], values, dict(enumerate(results)))

@@ -164,7 +164,7 @@ def normalize_label(text: str) -> str:
 
 
 def with_exact_choices(value: Json, wanted: Json, root: Mapping[str, Json]) -> Json:
-    """Return an answer whose choices, however deep, are written as they were asked for."""
+    """Return an answer with its choices, however deep, spelled as in the schema."""
     node = without_null(wanted, root)
     if not node:
         return value

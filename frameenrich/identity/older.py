@@ -35,7 +35,7 @@ def _digests(texts: Iterable[bytes], place: int) -> Digests:
 
 
 def texts_hashes(texts: Sequence[Sequence[str]]) -> bytes:
-    """Return the input hashes of some rows, whose texts are given message by message."""
+    """Return the input hashes of some rows; their texts are given message by message."""
     own = (_digests(encode_all(column), place) for place, column in enumerate(texts))
     return reduce(np.bitwise_xor, own).tobytes()
 

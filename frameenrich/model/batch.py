@@ -56,7 +56,7 @@ class BatchError:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A request that the provider's validation refused; it is not sent again as it is."""
+    """A request that the provider's validation refused; it is not sent again unchanged."""
 
     custom_id: str
     message: str
@@ -65,7 +65,7 @@ class Rejection:
 # Intent first: the stage is on disk before a call that costs money, so that a killed process leaves
 # a trace of it. The SDK's own retries are off for the same reason: they would make a batch twice.
 class Stage(StrEnum):
-    """How far a shard has come on its way to the provider and back.
+    """The stages of a shard on its way to the provider and back.
 
     ::
 
@@ -146,7 +146,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Batch:
-    """The provider's object for a shard, as last heard.
+    """The provider's object for a shard, as of its last reply.
 
     ``tag`` is the name we gave it (in the batch's ``metadata`` and the uploaded file's name), on
     disk before any paid call: what a later process looks for. ``stage`` is how far it has come.
@@ -155,11 +155,10 @@ class Batch:
 
     ``rejected`` requests were refused by validation and are left out of later attempts.
     ``asked_at`` is when the call that makes the batch was begun, ``creates`` how often that was,
-    ``unfound_since`` the first look that found none where its answer was lost, or where the
-    provider answers that there is no such batch. ``waits_for`` names the jobs that asked the same.
-    ``short`` says what does not add up in what an ended batch left, ``short_since`` since when it
-    is looked at again for that.
-    ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
+    ``unfound_since`` when a search first found none after its answer was lost, or the provider
+    first answered that there is no such batch. ``waits_for`` names the jobs that sent the same.
+    ``short`` says what is missing in what an ended batch left, ``short_since`` since when it is
+    read again for that. ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
     of earlier attempts. ``requests`` counts the requests of the shard's file, ``requests_xxh3`` is
     that file's hash; ``responses`` proves its responses file.
@@ -196,6 +195,8 @@ class Batch:
     imports: tuple[Import, ...] = ()
     before_import: dict[str, Any] | None = None
     waits_for: tuple[str, ...] = ()
+    # What an ended batch left is counted, though counts decide no row: fewer lines than the batch
+    # counts answers are a reason to read again, never one to call a row done or missing at once.
     short: str | None = None
     short_since: float | None = None
     requests_xxh3: str | None = None
@@ -213,7 +214,7 @@ class Batch:
 
     @property
     def waiting(self) -> bool:
-        """Tell whether other jobs of the store have asked the same, and nothing is to be sent."""
+        """Tell whether it waits for other jobs of the store that sent the same requests."""
         return self.stage is Stage.WAITING
 
     @property
@@ -233,7 +234,7 @@ class Batch:
 
     @property
     def creating(self) -> bool:
-        """Tell whether the call that makes the batch may have been made, and its answer be lost."""
+        """Tell whether the call that creates the batch may have been made, and its reply lost."""
         return self.stage is Stage.CREATING
 
     def to_json(self) -> str:
@@ -300,7 +301,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Flags:
-    """What ``batch.json`` had before there were stages."""
+    """The fields of ``batch.json`` from the time before stages."""
 
     uploading: bool = False
     creating: bool = False

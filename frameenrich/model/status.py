@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RowStatus(StrEnum):
-    """What became of a row; every row always has exactly one."""
+    """The status of a row; every row always has exactly one."""
 
     OK = "ok"
     PENDING = "pending"

@@ -210,7 +210,7 @@ def find_rates(model: str, prices: Prices, provider: str, tier: str = "") -> Rat
 def rates_of_answer(
     asked: str, answered: str, prices: Prices, provider: str, tier: str = ""
 ) -> Rates | None:
-    """Return the prices of an answer, which may call its model by another name than was asked for.
+    """Return the prices of an answer, which may name its model otherwise than the request did.
 
     The caller's own prices are found by either name; of the shipped ones the answer's name is the
     better: an Azure deployment can be called anything. `tier` is the service tier of live calls
