@@ -35,6 +35,7 @@ _USAGE_COLUMNS = (
 
 def has_confidence(spec: JobSpec, fields: Sequence[Field]) -> bool:
     """Tell whether a label comes with a confidence, taken from its token probabilities."""
+    # Only a labels output has a category without a name; a category of an object has one.
     labels = [field for field in fields if not field.name and field.kind == "category"]
     return bool(labels) and asks_confidence(spec)
 
@@ -154,6 +155,7 @@ class JobColumns:
             Names them.
         """
         taken = _common(names, frame)
+        # With the status column there, all are an earlier collect's and may be replaced.
         _refuse(
             [] if f"{self.name}_status" in taken else taken,
             "The frame has a column {}, which the answers would go to.",

@@ -178,6 +178,7 @@ def _judged(response: Response, output: Output) -> Result:
     if failure is not None:
         return failure
     choices = as_list(response.body.get("choices"))
+    # A body without choices is judged as any other, which says what is wrong with it.
     if output.spec.samples > 1 and len(choices) > 0:
         return _judge_samples(response, choices, output)
     return _judge_answer(response, output)

@@ -88,6 +88,7 @@ class Output:
             return (Field("", "string"),)
         if self.spec.kind == "embedding":
             return (Field("", "vector"),)
+        # The second column is called after the job as well, so a suffix tells them apart.
         if self.spec.kind == "moderation":
             return (Field("", "boolean"), Field("", "object", suffix="_categories"))
         if self.spec.schema is None:
@@ -272,6 +273,7 @@ class Output:
         if label is None:
             shown = given if isinstance(given, str) else json.dumps(given)
             raise MalformedError(self._not_a_label(shown))
+        # Words beside an object may name another label; a label alone was the whole text.
         self._refuse_other_labels(text, label)
         return (label,), mended
 

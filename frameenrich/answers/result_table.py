@@ -109,6 +109,7 @@ class ResultTable:
         """Add more of the results that the next `assign` puts into their slots."""
         if not block.ids:
             return
+        # Kept as they come until `assign` knows the slots of the whole shard.
         self._coming.append(block.codes)
         self._coming_marks.append(block.marks)
         for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
@@ -128,6 +129,7 @@ class ResultTable:
         marks, self._coming_marks = np.concatenate(self._coming_marks), []
         chosen = _best(slots, codes == OK_CODE)
         own = slots[chosen]
+        # A record from this very round: a status without a line has none, and any line replaces it.
         heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
         good = codes[chosen] == OK_CODE
         # Paid answers that are usable are never given up for a later one.
@@ -221,6 +223,7 @@ class ResultTable:
     def column(self, name: str, slots: Positions) -> Any:
         """Return one of the details kept, at some slots; -1 for none."""
         told = self._told[name].take(self._records_at(slots))
+        # Reasons that came without a line are not among the records.
         if name != "error" or len(self._reasons) == 1:
             return told
         reasons = pa.array(self._reasons, pa.large_string())
@@ -358,6 +361,7 @@ class ArrowColumn:
         if self.type is None:
             self._pieces.append(cells)
         elif self._numbers is not None:
+            # As numbers: mostly a byte a row, and a pandas categorical takes them as they are.
             self._pieces.append(pa.array(map(self._numbers.get, cells), self.type))
         else:
             self._pieces.append(_arrow(cells, self.type))

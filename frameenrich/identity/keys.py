@@ -372,6 +372,7 @@ def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:
     columns = [_cast_like(w, k.type) for w, k in zip(wanted.columns, known.columns, strict=True)]
     if len(wanted) == len(known) and all(map(pa.ChunkedArray.equals, columns, known.columns)):
         return np.arange(len(known), dtype=np.int64)  # the frame as it was: most often
+    # Only if every part could be cast; else the texts of both sides decide.
     if all(c.type == k.type for c, k in zip(columns, known.columns, strict=True)):
         wanted = pa.table(dict(zip(known.column_names, columns, strict=True)))
     found = pc.index_in(key_texts(wanted), value_set=key_texts(known))

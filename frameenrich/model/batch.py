@@ -260,6 +260,7 @@ class Batch:
         """
         loaded = json.loads(text)
         batch = msgspec.convert(loaded, cls, strict=False)
+        # Versions before stages wrote flags, from which the stage is derived once, on reading.
         if "stage" in loaded:
             return batch
         return replace(batch, stage=_stage_from_flags(msgspec.convert(loaded, _Flags), batch))
@@ -275,6 +276,7 @@ class Batch:
         'running'
         """
         moved = replace(self, **changes)
+        # A stage that is given wins; counts and times move none.
         if "stage" in changes or changes.keys().isdisjoint(_MOVING):
             return moved
         return replace(moved, stage=_stage_by_status(moved))

@@ -121,6 +121,7 @@ def rate_of(spec: JobSpec, provider: str | None = None) -> Rate:
     name = provider or spec.provider
     if name == "local" or spec.endpoint == "/v1/moderations":
         return "free"
+    # A pilot is answered by `live`, whatever the provider of its job.
     if name == "live" or getattr(spec, "pilot", False):
         return "live"
     return "batch"

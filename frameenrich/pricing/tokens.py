@@ -195,6 +195,7 @@ class TokenCounter:
         for message in turns:
             own, unknown = _count_message(message, texts, request.model)
             tokens, uncounted = tokens + own, uncounted + unknown
+            # A cache holds a prompt's beginning only, so the first other message ends it.
             leading = leading and message.role in _SYSTEM
             prefix += own if leading else 0
             if isinstance(message.content, list):
@@ -208,6 +209,7 @@ class TokenCounter:
             return most and most * (request.n or 1)  # the prompt is paid once, each answer again
         if self._endpoint == "/v1/responses":
             return _whole(request.max_output_tokens)
+        # This endpoint is the only one with a cap where the request sets none.
         if self._endpoint == "/v1/completions":
             return _whole(request.max_tokens) or _LEGACY_CAP
         return 0  # a vector, or a verdict
