@@ -34,6 +34,7 @@ class _OneLine(logging.Formatter):
 def logged(command: Callable[..., None]) -> Callable[..., None]:
     """Add the logging options to a command, and set the log up before it runs."""
     inner = flatten_options(command)
+    # Evaluated, since Typer needs the annotations as objects and this module has them as texts.
     own = inspect.signature(_handlers, eval_str=True).parameters
     options = [*inspect.signature(inner).parameters.values(), *own.values()]
 

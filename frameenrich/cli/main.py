@@ -231,6 +231,7 @@ _EXAMPLES_OF: Mapping[Callable[..., None], str] = {
 
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
+        # Wrapped here and not by decorators: so no command can lack the log's options.
         app.command(
             _NAMES.get(_command), rich_help_panel=_panel, epilog=_EXAMPLES_OF.get(_command)
         )(logged(_command))

@@ -35,6 +35,7 @@ def _options_of(taker: Any) -> Iterator[tuple[str, tuple[Any, list[inspect.Param
         if is_dataclass(kind):
             inner = [option for _, (_, own) in _options_of(kind) for option in own]
         else:
+            # By keyword: a signature has no required positional parameter after one with a default.
             inner = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)]
         yield parameter.name, (kind, inner)
 

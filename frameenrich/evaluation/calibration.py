@@ -59,6 +59,7 @@ def calibrate(score: Floats, right: Floats, weights: Floats | None = None) -> Ca
     at = np.searchsorted(steps, score)
     mass = np.bincount(at, weights, len(steps)).astype(float)
     hits = np.bincount(at, weights * right, len(steps)).astype(float)
+    # The row whose probability is sought is added with the mean weight, once wrong, once right.
     one = float(weights.mean())
     values = np.empty(2 * len(steps) + 1)
     for cell in range(len(values)):

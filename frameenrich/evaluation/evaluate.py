@@ -278,6 +278,7 @@ def _records(table: pd.DataFrame | None) -> Any:
     if table is None:
         return None
     named = table.rename_axis("label").reset_index().astype({"label": str})
+    # 15 digits are the most that pandas writes; its default is 10.
     return json.loads(named.to_json(orient="records", double_precision=15))
 
 

@@ -172,6 +172,7 @@ class Review:
             right = answer if judged.verdict is Verdict.RIGHT else judged.correct
             if judged.verdict is not Verdict.UNSURE and right is not None:
                 known.setdefault(judged.row, {})[judged.field] = right
+        # An example has to show the model a whole answer.
         whole = {row: values for row, values in known.items() if len(values) == len(fields)}
         if not whole:
             raise InputError(
@@ -227,6 +228,7 @@ class Review:
             for field in fields.values():
                 answer = as_text(self._answers[field.name][i]) if field in shown else ""
                 cells = {"review": self.id, "field": field.name, ANSWER: harmless(answer)}
+                # Keys are never quoted against formulas: rows are found by them later.
                 cells |= dict(zip(names, map(as_text, key.values()), strict=True))
                 writer.writerow(cells | {"prompt": harmless(own_message(prompt))})
         # With the mark: without it Excel reads a CSV in the local encoding.

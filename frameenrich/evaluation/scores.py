@@ -57,6 +57,7 @@ def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
     votes = [json.loads(text) if isinstance(text, str) else {} for text in texts]
     shares = {}
     for name in job.fields:
+        # The votes on a single value have the empty name.
         own = "" if name == job.folder.spec.name and all("" in v for v in votes if v) else name
         counts = [each.get(own, {}) for each in votes]
         # Of those asked, not of those usable: an answer that failed agrees with none.
@@ -84,6 +85,7 @@ def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
     known = np.isin(at, other.usable) & np.isin(np.arange(len(at)), job.usable)
     asked = np.flatnonzero(known)
     found = {}
+    # By order: a single value is named after its job, so the two jobs' names differ.
     for (name, field), theirs in zip(job.fields.items(), other.fields, strict=False):
         if field.kind not in {"category", "boolean", "integer", "number"}:
             continue  # two free texts with one meaning are hardly ever equal

@@ -95,6 +95,7 @@ def corrected_shares(
     unseen = (reviewed <= 0)[..., None]
     hits = np.where(unseen, 0.0, counts)
     size = np.where(unseen, 0.0, reviewed[..., None])
+    # 1e-300 stands for zero here and below: 0 / 1e-300 is 0, without a warning.
     overall = everything / np.maximum(everything.sum(-1, keepdims=True), 1e-300)
     within = np.where(unseen, overall[..., None, :], counts / np.maximum(size, 1e-300))
     weights = (rows / np.maximum(rows.sum(-1, keepdims=True), 1e-300))[..., None]

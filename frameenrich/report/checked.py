@@ -120,6 +120,7 @@ def _confusion(field: Field) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ..
         return (), (), 0
     sizes = table.sum(axis=0) + table.sum(axis=1)
     kept = sizes.sort_values(ascending=False, kind="stable").index[:_MOST_LABELS]
+    # In the labels' own order, which the other tables have, too.
     shown = table.loc[[n for n in table.index if n in kept], [n for n in table.index if n in kept]]
     cells = tuple(tuple(int(n) for n in row) for row in shown.to_numpy())
     return tuple(map(str, shown.index)), cells, len(table) - len(shown)

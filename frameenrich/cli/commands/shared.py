@@ -282,6 +282,7 @@ def print_summary(
     else:
         rows = [(status, f"{n:,}", examples.get(status, "")) for status, n in counts.items()]
         heads = ["status", "rows", *(["for example"] if examples else [])]
+        # Standard output may hold the table itself.
         print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
         if fates.facts.repaired:
             say(

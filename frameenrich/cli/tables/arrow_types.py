@@ -37,6 +37,7 @@ class ArrowTypes:
             try:
                 return self._typed(place, column)
             except (pa.ArrowException, OverflowError):
+                # For good: a column has one type in all chunks.
                 self._texts.add(place)
         return _json_texts(column)
 

@@ -44,6 +44,7 @@ def array_as_lines(content: IO[bytes], called: str) -> Iterator[IO[bytes]]:
 
 
 def _check_lines(text: str, called: str) -> None:
+    # A text that begins with an object is JSON Lines, or an object around the array.
     first = text.strip().splitlines()[0]
     with contextlib.suppress(ValueError):
         json.loads(first)

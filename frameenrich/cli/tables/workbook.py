@@ -96,6 +96,7 @@ def _sheet_name(book: Any, place: TableFile) -> str:
             path=place.path,
         )
     filled = [name for name in names if book.get_sheet_by_name(name).total_height]
+    # Not guessed: the rows of the wrong sheet would be paid for.
     if len(filled) > 1:
         raise InputError(
             f"{place.called} has {len(filled)} sheets: {', '.join(map(repr, filled))}.",
@@ -247,6 +248,7 @@ class _Cut:
 
         value = _plain(value)
         if isinstance(value, str):
+            # A workbook is XML, which has neither control characters nor halves of surrogate pairs.
             value = ILLEGAL_CHARACTERS_RE.sub("", value.encode("utf-8", "replace").decode())
             self._texts += len(value) > _LONGEST_CELL
             cell.value = value[:_LONGEST_CELL]
