@@ -43,7 +43,6 @@ def _sample_value(kind: pa.DataType) -> Any:
 _WITNESSES: tuple[tuple[Any, Any], ...] = (
     (pa.types.is_null, None),
     (pa.types.is_boolean, True),
-    # Before the other integers: only a value of 64 bits is inferred as uint64.
     (pa.types.is_uint64, 2**63),
     (pa.types.is_integer, 1),
     (pa.types.is_floating, 0.5),

@@ -71,6 +71,7 @@ def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
 
 def _tokens(body: Mapping[str, Json]) -> Iterator[Json]:
     """Yield the tokens of a chat answer, or of the text parts of a Responses answer."""
+    # A server's body may have any shape, and log probabilities must not cost the row its answer.
     choices, output = body.get("choices"), body.get("output")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         logprobs = choices[0].get("logprobs")
