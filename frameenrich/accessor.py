@@ -127,9 +127,9 @@ class LLMBatch(JobOfFrame):
             does not tell.
         image : str or list of str, optional
             Column(s) with a row's images, which go after the text of the last user message. A cell
-            is an ``https:`` or ``data:`` URL, a path under `image_root`, bytes or a PIL image;
-            PNG, JPEG, WebP or GIF. `on_null` says what a cell without an image means (``"empty"``:
-            a request without it).
+            is an ``https:`` or ``data:`` URL, a path under `image_root`, bytes or a PIL image
+            (PNG, JPEG, WebP or GIF), or a list of these, also as text (JSON). `on_null` says what
+            a cell without an image means (``"empty"``: a request without it).
         image_root : str or PathLike
             The folder that local paths are relative to and have to stay in, also through links.
         image_detail : {"low", "high", "auto"}, optional

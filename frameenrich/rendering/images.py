@@ -1,8 +1,9 @@
 """Read cells as images that a request may carry; no other module reads image files.
 
 A cell is a URL (passed on, never fetched), a ``data:`` URL, a path under ``image_root``, bytes or a
-PIL image. A file is opened only where it lies under the root after all symbolic links, and is used
-only where its first bytes are those of an image: a frame from elsewhere cannot read other files.
+PIL image, or a list of these. A file is opened only where it lies under the root after all symbolic
+links, and is used only where its first bytes are those of an image: a frame from elsewhere cannot
+read other files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,9 +25,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 import xxhash
 
-from frameenrich.cells import is_null
 from frameenrich.errors import ImageError, NullValueError
 from frameenrich.model import HASHES, JobSpec
+from frameenrich.rendering.image_lists import images_in
 from frameenrich.rendering.other_media import FIXES, kind_of_url, media_kind
 
 T = TypeVar("T")
@@ -162,16 +163,17 @@ class ImageCells:
         cells = self._cells(position)
         if cells is None:
             return None
-        pairs = [self._read(position, name, cell, _image) for name, cell in cells.items()]
-        urls = tuple(url for url, _ in pairs if url is not None)
-        return RowImages(urls, tuple(digest for _, digest in pairs))
+        found = [self._read(position, name, cell, _image) for name, cell in cells.items()]
+        urls = tuple(url for pairs in found for url, _ in pairs)
+        return RowImages(urls, tuple(_joined(digest for _, digest in pairs) for pairs in found))
 
     def digests(self, position: int) -> tuple[str, ...] | None:
         """Read a row's digests as `images` does, but without encoding or downscaling anything."""
         cells = self._cells(position)
         if cells is None:
             return None
-        return tuple(self._read(position, name, cell, _digest) for name, cell in cells.items())
+        found = (self._read(position, name, cell, _digest) for name, cell in cells.items())
+        return tuple(map(_joined, found))
 
     def problem(self, position: int) -> str | None:
         """Return why a row's images cannot be read; None where they can."""
@@ -181,10 +183,10 @@ class ImageCells:
             return error.problem
         return None
 
-    def _cells(self, position: int) -> dict[str, Any] | None:
-        """Return a row's cells, a null as None; None where the null policy skips the row."""
-        cells = {name: _cell(column.iloc[position]) for name, column in self._columns.items()}
-        empty = [name for name, cell in cells.items() if cell is None]
+    def _cells(self, position: int) -> dict[str, list[Any]] | None:
+        """Return what each of a row's cells holds; None where the null policy skips the row."""
+        cells = {name: images_in(column.iloc[position]) for name, column in self._columns.items()}
+        empty = [name for name, cell in cells.items() if not cell]
         if empty and self.spec.on_null == "raise":
             raise NullValueError(
                 f"The row at position {position} has no image: column {empty[0]!r} is empty there.",
@@ -194,18 +196,24 @@ class ImageCells:
             )
         return None if empty and self.spec.on_null == "skip" else cells
 
-    def _read(self, position: int, name: str, cell: Any, read: Callable[[Any, JobSpec], T]) -> T:
+    def _read(
+        self, position: int, name: str, cell: list[Any], read: Callable[[Any, JobSpec], T]
+    ) -> list[T]:
+        found: list[T] = []
         try:
-            return read(cell, self.spec)
+            for image in cell:
+                found.append(read(image, self.spec))  # noqa: PERF401 - the count says which failed
         except UnusableError as error:
+            which = f"image {len(found) + 1} of {len(cell)}: " if len(cell) > 1 else ""
             raise ImageError(
                 f"The row at position {position} has an image in column {name!r} that cannot be "
-                f"used: {error.reason}.",
+                f"used: {which}{error.reason}.",
                 error.fix,
                 position=position,
                 columns=[name],
-                reason=f"the image in column {name!r} cannot be used: {error.reason}",
+                reason=f"the image in column {name!r} cannot be used: {which}{error.reason}",
             ) from None
+        return found
 
 
 def image_cells(frame: pd.DataFrame, spec: JobSpec) -> ImageCells | None:
@@ -233,18 +241,16 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series:
     return found
 
 
-def _cell(value: Any) -> Any:
-    # A CSV makes no difference between an empty text and a null.
-    return None if is_null(value) or (isinstance(value, str) and not value.strip()) else value
+def _joined(digests: Iterable[str]) -> str:
+    """Return one digest of a cell's images; that of a list of one is the image's own."""
+    return " ".join(digests)  # empty for a null, which keeps the columns' digests in their order
 
 
 # --- one cell -----------------------------------------------------------------------------------
 
 
-def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
-    """Return an image's URL, None for a null, and its digest."""
-    if cell is None:
-        return None, ""  # an empty digest keeps the columns' digests in their order
+def _image(cell: Any, spec: JobSpec) -> tuple[str, str]:
+    """Return an image's URL and its digest."""
     kind, source = _source(cell, spec)
     # Of the cell as it is, before downscaling: another Pillow must not make every row look changed.
     digest = _digest_of(kind, source, spec)
@@ -258,7 +264,7 @@ def _image(cell: Any, spec: JobSpec) -> tuple[str | None, str]:
 
 
 def _digest(cell: Any, spec: JobSpec) -> str:
-    return "" if cell is None else _digest_of(*_source(cell, spec), spec)
+    return _digest_of(*_source(cell, spec), spec)
 
 
 def _digest_of(kind: str, source: Any, spec: JobSpec) -> str:
@@ -286,7 +292,8 @@ def _source(cell: Any, spec: JobSpec) -> tuple[str, Any]:
     if isinstance(cell, Mapping) and set(cell) == {"bytes", "path"}:  # as Hugging Face writes them
         return _source(cell["path"] if cell["bytes"] is None else cell["bytes"], spec)
     raise UnusableError(
-        f"it holds a {type(cell).__name__}", "Give a URL, a path, bytes or a PIL image."
+        f"it holds a {type(cell).__name__}",
+        "Give a URL, a path, bytes, a PIL image, or a list of these.",
     )
 
 

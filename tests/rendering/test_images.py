@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import orjson
 import pandas as pd
@@ -230,10 +231,10 @@ def test_what_is_no_image_of_the_folder_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    "cell", [7, ["red.png"], SECRET.encode(), b"", picture("red")[:6], {"url": "x"}, object()]
+    "cell", [7, [["red.png"]], SECRET.encode(), b"", picture("red")[:6], {"url": "x"}, object()]
 )
 def test_a_cell_of_another_kind_is_refused(cell: Any, store: Path) -> None:
-    """Numbers, lists, bytes of something else: an error that names row and column."""
+    """Numbers, lists of lists, bytes of something else: an error that names row and column."""
     with pytest.raises(ImageError, match=r"Row 'A0' has an image in column 'photo'"):
         photos([cell]).llmbatch.submit(
             ASK, "gpt-4o-mini", image="photo", provider="file", store=store
@@ -837,3 +838,52 @@ def test_rows_of_bad_images_alone_are_refused(store: Path, shop: Path) -> None:
             store=store,
         )
     assert not list(store.glob("llmbatch-*"))
+
+
+SEVERAL = ["red.png", "https://shop.example/b.png", "more/green.jpg"]
+AS_JSON = orjson.dumps(SEVERAL).decode()
+
+
+@pytest.mark.parametrize(
+    "several",
+    [[*SEVERAL, None], tuple(SEVERAL), np.array(SEVERAL), AS_JSON, str(SEVERAL)],
+    ids=["list", "tuple", "array", "json", "csv"],
+)
+def test_all_images_of_a_cell_go_in_their_order(
+    several: Any, client: openai.OpenAI, server: BatchServer, store: Path, shop: Path
+) -> None:
+    """However a list is written it is the same row, and a list of one the same as its image."""
+    server.answer = seen
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "store": store}
+    frame = photos([several, ["blue.png"], "blue.png"])
+
+    job = frame.llmbatch.submit(ASK, "m", client=client, **options)
+    again = photos([list(SEVERAL), "blue.png", ["blue.png"]])
+    out = job.collect(again, wait=True, poll_seconds=0.01)
+
+    shown = [part["image_url"]["url"] for part in orjson.loads(out["llmbatch"].iloc[0])[1:]]
+    red, green = data_url(picture("red")), data_url(picture("green", "JPEG"))
+    assert shown == [red, SEVERAL[1], green]
+    assert out["llmbatch_status"].tolist() == ["ok"] * 3
+
+
+def test_a_list_in_another_order_is_another_input(store: Path, shop: Path) -> None:
+    """Promise 2: the model saw the images in their order."""
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "provider": "file"}
+    job = photos([SEVERAL]).llmbatch.submit(ASK, "m", store=store, **options)
+
+    with pytest.raises(FrameMismatchError, match="1 of the frame's rows changed"):
+        job.collect(photos([SEVERAL[::-1]]))
+
+
+def test_a_bad_image_of_several_is_named(store: Path, shop: Path) -> None:
+    """Which of the cell's images; an empty list is no image; a file may be called as a list is."""
+    (shop / "[1]").write_bytes(picture("red"))
+    options: dict[str, Any] = {"image": "photo", "image_root": shop, "provider": "file"}
+
+    with pytest.raises(ImageError, match=r"cannot be used: image 2 of 2: 'no.png' is not there"):
+        photos([["red.png", "no.png"]]).llmbatch.submit(ASK, "m", store=store, **options)
+    with pytest.raises(NullValueError, match="'photo' is empty"):
+        photos([[]]).llmbatch.submit(ASK, "m", store=store, **options)
+    job = photos(["[1]"]).llmbatch.submit(ASK, "m", store=store, **options)
+    assert len(bodies(job)) == 1
