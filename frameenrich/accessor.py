@@ -94,7 +94,13 @@ class LLMBatch(JobOfFrame):
             Names the enrichment: the output column of single-valued outputs, the prefix of the
             status columns, the start of the job's id.
         response_model : pydantic model class, JSON Schema dict or dict of types, optional
-            Asks for JSON; one column per field.
+            Asks for JSON; one column per field, whose type the schema alone decides, so that every
+            column goes through `to_parquet`. Closed objects (every member named) are dicts, lists
+            of one type lists. Compact JSON text in a ``string`` column (`json.loads` reads it) is
+            what may differ from row to row: free-form objects (``dict[str, Any]``,
+            `additionalProperties`), ``Any``, unions such as ``int | list``, what leads back to
+            itself, and a list with any of these in it, whole. Such a part of a closed object is
+            JSON text within the dict.
         labels : list of str, Enum class or dict of labels and definitions, optional
             Asks for one of them; a Categorical column called `name`. The definitions of a dict (a
             codebook: ``{"Kitchen": "things to cook or eat with", ...}``) go to the end of the

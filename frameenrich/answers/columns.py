@@ -21,7 +21,13 @@ from frameenrich.answers.fields import Field, flattened
 from frameenrich.answers.result_table import STATUSES, USAGE, Positions, ResultTable
 from frameenrich.model import JobSpec, RowStatus
 
-_DTYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
+_DTYPES = {
+    "string": "string",
+    "integer": "Int64",
+    "number": "Float64",
+    "boolean": "boolean",
+    "json": "string",
+}
 
 
 def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:

@@ -44,6 +44,8 @@ def fast_parser(output: Output) -> QuickReader | None:
         return _label_reader(output.fields[0])
     if output.spec.kind != "schema" or not all(_PLAIN.fullmatch(f.name) for f in output.fields):
         return None
+    if any(field.kind == "json" for field in output.fields):
+        return None  # made text of by the full reading
     model = _plain_model(output)
     # Without a class, `jsonschema-rs` checks the constraints, and no reader here calls it.
     if model is None or not (output.model is not None or _only_types(output.spec.schema or {})):

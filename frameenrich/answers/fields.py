@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from frameenrich.answers.schema import leads_to_cycle, resolved, without_null
+from frameenrich.answers.schema import leads_to_cycle, references, resolved, without_null
 from frameenrich.model import Json
 
 FieldKind = Literal[
     "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
-    "any",
+    "json", "any",
 ]  # fmt: skip
+"""What a column holds. ``object``: closed objects and lists of one kind of value, as they are;
+``json``: what Parquet has no one type for, as compact JSON text; ``any``: what a parser made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Field:
     """One output column: the property it comes from and the type it has.
 
     ``suffix`` ends the column's name, where a single-valued output has a second column. ``inner``
-    are the fields of a nested object, for ``flatten=True``.
+    are the fields of a nested object, for ``flatten=True``. ``mixed`` says that its values, or
+    parts of them, may be of different types, so that no list of them has one type.
     """
 
     name: str
@@ -30,23 +33,39 @@ class Field:
     categories: tuple[str, ...] = ()
     suffix: str = ""
     inner: tuple[Field, ...] = dataclasses.field(default=(), compare=False)
+    mixed: bool = dataclasses.field(default=False, compare=False)
 
 
 def as_cell(value: Any, field: Field) -> Any:
     """Return a value of an answer as its column holds it.
 
-    A Decimal comes as text and is made a number; what is one of several plain types is text.
+    A Decimal comes as text and is made a number; what is one of several plain types is text, and
+    what may be anything is JSON text.
 
     Examples
     --------
     >>> as_cell("12.30", Field("price", "number")), as_cell(3, Field("size", "string"))
     (12.3, '3')
+    >>> as_cell({"b": [1, None], "a": "é"}, Field("specs", "json"))
+    '{"b":[1,null],"a":"é"}'
     """
+    if field.kind == "json":
+        return None if value is None else compact_json(value)
     if field.kind == "number" and isinstance(value, str):
         return float(value)
     if field.kind == "string" and value is not None and not isinstance(value, str):
         return json.dumps(value)
     return value
+
+
+def compact_json(value: Any) -> str:
+    """Return a value as a ``json`` column's text: JSON, its keys as they came, without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that a frame's cell has instead of JSON's: Parquet makes arrays of lists."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequence[Any]]]:
@@ -63,7 +82,7 @@ def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequ
     for inner in field.inner:
         cells = [v.get(inner.name) if isinstance(v, Mapping) else None for v in values]
         named = dataclasses.replace(inner, name=f"{field.name}.{inner.name}")
-        yield from flattened(named, [as_cell(cell, inner) for cell in cells])
+        yield from flattened(named, cells)
 
 
 # --- from a JSON Schema to columns and types ----------------------------------------------------
@@ -108,15 +127,40 @@ def _field(
     texts = [choice for choice in choices if choice is not None]
     if texts and all(isinstance(choice, str) for choice in texts):
         return Field(name, "category", tuple(dict.fromkeys(texts)))
-    kind = _kind(node, root) if "type" in node or not texts else _kind_of_all(texts)
-    members = node.get("properties", {})
-    if kind != "object" or node.get("additionalProperties") or node in above:
-        return Field(name, kind)
-    inner = (_field(sub, value, root, (*above, node), made) for sub, value in members.items())
-    field = Field(name, kind, inner=tuple(inner))
+    by_choices = texts and "type" not in node
+    kind = _kind_of_all(texts) if by_choices else _kind(node, root)
+    if kind != "object":
+        several = by_choices or not _is_text(node, root)
+        return Field(name, kind, mixed=kind == "json" or (kind == "string" and several))
+    if node in above:  # how deep it goes is up to each value
+        return Field(name, "json", mixed=True)
+    if node["type"] == "array":
+        whole = _is_of_one_type(node, root, above, made)
+        return Field(name, "object" if whole else "json", mixed=not whole)
+    members = node["properties"].items()
+    inner = tuple(_field(sub, value, root, (*above, node), made) for sub, value in members)
+    field = Field(name, kind, inner=inner, mixed=any(each.mixed for each in inner))
     if reference and not leads_to_cycle(reference, root):
         made[reference] = field
     return field
+
+
+def _is_of_one_type(
+    node: Mapping[str, Json],
+    root: Mapping[str, Json],
+    above: tuple[Json, ...],
+    made: dict[str, Field],
+) -> bool:
+    """Tell whether all items of an array have one type, in whatever answer and however deep."""
+    items = [*node.get("prefixItems", ())]
+    if "items" in node and node["items"] is not False:
+        items.append(node["items"])
+    # What leads back to itself has a part of no one type; not entered, since it may branch.
+    if not items or any(leads_to_cycle(each, root) for item in items for each in references(item)):
+        return False
+    first, *others = (_field("", item, root, (*above, node), made) for item in items)
+    same = all(other.kind == first.kind != "object" for other in others)
+    return same and not first.mixed
 
 
 def _reference(wanted: Json, root: Mapping[str, Json]) -> str:
@@ -139,7 +183,24 @@ def _kind(node: Mapping[str, Json], root: Mapping[str, Json]) -> FieldKind:
         return _common_kind([each for each in nodes if each.get("type") != "null"], root)
     if node.get("type") == "string" and node.get("format") in _FORMATS:
         return _FORMATS[node["format"]]
-    return _KINDS.get(str(node.get("type")), "object")
+    return _KINDS.get(str(node.get("type")), "object" if _is_closed(node) else "json")
+
+
+def _is_closed(node: Mapping[str, Json]) -> bool:
+    """Tell whether a node is an array, or an object all of whose members are named."""
+    if node.get("type") == "array":
+        return True
+    more = node.get("additionalProperties", False) is not False or "patternProperties" in node
+    return node.get("type") == "object" and bool(node.get("properties")) and not more
+
+
+def _is_text(node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:
+    """Tell whether a node's values are texts and nothing else."""
+    alternatives = node.get("anyOf", node.get("oneOf"))
+    if alternatives is None:
+        return node.get("type") == "string"
+    nodes = [resolved(each, root) for each in alternatives]
+    return all(_is_text(each, root) for each in nodes if each.get("type") != "null")
 
 
 def _kind_of_all(values: Sequence[Json]) -> FieldKind:
@@ -149,12 +210,12 @@ def _kind_of_all(values: Sequence[Json]) -> FieldKind:
         return "integer" if types == {int} else "number"
     if types == {bool}:
         return "boolean"
-    return "string" if types <= {str, int, float, bool} else "object"
+    return "string" if types <= {str, int, float, bool} else "json"
 
 
 def _common_kind(nodes: Sequence[Mapping[str, Json]], root: Mapping[str, Json]) -> FieldKind:
     """One type for values of several: numbers stay numbers, other plain values are text."""
     kinds = {_kind(node, root) for node in nodes}
-    if not kinds or "object" in kinds:
-        return "object"
+    if not kinds or kinds & {"object", "json"}:
+        return "json"
     return "number" if kinds <= {"integer", "number"} else "string"

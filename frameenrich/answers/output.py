@@ -353,8 +353,10 @@ def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
         raise MalformedError(f"{json_path(here)}: the model made {shown} of it, no {field.kind}")
     if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
         raise MalformedError(f"{json_path(here)}: the integer does not fit in 64 bits")
-    for inner in field.inner if isinstance(value, dict) else ():
-        _to_cell(value.get(inner.name), inner, here)
+    if field.inner and isinstance(value, dict):
+        members = [inner for inner in field.inner if inner.name in value]
+        made = {inner.name: _to_cell(value[inner.name], inner, here) for inner in members}
+        return {**value, **made}
     return as_cell(value, field)
 
 

@@ -40,6 +40,7 @@ _ARROW = {
     "integer": pa.int64(),
     "number": pa.float64(),
     "boolean": pa.bool_(),
+    "json": pa.large_string(),
 }
 """Fields that are kept in Arrow; the others hold Python objects."""
 

@@ -17,11 +17,15 @@ _ULPS = 1e-12
 """How far a CSV reader may miss a float; relative."""
 
 
-def same_value(cell: Any, answer: Any) -> bool:
+_NESTED = (list, tuple, dict, np.ndarray)
+
+
+def same_value(cell: Any, answer: Any, *, as_json: bool = False) -> bool:
     """Tell whether a cell holds an answer, whatever file it has been through.
 
     A CSV makes text of numbers, lists and moments, and numbers of texts; Parquet makes arrays of
-    lists and gives objects the keys of all rows. Nobody edited those.
+    lists and gives objects the keys of all rows. Nobody edited those. An answer in a column of JSON
+    texts (``as_json``) is compared by its value: an earlier version's frame has it as an object.
 
     Examples
     --------
@@ -31,10 +35,12 @@ def same_value(cell: Any, answer: Any) -> bool:
     (True, True)
     >>> same_value("blue", "red"), same_value("4", 3)
     (False, False)
+    >>> same_value("{'a': 1}", '{"a":1}', as_json=True), same_value({"a": 1, "b": None}, '{"a":1}')
+    (True, True)
     """
     if is_null(cell) or is_null(answer):
         return is_null(cell) and is_null(answer)
-    if isinstance(answer, list | tuple | dict | np.ndarray):
+    if isinstance(answer, _NESTED):
         return _same_nested(_parsed(cell) if isinstance(cell, str) else cell, answer)
     # Before the numbers, as True is an int for Python.
     if isinstance(answer, bool | np.bool_):
@@ -42,6 +48,8 @@ def same_value(cell: Any, answer: Any) -> bool:
     if isinstance(answer, int | float | np.number):
         number = _number(cell)
         return number is not None and math.isclose(number, float(answer), rel_tol=_ULPS)
+    if isinstance(answer, str) and (as_json or isinstance(cell, _NESTED)):
+        return _same_json(cell, answer)
     if isinstance(answer, str):
         return _same_text(cell, answer)
     return _same_moment(cell, answer)
@@ -57,6 +65,16 @@ def _same_text(cell: Any, answer: str) -> bool:
     if isinstance(cell, int | float | np.number):
         return number is not None and math.isclose(float(cell), number, rel_tol=_ULPS)
     return _same_moment(cell, answer)
+
+
+def _same_json(cell: Any, answer: str) -> bool:
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):  # a text where somebody put a list, say
+        value = answer
+    if isinstance(cell, _NESTED):
+        return isinstance(value, _NESTED) and _same_nested(cell, value)
+    return _same_text(cell, answer) or same_value(cell, value)
 
 
 def _number(value: Any) -> float | None:

@@ -38,7 +38,9 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) 
     shares: list[float] = []
     for i, field in enumerate(fields):
         cells = [(result.values or ())[i] for result in usable]
-        texts = [vote_text(cell) for cell in cells]
+        # Keys come in any order: what is counted is the value, not how it is written.
+        said = map(_value_of, cells) if field.kind == "json" else cells
+        texts = [vote_text(value) for value in said]
         counts = Counter(texts)
         text, most = max(counts.items(), key=lambda pair: pair[1])  # the first of equals
         values.append(cells[texts.index(text)])
@@ -54,6 +56,10 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) 
         agreement=min(shares),
         votes=json.dumps(votes, ensure_ascii=False),
     )
+
+
+def _value_of(cell: str | None) -> Any:
+    return None if cell is None else json.loads(cell)
 
 
 def vote_text(cell: Any) -> str:

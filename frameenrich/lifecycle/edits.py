@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from frameenrich.answers.column_names import column_name
 from frameenrich.answers.columns import result_columns
+from frameenrich.answers.fields import compact_json
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import Positions
 from frameenrich.answers.same_value import same_value
@@ -20,6 +22,7 @@ from frameenrich.errors import FrameEnrichError, warn_user
 from frameenrich.identity.keys import find_keys, sidecar_keys
 from frameenrich.lifecycle.match import find_sidecar_rows, frame_keys
 from frameenrich.lifecycle.results import read_results
+from frameenrich.model import JobSpec
 from frameenrich.store.folder import JobFolder
 
 Columns = Mapping[str, pd.Series]
@@ -81,19 +84,21 @@ def _edits(
     frame: pd.DataFrame, columns: Columns, folder: JobFolder, output: Output, rows: Positions
 ) -> dict[str, Positions]:
     """Return which of some rows hold a correction, for each column that has any."""
+    texts = _json_columns(output, folder.spec)
     edits = {
         column: own
         for column in _answer_columns(columns, folder.spec.name)
         if column in frame.columns
-        if len(own := _differing(frame[column], columns[column], rows))
+        if len(own := _differing(frame[column], columns[column], rows, as_json=column in texts))
     }
     # Mostly there are none, and then no earlier round has to be read.
     if not edits:
         return {}
-    for earlier in _earlier_answers(frame, folder, output):
+    for earlier, texts in _earlier_answers(frame, folder, output):
         for column, own in edits.items():
             if column in earlier:
-                edits[column] = _differing(frame[column], earlier[column], own)
+                as_json = column in texts
+                edits[column] = _differing(frame[column], earlier[column], own, as_json=as_json)
     return {column: own for column, own in edits.items() if len(own)}
 
 
@@ -103,21 +108,33 @@ def _answer_columns(columns: Columns, name: str) -> list[str]:
     return [n for n in names[: names.index(f"{name}_status")] if n not in sure]
 
 
-def _differing(cells: pd.Series, answers: pd.Series, rows: Positions) -> Positions:
+def _json_columns(output: Output, spec: JobSpec) -> set[str]:
+    """Return the columns of JSON texts."""
+    return {column_name(spec, field) for field in output.fields if field.kind == "json"}
+
+
+def _differing(
+    cells: pd.Series, answers: pd.Series, rows: Positions, *, as_json: bool
+) -> Positions:
     """Return which of some rows have a cell that is neither null nor the answer."""
     pairs = zip(rows.tolist(), cells.iloc[rows].tolist(), answers.iloc[rows].tolist(), strict=True)
-    found = [row for row, cell, answer in pairs if not _null_or_same(cell, answer)]
+    found = [row for row, cell, answer in pairs if not _null_or_same(cell, answer, as_json)]
     return np.asarray(found, dtype=np.int64)
 
 
-def _null_or_same(cell: Any, answer: Any) -> bool:
+def _null_or_same(cell: Any, answer: Any, as_json: bool) -> bool:
     if cell is answer or (type(cell) is str and type(answer) is str and cell == answer):
         return True  # nearly always, and this runs for every cell
-    return is_null(cell) or same_value(cell, answer)
+    return is_null(cell) or same_value(cell, answer, as_json=as_json)
 
 
-def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> Iterator[Columns]:
-    """Yield what each round of every job of this name answered for the frame's rows."""
+def _earlier_answers(
+    frame: pd.DataFrame, folder: JobFolder, output: Output
+) -> Iterator[tuple[Columns, set[str]]]:
+    """Yield what each round of every job of this name answered for the frame's rows.
+
+    With it comes which of the columns are JSON texts.
+    """
     # A job's id is its name's slug and a hash: most other jobs are passed over unread.
     slug = folder.id.rpartition("-")[0]
     for job_id in folder.store.job_ids():
@@ -140,13 +157,19 @@ def _earlier_answers(frame: pd.DataFrame, folder: JobFolder, output: Output) -> 
                 for round_ in range(other.rounds()):
                     found = read_results(other, reading, only_round=round_, lines=lines)
                     seen: npt.NDArray[np.bool_] = positions >= 0
-                    yield result_columns(found.table, found.at(positions), seen, spec)
+                    columns = result_columns(found.table, found.at(positions), seen, spec)
+                    yield columns, _json_columns(reading, spec)
+
+
+_NESTED = (list, tuple, dict, np.ndarray)
 
 
 def _with_cells(answers: pd.Series, cells: pd.Series, rows: Positions) -> pd.Series:
     """Return the answers with a frame's cells in some rows; wider where a correction needs it."""
     values = cells.iloc[rows].tolist()
     whole = answers.copy()
+    if isinstance(whole.dtype, pd.StringDtype):  # an object among texts would go into no Parquet
+        values = [compact_json(v) if isinstance(v, _NESTED) else v for v in values]
     if isinstance(whole.dtype, pd.CategoricalDtype):
         new = [v for v in dict.fromkeys(values) if v not in whole.cat.categories]
         # A categorical refuses a value that is none of its categories; the person's word counts.

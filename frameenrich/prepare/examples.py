@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.column_names import column_name
+from frameenrich.answers.json_text import loads_exactly
 from frameenrich.answers.output import LABEL, MalformedError, Output
 from frameenrich.cells import is_null
 from frameenrich.errors import FrameEnrichError, InputError, OutputError, ParameterError
@@ -174,9 +175,10 @@ def _answers(frame: pd.DataFrame, spec: JobSpec, output: Output) -> Iterator[str
     columns = _answer_columns(frame, spec, output)
     # A schema's "date" refuses a time, which pandas adds to every date.
     dates = {field.name for field in output.fields if field.kind == "date"}
+    texts = {field.name for field in output.fields if field.kind == "json"}
     for position in range(len(frame)):
         cells = {
-            name: _plain(frame[column].iloc[position], day=name in dates)
+            name: _plain(frame[column].iloc[position], day=name in dates, as_json=name in texts)
             for name, column in columns.items()
         }
         yield _written(cells, output, position)
@@ -211,8 +213,11 @@ def _answer_columns(frame: pd.DataFrame, spec: JobSpec, output: Output) -> dict[
     return {"": column}
 
 
-def _plain(cell: Any, *, day: bool = False) -> Any:
+def _plain(cell: Any, *, day: bool = False, as_json: bool = False) -> Any:
     """Convert a cell to JSON's types: pandas makes timestamps of dates, Parquet arrays of lists."""
+    if as_json and isinstance(cell, str):  # as `collect` gives it, or a text that is the answer
+        with contextlib.suppress(ValueError, RecursionError):
+            return loads_exactly(cell)
     if isinstance(cell, np.generic | np.ndarray):
         cell = cell.tolist()
     if isinstance(cell, list | tuple):  # before `is_null`, which is about one value

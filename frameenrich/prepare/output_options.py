@@ -226,6 +226,9 @@ _WRITABLE: Mapping[str, Sequence[str]] = {
 """The kinds that a field of each kind may be written as; texts and objects hold anything."""
 
 
+_ANYTHING = ("object", "json")
+
+
 def _misfits(
     fields: Sequence[Field], form: Mapping[str, Json], root: Mapping[str, Json], path: str = ""
 ) -> Iterator[tuple[str, str, str]]:
@@ -242,10 +245,10 @@ def _misfits(
             # One field alone in the root, whose definitions its references need.
             alone = {**root, "properties": {field.name: node}}
             kind = Output(OutputSpec("schema", alone)).fields[0].kind
-            if node.get("type") == "null" and field.kind != "object":
+            if node.get("type") == "null" and field.kind not in _ANYTHING:
                 yield path + field.name, field.kind, "null"
             elif kind not in _WRITABLE.get(field.kind, [kind]) or (
-                field.inner and kind != "object"
+                field.inner and kind not in _ANYTHING
             ):
                 yield path + field.name, field.kind, kind
             elif field.inner and (own := (id(field.inner), str(node))) not in seen:

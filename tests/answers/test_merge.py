@@ -43,7 +43,7 @@ FIELDS = output_from_options(
     }
 )
 DTYPES = {"s": "string", "i": "Int64", "f": "Float64", "b": "boolean", "c": "category"}
-GOOD = ("t", 1, 1.5, True, "y", [1, 2], {"k": 3})
+GOOD = ("t", 1, 1.5, True, "y", [1, 2], '{"k":3}')
 
 
 def make_spec(name: str = "ask", prefix: str = "") -> JobSpec:
@@ -251,13 +251,13 @@ def test_types_do_not_depend_on_the_answers(result_table: ResultTable) -> None:
     assert {
         name: str(columns[name].dtype)
         for name in FIELDS.spec.schema["properties"]  # type: ignore[index]
-    } == {**DTYPES, "l": "object", "o": "object"}
+    } == {**DTYPES, "l": "object", "o": "string"}
     assert list(columns["c"].cat.categories) == ["x", "y"]
     assert {"Int64"} == {str(columns[f"ask_{n}"].dtype) for n in ("attempt", "prompt_tokens")}
 
 
 def test_values_stay_what_they_are() -> None:
-    """Numbers, lists and dicts go into the cells as they were validated."""
+    """Numbers, lists and JSON texts go into the cells as they were validated."""
     columns = columns_of(fields_tally(ok("row-0", *GOOD), bad("row-1")))
 
     assert list(GOOD) == columns.loc[0, list(FIELDS.spec.schema["properties"])].tolist()  # type: ignore[index]
