@@ -170,8 +170,8 @@ def beside(columns: Mapping[str, T], name: str, frame: Collection[str]) -> dict[
 
     Examples
     --------
-    >>> beside({"n": 1, "size": 2, "a_status": 3}, "a", ["title", "size"])
-    {'n': 1, 'a_size': 2, 'a_status': 3}
+    >>> beside({"n": 1, "a_status": 3}, "a", ["title", "size"])
+    {'n': 1, 'a_status': 3}
     """
     # A status column shows that an earlier collect has put its columns there.
     again = f"{name}_status" in frame

@@ -270,13 +270,13 @@ def test_rows_with_a_newer_answer_leave_the_review_and_are_drawn_anew(tmp_path: 
 
     newer = ["Garden" if labels[i] == "Kitchen" else "Kitchen" for i in changed]
     path = tmp_path / "newer.jsonl"
-    responses = job._folder.shards(0)[0].responses_path
-    lines = Path(responses).read_text().splitlines()
+    lines = (tmp_path / "responses.jsonl").read_text().splitlines()
     own = {ids[i]: response(ids[i], label) for i, label in zip(changed, newer, strict=True)}
-
-    lines = [own.get(json.loads(line)["custom_id"], line) for line in lines]
-    path.write_text("\n".join(lines) + "\n")
-    Path(responses).write_bytes(path.read_bytes())
+    path.write_text(
+        "\n".join(own.get(json.loads(line)["custom_id"], line) for line in lines) + "\n"
+    )
+    job.withdraw_import()
+    job.import_responses(path)
 
     now = job.review(n=5, extend=review)
     stale = job.answers_to_judge()

@@ -109,6 +109,7 @@ def response_line(line: bytes) -> bytes:
 
     Examples
     --------
+    >>> import json
     >>> choice = {"finish_reason": "model_length", "message": {"content": "Kit"}}
     >>> response = {"status_code": 200, "body": {"choices": [choice]}}
     >>> made = response_line(json.dumps({"custom_id": "a", "response": response}).encode())
