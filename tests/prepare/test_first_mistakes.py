@@ -72,7 +72,7 @@ class Answer(BaseModel):
         (["genre", "mood"], "Write response_model={'genre': str, 'mood': str} for fields"),
         (["genre", "mood"], "or labels=['genre', 'mood'] for a choice"),
         (Product, "Write class Product(BaseModel): genre: str"),
-        (str, "which is no pydantic model"),
+        (str, "which names no field"),
         (Answer(genre="rock"), "Give its class: response_model=Answer."),
         ('{"type": "object"}', "json.loads(...) of a JSON Schema"),
         ("genre", "response_model={'genre': str}"),

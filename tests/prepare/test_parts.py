@@ -420,7 +420,7 @@ def test_a_part_is_read_of_its_own_shards_only(store: Path, tmp_path: Path) -> N
     job = submit(PARTS, store)
     answer(job, tmp_path)
     expected = job.collect(pd.concat(PARTS))
-    responses = sorted(Path(job.path).glob("round-0/*.responses.jsonl"))
+    responses = sorted(Path(job.path).glob("round-0/*.import-*.jsonl"))
     responses[2].unlink()
     responses[2].mkdir()  # reading it would fail
 
