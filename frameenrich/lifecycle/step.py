@@ -172,7 +172,7 @@ class _Step:
             self.look(shard)
         except ProviderError as error:
             if not getattr(error, "try_later", False):  # else: nobody knows yet whether it was made
-                self.failure = self.failure or error
+                self.fail(error)
 
     def send_waiting(self, shards: Iterable[ShardFolder]) -> None:
         """Send what is not sent, as far as the provider's queue has room."""
@@ -188,7 +188,7 @@ class _Step:
                     if not shard.batch.creating:  # one in doubt is looked for at every step
                         shard.save(_waiting(shard.batch, self.provider))
                     continue
-                self.failure = self.failure or error
+                self.fail(error)
                 if not getattr(error, "one_shard", False):
                     return  # what refuses one shard refuses the next
 

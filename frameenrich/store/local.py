@@ -250,7 +250,7 @@ def missing(path: str) -> StoreError:
     return unreadable(path, FileNotFoundError("it is not there"))
 
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 _NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}

@@ -647,8 +647,8 @@ def run(when, store):
     client = anthropic.Anthropic(api_key="k-0123456789", base_url=sys.argv[1], http_client=plain)
     provider = AnthropicBatch(client)
     shelf(4).llmbatch.submit(
-        ASK, "claude-haiku-4-5", params={"max_tokens": 200}, provider=provider, store=store,
-        name=when,
+        ASK, "claude-haiku-4-5", params={"max_tokens": 200 + len(when)}, provider=provider,
+        store=store, name=when,  # another cap: what a batch asks already would be waited for
     )
 
 for when in ("before", "after"):
@@ -666,7 +666,10 @@ def test_a_kill_between_the_call_and_its_record(
     assert len(server.batches) == 1
     frame = shelf(4)
 
-    jobs = [submit(frame, provider, store, name=when) for when in ("before", "after")]
+    jobs = [
+        submit(frame, provider, store, name=when, params={"max_tokens": 200 + len(when)})
+        for when in ("before", "after")
+    ]
     words = [[word for word, _ in job.status().shards] for job in jobs]
     server.release()
     answers = [job.wait(poll_seconds=0.01).collect(frame)[job.spec.name] for job in jobs]
