@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply
+from conftest import tagged
 from distributed import Client, LocalCluster, wait
 from pydantic import BaseModel
 
@@ -32,6 +33,7 @@ from frameenrich.errors import (
     RowKeyError,
 )
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster, not one for each process of the tests
 
@@ -378,7 +380,7 @@ def test_a_parser_whose_columns_nobody_could_foresee(store: Path) -> None:
     with dask.config.set(scheduler="threads"):
         job = ddf.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
         path = store / "answers.jsonl"
-        path.write_text("".join(map(answer_line, (100, 101, 102))))
+        path.write_text("".join(answer_line(job, number) for number in (100, 101, 102)))
         job.import_responses(path)
 
         def odd(text: str) -> dict[str, Any]:
@@ -396,8 +398,9 @@ def test_a_parser_whose_columns_nobody_could_foresee(store: Path) -> None:
             ).compute()
 
 
-def answer_line(number: int) -> str:
+def answer_line(job: Job, number: int) -> str:
     """A response to the row of a number: that number."""
     choice = {"message": {"content": str(number)}, "finish_reason": "stop"}
     response = {"status_code": 200, "body": {"choices": [choice]}}
-    return f"{json.dumps({'custom_id': f'row-{number}', 'response': response, 'error': None})}\n"
+    custom_id = tagged(job, f"row-{number}")
+    return f"{json.dumps({'custom_id': custom_id, 'response': response, 'error': None})}\n"

@@ -158,10 +158,6 @@ def _stays_as_it_is(value: Any, wanted: Any) -> bool:
     return bool(value.__class__ is wanted)
 
 
-def _is_exact(item: Any) -> bool:
-    return item.__class__ in _EXACT and (item.__class__ is not float or isfinite(item))
-
-
 # --- which answers are simple enough --------------------------------------------------------------
 # Read from pydantic-core's own schema, which holds all that a class does: what is not known here
 # is not simple.

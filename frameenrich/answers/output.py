@@ -327,7 +327,7 @@ class Output:
 
 
 # A cheap first test, so that ordinary answers are not dumped twice.
-_MAYBE_ENDLESS = re.compile(r"nan|inf|\d{300}", re.IGNORECASE)
+_MAYBE_ENDLESS = re.compile(r"nan|inf|\d{300}|\de\+?\d{3}", re.IGNORECASE)
 # A reason goes to the model as feedback, and a thousand labels would make it long.
 _MOST_NAMED = 12
 _OBJECT = re.compile(r"\{[^{}]*\}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from frameenrich.answers.json_text import loads_exactly
 from frameenrich.model import Json
@@ -19,8 +19,10 @@ def resolved(node: Json, root: Mapping[str, Json]) -> dict[str, Json]:
     while isinstance(node, Mapping) and "$ref" in node and node["$ref"] not in seen:
         seen.add(node["$ref"])
         target: Any = root
-        for part in re.split("/", node["$ref"].lstrip("#/")):
-            target = target.get(part, {}) if isinstance(target, Mapping) else {}
+        for part in node["$ref"].lstrip("#/").split("/"):
+            # JSON Pointer (RFC 6901): "~1" first, or "~01" would become a slash.
+            name = unquote(part).replace("~1", "/").replace("~0", "~")
+            target = target.get(name, {}) if isinstance(target, Mapping) else {}
         node = target
     return dict(node) if isinstance(node, Mapping) else {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from urllib.parse import unquote
 
 from frameenrich.model import SCHEMA_FORM, Json
 
@@ -154,7 +155,7 @@ def _target(reference: str, root: Mapping[str, Json]) -> Mapping[str, Json]:
     node: Json = root
     for key in filter(None, reference.removeprefix("#").split("/")):
         # JSON Pointer (RFC 6901): "~1" first, or "~01" would become a slash.
-        name = key.replace("~1", "/").replace("~0", "~")
+        name = unquote(key).replace("~1", "/").replace("~0", "~")
         node = node.get(name, {}) if isinstance(node, Mapping) else {}
     return node if isinstance(node, Mapping) else {}
 

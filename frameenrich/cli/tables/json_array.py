@@ -13,7 +13,7 @@ from frameenrich.cli.tables.records import not_utf8
 from frameenrich.errors import InputError
 
 _BREAK = re.compile(r"\s*\n\s*")
-_SPACE = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"\s*")
 
 
 @contextlib.contextmanager
@@ -66,7 +66,13 @@ def _elements(text: str, called: str) -> Iterator[str]:
     while True:
         at = _end(_SPACE, text, at)
         if text.startswith("]", at):
+            if text[at + 1 :].strip():  # a second array, say: its rows must not vanish in silence
+                raise _no_array(called, "something follows the array's end")
             return
+        if number:
+            if not text.startswith(",", at):
+                raise _no_array(called, f"no comma follows element {number}")
+            at = _end(_SPACE, text, at + 1)
         number += 1
         try:
             value, end = decoder.raw_decode(text, at)

@@ -188,8 +188,9 @@ class LiveClient:
             raise self._failure
 
     async def _converse(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        # The events first: another thread that finds the loop sets `_stopping` at once.
         self._stopping, self._more = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         # Stopped before the loop was there: `_stop` had nothing to wake up.
         if self._must_stop.is_set():
             return
