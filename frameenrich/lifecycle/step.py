@@ -145,7 +145,8 @@ class _Step:
 
         A job that this process has just made was approved then.
         """
-        if job.spec.max_cost is None or not any(batch.unsent for batch in job.batches):
+        # A later round was approved when it was made, perhaps under a greater cap of that call.
+        if job.spec.max_cost is None or not any(shard.batch.unsent for shard in job.shards(0)):
             return True
         if not job.resumed:
             return True

@@ -365,12 +365,12 @@ def test_half_an_emoji_is_counted_and_shown(
 
 
 def test_money_is_no_part_of_what_a_job_is(mugs: pd.DataFrame, store: Path) -> None:
-    """Another cap or price finds the same job; the first ones are kept with it."""
+    """Another cap or price finds the same job; the newest cap counts, the first prices are kept."""
     job = submit(mugs, store, provider="file", max_cost=1, prices=MILLION)
     again = submit(mugs, store, provider="file", max_cost=2, prices=None)
 
     assert job.id == again.id
-    assert (again.spec.max_cost, again.spec.prices) == (1.0, {"": MILLION})
+    assert (again.spec.max_cost, again.spec.prices) == (2.0, {"": MILLION})
 
 
 def test_a_cap_wants_an_end_to_answers_and_a_price(mugs: pd.DataFrame, store: Path) -> None:
@@ -604,7 +604,7 @@ def test_the_command_line_estimates_and_holds_to_a_cap(
     done = CliRunner().invoke(app, ["run", *spend, "--max-cost", "1", "--usage"])
 
     assert (bare.exit_code, wrong.exit_code, refused.exit_code) == (2, 2, 2)
-    assert "Pass prices=" in bare.stderr
+    assert "Pass --prices INPUT,OUTPUT" in bare.stderr
     assert "--prices INPUT,OUTPUT[,CACHED]" in wrong.stderr
     assert tuple(
         json.loads(told.stdout)[name] for name in ("requests", "max_completion_tokens", "bound")
