@@ -741,8 +741,10 @@ def test_a_column_that_came_later_is_not_overwritten(
 
     with pytest.raises(ColumnCollisionError, match="has a column 'llmbatch'"):
         later.llmbatch.collect(job)
-    with pytest.raises(ColumnCollisionError, match="has a column 'title'"):
-        mugs.llmbatch.collect(job, parser=lambda text: {"title": text})
+    with pytest.warns(FrameEnrichWarning, match="theirs is 'llmbatch_title'"):
+        out = mugs.llmbatch.collect(job, parser=lambda text: {"title": text})
+    assert out["title"].tolist() == mugs["title"].tolist()
+    assert out["llmbatch_title"].notna().all()
 
 
 def test_a_schema_that_cannot_be_strict_is_told_at_once(mugs: pd.DataFrame) -> None:
