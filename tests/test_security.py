@@ -101,7 +101,7 @@ def test_the_key_is_nowhere(
     def attempt(verb: Callable[[], Any]) -> None:
         try:
             seen.append(repr(verb()))
-        except errors.ProviderError as error:
+        except (errors.ProviderError, errors.FrameEnrichWarning) as error:
             seen.append(shown(error))
 
     def send() -> Any:
