@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import repeat
 from typing import Any, Protocol, cast
 
 import jinja2
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
-from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import RENDERING, JobSpec, Message, OnNull
+from frameenrich.rendering.column_cells import cell_reader
 from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
 from frameenrich.rendering.sandbox import PrintedNullError, sandbox
 
@@ -220,7 +217,7 @@ class Prompt:
         _check_distinct(frame, used)
         templates = self._compile(used)
         # Columns are converted once or sliced, never copied whole for each chunk.
-        readers = {column: _reader(frame[column], self.rendering) for column in used}
+        readers = {column: cell_reader(frame[column], self.rendering) for column in used}
         constant: dict[int, str | None] = {}
         for start in range(0, len(frame), CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, len(frame))
@@ -312,89 +309,6 @@ class _Chunk:
     def _printed_null(self, offset: int) -> NullValueError:
         empty = [name for name, values in self.cells.items() if values[offset] is None]
         return _printed_null(empty, self.start + offset)
-
-
-def _reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]]:
-    """Return a function that reads a slice of a column's cells as Python values."""
-    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
-        texts = pa.chunked_array(pa.array(column.array))
-        return lambda start, stop: texts.slice(start, stop - start).to_numpy().tolist()
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
-        numbers = column.to_numpy()
-        return lambda start, stop: numbers[start:stop].tolist()
-    # Rendering 1 prints a float 3 as "3.0"; its jobs go on so, or every row would look changed.
-    if rendering == 1:
-        if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
-            floats = column.to_numpy()
-            return lambda start, stop: _float_cells(floats[start:stop])
-        return lambda start, stop: cell_values(column.iloc[start:stop])
-    if pd.api.types.is_float_dtype(column.dtype):
-        numbers = _as_written(column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan))
-        return lambda start, stop: _whole_cells(numbers[start:stop])
-    return lambda start, stop: [*map(whole_number, cell_values(column.iloc[start:stop]))]
-
-
-def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
-    """Tell whether some cell prints otherwise than in rendering 1: a whole or a narrow float."""
-    for name in used:
-        column = frame[name]
-        if pd.api.types.is_float_dtype(column.dtype):
-            numbers = column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan)
-            if numbers.dtype.itemsize < _DOUBLE_BYTES or (numbers == np.trunc(numbers)).any():
-                return True
-        elif column.dtype == np.dtype("O") and any(isinstance(cell, float) for cell in column):
-            return True
-    return False
-
-
-_DOUBLE_BYTES = 8
-
-
-_EXACT = 2**53
-"""Up to here doubles hold every whole number; above, an int would claim digits it lacks."""
-
-
-def whole_number(cell: Any) -> Any:
-    """Return a float that is a whole number as `int`, anything else as it is.
-
-    A null elsewhere in a column makes floats of its whole numbers; a prompt must not show it.
-
-    Examples
-    --------
-    >>> [whole_number(cell) for cell in (3.0, 3.5, 3, "3.0", 1e300)]
-    [3, 3.5, 3, '3.0', 1e+300]
-    """
-    if not isinstance(cell, float) or not -_EXACT < cell < _EXACT or cell != int(cell):
-        return cell
-    return int(cell)
-
-
-def _numpy_float(dtype: Any) -> Any:
-    """Return NumPy's float type of a column's width; pandas' and Arrow's dtypes name theirs."""
-    return getattr(dtype, "numpy_dtype", dtype)
-
-
-def _as_written(floats: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return doubles that print as the floats do: float32 3.3 as 3.3, not 3.299999952316284."""
-    if floats.dtype.itemsize >= _DOUBLE_BYTES:
-        return floats
-    return floats.astype(str).astype(np.float64)
-
-
-def _whole_cells(floats: npt.NDArray[Any]) -> list[Any]:
-    cells = _float_cells(floats)
-    whole = np.flatnonzero((floats == np.trunc(floats)) & (np.abs(floats) < _EXACT))
-    for i in whole.tolist():
-        cells[i] = int(cells[i])
-    return cells
-
-
-def _float_cells(floats: npt.NDArray[Any]) -> list[Any]:
-    """Read cells as `cell_values` does, ten times faster for some hundred numbers."""
-    cells: list[Any] = floats.tolist()
-    if np.isnan(floats).any():
-        return [None if cell != cell else cell for cell in cells]  # noqa: PLR0124 - the test for NaN
-    return cells
 
 
 def _names_tested(tree: nodes.Template) -> set[str]:

@@ -14,8 +14,6 @@ import io
 import os
 import re
 import secrets
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +32,7 @@ from frameenrich.store.local import (
     draft_folder,
     file_lock,
     not_whole,
+    private_folder,
     unwritable,
 )
 
@@ -140,7 +139,7 @@ class Bucket:
         """Return a local folder to fill, from which objects are put."""
         with self.reaching(root):
             self._sweep(root)
-        return draft_folder(_private_folder())
+        return draft_folder(private_folder())
 
     def exists(self, path: str) -> bool:
         """Tell whether an object is there."""
@@ -327,7 +326,7 @@ class Bucket:
         """Write a binary file that becomes the object `path` when it is complete."""
         name = path.rpartition("/")[2]
         try:
-            with draft_folder(_private_folder()) as folder, temporary_file(folder, name) as file:
+            with draft_folder(private_folder()) as folder, temporary_file(folder, name) as file:
                 yield file
                 file.flush()
                 with self.reaching(path):
@@ -371,7 +370,7 @@ class Bucket:
         """Be the only process at work on the job: on this computer by a file lock, then a lease."""
         give_up_at = time.monotonic() + timeout_seconds
         digest = hashlib.sha256(f"{self._url}\n{path}".encode()).hexdigest()[:24]
-        place, job_id = f"{_private_folder()}/{digest}", path.rpartition("/")[2]
+        place, job_id = f"{private_folder()}/{digest}", path.rpartition("/")[2]
         # The file lock comes first: whoever has it knows that the leases noted on this computer are
         # of dead processes, and takes them over at once. So a restarted notebook does not wait.
         with file_lock(f"{place}.lock", job_id, timeout_seconds):
@@ -390,7 +389,7 @@ class Bucket:
     ) -> contextlib.AbstractContextManager[None]:
         """Be the only process of this computer that makes a job of the store."""
         digest = hashlib.sha256(f"{self._url}\n{root}".encode()).hexdigest()[:24]
-        place = f"{_private_folder()}/{digest}.deciding.lock"
+        place = f"{private_folder()}/{digest}.deciding.lock"
         return file_lock(place, root.rpartition("/")[2], timeout_seconds)
 
     @contextlib.contextmanager
@@ -497,20 +496,3 @@ def _faults() -> tuple[type[Exception], ...]:
     except ImportError:
         return (OSError,)
     return OSError, BotoCoreError, ClientError
-
-
-def _private_folder() -> str:
-    """Return a local folder for files in transit that only this user can read."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    path = f"{tempfile.gettempdir()}/frameenrich-{user}"
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        # Not `stat`: in a shared /tmp somebody else may have put a symlink under this name.
-        found = os.lstat(path)
-    except OSError as error:
-        raise unwritable(path, error) from None
-    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-        raise StoreError(
-            f"{path} belongs to somebody else.", "Set TMPDIR to a folder of your own.", path=path
-        )
-    return path

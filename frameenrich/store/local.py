@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -309,3 +310,20 @@ def _cut_torn_line(file: IO[bytes]) -> None:
     if position < end:
         file.truncate(position)
     file.seek(0, os.SEEK_END)
+
+
+def private_folder() -> str:
+    """Return a local folder for files in transit that only this user can read."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    path = f"{tempfile.gettempdir()}/frameenrich-{user}"
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        # Not `stat`: in a shared /tmp somebody else may have put a symlink under this name.
+        found = os.lstat(path)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise StoreError(
+            f"{path} belongs to somebody else.", "Set TMPDIR to a folder of your own.", path=path
+        )
+    return path

@@ -36,7 +36,7 @@ from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
-from frameenrich.rendering.prompt import has_whole_floats
+from frameenrich.rendering.column_cells import has_whole_floats
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store

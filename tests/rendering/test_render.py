@@ -19,7 +19,8 @@ from markupsafe import Markup
 from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import Message, OnNull
-from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered, whole_number
+from frameenrich.rendering.column_cells import whole_number
+from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
 from frameenrich.rendering.template_source import read_template
 
 FEW = settings(max_examples=60, deadline=None)
