@@ -61,7 +61,10 @@ def answers(catalogue: pd.DataFrame, truth: pd.DataFrame) -> Any:
         row = rows[user_text(body).partition("Title: ")[2].partition("\n")[0]]
         said = {**row, "gift": chance.random() < 0.3, "price_band": chance.choice([1, 2, 2, 3, 4])}
         spoiled = {0: {"price_band": "cheap"}, 1: {"department": "Pets"}}
-        return Reply(content=json.dumps({**said, **spoiled.get(chance.randrange(40), {})}))
+        wrong = {n: {"department": "Garden"} for n in (2, 3)}  # whole, and not right
+        return Reply(
+            content=json.dumps({**said, **(spoiled | wrong).get(chance.randrange(40), {})})
+        )
 
     return answer
 
@@ -84,7 +87,19 @@ def run_job(server: BatchServer, store: str) -> frameenrich.Job:
         client=client,
         store=store,
     ).wait(poll_seconds=0.05)
-    return job.regenerate(statuses=["truncated"]).wait(poll_seconds=0.05)
+    job = job.regenerate(statuses=["truncated"]).wait(poll_seconds=0.05)
+    review_departments(job, dict(zip(catalogue.index, truth["department"], strict=True)))
+    return job
+
+
+def review_departments(job: frameenrich.Job, right: dict[Any, str]) -> None:
+    """Judge the department of 100 drawn rows, as somebody would who knows the truth."""
+    path = Path("review.csv")
+    sheet = pd.read_csv(job.review(n=100, by="department").to_csv(path), dtype=str)
+    sheet = sheet[sheet["field"] == "department"]
+    sheet["correct"] = sheet["sku"].map(right)
+    sheet.to_csv(path, index=False)
+    job.add_review(path, reviewer="ada")
 
 
 def take(browser: Chromium, path: Path) -> None:
