@@ -30,7 +30,15 @@ def cell_reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[
     if pd.api.types.is_float_dtype(column.dtype):
         numbers = _as_written(column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan))
         return lambda start, stop: _whole_cells(numbers[start:stop])
+    if not _may_hold_floats(column):
+        return lambda start, stop: cell_values(column.iloc[start:stop])
     return lambda start, stop: [*map(whole_number, cell_values(column.iloc[start:stop]))]
+
+
+def _may_hold_floats(column: pd.Series) -> bool:
+    """Tell whether a column of objects may have a float cell that prints as a whole number."""
+    # pandas looks at all cells in C; texts, the usual case before pandas 3, need no second look.
+    return pd.api.types.infer_dtype(column, skipna=True) not in {"string", "empty"}
 
 
 def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
@@ -41,7 +49,11 @@ def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
             numbers = column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan)
             if numbers.dtype.itemsize < _DOUBLE_BYTES or (numbers == np.trunc(numbers)).any():
                 return True
-        elif column.dtype == np.dtype("O") and any(isinstance(cell, float) for cell in column):
+        elif (
+            column.dtype == np.dtype("O")
+            and _may_hold_floats(column)
+            and any(isinstance(cell, float) for cell in column)
+        ):
             return True
     return False
 
