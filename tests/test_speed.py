@@ -13,6 +13,8 @@ from typing import Any
 import contenders
 import pytest
 
+# Once is enough: ratios on both pandas are the benchmarks' business.
+pytestmark = pytest.mark.any_pandas
 ROWS = 8_000
 
 
