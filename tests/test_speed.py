@@ -13,8 +13,6 @@ from typing import Any
 import contenders
 import pytest
 
-# Once is enough: ratios on both pandas are the benchmarks' business.
-pytestmark = pytest.mark.any_pandas
 ROWS = 8_000
 
 
