@@ -190,3 +190,22 @@ def script_json(value: Any) -> str:
 # HTML reads `</script` and `<!--` inside a script; lone surrogates have no UTF-8.
 # JavaScript before 2019 ends a line of a string at U+2028 and U+2029, which JSON allows there.
 _UNSAFE = re.compile("[<>\u2028\u2029\ud800-\udfff]")
+
+
+# Those of OWASP's list; the last four are the full-width forms, which some spreadsheets fold.
+# Spreadsheets pass over blanks and invisible marks before a formula, in import at least.
+_IGNORED = " \u00a0\u202f\u205f\u2060\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x2010)))
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def quoted_formula(text: str) -> str:
+    r"""Quote a text that a spreadsheet would run as a formula, with whatever it passes over.
+
+    Examples
+    --------
+    >>> quoted_formula("=1+1"), quoted_formula("\u00a0@SUM(A1)"), quoted_formula("a=b")
+    ("'=1+1", "'\xa0@SUM(A1)", 'a=b')
+    """
+    return f"'{text}" if text.lstrip(_IGNORED).startswith(_FORMULA_STARTS) else text

@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from reviews import answered
 
 from frameenrich.answers.judge import read_result
 from frameenrich.cli.tables.files import table_file
 from frameenrich.cli.tables.read import read_table
+from frameenrich.cli.tables.records import without_formula
 from frameenrich.cli.tables.write import write_table
 from frameenrich.cli.terminal import print_rows
 from frameenrich.prepare.output_options import output_from_options
@@ -62,3 +64,16 @@ def test_a_short_key_spoils_no_words() -> None:
         "EMPTY answer of ***"
     )
     assert without_secrets(b"EMPTY open-sesame", ["EMPTY", "open-sesame"]) == b"EMPTY ***"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\n=", "\u2003=", "\uff1d", "\ufeff\uff0b"])
+def test_a_formula_is_quoted_in_tables_and_in_review_sheets(start: str, tmp_path: Path) -> None:
+    """Promise 7, by one rule: blanks that a spreadsheet passes over and full-width signs too."""
+    answer = f"{start}HYPERLINK(A1)"
+    frame = pd.DataFrame({"title": ["mug", "hose"]}, index=pd.Index(["A", "B"], name="sku"))
+    job = answered(frame, [answer, "plain"], tmp_path)
+
+    sheet = pd.read_csv(job.review(n=2).to_csv(tmp_path / "review.csv"), dtype=str)
+
+    assert without_formula(answer) == f"'{answer}"
+    assert set(sheet["answer"]) == {f"'{answer}", "plain"}

@@ -122,7 +122,7 @@ class Output:
             )
             if taken:
                 raise MalformedError(
-                    f"the parser gave {min(taken)!r}, which tells of the row itself"
+                    f"the parser's key {min(taken)!r} is reserved for the row's status columns"
                 )
             return (value,), False
         try:
@@ -174,9 +174,10 @@ class Output:
         except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
             raise MalformedError(f"$: the validator failed: {_described(error)}") from None
         values = self._dumped(answer)
+        # First, as JSON has null for infinity, and no reason may speak of a null that nobody said.
+        self._refuse_endless(text, answer)
         self._check_constraints(answer)
         self._refuse_lost(answer, values)
-        self._refuse_endless(text, answer)
         return tuple(_to_cell(values.get(field.name), field) for field in self.fields)
 
     def _refuse_endless(self, text: str, answer: Any) -> None:

@@ -31,11 +31,11 @@ from frameenrich.evaluation.sheet import (
     COLUMNS,
     Judgement,
     SheetReader,
-    harmless,
     key_columns,
     parse_sheet,
 )
 from frameenrich.identity.keys import find_keys, read_keys, show_key
+from frameenrich.text import quoted_formula
 
 DRAW_METADATA = b"frameenrich.review"
 ANSWER = "answer"
@@ -227,10 +227,10 @@ class Review:
         for i, (key, prompt) in enumerate(rows):
             for field in fields.values():
                 answer = as_text(self._answers[field.name][i]) if field in shown else ""
-                cells = {"review": self.id, "field": field.name, ANSWER: harmless(answer)}
+                cells = {"review": self.id, "field": field.name, ANSWER: quoted_formula(answer)}
                 # Keys are never quoted against formulas: rows are found by them later.
                 cells |= dict(zip(names, map(as_text, key.values()), strict=True))
-                writer.writerow(cells | {"prompt": harmless(own_message(prompt))})
+                writer.writerow(cells | {"prompt": quoted_formula(own_message(prompt))})
         # With the mark: without it Excel reads a CSV in the local encoding.
         write_private(path, sink.getvalue().encode("utf-8-sig"))
         return Path(path)

@@ -26,9 +26,6 @@ from frameenrich.identity.keys import find_keys
 COLUMNS = ("review", "field", "prompt", "answer", "correct", "verdict", "reviewer", "note")
 """The columns of a sheet beside the key's."""
 
-_IGNORED = " \u00a0\u200b\u2060\u3000\ufeff"  # passed over before a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 def key_columns(names: Sequence[str]) -> list[str]:
     """Name the key's columns in a sheet, apart from its other columns.
@@ -39,11 +36,6 @@ def key_columns(names: Sequence[str]) -> list[str]:
     ['sku', 'key note']
     """
     return [f"key {name}" if name in COLUMNS else name for name in names]
-
-
-def harmless(text: str) -> str:
-    """Quote a text that a spreadsheet would run as a formula; for columns nobody reads back."""
-    return f"'{text}" if text.lstrip(_IGNORED).startswith(_FORMULA) else text
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,6 @@ def word_of(batch: Batch) -> str:
     return batch.status
 
 
-def aged_now(batch: Batch) -> str:
-    """Return a batch's status, with its age while it runs."""
-    return _aged(batch.status, time.time() - batch.created_at if batch.created_at else None)
-
-
 @dataclass(frozen=True)
 class Deadline:
     """The moment to give up waiting; by default never."""

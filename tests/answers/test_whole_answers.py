@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pytest
 from blocks import read_lines
@@ -378,6 +379,7 @@ AS_SCHEMA = {
         *[(number, "ok") for number in ("1", "1.5", "-0", "1e300", '"2.5"', "0.1e-7")],
         *[(number, "malformed") for number in ("NaN", "Infinity", "-Infinity", "1e999", "null")],
         *[(f'"{text}"', "malformed") for text in ("nan", "NaN", "inf", "-Infinity", "x", "")],
+        *[(f'"{text}"', "malformed") for text in ("1e999", "-1E+400")],
         ("1" + "0" * 400, "malformed"),
     ],
 )
@@ -395,6 +397,33 @@ def test_nan_is_found_within_lists(wanted: Any) -> None:
     bodies = [chat(f'{{"sizes": [1.0, {item}]}}') for item in ("2.5", '"inf"', '"nan"', "1e400")]
 
     assert [str(read(body, output).status) for body in bodies] == ["ok", *["malformed"] * 3]
+
+
+def test_infinity_is_named_where_the_class_is_not_at_hand() -> None:
+    """JSON has null for it, of which nobody spoke; the reason goes to the model as feedback."""
+    stored = Output(output_from_options(response_model=Priced).spec)
+
+    made = read(chat('{"colour": "red", "price": "1e999"}'), stored)
+    assert made.error is not None
+    assert "inf is not a number" in made.error
+
+
+@pytest.mark.parametrize("name", ["a/b", "a~b", "a b", "é"])
+def test_a_reference_may_escape_its_names(name: str) -> None:
+    """JSON Pointer writes a slash as ~1 and a URI a blank as %20: the type behind is not lost."""
+    pointer = quote(name.replace("~", "~0").replace("/", "~1"), safe="~")
+    output = output_from_options(
+        response_model={
+            "type": "object",
+            "properties": {"n": {"$ref": f"#/$defs/{pointer}"}},
+            "required": ["n"],
+            "$defs": {name: {"type": "integer"}},
+        }
+    )
+
+    assert [field.kind for field in output.fields] == ["integer"]
+    assert str(read(chat('{"n": "x"}'), output).status) == "malformed"
+    assert str(read(chat('{"n": 3}'), output).status) == "ok"
 
 
 # --- reasons --------------------------------------------------------------------------------------

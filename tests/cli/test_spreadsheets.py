@@ -146,6 +146,20 @@ ARRAY = r"""[
 ]"""
 
 
+def test_a_sheet_of_formats_alone_is_not_the_one_that_was_read(run: Run, tmp_path: Path) -> None:
+    """Answers go where the rows are, also behind a sheet whose cells are only formatted."""
+    make_workbook(tmp_path / "in.xlsx", Blank=[], Goods=ROWS)
+    book = openpyxl.load_workbook("in.xlsx")
+    book["Blank"]["B5"].font = Font(bold=True)
+    book.save("in.xlsx")
+
+    run("in.xlsx", "out.xlsx")
+
+    made = openpyxl.load_workbook("out.xlsx")
+    assert made["Goods"]["E2"].value == "echo: Colour of Red mug?"
+    assert not any(cell for row in made["Blank"].values for cell in row)
+
+
 def test_a_json_array_comes_back_as_one(run: Run) -> None:
     """Values stay as they were written (1.50, an escape); answers join their object."""
     Path("in.json").write_text(ARRAY)
@@ -167,6 +181,9 @@ def test_a_json_array_comes_back_as_one(run: Run) -> None:
         ("[1]", "element 1 is no object"),
         ('[{"sku": "a"}, {"sku": ]', "element 2 is not JSON"),
         ('"x"', "begins with something else"),
+        ('[{"sku": "a"}] [{"sku": "b"}]', "something follows the array's end"),
+        ('[{"sku": "a"} {"sku": "b"}]', "no comma follows element 1"),
+        ('[{"sku": "a"},, {"sku": "b"}]', "element 2 is not JSON"),
     ],
 )
 def test_other_json_is_refused(run: Run, text: str, says: str) -> None:

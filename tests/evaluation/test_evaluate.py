@@ -143,6 +143,10 @@ def test_fields_numbers_and_text(tmp_path: Path) -> None:
         "tone": 0.75,
     }
     assert made.accuracy.estimate == 0.5
+    edge = frame.assign(kg_true=[1.01, 1.99, 3.0, 4.0]).llmbatch.evaluate(
+        job, truth={"kg": "kg_true"}, tolerance=0.01
+    )
+    assert edge["kg"].accuracy.estimate == 1.0  # both ends count, as people write them
     part = frame.assign(n_part=pd.array([1, None, None, 9], dtype="Int64"))
     mixed = part.llmbatch.evaluate(job, truth={"kg": "kg_true", "n": "n_part"}, tolerance=0)
     assert mixed["kg"].accuracy.bounded

@@ -437,7 +437,7 @@ def test_a_model_cannot_stop_the_other_rows_by_what_it_calls_its_keys(
     out = mugs.llmbatch.collect(job, wait=True, poll_seconds=0.01)
 
     assert out["llmbatch_status"].tolist() == ["ok", "malformed", "ok", "ok"]
-    assert "'llmbatch_status', which tells of the row itself" in out["llmbatch_error"].iloc[1]
+    assert "'llmbatch_status' is reserved for the row's" in out["llmbatch_error"].iloc[1]
     assert out["n"].tolist() == [1, pd.NA, 1, 1]
 
 

@@ -20,7 +20,7 @@ import orjson
 
 from frameenrich.cli.tables.files import NOT_TEXT
 from frameenrich.errors import InputError
-from frameenrich.text import without_surrogates
+from frameenrich.text import quoted_formula, without_surrogates
 
 _NESTED = (list, dict, np.ndarray)
 
@@ -32,14 +32,6 @@ _JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
-
-
-# Those of OWASP's list; the last four are the full-width forms, which some spreadsheets fold.
-# Spreadsheets pass over blanks and invisible marks before a formula, in import at least.
-_IGNORED = " \u00a0\u202f\u205f\u2060\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x2010)))
-
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +218,7 @@ def without_formula(value: Any) -> Any:
     >>> without_formula("=1+1"), without_formula(-1), without_formula("a=b")
     ("'=1+1", -1, 'a=b')
     """
-    if isinstance(value, str) and value.lstrip(_IGNORED).startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    return quoted_formula(value) if isinstance(value, str) else value
 
 
 def to_json(value: Any) -> bytes:

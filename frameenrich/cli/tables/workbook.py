@@ -188,8 +188,13 @@ def _chain(first: ChunkWithAnswers, rest: Iterator[ChunkWithAnswers]) -> Iterato
 
 def _only_sheet(book: Any) -> Any:
     """Return the sheet that was read where no name was given: the only filled one."""
-    filled = [sheet for sheet in book.worksheets if sheet.max_row > 1 or sheet["A1"].value]
+    # By values: openpyxl counts rows of cells that are only formatted, which nothing is read of.
+    filled = [sheet for sheet in book.worksheets if any(map(_has_value, sheet.values))]
     return filled[0] if filled else book.worksheets[0]
+
+
+def _has_value(row: Iterable[Any]) -> bool:
+    return any(cell is not None for cell in row)
 
 
 def _write_new(chunks: Iterable[ChunkWithAnswers], book: Any) -> None:
