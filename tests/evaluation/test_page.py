@@ -100,6 +100,28 @@ def test_a_hundred_rows_are_judged_by_keyboard(browser: Chromium, tmp_path: Path
     assert browser.ask("window.bad") is None
 
 
+def test_verdicts_that_the_browser_writes_late_are_not_lost(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    """Promise 12, of verdicts: those of the page before a reload, or of a second tab, are kept."""
+    frame, labels = goods({"Kitchen": 6, "Garden": 6})
+    job = answered(frame, labels, tmp_path, labels=LABELS)
+    show(browser, job.review(n=10).page(tmp_path / "review.html"))
+    written = """window.dispatchEvent(new StorageEvent("storage", {
+        key: name, newValue: JSON.stringify({at: 2, reviewer: "", log: [], given: GIVEN})
+    }))"""
+
+    browser.ask(written.replace("GIVEN", '{0: {correct: "Toys"}, 1: {correct: "Toys"}}'))
+    assert seen(browser, "count") == "2 of 10 reviewed"
+    browser.press("1")
+    browser.ask(written.replace("GIVEN", '{2: {correct: "Toys"}, 9: {correct: "Toys"}}'))
+    browser.press("1")
+
+    assert seen(browser, "count") == "5 of 10 reviewed"
+    assert browser.ask("given(2).correct") == LABELS[0]  # ours stands where both judged
+    assert browser.messages == []
+
+
 def test_long_label_sets_are_searched_and_texts_get_a_verdict(
     browser: Chromium, tmp_path: Path
 ) -> None:

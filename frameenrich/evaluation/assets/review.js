@@ -11,11 +11,15 @@ let searched = "";
 
 // --- what was judged, kept over a reload ---
 
-try {
-  const kept = JSON.parse(localStorage.getItem(name));
-  if (kept && kept.given) state = { ...state, ...kept };
-} catch { /* nothing was kept, or the browser keeps nothing */ }
-state.at = Math.min(Math.max(state.at | 0, 0), items.length - 1);
+function restore(text) {
+  const kept = JSON.parse(text);
+  if (!kept || !kept.given) return;
+  state = { ...state, ...kept };
+  state.at = Math.min(Math.max(state.at | 0, 0), items.length - 1);
+}
+
+try { restore(localStorage.getItem(name)); } catch { /* nothing was kept, or the browser keeps nothing */ }
+let touched = false; // since the page was loaded
 let saved = true;
 
 function keep() {
@@ -34,6 +38,7 @@ function give(change, moves) {
   if (state.log.length > 500) state.log.shift();
   state.given[i] = { ...given(i), ...change };
   saved = false;
+  touched = true;
   if (moves && i + 1 < items.length) state.at = i + 1;
   searched = "";
   show();
@@ -46,8 +51,21 @@ function undo() {
   if (before) state.given[i] = before; else delete state.given[i];
   state.at = i;
   saved = false;
+  touched = true;
   show();
 }
+
+// A browser writes what is kept a little later: the page before a reload, or another tab, may be
+// heard of only now. Its verdicts are not lost, and ours stand where both judged.
+window.addEventListener("storage", (event) => {
+  if (event.key !== name || !event.newValue) return;
+  if (!touched) {
+    restore(event.newValue);
+    show();
+  } else { // not shown and kept now, or two tabs would answer each other without end
+    state.given = { ...JSON.parse(event.newValue).given, ...state.given };
+  }
+});
 
 // --- showing ---
 
@@ -181,10 +199,10 @@ $("back").addEventListener("click", () => step(-1));
 $("next").addEventListener("click", () => step(1));
 $("open").addEventListener("click", nextOpen);
 $("help").addEventListener("click", () => $("keys").showModal());
-$("reviewer").addEventListener("input", () => { state.reviewer = $("reviewer").value.trim(); keep(); });
+$("reviewer").addEventListener("input", () => { touched = true; state.reviewer = $("reviewer").value.trim(); keep(); });
 $("search").addEventListener("input", () => { searched = $("search").value; choices(); });
-$("note").addEventListener("input", () => { state.given[state.at] = { ...given(state.at), note: $("note").value }; saved = false; keep(); });
-$("correct").addEventListener("input", () => { state.given[state.at] = { ...given(state.at), correct: $("correct").value.trim() }; saved = false; keep(); });
+$("note").addEventListener("input", () => { touched = true; state.given[state.at] = { ...given(state.at), note: $("note").value }; saved = false; keep(); });
+$("correct").addEventListener("input", () => { touched = true; state.given[state.at] = { ...given(state.at), correct: $("correct").value.trim() }; saved = false; keep(); });
 window.addEventListener("beforeunload", (event) => { if ($("kept").textContent.startsWith("This browser")) event.preventDefault(); });
 
 document.addEventListener("keydown", (event) => {
