@@ -35,7 +35,7 @@ def provider(client: openai.OpenAI) -> OpenAIBatch:
 def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **options: Any) -> Job:
     """Submit with the usual template."""
     job: Job = frame.llmbatch.submit(
-        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 20, **options}
+        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 900, **options}
     )
     return job
 

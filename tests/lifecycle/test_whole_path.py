@@ -65,7 +65,7 @@ def submit(service: Service, base_url: str, store: Path) -> Job:
     provider.limits = Limits(max_requests=A_SHARD, queue_wait_seconds=0.01)
     job: Job = frame().llmbatch.submit(
         "{{ text }}", "m", provider=provider, store=store, params={"max_tokens": 50},
-        confirm_seconds=0.05,
+        confirm_seconds=2,  # the killed process may have left a create on its way
     )  # fmt: skip
     return job
 

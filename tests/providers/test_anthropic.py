@@ -565,7 +565,7 @@ def test_a_lost_batch_is_not_mixed_up_with_another_of_its_size(
     frame = shelf(4)
     server.hold("in_progress")
     server.faults.add(loss, where=CREATE)
-    job = submit(frame, provider, store)
+    job = submit(frame, provider, store, confirm_seconds=900)
     theirs = submit(frame, other, tmp_path / "theirs", template="Who sells {{ title }}?")
     made = len(server.batches)
 
@@ -574,7 +574,7 @@ def test_a_lost_batch_is_not_mixed_up_with_another_of_its_size(
     assert len(server.batches) == made  # nothing is sent while one that could be it runs
 
     server.release()
-    check_rows(finish(frame, job), frame)
+    check_rows(finish(frame, submit(frame, provider, store)), frame)
     their_rows = finish(frame, theirs)
     assert their_rows["llmbatch"].tolist() == [f"echo: Who sells {t}?" for t in frame["title"]]
     assert len(server.batches) == 2
