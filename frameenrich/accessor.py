@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import pandas as pd
 
@@ -51,7 +51,7 @@ class LLMBatch(JobOfFrame):
         image: str | Sequence[str] | None = None,
         image_root: str | os.PathLike[str] = ".",
         image_detail: ImageDetail | None = None,
-        image_max_pixels: int | None = None,
+        image_max_pixels: int | Literal["auto"] | None = "auto",
         image_max_bytes: int = 20_000_000,
         on_bad_image: str = "raise",
         key: str | Sequence[str] | None = None,
@@ -140,9 +140,11 @@ class LLMBatch(JobOfFrame):
             The folder that local paths are relative to and have to stay in, also through links.
         image_detail : {"low", "high", "auto"}, optional
             How closely the model looks; decides the price of an image.
-        image_max_pixels : int, optional
+        image_max_pixels : int, "auto" or None
             Make images whose longest side has more pixels smaller before they are sent; takes
-            Pillow (``frameenrich[images]``), as PIL images do. URLs are passed on as they are.
+            Pillow (``frameenrich[images]``), as PIL images do. By default to what the model looks
+            at, where that is known, and a warning says how many; None sends them as they are.
+            URLs are always passed on.
         image_max_bytes : int
             The most that one image may have.
         on_bad_image : {"raise", "skip"}

@@ -77,7 +77,7 @@ def _argument() -> re.Pattern[str]:
     known = {*get_type_hints(SubmitOptions), *get_type_hints(CollectOptions), *_OF_OTHER_VERBS}
     return re.compile(
         # Longest names first: an alternation takes the first that fits.
-        rf"""(?<![\w."'{{-])({"|".join(sorted(known, key=len, reverse=True))})=(True\b|"""
+        rf"""(?<![\w."'{{-])({"|".join(sorted(known, key=len, reverse=True))})=(True\b|None\b|"""
         r"""'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""
     )
 
@@ -96,6 +96,8 @@ def in_flags(message: str) -> str:
     'Leave it out, or pass --on-null empty or skip.'
     >>> in_flags("did you mean params={'temperature': 0.1}?")
     'did you mean --param temperature=0.1?'
+    >>> in_flags("Pass image_max_pixels=None to send images as they are.")
+    'Pass --image-max-pixels none to send images as they are.'
     """
     for pattern, words in _COMMANDS:
         message = re.sub(pattern, words, message)
@@ -109,7 +111,7 @@ def in_flags(message: str) -> str:
 def _as_flag(found: re.Match[str]) -> str:
     name, value = found.group(1), found.group(2) or ""
     flag = f"--{_FLAGS.get(name, name).replace('_', '-')}"
-    words = "" if value in ("True", "...") else value
+    words = {"True": "", "...": "", "None": "none"}.get(value, value)
     if " " not in value.replace("' or '", ""):  # a shell needs no quotes
         words = words.replace("'", "").replace('"', "")
     return f"{flag} {words}" if words else flag

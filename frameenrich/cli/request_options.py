@@ -15,6 +15,7 @@ import typer
 from frameenrich.cli.option_groups import given
 from frameenrich.cli.values import (
     import_named,
+    pixels_of,
     read_params,
     read_response_model,
     read_rows,
@@ -117,12 +118,13 @@ class Images:
         ),
     ] = None
     image_max_pixels: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
             metavar="PIXELS",
-            help="Make images whose longest side has more pixels smaller; takes Pillow.",
+            help="Make images whose longest side has more pixels smaller, which takes Pillow; none "
+            "sends them as they are.",
             rich_help_panel=_IMAGES,
+            show_default="what the model looks at",
         ),
     ] = None
     image_max_bytes: Annotated[
@@ -148,7 +150,10 @@ class Images:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``submit`` that are about images."""
-        return given(self)
+        kwargs = given(self)
+        if self.image_max_pixels is not None:
+            kwargs["image_max_pixels"] = pixels_of(self.image_max_pixels)
+        return kwargs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from frameenrich.errors import OutputError, ParameterError, TemplateError
 
@@ -65,6 +65,28 @@ def read_pairs(option: str, pairs: list[str]) -> dict[str, str]:
             )
         found[key] = value
     return found
+
+
+def pixels_of(text: str) -> int | Literal["auto"] | None:
+    """Parse the longest side of images: a number, ``auto``, or ``none`` for as they are.
+
+    Examples
+    --------
+    >>> pixels_of("1024"), pixels_of("none")
+    (1024, None)
+    """
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if word == "none":
+        return None
+    if word.isdecimal() and int(word) > 0:
+        return int(word)
+    raise ParameterError(
+        f"--image-max-pixels {text} is no length of a picture's side.",
+        "Give a whole number of pixels from 1 on, 'auto' (what the model looks at), or 'none' (as "
+        "they are).",
+    )
 
 
 _PRICES = {

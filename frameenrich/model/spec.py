@@ -123,7 +123,9 @@ class JobSpec:
     ``tag`` ends each custom_id that we make: random, it says whose a line is.
     ``cache`` is what the user wrote, ``cached_by`` and ``cache_key`` what it came to: which marks
     the requests carry, and their ``prompt_cache_key``; neither is in any hash.
-    ``on_bad_image`` is in no id: which rows go shows in their hashes.
+    ``on_bad_image`` is in no id: which rows go shows in their hashes. ``image_side`` is the longest
+    side that the model looks at, to which pictures were made smaller as nobody gave
+    ``image_max_pixels``; it is in no id, as a newer table may say otherwise.
     ``examples`` are the input hashes of the rows that ``messages`` show as examples. ``second_of``
     is the job to which this one is a second opinion.
     """
@@ -149,6 +151,7 @@ class JobSpec:
     image_root: str = "."
     image_detail: ImageDetail | None = None
     image_max_pixels: int | None = None
+    image_side: int | None = None
     image_max_bytes: int = MAX_IMAGE_BYTES
     on_bad_image: OnBadImage = "raise"
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -229,7 +232,7 @@ class JobSpec:
 _NOT_IN_IDS = (
     "rendering", "metadata", "completion_window", "confirm_seconds", "cache", "cached_by",
     "cache_key", "examples", "second_of", "json_mode", "asked_by", "choices_in_words",
-    "schema_form", "tag", "on_bad_image",
+    "schema_form", "tag", "on_bad_image", "image_side",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from frameenrich.errors import FrameEnrichError, InputError, warn_user
 from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
+from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Part
 from frameenrich.rendering.images import image_cells
@@ -69,6 +70,16 @@ def warn_of_left_out(parts: Sequence[Part], name: str) -> None:
             f"{rows} not sent (on_bad_image='skip'), {'' if left_out == 1 else 'such as '}"
             f"{example}. collect gives {them} the status 'skipped', and the reason in "
             f"'{name}_error'."
+        )
+
+
+def warn_of_sizes(sized: int, spec: JobSpec) -> None:
+    """Warn of images that were made smaller to what the model looks at, if there are any."""
+    if sized:
+        what = "1 image was" if sized == 1 else f"{sized:,} images were"
+        warn_user(
+            f"{what} made smaller, to a longest side of {spec.image_side:,} pixels, which is what "
+            f"{spec.model} looks at. Pass image_max_pixels=None to send images as they are."
         )
 
 

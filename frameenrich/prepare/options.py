@@ -31,6 +31,7 @@ from frameenrich.prepare.batch_options import check_confirm_seconds, check_metad
 from frameenrich.prepare.caching import check_cache
 from frameenrich.prepare.codebook import with_definitions
 from frameenrich.prepare.examples import rows_of_examples, with_example_hashes, with_examples
+from frameenrich.prepare.image_sizes import side_looked_at
 from frameenrich.prepare.json_modes import (
     Asking,
     asking_by,
@@ -190,7 +191,8 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image=_image_columns(options),
         image_root=os.fspath(options.image_root),
         image_detail=options.image_detail,
-        image_max_pixels=options.image_max_pixels,
+        image_max_pixels=None if options.image_max_pixels == "auto" else options.image_max_pixels,
+        image_side=_image_side(model, options),
         image_max_bytes=options.image_max_bytes,
         on_bad_image=_on_bad_image(options),
         metadata=check_metadata(options.metadata),
@@ -299,18 +301,34 @@ def _image_columns(options: Options) -> tuple[str, ...]:
         raise ParameterError(
             f"image_detail={detail!r} is not known.", "Use 'low', 'high' or 'auto'."
         )
-    for name, limit in (
-        ("image_max_pixels", max_pixels),
-        ("image_max_bytes", options.image_max_bytes),
-    ):
-        if limit is not None and limit < 1:
-            raise ParameterError(f"{name}={limit} lets no image through.", "Give 1 or more.")
-    if not columns and (detail is not None or max_pixels is not None):
+    if not _is_limit(max_pixels) and max_pixels is not None and max_pixels != "auto":
+        raise ParameterError(
+            f"image_max_pixels={max_pixels!r} is no length of a picture's side.",
+            "Give a whole number of pixels from 1 on, 'auto' (what the model looks at), or None "
+            "(as they are).",
+        )
+    if not _is_limit(options.image_max_bytes):
+        raise ParameterError(
+            f"image_max_bytes={options.image_max_bytes!r} is no size of an image.",
+            "Give a whole number of bytes from 1 on.",
+        )
+    if not columns and (detail is not None or isinstance(max_pixels, int)):
         raise ParameterError(
             "image_detail= or image_max_pixels= is given, and image= is not.",
             "Name the column with the images: image='photo'.",
         )
     return columns
+
+
+def _is_limit(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _image_side(model: str, options: Options) -> int | None:
+    """Return the longest side to which large pictures are made smaller, unless the user said."""
+    if options.image is None or options.image_max_pixels != "auto":
+        return None
+    return side_looked_at(model, options.image_detail)
 
 
 def _on_bad_image(options: Options) -> OnBadImage:

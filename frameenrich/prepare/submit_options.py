@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from frameenrich.answers.output import Parser
 from frameenrich.model import CONFIRM_SECONDS, ImageDetail, JsonMode
@@ -34,7 +34,7 @@ class KeylessOptions(TypedDict, total=False):
     image: str | Sequence[str] | None
     image_root: str | os.PathLike[str]
     image_detail: ImageDetail | None
-    image_max_pixels: int | None
+    image_max_pixels: int | Literal["auto"] | None
     image_max_bytes: int
     on_bad_image: str
     params: Mapping[str, Any] | None
@@ -80,7 +80,7 @@ class Options:
     image: str | Sequence[str] | None = None
     image_root: str | os.PathLike[str] = "."
     image_detail: ImageDetail | None = None
-    image_max_pixels: int | None = None
+    image_max_pixels: int | Literal["auto"] | None = "auto"
     image_max_bytes: int = 20_000_000
     on_bad_image: str = "raise"
     key: str | Sequence[str] | None = None

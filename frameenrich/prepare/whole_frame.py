@@ -13,7 +13,12 @@ import pyarrow as pa
 from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.identity.keys import key_names, show_key
 from frameenrich.model import Limits
-from frameenrich.prepare.check_frame import check_any_request, check_frame, errors_by_row_key
+from frameenrich.prepare.check_frame import (
+    check_any_request,
+    check_frame,
+    errors_by_row_key,
+    warn_of_sizes,
+)
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Part, write_requests
@@ -67,9 +72,11 @@ def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, d
     """Return the first `n` requests as (key, body), with nothing written or sent."""
     keys = check_frame(frame, plan)
     plan.check_uses_rows(list(frame.columns), len(frame))
-    shown = []
+    shown, sized = [], 0
     with errors_by_row_key(keys):
         for found in row_requests(frame.iloc[:n], plan.spec, plan.prompt):
             for position, body in zip(found.positions, found.bodies, strict=True):
                 shown.append((show_key(keys, position), json.loads(body)))
+            sized += found.sized
+    warn_of_sizes(sized, plan.spec)
     return shown

@@ -49,6 +49,8 @@ class Part:
         How many of its rows have an image that cannot be used.
     example : str
         The first of them, and what is wrong with it.
+    sized : int
+        How many images were made smaller to what the model looks at.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Part:
     keys: ShortHashes = field(default_factory=_none)
     left_out: int = 0
     example: str = ""
+    sized: int = 0
 
     @property
     def mark(self) -> bytes:
@@ -112,7 +115,7 @@ def write_requests(
         limits,
         first,
     )
-    job_hash, count, left_out, example = JobHash(), 0, 0, ""
+    job_hash, count, left_out, example, sized = JobHash(), 0, 0, "", 0
     # A row and its answer meet only through the sidecar. Its input hash is of the rendered text, so
     # a CSV read again with other dtypes agrees, and a `reset_index` after a sort does not.
     sidecar = SidecarWriter(
@@ -130,6 +133,7 @@ def write_requests(
                 lines.reasons = [found.left_out.get(count + i) for i in range(found.rows)]
             sidecar.add(lines)
             count += found.rows
+            sized += found.sized
     finally:
         sidecar.close()
     hashes = first.unique_hashes()
@@ -142,6 +146,7 @@ def write_requests(
         job_hash,
         left_out=left_out,
         example=example,
+        sized=sized,
     )
 
 

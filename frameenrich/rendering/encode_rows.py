@@ -38,7 +38,8 @@ class EncodedRows:
 
     ``rows`` is how many rows of the frame these cover, ``positions`` those of them that have a
     request. The bodies, and the hashes of 32 bytes each, are in the order of ``positions``.
-    ``left_out`` maps the positions of rows without a usable image to the reason.
+    ``left_out`` maps the positions of rows without a usable image to the reason; ``sized`` counts
+    the images that were made smaller to what the model looks at.
     """
 
     rows: int
@@ -47,6 +48,7 @@ class EncodedRows:
     request_hashes: bytes
     input_hashes: bytes
     left_out: Mapping[int, str] = field(default_factory=dict)
+    sized: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,9 @@ class RequestEncoder:
             # By the cells' digests and not the data URLs: another Pillow makes other bytes.
             shown_hash = input_hash((*row, *found.digests))
             rows = position + 1 - done
-            yield EncodedRows(rows, (position,), bodies, own, shown_hash, left_out)
+            yield EncodedRows(
+                rows, (position,), bodies, own, shown_hash, left_out, sized=found.sized
+            )
             done, left_out = position + 1, {}
         if done < end:
             yield EncodedRows(end - done, (), EMPTY_BODIES, b"", b"", left_out)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import difflib
 import io
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -29,6 +30,7 @@ from frameenrich.errors import ImageError, NullValueError
 from frameenrich.model import HASHES, JobSpec
 from frameenrich.rendering.image_lists import images_in
 from frameenrich.rendering.other_media import FIXES, kind_of_url, media_kind
+from frameenrich.rendering.pixels import MEND_CELL, UnusableError, downscaled, png_of, with_pillow
 
 T = TypeVar("T")
 
@@ -40,21 +42,6 @@ DATA_URL = re.compile(
     r"data:(?:(?:image|audio|video|application)/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-_JPEG_QUALITY = 90
-
-
-_MEND = "Mend that cell, or pass on_bad_image='skip' to leave the row out; nothing was sent."
-
-
-class UnusableError(Exception):
-    """The reason why a cell is no usable image, and what to do about it."""
-
-    def __init__(self, reason: str, fix: str = _MEND) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.fix = fix
 
 
 def media_type(content: bytes) -> str | None:
@@ -113,11 +100,13 @@ class RowImages:
     """A row's images: URLs for the model, and digests for the row's hash.
 
     ``digests`` has one for each column, ``""`` for a null; each is of the cell's URL, bytes or
-    pixels as they are, before any downscaling.
+    pixels as they are, before any downscaling. ``sized`` counts the images that were made smaller
+    without being asked to.
     """
 
     urls: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
+    sized: int = 0
 
 
 NO_IMAGES = RowImages()
@@ -164,8 +153,9 @@ class ImageCells:
         if cells is None:
             return None
         found = [self._read(position, name, cell, _image) for name, cell in cells.items()]
-        urls = tuple(url for pairs in found for url, _ in pairs)
-        return RowImages(urls, tuple(_joined(digest for _, digest in pairs) for pairs in found))
+        urls = tuple(image.url for images in found for image in images)
+        digests = tuple(_joined(image.digest for image in images) for images in found)
+        return RowImages(urls, digests, sum(image.sized for images in found for image in images))
 
     def digests(self, position: int) -> tuple[str, ...] | None:
         """Read a row's digests as `images` does, but without encoding or downscaling anything."""
@@ -249,18 +239,31 @@ def _joined(digests: Iterable[str]) -> str:
 # --- one cell -----------------------------------------------------------------------------------
 
 
-def _image(cell: Any, spec: JobSpec) -> tuple[str, str]:
+class _Image(NamedTuple):
+    """An image of a request; ``sized`` is whether it was made smaller without being asked to."""
+
+    url: str
+    digest: str
+    sized: bool = False
+
+
+def _image(cell: Any, spec: JobSpec) -> _Image:
     """Return an image's URL and its digest."""
     kind, source = _source(cell, spec)
     # Of the cell as it is, before downscaling: another Pillow must not make every row look changed.
     digest = _digest_of(kind, source, spec)
     if kind == "url":
-        return source, digest
-    content = _png(source) if kind == "pixels" else source
+        return _Image(source, digest)
+    content = png_of(source) if kind == "pixels" else source
+    whole = content
     if spec.image_max_pixels is not None:
-        content = _downscaled(content, spec.image_max_pixels)
+        content = downscaled(content, spec.image_max_pixels)
+    elif spec.image_side is not None:
+        # Nobody asked for it, so what Pillow cannot read (or no Pillow at all) is no error.
+        with contextlib.suppress(UnusableError):
+            content = downscaled(content, spec.image_side)
     _check_size(len(content), spec.image_max_bytes)
-    return data_url(content), digest
+    return _Image(data_url(content), digest, spec.image_max_pixels is None and content is not whole)
 
 
 def _digest(cell: Any, spec: JobSpec) -> str:
@@ -416,7 +419,8 @@ def _read_file(name: str, spec: JobSpec) -> bytes:
         if not path.is_file():  # a pipe or a device would wait for ever
             what = "is not a file" if path.exists() else "is not there"
             raise UnusableError(
-                f"{shown} {what} under image_root={spec.image_root!r}", f"Check the path. {_MEND}"
+                f"{shown} {what} under image_root={spec.image_root!r}",
+                f"Check the path. {MEND_CELL}",
             )
         with path.open("rb") as file:
             return file.read(spec.image_max_bytes + 1)  # one more tells that it is too large
@@ -425,67 +429,6 @@ def _read_file(name: str, spec: JobSpec) -> bytes:
         raise UnusableError(f"{shown} cannot be read ({reason or 'no usable path'})") from None
 
 
-# --- Pillow, where it is needed -----------------------------------------------------------------
-
-
 def _is_pil(cell: Any) -> bool:
     module = sys.modules.get("PIL.Image")  # who has such an image has imported it
     return module is not None and isinstance(cell, module.Image)
-
-
-def with_pillow(work: Any) -> Any:
-    """Call a function with `PIL.Image`; its errors about broken images become `UnusableError`."""
-    try:
-        from PIL import Image as pillow  # noqa: N813, PLC0415 - an extra, and named as a module is
-    except ImportError:
-        raise UnusableError(
-            "it has to be made smaller, which takes Pillow",
-            "Run: pip install 'frameenrich[images]', or leave out image_max_pixels=.",
-        ) from None
-    try:
-        return work(pillow)
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
-        raise UnusableError(f"Pillow cannot read it ({type(error).__name__})") from None
-
-
-def _png(image: Any) -> bytes:
-    def save(_: Any) -> bytes:
-        # The modes that PNG can hold; CMYK, for instance, has to become RGB.
-        kept = image if image.mode in {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"} else None
-        sink = io.BytesIO()
-        (kept or image.convert("RGB")).save(sink, "PNG")
-        return sink.getvalue()
-
-    content: bytes = with_pillow(save)
-    return content
-
-
-_MOST_PIXELS = 200_000_000
-
-
-def _downscaled(content: bytes, max_pixels: int) -> bytes:
-    """Shrink an image to a longest side of `max_pixels`; a smaller one is returned unchanged."""
-
-    def shrink(pillow: Any) -> bytes:
-        from PIL import ImageOps  # noqa: PLC0415 - an extra
-
-        image = pillow.open(io.BytesIO(content))
-        if max(image.size) <= max_pixels:
-            return content
-        if image.width * image.height > _MOST_PIXELS:  # known before anything is decoded
-            raise UnusableError(
-                f"it has {image.width} x {image.height} pixels, which no memory is risked for",
-                "Make it smaller.",
-            )
-        form = image.format if image.format in {"JPEG", "WEBP"} else "PNG"
-        if image.mode in {"1", "P"}:
-            image = image.convert("RGBA")  # a palette cannot be smoothed
-        image.thumbnail((max_pixels, max_pixels))
-        sink = io.BytesIO()
-        options = {} if form == "PNG" else {"quality": _JPEG_QUALITY}
-        # Saving drops EXIF, and with it how to turn a phone's picture upright: turn the pixels.
-        ImageOps.exif_transpose(image).save(sink, form, **options)
-        return sink.getvalue()
-
-    smaller: bytes = with_pillow(shrink)
-    return smaller

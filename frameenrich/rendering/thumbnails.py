@@ -8,7 +8,8 @@ import io
 import warnings
 from typing import Any
 
-from frameenrich.rendering.images import DATA_URL, UnusableError, data_url, media_type, with_pillow
+from frameenrich.rendering.images import DATA_URL, data_url, media_type
+from frameenrich.rendering.pixels import UnusableError, with_pillow
 
 _THUMBNAIL_QUALITY = 78
 

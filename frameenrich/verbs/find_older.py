@@ -29,8 +29,8 @@ def find_older(
     """Find the job of the same submit by a version that wrote other request bytes.
 
     Whole floats were printed as ``3.0``; schemas went out with other keywords, or where a newer
-    table says that the server takes none. Such a job is named in a warning; nothing of it is asked
-    again.
+    table says that the server takes none; images went out in another size. Such a job is named in
+    a warning; nothing of it is asked again.
 
     Parameters
     ----------
@@ -94,18 +94,26 @@ def _earlier_ways(plan: Plan, specs: list[JobSpec], *, floats: bool) -> Iterator
             asked_by = own.asked_by if plan.spec.json_mode == "auto" else plan.spec.asked_by
             way = plan.asking(Asking(asked_by, own.choices_in_words, form))
             rendering = own.rendering if floats else plan.spec.rendering
-            way = replace(way, spec=replace(way.spec, rendering=rendering))
+            # Only where nobody said how large images are to be: then the older table's size counts.
+            side = plan.spec.image_side and own.image_side
+            way = replace(way, spec=replace(way.spec, rendering=rendering, image_side=side))
             if way.spec.messages == own.messages and (it := _written(way.spec)) not in seen:
                 seen.append(it)
                 yield way
 
 
-def _written(spec: JobSpec) -> tuple[int, object]:
+def _written(spec: JobSpec) -> tuple[int, int | None, object]:
     """Return all that a request is made of except its row."""
-    return spec.rendering, request_body(spec, [message.content for message in spec.messages])
+    return (
+        spec.rendering,
+        spec.image_side,
+        request_body(spec, [message.content for message in spec.messages]),
+    )
 
 
 def _what_differs(spec: JobSpec, older: JobSpec) -> str:
     if older.rendering != spec.rendering:
         return "whole numbers printed as 3.0 where they now are 3"
+    if older.image_side != spec.image_side:
+        return "its images in another size"
     return "the schema of its answers written otherwise"

@@ -20,7 +20,7 @@ from frameenrich.lifecycle.reuse import StoredAnswers, find_running, find_stored
 from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.caching import seeded, with_caching
-from frameenrich.prepare.check_frame import warn_of_left_out
+from frameenrich.prepare.check_frame import warn_of_left_out, warn_of_sizes
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.job_files import slug_of
@@ -193,6 +193,7 @@ class Submission:
             self.plan.check_uses_rows(draft.columns, draft.rows)
         # Checks of a new job only: one that was made before these checks is still found.
         check_family(spec, getattr(self.route, "server", ""))
+        warn_of_sizes(sum(part.sized for part in draft.parts), spec)
         own = self._earlier_columns(draft)
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         probed = self._probe_first(draft)  # it makes a job of its own, so before the lock

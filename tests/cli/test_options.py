@@ -71,7 +71,7 @@ def test_everything_given_arrives(tmp_path: Path) -> None:
         image=["front", "back, left"],
         image_root=tmp_path,
         image_detail="low",
-        image_max_pixels=512,
+        image_max_pixels="512",
         image_max_bytes=1000,
         on_bad_image="skip",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -536,6 +537,67 @@ def test_images_are_made_smaller_on_request(
     assert small == data_url(picture("red"))
 
 
+@pytest.mark.parametrize(
+    ("model", "more", "side"),
+    [
+        ("gpt-4o-mini", {}, 2048),
+        ("gpt-4o-2024-08-06", {"image_detail": "low"}, 512),
+        ("claude-sonnet-4-5-20250929", {}, 1568),
+        ("gpt-4o-mini", {"image_max_pixels": None}, 2400),
+        ("gpt-4o-mini", {"image_max_pixels": "auto"}, 2048),
+        ("somebodys-model", {}, 2400),
+    ],
+)
+def test_a_large_photo_is_sized_to_what_the_model_looks_at(
+    model: str, more: dict[str, Any], side: int, store: Path
+) -> None:
+    """It is told, once and with the number; None sends it as it is, as for an unknown model."""
+    sink = io.BytesIO()
+    Pillow.new("RGB", (2400, 1800), "red").save(sink, "JPEG")
+    frame = photos([sink.getvalue(), picture("red"), sink.getvalue()])
+    how: dict[str, Any] = {"image": "photo", "provider": "file", "store": store, **more}
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        job = frame.llmbatch.submit(ASK, model, **how)
+
+    urls = [body["messages"][0]["content"][1]["image_url"]["url"] for body in bodies(job)]
+    sizes = [Pillow.open(io.BytesIO(base64.b64decode(u.partition(",")[2]))).size for u in urls]
+    assert [max(size) for size in sizes] == [side, 4, side]
+    smaller = f"2 images were made smaller, to a longest side of {side:,} pixels"
+    assert [smaller in str(each.message) for each in told] == [True] * (side < 2400)
+
+
+def test_a_job_whose_photos_went_out_larger_is_found(store: Path) -> None:
+    """An earlier version sent photos as they are (promise 14): its job is named, and none made."""
+    sink = io.BytesIO()
+    Pillow.new("RGB", (2400, 1800), "red").save(sink, "JPEG")
+    frame = photos([sink.getvalue()])
+    how: dict[str, Any] = {"image": "photo", "provider": "file", "store": store}
+    old = frame.llmbatch.submit(ASK, "gpt-4o-mini", image_max_pixels=None, **how)
+
+    with pytest.warns(FrameEnrichWarning, match="with its images in another size"):
+        found = frame.llmbatch.submit(ASK, "gpt-4o-mini", **how)
+
+    assert found.id == old.id
+
+
+@pytest.mark.parametrize("pillow", [True, False])
+def test_nothing_fails_where_nobody_asked_for_a_size(
+    pillow: bool, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Pillow cannot read goes out as it came, and so does everything without Pillow."""
+    cut = picture("red", size=(3000, 3000))[:60]
+    if not pillow:
+        monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+
+    job = photos([cut]).llmbatch.submit(
+        ASK, "gpt-4o-mini", image="photo", provider="file", store=store
+    )
+
+    assert bodies(job)[0]["messages"][0]["content"][1]["image_url"]["url"] == data_url(cut)
+
+
 def test_a_photo_keeps_its_right_side_up(store: Path) -> None:
     """A camera's orientation is lost with the metadata, so it is applied first."""
     sink = io.BytesIO()
@@ -602,6 +664,10 @@ def test_preview_says_what_an_image_is_and_not_its_bytes(shop: Path) -> None:
         ({"image": [3]}, "names no column"),
         ({"image": "photo", "image_detail": "max"}, "image_detail='max'"),
         ({"image": "photo", "image_max_pixels": 0}, "image_max_pixels=0"),
+        ({"image": "photo", "image_max_pixels": "1024"}, "image_max_pixels='1024'"),
+        ({"image": "photo", "image_max_pixels": True}, "image_max_pixels=True"),
+        ({"image": "photo", "image_max_bytes": "9"}, "image_max_bytes='9'"),
+        ({"image_max_pixels": 9}, "image= is not"),
         ({"image": "photo", "image_max_bytes": -1}, "image_max_bytes=-1"),
         ({"image": "photo", "on_bad_image": "ignore"}, "on_bad_image='ignore'"),
         ({"on_bad_image": "skip"}, "image= is not"),
