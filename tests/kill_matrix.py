@@ -55,6 +55,9 @@ RANDOM_KILLS = 100
 IN_FLIGHT = 2
 """So many live calls may be under way at a kill, and have to be made once more."""
 
+ON_ITS_WAY_SECONDS = 2.0
+"""For so long a create that a killed process sent may be on its way to a busy server."""
+
 IDLE = httpx2.AsyncClient(verify=False)
 """Mistral's client wants one; nothing here uses it."""
 
@@ -215,6 +218,7 @@ class Case:
     folder: Path
     service: Service
     bucket: bool = False
+    confirm_seconds: float = 0.02
 
     @property
     def store(self) -> str:
@@ -238,7 +242,8 @@ class Case:
         provider.limits = Limits(max_requests=ROWS_A_SHARD, queue_wait_seconds=0.01)
         job = self.frame.llmbatch.submit(
             "{{ text }}", "m", response_model={"text": str}, prefix="out_",
-            provider=provider, store=self.store, params={"max_tokens": 50}, confirm_seconds=0.02,
+            provider=provider, store=self.store, params={"max_tokens": 50},
+            confirm_seconds=self.confirm_seconds,
         )  # fmt: skip
         if self.service.finish is None:
             job.wait(poll_seconds=0.001)
@@ -289,7 +294,7 @@ class Matrix:
         self._root = root
         self._number = 0
 
-    def _new_case(self) -> Case:
+    def _new_case(self, confirm_seconds: float = 0.02) -> Case:
         self._number += 1
         folder = self._root / f"case-{self._number}"
         folder.mkdir()
@@ -300,7 +305,9 @@ class Matrix:
             control(self._url, "add", name="stuck", where="*-r0-*", times="always")
         if self._fault is not None:
             control(self._url, "add", **self._fault)
-        return Case(self._number, self._url, folder, self._service, self._bucket)
+        return Case(
+            self._number, self._url, folder, self._service, self._bucket, confirm_seconds
+        )
 
     def warm_up(self) -> None:
         """Run once in this process, so that what is imported late is there in every fork."""
@@ -338,7 +345,7 @@ class Matrix:
 
     def kill_after(self, seconds: float) -> None:
         """Kill a run at some moment, run again, audit."""
-        case = self._new_case()
+        case = self._new_case(ON_ITS_WAY_SECONDS)
         child = start(case.run)
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)

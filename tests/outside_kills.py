@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from crash import server_process, start
-from kill_matrix import SERVICES, Matrix, show
+from kill_matrix import ON_ITS_WAY_SECONDS, SERVICES, Matrix, show
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSTOP)
 
@@ -30,7 +30,7 @@ class Outside(Matrix):
 
     def disturb(self, number: signal.Signals, after: float, asleep: float) -> bool:
         """Send a signal to a run after some seconds; whether it was still there to be met."""
-        case = self._new_case()
+        case = self._new_case(ON_ITS_WAY_SECONDS)
         child = start(case.run)
         time.sleep(after)
         met = os.waitpid(child, os.WNOHANG)[0] == 0
