@@ -68,6 +68,7 @@ class LLMBatch(JobOfFrame):
         max_in_flight: int | None = None,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        request_timeout_seconds: float | None = None,
         metadata: Mapping[str, str] | None = None,
         completion_window: str | None = None,
         confirm_seconds: float = 60.0,
@@ -190,6 +191,11 @@ class LLMBatch(JobOfFrame):
         max_in_flight, requests_per_minute, tokens_per_minute : int, optional
             For ``provider="live"``: how many requests may wait for their answers at once (64), and
             the server's rate limits. A server that says it is too many is asked less by itself.
+        request_timeout_seconds : float, optional
+            For ``provider="live"``: how long one answer may take (the client's own time-out,
+            which is 600 for OpenAI's). A row that takes longer may have run, and be charged: it
+            is ``failed`` with that reason, and asked again only on your word,
+            ``regenerate(statuses=["failed"])``.
         metadata : mapping of str to str, optional
             Your own notes on the provider's batches, beside our tag (OpenAI, Azure, Groq,
             Mistral): at most 15 pairs, keys of 64 characters, values of 512. Like the next, no

@@ -305,9 +305,7 @@ class Matrix:
             control(self._url, "add", name="stuck", where="*-r0-*", times="always")
         if self._fault is not None:
             control(self._url, "add", **self._fault)
-        return Case(
-            self._number, self._url, folder, self._service, self._bucket, confirm_seconds
-        )
+        return Case(self._number, self._url, folder, self._service, self._bucket, confirm_seconds)
 
     def warm_up(self) -> None:
         """Run once in this process, so that what is imported late is there in every fork."""

@@ -143,6 +143,18 @@ class ProviderOptions:
             rich_help_panel=_SEND,
         ),
     ] = None
+    request_timeout_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--request-timeout",
+            min=0.001,
+            metavar="SECONDS",
+            help="With --provider live: how long one answer may take; a row that takes longer "
+            "fails, and is not asked again by itself.",
+            rich_help_panel=_SEND,
+            show_default="600",
+        ),
+    ] = None
     metadata: Annotated[
         list[str] | None,
         typer.Option(

@@ -60,6 +60,7 @@ The order counts: special patterns come before the general ones that would match
 _FLAGS = {
     "requests_per_minute": "rpm",
     "tokens_per_minute": "tpm",
+    "request_timeout_seconds": "request-timeout",
     "params": "param",
 }
 """Options with another name on the command line."""

@@ -81,6 +81,7 @@ _ARGUMENTS = {
     Remedy.MODEL: "model='...'",
     Remedy.REFUSED: "statuses=['refused']",
     Remedy.REQUEST: "statuses=['failed'], params={...}",
+    Remedy.TIMED_OUT: "statuses=['failed']",
 }
 
 
@@ -89,6 +90,7 @@ _OPTIONS = {
     Remedy.MODEL: " --model MODEL",
     Remedy.REFUSED: " --status refused",
     Remedy.REQUEST: " --status failed --param NAME=VALUE",
+    Remedy.TIMED_OUT: " --status failed",
 }
 
 
@@ -97,6 +99,8 @@ _WHY = {
     Remedy.MODEL: "rows whose model is not there go only with another one: model=",
     Remedy.REFUSED: "refused rows go only with statuses=['refused']",
     Remedy.REQUEST: "rows whose request was refused (HTTP 4xx) go only with statuses=['failed']",
+    Remedy.TIMED_OUT: "rows that timed out may have run, and be charged: they go again only with "
+    "statuses=['failed']",
 }
 
 

@@ -14,7 +14,7 @@ from frameenrich.model.batch import (
     Stage,
 )
 from frameenrich.model.limits import BYTES_PER_TOKEN, Limits
-from frameenrich.model.result import Json, Remedy, Response, Result, Usage
+from frameenrich.model.result import TIMED_OUT, Json, Remedy, Response, Result, Usage
 from frameenrich.model.spec import (
     CONFIRM_SECONDS,
     HASHES,
@@ -47,6 +47,7 @@ __all__ = [
     "TAG_LENGTH",
     "TAKEN_OVER",
     "TERMINAL",
+    "TIMED_OUT",
     "AskedBy",
     "Batch",
     "BatchError",

@@ -82,6 +82,9 @@ class Result(msgspec.Struct, frozen=True, gc=False):
         # for those that are about the moment.
         if self.status is RowStatus.REFUSED:
             return Remedy.REFUSED
+        # It may have run, and be charged: asked again it may cost twice, so only on a word.
+        if self.status is RowStatus.FAILED and (self.error or "").startswith(f"{TIMED_OUT}: "):
+            return Remedy.TIMED_OUT
         code = self.status_code
         passes = code is None or code not in range(400, 500) or code in _PASSING_CODES
         if self.status is not RowStatus.FAILED or passes:
@@ -103,6 +106,11 @@ class Remedy(StrEnum):
     REFUSED = "refused"
     MODEL = "model"
     REQUEST = "request"
+    TIMED_OUT = "timed out"
+
+
+TIMED_OUT = "timeout"
+"""The code of a request that may have run, and whose answer did not come in time."""
 
 
 _PASSING_CODES = frozenset({408, 409, 429})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
@@ -70,21 +71,30 @@ class OutputSpec:
 class Pace:
     """Pace at which a provider that answers one call at a time may ask.
 
-    ``max_in_flight`` is how many requests may wait for their answers at once.
+    ``max_in_flight`` is how many requests may wait for their answers at once,
+    ``request_timeout_seconds`` for how long each waits; None as the provider has it.
     """
 
     max_in_flight: int = 64
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    request_timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a limit that lets nothing through."""
-        for name, limit in asdict(self).items():
+        for name in ("max_in_flight", "requests_per_minute", "tokens_per_minute"):
+            limit = getattr(self, name)
             # type() and not isinstance(), as True is an int, too.
             if limit is not None and (type(limit) is not int or limit < 1):
                 raise ParameterError(
                     f"{name}={limit!r} lets nothing through.", "Give a whole number above 0."
                 )
+        seconds = self.request_timeout_seconds
+        if seconds is not None and not (type(seconds) in {int, float} and 0 < seconds < math.inf):
+            raise ParameterError(
+                f"request_timeout_seconds={seconds!r} lets no answer come.",
+                "Give a number of seconds above 0, such as 600.",
+            )
 
 
 HASHES = 3

@@ -255,11 +255,15 @@ def new_tag() -> str:
 
 def pace_of(options: Options) -> Pace | None:
     """Return the limits of live calls; None where the user gives none."""
-    limits = options.max_in_flight, options.requests_per_minute, options.tokens_per_minute
-    if limits == (None, None, None):
+    limits = (
+        options.requests_per_minute,
+        options.tokens_per_minute,
+        options.request_timeout_seconds,
+    )
+    in_flight = options.max_in_flight
+    if in_flight is None and limits == (None, None, None):
         return None
-    in_flight, requests, tokens = limits
-    return Pace(Pace().max_in_flight if in_flight is None else in_flight, requests, tokens)
+    return Pace(Pace().max_in_flight if in_flight is None else in_flight, *limits)
 
 
 def _output(endpoint: str, options: Options) -> Output:

@@ -50,6 +50,7 @@ class KeylessOptions(TypedDict, total=False):
     max_in_flight: int | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    request_timeout_seconds: float | None
     metadata: Mapping[str, str] | None
     completion_window: str | None
     confirm_seconds: float
@@ -97,6 +98,7 @@ class Options:
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    request_timeout_seconds: float | None = None
     metadata: Mapping[str, str] | None = None
     completion_window: str | None = None
     confirm_seconds: float = CONFIRM_SECONDS

@@ -89,8 +89,8 @@ def _at_pace(provider: Provider, pace: Pace | None) -> Provider:
         return provider
     if not hasattr(provider, "at_pace"):
         raise ParameterError(
-            f"The provider {provider.name!r} takes no max_in_flight=, requests_per_minute= or "
-            "tokens_per_minute=.",
+            f"The provider {provider.name!r} takes no max_in_flight=, requests_per_minute=, "
+            "tokens_per_minute= or request_timeout_seconds=.",
             "They are for provider='live'; a batch has max_enqueued_tokens=.",
         )
     return cast("Provider", provider.at_pace(pace))

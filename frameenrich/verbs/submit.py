@@ -317,6 +317,7 @@ def submit_requests(
     max_in_flight: int | None = None,
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
+    request_timeout_seconds: float | None = None,
     metadata: Mapping[str, str] | None = None,
     completion_window: str | None = None,
     confirm_seconds: float = CONFIRM_SECONDS,
@@ -345,7 +346,8 @@ def submit_requests(
         How answers are read, as ``df.llmbatch.submit`` takes them; nothing of it is put into the
         requests. By default they are text.
     prefix, provider, client, store, max_enqueued_tokens, max_cost, prices, max_in_flight, \
-requests_per_minute, tokens_per_minute, metadata, completion_window, confirm_seconds, fresh
+requests_per_minute, tokens_per_minute, request_timeout_seconds, metadata, completion_window, \
+confirm_seconds, fresh
         As ``df.llmbatch.submit`` takes them.
 
     Raises
@@ -380,6 +382,7 @@ requests_per_minute, tokens_per_minute, metadata, completion_window, confirm_sec
         max_in_flight=max_in_flight,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
+        request_timeout_seconds=request_timeout_seconds,
         metadata=metadata,
         completion_window=completion_window,
         confirm_seconds=confirm_seconds,

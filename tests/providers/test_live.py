@@ -27,6 +27,7 @@ from crash import control, ledger, server_process
 import frameenrich
 from frameenrich.errors import (
     CredentialsError,
+    FrameEnrichWarning,
     ParameterError,
     ProviderError,
     StoreError,
@@ -182,26 +183,21 @@ def test_what_passes_by_is_asked_again(
         ("html_502", "text/html, 74 bytes that are no JSON object"),
         ("short_download", "no JSON object"),
         ("truncated_download", "connection_error: "),
-        ("slow_answer", "timeout: no answer came within 0.3 seconds"),
     ],
 )
 def test_what_stays_broken_is_a_failed_row_with_its_reason(
-    fault: str, reason: str, client: openai.OpenAI, submit: Submit, server: BatchServer
+    fault: str, reason: str, submit: Submit, server: BatchServer
 ) -> None:
     """One request that fails each time is one failed row, after so many attempts."""
-    patient = LiveProvider(
-        client, max_in_flight=4, attempts=3, wait_seconds=0.01, timeout_seconds=0.3
-    )
-    options: dict[str, Any] = {"seconds": 5.0} if fault == "slow_answer" else {}
     struck = {"row-T-03"}
 
     def is_struck(request: Any) -> bool:
         return row_name(request.headers["x-client-request-id"]) in struck
 
-    server.faults.add(fault, where=is_struck, times="always", **options)
+    server.faults.add(fault, where=is_struck, times="always")
     frame = shelf(8)
 
-    job = submit(frame, provider=patient)
+    job = submit(frame)
     out = job.collect(frame)
 
     check_rows(out, frame, {"T-03": "failed"})
@@ -210,6 +206,77 @@ def test_what_stays_broken_is_a_failed_row_with_its_reason(
 
     struck.clear()
     check_rows(job.regenerate().collect(frame), frame)
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "reason"),
+    [
+        ("slow_answer", {"seconds": 60.0}, "no answer came within 2.0 seconds"),
+        ("no_route", {"status": 504}, "HTTP 504, "),
+        ("no_route", {"status": 524}, "HTTP 524, "),
+        ("accepted_then_closed", {}, "connection_error, "),
+        ("accepted_then_500", {}, "HTTP 500, "),
+    ],
+    ids=["time-out", "504", "524", "closed late", "500 late"],
+)
+def test_a_row_that_may_have_run_is_asked_again_only_on_a_word(
+    fault: str,
+    options: dict[str, Any],
+    reason: str,
+    submit: Submit,
+    server: BatchServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Promise 3: slower than a time-out, ours or a proxy's, a row runs once, and that is told.
+
+    Neither the call itself, nor the same submit again, nor a round makes it run once more.
+    """
+    if fault.startswith("accepted"):  # which a proxy does after a minute, say
+        monkeypatch.setattr("frameenrich.providers.live.reply.LATE_SECONDS", 0.0)
+    struck = {"row-T-03"}
+
+    def is_struck(request: Any) -> bool:
+        return row_name(request.headers["x-client-request-id"]) in struck
+
+    server.faults.add(fault, where=is_struck, times="always", **options)
+    frame = shelf(8)
+
+    with pytest.warns(FrameEnrichWarning, match=r"1 request was not answered in time.*may have"):
+        job = submit(frame, request_timeout_seconds=2.0)
+    out = submit(frame).collect(frame, wait=True, max_rounds=2)
+
+    check_rows(out, frame, {"T-03": "failed"})
+    assert reason in out["llmbatch_error"]["T-03"]
+    with pytest.warns(FrameEnrichWarning, match=r"may have run, and be charged.*failed"):
+        job.regenerate()
+    assert server.faults.fired[fault] == 1
+    struck.clear()
+    check_rows(job.regenerate(statuses=["failed"]).collect(frame), frame)
+
+
+def test_a_server_that_swallows_everything_stops_the_job(
+    submit: Submit, server: BatchServer
+) -> None:
+    """Promise 3: what may have run is on disk when the job stops, and is not asked again."""
+    server.faults.add("no_route", where=CHAT, times="always", status=504)
+    frame = shelf(60)
+
+    with pytest.warns(FrameEnrichWarning, match="not answered in time"):
+        error = refused(submit, frame)
+
+    assert "may have run" in str(error)
+    first = {c.headers["x-client-request-id"] for c in server.requests}
+    assert MAX_SHARED_FAILURES <= len(first) == len(server.requests) < 60
+    server.faults.clear()
+    out = submit(frame).collect(frame)
+    assert status_counts(out) == {"ok": 60 - len(first), "failed": len(first)}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "60", True])
+def test_a_time_out_that_lets_no_answer_come(seconds: Any, submit: Submit) -> None:
+    """Refused before anything is sent."""
+    with pytest.raises(ParameterError, match="request_timeout_seconds="):
+        submit(shelf(1), request_timeout_seconds=seconds)
 
 
 def test_a_refused_request_is_a_failed_row_at_once(submit: Submit, server: BatchServer) -> None:

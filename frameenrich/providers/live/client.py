@@ -27,7 +27,7 @@ import tenacity
 
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import body_of
-from frameenrich.model import BYTES_PER_TOKEN, Pace
+from frameenrich.model import BYTES_PER_TOKEN, TIMED_OUT, Pace
 from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
@@ -142,6 +142,9 @@ class LiveClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failed = 0
         """Number of lines of failed requests."""
+        self.timed_out = 0
+        """Number of those that may have run all the same."""
+        self._silent = 0
 
     # --- the caller's thread --------------------------------------------------------------------
 
@@ -243,8 +246,14 @@ class LiveClient:
                 self._give_up(reply)
             return
         if reply.fault is None:
-            self._trusted = True
+            self._trusted, self._silent = True, 0
             self._release_doubtful()
+        elif reply.timed_out:
+            # Its line is written whatever follows: a call that may have run is not made again.
+            self.timed_out += 1
+            self._silent += 1
+            if self._silent >= MAX_SHARED_FAILURES:
+                self._stop(_failure(reply, self._route))
         self.failed += reply.fault is not None
         # A slot is free when its answer is on disk, so a kill costs only what was in flight. The
         # future is the whole group's: shielded, as one cancelled worker must not cancel it.
@@ -360,6 +369,7 @@ class LiveClient:
 
     async def _post(self, route: Route, custom_id: str, body: bytes) -> Reply:
         headers = {**route.headers, "X-Client-Request-Id": custom_id}
+        asked_at = time.monotonic()
         try:
             async with self._http.post(
                 route.url, data=body, headers=headers, allow_redirects=False
@@ -368,17 +378,22 @@ class LiveClient:
                 # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)
-                return read_reply(response.status, response.headers, content)
+                reply = read_reply(response.status, response.headers, content)
         except _TooLongError:
             return no_reply("too_long", f"its answer is longer than {MOST_BYTES:,} bytes")
         except aiohttp.ConnectionTimeoutError:
-            return no_reply("timeout", f"no connection within {route.connect_seconds} seconds")
+            text = f"no connection within {route.connect_seconds} seconds"
+            return no_reply("connection_timeout", text)
         except TimeoutError:
-            return no_reply("timeout", f"no answer came within {route.answer_seconds} seconds")
+            return _too_late(f"no answer came within {route.answer_seconds} seconds")
         except aiohttp.ClientConnectorError as error:
             return no_reply("unreachable", _reason(error, route), unreachable=True)
         except (aiohttp.ClientError, OSError) as error:
-            return no_reply("connection_error", _reason(error, route))
+            reply = no_reply("connection_error", _reason(error, route))
+        seconds = time.monotonic() - asked_at
+        if reply.may_have_run(seconds):
+            return _too_late(f"{reply.says}, after {seconds:.0f} seconds")
+        return reply
 
     async def _renew(self, used: Route, reply: Reply) -> None:
         """Get another key from the client; the same one again means that it is wrong."""
@@ -484,6 +499,10 @@ def _advice(reply: Reply) -> str:
             "same call goes on from here."
         )
     return "Nothing is lost: call again later and the job goes on from here."
+
+
+def _too_late(why: str) -> Reply:
+    return no_reply(TIMED_OUT, f"{why}; the server may have run it all the same")
 
 
 def _out_of_time() -> ProviderError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
 
-from frameenrich.errors import ProviderError
+from frameenrich.errors import ProviderError, warn_user
 from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, BatchStatus, Limits, Pace, Stage
 from frameenrich.providers.credentials import secrets_in, secrets_of
@@ -48,7 +48,8 @@ class LiveProvider:
     wait_seconds : float
         The first wait between attempts; it doubles, with jitter, up to a minute.
     timeout_seconds : float, optional
-        How long an answer may take; by default as the client says.
+        How long an answer may take; by default as the client says. A request that takes longer
+        may have run, so it fails with that reason and is not made again by itself.
     dialect : Dialect, optional
         What the server's batches call an endpoint; by default OpenAI's, or Azure's for an
         `AzureOpenAI` client.
@@ -107,7 +108,7 @@ class LiveProvider:
             tokens_per_minute=pace.tokens_per_minute,
             attempts=self._attempts,
             wait_seconds=self._wait_seconds,
-            timeout_seconds=self._timeout_seconds,
+            timeout_seconds=pace.request_timeout_seconds or self._timeout_seconds,
             dialect=self._dialect,
         )
 
@@ -137,7 +138,11 @@ class LiveProvider:
                 # Answers of an earlier call show that server and key are right.
                 trusted=bool(done),
             )
-            talk.run()
+            try:
+                talk.run()
+            finally:
+                if talk.timed_out:
+                    warn_user(_about_time_outs(talk.timed_out))
         return desk.record(
             batch.replace(
                 id=f"live-{shard.tag}",
@@ -212,3 +217,12 @@ def connect(client: Any = None, model: str | None = None) -> LiveProvider:
     """
     del model
     return LiveProvider(client or client_of(OPENAI, "live"))
+
+
+def _about_time_outs(count: int) -> str:
+    what = "request was" if count == 1 else "requests were"
+    return (
+        f"{count:,} {what} not answered in time. The server may have run them all the same, and "
+        "charge for them, so they are not asked again by themselves. Pass a greater "
+        "request_timeout_seconds= to submit, then job.regenerate(statuses=['failed'])."
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from frameenrich.jsonl import encode
-from frameenrich.model import Json
+from frameenrich.model import TIMED_OUT, Json
 from frameenrich.providers.live.rate_limit import wanted_pause
 from frameenrich.text import without_secrets
 
@@ -31,6 +31,14 @@ _ERRORS = range(400, 600)
 
 # A time-out, a conflict and a rate limit: the statuses below 500 that pass by themselves.
 _SOON_BETTER = frozenset({408, 409, _TOO_MANY})
+
+
+# A gateway's words for a server behind it that may still be at work: HTTP's, and Cloudflare's 524.
+_MAY_HAVE_RUN = frozenset({408, 504, 524})
+
+
+LATE_SECONDS = 30.0
+"""A call that breaks only after so long was most likely being answered: proxies close such."""
 
 
 _TOO_BUSY = frozenset({_TOO_MANY, 503, 529})
@@ -81,8 +89,17 @@ class Reply:
     @property
     def congested(self) -> bool:
         """Tell whether fewer requests at once might have been answered."""
-        late = self.fault is not None and self.fault[0] == "timeout"
-        return late or self.limited or self.status in _TOO_BUSY
+        return self.timed_out or self.limited or self.status in _TOO_BUSY
+
+    @property
+    def timed_out(self) -> bool:
+        """Tell whether the server may have answered, and charged for it, too late for us."""
+        return self.status == 0 and self.fault is not None and self.fault[0] == TIMED_OUT
+
+    def may_have_run(self, seconds: float) -> bool:
+        """Tell whether a call that failed after so long may have been answered at the server."""
+        late = self.status in _MAY_HAVE_RUN or seconds >= LATE_SECONDS
+        return late and self.passing and not self.limited
 
     @property
     def broke(self) -> bool:
@@ -92,7 +109,7 @@ class Reply:
     @property
     def passing(self) -> bool:
         """Tell whether the same request may well be answered a little later."""
-        if self.fault is None or self.broke:
+        if self.fault is None or self.broke or self.timed_out:
             return False
         # No reply, or a 200 whose body is no answer: often a proxy on the way.
         odd = self.status == 0 or self.status in _GOOD
