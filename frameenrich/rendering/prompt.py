@@ -118,15 +118,29 @@ class Prompt:
 
     @cached_property
     def _names_set(self) -> frozenset[str]:
-        """All names that some template assigns: in loops, ``set`` and macros' arguments."""
+        """All names that some template makes: in loops, ``set``, imports, macros and arguments."""
         found = (n for tree in self._trees for n in tree.find_all(nodes.Name))
-        return frozenset(n.name for n in found if n.ctx != "load")
+        names = {n.name for n in found if n.ctx != "load"}
+        for tree in self._trees:
+            names.update(macro.name for macro in tree.find_all(nodes.Macro))
+            names.update(each.target for each in tree.find_all(nodes.Import))
+            for each in tree.find_all(nodes.FromImport):
+                names.update(name if isinstance(name, str) else name[1] for name in each.names)
+        return frozenset(names)
+
+    @cached_property
+    def _passes_loops_on(self) -> bool:
+        """Tell whether a block or an included template may see the `loop` around it."""
+        # Jinja compiles these by themselves, so that there `loop` looks like a name from outside.
+        loops = [node for tree in self._trees for node in tree.find_all(nodes.For)]
+        return any(any(loop.find_all((nodes.Block, nodes.Include))) for loop in loops)
 
     @cached_property
     def _wanted(self) -> list[frozenset[str]]:
         """The names that a frame has to have, for each template."""
         # A name that some branch or includer sets may be defined: only rendering a row can tell.
-        known = [self._names_set | _names_tested(tree) for tree in self._trees]
+        names_set = self._names_set | {"loop"} if self._passes_loops_on else self._names_set
+        known = [names_set | _names_tested(tree) for tree in self._trees]
         return [
             frozenset(meta.find_undeclared_variables(tree) - names)
             for tree, names in zip(self._trees, known, strict=True)
