@@ -116,13 +116,12 @@ FORMS = {
     "a last line's end": "{{ title }}\n",
     "two last lines": "{{ title }}\n\n",
     "carriage returns": "{{ title }}\r\nand\r{{ n }}\r\n",
-    "a macro in a block": "{% macro m(a) %}{{ a }}{% endmacro %}{% block b %}{{ m(n) }}{% endblock %}"
-    "{% from 'lib' import tag as t %}{% import 'lib' as lib %}{% block c %}{{ t(1) }}{{ lib.answer }}"
-    "{% endblock %}",
+    "a macro in a block": "{% macro m(a) %}{{ a }}{% endmacro %}{% from 'lib' import tag as t %}"
+    "{% import 'lib' as lib %}{% block b %}{{ m(n) }}{{ t(1) }}{{ lib.answer }}{% endblock %}",
     "tests": "{{ n is even }}{{ title is string }}{{ tags is sequence }}{{ n is in [3] }}"
     "{{ title is sameas title }}{{ n is divisibleby 3 }}{{ gone is none }}",
-    "filters": "{{ tags | join('; ') }}{{ title | title | wordcount }}{{ tags | map('upper') | list "
-    "}}{{ tags | batch(2) | list }}{{ n | string ~ title | length }}{{ tags | first | default('-')"
+    "filters": "{{ tags | join('; ') }}{{ title | title | wordcount }}{{ tags | map('upper') | list"
+    " }}{{ tags | batch(2) | list }}{{ n | string ~ title | length }}{{ tags | first | default('-')"
     " }}{{ title | tojson }}{{ title | e }}{{ title | truncate(5) }}{{ '%05d' | format(n) }}",
     "methods": "{{ title.upper() }}{{ title.split() }}{{ 'a{}'.format(n) }}{{ title[2:4] }}"
     "{{ '%s-%s' % (n, title) }}",
@@ -137,7 +136,8 @@ FORMS = {
     "{% set j = joiner('|') %}{{ j() }}{{ j() }}",
     "attributes that are missing": "{{ title.nothing is defined }}{{ (n).real }}",
     "a name with a default": "{{ nothing | default(title) }}{{ nothing is defined }}",
-    "autoescape": "{% autoescape true %}{{ title }}{{ title | safe }}{% endautoescape %}{{ title }}",
+    "autoescape": "{% autoescape true %}{{ title }}{{ title | safe }}{% endautoescape %}"
+    "{{ title }}",
 }
 
 
@@ -184,43 +184,37 @@ def bodies(draw: st.DrawFn, inside: frozenset[str], depth: int) -> str:
     return "".join(pieces)
 
 
-KINDS = ["if", "for", "set", "set block", "filter", "with", "block", "call", "include", "import"]
+WRAPPED = {
+    "for": ["for w in tags", "for w in title", "for w in range(2)", "for w in tags if w != 'x'"],
+    "set": ["set x"],
+    "filter": ["filter upper"],
+    "with": ["with x = n"],
+    "block": ["block b{}", "block b{} scoped"],
+    "call": ["call(x) twice()"],
+}
+ALONE = [
+    "set x = n",
+    "include 'shown'",
+    "include 'counted'",
+    "from 'lib' import tag as m, answer as x",
+]
+KINDS = [*WRAPPED, "if", "alone"]
 
 
 def piece(draw: st.DrawFn, kind: str, inside: frozenset[str], depth: int) -> str:
     """One statement of a kind."""
-
-    def body(more: str = "") -> str:
-        return draw(bodies(inside | {more}, depth - 1))
-
     if kind == "text":
         return draw(st.sampled_from([" a ", "\n", " \n b", "{# c #}", "<i>", "}} "]))
     if kind == "print":
         return f"{{{{ {draw(expressions(inside))} }}}}"
+    if kind == "alone":
+        return tag(draw, draw(st.sampled_from(ALONE)))
+    body = bodies(inside | {"loop"} if kind == "for" else inside, depth - 1)
     if kind == "if":
-        otherwise = draw(st.sampled_from(["else", "elif tags"]))
-        whole = tag(draw, "if n > 0") + body() + tag(draw, otherwise) + body()
-        return whole + tag(draw, "endif")
-    if kind == "for":
-        head = draw(st.sampled_from(["tags", "title", "range(2)", "tags if w != 'x'"]))
-        return tag(draw, f"for w in {head}") + body("loop") + tag(draw, "endfor")
-    if kind == "set":
-        return tag(draw, "set x = n")
-    if kind == "set block":
-        return tag(draw, "set x") + body() + tag(draw, "endset")
-    if kind == "filter":
-        return tag(draw, "filter upper") + body() + tag(draw, "endfilter")
-    if kind == "with":
-        return tag(draw, "with x = n") + body() + tag(draw, "endwith")
-    if kind == "block":
-        name = f"b{draw(st.integers(0, 10**9))}"
-        scoped = draw(st.sampled_from(["", " scoped"]))
-        return tag(draw, f"block {name}{scoped}") + body() + tag(draw, "endblock")
-    if kind == "call":
-        return tag(draw, "call(x) twice()") + body() + tag(draw, "endcall")
-    if kind == "include":
-        return tag(draw, f"include '{draw(st.sampled_from(['shown', 'counted']))}'")
-    return tag(draw, "from 'lib' import tag as m, answer as x")
+        otherwise = tag(draw, draw(st.sampled_from(["else", "elif tags"])))
+        return tag(draw, "if n > 0") + draw(body) + otherwise + draw(body) + tag(draw, "endif")
+    head = draw(st.sampled_from(WRAPPED[kind])).format(draw(st.integers(0, 10**9)))
+    return tag(draw, head) + draw(body) + tag(draw, f"end{kind}")
 
 
 HEAD = (
