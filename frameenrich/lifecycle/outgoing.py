@@ -10,10 +10,12 @@ from typing import IO, Any, Self
 
 from frameenrich.answers.judge import read_response
 from frameenrich.atomic import sync
+from frameenrich.errors import StoreError
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import Batch, JobSpec
 from frameenrich.prepare.batch_options import MAX_PAIRS
 from frameenrich.providers.protocol import Shard
+from frameenrich.store.folder import job_folders
 from frameenrich.store.local import unwritable
 from frameenrich.store.shard import ShardFolder, model_of
 
@@ -37,7 +39,23 @@ def shard_for_provider(shard: ShardFolder, batch: Batch, *, may_create: bool = T
         confirm_seconds=spec.confirm_seconds,
         resumed=shard.job.resumed,
         may_create=may_create,
+        since=shard.job.created_at,
+        others=lambda: _batches_of_others(shard),
     )
+
+
+def _batches_of_others(shard: ShardFolder) -> set[str]:
+    """Return the ids of the batches that other shards of the store have."""
+    found = set[str]()
+    for folder in job_folders(shard.job.store):
+        # A job that cannot be read names no batch; one that it has then counts as nobody's.
+        with contextlib.suppress(StoreError):
+            found.update(
+                other.batch.id
+                for other in folder.all_shards()
+                if other.batch.id and other.batch.tag != shard.batch.tag
+            )
+    return found
 
 
 def requests_left_out(shard: ShardFolder, batch: Batch) -> set[str]:

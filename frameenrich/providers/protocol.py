@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import IO, Protocol, runtime_checkable
@@ -24,6 +24,8 @@ class Shard:
     A create whose answer was lost is made again only after ``confirm_seconds`` of looks that found
     nothing. ``resumed`` says that another process may have sent the shard, whatever is known of
     it here; without ``may_create`` a batch may be found, and none be made (`NeverMadeError`).
+    ``since`` is when its job was made (Unix seconds), ``others`` gives the batches that other
+    shards of the store have: no batch of this shard is older than the one or among the others.
     """
 
     tag: str
@@ -37,6 +39,8 @@ class Shard:
     confirm_seconds: float = CONFIRM_SECONDS
     resumed: bool = False
     may_create: bool = True
+    since: float = 0.0
+    others: Callable[[], Collection[str]] = frozenset
 
 
 class NeverMadeError(Exception):

@@ -175,7 +175,7 @@ def errored(kind: str, message: str) -> Json:
 def result_lines(custom_id: str, result: Json, faults: tuple[Fault, ...]) -> Iterator[bytes]:
     """Yield what is written for a result, after its row's faults."""
     whole = Line({"custom_id": custom_id, "result": result}, to_output=True)
-    spoil = tuple(replace(f) for f in faults if f.name not in {"missing", "string_body"})
+    spoil = tuple(replace(f) for f in faults if f.name != "string_body")
     for data, _ in written(whole, spoil):
         yield data.replace(b'"result"', b'"x":"caf\xe9","result"', 1) if _not_utf8(faults) else data
 

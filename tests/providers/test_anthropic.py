@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -394,6 +395,25 @@ def test_what_an_ended_batch_left_is_kept(
     check_paid(server, batches=2)
 
 
+@pytest.mark.parametrize("gone", [["row-T-02"], "*"], ids=["one line", "every line"])
+def test_an_ended_batch_with_fewer_lines_than_its_count(
+    gone: Any, server: AnthropicServer, provider: AnthropicBatch, store: Path
+) -> None:
+    """Promise 4: no dead end. What came is kept, the rest is missing for that reason, and goes."""
+    frame = shelf(4)
+    server.faults.add("missing", where=gone)
+    lost = ["T-02"] if gone != "*" else list(frame.index)
+    job = submit(frame, provider, store)
+
+    out = finish(frame, job)
+
+    check_rows(out, frame, dict.fromkeys(lost, "missing"))
+    assert out["llmbatch_error"].dropna().str.contains("the batch counts 4 answers").all()
+    server.faults.clear()
+    check_rows(finish(frame, job.regenerate()), frame)
+    assert [len(batch["custom_ids"]) for batch in server.batches.values()] == [4, len(lost)]
+
+
 def test_cancel_keeps_what_was_answered(
     server: AnthropicServer, provider: AnthropicBatch, store: Path
 ) -> None:
@@ -623,6 +643,74 @@ def test_shards_of_one_size_do_not_wait_for_each_other(
     server.release()
     check_rows(finish(frame, job), frame)
     check_paid(server, batches=3)
+
+
+@pytest.fixture
+def planned(server: AnthropicServer, provider: AnthropicBatch, store: Path) -> pd.DataFrame:
+    """Four rows whose job was written and not sent, as the key was refused."""
+    frame = shelf(4)
+    server.faults.add("unauthorized", where=CREATE)
+    with pytest.raises(ProviderError, match="HTTP 401"):
+        submit(frame, provider, store)
+    return frame
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_store_restored_from_before_the_create(
+    running: bool,
+    planned: pd.DataFrame,
+    server: AnthropicServer,
+    provider: AnthropicBatch,
+    other: AnthropicBatch,
+    store: Path,
+) -> None:
+    """Promise 3: a resumed job is looked for by its mark before its first create.
+
+    A batch of its size that still runs may be it, and is waited for.
+    """
+    backup = store.with_name("backup")
+    shutil.copytree(store, backup)
+    if running:
+        server.hold("in_progress")
+        submit(planned, provider, store)
+    else:
+        submit(planned, provider, store).wait(poll_seconds=0.01)
+    shutil.rmtree(store)
+    shutil.copytree(backup, store)
+
+    job = submit(planned, other, store)
+
+    assert len(server.batches) == 1
+    assert running == ("unconfirmed" in str(job.status()))
+    server.release()
+    check_rows(finish(planned, job), planned)
+    check_paid(server, batches=1)
+
+
+def test_a_resumed_job_does_not_wait_for_its_store_mates(
+    planned: pd.DataFrame,
+    server: AnthropicServer,
+    provider: AnthropicBatch,
+    other: AnthropicBatch,
+    store: Path,
+) -> None:
+    """Running batches of other jobs are known from the store, though a new session asks."""
+    server.hold("in_progress")
+    submit(planned, provider, store, template="Who sells {{ title }}?")
+
+    submit(planned, other, store)
+
+    assert len(server.batches) == 2
+
+
+def test_a_resumed_job_where_there_is_no_list(
+    planned: pd.DataFrame, server: AnthropicServer, provider: AnthropicBatch, store: Path
+) -> None:
+    """The look before a first create is a courtesy."""
+    server.faults.add("no_route", where="GET /v1/messages/batches", times="always")
+
+    check_rows(finish(planned, submit(planned, provider, store)), planned)
+    check_paid(server, batches=1)
 
 
 WORKER = """

@@ -6,7 +6,7 @@ batches made since then are listed; one with as many requests that has ended tel
 of its results whether it is ours, one that still runs cannot tell. So the shard is
 ``unconfirmed``: while a batch that could be it runs, and in any case for ``confirm_seconds``, in
 which one that is just being made turns up. It is created again only when each of them has ended
-under another mark. docs/providers.md says what this relies on.
+under another mark. A resumed job is looked for so before its first create, too. docs/providers.md says what this relies on.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from frameenrich.providers.once import (
     confirm,
     cursor_pages,
     each_once,
+    find_resumed,
     seen_nothing,
 )
 from frameenrich.providers.protocol import (
@@ -157,7 +158,7 @@ class AnthropicBatch:
 
     def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
         """Create the batch, or find the one that an earlier try made."""
-        made = self._lost(shard, batch, desk) if batch.creating else None
+        made = self._lost(shard, batch, desk) if batch.creating else self._sent(shard, batch, desk)
         if made is None:
             if not shard.may_create:
                 raise NeverMadeError(shard.tag)
@@ -195,6 +196,15 @@ class AnthropicBatch:
             raise _undecided(shard.tag, "the answer was none of the API's")
         return made
 
+    def _sent(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
+        """Look once for the batch that another copy of the store may have made."""
+        looked = find_resumed(self._calls, shard, batch, lambda: self._search(shard, batch))
+        found, running = looked or (None, [])
+        if running:  # from here on it is in doubt, as one whose answer was lost
+            desk.record(_in_doubt(batch))
+            raise _may_be_it(shard.tag, running)
+        return found
+
     def _lost(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
         """Find the batch of a create whose answer was lost; None where none was made for sure."""
         doing = f"look for the batch {shard.tag}"
@@ -205,8 +215,7 @@ class AnthropicBatch:
         # end somebody else's, so a batch is ours only once its custom_ids show our mark.
         if running:
             desk.record(_in_doubt(batch))
-            names = ", ".join(running)
-            raise _undecided(shard.tag, f"{names} may be it and tells when it ends")
+            raise _may_be_it(shard.tag, running)
         batch = desk.record(seen_nothing(batch))
         try:
             confirm(shard, batch)
@@ -217,7 +226,7 @@ class AnthropicBatch:
     def _search(self, shard: Shard, batch: Batch) -> tuple[MessageBatch | None, list[str]]:
         """Search for our batch; also return the ids of running ones that could be it."""
         running: list[str] = []
-        oldest = (batch.asked_at or 0) - _CLOCKS_APART_SECONDS
+        oldest = (batch.asked_at or shard.since) - _CLOCKS_APART_SECONDS
         listed = self._client.messages.batches.list
         pages = cursor_pages(lambda: listed(limit=100), "batches")  # newest first
         for made in each_once(pages, lambda made: made.id):
@@ -231,7 +240,9 @@ class AnthropicBatch:
             # Only an ended batch has results, and only its results show custom_ids.
             elif self._first_id(made.id).startswith(_mark(shard.tag)):
                 return made, []
-        return None, running
+        # The store is read only now, as it may hold many jobs.
+        taken = shard.others() if running else ()
+        return None, [name for name in running if name not in taken]
 
     def _first_id(self, batch_id: str) -> str:
         """Return the custom_id of some result of a batch."""
@@ -356,6 +367,10 @@ def _undecided(tag: str, why: str) -> ProviderError:
         try_later=True,
         passing=True,
     )
+
+
+def _may_be_it(tag: str, running: list[str]) -> ProviderError:
+    return _undecided(tag, f"{', '.join(running)} may be it and tells when it ends")
 
 
 def _in_doubt(batch: Batch) -> Batch:
