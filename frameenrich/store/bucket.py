@@ -177,6 +177,7 @@ class Bucket:
     def replace(self, path: str, data: bytes) -> None:
         """Write a small object; refuse where another process wrote it since it was read."""
         with self.reaching(path):
+            self._check_decision()
             lease = self._lease(path)
             if lease is None:
                 self._fs.pipe_file(path, data)
@@ -277,6 +278,9 @@ class Bucket:
                     # Looked at again under the lock: it may have become a job meanwhile.
                     if not self._objects.exists(f"{folder}/{SIDECAR}"):
                         self._clear(folder)
+                        # The lease too, while it is held: nobody else can think that they have it.
+                        self._check(f"{folder}/{_LEASE}")
+                        self._fs.rm_file(f"{folder}/{_LEASE}")
 
     def _is_other(self, folder: str) -> bool:
         """Tell by one listing whether a folder holds something that no job has."""
@@ -312,7 +316,8 @@ class Bucket:
 
     def _age_seconds(self, folder: str, *, leases: bool = False) -> float:
         every = self._fs.find(folder)
-        found = [path for path in every if leases or not path.endswith(f"/{_LEASE}")]
+        # A lease that is alone there was left by an earlier sweep.
+        found = [p for p in every if leases or not p.endswith(f"/{_LEASE}")] or every
         try:
             moments = [self._fs.modified(path).timestamp() for path in found]
         except FileNotFoundError:  # somebody is at work in it
@@ -367,7 +372,35 @@ class Bucket:
 
     @contextlib.contextmanager
     def lock(self, path: str, timeout_seconds: float) -> Iterator[None]:
-        """Be the only process at work on the job: on this computer by a file lock, then a lease."""
+        """Be the only process at work on the job."""
+        with self._leased(path, timeout_seconds) as lease:
+            if lease is not None:
+                self._held[path] = lease
+            try:
+                yield
+            finally:  # forgotten before it is released
+                self._held.pop(path, None)
+
+    @contextlib.contextmanager
+    def deciding(self, root: str, timeout_seconds: float) -> Iterator[None]:
+        """Be the only process, of all computers, that makes a job of the store."""
+        with self._leased(root, timeout_seconds) as lease:
+            # Not among the held ones: other jobs are read meanwhile, whose writers go on writing.
+            self._own.deciding = lease
+            try:
+                yield
+            finally:
+                self._own.deciding = None
+
+    @contextlib.contextmanager
+    def _leased(self, path: str, timeout_seconds: float) -> Iterator[Lease | None]:
+        """Hold a folder: on this computer by a file lock, then a lease; None where no one else is.
+
+        Raises
+        ------
+        JobBusyError
+            Another process still held it after `timeout_seconds`.
+        """
         give_up_at = time.monotonic() + timeout_seconds
         digest = hashlib.sha256(f"{self._url}\n{path}".encode()).hexdigest()[:24]
         place, job_id = f"{private_folder()}/{digest}", path.rpartition("/")[2]
@@ -375,32 +408,15 @@ class Bucket:
         # of dead processes, and takes them over at once. So a restarted notebook does not wait.
         with file_lock(f"{place}.lock", job_id, timeout_seconds):
             if self._private:
-                yield
+                yield None
                 return
             with self.reaching(path):
                 self._prove(f"{path}/{_LEASE}.proof")
             lease = Lease(self._objects, f"{path}/{_LEASE}", job_id, f"{place}.held")
-            # Both waits share one timeout.
-            with self._leased(path, lease, give_up_at - time.monotonic()):
-                yield
-
-    def deciding(
-        self, root: str, timeout_seconds: float
-    ) -> contextlib.AbstractContextManager[None]:
-        """Be the only process of this computer that makes a job of the store."""
-        digest = hashlib.sha256(f"{self._url}\n{root}".encode()).hexdigest()[:24]
-        place = f"{private_folder()}/{digest}.deciding.lock"
-        return file_lock(place, root.rpartition("/")[2], timeout_seconds)
-
-    @contextlib.contextmanager
-    def _leased(self, path: str, lease: Lease, timeout_seconds: float) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            with self.reaching(path):
-                stack.enter_context(hold(lease, timeout_seconds))
-            self._held[path] = lease
-            # Callbacks run in reverse, so the lease is forgotten before it is released.
-            stack.callback(self._held.pop, path)
-            yield
+            with contextlib.ExitStack() as stack:
+                with self.reaching(path):  # both waits share one timeout
+                    stack.enter_context(hold(lease, give_up_at - time.monotonic()))
+                yield lease
 
     def _prove(self, path: str) -> None:
         """Test once for each bucket whether it refuses the writes that it should; some do not."""
@@ -448,9 +464,16 @@ class Bucket:
         return self._held[max(found, key=len)] if found else None
 
     def _check(self, path: str) -> None:
+        self._check_decision()
         for folder, lease in list(self._held.items()):
             if path.startswith(f"{folder}/"):
                 lease.check()
+
+    def _check_decision(self) -> None:
+        """Make sure that a decision is still this process's: it may have slept over it."""
+        deciding: Lease | None = getattr(self._own, "deciding", None)
+        if deciding is not None:
+            deciding.check()
 
 
 class _Parts(io.RawIOBase):

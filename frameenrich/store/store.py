@@ -164,8 +164,9 @@ class Store:
     def deciding(self) -> contextlib.AbstractContextManager[None]:
         """Lock the decision which requests this store has sent already.
 
-        Two overlapping submits at once would each find nothing, and both would pay. In a bucket
-        the processes of this computer agree; those of several do not wait for each other.
+        Two overlapping submits at once would each find nothing, and both would pay. Computers
+        that share a bucket agree as they do on who works on a job: by a lease, where the bucket
+        has conditional writes.
         """
         self.check_writable()
         return self._medium.deciding(self.root, _DECIDING_SECONDS)

@@ -280,6 +280,7 @@ def test_what_never_became_a_job_is_swept_after_a_day(
         "killed-1/round-0/shard-00000.requests.jsonl"
     }
     assert keys(store) == objects_of(kept) | objects_of(another) | objects_of(third)
+    assert not store.fs.exists(f"{store.root}/killed-1")  # its lease is gone, too
 
 
 @pytest.mark.parametrize(
@@ -525,7 +526,7 @@ from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 provider = OpenAIBatch(openai.OpenAI(), wait_seconds=0.01)
 provider.limits = Limits(max_requests=6)
-frame = shelf()
+frame = shelf(first=int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
 job = frame.llmbatch.submit(ASK, "m", provider=provider, store=sys.argv[1])
@@ -534,10 +535,14 @@ print(out.to_json(), flush=True)
 """
 
 
-def test_two_computers_on_one_job(
-    bucket: Callable[[], Store], server: BatchServer, tmp_path: Path
+@pytest.mark.parametrize(("first", "jobs"), [(0, 1), (5, 2)], ids=["the same", "overlapping"])
+def test_two_computers_at_once(
+    first: int, jobs: int, bucket: Callable[[], Store], server: BatchServer, tmp_path: Path
 ) -> None:
-    """Both submit and wait at once: one batch a shard, each row once, both complete."""
+    """Promise 3: both submit and wait at once: each row is asked once, both are complete.
+
+    One frame is one job, with one batch a shard; where two overlap, one job waits for the other.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(TESTS),
@@ -545,11 +550,11 @@ def test_two_computers_on_one_job(
         "OPENAI_BASE_URL": server.base_url,
     }
     workers = []
-    for name in ("one", "other"):
+    for name, start in (("one", 0), ("other", first)):
         (tmp_path / name).mkdir()
         workers.append(
             subprocess.Popen(
-                [sys.executable, "-c", WORKER, f"s3://{bucket().root}"],
+                [sys.executable, "-c", WORKER, f"s3://{bucket().root}", str(start)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**environment, "TMPDIR": str(tmp_path / name)},
@@ -565,11 +570,50 @@ def test_two_computers_on_one_job(
         worker.stdin.flush()
     results = [worker.communicate(timeout=120)[0] for worker in workers]
 
-    for text in results:
+    for text, start in zip(results, (0, first), strict=True):
         answers = json.loads(text)
-        assert list(answers["llmbatch"].values()) == [said(title) for title in shelf()["title"]]
-    assert [count for count in server.executed.values() if count != 1] == []
-    assert (len(server.executed), len(server.batches), len(bucket().job_ids())) == (12, 2, 1)
+        titles = shelf(first=start)["title"]
+        assert list(answers["llmbatch"].values()) == [said(title) for title in titles]
+    assert [count for count in server.executed_bodies.values() if count != 1] == []
+    assert len(server.executed_bodies) == 12 + first
+    assert len(bucket().job_ids()) == jobs
+    assert len(server.batches) == 2 if jobs == 1 else 3
+
+
+def test_one_decision_at_a_time_on_all_computers(
+    bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 3: who waits and who sends is decided under one lease of the store."""
+    one, other = bucket(), bucket()
+    medium = other._medium
+    assert isinstance(medium, Bucket)
+
+    with one.deciding():
+        (tmp_path / "other").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "other"))
+        with pytest.raises(JobBusyError, match="process"), medium.deciding(other.root, 0.2):
+            pass
+    with medium.deciding(other.root, 5.0):
+        pass
+
+
+def test_a_decision_that_was_slept_over_makes_no_job(
+    bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 3: whoever lost the lease meanwhile, as a closed laptop does, decides anew."""
+    store = bucket()
+
+    def sleep_over() -> None:
+        with store.draft() as draft, store.deciding():
+            store.fs.pipe_file(f"{store.root}/.lease.json", b'{"holder": "another"}')
+            # From now on a lease is asked for at each write, as after so long a sleep.
+            monkeypatch.setattr(frameenrich.store.lease, "LEASE_SECONDS", 0.0)
+            draft.write("sidecar.parquet", b"late")
+            draft.commit("job-1")
+
+    with pytest.raises(JobBusyError, match="took over"):
+        sleep_over()
+    assert bucket().job_ids() == []
 
 
 # --- kill -9 --------------------------------------------------------------------------------------

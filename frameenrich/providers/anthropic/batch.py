@@ -6,7 +6,8 @@ batches made since then are listed; one with as many requests that has ended tel
 of its results whether it is ours, one that still runs cannot tell. So the shard is
 ``unconfirmed``: while a batch that could be it runs, and in any case for ``confirm_seconds``, in
 which one that is just being made turns up. It is created again only when each of them has ended
-under another mark. A resumed job is looked for so before its first create, too. docs/providers.md says what this relies on.
+under another mark. A resumed job is looked for so before its first create, too.
+docs/providers.md says what this relies on.
 """
 
 from __future__ import annotations
