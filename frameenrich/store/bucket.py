@@ -68,7 +68,8 @@ _PUBLISH_SECONDS = 60.0
 
 _INEXACT = (
     "{} has no conditional writes that frameenrich knows of: of two computers that begin to work "
-    "on one job in the same moment, both may go on. Work on a job from one computer at a time."
+    "on one job, or submit the same rows, in the same moment, both may go on. Work in this store "
+    "from one computer at a time."
 )
 
 
