@@ -16,7 +16,7 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
     """Open a binary file that appears under its name, or where that leads, when it is complete.
 
     What is there and no file (a device, a pipe) is written to, never replaced. A `private` file
-    that is new is for its owner alone; one that was there keeps its mode.
+    is for its owner alone, whoever could read what was there; another keeps the mode of that.
     """
     # A link stays a link: the file that it leads to is replaced.
     path = os.path.realpath(path)
@@ -27,12 +27,12 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
     folder, name = os.path.split(path)
     with temporary_file(folder, name) as file:
         # Before the first byte is written, so that nobody else can open it in between.
-        if private and not os.path.exists(path) and hasattr(os, "fchmod"):  # not on Windows
+        if private and hasattr(os, "fchmod"):  # not on Windows
             os.fchmod(file.fileno(), 0o600)
         yield file
         # First the bytes, then the name: after a crash a file with that name must not be cut.
         sync(file)
-        if os.path.exists(path):
+        if not private and os.path.exists(path):
             # A rename brings the mode of the temporary file along.
             shutil.copymode(path, file.name)
         os.replace(file.name, path)

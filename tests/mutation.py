@@ -1,16 +1,21 @@
 """Test the tests: change the code that guards answers and money, and see whether one fails.
 
-    uv run --group mutation python tests/mutation.py [--sample 200] [--minutes 300]
+    uv run --group mutation python tests/mutation.py [--sample 200] [--minutes 120] [--work FOLDER]
 
-Cosmic Ray changes one thing in one module at a time (an operator, a number, a condition), in a copy
-of this checkout, and runs the tests of that module's folder. A mutant that no test notices has
-survived: it is printed, and is a test to write or a change that changes nothing. A random sample is
-taken of each folder, so that the score is an estimate of all.
+Changes one thing in one module at a time: an operator, a number or a condition as Cosmic Ray does,
+or a call whose value nobody uses left out. The tests run once under coverage, so that each mutant
+meets only the tests that run its line, the quickest first, in a process forked with all libraries
+imported. A mutant that no test notices has survived: it is printed, and is a test to write or a
+change that changes nothing. The score is of a random sample of each folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
+import importlib.machinery
+import importlib.util
 import os
 import random
 import shutil
@@ -20,104 +25,324 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = {
-    "store": "tests/store/test_store.py tests/store/test_syncs.py tests/lifecycle/test_damage.py",
-    "lifecycle": "tests/lifecycle tests/verbs/test_job.py",
-    "identity": "tests/identity tests/prepare/test_plan.py",
-    "answers": "tests/answers",
+FOLDERS = ("store", "lifecycle", "identity", "answers")
+TESTS = [
+    *(f"tests/{folder}" for folder in FOLDERS),
+    *("tests/verbs/test_job.py", "tests/verbs/test_older_job.py", "tests/prepare/test_plan.py"),
+]
+"""What has to notice; one that takes longer than `SLOW` seconds is left out."""
+
+
+SLOW = 6.0
+ENOUGH_SECONDS = 40.0
+"""How much tests' time a mutant meets at most; a longer look would only find it a survivor less."""
+
+
+WARM = {
+    *("aiohttp", "anthropic", "fsspec", "genai_prices", "httpx2", "hypothesis", "jinja2"),
+    *("json_repair", "jsonschema_rs", "openai", "pandas", "pyarrow.dataset", "pyarrow.parquet"),
+    *("pydantic", "pytest", "tenacity", "tqdm", "typer"),
 }
-"""The folders that are mutated, and the tests that have to notice."""
+"""What every child would import; nothing of ours, since that is what is changed."""
 
 
-CONFIG = """
-[cosmic-ray]
-module-path = "frameenrich/{folder}"
-timeout = 300.0
-excluded-modules = []
-test-command = "{python} -m pytest -q -x -n 0 -p no:cacheprovider --timeout=120 {tests}"
+@dataclass
+class Mutant:
+    """One change of one module, and how it went."""
 
-[cosmic-ray.distributor]
-name = "local"
-"""
-
-
-EXTRA_PATH = tuple(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    module: str
+    row: int
+    what: str
+    source: str = field(repr=False)
+    outcome: str = ""
 
 
 def main() -> int:
     """Print each folder's score and its survivors; 1 where nothing was run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, default=200, help="mutants in all")
-    parser.add_argument("--minutes", type=float, default=300, help="then no more are begun")
+    parser.add_argument("--minutes", type=float, default=120, help="then no more are begun")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(FOLDERS), help="folders, with commas")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--work", help="keep the copy and its coverage here, for the next run")
     asked = parser.parse_args()
-    until = time.monotonic() + asked.minutes * 60
     with tempfile.TemporaryDirectory(prefix="frameenrich-mutants-") as temporary:
-        copy = Path(temporary, "checkout")
-        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
-        shutil.copytree(ROOT, copy, ignore=ignored)
-        killed = run = 0
+        work = Path(asked.work or temporary)
+        copy = work / "checkout"
+        if not copy.exists():
+            ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
+            shutil.copytree(ROOT, copy, ignore=ignored)
+        os.chdir(copy)
+        tests = Tests(work)
+        sys.path.insert(0, str(copy))
+        for name in sorted(WARM):
+            importlib.import_module(name)
         folders = asked.only.split(",")
-        for place, folder in enumerate(folders):
-            left = (until - time.monotonic()) / (len(folders) - place)
-            own, of = score(copy, folder, asked.sample // len(folders), asked.seed, left)
-            killed, run = killed + own, run + of
-    print(f"all: {killed} of {run} mutants were noticed")
+        rng = random.Random(asked.seed)
+        mutants: list[Mutant] = []
+        for folder in folders:
+            every = list(changes_of(folder))
+            rng.shuffle(every)
+            made = (mutant for change in every if (mutant := change()))
+            mutants += islice(made, asked.sample // len(folders))
+            print(f"{folder}: {len(every)} changes are possible", flush=True)
+        rng.shuffle(mutants)  # so that a run that is cut short is a sample of all folders too
+        run_all(mutants, tests, asked.jobs, time.monotonic() + asked.minutes * 60)
+    for folder in folders:
+        report(folder, [m for m in mutants if m.module.split("/")[1] == folder and m.outcome])
+    run = [mutant for mutant in mutants if mutant.outcome]
+    killed = sum(mutant.outcome != "survived" for mutant in run)
+    print(f"all: {killed} of {len(run)} mutants were noticed")
     return 0 if run else 1
 
 
-def score(copy: Path, folder: str, sample: int, seed: int, seconds: float) -> tuple[int, int]:
-    """Run a sample of a folder's mutants; gives how many were noticed, and of how many."""
-    config, session = copy / f"{folder}.toml", copy / f"{folder}.sqlite"
-    config.write_text(CONFIG.format(folder=folder, python=sys.executable, tests=FOLDERS[folder]))
-    _cosmic_ray(copy, "init", config, session)
-    with sqlite3.connect(session) as books:
-        order = "ORDER BY module_path, operator_name, operator_args, occurrence"  # ids are random
-        every = [row[0] for row in books.execute(f"SELECT job_id FROM mutation_specs {order}")]
-        chosen = random.Random(seed).sample(every, min(sample, len(every)))
-        kept = ",".join(f"'{job_id}'" for job_id in chosen)
-        for table in ("mutation_specs", "work_items"):
-            books.execute(f"DELETE FROM {table} WHERE job_id NOT IN ({kept})")
+def report(folder: str, run: list[Mutant]) -> None:
+    """Print a folder's score and what survived."""
+    survivors = [mutant for mutant in run if mutant.outcome == "survived"]
+    late = sum(mutant.outcome == "time" for mutant in run)
+    print(f"{folder}: {len(run) - len(survivors)} of {len(run)} were noticed, {late} by the clock")
+    for mutant in sorted(survivors, key=lambda m: (m.module, m.row)):
+        print(f"  survived: {mutant.module}:{mutant.row} {mutant.what}")
+
+
+# --- the changes ----------------------------------------------------------------------------------
+
+
+Change = Callable[[], Mutant | None]
+"""Makes a mutant; None where the change would change nothing that runs."""
+
+
+def changes_of(folder: str) -> Iterator[Change]:
+    """Yield every change of a folder's modules, unmade, since parsing each takes time."""
+    for path in sorted(Path("frameenrich", folder).glob("*.py")):
+        source = path.read_text()
+        yield from _of_cosmic_ray(path, source)
+        yield from _calls_left_out(path, source)
+
+
+def _of_cosmic_ray(path: Path, source: str) -> Iterator[Change]:
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree = get_ast(source)
+    for name in sorted(operator_names()):
+        kind = get_operator(name)
+        if kind.arguments():
+            continue
+        operator = kind()
+        positions = (p for node in ast_nodes(tree) for p in operator.mutation_positions(node))
+        for nth, (start, _) in enumerate(positions):
+
+            def make(
+                operator: Any = operator, nth: int = nth, row: int = start[0], what: str = name
+            ) -> Mutant | None:
+                return _mutant(path, row, what, source, mutate_code(source, operator, nth))
+
+            yield make
+
+
+def _calls_left_out(path: Path, source: str) -> Iterator[Change]:
+    """Yield a module without one of the calls that are made for what they do."""
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            first, last = node.lineno - 1, node.end_lineno or node.lineno
+            dropped = " " * node.col_offset + "pass\n"
+            kept = "".join((*lines[:first], dropped, *lines[last:]))
+            yield partial(_mutant, path, node.lineno, "call left out", source, kept)
+
+
+def _mutant(path: Path, row: int, what: str, source: str, changed: str | None) -> Mutant | None:
+    """Return a mutant, unless what was changed is read by type checkers alone."""
+    tree = ast.parse(source)
+    inert = any(start <= row <= end for start, end in _inert(tree))
+    # Annotations are never evaluated here, so a change of one alone is no mutant.
+    if inert or not changed or _parsed(changed) in {None, ast.dump(_bare(tree))}:
+        return None
+    return Mutant(str(path), row, what.removeprefix("core/"), changed)
+
+
+def _parsed(source: str) -> str | None:
     try:
-        _cosmic_ray(copy, "exec", config, session, timeout=max(seconds, 1))
-    except subprocess.TimeoutExpired:
-        print(f"{folder}: the time was up")
-    shutil.copytree(ROOT / "frameenrich", copy / "frameenrich", dirs_exist_ok=True)  # as it was
-    with sqlite3.connect(session) as books:
-        outcomes = dict(
-            books.execute("SELECT test_outcome, count(*) FROM work_results GROUP BY test_outcome")
+        return ast.dump(_bare(ast.parse(source)))
+    except SyntaxError:
+        return None
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """Return a module without annotations."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(value=None)
+    return tree
+
+
+def _inert(tree: ast.Module) -> list[tuple[int, int]]:
+    """Return the lines of blocks that only type checkers read."""
+    return [
+        (node.lineno, node.end_lineno or node.lineno)
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        or (isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases))
+    ]
+
+
+# --- the tests ------------------------------------------------------------------------------------
+
+
+class Tests:
+    """Which tests run which lines, and how long each takes."""
+
+    def __init__(self, work: Path) -> None:
+        books, times = work / "coverage.db", work / "times.xml"
+        if not times.exists():
+            self._record(books, times)
+        self.seconds = {
+            f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(
+                case.get("time", "0")
+            )
+            for case in ET.parse(times).iter("testcase")
+            if not list(case)  # failed or skipped: it can notice nothing
+        }
+        self._by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self._by_module: dict[str, set[str]] = defaultdict(set)
+        with sqlite3.connect(books) as read:
+            for path, context, bits in read.execute(
+                "SELECT f.path, c.context, b.numbits FROM line_bits b "
+                "JOIN file f ON f.id = b.file_id JOIN context c ON c.id = b.context_id"
+            ):
+                test = context.rpartition("|")[0]
+                module = str(Path(path).relative_to(Path.cwd()))
+                if self.seconds.get(test, SLOW) < SLOW:
+                    self._by_module[module].add(test)
+                    for row in _rows(bits):
+                        self._by_line[module, row].add(test)
+
+    def _record(self, books: Path, times: Path) -> None:
+        options = [
+            "--cov=frameenrich",
+            "--cov-context=test",
+            "--cov-report=",
+            f"--junitxml={times}",
+        ]
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-n", "2", *options, *TESTS],
+            env={**os.environ, "COVERAGE_FILE": str(books), "PYTHONPATH": str(Path.cwd())},
+            check=False,  # one that fails is left out
+            stdout=subprocess.DEVNULL,
         )
-        survivors = books.execute(
-            "SELECT s.module_path, s.start_pos_row, s.operator_name FROM work_results r "
-            "JOIN mutation_specs s ON s.job_id = r.job_id WHERE r.test_outcome = 'SURVIVED'"
-        ).fetchall()
-    run = sum(outcomes.values())
-    print(f"{folder}: {run - len(survivors)} of {run} mutants were noticed, {len(every)} there are")
-    for module, row, operator in sorted(survivors):
-        print(f"  survived: {module}:{row} {operator}")
-    return run - len(survivors), run
+
+    def meeting(self, mutant: Mutant) -> list[str]:
+        """Return the tests that could notice a mutant, the quickest first."""
+        # What runs at import has no test of its own: a constant is met by those of its module.
+        found = self._by_line[mutant.module, mutant.row] or self._by_module[mutant.module]
+        chosen, left = [], ENOUGH_SECONDS
+        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+            left -= self.seconds[test]
+            if left > 0:
+                chosen.append(test)
+        return chosen
 
 
-def _cosmic_ray(copy: Path, *words: object, timeout: float | None = None) -> None:
-    """Run the tool in the copy, whose package is the one that its tests import."""
-    running = subprocess.Popen(
-        [sys.executable, "-m", "cosmic_ray.cli", *map(str, words)],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), *EXTRA_PATH])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # so that the tests that it runs end with it
-    )
+def _rows(bits: bytes) -> Iterator[int]:
+    for nth, byte in enumerate(bits):
+        yield from (nth * 8 + bit for bit in range(8) if byte >> bit & 1)
+
+
+# --- the runs -------------------------------------------------------------------------------------
+
+
+def run_all(mutants: list[Mutant], tests: Tests, jobs: int, until: float) -> None:
+    """Run the tests on each mutant, some at a time, and note how each went."""
+    running: dict[int, tuple[Mutant, float]] = {}
+    waiting = iter(mutants)
+    while True:
+        while len(running) < jobs and time.monotonic() < until:
+            mutant = next(waiting, None)
+            if mutant is None:
+                break
+            met = tests.meeting(mutant)
+            # Ample, since the machine may be busy: only an endless loop is to be ended by it.
+            limit = 60 + 5 * sum(map(tests.seconds.__getitem__, met))
+            running[_forked(mutant, met)] = (mutant, time.monotonic() + limit)
+        if not running:
+            return
+        for process, (mutant, limit) in list(running.items()):
+            ended, code = os.waitpid(process, os.WNOHANG)
+            if ended:
+                mutant.outcome = "survived" if code == 0 else "noticed"
+            elif time.monotonic() > limit:
+                os.killpg(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+                mutant.outcome = "time"
+            else:
+                continue
+            del running[process]
+            print(f"{mutant.outcome:9} {mutant.module}:{mutant.row} {mutant.what}", flush=True)
+        time.sleep(0.05)
+
+
+def _forked(mutant: Mutant, tests: list[str]) -> int:
+    """Start a child in which the mutant's module is imported as it was changed."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
     try:
-        running.wait(timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        raise
+        os.setsid()  # so that what its tests start can be ended with it
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        sys.meta_path.insert(0, _Changed(mutant))
+        pytest = importlib.import_module("pytest")
+        options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:doctest"]
+        options += ["--timeout=120", "-o", "addopts="]
+        code = int(bool(tests) and pytest.main([*options, *tests]) != 0)
+    finally:
+        os._exit(code)  # threads of the tests may still wait for something
+
+
+class _Changed:
+    """An importer that gives one module's changed source, and no other module."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+        self._name = mutant.module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        """Return how the changed module is loaded."""
+        if name != self._name:
+            return None
+        path = str(Path(self._mutant.module).absolute())
+        loader = _Source(name, path)
+        loader.changed = self._mutant.source
+        return importlib.util.spec_from_file_location(name, path, loader=loader)
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    changed: str
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the changed code; no compiled file is read or written."""
+        del fullname
+        return compile(self.changed, self.path, "exec", dont_inherit=True)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,27 @@ import stat
 import struct
 import threading
 import traceback
+import tracemalloc
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from batch_server import BatchServer
 from conftest import answer_lines
+from every_provider import KEY, KINDS, provider_at, send
 
 import frameenrich
 from frameenrich.cli.tables.records import without_formula
 from frameenrich.errors import FrameEnrichError, OutputError, ProviderError
+from frameenrich.providers import guard
 from frameenrich.providers.credentials import secrets_of
-from frameenrich.providers.guard import MOST_BYTES
-from frameenrich.providers.live.provider import LiveProvider
-from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.providers.live import client as live_client
 from frameenrich.rendering.thumbnails import thumbnail
 
 ASK = "Sort {{ title }}"
@@ -45,6 +46,8 @@ def answering(body: bytes, headers: dict[str, str]) -> Iterator[tuple[str, list[
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
+            # Read whole, or closing would reset the connection under the answer.
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(200)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
@@ -161,21 +164,37 @@ def test_a_deep_batch_file_hides_no_other_job(store: Path, mugs: pd.DataFrame) -
 # --- a server -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("provider", ["openai", "live"])
-def test_a_reply_that_bursts_is_not_held(provider: str, store: Path, mugs: pd.DataFrame) -> None:
-    """A small reply that would fill the memory ends as a broken one."""
-    bomb = gzip.compress(b'{"id": "' + b"x" * (3 * MOST_BYTES) + b'"}', 9)
-    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-    with (
-        answering(bomb, headers) as (url, _),
-        openai.OpenAI(api_key="sk-test", base_url=f"{url}/v1") as client,
-    ):
-        kind: Any = OpenAIBatch if provider == "openai" else LiveProvider
-        with pytest.raises(ProviderError, match=r"Connection error|longer than"):
-            mugs.llmbatch.submit(ASK, "m", provider=kind(client, attempts=1), store=store)
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reply_that_bursts_is_not_held(
+    kind: str, coding: str, store: Path, mugs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small reply that would fill the memory is given up before it does."""
+    most = 4 << 20
+    monkeypatch.setattr(guard, "MOST_BYTES", most)
+    monkeypatch.setattr(live_client, "MOST_BYTES", most)
+    plain = b'{"id": "' + b"x" * (4 * most) + b'"}'
+    bomb = gzip.compress(plain, 9) if coding == "gzip" else zlib.compress(plain, 9)
+    headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+    with answering(bomb, headers) as (url, asked):
+        tracemalloc.start()
+        with suppress(ProviderError):  # or a job whose create is in doubt
+            send(mugs, provider_at(kind, url), store)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert asked
+    assert peak < 3 * most
 
 
-KEYS = {"default_query": "query-key-1234", "header": "header-key-5678", "password": "pass word 90"}
+HIDDEN = {
+    "parameter": "query-key-1234",
+    "header": "header-key-5678",
+    "password": "pass word 90",
+    "proxy's password": "proxy-pass-1234",
+    "login's password": "login-pass-1234",
+    "cookie": "cookie-key-1234",
+}
 
 
 def told_by(error: BaseException) -> str:
@@ -190,29 +209,75 @@ def told_by(error: BaseException) -> str:
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("provider", ["openai", "live"])
-def test_no_credential_is_told(
-    provider: str, store: Path, mugs: pd.DataFrame, server: BatchServer
-) -> None:
-    """Whatever a client shows who asks by, and a server echoes, is in no error and no file."""
-    base = server.base_url.replace("http://", "http://user:pass%20word%2090@")
-    client = openai.OpenAI(
-        api_key="sk-secret-key",
-        base_url=base,
-        default_query={"key": KEYS["default_query"]},
-        default_headers={"X-Token": KEYS["header"]},
-    )
-    server.faults.add("http_503", times="always")
+@contextmanager
+def gossiping() -> Iterator[str]:
+    """Serve refusals that repeat all that each request said of who asks."""
 
-    assert {*KEYS.values(), "sk-secret-key"} <= set(secrets_of(client))
-    kind: Any = OpenAIBatch if provider == "openai" else LiveProvider
-    with pytest.raises(ProviderError) as caught:
-        mugs.llmbatch.submit(ASK, "m", provider=kind(client, attempts=1), store=store)
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            # What a debugging gateway echoes, and what somebody writes who knows the login.
+            login = self.headers.get("Authorization", "").removeprefix("Basic ")
+            clear = (
+                base64.b64decode(login).decode() if ":" not in login and "-" not in login else ""
+            )
+            heard = f"no: {self.path} {dict(self.headers)} {clear} {' '.join(HIDDEN.values())}"
+            body = json.dumps({"error": {"message": heard[:390], "type": "x", "code": heard}})
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(403)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_GET  # noqa: N815 - http.server's naming
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_credential_is_told(kind: str, store: Path, mugs: pd.DataFrame) -> None:
+    """Whatever a client shows who asks by, and a server echoes, is in no error and no file."""
+    with gossiping() as origin:
+        base = origin.replace("http://", "http://user:pass%20word%2090@")
+        with httpx2.Client(
+            params={"key": HIDDEN["parameter"]},
+            headers={"X-Token": HIDDEN["header"]},
+            cookies={"session": HIDDEN["cookie"]},
+            auth=("somebody", HIDDEN["login's password"]),
+            mounts={"https://": httpx2.HTTPTransport(proxy="http://u:proxy-pass-1234@localhost:9")},
+        ) as client:
+            provider = provider_at(kind, base, client)
+            with pytest.raises(ProviderError) as caught:
+                send(mugs, provider, store)
 
     files = "".join(p.read_text(errors="replace") for p in store.rglob("*") if p.is_file())
     shown = "".join(traceback.format_exception(caught.value)) + told_by(caught.value) + files
-    for secret in (*KEYS.values(), "pass%20word%2090", "sk-secret-key"):
-        assert secret not in shown
+    assert "403" in shown
+    for secret in (*HIDDEN.values(), "pass%20word%2090", KEY):
+        assert secret not in shown + repr(provider), shown
+
+
+def test_the_sdks_own_options_are_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client is given by its SDK's own words, and a proxy's login in the environment."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://pu:env-proxy-pass@localhost:9")
+    client = openai.OpenAI(
+        api_key=KEY,
+        base_url="http://localhost:9/v1?api-key=in-the-url-1234",
+        organization="org-1234567",
+        project="proj-1234567",
+        default_query={"key": "sdk-query-1234"},
+        default_headers={"X-Token": "sdk-header-1234"},
+    )
+    found = set(secrets_of(client))
+
+    assert found >= {KEY, "env-proxy-pass", "in-the-url-1234", "org-1234567", "proj-1234567"}
+    assert found >= {"sdk-query-1234", "sdk-header-1234"}
 
 
 def test_a_short_key_mangles_no_word(store: Path, mugs: pd.DataFrame) -> None:
@@ -235,18 +300,31 @@ def test_a_short_key_mangles_no_word(store: Path, mugs: pd.DataFrame) -> None:
 def test_pages_with_rows_are_for_their_owner_alone(
     store: Path, mugs: pd.DataFrame, tmp_path: Path
 ) -> None:
-    """The report and the review page hold what the store holds, which is 0700."""
+    """The report and the review's files hold what the store holds, which is 0700.
+
+    So they do where an older file lay there that everybody could read.
+    """
+    names = ("report.html", "review.html", "review.csv", "old-report.html", "old-review.csv")
     before = os.umask(0)
     try:
+        for name in names[3:]:
+            (tmp_path / name).write_text("of an earlier day")
         job = mugs.llmbatch.submit(ASK, "m", provider="file", store=store)
         (tmp_path / "a.jsonl").write_bytes(answer_lines(job, "good", list(mugs.index)))
         job.import_responses(tmp_path / "a.jsonl")
-        pages = [job.report(tmp_path / "report.html")]
-        pages.append(mugs.llmbatch.review(job, n=2).page(tmp_path / "review.html"))
+        review = mugs.llmbatch.review(job, n=2)
+        for name in names:
+            if "report" in name:
+                job.report(tmp_path / name)
+            elif name.endswith(".csv"):
+                review.to_csv(tmp_path / name)
+            else:
+                review.page(tmp_path / name)
     finally:
         os.umask(before)
 
-    assert [stat.S_IMODE(path.stat().st_mode) for path in pages] == [0o600, 0o600]
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names}
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 @pytest.mark.parametrize("before", ["", " ", "\u00a0", "\ufeff", "  \u200b", "\u3000"])

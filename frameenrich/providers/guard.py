@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from frameenrich.providers.http_client import http_client_of
 from frameenrich.providers.protocol import patience_left
 
 MOST_BYTES = 64 << 20
@@ -23,10 +24,6 @@ _MOST_RATIO = 100
 _LEAST_SECONDS = 0.1
 
 
-_INSIDE = ("_client", "_httpx_client", "client")
-"""Attributes in which the SDKs keep their httpx client."""
-
-
 def guard(client: Any) -> None:
     """Limit the time and the decompressed size of a client's calls; a second call changes nothing.
 
@@ -35,10 +32,9 @@ def guard(client: Any) -> None:
     client : object
         An SDK's client, in which an httpx client is.
     """
-    http = next((found for name in _INSIDE if (found := getattr(client, name, None))), None)
-    hooks = getattr(http, "event_hooks", None)
+    http = http_client_of(client)
     # Both hooks are added together, so one of them tells whether a shared client has them.
-    if http is not None and isinstance(hooks, dict) and _limit_time not in hooks["request"]:
+    if http is not None and _limit_time not in (hooks := http.event_hooks)["request"]:
         http.event_hooks = {
             "request": [*hooks["request"], _limit_time],
             "response": [*hooks["response"], _limit_size],

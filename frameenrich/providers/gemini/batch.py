@@ -17,7 +17,9 @@ import xxhash
 from frameenrich.errors import CredentialsError, ParameterError
 from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
+from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.gemini.translate import generate_request, request_line, response_line
+from frameenrich.providers.guard import guard
 from frameenrich.providers.once import (
     PIECE_BYTES,
     advisory,
@@ -95,6 +97,7 @@ class GeminiBatch:
                 "Pass a google.genai.Client(vertexai=False, ...).",
             )
         self._client = client
+        guard(client)
         # By name: the base of this SDK's errors is Exception itself.
         known = (errors.APIError, errors.UnknownApiResponseError)
         self._calls = Calls(
@@ -105,7 +108,7 @@ class GeminiBatch:
         )
 
     def __repr__(self) -> str:
-        return f"GeminiBatch({self._api._http_options.base_url!r})"  # noqa: SLF001 - see _call
+        return f"GeminiBatch({scrub(str(self._api._http_options.base_url))!r})"  # noqa: SLF001
 
     @property
     def _api(self) -> Any:
@@ -113,7 +116,7 @@ class GeminiBatch:
 
     @property
     def _secrets(self) -> tuple[str | None, ...]:
-        return (self._api.api_key, *map(os.environ.get, _KEYS))
+        return (*secrets_of(self._client), *map(os.environ.get, _KEYS))
 
     def url(self, endpoint: str) -> str:
         """Return the endpoint; only chat completions are translated."""
@@ -177,9 +180,12 @@ class GeminiBatch:
     def _upload(self, shard: Shard, name: str) -> str:
         with _translated(shard) as content:
             stream: Any = content  # wrapped by tempfile or not, it reads and seeks
-            made = self._client.files.upload(
-                file=stream, config={"name": name, "mime_type": "application/jsonl"}
-            )
+            try:
+                made = self._client.files.upload(
+                    file=stream, config={"name": name, "mime_type": "application/jsonl"}
+                )
+            except KeyError as error:  # the SDK's word for a reply without an address
+                raise DoubtfulReplyError(f"{error.args[0]}".rstrip(".")) from None
         return str(made.name or "")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:

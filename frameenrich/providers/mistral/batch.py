@@ -14,6 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 from frameenrich.errors import CredentialsError, ParameterError
 from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
+from frameenrich.providers.credentials import secrets_of
+from frameenrich.providers.guard import guard
 from frameenrich.providers.mistral.translate import chat_body, request_line, response_line
 from frameenrich.providers.once import (
     TAG_KEY,
@@ -101,6 +103,7 @@ class MistralBatch:
                 "Pass a mistralai.client.Mistral client.",
             )
         self._client = client
+        guard(client)
         known = (errors.MistralError, errors.NoResponseError)
         self._calls = Calls(
             SdkErrors(all=known, broken=known),
@@ -111,13 +114,12 @@ class MistralBatch:
         self._timeout_hours = timeout_hours
 
     def __repr__(self) -> str:
-        return f"MistralBatch({self._client.sdk_configuration.get_server_details()[0]!r})"
+        server = self._client.sdk_configuration.get_server_details()[0]
+        return f"MistralBatch({scrub(server)!r})"  # an address may hold a user and a password
 
     @property
     def _secrets(self) -> tuple[str | None, ...]:
-        security = self._client.sdk_configuration.security
-        security = security() if callable(security) else security
-        return getattr(security, "api_key", None), os.environ.get("MISTRAL_API_KEY")
+        return (*secrets_of(self._client), os.environ.get("MISTRAL_API_KEY"))
 
     def url(self, endpoint: str) -> str:
         """Return the endpoint; only chat completions are translated."""
