@@ -61,6 +61,36 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield stripped
 
 
+LONGEST_LINE_BYTES = 256 << 20
+"""No batch file is as large; a small packed file may hold a line that would fill the memory."""
+
+
+class LineTooLongError(ValueError):
+    """A line is longer than any request or answer."""
+
+
+def short_lines(file: IO[bytes]) -> Iterator[bytes]:
+    r"""Yield a file's lines with their ends, none longer than can be held.
+
+    Raises
+    ------
+    LineTooLongError
+        One is longer than `LONGEST_LINE_BYTES`.
+
+    Examples
+    --------
+    >>> import io
+    >>> list(short_lines(io.BytesIO(b"a\nb")))
+    [b'a\n', b'b']
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE_BYTES + 1):
+        number += 1
+        if len(line) > LONGEST_LINE_BYTES:
+            raise LineTooLongError(f"its line {number} is longer than {LONGEST_LINE_BYTES:,} bytes")
+        yield line
+
+
 Body = TypeVar("Body")
 
 

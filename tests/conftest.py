@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 # busy machine is no failure. `.ci/long` draws anew, before a release and by hand.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1_000)
+settings.register_profile("few", deadline=None, derandomize=True, max_examples=10)  # mutation.py
 settings.load_profile(os.environ.get("FRAMEENRICH_HYPOTHESIS", "tests"))
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
+import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn, cast
 
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import ResponsesError, StoreError
-from frameenrich.jsonl import split_lines
+from frameenrich.jsonl import LineTooLongError, short_lines, split_lines
 from frameenrich.model import Batch, BatchStatus, Import, Stage
 from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.shard import ShardFolder, ids_of
@@ -37,10 +38,18 @@ _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
 
+_PACKED = {
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+
+
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-_TAGGED = re.compile(r"(?:r\d+-)?(?:row|key)-.+-([0-9a-f]{6})")
+_TAGGED = re.compile(r"\A(?:r\d+-)?(?:row|key)-.+-([0-9a-f]{6})\Z")
 
 
 _REQUEST = frozenset({"method", "url", "body"})
@@ -57,31 +66,61 @@ def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
     ResponsesError
         The file cannot be read, or no line of it answers a request of this job.
     """
-    name, data = os.fspath(path), _read(path)
-    if _holds_requests(data):
-        raise ResponsesError(
-            f"{name} holds requests, not what was answered to them.",
-            "Give the output file that came back for it.",
-            path=name,
-        )
+    name = os.fspath(path)
     ids = {shard: ids_of(shard) for shard in folder.all_shards()}
     owners = {custom_id: shard for shard, own in ids.items() for custom_id in own}
-    found: dict[ShardFolder, list[bytes]] = {}
-    others: list[str] = []
-    for line in split_lines([data]):
-        response = read_response(line)
-        if response is not None and response.custom_id in owners:
-            found.setdefault(owners[response.custom_id], []).append(line)
-        elif response is not None:
-            others.append(response.custom_id)
-    if not found:
-        _refuse(folder, name, others)
-    # Named by its content: the same file imported twice is one import.
-    import_id = hashlib.sha256(data).hexdigest()[:12]
-    with folder.lock():
-        for shard in folder.all_shards():  # as they are now that nobody else writes
-            if shard in found:
-                _take(shard, import_id, os.path.basename(name), found[shard], ids[shard])
+    tags: set[str] = set()
+    content = hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        # On disk, since the file may be larger than the memory, or unpack to what is.
+        found: dict[ShardFolder, _Taken] = {}
+        for number, line in enumerate(_lines(name, content.update)):
+            if number == 0 and _is_request(line):
+                raise ResponsesError(
+                    f"{name} holds requests, not what was answered to them.",
+                    "Give the output file that came back for it.",
+                    path=name,
+                )
+            response = read_response(line)
+            if response is None:
+                continue
+            owner = owners.get(response.custom_id)
+            if owner is None:
+                tags.update(_TAGGED.findall(response.custom_id))
+                continue
+            if owner not in found:
+                found[owner] = _Taken(stack.enter_context(tempfile.TemporaryFile()))
+            found[owner].add(line)
+        if not found:
+            _refuse(folder, name, tags)
+        # Named by its content: the same file imported twice is one import.
+        import_id = content.hexdigest()[:12]
+        with folder.lock():
+            for shard in folder.all_shards():  # as they are now that nobody else writes
+                if shard in found:
+                    _take(shard, import_id, os.path.basename(name), found[shard], ids[shard])
+
+
+class _Taken:
+    """The lines of an import that are one shard's, each once, in their order."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._seen: set[bytes] = set()
+
+    def add(self, line: bytes) -> None:
+        """Keep a line, unless it was kept before."""
+        mark = hashlib.sha256(line).digest()[:16]
+        if mark not in self._seen:
+            self._seen.add(mark)
+            self._file.write(line + b"\n")
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        yield from self._file
 
 
 def withdraw_import(folder: JobFolder, which: str | os.PathLike[str] | None = None) -> Import:
@@ -117,12 +156,10 @@ def _chosen(
     )
 
 
-def _take(
-    shard: ShardFolder, import_id: str, name: str, lines: Sequence[bytes], ids: Sequence[str]
-) -> None:
+def _take(shard: ShardFolder, import_id: str, name: str, lines: _Taken, ids: Sequence[str]) -> None:
     """Write an import's lines beside a shard's responses, then say so in its batch."""
     # The file first: batch.json never names a file that is not there.
-    proof = shard.write_import(import_id, dict.fromkeys(lines))
+    proof = shard.write_import(import_id, lines)
     own = Import(import_id, name, time.time(), len(lines), proof)
     rest = [each for each in shard.batch.imports if each.id != import_id]
     _settle(shard, (*rest, own), ids)
@@ -170,33 +207,56 @@ def _before_imports(batch: Batch) -> Batch:
 # --- a file, and what it is where it is none of ours ------------------------------------------
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _lines(name: str, heard: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Yield a file's lines, unpacked, one at a time; `heard` gets every byte of its content.
+
+    Raises
+    ------
+    ResponsesError
+        It cannot be read, or holds something that is no answers.
+    """
     try:
-        data = Path(path).read_bytes()
-        data = gzip.decompress(data) if data.startswith(_GZIP) else data
-    except (OSError, EOFError, zlib.error) as error:
+        with open(name, "rb") as packed, _unpacked(packed, name) as file:
+            for line in short_lines(file):
+                heard(line)
+                if stripped := line.strip():
+                    yield stripped
+    except (OSError, EOFError, zlib.error, LineTooLongError) as error:
         raise ResponsesError(
-            f"The responses file {os.fspath(path)} cannot be read: "
+            f"The responses file {name} cannot be read: "
             f"{getattr(error, 'strerror', None) or error}.",
             "Check the path.",
-            path=os.fspath(path),
+            path=name,
         ) from None
-    # UTF-16 may come without a mark; its ASCII characters then show as NULs.
-    if data.startswith(_UTF_16) or b"\0" in data[:64]:
-        raise ResponsesError(
-            f"{os.fspath(path)} is not in UTF-8: it looks like UTF-16.",
-            "Save it as UTF-8; Windows' PowerShell does with: Out-File -Encoding utf8.",
-            path=os.fspath(path),
-        )
-    return data.removeprefix(_BOM)
 
 
-def _refuse(folder: JobFolder, name: str, others: Sequence[str]) -> NoReturn:
+@contextlib.contextmanager
+def _unpacked(packed: io.BufferedReader, name: str) -> Iterator[IO[bytes]]:
+    """Give a file's content from behind its mark, where it is one of JSON lines."""
+    start = packed.peek(len(_GZIP))
+    if other := next((kind for mark, kind in _PACKED.items() if start.startswith(mark)), None):
+        raise ResponsesError(f"{name} is a {other} file.", "Unpack it first.", path=name)
+    with gzip.open(packed) if start.startswith(_GZIP) else contextlib.nullcontext(packed) as file:
+        content = io.BufferedReader(cast("io.RawIOBase", file))
+        start = content.peek(64)[:64]
+        # UTF-16 may come without a mark; its ASCII characters then show as NULs.
+        if start.startswith(_UTF_16) or b"\0" in start:
+            raise ResponsesError(
+                f"{name} is not in UTF-8: it looks like UTF-16.",
+                "Save it as UTF-8; Windows' PowerShell does with: Out-File -Encoding utf8.",
+                path=name,
+            )
+        if start.startswith(_BOM):
+            content.read(len(_BOM))
+        yield content
+
+
+def _refuse(folder: JobFolder, name: str, tags: set[str]) -> NoReturn:
     """Raise the error for a file of which no line is this job's."""
     problem = f"No line of {name} answers a request of the job {folder.id}."
     fix = "Give the output file of the requests in job.requests."
     # A custom_id ends with its job's tag, as `row-0` is in every default index.
-    if tags := {found[1] for found in map(_TAGGED.fullmatch, others) if found}:
+    if tags:
         owner = _owner(folder, tags)
         mine = f"-{folder.spec.tag}" if folder.spec.tag else "no tag"
         problem = (
@@ -207,10 +267,9 @@ def _refuse(folder: JobFolder, name: str, others: Sequence[str]) -> NoReturn:
     raise ResponsesError(problem, fix, path=name)
 
 
-def _holds_requests(data: bytes) -> bool:
-    first = next(iter(split_lines([data])), b"")
+def _is_request(line: bytes) -> bool:
     try:
-        members = json.loads(first)
+        members = json.loads(line)
     except (ValueError, RecursionError):
         return False
     return isinstance(members, dict) and members.keys() >= _REQUEST

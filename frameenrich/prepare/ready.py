@@ -20,7 +20,7 @@ import msgspec
 from frameenrich.errors import InputError, RequestTooLargeError, RowKeyError
 from frameenrich.identity.hashes import request_hash
 from frameenrich.identity.keys import wire_id
-from frameenrich.jsonl import encode, request_line
+from frameenrich.jsonl import encode, request_line, short_lines
 from frameenrich.model import TAG_LENGTH, Json, Limits
 from frameenrich.prepare.options import ENDPOINTS
 from frameenrich.text import is_encodable
@@ -92,7 +92,7 @@ class ReadyRequests:
             The file cannot be read, or a line is no request.
         """
         with self._open() as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(short_lines(lines), 1):
                 if text := line.removeprefix(_BOM).strip():
                     yield self._request(text, number)
 

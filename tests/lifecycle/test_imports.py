@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from conftest import answer_lines, status_counts
 from typer.testing import CliRunner
 
 import frameenrich
+from frameenrich import jsonl
 from frameenrich.cli.main import app
 from frameenrich.errors import ResponsesError
 
@@ -131,3 +134,39 @@ def test_the_command_line_withdraws_an_import(
 
     assert (taken.exit_code, given.exit_code) == (0, 0), taken.output + given.output
     assert status_counts(job.collect(mugs)) == {"pending": 4}
+
+
+def test_a_packed_file_is_read_line_by_line(
+    job: frameenrich.Job, mugs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much a file unpacks to, one line is held; a line without end is given up."""
+    monkeypatch.setattr(jsonl, "LONGEST_LINE_BYTES", 1 << 20)
+    strangers = b'{"custom_id": "nobody", "response": null}\n' * 500_000  # 20 MB
+    ours = answer_lines(job, "fine", list(mugs.index))
+    endless = ours + b'{"custom_id": "' + b"x" * (30 << 20) + b'"}\n'
+    (tmp_path / "large.jsonl.gz").write_bytes(gzip.compress(strangers + ours + strangers[:41], 1))
+    (tmp_path / "endless.jsonl.gz").write_bytes(gzip.compress(endless, 1))
+
+    tracemalloc.start()
+    with pytest.raises(ResponsesError, match="its line 5 is longer than"):
+        job.import_responses(tmp_path / "endless.jsonl.gz")
+    job.import_responses(tmp_path / "large.jsonl.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 8 << 20
+    assert job.collect(mugs)["llmbatch"].tolist() == ["fine"] * 4
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [(b"PK\x03\x04", "zip"), (b"\x28\xb5\x2f\xfd", "Zstandard"), (b"BZh9", "bzip2")],
+)
+def test_other_packings_are_named(
+    start: bytes, kind: str, job: frameenrich.Job, tmp_path: Path
+) -> None:
+    """A zip archive is no UTF-16."""
+    (tmp_path / "answers").write_bytes(start + bytes(90))
+
+    with pytest.raises(ResponsesError, match=f"is a {kind} file. Unpack it"):
+        job.import_responses(tmp_path / "answers")
