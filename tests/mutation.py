@@ -20,7 +20,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,8 @@ from itertools import islice
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+from coverage import CoverageData
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("store", "lifecycle", "identity", "answers")
@@ -228,17 +229,15 @@ class Tests:
         }
         self._by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
         self._by_module: dict[str, set[str]] = defaultdict(set)
-        with sqlite3.connect(books) as read:
-            for path, context, bits in read.execute(
-                "SELECT f.path, c.context, b.numbits FROM line_bits b "
-                "JOIN file f ON f.id = b.file_id JOIN context c ON c.id = b.context_id"
-            ):
-                test = context.rpartition("|")[0]
-                module = str(Path(path).relative_to(Path.cwd()))
-                if self.seconds.get(test, SLOW) < SLOW:
-                    self._by_module[module].add(test)
-                    for row in _rows(bits):
-                        self._by_line[module, row].add(test)
+        data = CoverageData(str(books))
+        data.read()
+        for path in data.measured_files():
+            module = str(Path(path).relative_to(Path.cwd()))
+            for row, contexts in data.contexts_by_lineno(path).items():
+                own = {context.rpartition("|")[0] for context in contexts}
+                own = {test for test in own if self.seconds.get(test, SLOW) < SLOW}
+                self._by_line[module, row] |= own
+                self._by_module[module] |= own
 
     def _record(self, books: Path, times: Path) -> None:
         options = [
@@ -264,11 +263,6 @@ class Tests:
             if left > 0:
                 chosen.append(test)
         return chosen
-
-
-def _rows(bits: bytes) -> Iterator[int]:
-    for nth, byte in enumerate(bits):
-        yield from (nth * 8 + bit for bit in range(8) if byte >> bit & 1)
 
 
 # --- the runs -------------------------------------------------------------------------------------
