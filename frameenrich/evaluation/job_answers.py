@@ -20,7 +20,7 @@ from frameenrich.evaluation.answer_field import AnswerField
 from frameenrich.evaluation.scores import field_scores
 from frameenrich.evaluation.spent import reviewed_before, shown_rows
 from frameenrich.identity.keys import sidecar_keys
-from frameenrich.lifecycle.regenerate import last_lines
+from frameenrich.lifecycle.last_requests import last_lines
 from frameenrich.model import RowStatus
 from frameenrich.rendering.readable import Prompt, read_prompt
 from frameenrich.store.folder import JobFolder

@@ -220,20 +220,6 @@ def _groups_of(rows: Sequence[int], part_rows: Sequence[int], part: int) -> list
     return [i for i in range(len(rows)) if starts[i] < end and starts[i + 1] > start]
 
 
-def sidecar_parts(folder: JobFolder) -> Iterator[pa.Table | None]:
-    """Yield the sidecar's lines a part at a time; one None, for all, where there are no parts."""
-    if not folder.part_rows:
-        yield None
-        return
-    with folder.reading_sidecar() as file:
-        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    for part in range(len(folder.part_rows)):
-        with folder.reading_sidecar() as file:
-            yield file.read_row_groups(
-                _groups_of(rows, folder.part_rows, part), ["custom_id", "shard"]
-            )
-
-
 @dataclass(frozen=True)
 class _Span:
     """The least and the greatest value of the first key column."""

@@ -22,18 +22,18 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import xxhash
 
 from frameenrich.answers.output import Output
 from frameenrich.errors import ParameterError
-from frameenrich.jsonl import request_ids
-from frameenrich.lifecycle.check_requests import check_request
-from frameenrich.lifecycle.match import sidecar_parts
+from frameenrich.lifecycle.last_requests import FEEDBACK, LastRequests, last_requests
 from frameenrich.lifecycle.results import JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
@@ -43,9 +43,6 @@ from frameenrich.store.folder import JobFolder
 from frameenrich.store.shard import ShardFolder
 
 UNCHANGED = "unchanged"
-
-
-_FEEDBACK = "feedback"
 
 
 # OpenAI deprecates `max_tokens` for chat completions (API reference), but many servers know only
@@ -135,12 +132,27 @@ def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | Non
 _DETAILS = ("bad_raw", "status_code", "completion_tokens")
 
 
-def repairable(
-    folder: JobFolder, output: Output
-) -> dict[str, tuple[RowStatus, str | None, str | None]]:
-    """Return status, error and raw answer of the rows that a round could mend, by custom_id."""
-    chosen = _chosen(folder, output, RetryOptions())
-    return {custom_id: (r.status, r.error, r.raw) for custom_id, r in chosen.items()}
+class Repairable(NamedTuple):
+    """The rows that a round could mend: how many, and a hash of what became of them.
+
+    It is the same hash as long as the same rows failed in the same way.
+    """
+
+    rows: int
+    hash: int
+
+
+def repairable(folder: JobFolder, output: Output) -> Repairable:
+    """Find the rows that a round could mend."""
+    rows = total = 0
+    for _, chosen in _chosen(folder, output, RetryOptions(), RoundCounts()):
+        for custom_id, own in chosen.items():
+            result = own()
+            outcome = repr((custom_id, str(result.status), result.error, result.raw))
+            # A sum, as the rows come in another order when some were sent again.
+            total += xxhash.xxh3_128_intdigest(outcome.encode("utf-8", "surrogatepass"))
+            rows += 1
+    return Repairable(rows, total)
 
 
 @dataclass
@@ -151,30 +163,36 @@ class RoundCounts:
     left: Counter[Remedy] = field(default_factory=Counter)
 
 
+_Chosen = Mapping[str, Callable[[], Result]]
+"""Rows to send again, by custom_id in round 0; each result is made when it is called for."""
+
+
 def _chosen(
-    folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts | None = None
-) -> dict[str, Result]:
-    """Return the flagged rows to send again, by custom_id; one part in memory at a time."""
-    counts = counts or RoundCounts()
-    chosen: dict[str, Result] = {}
-    # By part: a job of many parts need not fit into memory.
-    for lines in sidecar_parts(folder):
-        found = read_results(folder, output, details=_DETAILS, lines=lines)
-        for custom_id, result in _flagged(found):
+    folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts
+) -> Iterator[tuple[LastRequests, _Chosen]]:
+    """Yield the flagged rows to send again, by the shard that their newest request is in."""
+    for last in last_requests(folder):
+        found = read_results(last.job, output, details=_DETAILS, lines=last.sidecar())
+        chosen: dict[str, Callable[[], Result]] = {}
+        for custom_id, slot in _flagged(found):
             if custom_id in wish.left_alone:
                 continue
+            result = found.table.result(slot)
             if wish.wants(result):
-                chosen[custom_id] = result
+                # The result itself may be large: it is made again when its request is read.
+                chosen[custom_id] = partial(found.table.result, slot)
             else:
                 counts.left[result.remedy] += 1
-    counts.sent = len(chosen)
-    return chosen
+        counts.sent += len(chosen)
+        if chosen:
+            yield last, chosen
 
 
-def _flagged(found: JobResults) -> Iterator[tuple[str, Result]]:
+def _flagged(found: JobResults) -> Iterator[tuple[str, int]]:
     requests = found.requests
-    for slot in requests[found.table.flagged()[requests]].tolist():
-        yield found.custom_id(slot), found.table.result(slot)
+    slots = requests[found.table.flagged()[requests]]
+    ids = found.custom_ids.take(pa.array(slots)).to_pylist()
+    yield from zip(ids, slots.tolist(), strict=True)
 
 
 @contextlib.contextmanager
@@ -189,31 +207,34 @@ def draft_of_retries(
 
     The caller holds the job's lock, and commits. `counts` is filled in.
     """
-    chosen = _chosen(folder, output, wish, counts)
-    if not chosen:
+    lines = _lines(folder, output, wish, counts or RoundCounts())
+    first = next(lines, None)
+    if first is None:
         yield None
         return
-    lines = _lines(folder, chosen, wish)
     provider = wish.elsewhere.provider if wish.elsewhere else None
+    lines = chain([first], lines)
     with draft_of_round(folder, folder.rounds(), lines, limits, provider) as draft:
         yield draft
 
 
 def _lines(
-    folder: JobFolder, chosen: Mapping[str, Result], wish: RetryOptions
+    folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts
 ) -> Iterator[RetryRequest]:
-    """Yield each chosen row's last request with its changes, one line in memory at a time."""
-    round_, told = folder.rounds(), _told_before(folder)
-    for custom_id, line, shard in _last_requests(folder, chosen):
-        result, own = chosen[custom_id], f"r{round_}-{custom_id}"
-        rework = _RetryBody(result, wish, folder.spec, told_before=custom_id in told)
-        url = wish.elsewhere.url if wish.elsewhere else folder.spec.url
-        reworked, request_hash = retry_line(line, own, rework, url, folder.spec)
-        rework.words += _moved(folder, shard, wish.elsewhere)
-        change = ", ".join(rework.words) or UNCHANGED
-        yield RetryRequest(
-            custom_id, own, reworked, request_hash, rework.model, result.status, change
-        )
+    """Yield each chosen row's last request with its changes, one shard's answers in memory."""
+    round_ = folder.rounds()
+    for last, chosen in _chosen(folder, output, wish, counts):
+        told, moved = last.with_feedback(), _moved(folder, last.shard, wish.elsewhere)
+        for custom_id, line in last.lines(chosen):
+            result, own = chosen[custom_id](), f"r{round_}-{custom_id}"
+            rework = _RetryBody(result, wish, folder.spec, told_before=custom_id in told)
+            url = wish.elsewhere.url if wish.elsewhere else folder.spec.url
+            reworked, request_hash = retry_line(line, own, rework, url, folder.spec)
+            rework.words += moved
+            change = ", ".join(rework.words) or UNCHANGED
+            yield RetryRequest(
+                custom_id, own, reworked, request_hash, rework.model, result.status, change
+            )
 
 
 def changed_line(custom_id: str, line: bytes, wish: RetryOptions, spec: JobSpec) -> bytes:
@@ -235,60 +256,6 @@ def _moved(folder: JobFolder, shard: ShardFolder, elsewhere: Elsewhere | None) -
     return [f"provider {before} -> {after}"] if before != after else []
 
 
-def last_lines(folder: JobFolder, chosen: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Return the newest request line of some rows, each with the row's custom_id in round 0."""
-    return ((custom_id, line) for custom_id, line, _ in _last_requests(folder, chosen))
-
-
-def _last_requests(
-    folder: JobFolder, chosen: Collection[str]
-) -> Iterator[tuple[str, bytes, ShardFolder]]:
-    """Yield the newest request line of some rows, with the row's custom_id and its shard."""
-    # A row's request has another custom_id in each round; later rounds overwrite earlier ones here.
-    own = {custom_id: custom_id for custom_id in chosen}
-    last = dict.fromkeys(chosen, 0)
-    for round_ in range(1, folder.rounds()):
-        sidecar = folder.sidecar(round_)
-        pairs = zip(sidecar["answers"].to_pylist(), sidecar["custom_id"].to_pylist(), strict=True)
-        for answers, custom_id in pairs:
-            if answers in chosen:
-                own[answers], last[answers] = custom_id, round_
-    rows = {(last[of], custom_id): of for of, custom_id in own.items()}
-    hashes = {
-        key: own for round_ in set(last.values()) for key, own in _hashes(folder, round_, rows)
-    }
-    for shard in folder.all_shards():
-        with shard.open_requests() as lines:
-            for custom_id, line in request_ids(lines):
-                if (shard.round, custom_id) in rows:
-                    # The line is paid for again: rot in the file must not become another question.
-                    check_request(shard, custom_id, line, hashes[shard.round, custom_id])
-                    yield rows[shard.round, custom_id], line, shard
-
-
-def _hashes(
-    folder: JobFolder, round_: int, wanted: Collection[tuple[int, str]]
-) -> Iterator[tuple[tuple[int, str], bytes]]:
-    """Yield the request hashes of some requests of a round."""
-    names = pa.array([custom_id for own, custom_id in wanted if own == round_], pa.string())
-    table = folder.sidecar(round_, ["custom_id", "request_hash"])
-    table = table.filter(pc.is_in(table["custom_id"], value_set=names))
-    for custom_id, own in zip(*(table[i].to_pylist() for i in (0, 1)), strict=True):
-        yield (round_, custom_id), own
-
-
-def _told_before(folder: JobFolder) -> set[str]:
-    """Return the rows whose newest request ends with feedback on an earlier answer."""
-    told = set[str]()
-    for round_ in range(1, folder.rounds()):
-        sidecar = folder.sidecar(round_)
-        # Feedback replaces the feedback before it; the rounds' sidecars know which is there, its
-        # text is not searched for. Not strict: earlier versions wrote no `change`.
-        pairs = zip(sidecar["answers"].to_pylist(), _reasons(sidecar), strict=False)
-        told |= {row for row, (_, change) in pairs if change.split(", ")[0] == _FEEDBACK}
-    return told
-
-
 @dataclass
 class _RetryBody:
     """Changes the body of one row's request, and records the changes in words."""
@@ -306,7 +273,7 @@ class _RetryBody:
             turns := _with_feedback(body, self.result, self.spec, told_before=self.told_before)
         ):
             body = {**body, **turns}
-            self.words.append(_FEEDBACK)
+            self.words.append(FEEDBACK)
         changes = self._changes(body)
         self.model = str(changes.get("model", body["model"]))
         self.words += _in_words(body, changes, self._caps)

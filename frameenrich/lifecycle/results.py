@@ -85,7 +85,7 @@ class JobResults:
 
     def retried(self, folder: JobFolder, round_: int) -> tuple[pa.Table, Positions]:
         """Return a later round's sidecar lines that repeat these requests, and their slots."""
-        table = folder.sidecar(round_)
+        table = folder.sidecar(round_, ["answers", *SIDECAR_ID_COLUMNS])
         slots = self.find(table["answers"])
         own = slots >= 0
         return (table, slots) if own.all() else (table.filter(pa.array(own)), slots[own])

@@ -17,6 +17,7 @@ from frameenrich.prepare.writer import ShardCutter
 from frameenrich.store.draft import Draft
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.shard import shard_name
+from frameenrich.store.sidecar import ROWS_PER_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,9 @@ def draft_of_round(
 
     A file holds requests to one model. `provider` is the round's, where that is not the job's own.
     """
-    cutter, model = ShardCutter(limits), None
+    cutter, model, counts = ShardCutter(limits), None, Counter[int]()
     rows: list[dict[str, Any]] = []
-    with folder.store.draft() as draft:
+    with folder.store.draft() as draft, draft.sidecar_writer(_ROUND) as sidecar:
         for position, own in enumerate(requests):
             if model is not None and own.model != model:
                 cutter.cut()
@@ -92,8 +93,12 @@ def draft_of_round(
             draft.file(f"{shard_name(number)}.requests.jsonl").write(own.line)
             # "shard" is the one column that a request has no attribute for.
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
+            counts[number] += 1
+            if len(rows) == ROWS_PER_GROUP:
+                sidecar.write_table(pa.Table.from_pylist(rows, _ROUND))
+                rows.clear()
+        sidecar.write_table(pa.Table.from_pylist(rows, _ROUND))
+        sidecar.close()
         # The intents last, as they name the number of requests and the hash of each file.
-        counts = Counter(row["shard"] for row in rows)
         write_intents(draft, folder.id, round_, counts, "", provider)
-        draft.write_sidecar(pa.Table.from_pylist(rows, _ROUND))
-        yield RoundDraft(draft, f"{folder.id}/round-{round_}", rows[-1]["shard"] + 1)
+        yield RoundDraft(draft, f"{folder.id}/round-{round_}", len(counts))

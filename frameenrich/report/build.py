@@ -20,7 +20,7 @@ from frameenrich.answers.output import Output
 from frameenrich.atomic import whole_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
-from frameenrich.lifecycle.regenerate import last_lines
+from frameenrich.lifecycle.last_requests import last_lines
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED
 from frameenrich.pricing.money import show_usd

@@ -172,7 +172,7 @@ def mend(
     folder = session.folder
     left = repairable(folder, output)
     # The job's rounds count, not this call's: a cell that is run twice pays once.
-    while left and folder.rounds() <= max_rounds:
+    while left.rows and folder.rounds() <= max_rounds:
         before = left
         try:
             send_round(session, RetryOptions(), output, budget)
