@@ -227,17 +227,18 @@ def _end_of_string(text: str, start: int, quote: str) -> int | None:
     In valid JSON a closing quote is always followed by one of ``,:}]``, so this gives what a strict
     reader gives, and for `"5" pipe"` what a person would.
     """
-    i = start
-    while i < len(text):
+    # By leaps from quote to quote: an answer that was cut off may be a long text.
+    stops, i = _STOPS[quote], start
+    while (found := stops.search(text, i)) is not None:
+        i = found.start()
         if text[i] == "\\":
             i += 2
             continue
-        if text[i] == quote:
-            after = i + 1
-            while after < len(text) and text[after].isspace():
-                after += 1
-            if after == len(text) or text[after] in _AFTER_STRING:
-                return i
+        after = i + 1
+        while after < len(text) and text[after].isspace():
+            after += 1
+        if after == len(text) or text[after] in _AFTER_STRING:
+            return i
         i += 1
     return None
 
@@ -262,6 +263,7 @@ def _mended(span: str) -> Json:
     return value
 
 
+_STOPS = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'”"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _COMMENT = re.compile(r"(?m)^\s*(//|#).*$|(?<=[,{\[\s])//[^\n\"']*$|/\*.*?\*/", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")

@@ -7,6 +7,7 @@ are there, the best of each slot is kept, in the order of slots: a record.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -390,7 +391,7 @@ class ArrowColumn:
         """Return one cell; None for place -1."""
         if place < 0:
             return None
-        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        part = bisect_right(self._starts, place) - 1
         cell = self._parts[part][place - self._starts[part]]
         return cell if self.type is None else cell.as_py()
 

@@ -186,6 +186,9 @@ def _chosen(
         counts.sent += len(chosen)
         if chosen:
             yield last, chosen
+        # The next shard is read before these names are bound anew: two would be in memory.
+        chosen.clear()
+        del found
 
 
 def _flagged(found: JobResults) -> Iterator[tuple[str, int]]:

@@ -50,6 +50,9 @@ _ROUND = pa.schema(
 )
 
 
+_ROWS_AT_ONCE = 1 << 11
+
+
 @dataclass(frozen=True)
 class RoundDraft:
     """Hold a later round whose files are written, until it is committed."""
@@ -82,6 +85,7 @@ def draft_of_round(
     """
     cutter, model, counts = ShardCutter(limits), None, Counter[int]()
     rows: list[dict[str, Any]] = []
+    tables: list[pa.Table] = []  # a row is less than a tenth of its size there
     with folder.store.draft() as draft, draft.sidecar_writer(_ROUND) as sidecar:
         for position, own in enumerate(requests):
             if model is not None and own.model != model:
@@ -94,10 +98,13 @@ def draft_of_round(
             # "shard" is the one column that a request has no attribute for.
             rows.append({name: getattr(own, name, number) for name in _ROUND.names})
             counts[number] += 1
-            if len(rows) == ROWS_PER_GROUP:
-                sidecar.write_table(pa.Table.from_pylist(rows, _ROUND))
+            if len(rows) == _ROWS_AT_ONCE:
+                tables.append(pa.Table.from_pylist(rows, _ROUND))
                 rows.clear()
-        sidecar.write_table(pa.Table.from_pylist(rows, _ROUND))
+            if len(tables) * _ROWS_AT_ONCE == ROWS_PER_GROUP:
+                sidecar.write_table(pa.concat_tables(tables))
+                tables.clear()
+        sidecar.write_table(pa.concat_tables([*tables, pa.Table.from_pylist(rows, _ROUND)]))
         sidecar.close()
         # The intents last, as they name the number of requests and the hash of each file.
         write_intents(draft, folder.id, round_, counts, "", provider)
