@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from frameenrich.answers.json_text import NotJsonError, loads_exactly
+from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
 from frameenrich.model import Json, RowStatus
 
 # One encoder for all: json.dumps with an option makes a new one at each call.
@@ -22,7 +23,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Content of a body: the answer's text, and how it ended.
 
     ``elsewhere`` is set where the text was not found where answers stand, and ``others`` holds the
-    texts of further answers that came beside it.
+    texts of further answers that came beside it. ``beside`` is what the model said next to the tool
+    call that the text is of: chatter, or an answer, too.
     """
 
     text: str | None = None
@@ -32,6 +34,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: str | None = None
     elsewhere: bool = False
     others: tuple[str, ...] = ()
+    beside: str | None = None
 
 
 # --- how answers end ------------------------------------------------------------------------------
@@ -175,19 +178,39 @@ def _from_elsewhere(said: Answer, calls: list[Json], *, structured: bool) -> Ans
     """
     if said.refusal:
         return said
-    text = (said.text or "").strip()
     arguments = [each for call in calls if (each := _arguments(call)) is not None]
-    if text and (not structured or not arguments or _opens_json(text)):
+    if arguments:
+        return _beside_calls(said, arguments, structured=structured)
+    if not (said.text or "").strip() and said.reasoning and _is_object(said.reasoning):
+        return msgspec.structs.replace(said, text=said.reasoning, reasoning=None, elsewhere=True)
+    return said
+
+
+def _beside_calls(said: Answer, arguments: list[str], *, structured: bool) -> Answer:
+    """Choose between what was said and what a tool was called with."""
+    text, thinking = _without_thinking(said) if structured else (said.text or "", said.reasoning)
+    if text.strip() and not (structured and "{" not in text):
         # An object that was said and one that a tool was called with have to be the same one.
         asked = arguments if structured and _is_object(text) else []
         others = tuple(each for each in asked if not _same_object(each, text))
         return msgspec.structs.replace(said, others=others) if others else said
-    if arguments:
-        others = tuple(each for each in arguments[1:] if each != arguments[0])
-        return msgspec.structs.replace(said, text=arguments[0], others=others)
-    if said.reasoning and _is_object(said.reasoning):
-        return msgspec.structs.replace(said, text=said.reasoning, reasoning=None, elsewhere=True)
-    return said
+    # A word beside a call may be chatter or a label; who knows the labels compares the two.
+    return msgspec.structs.replace(
+        said,
+        text=arguments[0],
+        others=tuple(each for each in arguments[1:] if not _same_object(each, arguments[0])),
+        beside=text.strip() or None,
+        reasoning=thinking,
+    )
+
+
+def _without_thinking(said: Answer) -> tuple[str, str | None]:
+    """Return the text that stands beside a tool call, and the thinking, wherever it came."""
+    try:
+        text, thinking = split_thinking(said.text or "", anywhere=True)
+    except UnclosedThinkingError:  # it ended where the call began
+        return "", said.text
+    return text, said.reasoning if thinking is None else thinking
 
 
 def _arguments(call: Json) -> str | None:
@@ -201,12 +224,9 @@ def _arguments(call: Json) -> str | None:
     return given if isinstance(given, str) and given.strip() else None
 
 
-def _opens_json(text: str) -> bool:
-    """Tell whether a text is or holds an object, whole or cut, and so no mere chatter."""
-    return "{" in text
-
-
 def _same_object(text: str, other: str) -> bool:
+    if text == other:
+        return True
     try:
         return bool(loads_exactly(text) == loads_exactly(other))
     except (NotJsonError, ValueError, RecursionError):

@@ -80,8 +80,22 @@ def _read(custom_id: str, answer: Answer, output: Output, usage: Usage) -> Resul
         return Result(
             custom_id, RowStatus.MALFORMED, None, str(error), raw, usage, reasoning=reasoning
         )
+    if answer.beside is not None and (other := _contradiction(answer.beside, values, output)):
+        reason = f"two answers that differ: {shortened(other)!r} and {shortened(text)!r}"
+        return Result(
+            custom_id, RowStatus.MALFORMED, None, reason, raw, usage, reasoning=reasoning
+        )
     repaired = repaired or answer.elsewhere
     return Result(custom_id, RowStatus.OK, values, None, raw, usage, repaired, reasoning=reasoning)
+
+
+def _contradiction(beside: str, values: tuple[Any, ...], output: Output) -> str | None:
+    """Return what was said beside a tool call where it is an answer, too, and another one."""
+    try:
+        other, _ = output.read(beside)
+    except MalformedError:
+        return None  # mere words
+    return None if other == values else beside
 
 
 def read_response(line: bytes) -> Response | None:

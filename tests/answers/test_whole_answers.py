@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -346,6 +347,37 @@ def test_an_answer_is_found_where_servers_put_it(
 def test_thinking_and_half_a_call_are_no_answer(body: dict[str, Any], status: str) -> None:
     """Thinking that never ends was cut; a call whose arguments are cut is as any cut answer."""
     assert str(read(body, FIELDS).status) == status
+
+
+CALLED = [{"function": {"arguments": '{"label": "Garden"}'}}]
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        ("Kitchen", None),
+        ("**Kitchen**", None),
+        ("Label: kitchen.", None),
+        ('"Kitchen"', None),
+        ("Garden", "Garden"),
+        ("GARDEN.", "Garden"),
+        ("I file it under Kitchen.", "Garden"),
+        ("<think>Kitchen?</think>", "Garden"),
+        ("<think>Is it {Kitchen}?</think>", "Garden"),
+        ("<think>Kitchen? No,", "Garden"),
+        ("<think>hm</think>Kitchen", None),
+        (" \n", "Garden"),
+    ],
+)
+def test_a_label_beside_a_call_with_another_one(said: str, label: str | None) -> None:
+    """Two labels that differ are no answer and both are named; words and thoughts are none."""
+    result = read(chat(said, "tool_calls", tool_calls=CALLED), LABELS)
+
+    if label is not None:
+        assert (str(result.status), result.values) == ("ok", (label,))
+    else:
+        assert str(result.status) == "malformed"
+        assert re.search("kitchen.*Garden", result.error or "", re.IGNORECASE)
 
 
 # --- numbers --------------------------------------------------------------------------------------
