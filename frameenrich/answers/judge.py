@@ -82,9 +82,7 @@ def _read(custom_id: str, answer: Answer, output: Output, usage: Usage) -> Resul
         )
     if answer.beside is not None and (other := _contradiction(answer.beside, values, output)):
         reason = f"two answers that differ: {shortened(other)!r} and {shortened(text)!r}"
-        return Result(
-            custom_id, RowStatus.MALFORMED, None, reason, raw, usage, reasoning=reasoning
-        )
+        return Result(custom_id, RowStatus.MALFORMED, None, reason, raw, usage, reasoning=reasoning)
     repaired = repaired or answer.elsewhere
     return Result(custom_id, RowStatus.OK, values, None, raw, usage, repaired, reasoning=reasoning)
 

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import xxhash
 
 from frameenrich.answers.judge import read_response
-from frameenrich.errors import CredentialsError, ParameterError, ProviderError, warn_user
+from frameenrich.errors import ParameterError, ProviderError, warn_user
 from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import Batch, BatchStatus, Json, Limits, Stage
 from frameenrich.providers.anthropic.translate import (
@@ -54,13 +54,11 @@ from frameenrich.providers.retries import (
     stainless_errors,
     surely_unmade,
 )
+from frameenrich.providers.uploaded import chat_only, check_kind, no_key, not_installed
 
 if TYPE_CHECKING:
     import anthropic
     from anthropic.types.messages import MessageBatch
-
-
-_CHAT = "/v1/chat/completions"
 
 
 _PATH = "/v1/messages/batches"
@@ -108,11 +106,7 @@ class AnthropicBatch:
     ) -> None:
         import anthropic  # noqa: PLC0415 - an extra
 
-        if not isinstance(client, anthropic.Anthropic):
-            raise ParameterError(
-                f"client= is a {type(client).__name__}, and 'anthropic' wants its own kind.",
-                "Pass an anthropic.Anthropic client.",
-            )
+        check_kind(client, anthropic.Anthropic, self.name, "an anthropic.Anthropic client")
         self._client = client.with_options(max_retries=0)  # the SDK's own would make a batch twice
         guard(self._client)
         self._calls = Calls(
@@ -133,12 +127,7 @@ class AnthropicBatch:
 
     def url(self, endpoint: str) -> str:
         """Return the endpoint; only chat completions are translated."""
-        if endpoint != _CHAT:
-            raise ParameterError(
-                f"The provider 'anthropic' does not answer {endpoint}.",
-                f"Use endpoint={_CHAT!r}, which is translated to the Messages API.",
-            )
-        return endpoint
+        return chat_only(self.name, endpoint)
 
     def check(self, body: Json) -> None:
         """Refuse a request that cannot be translated; warn where a cap on the answer is added.
@@ -433,14 +422,8 @@ def connect(client: Any = None, model: str | None = None) -> AnthropicBatch:
     try:
         import anthropic  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ParameterError(
-            "The provider 'anthropic' is not installed.",
-            "Run: pip install 'frameenrich[anthropic]'.",
-        ) from None
+        raise not_installed("anthropic") from None
     made = anthropic.Anthropic() if client is None else client
     if client is None and not (made.api_key or made.auth_token or made.credentials):
-        raise CredentialsError(
-            "There is no API key for the provider 'anthropic'.",
-            "Set ANTHROPIC_API_KEY or pass client=; provider='local' needs none.",
-        )
+        raise no_key("anthropic", "ANTHROPIC_API_KEY")
     return AnthropicBatch(made)

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import xxhash
 
-from frameenrich.errors import CredentialsError, ParameterError
+from frameenrich.errors import ParameterError
 from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.gemini.translate import generate_request, request_line, response_line
 from frameenrich.providers.guard import guard
-from frameenrich.providers.once import (
-    PIECE_BYTES,
-    advisory,
-    check_own,
-    create_once,
-    delete_each,
-    each_once,
-    fetch_files,
-    file_ids,
-    find_resumed,
-    upload_once,
-)
-from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.once import PIECE_BYTES, advisory, check_own, each_once
+from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import (
     Calls,
     DoubtfulReplyError,
@@ -40,13 +28,17 @@ from frameenrich.providers.retries import (
     SdkErrors,
     ShortDownloadError,
 )
+from frameenrich.providers.uploaded import (
+    TranslatedBatches,
+    check_kind,
+    is_named,
+    no_key,
+    not_installed,
+)
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
     from google.genai import Client
-
-
-_CHAT = "/v1/chat/completions"
 
 
 _KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
@@ -67,7 +59,7 @@ _FILE_SECONDS = 3600.0
 """How long to wait for the file of an ended batch; after that its rows are missing."""
 
 
-class GeminiBatch:
+class GeminiBatch(TranslatedBatches):
     """Batches through a `google.genai` client.
 
     Parameters
@@ -81,7 +73,6 @@ class GeminiBatch:
     """
 
     name = "gemini"
-    blocking = False
     prompt_caching = "implicit"
     takes_samples = False
     # A file may have 2 GB and no number of lines is known; smaller ones fit the queue of tokens.
@@ -91,10 +82,11 @@ class GeminiBatch:
         from google import genai  # noqa: PLC0415 - an extra
         from google.genai import errors  # noqa: PLC0415 - an extra
 
-        if not isinstance(client, genai.Client) or client.vertexai:
+        wanted = "a google.genai.Client(vertexai=False, ...)"
+        check_kind(client, genai.Client, self.name, wanted)
+        if client.vertexai:
             raise ParameterError(
-                f"client= is a {type(client).__name__}, and 'gemini' wants its own kind.",
-                "Pass a google.genai.Client(vertexai=False, ...).",
+                "client= is one of Vertex AI, which has batches of another kind.", f"Pass {wanted}."
             )
         self._client = client
         guard(client)
@@ -117,14 +109,6 @@ class GeminiBatch:
     @property
     def _secrets(self) -> tuple[str | None, ...]:
         return (*secrets_of(self._client), *map(os.environ.get, _KEYS))
-
-    def url(self, endpoint: str) -> str:
-        """Return the endpoint; only chat completions are translated."""
-        if endpoint != _CHAT:
-            raise ParameterError(
-                f"The provider 'gemini' does not answer {endpoint}.", f"Use endpoint={_CHAT!r}."
-            )
-        return endpoint
 
     def check(self, body: Json) -> None:
         """Refuse a request that cannot be translated.
@@ -151,49 +135,28 @@ class GeminiBatch:
             raise NotYetError(f"the answer to {method.upper()} {path} is none of the API's")
         return answer
 
-    # --- sending ---------------------------------------------------------------------------------
+    # --- the server's calls ----------------------------------------------------------------------
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Upload the file and create the batch, or find them where an earlier try got so far."""
-        made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag))
-        if made is not None:
-            return desk.record(_heard(batch, made, self._secrets))
-        batch = upload_once(
-            self._calls,
-            shard,
-            batch,
-            desk,
-            # Files have short names at Gemini, so the shard's own file name is replaced by a hash.
-            find=lambda _: self._find_file(shard, _file_name(shard.tag)),
-            upload=lambda _: self._upload(shard, _file_name(shard.tag)),
-        )
-        batch, made = create_once(
-            self._calls,
-            shard,
-            batch,
-            desk,
-            find=lambda: self._find_batch(shard.tag),
-            create=lambda: self._create(shard, batch.input_file_id or ""),
-        )
-        return desk.record(_heard(batch, made, self._secrets))
+    def _translate(self, line: bytes) -> bytes:
+        return request_line(line)
 
     def _upload(self, shard: Shard, name: str) -> str:
-        with _translated(shard) as content:
+        del name  # files have short names at Gemini, so it is replaced by a hash
+        with self._translated(shard) as content:
             stream: Any = content  # wrapped by tempfile or not, it reads and seeks
             try:
                 made = self._client.files.upload(
-                    file=stream, config={"name": name, "mime_type": "application/jsonl"}
+                    file=stream,
+                    config={"name": _file_name(shard.tag), "mime_type": "application/jsonl"},
                 )
             except KeyError as error:  # the SDK's word for a reply without an address
                 raise DoubtfulReplyError(f"{error.args[0]}".rstrip(".")) from None
         return str(made.name or "")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
-        """Find the file that was uploaded under a name; delete one that was cut on its way."""
         from google.genai import errors  # noqa: PLC0415 - an extra
 
-        with _translated(shard) as content:
-            sizes = {None, content.seek(0, os.SEEK_END)}
+        name, sizes = _file_name(shard.tag), {None, self._size(shard)}
         try:
             # By name and not by a list: the name is ours, so one call tells.
             found = self._call("get", name)
@@ -209,17 +172,19 @@ class GeminiBatch:
     def _create(self, shard: Shard, file_id: str) -> Json:
         model = shard.model.removeprefix("models/")
         batch = {"displayName": shard.tag, "inputConfig": {"fileName": file_id}}
-        made = self._call("post", f"models/{model}:batchGenerateContent", {"batch": batch})
-        return _own(made, shard.tag)
+        return self._call("post", f"models/{model}:batchGenerateContent", {"batch": batch})
 
-    def _find_batch(self, tag: str) -> Json:
+    def _find_batch(self, tag: str, file_id: str | None) -> Json:
+        del file_id
+
         def pages() -> Iterator[list[Json]]:
             query = {"pageSize": "100"}
             while True:
                 page = self._call("get", f"batches?{urlencode(query)}")
                 # An empty list is not written at all; what else is no list proves nothing.
                 items = page.get("operations", [])
-                if "error" in page or not isinstance(items, list) or not all(map(_named, items)):
+                listed = isinstance(items, list) and all(is_named(item, "name") for item in items)
+                if "error" in page or not listed:
                     raise DoubtfulReplyError("it answered with something that is no list")
                 yield items
                 if not page.get("nextPageToken"):
@@ -229,19 +194,12 @@ class GeminiBatch:
         found = each_once(pages(), lambda made: made["name"])
         return next((m for m in found if (m.get("metadata") or {}).get("displayName") == tag), None)
 
-    # --- looking and bringing home ---------------------------------------------------------------
+    def _look(self, batch_id: str) -> Json:
+        return self._call("get", batch_id)
 
-    def poll(self, batch: Batch) -> Batch:
-        """Return the batch with status, counts and file as the server has them now."""
-        made = self._calls.patiently(
-            lambda: _own(self._call("get", batch.id or ""), batch.tag, batch.id),
-            f"look at the batch {batch.id}",
-        )
-        return _heard(batch, made, self._secrets)
-
-    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Download the responses file; there is no other."""
-        fetch_files(self._calls, batch, sink, self._download)
+    def _stop(self, batch_id: str) -> Json:
+        self._call("post", f"{batch_id}:cancel")
+        return self._look(batch_id)  # a cancel is answered with nothing
 
     def _download(self, name: str) -> Iterator[bytes]:
         size = advisory(lambda: _number(self._call("get", name)["sizeBytes"]))
@@ -255,21 +213,23 @@ class GeminiBatch:
             for line in split_lines(iter(lambda: content.read(PIECE_BYTES), b"")):
                 yield response_line(line) + b"\n"
 
-    def cancel(self, batch: Batch) -> Batch:
-        """Ask for cancellation; what has run stays where Gemini leaves a file."""
+    def _delete_file(self, file_id: str) -> object:
+        return self._call("delete", file_id)
 
-        def stop() -> Json:
-            self._call("post", f"{batch.id}:cancel")
-            return _own(self._call("get", batch.id or ""), batch.tag, batch.id)
+    def _delete_batch(self, batch_id: str) -> object:
+        return self._call("delete", batch_id)
 
-        made = self._calls.patiently(stop, f"cancel the batch {batch.id}")
+    def _own(self, made: Json, tag: str, batch_id: str | None = None) -> Json:
+        told = made.get("metadata")
+        told = told if isinstance(told, dict) else {}
+        check_own(made.get("name"), told.get("state") or made.get("done"), batch_id)
+        # A reply without a display name passes; a look has compared the batch's name above.
+        if told.get("displayName", tag) != tag:
+            raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
+        return made
+
+    def _heard(self, batch: Batch, made: Json) -> Batch:
         return _heard(batch, made, self._secrets)
-
-    def delete_files(self, batch: Batch) -> None:
-        """Delete the files, then the batch; what is gone already is fine."""
-        delete_each(self._calls, "file", file_ids(batch), lambda name: self._call("delete", name))
-        ours = filter(None, [batch.id])
-        delete_each(self._calls, "batch", ours, lambda name: self._call("delete", name))
 
 
 def _file_name(tag: str) -> str:
@@ -283,32 +243,7 @@ def _file_name(tag: str) -> str:
     return f"files/frameenrich-{xxhash.xxh3_128_hexdigest(tag.encode())[:24]}"
 
 
-@contextlib.contextmanager
-def _translated(shard: Shard) -> Iterator[IO[bytes]]:
-    """Yield a shard's requests in Gemini's words, on disk."""
-    with tempfile.TemporaryFile() as content:
-        with shard.open() as lines:
-            content.writelines(map(request_line, lines))
-        content.seek(0)
-        yield content
-
-
 # --- what the server says ------------------------------------------------------------------------
-
-
-def _own(made: Json, tag: str, name: str | None = None) -> Json:
-    """Return the operation of a reply, or raise where it may not be ours."""
-    told = made.get("metadata")
-    told = told if isinstance(told, dict) else {}
-    check_own(made.get("name"), told.get("state") or made.get("done"), name)
-    # A reply without a display name passes; a look has compared the batch's name above.
-    if told.get("displayName", tag) != tag:
-        raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
-    return made
-
-
-def _named(item: Json) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("name"), str)
 
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
@@ -363,14 +298,9 @@ def connect(client: Any = None, model: str | None = None) -> GeminiBatch:
     try:
         from google import genai  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ParameterError(
-            "The provider 'gemini' is not installed.", "Run: pip install 'frameenrich[gemini]'."
-        ) from None
+        raise not_installed("gemini") from None
     key = next(filter(None, map(os.environ.get, _KEYS)), None)
     if client is None and key is None:
-        raise CredentialsError(
-            "There is no API key for the provider 'gemini'.",
-            "Set GOOGLE_API_KEY or pass client=; provider='local' needs none.",
-        )
+        raise no_key("gemini", _KEYS[0])
     # vertexai=False, or a variable of Vertex AI's would choose another product.
     return GeminiBatch(genai.Client(vertexai=False, api_key=key) if client is None else client)

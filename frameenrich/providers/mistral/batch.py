@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from frameenrich.errors import CredentialsError, ParameterError
+from frameenrich.errors import ParameterError
 from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.guard import guard
 from frameenrich.providers.mistral.translate import chat_body, request_line, response_line
-from frameenrich.providers.once import (
-    TAG_KEY,
-    advisory,
-    check_own,
-    create_once,
-    delete_each,
-    each_once,
-    fetch_files,
-    file_ids,
-    find_resumed,
-    upload_once,
-    whole_body,
-)
-from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.once import TAG_KEY, advisory, check_own, each_once, whole_body
+from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import Calls, DoubtfulReplyError, SdkErrors
+from frameenrich.providers.uploaded import (
+    TranslatedBatches,
+    check_kind,
+    is_named,
+    no_key,
+    not_installed,
+)
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
     from mistralai.client import Mistral
-
-
-_CHAT = "/v1/chat/completions"
 
 
 _PAGE = 100
@@ -65,7 +55,7 @@ def _hours(window: str | None, otherwise: int) -> int:
     return int(window[:-1]) * (24 if window.endswith("d") else 1)
 
 
-class MistralBatch:
+class MistralBatch(TranslatedBatches):
     """Batch jobs through a `mistralai` client.
 
     Parameters
@@ -81,7 +71,6 @@ class MistralBatch:
     """
 
     name = "mistral"
-    blocking = False
     takes_metadata = True
     prompt_caching = "key"
     # A file may have 512 MB, and a million requests may wait in all: ten shards are in that queue.
@@ -97,11 +86,7 @@ class MistralBatch:
     ) -> None:
         from mistralai.client import Mistral, errors  # noqa: PLC0415 - an extra
 
-        if not isinstance(client, Mistral):
-            raise ParameterError(
-                f"client= is a {type(client).__name__}, and 'mistral' wants its own kind.",
-                "Pass a mistralai.client.Mistral client.",
-            )
+        check_kind(client, Mistral, self.name, "a mistralai.client.Mistral client")
         self._client = client
         guard(client)
         known = (errors.MistralError, errors.NoResponseError)
@@ -120,14 +105,6 @@ class MistralBatch:
     @property
     def _secrets(self) -> tuple[str | None, ...]:
         return (*secrets_of(self._client), os.environ.get("MISTRAL_API_KEY"))
-
-    def url(self, endpoint: str) -> str:
-        """Return the endpoint; only chat completions are translated."""
-        if endpoint != _CHAT:
-            raise ParameterError(
-                f"The provider 'mistral' does not answer {endpoint}.", f"Use endpoint={_CHAT!r}."
-            )
-        return endpoint
 
     def check(self, body: Json) -> None:
         """Refuse a request that Mistral's API cannot express.
@@ -154,36 +131,15 @@ class MistralBatch:
                 "Use '1h' to '168h', or '1d' to '7d'.",
             )
 
-    # --- sending ---------------------------------------------------------------------------------
+    # --- the server's calls ----------------------------------------------------------------------
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Upload the file and create the job, or find them where an earlier try got so far."""
-        made = find_resumed(self._calls, shard, batch, lambda: self._find_job(shard.tag))
-        if made is not None:
-            return desk.record(_heard(batch, made, self._secrets))
-        batch = upload_once(
-            self._calls,
-            shard,
-            batch,
-            desk,
-            find=lambda name: self._find_file(shard, name),
-            upload=lambda name: self._upload(shard, name),
-        )
-        batch, made = create_once(
-            self._calls,
-            shard,
-            batch,
-            desk,
-            find=lambda: self._find_job(shard.tag),
-            create=lambda: self._create(shard, batch.input_file_id or ""),
-        )
-        return desk.record(_heard(batch, made, self._secrets))
+    def _translate(self, line: bytes) -> bytes:
+        return request_line(line)
 
     def _upload(self, shard: Shard, name: str) -> str:
         from mistralai.client.models import File  # noqa: PLC0415 - an extra
 
-        # Translated on the way out: the job's folder keeps requests in the Batch API's format.
-        with _translated(shard) as content:
+        with self._translated(shard) as content:
             made = self._json(
                 self._client.files.upload,
                 file=File(file_name=name, content=content, content_type="application/jsonl"),
@@ -192,7 +148,7 @@ class MistralBatch:
         return str(made.get("id") or "")
 
     def _create(self, shard: Shard, file_id: str) -> Json:
-        made = self._json(
+        return self._json(
             self._client.batch.jobs.create,
             endpoint=shard.url,
             model=shard.model,
@@ -200,19 +156,16 @@ class MistralBatch:
             metadata={**shard.metadata, TAG_KEY: shard.tag},
             timeout_hours=_hours(shard.completion_window, self._timeout_hours),
         )
-        return _own(made, shard.tag)
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
-        """Return the file that was uploaded under a name; one that was cut on its way is none."""
-        with _translated(shard) as content:
-            # The translated size is what the server should have; a cut upload is smaller.
-            sizes = {None, content.seek(0, os.SEEK_END)}
+        sizes = {None, self._size(shard)}
         files = self._pages(self._client.files.list, purpose="batch", search=name)
         return next(
             (f["id"] for f in files if f.get("filename") == name and f.get("bytes") in sizes), None
         )
 
-    def _find_job(self, tag: str) -> Json:
+    def _find_batch(self, tag: str, file_id: str | None) -> Json:
+        del file_id
         # The SDK writes a filter by metadata as bare parameters, which a server may pass over.
         jobs = self._pages(self._client.batch.jobs.list)
         return next((job for job in jobs if (job.get("metadata") or {}).get(TAG_KEY) == tag), None)
@@ -223,7 +176,7 @@ class MistralBatch:
         def pages() -> Iterator[list[Json]]:
             for page in itertools.count():
                 found = self._json(call, page=page, page_size=_PAGE, **options).get("data")
-                if not isinstance(found, list) or not all(map(_has_id, found)):
+                if not isinstance(found, list) or not all(is_named(item, "id") for item in found):
                     raise DoubtfulReplyError("it answered with something that is no list")
                 yield found
 
@@ -244,21 +197,11 @@ class MistralBatch:
             return answer
         return made.model_dump(by_alias=True, warnings=False)
 
-    # --- looking and bringing home ---------------------------------------------------------------
+    def _look(self, batch_id: str) -> Json:
+        return self._json(self._client.batch.jobs.get, job_id=batch_id)
 
-    def poll(self, batch: Batch) -> Batch:
-        """Return the batch with status, counts and file ids as the server has them now."""
-        made = self._calls.patiently(
-            lambda: _own(
-                self._json(self._client.batch.jobs.get, job_id=batch.id or ""), batch.tag, batch.id
-            ),
-            f"look at the batch {batch.id}",
-        )
-        return _heard(batch, made, self._secrets)
-
-    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Download output file and error file; either may be missing."""
-        fetch_files(self._calls, batch, sink, self._download)
+    def _stop(self, batch_id: str) -> Json:
+        return self._json(self._client.batch.jobs.cancel, job_id=batch_id)
 
     def _download(self, file_id: str) -> Iterator[bytes]:
         size = advisory(lambda: self._json(self._client.files.retrieve, file_id=file_id)["bytes"])
@@ -269,56 +212,22 @@ class MistralBatch:
         finally:
             response.close()
 
-    def cancel(self, batch: Batch) -> Batch:
-        """Ask for cancellation; what has run stays."""
-        made = self._calls.patiently(
-            lambda: self._json(self._client.batch.jobs.cancel, job_id=batch.id or ""),
-            f"cancel the batch {batch.id}",
-        )
-        try:
-            return _heard(batch, _own(made, batch.tag, batch.id), self._secrets)
-        except DoubtfulReplyError:
-            return self.poll(batch)  # asked twice, it would refuse what it has begun
+    def _delete_file(self, file_id: str) -> object:
+        return self._client.files.delete(file_id=file_id, retries=None)
 
-    def delete_files(self, batch: Batch) -> None:
-        """Delete the files, then the job; what is gone already is fine."""
-        files, jobs = self._client.files, self._client.batch.jobs
-        delete_each(
-            self._calls,
-            "file",
-            file_ids(batch),
-            lambda file_id: files.delete(file_id=file_id, retries=None),
-        )
-        delete_each(
-            self._calls,
-            "batch",
-            filter(None, [batch.id]),
-            lambda job_id: jobs.delete(job_id=job_id, retries=None),
-        )
+    def _delete_batch(self, batch_id: str) -> object:
+        return self._client.batch.jobs.delete(job_id=batch_id, retries=None)
 
+    def _own(self, made: Json, tag: str, batch_id: str | None = None) -> Json:
+        check_own(made.get("id"), made.get("status"), batch_id)
+        kept = made.get("metadata")
+        # A reply without metadata passes; a look has compared the id above.
+        if isinstance(kept, dict) and kept and kept.get(TAG_KEY) != tag:
+            raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
+        return made
 
-@contextlib.contextmanager
-def _translated(shard: Shard) -> Iterator[IO[bytes]]:
-    """Yield a shard's requests in Mistral's words, on disk."""
-    with tempfile.TemporaryFile() as content:
-        with shard.open() as lines:
-            content.writelines(map(request_line, lines))
-        content.seek(0)
-        yield content
-
-
-def _own(made: Json, tag: str, job_id: str | None = None) -> Json:
-    """Return the job of a reply, or raise where it may not be ours."""
-    kept = made.get("metadata")
-    check_own(made.get("id"), made.get("status"), job_id)
-    # A reply without metadata passes; a look has compared the id above.
-    if isinstance(kept, dict) and kept and kept.get(TAG_KEY) != tag:
-        raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
-    return made
-
-
-def _has_id(item: Json) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("id"), str)
+    def _heard(self, batch: Batch, made: Json) -> Batch:
+        return _heard(batch, made, self._secrets)
 
 
 # --- what the server says ------------------------------------------------------------------------
@@ -358,15 +267,9 @@ def connect(client: Any = None, model: str | None = None) -> MistralBatch:
     try:
         from mistralai.client import Mistral  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ParameterError(
-            "The provider 'mistral' is not installed.",
-            "Run: pip install 'frameenrich[mistral]'.",
-        ) from None
+        raise not_installed("mistral") from None
     if client is None and not os.environ.get("MISTRAL_API_KEY"):
-        raise CredentialsError(
-            "There is no API key for the provider 'mistral'.",
-            "Set MISTRAL_API_KEY or pass client=; provider='local' needs none.",
-        )
+        raise no_key("mistral", "MISTRAL_API_KEY")
     return MistralBatch(
         Mistral(api_key=os.environ["MISTRAL_API_KEY"]) if client is None else client
     )

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from frameenrich.errors import ProviderError
-from frameenrich.model import Batch, BatchError, Limits
+from frameenrich.model import Batch, BatchError
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.dialects import (
     AZURE,
@@ -31,23 +31,19 @@ from frameenrich.providers.once import (
     Download,
     advisory,
     check_own,
-    create_once,
     cursor_pages,
-    delete_each,
     each_once,
-    fetch_files,
     file_ids,
-    find_resumed,
-    upload_once,
     whole_body,
 )
-from frameenrich.providers.protocol import Shard, ShardWriter
+from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import (
     Calls,
     DoubtfulReplyError,
     NotYetError,
     stainless_errors,
 )
+from frameenrich.providers.uploaded import UploadedBatches
 from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
@@ -66,7 +62,7 @@ _UNREADY = frozenset({"pending", "uploaded", "running"})
 _OTHER_SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
 
 
-class OpenAIBatch:
+class OpenAIBatch(UploadedBatches):
     """The Batch API through an `openai` client.
 
     Parameters
@@ -85,9 +81,6 @@ class OpenAIBatch:
     window : str
         The completion window; Groq takes ``"24h"`` to ``"7d"``, the others ``"24h"``.
     """
-
-    blocking = False
-    limits: Limits
 
     def __init__(
         self,
@@ -153,39 +146,15 @@ class OpenAIBatch:
         """Refuse a completion window that the server does not take."""
         self._dialect.check_window(window)
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Upload the file and create the batch, or find them where an earlier try got so far."""
+    # --- the server's calls ----------------------------------------------------------------------
 
-        def upload(name: str) -> str:
-            with shard.open() as lines:
-                return self._keeping(
-                    lambda keep: self._upload((name, _from_start(lines)), keep), "expires_after"
-                )
+    def _upload(self, shard: Shard, name: str) -> str:
+        with shard.open() as lines:
+            return self._keeping(
+                lambda keep: self._upload_file((name, _from_start(lines)), keep), "expires_after"
+            )
 
-        def find_file(name: str) -> str | None:
-            with shard.open() as lines:
-                return self._find_file(name, lines.seek(0, io.SEEK_END))
-
-        # Before the upload: a server without tags knows a batch only by its input file.
-        known = batch.input_file_id
-        made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag, known))
-        if made is not None:
-            return desk.record(_heard(batch, made, self._secrets))
-        batch = upload_once(self._calls, shard, batch, desk, find=find_file, upload=upload)
-        file_id = batch.input_file_id or ""
-        batch, made = create_once(
-            self._calls,
-            shard,
-            batch,
-            desk,
-            find=lambda: self._find_batch(shard.tag, file_id),
-            create=lambda: self._own(self._create(shard, file_id), shard.tag),
-            # Here and not after the upload: a resumed job may come to the create directly.
-            before=lambda: self._await_file(file_id),
-        )
-        return desk.record(_heard(batch, made, self._secrets))
-
-    def _upload(self, file: tuple[str, IO[bytes]], keep: dict[str, Any]) -> str:
+    def _upload_file(self, file: tuple[str, IO[bytes]], keep: dict[str, Any]) -> str:
         purpose, path = self._dialect.purpose, self._dialect.upload_path
         if path is None:
             sent = self._client.files.create(file=file, purpose=cast("Any", purpose), **keep)
@@ -239,8 +208,9 @@ class OpenAIBatch:
         if self._dialect.processes and self._client.files.retrieve(file_id).status in _UNREADY:
             raise NotYetError(f"the file {file_id} is still being processed")
 
-    def _find_file(self, name: str, size: int) -> str | None:
-        """Return the file that was uploaded under a name; one that was cut on its way is none."""
+    def _find_file(self, shard: Shard, name: str) -> str | None:
+        with shard.open() as lines:
+            size = lines.seek(0, io.SEEK_END)
         pages = cursor_pages(
             lambda: self._client.files.list(purpose=self._dialect.purpose, limit=100), "files"
         )
@@ -255,7 +225,6 @@ class OpenAIBatch:
         )
 
     def _find_batch(self, tag: str, file_id: str | None) -> Any:
-        """Return the batch that was made for a shard, if one was."""
         if self._dialect.tags:
             pages = cursor_pages(lambda: self._client.batches.list(limit=100), "batches")
             found = each_once(pages, _id)
@@ -278,16 +247,13 @@ class OpenAIBatch:
             None,
         )
 
-    def poll(self, batch: Batch) -> Batch:
-        """Return the batch's status, counts and file ids as the server has them now."""
-        made = self._calls.patiently(
-            lambda: self._own(self._client.batches.retrieve(batch.id or ""), batch.tag, batch.id),
-            f"look at the batch {batch.id}",
-        )
-        return _heard(batch, made, self._secrets)
+    def _look(self, batch_id: str) -> Any:
+        return self._client.batches.retrieve(batch_id)
+
+    def _stop(self, batch_id: str) -> Any:
+        return self._client.batches.cancel(batch_id)
 
     def _own(self, made: Any, tag: str, batch_id: str | None = None) -> Any:
-        """Return the batch of a reply, or raise where it may not be ours."""
         made = _opened(made)
         check_own(getattr(made, "id", None), getattr(made, "status", None), batch_id)
         kept = getattr(made, "metadata", None)  # a server that keeps none has the id to go by
@@ -299,10 +265,6 @@ class OpenAIBatch:
             raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
         return made
 
-    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Download output file and error file; either may be missing, ``""`` or empty."""
-        fetch_files(self._calls, batch, sink, self._download)
-
     def _download(self, file_id: str) -> Iterator[bytes]:
         # Azure may leave answers in the user's own storage, for which we hold no key.
         if "://" in file_id:
@@ -312,21 +274,15 @@ class OpenAIBatch:
         with self._client.files.with_streaming_response.content(file_id) as response:
             yield from whole_body(cast("Download", response), file_id, size)
 
-    def cancel(self, batch: Batch) -> Batch:
-        """Ask for cancellation, which takes the provider up to ten minutes."""
-        made = self._calls.patiently(
-            lambda: self._client.batches.cancel(batch.id or ""), f"cancel the batch {batch.id}"
-        )
-        try:
-            return _heard(batch, self._own(made, batch.tag, batch.id), self._secrets)
-        except DoubtfulReplyError:
-            return self.poll(batch)  # asked twice, it would refuse what it has begun
+    def _delete_file(self, file_id: str) -> object:
+        return self._client.files.delete(file_id)
 
-    def delete_files(self, batch: Batch) -> None:
-        """Delete input, output and error files; one that is gone already is fine."""
+    def _deletable(self, batch: Batch) -> Iterator[str]:
         # A blob lies in the user's own storage: not ours to delete.
-        ours = (file_id for file_id in file_ids(batch) if "://" not in file_id)
-        delete_each(self._calls, "file", ours, self._client.files.delete)
+        return (file_id for file_id in file_ids(batch) if "://" not in file_id)
+
+    def _heard(self, batch: Batch, made: Any) -> Batch:
+        return _heard(batch, made, self._secrets)
 
     def live(self) -> LiveProvider:
         """Return a provider that sends single calls to the same server."""
