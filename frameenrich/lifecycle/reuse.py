@@ -123,6 +123,8 @@ def find_running(
         other = folder.spec
         if folder.id == own_id or other.provider != spec.provider or not same_route(other, spec):
             continue
+        if other.pilot:  # live, whatever its provider
+            continue
         asked = _requests(folder)
         shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
         if len(shared):

@@ -11,7 +11,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from frameenrich.errors import CredentialsError, ParameterError
 from frameenrich.model import Batch, Json, Limits
@@ -37,7 +37,7 @@ class UploadedBatches(ABC):
     """
 
     name: str
-    blocking: ClassVar[bool] = False
+    blocking = False
     limits: Limits
     _calls: Calls
 

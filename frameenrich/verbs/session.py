@@ -25,7 +25,12 @@ from frameenrich.prepare.output_options import output_from_options
 from frameenrich.pricing.money import Budget, check_max_cost
 from frameenrich.pricing.prices import PricesLike, check_prices
 from frameenrich.providers.protocol import Provider
-from frameenrich.providers.registry import connect, connect_other, provider_names
+from frameenrich.providers.registry import (
+    connect,
+    connect_other,
+    live_version,
+    provider_names,
+)
 from frameenrich.providers.routed import Routed
 from frameenrich.store.folder import JobFolder, JobState
 
@@ -62,7 +67,9 @@ class Session:
         # Not before it is used: answers that are on disk need no key and no network.
         if self._provider is None:
             spec = self.folder.spec
-            self._provider = connect(spec.provider, self.client, spec.models[0], spec.pace)
+            provider = connect(spec.provider, self.client, spec.models[0], spec.pace)
+            # A pilot is answered live, in a later session too.
+            self._provider = live_version(provider) if spec.pilot else provider
         return self._provider
 
     def provider_of(self, name: str | None) -> Provider:

@@ -82,6 +82,18 @@ class AnthropicServer(BatchServer):
         self._made[batch.id] = batch
         return json_answer(show(batch, self.origin))
 
+    def message(self, request: Request) -> Answer:
+        """Answer one request at once."""
+        params = request.parse_json()
+        own = row_name(request.headers.get("x-client-request-id", ""))
+        if reason := complaint(params):
+            return json_answer(errored("invalid_request_error", reason)["error"], 400)
+        result = self._answer(own, params, self._faults_of(own, chat_body(params)))
+        if result["type"] == "succeeded":
+            return json_answer(result["message"])
+        error = result["error"]
+        return json_answer(error, _CODES.get(error["error"]["type"], 500))
+
     def list_page(self, request: Request) -> Answer:
         """Show a page of the batches, the newest first."""
         alive = [batch for batch in reversed(self._made.values()) if not batch.deleted]
@@ -150,7 +162,9 @@ class AnthropicServer(BatchServer):
                 else ()
             )
             held = {self._held.get(None), self._held.get(batch.id)}
-            if batch.status == "ended" or batch.status in held or batch.fault("stuck"):
+            if batch.status == "ended" or batch.status in held:
+                return
+            if batch.fault("stuck") and batch.status != "canceling":
                 return
             batch.steps += 1
             if batch.status == "in_progress" and batch.steps > self.in_progress_steps:
@@ -200,7 +214,9 @@ def _key(request: Request) -> str:
     return request.headers.get("x-api-key") or request.key
 
 
+_CODES = {"invalid_request_error": 400, "rate_limit_error": 429, "overloaded_error": 529}
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
+    ("POST", "/v1/messages", AnthropicServer.message),
     ("POST", _PATH, AnthropicServer.create),
     ("GET", _PATH, AnthropicServer.list_page),
     ("GET", f"{_PATH}/([^/]+)", AnthropicServer.look),

@@ -14,7 +14,16 @@ from typing import Any, Self
 
 from .answers import REQUIRED
 from .books import ApiError, Books, Call
-from .dialects import file_as, listed, query_of, spoken, understood
+from .dialects import (
+    file_as,
+    listed,
+    query_of,
+    row_complaint,
+    spoken,
+    spoken_live,
+    understood,
+    understood_live,
+)
 from .faults import Fault
 from .reply import Json
 from .service import Service
@@ -256,10 +265,13 @@ def _live(server: BatchServer, request: Request, endpoint: str) -> Answer:
     body = request.parse_json()
     if deployment := re.match(r"/openai/deployments/([^/]+)/", request.raw_path):
         body = {"model": deployment[1], **body}
+    body = understood_live(server.dialect, body, request.raw_path)
+    if reason := row_complaint(server.dialect, body):
+        raise ApiError(422, reason)
     headers = request.headers
     custom_id = headers.get("x-custom-id") or headers.get("x-client-request-id")
     status, document = server.call_live(endpoint, body, custom_id)
-    return json_answer(document, status)
+    return json_answer(spoken_live(server.dialect, document), status)
 
 
 _LIVE_PATHS = "|".join(REQUIRED)

@@ -93,6 +93,23 @@ def row_complaint(dialect: DialectName, body: Json) -> str | None:
     return f"body.messages: no role {min(roles)!r}" if roles else None
 
 
+def understood_live(dialect: DialectName, body: Json, raw_path: str) -> Json:
+    """A direct call in OpenAI's words."""
+    if dialect == "gemini":
+        model = re.search(r"/models/([^/]+):generateContent", raw_path)
+        body = {"model": model and model[1], **gemini.chat_body(body)}
+    return body
+
+
+def spoken_live(dialect: DialectName, document: Json) -> Json:
+    """The answer to a direct call as the dialect says it."""
+    if dialect != "gemini":
+        return document
+    if error := document.get("error"):
+        return {"error": {"code": 500, "message": error["message"], "status": "INTERNAL"}}
+    return gemini.answer(document)
+
+
 def complaint(dialect: DialectName, asked: Json) -> tuple[str, str] | None:
     """What a server says of a create that another one would take: a message and a parameter."""
     strangers = {"groq": {"output_expires_after"}, "together": {"output_expires_after", "metadata"}}

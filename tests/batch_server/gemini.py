@@ -122,6 +122,11 @@ def result(line: bytes) -> bytes:
         code = 4 if error else response["status_code"]
         message = (error or body["error"])["message"]
         return json.dumps({"key": key, "error": {"code": code, "message": message}}).encode()
+    return dump_json({"key": key, "response": answer(body)})
+
+
+def answer(body: Json) -> Json:
+    """An answer of the chat API in its own form."""
     choice = body["choices"][0]
     text, usage = choice["message"].get("content"), body["usage"]
     candidate: dict[str, Any] = {"finishReason": _STOPS[choice["finish_reason"]], "index": 0}
@@ -132,5 +137,4 @@ def result(line: bytes) -> bytes:
         "promptTokenCount": usage["prompt_tokens"],
         "candidatesTokenCount": usage["completion_tokens"],
     }
-    answer = {"candidates": [candidate], "usageMetadata": counted, "modelVersion": body["model"]}
-    return dump_json({"key": key, "response": answer})
+    return {"candidates": [candidate], "usageMetadata": counted, "modelVersion": body["model"]}

@@ -104,6 +104,7 @@ def v1_path(raw_path: str) -> str:
     path = re.sub(r"^/openai/v1/", "/v1/", path)
     path = re.sub(r"^/v1/batch/jobs", "/v1/batches", path)  # Mistral's; what follows is Gemini's
     path = re.sub(r"^/v1/models/[^/]+:batchGenerateContent$", "/v1/batches", path)
+    path = re.sub(r"^/v1/models/[^/]+:generateContent$", "/v1/chat/completions", path)
     path = re.sub(r"^(/v1/batches/[^/]+):cancel$", r"\1/cancel", path)
     path = re.sub(r"^(/v1/files/[^/]+):download$", r"\1/content", path)
     return re.sub(r"^/openai/", "/v1/", path)

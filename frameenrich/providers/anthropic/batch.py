@@ -25,6 +25,7 @@ from frameenrich.jsonl import request_ids, split_lines
 from frameenrich.model import Batch, BatchStatus, Json, Limits, Stage
 from frameenrich.providers.anthropic.translate import (
     DEFAULT_MAX_TOKENS,
+    live_answer,
     message_params,
     request_line,
     response_line,
@@ -59,6 +60,9 @@ from frameenrich.providers.uploaded import chat_only, check_kind, no_key, not_in
 if TYPE_CHECKING:
     import anthropic
     from anthropic.types.messages import MessageBatch
+
+    from frameenrich.providers.live.calls import TranslatedCalls
+    from frameenrich.providers.live.route import Route
 
 
 _PATH = "/v1/messages/batches"
@@ -301,6 +305,18 @@ class AnthropicBatch:
                 self._client.messages.batches.delete(batch.id or "")
 
         self._calls.patiently(delete, f"delete the batch {batch.id}")
+
+    def live(self) -> TranslatedCalls:
+        """Return a provider that sends single messages to the same server."""
+        import anthropic  # noqa: PLC0415 - an extra
+
+        from frameenrich.providers.live.calls import TranslatedCalls  # noqa: PLC0415 - asyncio's
+        from frameenrich.providers.live.route import sdk_route  # noqa: PLC0415
+
+        def route(shard: Shard) -> Route:
+            return sdk_route(self._client, "/v1/messages", shard.model, anthropic.AnthropicError)
+
+        return TranslatedCalls(self, route, message_params, live_answer)
 
 
 # --- marks ---------------------------------------------------------------------------------------

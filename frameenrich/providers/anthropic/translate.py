@@ -334,6 +334,19 @@ def _succeeded(outcome: Mapping[str, Json]) -> dict[str, Json]:
     return {"response": response, "error": None}
 
 
+def live_answer(message: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the answer to a live call as a chat completion, with the original inside.
+
+    Raises
+    ------
+    ValueError
+        It is no message.
+    """
+    if message["type"] != "message":
+        raise ValueError(message["type"])
+    return {**_chat_completion(message), "anthropic": message}
+
+
 def _chat_completion(message: Mapping[str, Json]) -> dict[str, Json]:
     texts = [
         block["text"]

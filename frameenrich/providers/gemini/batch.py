@@ -17,7 +17,12 @@ from frameenrich.errors import ParameterError
 from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.credentials import secrets_of
-from frameenrich.providers.gemini.translate import generate_request, request_line, response_line
+from frameenrich.providers.gemini.translate import (
+    generate_request,
+    live_answer,
+    request_line,
+    response_line,
+)
 from frameenrich.providers.guard import guard
 from frameenrich.providers.once import PIECE_BYTES, advisory, check_own, each_once
 from frameenrich.providers.protocol import Shard
@@ -39,6 +44,9 @@ from frameenrich.text import printable, scrub
 
 if TYPE_CHECKING:
     from google.genai import Client
+
+    from frameenrich.providers.live.calls import TranslatedCalls
+    from frameenrich.providers.live.route import Route
 
 
 _KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
@@ -218,6 +226,26 @@ class GeminiBatch(TranslatedBatches):
 
     def _delete_batch(self, batch_id: str) -> object:
         return self._call("delete", batch_id)
+
+    def live(self) -> TranslatedCalls:
+        """Return a provider that sends single calls to the same server."""
+        from frameenrich.providers.live.calls import TranslatedCalls  # noqa: PLC0415 - asyncio's
+
+        return TranslatedCalls(self, self._live_route, generate_request, live_answer)
+
+    def _live_route(self, shard: Shard) -> Route:
+        from frameenrich.providers.live.route import Route  # noqa: PLC0415
+
+        made = self._api._http_options  # noqa: SLF001 - see _call
+        model = shard.model.removeprefix("models/")
+        seconds = made.timeout / 1000 if made.timeout else None
+        return Route(
+            url=f"{made.base_url.rstrip('/')}/{made.api_version}/models/{model}:generateContent",
+            headers={**made.headers, "x-goog-api-key": self._api.api_key},
+            connect_seconds=None,
+            answer_seconds=seconds,
+            secrets=self._secrets,
+        )
 
     def _own(self, made: Json, tag: str, batch_id: str | None = None) -> Json:
         told = made.get("metadata")

@@ -245,6 +245,24 @@ def _told(result: Mapping[str, Json]) -> dict[str, Json]:
     response = result.get("response")
     if not response:
         return _errored(result.get("error") or result.get("status") or {})
+    body = _chat_completion(response)
+    return {"response": {"status_code": 200, "request_id": None, "body": body}, "error": None}
+
+
+def live_answer(response: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the answer to a live call as a chat completion, with the original inside.
+
+    Raises
+    ------
+    ValueError
+        It is none of the API's.
+    """
+    if response.keys().isdisjoint({"candidates", "promptFeedback"}):
+        raise ValueError("neither candidates nor the reason why there are none")
+    return {**_chat_completion(response), "gemini": response}
+
+
+def _chat_completion(response: Mapping[str, Json]) -> dict[str, Json]:
     candidates = response.get("candidates") or []
     usage = _usage(response.get("usageMetadata") or {})
     blocked = (response.get("promptFeedback") or {}).get("blockReason")
@@ -253,14 +271,13 @@ def _told(result: Mapping[str, Json]) -> dict[str, Json]:
         choices = [_choice(None, "content_filter", reason)] if blocked else []
     else:
         choices = [_candidate(candidates[0])]
-    body = {
+    return {
         "id": response.get("responseId"),
         "object": "chat.completion",
         "model": response.get("modelVersion"),
         "choices": choices,
         "usage": usage,
     }
-    return {"response": {"status_code": 200, "request_id": None, "body": body}, "error": None}
 
 
 def _errored(error: Mapping[str, Json]) -> dict[str, Json]:

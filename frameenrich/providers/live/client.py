@@ -31,6 +31,7 @@ from frameenrich.model import BYTES_PER_TOKEN, TIMED_OUT, Pace
 from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
+from frameenrich.providers.live.route import Route
 from frameenrich.providers.protocol import patience_left
 from frameenrich.text import scrub
 
@@ -64,23 +65,6 @@ _LOOK_SECONDS = 0.2
 
 
 _LONGEST_WAIT_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Route:
-    """The URL, headers and time-outs of requests to one model.
-
-    ``secrets`` are the values that must be neither shown nor stored; times are seconds.
-    """
-
-    url: str
-    headers: dict[str, str]
-    connect_seconds: float | None
-    answer_seconds: float | None
-    secrets: tuple[str | None, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"Route({self.url!r})"
 
 
 class _StoppedError(Exception):
@@ -229,7 +213,7 @@ class LiveClient:
         """Send one request after the other, until there are no more."""
         with contextlib.suppress(_StoppedError):
             for custom_id, line in self._requests:
-                reply = await self._ask(custom_id, body_of(line))
+                reply = await self._ask(custom_id, self._route.translate(body_of(line)))
                 await self._take(reply, reply.line(custom_id, self._route.secrets))
                 if self._stopping.is_set():
                     return
@@ -375,6 +359,8 @@ class LiveClient:
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 content = await _read(response)
+                if response.ok:
+                    content = route.heard(content)
                 # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)

@@ -6,28 +6,19 @@ async code, which makes the calls, is in `frameenrich.providers.live.client`.
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from frameenrich.errors import ProviderError, warn_user
-from frameenrich.jsonl import request_ids
-from frameenrich.model import Batch, BatchStatus, Limits, Pace, Stage
-from frameenrich.providers.credentials import secrets_in, secrets_of
+from frameenrich.model import Pace
 from frameenrich.providers.dialects import AZURE, OPENAI, Dialect, check_client, client_of
-from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.text import scrub
+from frameenrich.providers.live.calls import LiveCalls
+from frameenrich.providers.live.route import Route, sdk_route
+from frameenrich.providers.protocol import Shard
 
 if TYPE_CHECKING:
-    import httpx2
     import openai
 
-    from frameenrich.providers.live.client import Route
 
-
-_NOT_OURS = ("host", "connection", "content-length", "accept-encoding", "x-stainless-")
-"""Headers that the HTTP client sets itself, and the SDK's notes on itself."""
-
-
-class LiveProvider:
+class LiveProvider(LiveCalls):
     """Sends each request on its own, over HTTP, many at once; writes each answer as it comes.
 
     Parameters
@@ -62,10 +53,7 @@ class LiveProvider:
     LiveProvider('localhost', max_in_flight=4)
     """
 
-    name = "live"
-    blocking = True
     prompt_caching = "breakpoint"
-    limits = Limits()
 
     def __init__(
         self,
@@ -99,19 +87,6 @@ class LiveProvider:
         host = self._client.base_url.host
         return f"LiveProvider({host!r}, max_in_flight={self._pace.max_in_flight})"
 
-    def at_pace(self, pace: Pace) -> LiveProvider:
-        """Return the same provider at another pace."""
-        return LiveProvider(
-            self._client,
-            max_in_flight=pace.max_in_flight,
-            requests_per_minute=pace.requests_per_minute,
-            tokens_per_minute=pace.tokens_per_minute,
-            attempts=self._attempts,
-            wait_seconds=self._wait_seconds,
-            timeout_seconds=pace.request_timeout_seconds or self._timeout_seconds,
-            dialect=self._dialect,
-        )
-
     def url(self, endpoint: str) -> str:
         """Return the Batch API's url, so that a live request has the same hash as a batched one."""
         return self._dialect.url(endpoint)
@@ -121,90 +96,11 @@ class LiveProvider:
         """Whether one request may ask for several answers."""
         return self._dialect.samples
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
-        """Send what has no answer yet; after an interruption the next call goes on from there."""
-        from frameenrich.providers.live.client import LiveClient  # noqa: PLC0415 - aiohttp
-
-        done = desk.answered()
-        batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
-        with shard.open() as lines:
-            talk = LiveClient(
-                lambda: self._route(shard),
-                (pair for pair in request_ids(lines) if pair[0] not in done),
-                desk.append,
-                pace=self._pace,
-                attempts=self._attempts,
-                wait_seconds=self._wait_seconds,
-                # Answers of an earlier call show that server and key are right.
-                trusted=bool(done),
-            )
-            try:
-                talk.run()
-            finally:
-                if talk.timed_out:
-                    warn_user(_about_time_outs(talk.timed_out))
-        return desk.record(
-            batch.replace(
-                id=f"live-{shard.tag}",
-                status=BatchStatus.COMPLETED,
-                completed=shard.requests - talk.failed,
-                failed=talk.failed,
-                # Nothing is to be downloaded: the answers were written as they came.
-                stage=Stage.FETCHED,
-            )
-        )
-
     def _route(self, shard: Shard) -> Route:
-        """Return the URL and headers that the SDK would use; nothing leaves the process."""
-        import httpx2  # noqa: PLC0415 - comes with the SDK
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
-        # The SDK takes longer than a fast server's answer. So it makes one request for each file,
-        # against a transport that sends nothing, and its URL and headers serve for all calls.
-        seen: list[httpx2.Request] = []
-
-        def pretend(request: httpx2.Request) -> httpx2.Response:
-            seen.append(request)
-            return httpx2.Response(200, json={})
-
-        try:
-            with httpx2.Client(transport=httpx2.MockTransport(pretend)) as http:
-                self._client.with_options(http_client=http, max_retries=0).post(
-                    shard.endpoint.removeprefix("/v1"), cast_to=object, body={"model": shard.model}
-                )
-        except (openai.OpenAIError, httpx2.HTTPError) as error:
-            raise ProviderError(
-                f"The client cannot make a request: {scrub(str(error)).rstrip('.')}.",
-                "Check its key and its base_url; nothing was sent.",
-            ) from None
-        return self._as_route(seen[-1])
-
-    def _as_route(self, request: httpx2.Request) -> Route:
-        from frameenrich.providers.live.client import Route  # noqa: PLC0415 - aiohttp
-
-        headers = {k: v for k, v in request.headers.items() if not k.startswith(_NOT_OURS)}
-        limits = request.extensions.get("timeout", {})
-        return Route(
-            url=str(request.url.copy_with(userinfo=b"")),  # it is in the headers
-            headers=headers,
-            connect_seconds=limits.get("connect"),
-            answer_seconds=self._timeout_seconds or limits.get("read"),
-            secrets=(*secrets_of(self._client), *secrets_in(headers)),
-        )
-
-    def poll(self, batch: Batch) -> Batch:
-        """Return the batch as it is: it only moves while `send` runs."""
-        return batch
-
-    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Fetch nothing: `send` has written the lines."""
-
-    def cancel(self, batch: Batch) -> Batch:
-        """Stop; what was not answered will not be."""
-        return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
-
-    def delete_files(self, batch: Batch) -> None:
-        """Delete nothing: the server keeps no files of ours."""
+        path = shard.endpoint.removeprefix("/v1")
+        return sdk_route(self._client, path, shard.model, openai.OpenAIError)
 
 
 def connect(client: Any = None, model: str | None = None) -> LiveProvider:
@@ -217,12 +113,3 @@ def connect(client: Any = None, model: str | None = None) -> LiveProvider:
     """
     del model
     return LiveProvider(client or client_of(OPENAI, "live"))
-
-
-def _about_time_outs(count: int) -> str:
-    what = "request was" if count == 1 else "requests were"
-    return (
-        f"{count:,} {what} not answered in time. The server may have run them all the same, and "
-        "charge for them, so they are not asked again by themselves. Pass a greater "
-        "request_timeout_seconds= to submit, then job.regenerate(statuses=['failed'])."
-    )

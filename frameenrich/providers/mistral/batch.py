@@ -30,6 +30,9 @@ from frameenrich.text import printable, scrub
 if TYPE_CHECKING:
     from mistralai.client import Mistral
 
+    from frameenrich.providers.live.calls import TranslatedCalls
+    from frameenrich.providers.live.route import Route
+
 
 _PAGE = 100
 
@@ -217,6 +220,30 @@ class MistralBatch(TranslatedBatches):
 
     def _delete_batch(self, batch_id: str) -> object:
         return self._client.batch.jobs.delete(job_id=batch_id, retries=None)
+
+    def live(self) -> TranslatedCalls:
+        """Return a provider that sends single calls to the same server."""
+        from frameenrich.providers.live.calls import TranslatedCalls  # noqa: PLC0415 - asyncio's
+
+        return TranslatedCalls(self, self._live_route, chat_body, dict)
+
+    def _live_route(self, shard: Shard) -> Route:
+        from frameenrich.providers.live.route import Route  # noqa: PLC0415
+
+        made = self._client.sdk_configuration
+        security = made.security() if callable(made.security) else made.security
+        seconds = made.timeout_ms / 1000 if made.timeout_ms else None
+        return Route(
+            url=f"{made.get_server_details()[0].rstrip('/')}{shard.url}",
+            headers={
+                "Authorization": f"Bearer {security.api_key}",
+                "Content-Type": "application/json",
+                "User-Agent": made.user_agent,
+            },
+            connect_seconds=None,
+            answer_seconds=seconds,
+            secrets=self._secrets,
+        )
 
     def _own(self, made: Json, tag: str, batch_id: str | None = None) -> Json:
         check_own(made.get("id"), made.get("status"), batch_id)
