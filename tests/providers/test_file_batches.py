@@ -12,15 +12,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pandas as pd
 import pytest
 from audit import ASK, check_rows, finish, said, shelf
 from batch_server import BatchServer
-from google import genai
-from google.genai import types
-from mistralai.client import Mistral
 from PIL import Image
+from sdk_clients import KEY, PLAIN, gemini_client, mistral_client
 
 import frameenrich
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError
@@ -31,8 +28,6 @@ from frameenrich.providers.retries import _lost_file
 from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.any_pandas
-KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
-PLAIN = httpx2.Client(verify=False)  # loopback: spares each client the certificates
 
 
 @dataclass(frozen=True)
@@ -44,17 +39,6 @@ class Kind:
     connect: Callable[[BatchServer], Any]
     client: Callable[[str, str], Any]
     variable: str
-
-
-def mistral_client(key: str, origin: str) -> Mistral:
-    """The SDK's client, pointed at a server."""
-    return Mistral(api_key=key, server_url=origin, client=PLAIN)
-
-
-def gemini_client(key: str, origin: str) -> genai.Client:
-    """The SDK's client, pointed at a server."""
-    options = types.HttpOptions(base_url=origin, timeout=10_000)
-    return genai.Client(vertexai=False, api_key=key, http_options=options)
 
 
 KINDS = {

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import pandas as pd
 import pytest
 from anthropic_server import AnthropicServer
 from audit import ASK, check_rows, shelf
 from batch_server import BatchServer
-from test_file_batches import KEY, PLAIN, gemini_client, mistral_client
+from sdk_clients import KEY, claude_client, gemini_client, mistral_client
 
 import frameenrich
 from frameenrich.errors import ParameterError, ProviderError
@@ -25,11 +24,6 @@ from frameenrich.providers.mistral.batch import MistralBatch
 from frameenrich.verbs.job import Job
 
 pytestmark = pytest.mark.any_pandas
-
-
-def claude_client(key: str, origin: str) -> anthropic.Anthropic:
-    """The SDK's client, pointed at a server."""
-    return anthropic.Anthropic(api_key=key, base_url=origin, http_client=PLAIN)
 
 
 @dataclass(frozen=True)

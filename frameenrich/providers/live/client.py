@@ -358,9 +358,7 @@ class LiveClient:
             async with self._http.post(
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                content = await _read(response)
-                if response.ok:
-                    content = route.heard(content)
+                content = route.heard(await _read(response))
                 # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)
