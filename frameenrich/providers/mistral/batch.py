@@ -236,7 +236,7 @@ class MistralBatch(TranslatedBatches):
         return Route(
             url=f"{made.get_server_details()[0].rstrip('/')}{shard.url}",
             headers={
-                "Authorization": f"Bearer {security.api_key}",
+                "Authorization": f"Bearer {getattr(security, 'api_key', None)}",
                 "Content-Type": "application/json",
                 "User-Agent": made.user_agent,
             },
