@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from frameenrich.answers.gate import make_gate
 from frameenrich.answers.output import Output
 from frameenrich.answers.reader import ResponseReader
 from frameenrich.answers.result_table import DETAILS, STATUSES, USAGE, ParsedLines
@@ -18,15 +19,28 @@ def results_of(block: ParsedLines) -> list[Result | None]:
     return [
         None if custom_id is None else _result(custom_id, STATUSES[code], values, own)
         for custom_id, code, values, own in zip(
-            block.ids, block.codes, block.values, told, strict=True
+            block.ids, block.codes, _rows(block), told, strict=True
         )
     ]
+
+
+def _rows(block: ParsedLines) -> list[tuple[Any, ...]]:
+    """Return each line's values, one a field."""
+    return list(zip(*block.columns, strict=True)) or [()] * len(block.ids)
 
 
 def _result(custom_id: str, status: RowStatus, values: Any, told: dict[str, Any]) -> Result:
     usage = Usage(**{name: told.pop(name) for name in USAGE})
     good = values if status is RowStatus.OK else None
     return Result(custom_id, status, good, usage=usage, **told)
+
+
+def taken_alone(output: Output, text: str) -> tuple[Any, ...] | None:
+    """Return the values that the gate takes of an answer; None where it leaves it to others."""
+    gate = make_gate(output)
+    if gate is None or (taken := gate([text])).refused:
+        return None
+    return tuple(cell for (cell,) in taken.columns)
 
 
 def read_lines(lines: Sequence[bytes], output: Output) -> list[Result | None]:

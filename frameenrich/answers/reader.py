@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from frameenrich.answers.fast_path import fast_parser
+from frameenrich.answers.gate import Taken, make_gate
 from frameenrich.answers.judge import READERS, read_answer, read_result
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import USAGE, ParsedLines
@@ -107,6 +107,15 @@ def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
     return bool((data[ends - 1] == _CLOSES).all() and (data[ends[:-1] + 1] == _OPENS).all())
 
 
+def _line_ends(chunk: Chunk) -> npt.NDArray[np.intp]:
+    # A search in C for each line is faster than a comparison of each byte.
+    data, ends, end = bytes(chunk), [], -1
+    find = data.find
+    while (end := find(b"\n", end + 1)) >= 0:
+        ends.append(end)
+    return np.array(ends, np.intp)
+
+
 def _check_text(data: Chunk) -> None:
     """Refuse what is not UTF-8, also in members that msgspec passes over."""
     # msgspec skips fields we did not ask for, so without this check a line's validity would depend
@@ -127,8 +136,7 @@ class ResponseReader:
     """
 
     def __init__(self, output: Output, details: Collection[str] = ()) -> None:
-        self._output, self._quick = output, fast_parser(output)
-        self._blank = (None,) * len(output.fields)
+        self._output, self._gate = output, make_gate(output)
         self._telling = not set(_TOLD).isdisjoint(details)
         lines: Any = (
             ResponseLine[_TellingBody | None, Any]
@@ -136,7 +144,6 @@ class ResponseReader:
             else ResponseLine[_Body | None, Any]
         )
         self._decoder = msgspec.json.Decoder(lines)
-        self._marks = np.empty(0, np.bool_)
 
     def read(self, chunk: Chunk) -> ParsedLines:
         r"""Return what a chunk's lines hold; nothing in them can raise.
@@ -151,27 +158,30 @@ class ResponseReader:
         """
         lines = self._open(chunk)
         texts = self._texts(lines.opened)
-        if self._quick is None:
-            values: list[Any] = [None] * len(texts)
-        else:
-            quick = self._quick
-            values = [None if text is None else quick(text) for text in texts]
+        taken = self._taken(texts)
         ids = [line.custom_id for line in lines.opened]
         odd: dict[int, Result] = {}
-        for place in [place for place, row in enumerate(values) if row is None]:
+        for place in taken.refused:
             result = self._judged(lines, place, texts[place])
-            values[place], ids[place] = self._blank, None
+            ids[place] = None
             if result is not None:
                 odd[place], ids[place] = result, result.custom_id
-                values[place] = result.values or self._blank
+                for column, value in zip(taken.columns, result.values or (), strict=False):
+                    column[place] = value
         return ParsedLines(
-            ids, values, odd, self._told(lines.opened, texts) if self._telling else {}
+            ids, taken.columns, odd, self._told(lines.opened, texts) if self._telling else {}
         )
+
+    def _taken(self, texts: list[str | None]) -> Taken:
+        if self._gate is not None:
+            return self._gate(texts)
+        nothing: list[list[Any]] = [[None] * len(texts) for _ in self._output.fields]
+        return Taken(nothing, list(range(len(texts))))
 
     def _open(self, chunk: Chunk) -> _Lines:
         # One call opens all lines of a chunk, and an ordinary answer never becomes a `Result`.
         # That each object has a line to itself is checked at the line ends.
-        ends = self._line_ends(chunk)
+        ends = _line_ends(chunk)
         try:
             _check_text(chunk)
             opened = self._decoder.decode_lines(chunk)
@@ -182,12 +192,6 @@ class ResponseReader:
         # One bad line fails the call for all, so each is opened alone.
         lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
         return _Lines(list(map(self._open_one, lines)), lines)
-
-    def _line_ends(self, chunk: Chunk) -> npt.NDArray[np.intp]:
-        data = np.frombuffer(chunk, np.uint8)
-        if len(self._marks) < len(data):  # kept: new memory costs more than the look at it
-            self._marks = np.empty(len(data), np.bool_)
-        return np.flatnonzero(np.equal(data, _NEWLINE, out=self._marks[: len(data)]))
 
     def _open_one(self, line: bytes) -> Any:
         try:
@@ -229,15 +233,21 @@ def _ordinary_text(line: Any) -> str | None:
     body = response.body
     if body is None or body.error is not None or len(body.choices) != 1:
         return None
-    choice = body.choices[0]
+    (choice,) = body.choices
     message = choice.message
-    if message is None or message.refusal or choice.finish_reason != "stop" or choice.error:
+    # With log probabilities the answer is judged in full, which finds a label's confidence; tool
+    # calls may say another answer.
+    if (
+        message is None
+        or choice.finish_reason != "stop"
+        or message.refusal
+        or choice.error
+        or choice.logprobs is not None
+        or message.tool_calls
+    ):
         return None
     text, own = message.content, line.custom_id
-    # With log probabilities the answer is judged in full, which finds a label's confidence.
-    plain = text.__class__ is str and own and own.__class__ is str and choice.logprobs is None
-    plain = plain and not message.tool_calls  # which may say another answer
-    return text if plain else None
+    return text if text.__class__ is str and own and own.__class__ is str else None
 
 
 def _has_usage(line: Any) -> bool:

@@ -114,7 +114,7 @@ class ResultTable:
         # Kept as they come until `assign` knows the slots of the whole shard.
         self._coming.append(block.codes)
         self._coming_marks.append(block.marks)
-        for column, cells in zip(self._columns, zip(*block.values, strict=True), strict=True):
+        for column, cells in zip(self._columns, block.columns, strict=True):
             column.add(cells)
         for name, told in self._told.items():
             told.add(block.detail(self._raw if name == "raw" else name))
@@ -270,8 +270,8 @@ class ParsedLines:
     ----------
     ids : sequence of str or None
         The custom_id of each; None where no row can be told from the line.
-    values : sequence of tuple
-        One value a field of each; Nones where it is no usable answer.
+    columns : sequence of sequence
+        One for each field, with the value of each line; None where it is no usable answer.
     odd : mapping of int to Result
         By their place, the lines that were judged in full. Every other one is a usable answer of
         which nothing else is to be said.
@@ -280,7 +280,7 @@ class ParsedLines:
     """
 
     ids: Sequence[str | None]
-    values: Sequence[tuple[Any, ...]]
+    columns: Sequence[Sequence[Any]]
     odd: Mapping[int, Result]
     told: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -289,7 +289,8 @@ class ParsedLines:
         """Make a block of results that were judged in full."""
         blank = (None,) * fields
         values = [blank if result.values is None else result.values for result in results]
-        return cls([r.custom_id for r in results], values, dict(enumerate(results)))
+        columns = list(zip(*values, strict=True)) or [()] * fields
+        return cls([r.custom_id for r in results], columns, dict(enumerate(results)))
 
     @property
     def codes(self) -> npt.NDArray[np.uint8]:

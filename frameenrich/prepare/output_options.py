@@ -11,8 +11,8 @@ from numbers import Number
 from typing import Any
 
 from frameenrich.answers.class_rules import class_rules
-from frameenrich.answers.fast_path import fast_parser
 from frameenrich.answers.fields import Field
+from frameenrich.answers.gate import make_gate
 from frameenrich.answers.output import LABEL, MalformedError, Output, Parser
 from frameenrich.answers.schema import no_retrieval, normalize_label, resolved, without_null
 from frameenrich.errors import OutputError
@@ -71,7 +71,7 @@ def _readable(output: Output) -> Output:
     """
     for reader in (output, Output(output.spec)):
         try:
-            fast_parser(reader)
+            make_gate(reader)
             # A required field is missing here: only other errors come from the reader itself.
             with contextlib.suppress(MalformedError):
                 reader.read("{}")

@@ -214,7 +214,7 @@ def test_a_column_in_the_jobs_order_is_not_copied(slots: list[int]) -> None:
     """Promise 8: where the frame stands in the job's order, the parts are the column."""
     result_table = ResultTable(3, OUTPUTS["text"].fields, ())
     for part, own in ((["a", "b"], slots), (["c"], [2])):
-        result_table.add(ParsedLines([f"row-{i}" for i in own], [(text,) for text in part], {}))
+        result_table.add(ParsedLines([f"row-{i}" for i in own], [part], {}))
         result_table.assign(np.array(own), 0)
     parts = [part.buffers()[2].address for part in result_table._columns[0]._parts]
 
@@ -243,7 +243,7 @@ def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> N
 def test_a_block_of_nothing_changes_nothing() -> None:
     """A file that is empty, or not there."""
     result_table = ResultTable(2, OUTPUTS["text"].fields, ())
-    result_table.add(ParsedLines([], [], {}))
+    result_table.add(ParsedLines([], [[]], {}))
     result_table.assign(np.array([], dtype=np.int64), 0)
 
     assert result_table.counts(np.arange(2)) == {"pending": 2}
