@@ -32,7 +32,6 @@ import workload
 WARM_ROWS = 1_000
 PARAMS = {"temperature": 0}
 INPUT = list(workload.frame(0).columns)
-OUTPUT = list(workload.Product.model_fields)
 
 Work = Callable[[], Any]
 Contender = Callable[[int, Path], Work]
@@ -137,7 +136,7 @@ def render_instructor_batchjob(rows: int, folder: Path) -> Work:
 
     frame, path = workload.frame(rows), folder / "instructor.jsonl"
     return lambda: BatchJob.create_from_messages(
-        map(messages, _rendered(frame)), workload.MODEL, workload.Product, str(path)
+        map(messages, _rendered(frame)), workload.MODEL, workload.Answer, str(path)
     )
 
 
@@ -154,7 +153,7 @@ def _processor() -> Any:
     os.environ["OPENAI_API_KEY"] = "sk-benchmark"
     from instructor.batch import BatchProcessor  # noqa: PLC0415
 
-    return BatchProcessor(f"openai/{workload.MODEL}", workload.Product)
+    return BatchProcessor(f"openai/{workload.MODEL}", workload.Answer)
 
 
 def render_openai_batch(rows: int, folder: Path) -> Work:
@@ -206,7 +205,7 @@ def stored(rows: int, folder: Path) -> Path:
         workload.MODEL,
         system=workload.SYSTEM,
         params=PARAMS,
-        response_model=workload.Product,
+        response_model=workload.Answer,
         provider="file",
         store=home / "store",
     )
@@ -229,13 +228,13 @@ def parse_frameenrich(rows: int, folder: Path) -> Work:
     """``job.collect(frame)``: judged, joined, and the frame's rows checked against the job's."""
     frame = workload.frame(rows)
     job = _finished_job(rows, folder)
-    return lambda: job().collect(frame, response_model=workload.Product)
+    return lambda: job().collect(frame, response_model=workload.Answer)
 
 
 def parse_frameenrich_alone(rows: int, folder: Path) -> Work:
     """``job.collect()``: keys and output columns."""
     job = _finished_job(rows, folder)
-    return lambda: job().collect(response_model=workload.Product)
+    return lambda: job().collect(response_model=workload.Answer)
 
 
 def _finished_job(rows: int, folder: Path) -> Callable[[], Any]:
@@ -258,7 +257,7 @@ def _joined(frame: pd.DataFrame, rows: list[dict[str, Any]], ids: list[str]) -> 
 def parse_hand(rows: int, folder: Path) -> Work:
     """``json.loads``, pydantic and a join; bad lines are dropped."""
     frame, path = workload.frame(rows), _responses(rows, folder)
-    validate = workload.Product.model_validate_json
+    validate = workload.Answer.model_validate_json
 
     def work() -> pd.DataFrame:
         ids, found = [], []
@@ -282,8 +281,9 @@ def parse_cookbook(rows: int, folder: Path) -> Work:
 
     def work() -> pd.DataFrame:
         result = frame.copy()
-        result[OUTPUT] = None
-        result[OUTPUT] = result[OUTPUT].astype(object)
+        names = list(workload.Answer.model_fields)
+        result[names] = None
+        result[names] = result[names].astype(object)
         with path.open("rb") as file:
             for raw in file:
                 line = json.loads(raw)
@@ -293,7 +293,7 @@ def parse_cookbook(rows: int, folder: Path) -> Work:
                     answer = json.loads(content)
                 except (KeyError, ValueError):
                     continue
-                result.loc[index, OUTPUT] = [answer[name] for name in OUTPUT]
+                result.loc[index, names] = [answer[name] for name in names]
         return result
 
     return work
@@ -324,7 +324,7 @@ def parse_langbatch(rows: int, folder: Path) -> Work:
         for result in batch.get_results()[0]:
             try:
                 content = result["choices"][0]["message"]["content"]
-                found.append(workload.Product.model_validate_json(content).model_dump())
+                found.append(workload.Answer.model_validate_json(content).model_dump())
             except ValueError:
                 continue
             ids.append(result["custom_id"])
@@ -397,8 +397,11 @@ def main() -> None:
     parser.add_argument("name", choices=["stored", *CONTENDERS])
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--shape", choices=workload.SHAPES, default="usual")
     wishes = parser.parse_args()
-    folder = wishes.folder.absolute()
+    workload.use(wishes.shape)
+    folder = wishes.folder.absolute() / wishes.shape
+    folder.mkdir(exist_ok=True)
     if wishes.name == "stored":
         stored(WARM_ROWS, folder)
         stored(wishes.rows, folder)

@@ -1,10 +1,11 @@
 """Every benchmark, by one command, against peers from PyPI.
 
-    uv run python benchmarks/run.py [--rows 200000] [--runs 5] [--only render,parse,memory,live]
+    uv run python benchmarks/run.py [--rows 200000] [--runs 7] [--only render,parse,shapes]
 
-Each measurement is one process, the contenders take turns, and medians are compared. The machine
-may be shared: the ratios of CPU time are the ones to trust. Results go to the tables between the
-markers of benchmarks/README.md and of the README (Linux only: memory is read from /proc).
+Each measurement is one process, the contenders take turns, and medians are compared, with their
+spread beside them. On a busy machine nothing is measured, unless with ``--busy``: then the tables
+say so, and the README's is left as it was. Results go to the tables between the markers of
+benchmarks/README.md, of docs/speed.md and of the README (Linux only: figures are read from /proc).
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import tables
+import workload
 from peers import INSTRUCTOR, INSTRUCTOR_1_9, LANGBATCH, OPENAI_BATCH, Peer, PeerError, python_of
+from quiet import Use, Watch, spread
 
 HERE = Path(__file__).parent
 
@@ -60,18 +64,24 @@ MEMORY_ROWS = {
     "parse_frameenrich_alone": (200_000, 1_000_000),
 }
 
+SHAPE_PAIRS = (("render_frameenrich", "render_hand"), ("parse_frameenrich", "parse_hand"))
+"""Ours and by hand, in each shape of the workload."""
+
+
 Found = Mapping[str, float]
-"""Of one contender: rows, and medians of what `contenders.measured` gives."""
+"""Of one contender: rows, medians of what `contenders.measured` gives, and the CPU's spread."""
 
 
-def measure(name: str, peer: Peer | None, rows: int, folder: Path) -> dict[str, float] | str:
+def measure(
+    name: str, peer: Peer | None, rows: int, folder: Path, shape: str = "usual"
+) -> dict[str, float] | str:
     """One contender once, in a process of its own; a text where it fails."""
     try:
         python = python_of(peer)
     except PeerError as error:
         return f"not installable: {error}"
     command = [str(python), str(HERE / "contenders.py"), name]
-    options = ["--rows", str(rows), "--folder", str(folder)]
+    options = ["--rows", str(rows), "--folder", str(folder), "--shape", shape]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if done.returncode:
         return f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
@@ -80,7 +90,7 @@ def measure(name: str, peer: Peer | None, rows: int, folder: Path) -> dict[str, 
 
 
 def compete(
-    contestants: Mapping[str, Contestant], rows: int, runs: int, folder: Path
+    contestants: Mapping[str, Contestant], rows: int, runs: int, folder: Path, shape: str = "usual"
 ) -> dict[str, Found | str]:
     """All in turn, so many times; the median of each figure."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
@@ -90,8 +100,8 @@ def compete(
             if name in failed:
                 continue
             own = min(rows, contestant.rows)
-            prepare(name, own, folder)
-            once = measure(name, contestant.peer, own, folder)
+            prepare(name, own, folder, shape)
+            once = measure(name, contestant.peer, own, folder, shape)
             said = once if isinstance(once, str) else json.dumps(once)
             print(f"run {run + 1} of {runs}: {name} {said}", file=sys.stderr, flush=True)
             if isinstance(once, str):
@@ -102,14 +112,16 @@ def compete(
 
 
 def _medians(found: Sequence[Mapping[str, float]]) -> Found:
-    return {figure: median(each[figure] for each in found) for figure in found[0]}
+    medians = {figure: median(each[figure] for each in found) for figure in found[0]}
+    return {**medians, "spread": spread([each["cpu"] for each in found])}
 
 
-def prepare(name: str, rows: int, folder: Path) -> None:
+def prepare(name: str, rows: int, folder: Path, shape: str = "usual") -> None:
     """Make the responses that a parsing contender reads, where they are not there yet."""
-    if name.startswith("parse_") and not (folder / f"parse-{rows}" / "job_id").exists():
+    done = folder / shape / f"parse-{rows}" / "job_id"
+    if name.startswith("parse_") and not done.exists():
         command = [sys.executable, str(HERE / "contenders.py"), "stored"]
-        options = ["--rows", str(rows), "--folder", str(folder)]
+        options = ["--rows", str(rows), "--folder", str(folder), "--shape", shape]
         subprocess.run([*command, *options], check=True, stdout=sys.stderr)
 
 
@@ -135,38 +147,77 @@ def live(runs: int, folder: Path) -> str | None:
     return done.stdout.strip()
 
 
-def made(wanted: Iterable[str], rows: int, runs: int, most: int, folder: Path) -> dict[str, str]:
-    """The tables wanted, by name."""
+def shapes(rows: int, runs: int, folder: Path) -> dict[str, dict[str, Found | str]]:
+    """Ours and by hand with few and many fields, and with short and long texts."""
+    both = {**RENDER, **PARSE}
+    pairs = {name: both[name] for pair in SHAPE_PAIRS for name in pair}
+    return {shape: compete(pairs, rows, runs, folder, shape) for shape in workload.SHAPES}
+
+
+def made(wishes: argparse.Namespace, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The tables wanted, by name, and why their figures are not to be quoted, if so."""
+    wanted, rows, runs = wishes.only.split(","), wishes.rows, wishes.runs
     found: dict[str, str] = {}
+    complaints: list[str] = []
     for name, contestants in (("render", RENDER), ("parse", PARSE)):
         if name in wanted:
+            watch = Watch()
             results = compete(contestants, rows, runs, folder)
-            titles = {own: contestant.title for own, contestant in contestants.items()}
-            found[name] = tables.race(name, titles, results, runs)
+            own = watch.use()
+            wrong = own.complaints + tables.scattered(results)
+            titles = {each: contestant.title for each, contestant in contestants.items()}
+            found[name] = tables.race(name, titles, results, tables.notes(runs, own, wrong))
+            found[f"million-{name}"] = tables.million(name, results)
+            complaints += wrong
+    if "shapes" in wanted:
+        watch = Watch()
+        every = shapes(wishes.shape_rows, runs, folder)
+        own = watch.use()
+        wrong = own.complaints + [each for one in every.values() for each in tables.scattered(one)]
+        titles = {name: workload.SHAPES[name].title for name in every}
+        note = f"{wishes.shape_rows:,} rows. {tables.notes(runs, own, wrong)}"
+        found["shapes"] = tables.shapes(titles, every, SHAPE_PAIRS, note)
+        complaints += wrong
     if "memory" in wanted:
-        found["memory"] = tables.memory(memory(most, folder))
+        found["memory"] = tables.memory(memory(wishes.memory_rows, folder))
     lively = live(runs, folder) if "live" in wanted else None
-    return found if lively is None else {**found, "live": lively}
+    return (found if lively is None else {**found, "live": lively}), complaints
 
 
 def main() -> None:
     """Run what is wanted, print the tables, and put them where they are read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", default="render,parse,memory,live")
+    parser.add_argument("--shape-rows", type=int, default=40_000)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--only", default="render,parse,shapes,memory,live")
     parser.add_argument("--memory-rows", type=int, default=5_000_000, help="at most")
     parser.add_argument("--folder", type=Path, help="scratch space; deleted unless given")
+    parser.add_argument("--busy", action="store_true", help="measure and mark on a busy machine")
     wishes = parser.parse_args()
+    before = at_rest().complaints
+    if before and not wishes.busy:
+        sys.exit(f"The machine is busy: {'; '.join(before)}. Wait, or pass --busy to mark figures.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = (wishes.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = wishes.only.split(",")
-        found = made(wanted, wishes.rows, wishes.runs, wishes.memory_rows, folder)
+        found, complaints = made(wishes, folder)
     for table in found.values():
         print(table, end="\n\n")
+    if complaints and not wishes.busy:
+        sys.exit(f"Not to be quoted, so no page was written: {'; '.join(complaints)}.")
     tables.fill(HERE / "README.md", found)
-    tables.fill(HERE.parent / "README.md", {"benchmarks": tables.short(HERE / "README.md")})
+    if not complaints and not before:
+        tables.fill(HERE.parent / "docs" / "speed.md", found)
+        readme = {"benchmarks": tables.short(HERE / "README.md")}
+        tables.fill(HERE.parent / "README.md", readme)
+
+
+def at_rest() -> Use:
+    """Watch the machine for some seconds in which nothing of ours runs."""
+    watch = Watch()
+    time.sleep(5)
+    return watch.use()
 
 
 if __name__ == "__main__":

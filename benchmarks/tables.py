@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from quiet import MOST_SPREAD, Use
+
 _HEADS = {"render": "rows → request files", "parse": "responses → columns of the frame"}
 
 
@@ -15,29 +17,82 @@ def race(
     name: str,
     titles: Mapping[str, str],
     results: Mapping[str, Mapping[str, float] | str],
-    runs: int,
+    note: str,
 ) -> str:
     """Rates, and how many times the CPU and wall time of ours (the first) each one takes."""
     base: Any = next(iter(results.values()))
     rows = [
-        f"| {_HEADS[name]} | rows per CPU second | CPU time ÷ ours | wall time ÷ ours |",
-        "|---|--:|--:|--:|",
+        f"| {_HEADS[name]} | rows per CPU second | CPU time ÷ ours | wall time ÷ ours | spread |",
+        "|---|--:|--:|--:|--:|",
     ]
     for own, title in titles.items():
         found = results[own]
         if isinstance(found, str) or isinstance(base, str):
-            rows.append(f"| {title} | {found} | | |")
+            rows.append(f"| {title} | {found} | | | |")
             continue
         cpu, wall = (_each(found, figure) / _each(base, figure) for figure in ("cpu", "wall"))
         rows.append(
-            f"| {title} | {_round(1 / _each(found, 'cpu'))} | {_ratio(cpu)} | {_ratio(wall)} |"
+            f"| {title} | {_round(1 / _each(found, 'cpu'))} | {_ratio(cpu)} | {_ratio(wall)} "
+            f"| {found['spread']:.0%} |"
         )
-    load = os.getloadavg()[1]
-    rows.append(
-        f"\nMedians of {runs} runs, {_round(max(_rows(r) for r in results.values()))} rows "
-        f"(fewer for the slowest), {os.cpu_count()} cores, load {load:.0f}."
+    most = _round(max(_rows(each) for each in results.values()))
+    return "\n".join([*rows, f"\n{most} rows (fewer for the slowest). {note}"])
+
+
+def shapes(
+    titles: Mapping[str, str],
+    results: Mapping[str, Mapping[str, Mapping[str, float] | str]],
+    pairs: Iterable[tuple[str, str]],
+    note: str,
+) -> str:
+    """What ours does with each shape of the work, and how many times that the other takes."""
+    head = ["the work"]
+    for verb in ("submit", "collect(frame)"):
+        head += [f"`{verb}`: rows per CPU second", "by hand ÷ ours"]
+    rows = [f"| {' | '.join(head)} |", "|---|--:|--:|--:|--:|"]
+    for shape, title in titles.items():
+        cells = [title]
+        for ours, others in pairs:
+            own, other = results[shape][ours], results[shape][others]
+            if isinstance(own, str) or isinstance(other, str):
+                cells += [str(own), str(other)]
+            else:
+                cells += [
+                    _round(1 / _each(own, "cpu")),
+                    _ratio(_each(other, "cpu") / _each(own, "cpu")),
+                ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, f"\n{note}"])
+
+
+def million(name: str, results: Mapping[str, Mapping[str, float] | str]) -> str:
+    """Say what a million rows take by the first of the results."""
+    own = next(iter(results.values()))
+    if isinstance(own, str):
+        return own
+    verb = {"render": "`submit` renders and writes", "parse": "`collect(frame)` reads"}[name]
+    cpu, wall = (1e6 * _each(own, figure) for figure in ("cpu", "wall"))
+    return f"{verb} a million rows in {cpu:.0f} seconds of one core ({wall:.0f} by the clock)."
+
+
+def notes(runs: int, use: Use, wrong: Iterable[str]) -> str:
+    """Say how figures were taken, and first whether they are not to be quoted."""
+    said = "; ".join(dict.fromkeys(wrong))
+    marked = f"**Not to be quoted: {said}.** " if said else ""
+    return (
+        f"{marked}Medians of {runs} runs in turn on {os.cpu_count()} cores; others took "
+        f"{use.others:.2f} cores, {use.steal:.1%} of the time was stolen. Spread: how far apart "
+        "the CPU times lie, as a share of the median, without the least and the greatest."
     )
-    return "\n".join(rows)
+
+
+def scattered(results: Mapping[str, Mapping[str, float] | str]) -> list[str]:
+    """Name the contenders whose runs lie too far apart."""
+    return [
+        f"the runs of {name} lie {found['spread']:.0%} apart"
+        for name, found in results.items()
+        if not isinstance(found, str) and found["spread"] > MOST_SPREAD and name != "render_bytes"
+    ]
 
 
 def _rows(found: Mapping[str, float] | str) -> float:

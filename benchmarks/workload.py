@@ -1,14 +1,17 @@
 """The workload of every benchmark: a product catalogue, its prompt, and what a server answers.
 
-SPEED.md's: an 800-character system prompt; a user template of four fields with one ``{% if %}`` and
-one filter (about 580 bytes rendered); structured answers of six fields in response lines of about
-1.2 KB, 0.5 % malformed and 1 % HTTP errors, in any order.
+An 800-character system prompt; a user template of four fields with one ``{% if %}`` and one filter
+(about 580 bytes rendered); structured answers of six fields in response lines of about 1.2 KB,
+0.5 % malformed and 1 % HTTP errors, in any order. `use` changes how many fields an answer has, and
+how long the texts are, since ratios depend on them.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 MODEL = "gpt-4o-mini"
 SYSTEM = (
@@ -40,6 +43,26 @@ _TEXT = pa.large_string()
 _SIZES = ("S", "26 cm across, 5 cm deep", "one size", "unknown")
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How many fields an answer has, and how often the sentences of its texts are said."""
+
+    title: str
+    fields: int = 6
+    described: int = 4
+    summarised: int = 1
+
+
+SHAPES: Mapping[str, Shape] = {
+    "usual": Shape("6 fields"),
+    "two": Shape("2 fields", fields=2),
+    "twenty": Shape("20 fields", fields=20),
+    "short": Shape("6 fields, short texts", described=0, summarised=0),
+    "long": Shape("6 fields, long texts", described=40, summarised=5),
+}
+shape = SHAPES["usual"]
+
+
 class Product(BaseModel):
     """What an answer has to be."""
 
@@ -51,12 +74,30 @@ class Product(BaseModel):
     gift: bool
 
 
+Answer: type[BaseModel] = Product
+"""What an answer has to be in the shape that is in use."""
+
+_MORE: tuple[Any, ...] = (str, int, bool, float, Literal["low", "high"])
+
+
+def use(name: str) -> None:
+    """Measure with another shape of answers from now on."""
+    global shape, Answer  # noqa: PLW0603 - a process measures one shape
+    shape = SHAPES[name]
+    known = {each: (info.annotation, ...) for each, info in Product.model_fields.items()}
+    more = {f"detail_{i}": (_MORE[i % len(_MORE)], ...) for i in range(shape.fields)}
+    members: dict[str, Any] = dict(list((known | more).items())[: shape.fields])
+    Answer = Product if members.keys() == known.keys() else create_model("Product", **members)
+
+
 def frame(rows: int, seed: int = 7) -> pd.DataFrame:
     """A catalogue of so many rows; the index says 0, 1, 2, ... and a third has no brand."""
     rng = np.random.default_rng(seed)
     words = [f"{a} {t}" for a in _ADJECTIVES for t in _THINGS]
     sentence = "A product that is made to last, easy to clean and a pleasure to use every day. "
-    texts = _texts([f"{sentence * 4}{w.capitalize()} for all seasons." for w in words])
+    texts = _texts(
+        [f"{sentence * shape.described}{w.capitalize()} for all seasons." for w in words]
+    )
     picked = rng.integers(0, len(words), rows)
     named = [_texts(words).take(pa.array(picked)), pa.array(np.arange(rows)).cast(_TEXT)]
     columns = {
@@ -107,17 +148,30 @@ def _hex(chance: random.Random) -> str:
 
 def _answer(chance: random.Random) -> str:
     thing, color = chance.choice(_THINGS), chance.choice(_COLORS)
+    said = (
+        "that is made to last, cleans in a minute and looks as good on the shelf as it works in "
+        "the hand; it comes with a warranty of two years, a leaflet on its care and a card for "
+        "whom it is meant for. "
+    )
     product = {
         "category": chance.choice(CATEGORIES),
-        "summary": f"{chance.choice(_ADJECTIVES).capitalize()} {thing} in {color} that is made to "
-        "last, cleans in a minute and looks as good on the shelf as it works in the hand; it comes "
-        "with a warranty of two years, a leaflet on its care and a card for whom it is meant for.",
+        "summary": f"{chance.choice(_ADJECTIVES).capitalize()} {thing} in {color} "
+        + (said * shape.summarised).strip(),
         "color": color,
         "size": chance.choice(_SIZES),
         "score": chance.randint(0, 100),
         "gift": chance.random() < 0.5,
     }
+    product = dict(list(product.items())[: shape.fields])
+    product |= dict(_details(chance, shape.fields - len(product)))
     return json.dumps(product)
+
+
+def _details(chance: random.Random, count: int) -> Iterator[tuple[str, Any]]:
+    for i in range(count):
+        number = chance.randint(0, 1_000)
+        values = (chance.choice(_COLORS), number, number > 500, number / 8, "low")
+        yield f"detail_{i}", values[i % len(values)]
 
 
 def _body(text: str, chance: random.Random) -> dict[str, Any]:
