@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -67,9 +67,20 @@ def vote_text(cell: Any) -> str:
 
     Examples
     --------
-    >>> vote_text("red"), vote_text(2.0), vote_text(None), vote_text({"b": 1, "a": 2})
-    ('red', '2.0', 'null', '{"a": 2, "b": 1}')
+    >>> vote_text("red"), vote_text(2.0), vote_text(None), vote_text({"b": 1.0, "a": 2.5})
+    ('red', '2', 'null', '{"a": 2.5, "b": 1}')
     """
     if isinstance(cell, str):
         return cell
-    return json.dumps(cell, sort_keys=True, ensure_ascii=False, default=str)
+    return json.dumps(_whole_numbers(cell), sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Make whole floats ints: 2.0 of a number field and 2 of an integer field are one answer."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list | tuple):
+        return [_whole_numbers(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _whole_numbers(item) for name, item in value.items()}
+    return value

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from frameenrich.answers.schema import normalize_label
+from frameenrich.answers.votes import vote_text
 
 _TRUTH_VALUES = {
     **dict.fromkeys(("true", "yes", "1", "1.0"), True),
@@ -43,6 +44,15 @@ class AnswerField:
         if self.kind in {"integer", "number"}:
             return _number(text, whole=self.kind == "integer")
         return text
+
+    def spelled(self, value: Any) -> str | None:
+        """Return the text by which two jobs' answers are compared; None for no answer.
+
+        A label's case and spacing say nothing, nor does the point of a whole number.
+        """
+        if value is None:
+            return None
+        return normalize_label(str(value)) if self.kind == "category" else vote_text(value)
 
     @cached_property
     def _choices(self) -> dict[str, Any]:

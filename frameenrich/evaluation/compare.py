@@ -12,7 +12,7 @@ import pandas as pd
 from frameenrich.errors import InputError
 from frameenrich.evaluation.agreement import confusion
 from frameenrich.evaluation.intervals import Interval, wilson
-from frameenrich.evaluation.job_answers import JobAnswers, as_text
+from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.identity.keys import find_keys
 
 
@@ -99,10 +99,14 @@ def compare_answers(
     agreement, churn, changed = {}, {}, []
     for name, second in fields.items():
         a, b = one.values(name, rows), other.values(second, at[rows])
-        same = np.array([as_text(x) == as_text(y) for x, y in zip(a, b, strict=True)], bool)
+        asked, asked_other = one.fields[name], other.fields[second]
+        texts = (
+            [field.spelled(v) for v in cells] for field, cells in ((asked, a), (asked_other, b))
+        )
+        same = np.array([x == y for x, y in zip(*texts, strict=True)], bool)
         agreement[name] = wilson(int(same.sum()), len(same), level)
-        labels = one.fields[name].labels
-        if labels is not None and set(labels) == set(other.fields[second].labels or ()):
+        labels = asked.labels
+        if labels is not None and set(labels) == set(asked_other.labels or ()):
             cells = [np.array(values, object) for values in (a, b)]
             churn[name] = confusion(cells[0], cells[1], labels, names)
         table = keys[~same].reset_index(drop=True)

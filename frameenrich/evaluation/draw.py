@@ -28,6 +28,15 @@ _FEWEST = 2
 """Rows that a stratum needs before its variance can be estimated."""
 
 
+FIRST_REVIEW = 100
+"""The number of rows that we propose for a first review."""
+
+
+def first_review(rows: int) -> int:
+    """Return how many rows to propose for a first review; all of them where there are fewer."""
+    return min(FIRST_REVIEW, rows)
+
+
 @dataclass(frozen=True)
 class Sample:
     """Drawn rows: positions among those that could be drawn, in the order of review.

@@ -15,7 +15,7 @@ import pandas as pd
 
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.calibration import Calibration
-from frameenrich.evaluation.field_figures import PICKED, Field, accuracy_of
+from frameenrich.evaluation.field_figures import Field, accuracy_of, picked_note
 from frameenrich.evaluation.intervals import Interval, what_rows_buy
 from frameenrich.evaluation.judged import Judged, judge
 from frameenrich.evaluation.reviewed import Design, Drawn, Floats, Reviewed
@@ -159,7 +159,9 @@ class Evaluation:
                 )
         if self.design.drawn is Drawn.PICKED:
             # A threshold is a promise about unjudged rows, which picked rows say nothing about.
-            return Threshold(precision, confidence, reason=f"No threshold: {PICKED}")
+            return Threshold(
+                precision, confidence, reason=f"No threshold: {picked_note(self.design)}"
+            )
         sure = judged.sure
         return find_threshold(
             judged.scores[sure],
@@ -178,7 +180,7 @@ class Evaluation:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """Sentences to read with the figures."""
-        found = [PICKED] if self.design.drawn is Drawn.PICKED else []
+        found = [picked_note(self.design)] if self.design.drawn is Drawn.PICKED else []
         found += [f"{note}." for note in self.design.notes]
         for name, field in self.each.items():
             unsure = int((~field.judged.sure).sum()) - field.judged.split

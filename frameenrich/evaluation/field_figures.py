@@ -12,6 +12,7 @@ import pandas as pd
 
 from frameenrich.evaluation.agreement import cohen_kappa, confusion, krippendorff_alpha
 from frameenrich.evaluation.calibration import Calibration, calibration
+from frameenrich.evaluation.draw import first_review
 from frameenrich.evaluation.intervals import (
     Interval,
     clopper_pearson,
@@ -21,14 +22,19 @@ from frameenrich.evaluation.intervals import (
 )
 from frameenrich.evaluation.judged import Judged, is_label
 from frameenrich.evaluation.recall import label_figures
-from frameenrich.evaluation.reviewed import Drawn, Floats, Verdict
+from frameenrich.evaluation.reviewed import Design, Drawn, Floats, Verdict
 from frameenrich.evaluation.shares import corrected_shares
 
-PICKED = (
-    "These rows were picked, so this is agreement with them and no estimate for the others: review "
-    "a random draw (df.llmbatch.review(job, n=100)), or pass drawn='random' where you vouch for it."
-)
 _TRUTH_ROWS = 1e9  # a full truth column is a sample of rows like these: no finite population
+
+
+def picked_note(design: Design) -> str:
+    """Explain why picked rows give no interval, and how to get one."""
+    call = f"df.llmbatch.review(job, n={first_review(design.usable)})"
+    return (
+        "These rows were picked, so this is agreement with them and no estimate for the others: "
+        f"review a random draw ({call}), or pass drawn='random' where you vouch for it."
+    )
 
 
 def accuracy_of(judged: Judged, level: float) -> Interval:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from frameenrich.answers.votes import vote_text
 from frameenrich.identity.keys import find_keys, sidecar_keys
 from frameenrich.lifecycle.collect import Collector, Reading
 from frameenrich.store.folder import JobFolder
@@ -91,19 +90,22 @@ def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
             continue  # two free texts with one meaning are hardly ever equal
         scores = np.full(len(at), np.nan)
         pairs = zip(job.values(name, asked), _shares(other, theirs, at[asked]), strict=True)
-        scores[asked] = [shares.get(vote_text(answer), 0.0) for answer, shares in pairs]
+        scores[asked] = [shares.get(field.spelled(answer), 0.0) for answer, shares in pairs]
         found[name] = scores
     return found
 
 
-def _shares(job: JobAnswers, name: str, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, float]]:
+def _shares(
+    job: JobAnswers, name: str, rows: npt.NDArray[np.int64]
+) -> Iterator[dict[str | None, float]]:
     """Yield for each row the share of each answered value, by its text."""
-    column = f"{job.folder.spec.name}_votes"
+    column, field = f"{job.folder.spec.name}_votes", job.fields[name]
     if column not in job.frame.columns:
-        yield from ({vote_text(value): 1.0} for value in job.values(name, rows))
+        yield from ({field.spelled(value): 1.0} for value in job.values(name, rows))
         return
     asked = job.folder.spec.output.samples
     for text in job.frame[column].iloc[rows]:
         votes = json.loads(text)
         counts = votes.get("", votes.get(name, {}))
-        yield {value: count / asked for value, count in counts.items()}
+        spelled = field.spelled if field.kind == "category" else str
+        yield {spelled(value): count / asked for value, count in counts.items()}

@@ -11,6 +11,7 @@ import pandas as pd
 
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.answer_field import AnswerField
+from frameenrich.evaluation.draw import first_review
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.reviewed import Design, Drawn, Integers, Objects, Reviewed, Verdict
 from frameenrich.model import RowStatus
@@ -119,7 +120,7 @@ def _compare(
 ) -> Reviewed:
     answers = job.values(field.name, positions)
     pairs = [
-        _pair(field, answer, value, tolerance, match)
+        _pair(field, answer, value, tolerance, match, len(job.usable))
         for answer, value in zip(answers, values, strict=True)
     ]
     # A truth for some rows only was chosen somehow: without a vouching it allows no interval.
@@ -156,7 +157,12 @@ def _compare(
 
 
 def _pair(
-    field: AnswerField, answer: Any, value: Any, tolerance: float | None, match: Match | None
+    field: AnswerField,
+    answer: Any,
+    value: Any,
+    tolerance: float | None,
+    match: Match | None,
+    rows: int,
 ) -> tuple[Any, bool]:
     """Return the truth in the field's own type, and whether the answer equals it."""
     numeric = field.kind == "integer" or (field.kind == "number" and tolerance is not None)
@@ -180,11 +186,11 @@ def _pair(
             return value, False
         return value, answer is not None and _is_near(answer, truth, tolerance)
     if field.kind in {"category", "boolean"}:
-        return _pair(field, answer, value, None, match)
+        return _pair(field, answer, value, None, match, rows)
     raise ParameterError(
         f"The field {field.name!r} is text, or made of it; equal text is not what right means.",
         "Pass match=, such as lambda answer, truth: answer.casefold() == truth.casefold(), or "
-        "have people judge it: df.llmbatch.review(job, n=100).",
+        f"have people judge it: df.llmbatch.review(job, n={first_review(rows)}).",
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.errors import InputError
+from frameenrich.evaluation.draw import first_review
 from frameenrich.evaluation.job_answers import JobAnswers, own_message
 from frameenrich.evaluation.make_review import field_of, strata_of
 from frameenrich.evaluation.open_review import open_review, reviews, with_top_ups
@@ -118,9 +119,10 @@ def reviewed_fields(job: JobAnswers, review: Review | str | None = None) -> dict
     """
     chain = with_top_ups(job, review)
     if not chain:
+        n = first_review(len(job.fresh))
         raise InputError(
             f"No row of the job {job.folder.id} has been reviewed.",
-            "Draw some, judge them and add the sheet: df.llmbatch.review(job, n=100), "
+            f"Draw some, judge them and add the sheet: df.llmbatch.review(job, n={n}), "
             "job.add_review('review.csv').",
         )
     design = _design(job, chain)

@@ -15,13 +15,14 @@ import pandas as pd
 from markupsafe import Markup
 
 from frameenrich.errors import FrameEnrichError, OutputError
+from frameenrich.evaluation.draw import first_review
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.regenerate import describe_changes
 from frameenrich.lifecycle.row_facts import counting_rows, retry_calls
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatus, Remedy
 from frameenrich.pricing.money import show_usd
-from frameenrich.report.rightness import FIRST_REVIEW, rights
+from frameenrich.report.rightness import rights
 from frameenrich.store.folder import JobState
 
 COLORS = {
@@ -303,7 +304,7 @@ def _figures(
         return
     several = len(found) > 1
     texts = [f"{f'{each.field} ' if several else ''}{each.share}, {each.about}" for each in found]
-    call = f"not checked: job.review(n={min(FIRST_REVIEW, usable)})"
+    call = f"not checked: job.review(n={first_review(usable)})"
     yield "right", "; ".join(texts) or call
 
 
@@ -336,10 +337,15 @@ def _tokens_text(used: JobUsage) -> str:
 def _next_calls(job: JobState, counts: Mapping[str, int], remedies: Counter[Remedy]) -> list[str]:
     if job.settled:
         flagged = any(status in FLAGGED for status in counts)
+        # Vectors have no right answer that a person could name.
+        vectors = job.spec.output.kind == "embedding"
+        # A large job's answers are not read for a card, so its batches' own counts stand for them.
+        usable = 0 if vectors else counts.get("ok", counts.get("answered", 0))
+        review = [f"job.review(n={first_review(usable)})"] if usable else []
         # Of a job too large to be read for a card, nothing is known of what its rows take.
         retries = retry_calls(remedies) or ["job.regenerate()"]
         more = ["job.show_flagged()", *retries] if flagged else []
-        return ["df.llmbatch.collect()", *more, "job.review(n=100)", 'job.report("report.html")']
+        return ["df.llmbatch.collect()", *more, *review, 'job.report("report.html")']
     if job.spec.provider == "file":
         return ["job.requests", "job.import_responses(path)"]
     return ["df.llmbatch.collect(wait=True)", "job.status()", "job.cancel()"]

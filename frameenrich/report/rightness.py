@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from frameenrich.evaluation.draw import first_review
 from frameenrich.evaluation.evaluate import evaluate_fields
 from frameenrich.evaluation.field_figures import Field
 from frameenrich.evaluation.intervals import Interval, MissingExtraError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews
 from frameenrich.evaluation.verdicts import reviewed_fields
-
-FIRST_REVIEW = 100
-"""The number of rows that we propose for a first review."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,6 @@ def _accuracy(field: Field) -> Interval:
 
 def review_call(job: JobAnswers) -> str | None:
     """Return the call that draws rows to review; None where there are none."""
-    if not job.fields or not len(job.usable):
+    if not job.fields or not len(job.fresh):
         return None
-    return f"df.llmbatch.review({job.folder.id!r}, n={min(FIRST_REVIEW, len(job.usable))})"
+    return f"df.llmbatch.review({job.folder.id!r}, n={first_review(len(job.fresh))})"

@@ -55,7 +55,7 @@ def figures(job: Job) -> dict[str, Any]:
 
 def test_no_reviewed_rows(job: Job) -> None:
     """Without a draw, and with one that nobody judged, the next call is named."""
-    with pytest.raises(InputError, match=r"has been reviewed.*df.llmbatch.review\(job, n=100\)"):
+    with pytest.raises(InputError, match=r"has been reviewed.*df.llmbatch.review\(job, n=80\)"):
         job.evaluate()
     job.review(n=20)
     with pytest.raises(InputError, match=r"has been reviewed.*job.add_review\('review.csv'\)"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -32,6 +33,45 @@ def test_compare(tmp_path: Path) -> None:
     assert "80 %" in made._repr_html_()
     ran = CliRunner().invoke(app, ["compare", one.id, two.id, "--store", str(tmp_path), "--json"])
     assert json.loads(ran.output) == made.to_dict()
+
+
+NUMBERS = {"type": "number"}, {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "answers", "agree"),
+    [
+        (NUMBERS, ([1.0, 2.5, 1e16], [1, 2, 10**16]), [True, False, True]),
+        (
+            ({"type": "array", "items": {"type": "number"}},
+             {"type": "array", "items": {"type": "integer"}}),
+            ([[1.0, 2.0], [1.0]], [[1, 2], [2]]),
+            [True, False],
+        ),
+        (
+            ({"enum": ["Red", "Dark blue"]}, {"enum": ["red", "dark  blue", "green"]}),
+            (["Red", "Dark blue"], ["red", "green"]),
+            [True, False],
+        ),
+        (({"type": ["string", "null"]},) * 2, (["null", None], [None, None]), [False, True]),
+    ],
+)  # fmt: skip
+def test_answers_are_compared_by_value(
+    tmp_path: Path, outputs: Any, answers: Any, agree: list[bool]
+) -> None:
+    """Promise 13: 1.0 and 1, or two cases of a label, are one answer; null and "null" are not."""
+    frame = goods({"Kitchen": len(agree)})[0]
+    jobs = [
+        answered(
+            frame, [{"it": value} for value in values], tmp_path, name=name,
+            response_model={"type": "object", "properties": {"it": output}, "required": ["it"]},
+        )
+        for name, output, values in zip(("one", "two"), outputs, answers, strict=True)
+    ]  # fmt: skip
+    made = jobs[0].compare(jobs[1])
+
+    assert len(made.changed) == agree.count(False)
+    assert made.agreement.estimate == agree.count(True) / len(agree)
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:

@@ -340,6 +340,43 @@ def test_what_was_judged_gives_no_interval(browser: Chromium, ten_thousand: Path
     assert browser.ask("document.getElementById('checked').hidden") is True
 
 
+def test_verdicts_that_the_browser_writes_late_are_not_lost(
+    browser: Chromium, ten_thousand: Path
+) -> None:
+    """Promise 12, of verdicts: those of the page before a reload, or of a second tab, are kept."""
+    show(browser, ten_thousand)
+    drawer = browser.ask(
+        "'frameenrich:' + JSON.parse(document.getElementById('data').textContent).job"
+    )
+    browser.ask(f"localStorage.removeItem({json.dumps(drawer)})")
+    show(browser, ten_thousand)
+
+    def hear(verdicts: dict[str, int]) -> None:
+        event = {"key": drawer, "newValue": json.dumps(verdicts)}
+        browser.ask(f"void dispatchEvent(new StorageEvent('storage', {json.dumps(event)}))")
+
+    def said() -> str:
+        text: str = browser.ask("document.getElementById('checked').textContent")
+        return text
+
+    hear({"sku-000000": 1, "sku-000001": 1})
+    assert "2 usable rows: 2 right" in said()
+    browser.ask("Math.random = () => 0.99")
+    browser.press("r")
+    last = browser.ask("document.querySelector('#detail h2').textContent")
+    browser.press("n")
+    hear({"sku-000002": 0, last: 1})
+    assert "4 usable rows: 2 right" in said()  # ours stands where both judged
+    browser.press("n")  # taken back
+    hear({last: 0})
+    assert "3 usable rows: 2 right" in said()
+    browser.press("y")
+    kept = json.loads(browser.ask(f"localStorage.getItem({json.dumps(drawer)})"))
+    assert kept == {"sku-000000": 1, "sku-000001": 1, "sku-000002": 0, last: 1}
+    browser.ask("document.querySelector('#checked button').click()")
+    assert browser.messages == []
+
+
 def test_a_narrow_window_shows_one_row_at_a_time(browser: Chromium, ten_thousand: Path) -> None:
     """On a phone a row opens over the list and closes again; nothing sticks out."""
     browser.resize(390, 800)
@@ -741,6 +778,18 @@ def test_a_chart_counts_every_number_once(values: list[float]) -> None:
             if bar.low is not None:
                 high = float("inf") if bar.high is None else bar.high
                 assert bar.count == sum(bar.low <= value < high for value in values)
+
+
+def test_a_review_is_proposed_of_as_many_rows_as_there_are(tmp_path: Path) -> None:
+    """Promise 9: no call is proposed for 100 rows where five are usable, or none could be."""
+    frame, labels = goods({"Kitchen": 6})
+    card = answered(frame, [*labels[:5], "a car"], tmp_path, labels=GOODS)._repr_html_()
+    ask = "And {{ title }}?"  # other requests, or the first job's answers would be reused
+    nothing = answered(frame, ["a car"] * 6, tmp_path, ask, labels=GOODS)._repr_html_()
+
+    assert card.count("job.review(n=5)") == 2  # as what is right, and as a next call
+    assert "n=100" not in card
+    assert "job.review" not in nothing
 
 
 def test_the_first_lines_tell_usable_from_right(browser: Chromium, tmp_path: Path) -> None:

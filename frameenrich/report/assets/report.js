@@ -274,9 +274,23 @@ function facts(row) {
 // --- a person's own judgement -------------------------------------------------------------------
 
 const drawer = "frameenrich:" + data.job;
-let verdicts = {};
-try { verdicts = JSON.parse(localStorage.getItem(drawer)) || {}; } catch { /* kept for this visit only */ }
-const keep = () => { try { localStorage.setItem(drawer, JSON.stringify(verdicts)); } catch { /* as above */ } };
+let verdicts = {}, touched = false; // since the page was loaded
+const restore = (kept) => { verdicts = JSON.parse(kept) || {}; };
+try { restore(localStorage.getItem(drawer)); } catch { /* kept for this visit only */ }
+const keep = () => { touched = true; try { localStorage.setItem(drawer, JSON.stringify(verdicts)); } catch { /* as above */ } };
+// A browser writes what is kept a little later: the page before a reload, or another tab, may be
+// heard of only now. Its verdicts are not lost, and ours stand where both judged.
+addEventListener("storage", (event) => {
+  if (event.key !== drawer || !event.newValue) return;
+  if (!touched) restore(event.newValue);
+  // Kept with the next verdict: two tabs that kept it now would answer each other without end.
+  else verdicts = { ...JSON.parse(event.newValue), ...verdicts };
+  showChecked();
+  draw(true);
+  showDetail();
+});
+// One that was taken back is null, or another tab's older state would bring it in again.
+const verdictOf = (row) => verdicts[row.k] ?? null;
 const good = rows.map((row, i) => i).filter((i) => rows[i].s === "ok");
 
 // What reviewers said begins with the verdict: "wrong:Ada, Kitchen".
@@ -289,8 +303,8 @@ function reviewed(row) {
 }
 
 function judged(row) {
-  const verdict = verdicts[row.k];
-  return verdict === undefined ? [] : [el("span", { class: "judged " + (verdict ? "yes" : "no"), title: "you judged it" }, verdict ? "✓" : "✗")];
+  const verdict = verdictOf(row);
+  return verdict === null ? [] : [el("span", { class: "judged " + (verdict ? "yes" : "no"), title: "you judged it" }, verdict ? "✓" : "✗")];
 }
 
 function judge(row) {
@@ -302,8 +316,7 @@ function judge(row) {
 function decide(verdict) {
   const row = at >= 0 ? rows[shown[at]] : null;
   if (!row || row.s !== "ok") return;
-  if (verdicts[row.k] === verdict) delete verdicts[row.k];
-  else verdicts[row.k] = verdict;
+  verdicts[row.k] = verdictOf(row) === verdict ? null : verdict;
   keep();
   showChecked();
   draw(true);
@@ -312,20 +325,20 @@ function decide(verdict) {
 
 // No interval here: whoever clicks picks the rows, and only a recorded draw has bounds.
 function showChecked() {
-  const said = good.filter((i) => verdicts[rows[i].k] !== undefined);
+  const said = good.filter((i) => verdictOf(rows[i]) !== null);
   const place = byId("checked");
   place.hidden = !said.length;
   if (!said.length) return;
   const right = said.filter((i) => verdicts[rows[i].k]).length;
   place.replaceChildren("You judged " + number(said.length) + (said.length === 1 ? " usable row: " : " usable rows: "), el("b", {}, number(right) + " right"),
-    ". Rows picked here give no interval for the others: ", el("code", {}, "job.review(n=100)"), " draws rows that do.",
+    ". Rows picked here give no interval for the others: ", el("code", {}, "job.review(n=" + Math.min(100, good.length) + ")"), " draws rows that do.",
     el("button", { type: "button", onclick: forget }, "Forget"));
 }
 
-function forget() { verdicts = {}; keep(); showChecked(); draw(true); showDetail(); }
+function forget() { for (const key in verdicts) verdicts[key] = null; keep(); showChecked(); draw(true); showDetail(); }
 
 function randomRow() {
-  const left = good.filter((i) => verdicts[rows[i].k] === undefined);
+  const left = good.filter((i) => verdictOf(rows[i]) === null);
   if (!left.length) return;
   const i = left[Math.floor(Math.random() * left.length)];
   if (!shown.includes(i)) clear();
