@@ -22,7 +22,7 @@ from frameenrich.cli.tables.chunks import CHUNK_ROWS
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.read import Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
-from frameenrich.errors import FrameEnrichError, FrameMismatchError, ParameterError
+from frameenrich.errors import FrameEnrichError, FrameMismatchError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.lifecycle.row_facts import RowFacts, counting_rows
@@ -227,11 +227,6 @@ class StreamedTable:
             The rows are not those the answers were made for. Nothing is paid for such rows, and
             nothing of them goes to standard output.
         """
-        if options.pop("accept", None) is not None:
-            raise ParameterError(
-                "--accept takes the whole table in memory, and IN is read a chunk at a time.",
-                "Pass --no-stream, or leave --accept out.",
-            )
         # Checked first: neither standard output nor paid rounds can be taken back.
         if place.is_stream or options.get("max_rounds"):
             self._check(job)

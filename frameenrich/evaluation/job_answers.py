@@ -28,11 +28,15 @@ from frameenrich.store.folder import JobFolder
 
 @dataclass(frozen=True)
 class JobAnswers:
-    """The answers of a whole job, as `Job.collect` returns them with ``usage=True``."""
+    """The answers of a whole job, as `Job.collect` returns them with ``usage=True``.
+
+    ``scored`` says whether its rows may have scores.
+    """
 
     folder: JobFolder
     output: Output
     frame: pd.DataFrame
+    scored: bool = True
 
     @cached_property
     def fields(self) -> dict[str, AnswerField]:
@@ -131,7 +135,16 @@ class JobAnswers:
 
     @cached_property
     def _field_scores(self) -> dict[str, tuple[str, npt.NDArray[np.float64]]]:
-        return field_scores(self)
+        if not self.scored:
+            return {}
+        found = field_scores(self)
+        missing = [name for name in self.fields if name not in found]
+        if not missing:
+            return found
+        # For scores that nothing else gives: it needs reviews, which are made of this module.
+        from frameenrich.evaluation.learned_scores import learned_scores  # noqa: PLC0415
+
+        return {**found, **learned_scores(self, missing)}
 
     def scores(self, name: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
         """Return a field's scores for some rows; None where it has no scores."""

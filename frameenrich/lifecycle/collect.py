@@ -64,6 +64,30 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class RequestColumns:
+    """Columns that follow from all answers of a job at once, such as whether a row is accepted.
+
+    Parameters
+    ----------
+    ids : Index
+        The job's custom_ids, each once.
+    columns : mapping
+        The cells, in that order.
+    """
+
+    ids: pd.Index
+    columns: Mapping[str, pd.api.extensions.ExtensionArray]
+
+    def of(self, ids: pa.ChunkedArray) -> dict[str, pd.Series]:
+        """Return the columns of some rows by their custom_ids; a row without one has ``<NA>``."""
+        # As Python's strings, which equal the index's in every version of pandas.
+        at = self.ids.get_indexer(pd.Index(ids.to_pylist(), dtype=object))
+        return {
+            name: pd.Series(cells.take(at, allow_fill=True)) for name, cells in self.columns.items()
+        }
+
+
+@dataclass(frozen=True)
 class Collector:
     """Gives frames their answers, as far as these are on disk; holds no secret.
 
@@ -84,6 +108,8 @@ class Collector:
     parser_columns: ParserColumns | None = None
     kept_edits: Counter[str] | None = None
     """Counts the corrections that parts hold, instead of a warning for each part."""
+    added: RequestColumns | None = None
+    """Further columns of each row."""
 
     def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
         """Return a frame of the job's rows, or the job's own keys, with their answers.
@@ -164,6 +190,10 @@ class Collector:
             costs = row_costs(folder, reading.prices, found, positions, shares)
             columns = with_costs(columns, costs, name)
         columns = self._beside(columns, frame)
+        if self.added is not None:
+            lines = folder.sidecar(columns=["custom_id"]) if sidecar is None else sidecar
+            own = lines["custom_id"].take(pa.array(positions, mask=positions < 0))
+            columns = {**columns, **self.added.of(own)}
         JobColumns(name).check_frame(columns, frame.columns)
         note_rows(folder.id, name, found.table, slots, shown=reading.usage)
         return columns
@@ -196,6 +226,8 @@ class Collector:
         if reading.usage:
             columns = with_costs(columns, none.astype(np.float64), spec.name)
         columns = self._beside(columns, frame)
+        if self.added is not None:
+            columns = {**columns, **self.added.of(pa.chunked_array([], pa.string()))}
         JobColumns(spec.name).check_frame(columns, frame.columns)
         return with_columns(frame.iloc[:0], columns)
 

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from frameenrich.answers.column_names import JobColumns
-from frameenrich.answers.columns import with_columns
 from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
-from frameenrich.lifecycle.collect import Collector, Reading, flagged_rows
+from frameenrich.lifecycle.collect import Collector, Reading, RequestColumns, flagged_rows
 from frameenrich.lifecycle.match import (
     find_sidecar_rows,
     match_frame,
@@ -91,27 +89,19 @@ def _collect(
             require_match(match_frame(frame, found, found.sidecar()), frame, found)
         job = bring_home(session, found, how.output, waiting)
         # Results are never stored: the raw lines are read anew, so a better parser costs nothing.
-        made = Collector(job, how).whole(frame)
-        return made if accept is None else _with_accept(made, frame, job, how, accept)
+        return Collector(job, how, added=_accepted(job, how, accept)).whole(frame)
 
 
-def _with_accept(
-    made: pd.DataFrame, frame: pd.DataFrame | None, job: JobState, how: Reading, accept: float
-) -> pd.DataFrame:
-    """Add each row's score to collected answers, and whether the row is accepted."""
+def _accepted(job: JobState, how: Reading, accept: float | None) -> RequestColumns | None:
+    """Compute each row's score, and whether the row is accepted."""
+    if accept is None:
+        return None
     from frameenrich.evaluation.job_answers import JobAnswers  # noqa: PLC0415 - for this option only
     from frameenrich.verbs.accept import accept_rows  # noqa: PLC0415
 
-    # All rows of the job, whatever the frame holds: the threshold is one of the whole job.
+    # All rows of the job, whatever is collected: the threshold is one of the whole job.
     own = Collector(job, replace(how, usage=True, flatten=False)).whole(None)
-    found = accept_rows(JobAnswers(job, how.output, own), accept)
-    positions = np.arange(len(own), dtype=np.int64)
-    if frame is not None:
-        positions = require_match(match_frame(frame, job, job.sidecar()), frame, job).positions
-    columns = found.columns(job.spec.name, positions)
-    names = [*columns, f"{job.spec.name}_status"]  # with which an earlier collect's are known
-    JobColumns(job.spec.name).check_frame(names, [] if frame is None else frame.columns)
-    return with_columns(made, columns)
+    return accept_rows(JobAnswers(job, how.output, own), accept)
 
 
 def collect_own(session: Session, **reading: Any) -> pd.DataFrame:
@@ -129,11 +119,13 @@ def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting
     return job.read()
 
 
-def collector(session: Session, waiting: Waiting, **reading: Any) -> Collector:
+def collector(
+    session: Session, waiting: Waiting, *, accept: float | None = None, **reading: Any
+) -> Collector:
     """Fetch a job's answers and return a collector of its parts for any process."""
     how = session.reading(waiting.budget, **reading)
-    bring_home(session, session.folder.read(), how.output, waiting)
-    return _collector(session, how)
+    job = bring_home(session, session.folder.read(), how.output, waiting)
+    return replace(_collector(session, how), added=_accepted(job, how, accept))
 
 
 def collect_part(

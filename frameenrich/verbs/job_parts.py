@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.answers.output import Parser
-from frameenrich.errors import ParameterError
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.verbs.collect import collect_part, collector, count_seen, waiting_of
@@ -77,17 +76,8 @@ class JobParts:
         What `collect` does before it reads (poll, wait, repair) is done here, once. The collector
         asks no provider; called with a part's rows and number, it gives them with their answers.
 
-        Raises
-        ------
-        ParameterError
-            ``accept=`` is of whole frames: a threshold is of all rows.
+        With ``accept=`` the job's own answers are in memory once, here: a threshold is of all rows.
         """
-        # The threshold needs every row's score at once, and here no process has all rows.
-        if accept is not None:
-            raise ParameterError(
-                f"accept={accept} takes a whole frame in memory, and this one comes in parts.",
-                "Leave it out, or collect the job's own rows: job.collect(accept=...).",
-            )
         waiting = waiting_of(
             self._session, wait, timeout, poll_seconds, max_rounds, max_cost, prices
         )
@@ -97,6 +87,7 @@ class JobParts:
             usage=usage,
             flatten=flatten,
             overwrite=overwrite,
+            accept=accept,
             labels=labels,
             response_model=response_model,
             parser=parser,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -233,9 +234,21 @@ def test_the_command_line_asks_and_compares(
     assert (same.exit_code, "gave the first opinion" in same.stderr) == (2, True)
 
 
-def test_accept_of_frames_in_parts_is_refused(store: Path) -> None:
-    """A threshold is of all rows; a door that reads a part at a time says so."""
-    frame, labels = goods({"Kitchen": 5})
-    job = answered(frame, labels, store, labels=LABELS)
-    with pytest.raises(ParameterError, match="takes a whole frame in memory"):
-        job.collector(accept=0.9)
+def test_parts_are_accepted_as_the_whole_is(
+    provider: OpenAIBatch, tmp_path: Path, things: tuple[pd.DataFrame, Job]
+) -> None:
+    """Promise 1: the rows of a part, in any process, have the whole frame's scores."""
+    frame, job = things
+    truth = {
+        key: "Garden" if i % 2 or i % 4 == 0 else "Kitchen" for i, key in enumerate(frame.index)
+    }
+    judged(job, tmp_path, truth, n=40)
+    job.second_opinion("b", provider).wait(poll_seconds=0.01)
+    whole = job.collect(frame, accept=0.9)
+    collector = pickle.loads(pickle.dumps(job.collector(accept=0.9)))
+
+    strange = pd.DataFrame({"title": ["new"]}, index=pd.Index(["X"], name="sku"))
+    parts = [collector(frame.iloc[at : at + 9]) for at in range(0, len(frame), 9)]
+    pd.testing.assert_frame_equal(pd.concat(parts), whole)
+    assert collector(strange)["llmbatch_accept"].isna().all()
+    assert collector.empty_result(frame).dtypes.equals(whole.dtypes)

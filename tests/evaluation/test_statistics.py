@@ -41,7 +41,7 @@ def test_coverage(model: str, design: str, n: int) -> None:
 
 
 def test_thresholds_keep_their_promise() -> None:
-    """At most 10 % of reviews end in a broken promise; with the naive rule a quarter and more do."""
+    """At most 10 % of reviews end in a broken promise; by the naive rule a quarter and more."""
     found = simulation.break_promises(200, runs=100, seed=3)
 
     assert found["broken"] <= 0.1

@@ -59,6 +59,19 @@ class Embedder:
     def __repr__(self) -> str:
         return EMBEDDED_EMBEDDER
 
+    def unit_vectors(self, texts: Sequence[str], dimensions: int = _DIMENSIONS) -> Any:
+        """Return an array with a vector of length 1 for each text; of an empty one it is 0."""
+        import numpy as np  # noqa: PLC0415 - WordLlama's own, and heavy where only answers are wanted
+
+        vectors = np.zeros((len(texts), dimensions), np.float32)
+        filled = [i for i, text in enumerate(texts) if text.strip()]
+        clean = [without_surrogates(texts[i]) for i in filled]
+        for i, (vector, _) in zip(filled, self._vectors(clean), strict=True):
+            start = vector[:dimensions]  # it was trained so that a start of it is a vector, too
+            length = float((start * start).sum()) ** 0.5
+            vectors[i] = start / length if length else 0.0
+        return vectors
+
     def answers(self, requests: Iterable[tuple[str, bytes]]) -> Generator[list[bytes]]:
         """Yield response lines, in groups that were made at once."""
         waiting = iter(requests)
