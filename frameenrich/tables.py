@@ -8,11 +8,13 @@ than `STREAM_BYTES` goes through in parts, as a file of the command line does.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack, overload
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -22,6 +24,7 @@ from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.evaluate import Evaluation
 from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.prepare.any_table import (
     TableStream,
     is_lazy,
@@ -219,9 +222,7 @@ class TableBatch(LLMBatch):
         store, client = options.pop("store", None), options.pop("client", None)
         found, rows = self.job(job, store=store, client=client), self._rows
         if isinstance(rows, TableStream):
-            # A part's earlier answers are not read again to tell a person's edits from them.
-            own: Any = {name: value for name, value in options.items() if name != "overwrite"}
-            return _Answers(rows, found.collector(**own)).beside(self._table)
+            return _Answers(rows, found.collector(**options)).beside(self._table)
         frame = self._frame
         answers = LLMBatch(frame).collect(found, **options)
         # Only new or changed columns go back, so all others keep their Arrow or Polars types.
@@ -291,8 +292,17 @@ def to_arrow(column: pd.Series, kind: pa.DataType | None = None) -> pa.Array:
         empty = [
             cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)) for cell in column
         ]
-        texts = zip(column, empty, strict=True)
-        return pa.array([None if no else json.dumps(cell, default=str) for cell, no in texts])
+        cells = [
+            # A text stays itself: with quotes around it, the next collect would add others.
+            None if no else cell if isinstance(cell, str) else json.dumps(cell, default=_plain)
+            for cell, no in zip(column, empty, strict=True)
+        ]
+        texts = pa.array(cells, pa.string())
+        return texts if kind is None else texts.cast(kind)
+
+
+def _plain(cell: Any) -> Any:
+    return cell.item() if isinstance(cell, np.generic) else str(cell)
 
 
 # --- answers beside the table's own columns -----------------------------------------------------
@@ -324,17 +334,30 @@ class _Answers:
                     if kind not in seen[name]:
                         seen[name].append(kind)
             types |= {name: _common_or_text(kinds) for name, kinds in seen.items()}
-        return types
+        if self.collector.reading.overwrite:
+            return types
+        held = self.stream.schema
+        # Corrections show in a later part only, when the stream has said its types.
+        return {
+            name: _with_edits(kind, held.field(name).type) if name in held.names else kind
+            for name, kind in types.items()
+        }
 
-    def of(self, part: Any, number: int) -> pa.Table:
-        """Return the answers to a part's rows, in their order."""
-        out = self.collector(to_frame(part), number)
-        return pa.table({name: to_arrow(out[name], kind) for name, kind in self.types.items()})
+    def answers(self) -> Iterator[tuple[Any, pa.Table]]:
+        """Yield each part and the answers to its rows, in their order."""
+        edits = Counter[str]()
+        # For one warning at the end instead of one for each part.
+        collector = replace(self.collector, kept_edits=edits)
+        for number, part in enumerate(self.stream.parts()):
+            out = collector(to_frame(part), number)
+            kinds = self.types.items()
+            yield part, pa.table({name: to_arrow(out[name], kind) for name, kind in kinds})
+        warn_of_edits(edits)
 
     def parts(self) -> Iterator[Any]:
         """Yield the parts with their answers."""
-        for number, part in enumerate(self.stream.parts()):
-            yield _with_columns(part, self.of(part, number))
+        for part, found in self.answers():
+            yield _with_columns(part, found)
 
     def beside(self, table: Any) -> Any:
         """Return the table with the answers; lazy where the table is."""
@@ -348,9 +371,30 @@ class _Answers:
             batches = (batch for part in self.parts() for batch in part.to_batches())
             return pa.RecordBatchReader.from_batches(schema, batches)
         if isinstance(table, pa.Table) or polars is not None:
-            found = (self.of(part, i) for i, part in enumerate(self.stream.parts()))
-            return _with_columns(table, pa.concat_tables(found))
+            return _with_columns(table, pa.concat_tables(found for _, found in self.answers()))
         return pa.concat_tables(self.parts())
+
+
+def _with_edits(answers: pa.DataType, held: pa.DataType) -> pa.DataType:
+    """Return the type that holds the answers, and what a person put in their place.
+
+    A column of texts, where the answers are none, may hold a correction that is no answer's type.
+    """
+    if answers == held or pa.types.is_null(held) or _is_text(answers):
+        return answers
+    number = (pa.types.is_integer, pa.types.is_floating)
+    if all(any(is_so(kind) for is_so in number) for kind in (answers, held)):
+        return pa.float64() if pa.types.is_floating(held) else answers
+    if pa.types.is_nested(answers) and pa.types.is_nested(held):
+        return answers
+    return pa.large_string() if _is_text(held) else answers
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    # Labels are dictionaries of texts.
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    )
 
 
 def _common_or_text(kinds: list[pa.DataType]) -> pa.DataType:

@@ -12,13 +12,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
+from reviews import answered
 from typer.testing import CliRunner
 
 import frameenrich
 import frameenrich.polars
 from frameenrich.accessor import LLMBatch
 from frameenrich.cli.main import app
-from frameenrich.errors import InputError, ParameterError
+from frameenrich.errors import FrameEnrichWarning, InputError, ParameterError
 from frameenrich.prepare import any_table
 from frameenrich.tables import TableBatch
 
@@ -127,6 +128,54 @@ def test_other_tables_in_parts(server: Any, client: Any, store: Path) -> None:
         whole = back.read_all() if kind == "RecordBatchReader" else back
         assert whole.select(["sku", "title", "n"]).cast(table.schema).equals(table)
         assert whole["llmbatch"].to_pylist() == wanted
+
+
+KINDS: dict[str, Any] = {
+    "DataFrame": lambda table: table,
+    "LazyFrame": lambda table: table.lazy(),
+    "Table": lambda table: table.to_arrow(),
+    "RecordBatchReader": lambda table: table.to_arrow().to_reader(max_chunksize=4),
+}
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_corrections_stay_in_every_table(
+    kind: str, in_parts: bool, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 12: whatever holds the table, and in parts as whole; of another type, too."""
+    if in_parts:
+        monkeypatch.setattr(any_table, "STREAM_BYTES", 100)
+        monkeypatch.setattr(any_table, "_PART_ROWS", 7)
+    frame = rows().to_pandas()[["sku"]].assign(title=lambda f: f["sku"])
+    said = [{"color": "red", "size": i} for i in range(25)]
+    fields = {"color": str, "size": int}
+    job = answered(frame, said, store, response_model=fields, key="sku")
+
+    def collected(table: pl.DataFrame, **options: Any) -> pl.DataFrame:
+        back = frameenrich.collect(KINDS[kind](table), job, **options)
+        back = back.collect() if kind == "LazyFrame" else back
+        return (
+            back if kind == "DataFrame" else pl.DataFrame(getattr(back, "read_all", lambda: back)())
+        )
+
+    plain = collected(pl.from_pandas(frame))
+    key = pl.col("sku")
+    edited = plain.with_columns(
+        color=pl.when(key == "K003").then(pl.lit("blue")).otherwise("color"),
+        size=pl.when(key == "K020").then(pl.lit("XL")).otherwise(pl.col("size").cast(pl.String)),
+    )
+    with pytest.warns(FrameEnrichWarning, match="2 cells of 'color', 'size' hold what no") as told:
+        kept = collected(edited)
+    with pytest.warns(FrameEnrichWarning):
+        again = collected(kept)
+
+    assert len(told) == 1
+    assert plain.schema["size"] == pl.Int64
+    assert kept["color"].to_list() == ["blue" if i == 3 else "red" for i in range(25)]
+    assert kept["size"].to_list() == ["XL" if i == 20 else str(i) for i in range(25)]
+    assert_frame_equal(again, kept)
+    assert_frame_equal(collected(edited, overwrite=True), plain)
 
 
 @pytest.mark.usefixtures("parts")

@@ -93,12 +93,15 @@ class TableStream:
         The batches that were read to measure the table.
     rest : iterator
         The batches after these.
+    schema : Schema
+        The columns' types.
     """
 
     table: Any
     columns: list[str]
     head: deque[Any]
     rest: Iterator[Any]
+    schema: pa.Schema
     _used: bool = field(default=False, init=False)
 
     @cached_property
@@ -136,7 +139,8 @@ def read_table(table: Any) -> Any:
         head.append(batch)
         size += _bytes_of(batch)
         if size > STREAM_BYTES:
-            return TableStream(table, columns, head, batches)
+            schema = _to_table(head[0].slice(0, 0)).schema
+            return TableStream(table, columns, head, batches, schema)
     return _joined(list(head))
 
 
