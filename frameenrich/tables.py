@@ -222,7 +222,8 @@ class TableBatch(LLMBatch):
         store, client = options.pop("store", None), options.pop("client", None)
         found, rows = self.job(job, store=store, client=client), self._rows
         if isinstance(rows, TableStream):
-            return _Answers(rows, found.collector(**options)).beside(self._table)
+            own: Any = dict(options)  # store and client, which a type checker still sees, are out
+            return _Answers(rows, found.collector(**own)).beside(self._table)
         frame = self._frame
         answers = LLMBatch(frame).collect(found, **options)
         # Only new or changed columns go back, so all others keep their Arrow or Polars types.
@@ -392,9 +393,8 @@ def _with_edits(answers: pa.DataType, held: pa.DataType) -> pa.DataType:
 
 def _is_text(kind: pa.DataType) -> bool:
     # Labels are dictionaries of texts.
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
-    )
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
+    return any(is_so(kind) for is_so in kinds)
 
 
 def _common_or_text(kinds: list[pa.DataType]) -> pa.DataType:

@@ -63,13 +63,18 @@ def test_a_classifier_scores_rows_that_nothing_else_does(tmp_path: Path) -> None
     assert out["llmbatch_score"].between(0, 1).all()
 
 
+def _new_but(odd: int) -> Callable[[int], bool]:
+    """Return a judge to whom new things are right, but for one of the rows."""
+    return lambda i: (i % 3 > 0) != (i == odd)
+
+
 def test_no_row_teaches_its_own_verdict(tmp_path: Path) -> None:
     """Promise 11: the other verdict on a row, and on rows of its text, leaves its score alone."""
     scores = []
-    for name, odd in (("one", None), ("other", 7)):
+    for name, odd in (("one", -1), ("other", 7)):
         (tmp_path / name).mkdir()
         _, job = job_of(tmp_path / name, 120)
-        judge(job, tmp_path / name, lambda i, odd=odd: (i % 3 > 0) != (i == odd), n=120)
+        judge(job, tmp_path / name, _new_but(odd), n=120)
         found = job.answers_to_judge()
         column = found.scores("llmbatch", found.usable)
         assert column is not None
