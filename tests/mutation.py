@@ -32,7 +32,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import IO, Any
 
 from coverage import CoverageData
 
@@ -71,6 +71,7 @@ class Mutant:
     what: str
     source: str = field(repr=False)
     outcome: str = ""
+    noticed_by: str = ""
 
 
 def main() -> int:
@@ -106,6 +107,7 @@ def main() -> int:
             print(f"{folder}: {len(every)} changes are possible", flush=True)
         rng.shuffle(mutants)  # so that a run that is cut short is a sample of all folders too
         run_all(mutants, tests, asked.jobs, time.monotonic() + asked.minutes * 60)
+        doubt(mutants)
     for folder in folders:
         report(folder, [m for m in mutants if m.module.split("/")[1] == folder and m.outcome])
     run = [mutant for mutant in mutants if mutant.outcome]
@@ -286,6 +288,7 @@ def run_all(mutants: list[Mutant], tests: Tests, jobs: int, until: float) -> Non
         for process, (mutant, limit) in list(running.items()):
             ended, code = os.waitpid(process, os.WNOHANG)
             if ended:
+                mutant.noticed_by = _report_of(process).partition("\n")[0]
                 mutant.outcome = "survived" if code == 0 else "noticed"
             elif time.monotonic() > limit:
                 os.killpg(process, signal.SIGKILL)
@@ -294,11 +297,31 @@ def run_all(mutants: list[Mutant], tests: Tests, jobs: int, until: float) -> Non
             else:
                 continue
             del running[process]
-            print(f"{mutant.outcome:9} {mutant.module}:{mutant.row} {mutant.what}", flush=True)
+            said = (mutant.outcome, f"{mutant.module}:{mutant.row}", mutant.what, mutant.noticed_by)
+            print(*said, flush=True)
         time.sleep(0.05)
 
 
-def _forked(mutant: Mutant, tests: list[str]) -> int:
+def doubt(mutants: list[Mutant]) -> None:
+    """Run the tests that noticed something on the code as it is: one that fails proved nothing."""
+    noticing = sorted({mutant.noticed_by for mutant in mutants if "::" in mutant.noticed_by})
+    process = _forked(None, noticing)
+    os.waitpid(process, 0)
+    failed = _report_of(process).splitlines()
+    for mutant in mutants:
+        if mutant.outcome == "noticed" and (not failed or mutant.noticed_by in failed[:-1]):
+            mutant.outcome = ""
+            print("doubtful", mutant.module, mutant.row, mutant.noticed_by)
+
+
+def _report_of(process: int) -> str:
+    path = Path(f"report-{process}")
+    said = path.read_text().strip() if path.exists() else ""
+    path.unlink(missing_ok=True)
+    return said
+
+
+def _forked(mutant: Mutant | None, tests: list[str]) -> int:
     """Start a child in which the mutant's module is imported as it was changed."""
     process = os.fork()
     if process:
@@ -309,13 +332,30 @@ def _forked(mutant: Mutant, tests: list[str]) -> int:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
-        sys.meta_path.insert(0, _Changed(mutant))
+        if mutant is not None:
+            sys.meta_path.insert(0, _Changed(mutant))
         pytest = importlib.import_module("pytest")
-        options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:doctest"]
-        options += ["--timeout=120", "-o", "addopts="]
-        code = int(bool(tests) and pytest.main([*options, *tests]) != 0)
+        options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--timeout=120", "-o", "addopts="]
+        # What is warm cannot be rewritten, which is no fault of the tests.
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", *(["-x"] if mutant else [])]
+        with Path(f"report-{os.getpid()}").open("w") as said:
+            ended = pytest.main([*options, *tests], plugins=[_Recorder(said)]) if tests else 0
+            print(f"exit={int(ended)}", file=said)
+        code = int(ended != 0)
     finally:
         os._exit(code)  # threads of the tests may still wait for something
+
+
+class _Recorder:
+    """A plugin of pytest that writes down which tests failed."""
+
+    def __init__(self, said: IO[str]) -> None:
+        self._said = said
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Write one down."""
+        if report.failed:
+            print(report.nodeid, file=self._said, flush=True)
 
 
 class _Changed:
