@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,41 @@ def test_lazy_frame_in_parts(server: Any, client: Any, store: Path, tmp_path: Pa
     assert [list(s) for s in out["sizes"]] == expected["sizes"].tolist()
     assert back.filter(pl.col("n") == 4).select("color").collect().height == 5
     assert back.head(9).collect().height == 9
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    ("first", "others", "wanted"),
+    [
+        ([2**63], [7], pl.String),
+        ([2**63], [-7], pl.String),
+        ([2**63], [2**64 - 1], pl.List(pl.UInt64)),
+        ([2**64], [7], pl.String),
+        ([9], [7], pl.List(pl.Int64)),
+    ],
+    ids=str,
+)
+def test_numbers_of_any_size_in_parts(
+    first: Any, others: Any, wanted: Any, store: Path, tmp_path: Path
+) -> None:
+    """Each part has a type of its own, and the column one that holds them all, or text."""
+    frame: Any = rows()
+    fields = {"sizes": list[int]}
+    job = frame.llmbatch.submit(TEMPLATE, "m", response_model=fields, **asked(store))
+    said = iter([first])
+    lines = []
+    for request in "".join(Path(path).read_text() for path in job.requests).splitlines():
+        body = {"choices": [{"message": {"content": json.dumps({"sizes": next(said, others)})},
+                             "finish_reason": "stop"}]}  # fmt: skip
+        answer = {"status_code": 200, "body": body}
+        lines.append({"custom_id": json.loads(request)["custom_id"], "response": answer})
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    job.import_responses(tmp_path / "a.jsonl")
+
+    out = frame.llmbatch.collect(job)
+
+    assert out["llmbatch_status"].to_list() == ["ok"] * 25
+    assert out.schema["sizes"] == wanted
 
 
 @pytest.mark.usefixtures("parts")

@@ -19,31 +19,40 @@ def common_type(kinds: list[pa.DataType]) -> pa.DataType:
     --------
     >>> common_type([pa.null(), pa.int64(), pa.float64()])
     DataType(double)
+    >>> common_type([pa.uint64(), pa.null(), pa.uint64()])
+    DataType(uint64)
     >>> common_type([pa.list_(pa.null()), pa.list_(pa.struct({"a": pa.int64()}))])
     ListType(list<item: struct<a: int64>>)
     """
-    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    known = list(dict.fromkeys(kind for kind in kinds if not pa.types.is_null(kind)))
     if len(known) < 2:  # noqa: PLR2004 - nothing to be reconciled
         return known[0] if known else pa.null()
+    if all(map(pa.types.is_list, known)):
+        return pa.list_(common_type([kind.value_type for kind in known]))
+    if all(map(pa.types.is_struct, known)):
+        members = [member for kind in known for member in kind]
+        names = sorted({member.name for member in members})  # as Arrow orders what it infers
+        return pa.struct(
+            [(n, common_type([m.type for m in members if m.name == n])) for n in names]
+        )
+    # Arrow infers no uint64, and a number below zero among the others would not fit into it.
+    if pa.uint64() in known and not any(map(pa.types.is_floating, known)):
+        raise pa.ArrowInvalid("numbers beyond 64 bits")
+    # Nor does it take truth values for another kind than numbers, as JSON does.
+    if pa.bool_() in known:
+        raise pa.ArrowInvalid("truth values beside other values")
     return pa.infer_type([_sample_value(kind) for kind in known])
 
 
 def _sample_value(kind: pa.DataType) -> Any:
     """Return a value from which Arrow infers the type."""
-    if pa.types.is_struct(kind):
-        return {member.name: _sample_value(member.type) for member in kind}
-    if pa.types.is_list(kind):
-        return [_sample_value(kind.value_type)]
-    for is_so, value in _WITNESSES:
+    for is_so, value in _SAMPLES:
         if is_so(kind):
             return value
     raise pa.ArrowNotImplementedError(f"{kind} among other types")
 
 
-_WITNESSES: tuple[tuple[Any, Any], ...] = (
-    (pa.types.is_null, None),
-    (pa.types.is_boolean, True),
-    (pa.types.is_uint64, 2**63),
+_SAMPLES: tuple[tuple[Any, Any], ...] = (
     (pa.types.is_integer, 1),
     (pa.types.is_floating, 0.5),
     (pa.types.is_string, ""),

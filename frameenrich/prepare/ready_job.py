@@ -14,11 +14,12 @@ from frameenrich.identity.hashes import HASH_BYTES, request_hash
 from frameenrich.identity.keys import key_digests, wire_id
 from frameenrich.model import JobSpec, Limits
 from frameenrich.prepare.job_draft import JobDraft
-from frameenrich.prepare.job_files import job_id
+from frameenrich.prepare.job_files import job_id, slug_of
 from frameenrich.prepare.ready import ReadyRequests, Request, Survey
 from frameenrich.prepare.writer import write_requests
 from frameenrich.rendering.body import RequestBodies
 from frameenrich.rendering.encode_rows import EncodedRows
+from frameenrich.store.folder import moment_of_new_job
 from frameenrich.store.sidecar import sidecar_metadata
 from frameenrich.store.store import Store
 
@@ -75,7 +76,7 @@ def draft_of_requests(
             _keys(survey),
             spec,
             limits,
-            sidecar_metadata(spec, [KEY]),
+            sidecar_metadata(spec, [KEY], moment_of_new_job(store, slug_of(spec))),
             watched=duplicates(np.sort(short_hashes(survey.hashes))),
             name_rows=_wire_ids,
         )

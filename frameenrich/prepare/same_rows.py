@@ -17,11 +17,12 @@ from frameenrich.identity.keys import sidecar_keys
 from frameenrich.jsonl import encode, request_ids
 from frameenrich.model import JobSpec, Json, Limits
 from frameenrich.prepare.job_draft import JobDraft
+from frameenrich.prepare.job_files import slug_of
 from frameenrich.prepare.writer import write_requests
 from frameenrich.rendering.body import RequestBodies
 from frameenrich.rendering.caching import without_marks
 from frameenrich.rendering.encode_rows import EncodedRows, encode_texts
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, moment_of_new_job
 from frameenrich.store.sidecar import sidecar_metadata
 from frameenrich.store.store import Store
 
@@ -68,7 +69,7 @@ def draft_of_same_rows(
             sidecar_keys(rows),
             spec,
             limits,
-            sidecar_metadata(spec, folder.key_names),
+            sidecar_metadata(spec, folder.key_names, moment_of_new_job(store, slug_of(spec))),
         )
         yield JobDraft(draft, store, spec, limits, [part])
 

@@ -20,10 +20,12 @@ from frameenrich.prepare.check_frame import (
     warn_of_sizes,
 )
 from frameenrich.prepare.job_draft import JobDraft
+from frameenrich.prepare.job_files import slug_of
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Part, write_requests
 from frameenrich.rendering.encode_rows import row_requests
 from frameenrich.store.draft import Draft
+from frameenrich.store.folder import moment_of_new_job
 from frameenrich.store.sidecar import sidecar_metadata
 from frameenrich.store.store import Store
 
@@ -62,7 +64,9 @@ def render_part(
 ) -> Part:
     """Render rows into a draft: requests, and the sidecar with the frame's fingerprint if known."""
     spec = plan.spec
-    metadata = sidecar_metadata(spec, key_names(frame, spec.key), known)
+    metadata = sidecar_metadata(
+        spec, key_names(frame, spec.key), moment_of_new_job(draft.target, slug_of(spec)), known
+    )
     rows = ((spec.model, found) for found in row_requests(frame, spec, plan.prompt))
     with errors_by_row_key(keys):
         return write_requests(draft, rows, keys, spec, limits, metadata)

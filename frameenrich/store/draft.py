@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,15 +17,8 @@ from frameenrich.model import Proof
 from frameenrich.store.local import SIDECAR
 from frameenrich.store.proof import prove, quick_hash
 
-
-class PublishTarget(Protocol):
-    """A store, as drafts see it."""
-
-    def open(self, path: str) -> IO[bytes]:
-        """Open a file of the store to read from."""
-
-    def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
-        """Make a filled folder a folder of the store; False where that is there already."""
+if TYPE_CHECKING:
+    from frameenrich.store.store import Store
 
 
 class Draft:
@@ -35,13 +28,13 @@ class Draft:
     ----------
     path : str
         The folder to fill.
-    target : PublishTarget
+    target : Store
         Where it goes.
     """
 
-    def __init__(self, path: str, target: PublishTarget) -> None:
+    def __init__(self, path: str, target: Store) -> None:
         self._path = path
-        self._target = target
+        self.target = target
         self._files: dict[str, IO[bytes]] = {}
         self._adopted: dict[str, str] = {}
 
@@ -80,7 +73,7 @@ class Draft:
 
     def _opened(self, relative: str) -> IO[bytes]:
         if relative in self._adopted:
-            return self._target.open(self._adopted[relative])
+            return self.target.open(self._adopted[relative])
         return open(f"{self._path}/{relative}", "rb")
 
     def prove(self, relative: str) -> Proof:
@@ -155,4 +148,4 @@ class Draft:
 
     def commit(self, target: str) -> bool:
         """Make the draft the folder `target` of the store; False where that is there already."""
-        return self._target.publish(self.finish(), target, self._adopted)
+        return self.target.publish(self.finish(), target, self._adopted)

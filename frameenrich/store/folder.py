@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.errors import JobNotFoundError
+from frameenrich.errors import JobNotFoundError, StoreError
 from frameenrich.model import Batch, JobSpec
 from frameenrich.store.local import SIDECAR, missing, unreadable
 from frameenrich.store.shard import DAMAGE, KnownBatch, ShardFolder
@@ -340,3 +342,22 @@ def job_folders(store: Store) -> list[JobFolder]:
     """List the folders of all jobs of a store, the newest first."""
     folders = [JobFolder(store, job_id) for job_id in store.job_ids()]
     return sorted(folders, key=lambda folder: folder.created_at, reverse=True)
+
+
+def moment_of_new_job(store: Store, slug: str) -> float:
+    """Return the time, or a moment after the newest job where the clock was set back since.
+
+    Jobs are told apart by when they were made: without this, "the newest" would be the older one
+    until the clock has caught up.
+    """
+    now = time.time()
+    # A folder from the future gives it away on a disk; a bucket has no folders with a time, and
+    # only jobs of the same name are read there, as each is a download.
+    if store.changed_at() > now:
+        doubtful = store.job_ids()
+    else:
+        doubtful = [] if store.local else [i for i in store.job_ids() if i.startswith(f"{slug}-")]
+    for job_id in doubtful:
+        with contextlib.suppress(StoreError):  # a damaged job is nobody's newest
+            now = max(now, math.nextafter(JobFolder(store, job_id).created_at, math.inf))
+    return now

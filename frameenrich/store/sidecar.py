@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,14 +145,14 @@ _COLUMNS = {
 
 
 def sidecar_metadata(
-    spec: JobSpec, key_names: Sequence[str], fingerprint: str | None = None
+    spec: JobSpec, key_names: Sequence[str], made_at: float, fingerprint: str | None = None
 ) -> dict[str, str]:
     """Return the sidecar's metadata: what it says of the job beside its rows."""
     known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
     return {
         **known,
         "frameenrich.spec": spec.to_json(),
-        "frameenrich.created_at": repr(time.time()),
+        "frameenrich.created_at": repr(made_at),
         # The ASCII unit separator, as a column's name may hold any printable character.
         "frameenrich.key_names": "\x1f".join(key_names),
         "frameenrich.version": str(spec.version),

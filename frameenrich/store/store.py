@@ -84,6 +84,15 @@ class Store:
         # Drafts and probes begin with a dot, and a folder is a job when its sidecar is there.
         return [name for name in names if not name.startswith(".") and self.has(name)]
 
+    def changed_at(self) -> float:
+        """Return when a job's folder was changed last, by the clock of the time; 0 in a bucket."""
+        if not self.local or not os.path.isdir(self.root):
+            return 0.0
+        with os.scandir(self.root) as entries:
+            return max(
+                (e.stat().st_mtime for e in entries if not e.name.startswith(".")), default=0
+            )
+
     def has(self, job_id: str) -> bool:
         """Tell whether the job exists."""
         return self.exists(f"{self.root}/{job_id}/{SIDECAR}")

@@ -21,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stores import CrashError, a_job, write_half, write_round
 
+import frameenrich
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
 from frameenrich.model import Batch, BatchError, Limits
 from frameenrich.prepare.rounds import RetryRequest
@@ -654,3 +655,22 @@ def test_a_store_that_cannot_be_connected_to_says_so() -> None:
     """Some file systems connect as soon as they are named."""
     with pytest.raises(StoreError, match=r"cannot be opened: .*refused"):
         Store("ftp://127.0.0.1:9/x")
+
+
+def test_a_job_made_after_the_clock_was_set_back_is_the_newest(
+    store: Path, mugs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`collect` takes the newest job of a frame, not the one that was made on a later date."""
+    how: dict[str, Any] = {"provider": "file", "store": store}
+    ahead = time.time() + 86_400
+    with monkeypatch.context() as tomorrow:
+        tomorrow.setattr(time, "time", lambda: ahead)
+        first = mugs.llmbatch.submit("Sort {{ title }}", "m", **how)
+    os.utime(first.path, (ahead, ahead))  # as the file system of that day would have it
+
+    second = mugs.llmbatch.submit("Sell {{ title }}", "m", **how)
+    assert mugs.llmbatch.job(store=store).id == second.id
+    third = mugs.llmbatch.submit("Burn {{ title }}", "m", **how)
+
+    assert mugs.llmbatch.job(store=store).id == third.id
+    assert list(frameenrich.jobs(store=store)["job"]) == [third.id, second.id, first.id]
