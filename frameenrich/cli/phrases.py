@@ -36,6 +36,10 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"Use job\.collect\(\) without a frame, and join what it gives by its key\.", "Submit again."),
     (r"pilot\(\)", "frameenrich pilot"),
     (r"submit\(\) sets itself", "is set already"),
+    (
+        r"(Read the file with \w+=|Set frame\[|Keep the frame as).*, or submit the frame as it is now",
+        "Give the file that was submitted, or submit this one as it is now",
+    ),
     (r"statuses=", "--status"),
     (r"older_than=", "--older-than "),
     (r"Pass pathlib\.Path\('?([^')]*)'?\) to read it", r"Write --template @\1 to read it"),
@@ -99,6 +103,8 @@ def in_flags(message: str) -> str:
     'did you mean --param temperature=0.1?'
     >>> in_flags("Pass image_max_pixels=None to send images as they are.")
     'Pass --image-max-pixels none to send images as they are.'
+    >>> in_flags("Read the file with dtype={'c': str}, or submit the frame as it is now.")
+    'Give the file that was submitted, or submit this one as it is now.'
     """
     for pattern, words in _COMMANDS:
         message = re.sub(pattern, words, message)

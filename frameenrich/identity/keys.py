@@ -369,15 +369,51 @@ def find_keys(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:
 
     Parts are cast to the types of `known` first; keys that cannot be cast are compared as text.
     """
-    columns = [_cast_like(w, k.type) for w, k in zip(wanted.columns, known.columns, strict=True)]
+    given = wanted.columns
+    columns = [_cast_like(w, k.type) for w, k in zip(given, known.columns, strict=True)]
     if len(wanted) == len(known) and all(map(pa.ChunkedArray.equals, columns, known.columns)):
         return np.arange(len(known), dtype=np.int64)  # the frame as it was: most often
     # Only if every part could be cast; else the texts of both sides decide.
     if all(c.type == k.type for c, k in zip(columns, known.columns, strict=True)):
         wanted = pa.table(dict(zip(known.column_names, columns, strict=True)))
+    positions = _positions(wanted, known)
+    if (positions < 0).any() and any(map(_may_be_text, given, known.columns)):
+        # A file that was read again has the number 7 where the key is the text 007.
+        columns = [_texts_like(w, k) for w, k in zip(given, known.columns, strict=True)]
+        again = _positions(pa.table(dict(zip(known.column_names, columns, strict=True))), known)
+        positions = np.where(positions < 0, again, positions)
+    return positions
+
+
+def _positions(wanted: pa.Table, known: pa.Table) -> npt.NDArray[np.int64]:
     found = pc.index_in(key_texts(wanted), value_set=key_texts(known))
     positions: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False)
     return positions.astype("int64")
+
+
+def _may_be_text(column: pa.ChunkedArray, known: pa.ChunkedArray) -> bool:
+    """Tell whether a key of numbers or moments may have been submitted as texts."""
+    kind = column.type
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
+    return pa.types.is_string(known.type) and plain
+
+
+def _texts_like(column: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write numbers and moments as the known texts do; one that several texts mean stays."""
+    if not _may_be_text(column, known):
+        return column
+    texts = pc.unique(known).to_pandas()
+    if not pa.types.is_timestamp(column.type):
+        read = pd.to_numeric(texts, errors="coerce").astype(float)
+        values = column.to_pandas().astype(float)
+    else:
+        read = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
+        values = pd.to_datetime(column.to_pandas(), utc=True)
+    meant = pd.Series(texts.to_numpy(), index=read)
+    meant = meant[meant.index.notna() & ~meant.index.duplicated(keep=False)]
+    written = values.map(meant)
+    own = _as_text(column).to_pandas()
+    return pa.chunked_array([pa.array(written.where(written.notna(), own), pa.string())])
 
 
 def _cast_like(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:

@@ -17,12 +17,17 @@ from frameenrich.answers.result_table import Positions
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.identity.keys import find_keys, key_names, read_keys, show_key, sidecar_keys
+from frameenrich.lifecycle.dtype_drift import find_drift
 from frameenrich.model import HASHES, JobSpec
 from frameenrich.rendering.encode_rows import input_hashes
 from frameenrich.rendering.images import image_cells
 from frameenrich.rendering.prompt import prompt_of
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.sidecar import FINGERPRINT
+
+_EXAMPLES = 5
+"""Number of changed rows that are compared with what they printed, cell by cell."""
+
 
 _READ = (2, HASHES)
 """Versions of hashes that a frame can be compared with."""
@@ -148,6 +153,7 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
             job_id=folder.id,
         )
     if len(match.changed):
+        _raise_of_dtypes(match, frame, folder)
         example = show_key(match.keys, int(match.changed[0]))
         lost = _lost_image(frame, int(match.changed[0]), folder.spec)
         raise FrameMismatchError(
@@ -160,6 +166,28 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
             example=example,
         )
     return match
+
+
+def _raise_of_dtypes(match: Match, frame: pd.DataFrame, folder: JobFolder) -> None:
+    """Raise an error that says so where the changed rows differ in a column's dtype alone."""
+    rows = match.changed[:_EXAMPLES]
+    # Read anew, as a match is made with few of the sidecar's columns.
+    lines = find_sidecar_rows(folder, frame.iloc[rows])
+    own = find_keys(match.keys.take(pa.array(rows)), sidecar_keys(lines))
+    drift = find_drift(frame, rows.tolist(), lines.take(pa.array(own)), folder)
+    if drift is None:
+        return
+    example = show_key(match.keys, int(rows[0]))
+    raise FrameMismatchError(
+        f"{len(match.changed)} of the frame's rows differ from those of the job {folder.id} in "
+        f"dtype only, such as row {example}: column {drift.column!r} printed {drift.then!r}, and "
+        f"now prints {drift.now!r}.",
+        f"{drift.fix}, or submit the frame as it is now.",
+        job_id=folder.id,
+        count=len(match.changed),
+        example=example,
+        columns=[drift.column],
+    )
 
 
 def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
