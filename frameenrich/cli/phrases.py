@@ -37,9 +37,8 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"pilot\(\)", "frameenrich pilot"),
     (r"submit\(\) sets itself", "is set already"),
     (
-        r"(?:Read the file with \w+=|Set frame\[|Keep the frame as).*, or submit the frame as it is "
-        r"now",
-        "Give the file that was submitted, or submit this one as it is now",
+        r"(?:Read the file with \w+=|Set frame\[|Keep the frame as).*, or submit the frame",
+        "Give the file that was submitted, or submit this one",
     ),
     (r"statuses=", "--status"),
     (r"older_than=", "--older-than "),
