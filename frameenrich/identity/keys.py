@@ -395,7 +395,7 @@ def _may_be_text(column: pa.ChunkedArray, known: pa.ChunkedArray) -> bool:
     """Tell whether a key of numbers or moments may have been submitted as texts."""
     kind = column.type
     plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
-    return pa.types.is_string(known.type) and plain
+    return bool(pa.types.is_string(known.type) and plain)
 
 
 def _texts_like(column: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray:

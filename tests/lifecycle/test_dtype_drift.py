@@ -67,13 +67,15 @@ KINDS: dict[str, st.SearchStrategy[pd.Series]] = {
 def through_csv(frame: pd.DataFrame, path: Path, **how: Any) -> pd.DataFrame:
     """Save a frame and read it as people do."""
     frame.to_csv(path, index=False)
-    return pd.read_csv(path, **how)
+    back: pd.DataFrame = pd.read_csv(path, **how)
+    return back
 
 
 def through_excel(frame: pd.DataFrame, path: Path, **how: Any) -> pd.DataFrame:
     """Save a frame as a workbook and read it as people do."""
     frame.to_excel(path.with_suffix(".xlsx"), index=False)
-    return pd.read_excel(path.with_suffix(".xlsx"), engine="openpyxl", **how)
+    back: pd.DataFrame = pd.read_excel(path.with_suffix(".xlsx"), engine="openpyxl", **how)
+    return back
 
 
 def through_parquet(frame: pd.DataFrame, path: Path, **how: Any) -> pd.DataFrame:
