@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
-from frameenrich.errors import BudgetError, ParameterError
+from frameenrich.errors import BudgetError, ParameterError, StoreError
 from frameenrich.lifecycle.usage import billed_lines, job_usage, prices_of, unanswered_requests
 from frameenrich.model import JobSpec, Json
 from frameenrich.pricing.money import Budget, show_usd
@@ -37,7 +38,8 @@ def measure_answers(store: Store, spec: JobSpec) -> AnswerLengths | None:
     for folder in job_folders(store):
         # Answers to another template or model say nothing of how long these will be.
         if _asks_the_same(folder.spec, spec):
-            lengths += _lengths(folder)
+            with contextlib.suppress(StoreError):  # a damaged job tells nothing
+                lengths += _lengths(folder)
     return _measured(lengths)
 
 

@@ -6,6 +6,7 @@ in its own folder and `collect` has one path.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ import pyarrow.compute as pc
 from frameenrich.answers.judge import read_response, result_of
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import STATUSES
+from frameenrich.errors import StoreError
 from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.identity.hashes import hash_column, request_hash
 from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
+from frameenrich.lifecycle.other_jobs import check_unneeded, needing, other_jobs
 from frameenrich.lifecycle.results import read_results
 from frameenrich.model import HASHES, JobSpec, RowStatus
 from frameenrich.store.folder import JobFolder, job_folders
-from frameenrich.store.shard import ids_of
+from frameenrich.store.shard import ShardFolder
 from frameenrich.store.store import Store
 
 # Live calls and a provider's batches send the same url and body, so a pilot's live answers serve
@@ -85,8 +88,8 @@ def find_stored_answers(
         A job that does not count.
     """
     origins: dict[bytes, tuple[JobFolder, str]] = {}
-    for folder in job_folders(store):
-        if folder.id != own_id and same_route(folder.spec, spec):
+    for folder in other_jobs(store, sent, own_id, tell=True):
+        if same_route(folder.spec, spec):
             # Jobs come newest first, and what is already found stays: the newest answer wins.
             origins = {**_answered(folder, output, sent), **origins}
     return StoredAnswers(origins, output) if origins else None
@@ -119,18 +122,18 @@ def find_running(
     found: dict[bytes, str] = {}
     if spec.provider in _NOT_AT_A_PROVIDER:
         return found
-    for folder in job_folders(store):
+    for folder in other_jobs(store, sent, own_id):
         other = folder.spec
-        if folder.id == own_id or other.provider != spec.provider or not same_route(other, spec):
+        if other.provider != spec.provider or not same_route(other, spec):
             continue
         if other.pilot:  # live, whatever its provider
             continue
-        asked = _requests(folder)
-        shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
-        if len(shared):
-            at_work = pa.array(sorted(_ids_at_work(folder)), pa.string())
-            shared = shared.filter(pc.is_in(shared["custom_id"], value_set=at_work))
-            found.update(dict.fromkeys(shared["request_hash"].to_pylist(), folder.id))
+        shared = _shared(folder, sent)
+        with needing(folder, len(shared)):
+            running = [n for n in pc.unique(shared["shard"]).to_pylist() if _at_work(folder, n)]
+        at_work = pa.array(running, shared["shard"].type)
+        shared = shared.filter(pc.is_in(shared["shard"], value_set=at_work))
+        found.update(dict.fromkeys(shared["request_hash"].to_pylist(), folder.id))
     return found
 
 
@@ -138,29 +141,24 @@ def find_running(
 _NOT_AT_A_PROVIDER = frozenset({"file", "live", "local"})
 
 
-def _ids_at_work(folder: JobFolder) -> set[str]:
-    """Return the custom_ids of round 0 that are at the provider, or soon will be."""
-    patience = folder.spec.confirm_seconds
-    return {
-        custom_id
-        for shard in folder.shards(0)
-        if not shard.batch.settled and not shard.batch.waiting
-        if not (
-            shard.batch.running
-            and shard.batch.unfound_since is not None
-            and time.time() - shard.batch.unfound_since >= patience
-        )
-        for custom_id in ids_of(shard)
-    }
+def _at_work(folder: JobFolder, number: int) -> bool:
+    """Tell whether a shard of round 0 is at the provider, or soon will be."""
+    batch = ShardFolder(folder, 0, number).batch
+    if batch.settled or batch.waiting:
+        return False
+    gone = batch.running and batch.unfound_since is not None
+    return not gone or time.time() - (batch.unfound_since or 0.0) < folder.spec.confirm_seconds
 
 
 def jobs_waiting_for(store: Store, job_id: str) -> list[str]:
     """Return the ids of the jobs that wait for a job's answers."""
-    return [
-        folder.id
-        for folder in job_folders(store)
-        if any(job_id in shard.batch.waits_for for shard in folder.shards(0))
-    ]
+    found = []
+    for folder in job_folders(store):
+        # A job that cannot be read cannot take anything over.
+        with contextlib.suppress(StoreError):
+            if any(job_id in shard.batch.waits_for for shard in folder.shards(0)):
+                found.append(folder.id)
+    return found
 
 
 def same_route(other: JobSpec, spec: JobSpec) -> bool:
@@ -175,36 +173,51 @@ def _alike(provider: str, other: str) -> bool:
 
 
 def _requests(folder: JobFolder) -> pa.Table:
-    """Return a job's requests of round 0: their custom_ids and hashes.
+    """Return a job's requests of round 0: their custom_ids, hashes and shards.
 
     Those of an earlier version's job are hashed anew: who can choose texts could make two agree.
     """
     if folder.spec.version == HASHES:
-        sidecar = folder.sidecar(columns=["custom_id", "request_hash"])
+        sidecar = folder.sidecar(columns=["custom_id", "request_hash", "shard"])
         return sidecar.filter(pc.is_valid(sidecar["custom_id"]))
-    ids, hashes = list[str](), bytearray()
+    ids, hashes, shards = list[str](), bytearray(), list[int]()
     for shard in folder.shards(0):
         with shard.open_requests() as lines:
             for custom_id, line in request_ids(lines):
                 ids.append(custom_id)
                 hashes += request_hash(folder.spec.url, body_of(line))
+                shards.append(shard.number)
     return pa.table(
         {
             "custom_id": pa.array(ids, pa.string()),
             "request_hash": pa.chunked_array([hash_column(hashes)]),
+            "shard": pa.array(shards, pa.int32()),
         }
     )
+
+
+def _shared(folder: JobFolder, sent: ShortHashes) -> pa.Table:
+    """Return those of a job's requests of round 0 that are among others."""
+    try:
+        asked = _requests(folder)
+    except StoreError as error:
+        check_unneeded(folder, error, sent)
+        return pa.table({name: pa.array([], kind) for name, kind in _REQUEST_COLUMNS.items()})
+    return asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
+
+
+_REQUEST_COLUMNS = {"custom_id": pa.string(), "request_hash": pa.binary(), "shard": pa.int32()}
 
 
 def _answered(
     folder: JobFolder, output: Output, sent: ShortHashes
 ) -> dict[bytes, tuple[JobFolder, str]]:
-    asked = _requests(folder)
-    shared = asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
+    shared = _shared(folder, sent)
     if len(shared) == 0:
         return {}
     # Half a hash only preselects; the caller looks origins up by the whole hash.
-    found = read_results(folder, output, details=["answer_id"])
+    with needing(folder, len(shared)):
+        found = read_results(folder, output, details=["answer_id"])
     slots = found.find(shared["custom_id"])
     good = found.table.codes[slots] == STATUSES.index(RowStatus.OK)
     # The custom_id, of whichever round, under which the good answer came.

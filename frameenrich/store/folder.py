@@ -339,9 +339,22 @@ def job_folder(store: Store, job_id: str) -> JobFolder:
 
 
 def job_folders(store: Store) -> list[JobFolder]:
-    """List the folders of all jobs of a store, the newest first."""
-    folders = [JobFolder(store, job_id) for job_id in store.job_ids()]
-    return sorted(folders, key=lambda folder: folder.created_at, reverse=True)
+    """List the folders of all jobs of a store that can be read, the newest first."""
+    return split_jobs(store)[0]
+
+
+def split_jobs(store: Store) -> tuple[list[JobFolder], list[tuple[JobFolder, StoreError]]]:
+    """List a store's readable jobs, the newest first, and the damaged ones with their errors."""
+    readable: list[JobFolder] = []
+    damaged = []
+    for job_id in sorted(store.job_ids()):
+        folder = JobFolder(store, job_id)
+        try:
+            _ = folder.created_at, folder.spec
+            readable.append(folder)
+        except StoreError as error:
+            damaged.append((folder, error))
+    return sorted(readable, key=lambda folder: folder.created_at, reverse=True), damaged
 
 
 def moment_of_new_job(store: Store, slug: str) -> float:

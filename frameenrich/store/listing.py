@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.errors import JobNotFoundError, StoreError, warn_user
-from frameenrich.store.folder import JobFolder, is_job_id
+from frameenrich.store.folder import JobFolder, is_job_id, split_jobs
 from frameenrich.store.store import Store, StoreLike, open_store
 
 MOMENT = "UTC"
@@ -21,16 +21,8 @@ MOMENT = "UTC"
 
 def list_jobs(store: Store) -> tuple[list[JobFolder], list[StoreError]]:
     """List the jobs of a store, the newest first, and the errors of those that cannot be read."""
-    readable: list[tuple[float, JobFolder]] = []
-    damages = []
-    for folder in folders(store):
-        try:
-            readable.append((folder.created_at, folder))
-        except StoreError as error:
-            damages.append(error)
-    # Sorted by time, which damaged jobs do not have: these are returned apart.
-    newest = sorted(readable, key=lambda pair: pair[0], reverse=True)
-    return [folder for _, folder in newest], damages
+    readable, damaged = split_jobs(store)
+    return readable, [error for _, error in damaged]
 
 
 def warn_damaged(damages: Iterable[StoreError]) -> None:

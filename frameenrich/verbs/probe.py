@@ -6,6 +6,7 @@ loses no answer; only one during the call itself may cost the row twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from frameenrich.answers.judge import read_response
 from frameenrich.answers.output import Output
-from frameenrich.errors import ParameterError, ProviderError
+from frameenrich.errors import ParameterError, ProviderError, StoreError
 from frameenrich.identity.hashes import request_hash
 from frameenrich.jsonl import body_of, split_lines
 from frameenrich.lifecycle.results import read_results
@@ -122,8 +123,10 @@ def is_answered(store: Store, spec: JobSpec) -> bool:
     for folder in job_folders(store):
         own = folder.spec
         alike = (own.params, own.output.schema) == (spec.params, spec.output.schema)
-        if alike and same_route(own, spec) and _has_ok(folder):
-            return True
+        # A damaged job answers nothing.
+        with contextlib.suppress(StoreError):
+            if alike and same_route(own, spec) and _has_ok(folder):
+                return True
     return False
 
 

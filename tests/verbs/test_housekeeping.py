@@ -104,6 +104,57 @@ def test_a_damaged_job_is_listed_as_damaged(name: str, mugs: pd.DataFrame, store
     assert table.loc[bad.id, "bytes"] > 0
 
 
+@pytest.mark.parametrize("name", ["sidecar.parquet", "round-0/shard-00000.batch.json"])
+def test_submit_goes_on_where_a_damaged_job_asked_nothing_of_it(
+    name: str, mugs: pd.DataFrame, store: Path, provider: OpenAIBatch, server: BatchServer
+) -> None:
+    """The damaged job's requests prove it; the warning names the damage."""
+    bad = done(mugs, store, provider, name="bad")
+    damage(bad, name)
+    other = mugs.assign(title="Other " + mugs["title"])
+
+    if name == "sidecar.parquet":  # else all that matters of it can be read
+        with pytest.warns(FrameEnrichWarning, match="passed over: .*bad-.*sidecar.parquet"):
+            out = done(other, store, provider, name="good").collect(other)
+    else:
+        out = done(other, store, provider, name="good").collect(other)
+
+    assert status_counts(out, "good") == {"ok": 4}
+    assert len(server.batches) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sidecar.parquet"],
+        ["round-0/shard-00000.batch.json"],
+        ["sidecar.parquet", "round-0/shard-00000.requests.jsonl"],
+        ["sidecar.parquet", "round-0/shard-00000.batch.json"],
+    ],
+    ids=lambda names: " ".join(name.rpartition("/")[2] for name in names),
+)
+def test_submit_stops_where_a_damaged_job_may_have_asked_the_same(
+    names: list[str],
+    mugs: pd.DataFrame,
+    store: Path,
+    provider: OpenAIBatch,
+    server: BatchServer,
+) -> None:
+    """Promise 3: what may be paid already is not asked again; the error says what one can do."""
+    bad = done(mugs, store, provider, name="bad")
+    for name in names:
+        damage(bad, name)
+
+    with pytest.raises(
+        StoreError, match=r"bad-.* has asked .* of the same requests\. .*fresh=True"
+    ):
+        ask(mugs, store, provider, name="good")
+
+    assert len(server.batches) == 1
+    out = done(mugs, store, provider, name="good", fresh=True).collect(mugs)
+    assert status_counts(out, "good") == {"ok": 4}
+
+
 def test_collect_without_a_job_passes_over_a_damaged_one(
     mugs: pd.DataFrame, store: Path, provider: OpenAIBatch
 ) -> None:
