@@ -266,6 +266,12 @@ class DaskAccessor:
         """Stop the job; what was answered by then is kept."""
         return self._job(job, store, client).cancel()
 
+    def give_up(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> Job:
+        """Wait no longer for batches that are lost at the provider; see `Job.give_up`."""
+        return self._job(job, store, client).give_up()
+
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
         """List the jobs of the store, the newest first."""
         return jobs(store)

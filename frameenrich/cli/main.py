@@ -24,6 +24,7 @@ from frameenrich.cli.commands.job import (
     cancel,
     collect,
     finish,
+    give_up,
     import_responses,
     refetch,
     regenerate,
@@ -206,6 +207,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
         regenerate,
         finish,
         cancel,
+        give_up,
         import_responses,
         withdraw_import,
         refetch,
@@ -216,6 +218,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
 
 
 _NAMES: Mapping[Callable[..., None], str] = {
+    give_up: "give-up",
     import_responses: "import",
     withdraw_import: "withdraw-import",
 }

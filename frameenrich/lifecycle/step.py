@@ -139,6 +139,10 @@ class _Step:
         except ProviderError as error:
             if not is_lost(error):  # else: given up in time, see `find_running`
                 self.fail(error)
+        except BudgetError as error:
+            error.problem = f"The job {other.id}, for whose answers this one waits: {error.problem}"
+            error.fix = f"{error.fix} Or cancel that job: this one then asks what it waits for."
+            self.fail(error)
 
     def may_spend(self, job: JobState) -> bool:
         """Tell whether the unsent requests keep within the job's cap, as far as it is known.

@@ -296,6 +296,12 @@ class JobOfFrame:
         """Stop the job; what was answered by then is kept."""
         return self.job(job, store=store, client=client).cancel()
 
+    def give_up(
+        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+    ) -> Job:
+        """Wait no longer for batches that are lost at the provider; see `Job.give_up`."""
+        return self.job(job, store=store, client=client).give_up()
+
     @takes_options_of()
     def wait(
         self,

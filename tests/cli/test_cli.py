@@ -787,6 +787,22 @@ def test_status_jobs_and_cancel(server: BatchServer) -> None:
     assert json.loads(here("status", job, "--json").stdout)["ended"] is True
 
 
+def test_a_batch_that_the_provider_has_lost(server: BatchServer) -> None:
+    """Every command says what to type, `give-up` is the user's word, and regenerate asks again."""
+    job = here("submit", "mugs.csv", *ASK).stdout.strip()
+    server.faults.add("batch_not_found", times="always")
+
+    lost = frameenrich("collect", job, "mugs.csv", "out.csv", "--wait", *FAST)
+    assert (lost.returncode, "frameenrich give-up" in lost.stderr) == (3, True), lost.stderr
+
+    assert json.loads(here("give-up", job, "--json").stdout)["ended"] is True
+    assert here("collect", job, "mugs.csv", "out.csv").exit_code == 1
+    assert "lost at the provider" in Path("out.csv").read_text()
+    server.faults.clear()
+    here("regenerate", job)
+    assert here("collect", job, "mugs.csv", "out.csv", "--wait", *FAST).exit_code == 0
+
+
 def test_clean_shows_asks_and_deletes() -> None:
     """``--dry-run`` looks, ``--yes`` acts; with nobody to ask, neither is 2."""
     job = here("run", "mugs.csv", "out.csv", *ASK, *FAST, "--json").stdout

@@ -323,6 +323,22 @@ def cancel(
     show_status(job_of(job, store, server).cancel().status(), as_json=as_json)
 
 
+@flatten_options
+def give_up(
+    job: JobOrNewest = None,
+    *,
+    server: ServerOptions,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait no longer for batches that the provider has lost; regenerate asks their rows again.
+
+    Lost are those of which the provider says that there are none, and those whose creation got no
+    answer and that no list shows. Should one run all the same, its rows are paid twice.
+    """
+    show_status(job_of(job, store, server).give_up().status(), as_json=as_json)
+
+
 def import_responses(
     ctx: typer.Context,
     words: Annotated[
