@@ -10,7 +10,7 @@ import openai
 import pandas as pd
 import pytest
 from audit import ASK, check_rows, finish, shelf
-from batch_server import BatchServer
+from batch_server import BatchServer, Reply
 from crash import ledger, server_process, start
 
 import frameenrich
@@ -137,6 +137,27 @@ def test_the_rest_is_sent_under_the_waiting_jobs_own_cap(
     again = submit(shelf(11), provider, store, max_cost=1.0, **options)
     assert again.id == job.id
     check_rows(finish(shelf(11), again), shelf(11))
+    assert times(server) == [1] * 11
+
+
+def test_the_job_whose_cap_ends_the_wait_is_named(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 9: the other job's answers were longer than they should be, and its rest waits."""
+    provider.limits = Limits(max_requests=5)
+    server.hold("in_progress")
+    server.answer = lambda *_: Reply(content="word " * 20_000)
+    options = {"params": {"max_tokens": 1_000}, "prices": {"input": 1.0, "output": 10.0}}
+    first = submit(shelf(10), provider, store, max_cost=0.06, max_enqueued_tokens=300, **options)
+    job = submit(shelf(11), provider, store, **options)
+    server.release()
+
+    with pytest.raises(BudgetError, match=rf"The job {first.id}, for whose .*Or cancel that job"):
+        job.wait(poll_seconds=0.01, timeout=30)
+
+    with pytest.warns(FrameEnrichWarning, match="wait for answers"):
+        first.cancel()
+    assert job.wait(poll_seconds=0.01, timeout=30).status().ended
     assert times(server) == [1] * 11
 
 
