@@ -119,6 +119,32 @@ class ResultTable:
         for name, told in self._told.items():
             told.add(block.detail(self._raw if name == "raw" else name))
 
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns of `coming`; None where some are Python objects."""
+        columns = [*self._columns, *self._told.values()]
+        if any(column.type is None for column in columns):
+            return None
+        kinds = [("id", pa.string()), ("code", pa.uint8()), ("mark", pa.uint8())]
+        return pa.schema([*kinds, *((str(i), column.type) for i, column in enumerate(columns))])
+
+    def coming(self, ids: pa.Array) -> pa.Table:
+        """Return the results that were added and have no slots yet, with their custom_ids."""
+        columns = [column.coming() for column in (*self._columns, *self._told.values())]
+        codes = [np.concatenate(each) for each in (self._coming, self._coming_marks)]
+        return pa.table([ids, *map(pa.array, codes), *columns], schema=self.schema)
+
+    def add_table(self, table: pa.Table) -> pa.Array:
+        """Add results as `coming` gave them; return their custom_ids."""
+        (batch,) = table.to_batches()
+        ids, codes, marks, *columns = batch.columns
+        self._coming.append(codes.to_numpy())
+        self._coming_marks.append(marks.to_numpy())
+        own = (*self._columns, *self._told.values())
+        for column, cells in zip(own, columns, strict=True):
+            column.add_array(cells)
+        return ids
+
     def assign(self, slots: Positions, round_: int) -> None:
         """Assign the added results to request slots; -1 drops one.
 
@@ -369,6 +395,14 @@ class ArrowColumn:
         else:
             self._pieces.append(_arrow(cells, self.type))
 
+    def add_array(self, cells: pa.Array) -> None:
+        """Add cells that are of the column's type already."""
+        self._pieces.append(cells)
+
+    def coming(self) -> pa.ChunkedArray:
+        """Return the cells that were added and are in no part yet."""
+        return pa.chunked_array(self._pieces, self.type)
+
     def close(self, order: pa.Array | None = None) -> None:
         """End a part: of the cells that came for it those at `order`, in that order.
 
@@ -380,7 +414,7 @@ class ArrowColumn:
             if order is not None:
                 part = [part[place] for place in order.to_pylist()]
         else:
-            part = pa.concat_arrays(pieces)
+            part = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
             # Freed before take() makes a second copy of the part.
             del pieces
             if order is not None:

@@ -173,7 +173,10 @@ class Collector:
         """
         folder, reading, name = self.folder, self.reading, self.folder.spec.name
         details = details_needed(folder.spec, usage=reading.usage)
-        found = read_results(folder, reading.output, details=details, lines=sidecar)
+        # What ``usage=True`` adds is as large as the responses, so that is not kept.
+        found = read_results(
+            folder, reading.output, details=details, lines=sidecar, keep=not reading.usage
+        )
         slots = found.at(positions)
         columns = result_columns(
             found.table,

@@ -20,6 +20,7 @@ from frameenrich.answers.output import Output
 from frameenrich.answers.reader import ResponseReader
 from frameenrich.answers.result_table import Positions, ResultTable
 from frameenrich.jsonl import whole_lines
+from frameenrich.lifecycle.read_cache import ReadCache
 from frameenrich.model import Batch, BatchStatus, Rejection, Result, RowStatus
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import missing
@@ -98,6 +99,7 @@ def read_results(
     *,
     details: Collection[str] = (),
     lines: pa.Table | None = None,
+    keep: bool = False,
 ) -> JobResults:
     """Read every response of a job, or of one of its rounds, into a table of its requests.
 
@@ -120,10 +122,16 @@ def read_results(
     Never raises for what a response holds: a broken line loses only itself.
     """
     # Results are never stored: the raw lines are judged again, so a better parser costs nothing.
+    keep = keep and lines is None
     lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
     # A parser's key must not take the name of a status column: only the answers show its keys.
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
-    found = _ResultReader(output, ResultTable(max(len(lines), 1), output.fields, details), details)
+    found = _ResultReader(
+        output,
+        ResultTable(max(len(lines), 1), output.fields, details),
+        details,
+        ReadCache(folder.spec, output, details) if keep else None,
+    )
     custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
     slots = np.full(len(lines), -1, dtype=np.int64)
     rounds = range(folder.rounds())
@@ -183,8 +191,15 @@ def _first_places(ids: pa.Array, places: Positions) -> Positions:
 class _ResultReader:
     """Reads shards into a table."""
 
-    def __init__(self, output: Output, result_table: ResultTable, details: Collection[str]) -> None:
+    def __init__(
+        self,
+        output: Output,
+        result_table: ResultTable,
+        details: Collection[str],
+        cache: ReadCache | None = None,
+    ) -> None:
         self._reader = ResponseReader(output, details)
+        self._cache = cache
         self.table = result_table
         self.unmatched_lines = self.broken_lines = 0
 
@@ -194,11 +209,17 @@ class _ResultReader:
         `ids` are its requests' custom_ids and `slots` their slots; where requests are shared, some
         of them more than once.
         """
-        came = self._lines(shard, ids.type)
+        kept = None if self._cache is None else self._cache.find(shard, self.table.schema)
+        came = self._lines(shard, ids.type) if kept is None else self.table.add_table(kept)
         # No line at all: perhaps the file is gone, which must not look like rows without an answer.
         if not len(came):
             shard.check_fetched()
-        places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
+        if came.equals(ids):  # as they are kept
+            places = np.arange(len(ids))
+        else:
+            places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
+        if self._cache is not None and kept is None and len(came):
+            self._cache.keep(shard, places, lambda: self.table.coming(came))
         own = np.where(places >= 0, slots[places], -1)
         self.table.assign(own, shard.round)
         self.broken_lines += came.null_count

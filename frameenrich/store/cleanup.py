@@ -51,8 +51,10 @@ def folder_size(folder: JobFolder) -> FolderSize:
         found: dict[str, Any] = folder.store.fs.find(folder.path, detail=True)
     except OSError as error:
         raise _cannot("list", folder.path, error) from None
-    # Taking the lock touches its file, which is no change of the job.
-    return _sum(entry for path, entry in found.items() if not path.endswith("/.lock"))
+    # Taking the lock touches its file, and reading may keep what was read: no change of the job.
+    own = [entry for path, entry in found.items() if not path.endswith("/.lock")]
+    changed = _sum(entry for path, entry in found.items() if not path.endswith(("/.lock", ".read")))
+    return FolderSize(_sum(own).size_bytes, changed.changed_at)
 
 
 def _sum(entries: Iterable[dict[str, Any]]) -> FolderSize:

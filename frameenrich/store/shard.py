@@ -88,6 +88,11 @@ class ShardFolder:
         return self._path("batch.json")
 
     @property
+    def kept_path(self) -> str:
+        """The path of what the responses were read as (`lifecycle.read_cache`)."""
+        return self._path("read")
+
+    @property
     def known(self) -> KnownBatch | None:
         """The batch as a file of some version has it; None after it was saved anew."""
         found: KnownBatch | None = vars(self).get("_known")
@@ -157,11 +162,11 @@ class ShardFolder:
         DamagedFileError
             One is not as it was written.
         """
-        for path, proof in self._response_files():
+        for path, proof in self.response_files():
             if proof is not None and prove(self.job.store.open_pieces(path)) != proof:
                 raise damaged(path, "its bytes are not those that were written")
 
-    def _response_files(self) -> list[tuple[str, Proof | None]]:
+    def response_files(self) -> list[tuple[str, Proof | None]]:
         """List the files of the responses with their proofs; what was imported comes first."""
         imports = [(self.import_path(own.id), own.proof) for own in self.batch.imports]
         return [*imports, (self.responses_path, self.batch.responses)]
@@ -189,7 +194,7 @@ class ShardFolder:
         DamagedFileError
             A file is not as it was written.
         """
-        for path, proof in self._response_files():
+        for path, proof in self.response_files():
             checked = None if proof is None else Checked(path, proof)
             for file in self.job.store.open_pieces(path):
                 yield file if checked is None else checked.piece(file)

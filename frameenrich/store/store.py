@@ -189,6 +189,15 @@ class Store:
             found = self.fs.find(folder, detail=True)
         return {path: self._medium.version(about) for path, about in found.items()}
 
+    def version(self, path: str) -> str | None:
+        """Return the version of a file as it is now; None where there is none, or none is known."""
+        with contextlib.suppress(OSError), self._medium.reaching(path):
+            about = self.fs.info(path)
+            version = self._medium.version(about)
+            # On a disk the time of the last change shows an edit in place, whatever its mtime says.
+            return None if version is None else f"{version} {about.get('created')}"
+        return None
+
     def expect(self, path: str, version: str) -> None:
         """Expect of a small file the version that was read before the job was locked.
 

@@ -18,13 +18,14 @@ import pytest
 import s3fs
 from audit import said, shelf
 from batch_server import BatchServer
-from conftest import tagged
+from conftest import answer_lines, tagged
 from object_server import BUCKET, CARELESS, HALF, lose_answer, object_server
 from stores import CrashError, a_job, committed, write_half, write_job, write_round
 
 import frameenrich.store.bucket
 from frameenrich.atomic import sync
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
+from frameenrich.lifecycle import read_cache
 from frameenrich.lifecycle.outgoing import StoreShardWriter
 from frameenrich.model import Batch, JobSpec, Limits, Message, Stage
 from frameenrich.prepare.options import make_plan
@@ -89,6 +90,28 @@ def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_p
         with there.open_requests() as file:
             assert Path(here.requests_path).read_bytes() == file.read()
         assert (here.batch, here.request_bytes) == (there.batch, there.request_bytes)
+
+
+def test_what_was_read_is_kept_in_a_bucket(
+    bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second collect uses it; other responses, which have another ETag, are read anew."""
+    monkeypatch.setattr(read_cache, "_LEAST_BYTES", 1)
+    frame = pd.DataFrame({"title": ["mug", "rake"]})
+    job: Any = frame.llmbatch.submit("{{ title }}?", "m", provider="file", store=bucket())
+
+    found = []
+    for number, words in enumerate(["good", "better"]):
+        (tmp_path / "came.jsonl").write_bytes(answer_lines(job, words, [str(number)]))
+        job.import_responses(tmp_path / "came.jsonl")
+        first = job.collect(frame)
+        (path,) = [path for path in bucket().find(bucket().root) if path.endswith(".read")]
+        found.append(bucket().version(path))
+        pd.testing.assert_frame_equal(job.collect(frame), first)
+        assert bucket().version(path) == found[-1]
+
+    assert first["llmbatch"].tolist() == ["good", "better"]
+    assert found[0] != found[1]
 
 
 def test_parts_in_a_bucket_are_copied_within_it(
