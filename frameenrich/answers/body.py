@@ -46,12 +46,14 @@ _CUT = frozenset(
     {
         "length", "max_tokens", "model_length", "max_output_tokens", "max_completion_tokens",
         "model_context_window_exceeded", "context_length_exceeded", "continuation", "incomplete",
+        "max_new_tokens", "max_length", "token_limit", "length_limit",
     }
 )  # fmt: skip
 _FILTERED = frozenset(
     {
-        "content_filter", "content_filtered", "content_policy", "content_policy_violation",
-        "sensitive", "safety", "refusal", "recitation", "language", "blocklist",
+        "content_filter", "content_filtered", "contentfilter", "content_policy",
+        "content_policy_violation", "sensitive", "safety", "refusal", "recitation", "language",
+        "blocklist",
         "prohibited_content", "spii", "model_armor", "escalation", "guardrail_intervened",
         "moderation", "blocked",
     }
@@ -69,7 +71,7 @@ def end_status(finish_reason: str | None) -> tuple[RowStatus, str] | None:
     >>> end_status("stop"), end_status("network_error")[0].value
     (None, 'failed')
     """
-    word = (finish_reason or "").casefold()
+    word = (finish_reason or "").strip().casefold().replace("-", "_")
     if not word or word in _WHOLE:
         return None
     if word in _CUT:

@@ -19,6 +19,7 @@ import msgspec
 from frameenrich.answers.fields import Field
 from frameenrich.answers.output import Output
 from frameenrich.answers.plain_types import Core, Member, make_struct, plain_members
+from frameenrich.answers.thinking import THINKING_MARKS
 
 Text = str | None
 """An ordinary answer's text; None where a line holds no ordinary answer."""
@@ -66,7 +67,12 @@ def make_gate(output: Output) -> Gate | None:
 
 def _take_texts(texts: Sequence[Text]) -> Taken:
     """Take all texts in which no thinking can stand."""
-    cells = [text if text and "<" not in text and not text.isspace() else None for text in texts]
+    cells = [
+        text
+        if text and not any(map(text.__contains__, THINKING_MARKS)) and not text.isspace()
+        else None
+        for text in texts
+    ]
     return Taken([cells], [place for place, cell in enumerate(cells) if cell is None])
 
 

@@ -21,8 +21,14 @@ _OPENERS = {"{": "}", "[": "]"}
 _AFTER_STRING = frozenset(",:}]/")  # a comment may follow, too
 # Not every bracket begins JSON: prose has [sic] and {placeholders}. One at the very end does, as an
 # answer may be cut right there.
-_JSON_BEGINS = re.compile(r"""\{\s*(["'}“]|[A-Za-z_]\w*\s*["']?\s*:|$)|\[\s*([\[{"'\d\]-]|$)""")
+_JSON_BEGINS = re.compile(
+    r"""\{\s*(["'}“]|/[/*]|(?<=\n)\s*#|[A-Za-z_]\w*\s*["']?\s*:|$)|\[\s*([\[{"'\d\]-]|$)"""
+)
 _SHOWN = 40
+_FENCE = re.compile(r"`{3,}\w*\s+(\".*\")\s*`{3,}", re.DOTALL)
+"""A fence around a JSON text; what else is in a fence is found by its brackets."""
+_ENCODED = frozenset({"{", "[", '"'})
+_MOST_ENCODINGS = 3
 
 
 class NotJsonError(ValueError):
@@ -77,6 +83,28 @@ def find_json(text: str) -> Found:
     if not answers:
         raise NotJsonError(f"Not JSON: {shortened(text.strip(), _SHOWN)!r} has no object in it")
     return Found(only_one(answers), mended=True)
+
+
+def find_answer(text: str) -> Found:
+    r"""Find the JSON value of a text, also where a model encoded it several times.
+
+    Raises
+    ------
+    NotJsonError
+        As `find_json`.
+
+    Examples
+    --------
+    >>> find_answer('"{\\"a\\": 1}"')
+    Found(value={'a': 1}, mended=True)
+    """
+    packed = _FENCE.fullmatch(text.strip())
+    found = find_json(packed[1] if packed else text)
+    for _ in range(_MOST_ENCODINGS):
+        if not (isinstance(found.value, str) and found.value.lstrip()[:1] in _ENCODED):
+            break
+        found = Found(find_json(found.value).value, mended=True)
+    return Found(found.value, found.mended or packed is not None)
 
 
 def loads_exactly(text: str) -> Json:
@@ -265,7 +293,7 @@ def _mended(span: str) -> Json:
 
 _STOPS = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'”"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_COMMENT = re.compile(r"(?m)^\s*(//|#).*$|(?<=[,{\[\s])//[^\n\"']*$|/\*.*?\*/", re.DOTALL)
+_COMMENT = re.compile(r"(?m)^\s*(//|#)[^\n]*$|(?<=[,{\[\s])//[^\n\"']*$|/\*.*?\*/", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _UNSAID = re.compile(r"[\s\"'“”`,\\]+")
 _BLANKS = {"n": "\n", "t": "\t", "r": "\r", "b": "", "f": ""}

@@ -14,10 +14,16 @@ _PAIRS = (
     ("'", "'"),
     ("*", "*"),
     ("\u201c", "\u201d"),
+    ("\u201e", "\u201c"),
+    ("\u00ab", "\u00bb"),
+    ("(", ")"),
+    ("[", "]"),
 )
 _PREFIX = re.compile(
-    r"^[*_]{0,2}(?:label|answer|category|class)[*_]{0,2}\s*:[*_]{0,2}\s*", re.IGNORECASE
+    r"^[*_]{0,2}(?:the )?(?:final )?(?:label|answer|category|class)[*_]{0,2}\s*:[*_]{0,2}\s*",
+    re.IGNORECASE,
 )
+_BULLET = re.compile(r"^(?:[-\u2022\u2013]|#{1,6}) +(?!\d)")  # - 5 may be a number
 _FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
 
 
@@ -36,7 +42,10 @@ def plain_forms(text: str) -> Iterator[str]:
             if inner == form and longer and form.startswith(opening) and form.endswith(closing):
                 inner = form[len(opening) : -len(closing)].strip()
         if inner == form:
-            inner = form.removesuffix(".").strip()
+            # Not a comma: after one, more may have been meant.
+            inner = form.removesuffix(".").removesuffix("!").strip()
+        if inner == form:
+            inner = _BULLET.sub("", form, count=1)
         if inner == form:
             inner = _PREFIX.sub("", form, count=1).strip()
         if inner == form:

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from frameenrich.answers.fields import Field, as_cell, make_fields
-from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_json, only_one
+from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_answer, only_one
 from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
     no_retrieval,
@@ -132,9 +132,7 @@ class Output:
 
     def _read_object(self, text: str) -> tuple[tuple[Any, ...], bool]:
         try:
-            found = find_json(text)
-            if isinstance(found.value, str):  # an answer that was encoded twice
-                found = Found(find_json(found.value).value, mended=True)
+            found = find_answer(text)
         except NotJsonError as error:
             raise MalformedError(f"$: {error}") from None
         value, mended = self._unlisted(found)
@@ -255,9 +253,7 @@ class Output:
         if alone is not None:
             return (alone,), False
         try:
-            found = find_json(text)
-            if isinstance(found.value, str) and found.value.lstrip()[:1] in {"{", "["}:
-                found = Found(find_json(found.value).value, mended=True)
+            found = find_answer(text)
         except NotJsonError as error:
             # Without a brace it was never meant as JSON: the reason then shows the text itself.
             if "{" in text or isinstance(error, CutOffError):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 
 _TAGS = "think|thinking|thought|reasoning"
-_BLOCK = re.compile(rf"<({_TAGS})>(.*?)</\1>\s*", re.DOTALL | re.IGNORECASE)
-_OPEN = re.compile(rf"<({_TAGS})>", re.IGNORECASE)
+_BLOCK = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>(.*?)</\1\s*>\s*", re.DOTALL | re.IGNORECASE)
+_OPEN = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>", re.IGNORECASE)
+THINKING_MARKS = ("<", "[THINK]", "◁")
+"""A text that holds none of these has no thinking in it; most texts hold none."""
+# Magistral, Kimi and Seed write tags of their own, at the very beginning.
+_OTHER_TAGS = (("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<seed:think>", "</seed:think>"))
 # Some chat templates write the opening tag into the prompt, so that an answer has only the other.
 # It counts before a line end or JSON only, since prose may name it.
 _ONLY_CLOSED = re.compile(
@@ -46,6 +50,7 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
     >>> split_thinking("A mug.", anywhere=False)
     ('A mug.', None)
     """
+    text = _with_usual_tags(text)
     if "<" not in text or text.lstrip()[:1] in {"{", "["}:
         return text, None  # tags inside of JSON are its own words
     thoughts: list[str] = []
@@ -63,6 +68,14 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
     if _OPEN.match(rest) or (anywhere and _OPEN.search(chatter)):
         raise UnclosedThinkingError
     return (rest, "\n\n".join(map(str.strip, thoughts))) if thoughts else (text, None)
+
+
+def _with_usual_tags(text: str) -> str:
+    start = text.lstrip()
+    for opening, closing in _OTHER_TAGS:
+        if start.startswith(opening):
+            return start.replace(opening, "<think>", 1).replace(closing, "</think>", 1)
+    return text
 
 
 def _from_tag(text: str) -> str:

@@ -64,7 +64,12 @@ def read(body: Any, output: Output, code: int = 200, error: Any = None) -> Resul
         *[(word, "ok") for word in ("function_call", "completed", "STOP", None)],
         *[(word, "truncated") for word in ("length", "max_tokens", "MAX_TOKENS", "model_length")],
         ("max_output_tokens", "truncated"),
-        ("model_context_window_exceeded", "truncated"),
+        *[(word, "truncated") for word in ("model_context_window_exceeded", "max_new_tokens")],
+        *[(word, "refused") for word in ("ContentFilter", "content-filter")],
+        *[
+            (word, "failed")
+            for word in ("eos_token", "tool_use", "COMPLETE", "pause_turn", "<eos>")
+        ],
         *[(word, "refused") for word in ("content_filter", "sensitive", "SAFETY", "RECITATION")],
         *[(word, "refused") for word in ("PROHIBITED_CONTENT", "IMAGE_SAFETY", "SPII")],
         *[(word, "malformed") for word in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL")],
@@ -231,6 +236,19 @@ def test_what_is_said_twice_or_not_at_all_is_malformed(text: str) -> None:
         (f"[{GOOD}]", True),
         (json.dumps(GOOD), True),
         (f"```json\n{GOOD}\n```", True),
+        (f"```json\n{json.dumps(GOOD)}\n```", True),
+        (json.dumps(json.dumps(GOOD)), True),
+        (f"{{\n// it's red\n{GOOD[1:]}", True),
+        (f"{{\n  # red\n{GOOD[1:]}", True),
+        (f"> {GOOD}", True),
+        (f"<answer>{GOOD}</answer>", True),
+        (f"\ufeff{GOOD}", True),
+        (f"{GOOD}<|im_end|>", True),
+        (f"<think>a</think>{GOOD}\n<think>that was right</think>", False),
+        (f'<think type="x">{GOOD.replace("red", "blue")}</think>{GOOD}', False),
+        (f"[THINK]{GOOD.replace('red', 'blue')}[/THINK]{GOOD}", False),
+        (f"◁think▷{{}}◁/think▷{GOOD}", False),
+        (f"<seed:think>{GOOD.replace('9', '8')}</seed:think>\n{GOOD}", False),
         (f"Sure [1]!\n{GOOD}\nIt's done.", True),
         ("{'colour': 'red', 'price': 9.9,}", True),
         ("{colour: red, price: 9.90}", True),
@@ -257,6 +275,16 @@ def test_small_faults_are_mended_and_counted(text: str, repaired: bool) -> None:
         *[(t, "Kitchen") for t in ("Kitchen.", "Label: Kitchen", "**Label:** Kitchen", "KITCHEN")],
         ("Kitchen\nKitchen", "Kitchen"),
         ("```\nKitchen\n```", "Kitchen"),
+        *[(t, "Kitchen") for t in ("Kitchen!", "«Kitchen»", "„Kitchen“", "(Kitchen)", "[Kitchen]")],
+        *[
+            (t, "Kitchen")
+            for t in ("- Kitchen", "• Kitchen", "## Kitchen", "Final answer: Kitchen")
+        ],
+        *[
+            (t, None)
+            for t in ("(Kitchen", "Kitchen,", "Kitchen;", "- Kitchen\n- Garden", "[Kitchen")
+        ],
+        *[(t, None) for t in ("Kitchen, Garden", "Kitchens", "Not Kitchen", "Kitchen (Garden)")],
         ('{"label": "**Kitchen**"}', "Kitchen"),
         ('{"label": "Garden"}\n{"label": "Garden"}', "Garden"),
         ('[{"label": "Garden furniture"}]', "Garden furniture"),
@@ -316,6 +344,8 @@ def test_a_label_is_unwrapped_or_refused_by_name(text: str, label: str | None) -
         (chat('{"tags": "[\\"a\\", \\"b\\"]"}'), TAGS, (["a", "b"],), True),
         (responses(None, items=[{"type": "function_call", "arguments": GOOD}]), FIELDS, RED, False),
         (chat("<think>hm</think>\nA red mug."), TEXT, ("A red mug.",), False),
+        (chat("[THINK]hm[/THINK]A red mug."), TEXT, ("A red mug.",), False),
+        (chat("A [THINK] red mug."), TEXT, ("A [THINK] red mug.",), False),
         (chat("Use the <b> tag."), TEXT, ("Use the <b> tag.",), False),
         (chat('{"tags": ["</think>"]}'), TAGS, (["</think>"],), False),
     ],
@@ -333,6 +363,8 @@ def test_an_answer_is_found_where_servers_put_it(
     ("body", "status"),
     [
         (chat("<think>hm, let me see"), "truncated"),
+        (chat('<think type="x">hm'), "truncated"),
+        (chat("[THINK]hm, {"), "truncated"),
         (chat("<think>hm</think>"), "empty"),
         (chat("<reasoning>a</reasoning> <think>b"), "truncated"),
         (chat(None, reasoning_content="I think"), "empty"),
@@ -378,6 +410,14 @@ def test_a_label_beside_a_call_with_another_one(said: str, label: str | None) ->
     else:
         assert str(result.status) == "malformed"
         assert re.search("kitchen.*Garden", result.error or "", re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("text", "label"), [("- 5", None), ("-5", "-5"), ("5.", "5"), ("5", "5")])
+def test_a_dash_before_a_number_is_no_bullet(text: str, label: str | None) -> None:
+    """Minus five must not become five."""
+    result = read(chat(text), output_from_options(labels=["5", "-5"]))
+
+    assert (result.values or (None,))[0] == label
 
 
 # --- numbers --------------------------------------------------------------------------------------
