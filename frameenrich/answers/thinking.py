@@ -7,9 +7,8 @@ import re
 _TAGS = "think|thinking|thought|reasoning"
 _BLOCK = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>(.*?)</\1\s*>\s*", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>", re.IGNORECASE)
-THINKING_MARKS = ("<", "[THINK]", "◁")
-"""A text that holds none of these has no thinking in it; most texts hold none."""
-# Magistral, Kimi and Seed write tags of their own, at the very beginning.
+# Magistral, Kimi and Seed write tags of their own, at the very beginning. `answers.gate` takes no
+# text that holds one.
 _OTHER_TAGS = (("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<seed:think>", "</seed:think>"))
 # Some chat templates write the opening tag into the prompt, so that an answer has only the other.
 # It counts before a line end or JSON only, since prose may name it.
