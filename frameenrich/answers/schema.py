@@ -120,7 +120,17 @@ class _Types:
                 default = value.get("default") if isinstance(value, Mapping) else None
                 # Not None | kind: a null where the schema has none is no answer, absent or not.
                 members[f"field_{i}"] = (kind, PydanticField(default, alias=name))
-        return create_model("Answer", **members)
+        # An open object keeps the members that no property names, as a class with extra="allow"
+        # does. Not the answer itself: only its named members become columns.
+        named_alone = node == self._root or not _takes_more(node)
+        return create_model("Answer", __config__=None if named_alone else _OPEN, **members)
+
+
+_OPEN: Any = {"extra": "allow"}
+
+
+def _takes_more(node: Mapping[str, Json]) -> bool:
+    return node.get("additionalProperties", False) is not False or "patternProperties" in node
 
 
 def references(node: Json) -> Iterator[str]:

@@ -104,7 +104,8 @@ def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
             if also:
                 some = ", ".join(show_key(keys, row) for row in also[:_NAMED])
                 more = ", ..." if len(also) > _NAMED else ""
-                error.problem += f" So have {len(also):,} more rows: {some}{more}."
+                rows = "So has 1 more row" if len(also) == 1 else f"So have {len(also):,} more rows"
+                error.problem += f" {rows}: {some}{more}."
             # `args` still hold the old words.
             error.args = (error.problem, error.fix)
         raise

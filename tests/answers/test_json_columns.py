@@ -14,7 +14,7 @@ from blocks import taken_alone
 from pydantic import BaseModel, ConfigDict, Field
 
 from frameenrich.answers.columns import result_columns
-from frameenrich.answers.output import Output
+from frameenrich.answers.output import MalformedError, Output
 from frameenrich.answers.result_table import ResultTable
 from frameenrich.answers.votes import by_majority
 from frameenrich.errors import FrameEnrichWarning
@@ -245,3 +245,23 @@ def test_a_collected_frame_gives_examples(store: Path, tmp_path: Path) -> None:
     request = json.loads(Path(second.requests[0]).read_text().splitlines()[0])
     said = [m["content"] for m in request["body"]["messages"] if m["role"] == "assistant"]
     assert [json.loads(text) for text in said] == [{"s": {"a": 1}}]
+
+
+def test_an_open_object_keeps_its_members_without_the_class() -> None:
+    """A later session has the stored schema alone, and reads the same cell from the same answer."""
+
+    class Answer(BaseModel):
+        loose: Open
+        many: list[Open]
+        closed: Size
+
+    asked = output_from_options(None, Answer, None)
+    text = '{"loose":{"w":1,"x":"y"},"many":[{"w":2,"z":[1]}],"closed":{"w":3,"unit":null}}'
+
+    with_class, _ = asked.read(text)
+    stored, _ = Output(asked.spec).read(text)
+
+    assert stored == with_class
+    assert json.loads(stored[0]) == {"w": 1, "x": "y"}
+    with pytest.raises(MalformedError):  # what has a type keeps it
+        Output(asked.spec).read(text.replace('"w":1', '"w":"one"'))

@@ -953,3 +953,33 @@ def test_a_bad_image_of_several_is_named(store: Path, shop: Path) -> None:
         photos([[]]).llmbatch.submit(ASK, "m", store=store, **options)
     job = photos(["[1]"]).llmbatch.submit(ASK, "m", store=store, **options)
     assert len(bodies(job)) == 1
+
+
+def test_a_pilot_leaves_bad_images_out_as_the_job_does(
+    client: openai.OpenAI, server: BatchServer, store: Path
+) -> None:
+    """It shows the reason; the job takes its answer over, and asks about neither bad row."""
+    frame = photos([b"no image", picture("red"), None, picture("blue")])
+    how: dict[str, Any] = {
+        "image": "photo", "on_bad_image": "skip", "on_null": "skip",
+        "client": client, "store": store,
+    }  # fmt: skip
+
+    with pytest.warns(FrameEnrichWarning, match="1 row is not sent"):
+        shown = frame.llmbatch.pilot(ASK, "gpt-4o-mini", n=4, **how)
+    with pytest.warns(FrameEnrichWarning, match="1 row is not sent"):
+        job = frame.llmbatch.submit(ASK, "gpt-4o-mini", **how)
+    out = frame.llmbatch.collect(job, wait=True, poll_seconds=0.01)
+
+    assert shown["llmbatch_status"].tolist() == ["skipped", "ok", "skipped", "ok"]
+    assert "no PNG, JPEG, WebP or GIF" in shown["llmbatch_error"].iloc[0]
+    assert out["llmbatch_status"].tolist() == ["skipped", "ok", "skipped", "ok"]
+    assert (job.reused, sum(server.executed.values())) == (2, 2)
+
+
+def test_one_more_bad_image_is_one_row(store: Path) -> None:
+    """The sentence counts as people do."""
+    with pytest.raises(ImageError, match=r"So has 1 more row: 'A2'\."):
+        photos([b"x", picture("red"), b"y"]).llmbatch.submit(
+            ASK, "m", image="photo", provider="file", store=store
+        )
