@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,15 @@ def test_a_probe_killed_anywhere_is_paid_once(tmp_path: Path) -> None:
     """Only a kill inside the call itself may cost its row twice, as any live call."""
     with server_process() as base_url:
         control(base_url, "hold")
-        assert forked(lambda: submit(tmp_path / "whole", base_url, 0)) == 0
+        assert forked(partial(submit, tmp_path / "whole", base_url, 0)) == 0
         steps, twice = int((tmp_path / "steps").read_text()), 0
         assert (paid_again(base_url), steps > 60) == (0, True)
         for at in range(1, steps, EVERY):
             store, before = tmp_path / f"at-{at}", paid_again(base_url)
-            killed = forked(lambda store=store, at=at: submit(store, base_url, at))
+            killed = forked(partial(submit, store, base_url, at))
             assert os.WTERMSIG(killed) == signal.SIGKILL
             kept = answers_on_disk(store)
-            assert forked(lambda store=store: submit(store, base_url, 0)) == 0
+            assert forked(partial(submit, store, base_url, 0)) == 0
             again = paid_again(base_url) - before
             assert again <= (0 if kept else 1), at
             twice += again
