@@ -89,8 +89,8 @@ class ResultTable:
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
         self.attempts = np.ones(slots, dtype=np.int32)
         self._marks = np.zeros(slots, dtype=np.uint8)
-        self._rounds = np.zeros(slots, dtype=np.int32)
-        self._records = np.full(slots, -1, dtype=np.int64)
+        self._rounds = np.zeros(slots, dtype=np.int16)
+        self._records = np.full(slots, -1, dtype=np.int32)
         # A batch's reason is that of all its requests without a line: its text is kept once.
         self._reasons: list[str | None] = [None]
         self._reason = np.zeros(slots, dtype=np.int32)

@@ -126,14 +126,16 @@ def read_results(
     lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
     # A parser's key must not take the name of a status column: only the answers show its keys.
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
+    custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
+    del lines  # the ids were copied: 20 bytes a row less while columns grow
+    count = len(custom_ids)
     found = _ResultReader(
         output,
-        ResultTable(max(len(lines), 1), output.fields, details),
+        ResultTable(max(count, 1), output.fields, details),
         details,
         ReadCache(folder.spec, output, details) if keep else None,
     )
-    custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
-    slots = np.full(len(lines), -1, dtype=np.int64)
+    slots = np.full(count, -1, dtype=np.int64)
     rounds = range(folder.rounds())
     for shard, places in _by_shard(folder, 0, shards):
         ids = _at(custom_ids, places)
@@ -147,7 +149,6 @@ def read_results(
         found.table.count_retry(answers)
         for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
             found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
-    pa.default_memory_pool().release_unused()  # a shard's worth, before columns are made of it all
     return replace(whole, unmatched_lines=found.unmatched_lines, broken_lines=found.broken_lines)
 
 
@@ -222,6 +223,8 @@ class _ResultReader:
             self._cache.keep(shard, places, lambda: self.table.coming(came))
         own = np.where(places >= 0, slots[places], -1)
         self.table.assign(own, shard.round)
+        # The pool keeps what a shard took twice, and would keep as much again of each shard.
+        pa.default_memory_pool().release_unused()
         self.broken_lines += came.null_count
         self.unmatched_lines += int((own < 0).sum()) - came.null_count
         heard = np.zeros(self.table.slots, dtype=np.bool_)
