@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -92,76 +92,48 @@ def _spread(columns: Iterable[Iterable[Any]], refused: list[int]) -> Taken:
 # --- plain answers: msgspec decides ---------------------------------------------------------------
 
 
-_SPACED_KEY = re.compile(r'"\s+:')
-
-
-def _has_keys(text: str, count: int) -> bool:
-    """Tell whether objects in which so many keys were found have no key twice.
-
-    Decoders keep the last of two values of one key. None stands twice where there are no more
-    colons than the keys found.
-    """
-    if text.count(":") == count:
-        return True
-    # A text may hold colons. Then those after a quote are counted: the keys' and perhaps more, but
-    # never fewer, as long as no key has a blank before its colon.
-    return text.count('":') == count and _SPACED_KEY.search(text) is None
-
-
-_BLOCKS = 16
-"""The number of blocks in which texts are tried again that were not taken together."""
-
-
 class _StructGate:
-    """Takes answers whose members are all plain: one call of msgspec decodes a whole chunk's."""
+    """Takes answers whose members are all plain: msgspec decodes them, and no line of Python each."""
 
     def __init__(self, members: list[Member]) -> None:
-        self._decode_lines = msgspec.json.Decoder(make_struct(members)).decode_lines
+        self._decode: Callable[[Any], Any] = msgspec.json.Decoder(make_struct(members)).decode
         self._count = len(members)
         self._optional = [i for i, member in enumerate(members) if member.optional]
         self._objects = [i for i, member in enumerate(members) if member.plain.has_keys]
 
     def __call__(self, texts: Sequence[Text]) -> Taken:
-        # No value has a line's end between } and { in it. So of texts that begin and end with them
-        # each is at least one whole object, and exactly one where there are as many objects.
-        fit = [i for i, text in enumerate(texts) if text and text[0] == "{" and text[-1] == "}"]
-        blocks = list(self._blocks(texts, fit)) if fit else []
-        for i, text in enumerate(texts) if len(fit) < len(texts) else ():
-            if text and (text[0].isspace() or text[-1].isspace()):
-                blocks += self._blocks(texts, [i])
-        refused = sorted(set(range(len(texts))).difference(*(places for places, _ in blocks)))
-        if len(blocks) == 1:
-            return _spread(blocks[0][1], refused)
-        columns: list[list[Any]] = [[None] * len(texts) for _ in range(self._count)]
-        for places, cells in blocks:
-            for column, own in zip(columns, cells, strict=True):
-                for place, cell in zip(places, own, strict=True):
-                    column[place] = cell
-        return Taken(columns, refused)
+        rows = self._decoded(texts)
+        taken, whole = self._columns(texts, rows)
+        if whole:
+            return taken
+        # Some text has a key twice, or what looks like it: each is looked at alone.
+        for place, row in enumerate(rows):
+            if row is not None:
+                count = _count_keys(msgspec.to_builtins(row))
+                rows[place] = row if _has_keys([str(texts[place])], count) else None
+        return self._columns(texts, rows)[0]
 
-    def _blocks(
-        self, texts: Sequence[Text], places: list[int]
-    ) -> Iterator[tuple[list[int], list[list[Any]]]]:
-        """Yield the texts that are taken, in blocks: their places and their columns."""
-        columns = self._together([texts[i] for i in places])  # type: ignore[misc]
-        if columns is not None:
-            yield places, columns
-        elif len(places) > 1:
-            size = -(-len(places) // _BLOCKS)
-            for start in range(0, len(places), size):
-                yield from self._blocks(texts, places[start : start + size])
+    def _decoded(self, texts: Sequence[Text]) -> list[Any]:
+        """Return the struct of each text; None where it is none."""
+        rows: list[Any] = []
+        waiting = iter(texts)
+        while len(rows) < len(texts):
+            try:
+                rows.extend(map(self._decode, waiting))  # what came before an error is kept
+            except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError):
+                rows.append(None)
+        return rows
 
-    def _together(self, texts: list[str]) -> list[list[Any]] | None:
-        """Return the columns of texts that are all taken; None where one of them is not."""
-        lines = "\n".join(texts)
-        try:
-            rows = self._decode_lines(lines)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-        if len(rows) != len(texts):
-            return None
-        columns = list(map(list, zip(*map(msgspec.structs.astuple, rows), strict=True)))
-        count = self._count * len(rows)
+    def _columns(self, texts: Sequence[Text], rows: list[Any]) -> tuple[Taken, bool]:
+        """Return the columns of rows, and whether their texts surely have no key twice."""
+        refused = [place for place, row in enumerate(rows) if row is None]
+        good, own = rows, cast("Sequence[str]", texts)
+        if refused:
+            good = [row for row in rows if row is not None]
+            own = [text for text, row in zip(own, rows, strict=True) if row is not None]
+        columns = list(map(list, zip(*map(msgspec.structs.astuple, good), strict=True)))
+        columns = columns or [[] for _ in range(self._count)]
+        count = self._count * len(good)
         for i in self._optional:
             if absent := columns[i].count(msgspec.UNSET):
                 count -= absent
@@ -169,7 +141,24 @@ class _StructGate:
         for i in self._objects:
             columns[i] = msgspec.to_builtins(columns[i])
             count += sum(map(_count_keys, columns[i]))
-        return columns if _has_keys(lines, count) else None
+        return _spread(columns, refused), _has_keys(own, count)
+
+
+_SPACED_KEY = re.compile(r'"\s+:')
+
+
+def _has_keys(texts: Iterable[str], count: int) -> bool:
+    """Tell whether objects in which so many keys were found have no key twice, by their colons.
+
+    Decoders keep the last of two values of one key, which nobody notices otherwise.
+    """
+    whole = "".join(texts)
+    if whole.count(":") == count:
+        return True
+    # A value may hold colons. Then those after a quote are counted: the keys' and perhaps more, but
+    # never fewer, as long as no key has a blank before its colon.
+    spaced = any(f"{blank}:" in whole for blank in " \t\n\r") and _SPACED_KEY.search(whole)
+    return not spaced and whole.count('":') == count
 
 
 def _count_keys(value: Any) -> int:
@@ -203,7 +192,7 @@ class _ModelGate:
         return _spread(columns, [place for place, row in enumerate(rows) if row is None])
 
     def _row(self, text: str) -> tuple[Any, ...] | None:
-        if not (_has_keys(text, len(self._keys)) and all(map(text.__contains__, self._keys))):
+        if not (_has_keys([text], len(self._keys)) and all(map(text.__contains__, self._keys))):
             return None
         with contextlib.suppress(Exception):  # a user's validator may raise anything
             row: tuple[Any, ...] = self._values(self._validate(text))
