@@ -7,7 +7,8 @@ from dataclasses import MISSING, asdict, fields, replace
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from frameenrich.model import (
@@ -25,7 +26,7 @@ from frameenrich.model import (
     Stage,
 )
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = examples(60)
 
 TEXTS = st.text(max_size=12)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from blocks import results_of
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -23,8 +24,8 @@ from frameenrich.jsonl import split_lines, whole_lines
 from frameenrich.model import JobSpec, Message, Result
 from frameenrich.prepare.output_options import output_from_options
 
-MANY = settings(max_examples=150, deadline=None)
-FEW = settings(max_examples=60, deadline=None)
+MANY = examples(150)
+FEW = examples(60)
 
 
 class Size(BaseModel):

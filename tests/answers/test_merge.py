@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
@@ -27,7 +28,7 @@ from frameenrich.errors import ColumnCollisionError
 from frameenrich.model import JobSpec, Message, Result, RowStatus, Usage
 from frameenrich.prepare.output_options import output_from_options
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = examples(60)
 
 TEXT = output_from_options()
 LABELS = output_from_options(labels=["a", "b"])

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from annotated_types import Ge, Le
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
@@ -35,7 +36,7 @@ from frameenrich.errors import OutputError
 from frameenrich.model import JobSpec, Message, OutputSpec
 from frameenrich.prepare.output_options import labels_spec, output_from_options
 
-FEW = settings(max_examples=80, deadline=None)
+FEW = examples(80)
 
 
 class Colour(enum.Enum):
@@ -806,11 +807,11 @@ def test_no_answer_can_raise(reader: str, text: str) -> None:
 )
 def test_a_model_in_a_loop_cannot_raise(reader: str, text: str) -> None:
     """Endless nesting, text or digits are flagged, soon."""
-    start = time.perf_counter()
+    start = time.process_time()  # other programs' time does not count
     actual = read(READERS[reader], text)
 
     assert isinstance(actual, (tuple, str))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

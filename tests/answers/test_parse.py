@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from blocks import read_lines
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from frameenrich.answers.judge import read_response, read_result, result_of
@@ -16,7 +17,7 @@ from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, Response, Result, RowStatus, Usage
 from frameenrich.prepare.output_options import output_from_options
 
-FEW = settings(max_examples=150, deadline=None)
+FEW = examples(150)
 
 TEXT = output_from_options()
 LABELS = output_from_options(labels=["Kitchen", "Garden"])

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 from blocks import read_lines
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -165,7 +166,7 @@ AROUND = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(OBJECTS | st.lists(OBJECTS, min_size=1, max_size=3), AROUND, st.data())
 def test_no_cut_is_taken_for_the_answer(value: Any, before: str, data: Any) -> None:
     """Whatever an answer holds and wherever it is cut, nothing is made of the rest."""

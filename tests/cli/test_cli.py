@@ -513,9 +513,9 @@ def test_a_timeout_holds_while_a_provider_answers_what_it_is_sent(
     Path("many.csv").write_text("title\n" + "".join(f"thing {n}\n" for n in range(100)))
     live = ["--provider", "live", "--max-in-flight", "1", *fresh]
 
-    began = time.monotonic()
     late = frameenrich("run", "many.csv", "out.csv", *ASK, *live, "--timeout", "3")
-    assert (late.returncode, time.monotonic() - began < 60) == (3, True), late.stderr
+    assert late.returncode == 3, late.stderr
+    assert sum(server.executed.values()) < 100
 
     assert not Path("out.csv").exists()
     hint = late.stderr.splitlines()[-1]
@@ -538,9 +538,10 @@ def test_a_timeout_holds_for_further_rounds(server: BatchServer) -> None:
     server.faults.add("slow", where="POST /v1/chat/completions", times="always", seconds=1.0)
     slow = [*run, "--max-in-flight", "1", "--max-rounds", "1", "--timeout", "1"]
 
-    began = time.monotonic()
+    before = sum(server.executed.values())
     late = frameenrich(*slow)
-    assert (late.returncode, time.monotonic() - began < 60) == (3, True), late.stderr
+    assert late.returncode == 3, late.stderr
+    assert sum(server.executed.values()) - before < 100
 
 
 def test_modules_of_the_user_that_end_the_process_are_2(server: BatchServer) -> None:
@@ -576,8 +577,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(server: BatchServer) -> None:
     """The command that is printed, given to a shell, finishes the job; each row ran once."""
     server.hold("in_progress")
     child = start("run", "mugs.csv", "out put.csv", *ASK, *FAST)
-    until(lambda: server.batches)
-    time.sleep(0.3)
+    until(lambda: server.count("GET", "/v1/batches/*"))
     child.send_signal(signal.SIGINT)
     out, said = child.communicate(timeout=60)
 
@@ -601,8 +601,7 @@ def test_ctrl_c_of_a_fresh_run_does_not_offer_to_pay_again(server: BatchServer) 
     """``--fresh`` again would be a new job: the hint collects the one that was sent."""
     server.hold("in_progress")
     child = start("run", "mugs.csv", "out.csv", *ASK, *FAST, "--fresh", "--store", "jobs here")
-    until(lambda: server.batches)
-    time.sleep(0.3)
+    until(lambda: server.count("GET", "/v1/batches/*"))
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
 
@@ -630,8 +629,7 @@ def test_the_hint_of_a_fresh_run_has_every_option_that_collect_takes(server: Bat
         child.stdin.write(MUGS.encode())
         child.stdin.close()
         child.stdin = None
-        until(lambda: server.batches)
-        time.sleep(0.3)
+        until(lambda: server.count("GET", "/v1/batches/*"))
         child.send_signal(signal.SIGINT)
         said = child.communicate(timeout=60)[1].decode()
 
@@ -675,11 +673,10 @@ def test_killed_and_run_again_every_row_is_executed_once(moment: str, server: Ba
     if fault is None:
         server.hold("in_progress")
     else:
-        server.faults.add(fault[0], where=fault[1], seconds=1.0)
+        server.faults.add(fault[0], where=fault[1], seconds=3.0)
     arguments: list[str | Path] = ["run", PRODUCTS, "out.csv", *ASK, *LABELS, *FAST]
     child = start(*arguments)
     until(lambda: server.faults.fired[fault[0]] if fault else server.batches)
-    time.sleep(0.2)
     assert child.poll() is None
     child.kill()
     child.communicate()

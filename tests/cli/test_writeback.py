@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from frameenrich.cli.tables.chunks import Chunk
@@ -142,7 +143,7 @@ CELL = st.text(st.sampled_from('a0 ,;"\t\né'), max_size=5)  # Python 3.11 write
     st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
     st.sampled_from(["csv", "tsv", "csv.gz"]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_any_csv_keeps_its_cells_and_gains_the_answers(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[list[str]],

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from frameenrich import open_job
@@ -22,7 +23,7 @@ from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.model import Message
 from frameenrich.rendering.prompt import Prompt
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = examples(60)
 # What a template can tell of a cell: its text, its type, and whether it is there.
 TELLING = (
     "{{ x is none }}{{ x is string }}{{ x is integer }}{{ x is float }}{{ x is boolean }}"

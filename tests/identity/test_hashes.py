@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
@@ -21,7 +22,7 @@ from frameenrich.identity.hashes import (
 from frameenrich.jsonl import encode, encode_all
 from frameenrich.rendering.body import BodyTemplate
 
-FEW = settings(max_examples=150, deadline=None)
+FEW = examples(150)
 # Names that are looked for, as names and as what texts hold.
 TEXT = ANY_TEXT | st.sampled_from(
     ['"content":"', '","content":"x', 'a"content', '\\"input":"', "content", "\\", '"', '\\\\"']

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from frameenrich.errors import RowKeyError
@@ -29,7 +30,7 @@ from frameenrich.identity.keys import (
 )
 
 TAG = "3f9a1c"
-FEW = settings(max_examples=60, deadline=None)
+FEW = examples(60)
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(min_size=1, max_size=70)

@@ -12,7 +12,8 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from frameenrich.answers.same_value import same_value
@@ -32,7 +33,7 @@ FIELDS = {"colour": str, "width": int, "tags": list[str]}
 
 
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=5))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_a_round_trip_through_a_file_is_no_edit(answers: list[Any]) -> None:
     """Whatever dtype CSV or Parquet gives a column: nobody edited a cell of it."""
     cells = pd.DataFrame({"row": range(len(answers)), "a": pd.Series(answers, dtype=object)})
@@ -46,7 +47,7 @@ def test_a_round_trip_through_a_file_is_no_edit(answers: list[Any]) -> None:
 
 
 @given(answer=TEXT, cell=TEXT)
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_another_text_is_an_edit(answer: str, cell: str) -> None:
     """The rule that forgives files forgives no person's word."""
     assert same_value(cell, answer) == (cell in {answer, f"'{answer}"})

@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from conftest import tagged
-from hypothesis import HealthCheck, given, settings
+from draws import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import frameenrich
@@ -39,12 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "responses": {"endpoint": "/v1/responses"},
 }
 
-fuzzed = settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+fuzzed = examples(80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def answer(kind: str, word: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 from crash import control, ledger, server_process
-from hypothesis import HealthCheck, settings
+from draws import examples
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -138,11 +139,7 @@ def test_every_history_of_a_job_ends_well() -> None:
         )
         stack.callback(JobMachine.worker.kill)
         machine = JobMachine.TestCase
-        machine.settings = settings(
-            max_examples=25,
-            stateful_step_count=12,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
+        machine.settings = examples(
+            25, stateful_step_count=12, suppress_health_check=list(HealthCheck)
         )
         machine().runTest()

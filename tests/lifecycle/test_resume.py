@@ -487,15 +487,12 @@ def test_a_server_that_cannot_let_files_expire(store: Path) -> None:
 def test_a_timeout_counts_whatever_the_server_asks_for(
     client: openai.OpenAI, store: Path, mugs: pd.DataFrame, server: BatchServer
 ) -> None:
-    """Promise: `timeout` bounds the tries too; Retry-After of minutes does not hold the user."""
+    """Promise: `timeout` bounds the tries too; Retry-After of an hour does not hold the user."""
     job = mugs.llmbatch.submit("{{ title }}", "m", client=client, store=store)
-    server.faults.add("rate_limited", where="GET *", retry_after=60, times="always")
-    started = time.monotonic()
+    server.faults.add("rate_limited", where="GET *", retry_after=3600, times="always")
 
     with pytest.raises(WaitTimeoutError, match=r"still validating after 0\.3 seconds"):
         job.wait(timeout=0.3, poll_seconds=0.01)
-
-    assert time.monotonic() - started < 10
 
 
 def test_an_answer_with_half_an_emoji_is_reused(store: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import pytest
 from batch_server import BatchServer, row_name
 from conftest import tagged
 from crash import KillPoint, forked, ledger, server_process, watch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from frameenrich import Job
@@ -107,7 +108,7 @@ def answer(job: Job, folder: Path, but: str = "") -> None:
     job.import_responses(path)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     titles=st.lists(st.sampled_from(["a", "b", "c", "d", "é", None]), min_size=1, max_size=12),
     ends=st.lists(st.integers(0, 12), max_size=4),
@@ -144,7 +145,7 @@ def test_however_a_frame_is_cut(
         shutil.rmtree(folder)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     known=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4),
     titles=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=10),

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from batch_server import row_name
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from stores import write_job
 
@@ -40,7 +41,7 @@ from frameenrich.store.shard import ids_of
 from frameenrich.store.sidecar import SKIPPED
 from frameenrich.store.store import Store
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = examples(40)
 CHAT = "/v1/chat/completions"
 
 FRAME = pd.DataFrame(

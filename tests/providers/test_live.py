@@ -796,27 +796,19 @@ def test_wait_async_lets_the_loop_go_on(
 ) -> None:
     """A batch is waited for in a running loop, in which other tasks have their turns meanwhile."""
     frame = shelf(5)
-    server.in_progress_steps = 5
+    server.hold("in_progress")
     job = frame.llmbatch.submit(ASK, "m", client=client, store=store)
 
-    async def main() -> tuple[Job, int]:
-        turns = 0
-
+    async def main() -> Job:
         async def other() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
+            while server.count("GET", "/v1/batches/*") < 3:  # noqa: ASYNC110 - a server in a thread
                 await asyncio.sleep(0.01)
+            server.release()  # so the batch ends only if this task had its turns
 
-        task = asyncio.create_task(other())
-        done = await job.wait_async(poll_seconds=0.05)
-        task.cancel()
-        return done, turns
+        done, _ = await asyncio.gather(job.wait_async(poll_seconds=0.02), other())
+        return done
 
-    done, turns = asyncio.run(main())
-
-    check_rows(done.collect(frame), frame)
-    assert turns >= 10
+    check_rows(asyncio.run(main()).collect(frame), frame)
 
 
 def test_wait_async_gives_up(client: openai.OpenAI, server: BatchServer, store: Path) -> None:
@@ -838,13 +830,14 @@ def test_wait_async_cancelled_polls_no_more(
 
     async def main() -> int:
         task = asyncio.create_task(job.wait_async(poll_seconds=0.02))
-        await asyncio.sleep(0.3)
+        while server.count("GET", "/v1/batches/*") < 3:  # noqa: ASYNC110 - a server in a thread
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.1)  # a step that was under way may end
+        await asyncio.get_running_loop().shutdown_default_executor()  # a step under way ends
         polled = server.count("GET", "/v1/batches/*")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)  # five polls' time
         return server.count("GET", "/v1/batches/*") - polled
 
     assert asyncio.run(main()) == 0

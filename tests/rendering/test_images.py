@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply, user_text
 from conftest import status_counts
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -250,7 +251,7 @@ PARTS = st.lists(st.sampled_from([*NAMES.split(), "", " "]), min_size=1, max_siz
 
 
 @given(parts=PARTS, absolute=st.booleans())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_path_leads_out_of_the_folder(
     parts: list[str], absolute: bool, outside: tuple[Path, set[bytes]]
 ) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -23,7 +24,7 @@ from frameenrich.rendering.column_cells import whole_number
 from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
 from frameenrich.rendering.template_source import read_template
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = examples(60)
 
 ROW: dict[str, Any] = {
     "title": "Bob's “Deluxe” <mug>",
@@ -241,7 +242,7 @@ def text_or_none(template: jinja2.Template, row: dict[str, Any]) -> Rendered | N
         return None
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(PARTS, min_size=1, max_size=6).map("".join), st.lists(PRINTED_VALUES, min_size=6))
 def test_the_loop_over_rows_renders_as_plain_jinja_does(template: str, cells: list[Any]) -> None:
     """Whatever is put together, and whatever is printed: the fast way is no other way.

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
@@ -24,7 +25,7 @@ from frameenrich.rendering.body import (
     retry_line,
 )
 
-FEW = settings(max_examples=100, deadline=None)
+FEW = examples(100)
 
 # Whatever a cell may hold: quotes, control characters, line separators, halves of emoji.
 OWN_ID = st.text("abzAZ019_-", min_size=1, max_size=59)

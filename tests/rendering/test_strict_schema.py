@@ -6,7 +6,8 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, Field, FilePath
 
@@ -15,7 +16,7 @@ from frameenrich.prepare.json_modes import warn_unless_strict
 from frameenrich.prepare.output_options import labels_spec, output_from_options
 from frameenrich.rendering.strict_schema import strict_schema, why_not_strict
 
-FEW = settings(max_examples=100, deadline=None)
+FEW = examples(100)
 
 NAMES = st.sampled_from(["title", "type", "default", "properties", "required", "$ref", "a b", "é"])
 LEAVES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(

@@ -17,7 +17,8 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from draws import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stores import CrashError, a_job, write_half, write_round
 
@@ -28,7 +29,7 @@ from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.store.folder import JobFolder, job_folder, job_folders
 from frameenrich.store.store import Store, open_store
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = examples(40)
 
 
 def tree(folder: str | Path) -> dict[str, int]:
