@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,26 @@ def provider(client: openai.OpenAI) -> OpenAIBatch:
 def store(tmp_path: Path) -> Path:
     """A store's folder."""
     return tmp_path / "store"
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause that was planned so far: the same ones on a slow machine."""
+    planned: list[float] = []
+    sleep, timeout = time.sleep, asyncio.timeout
+
+    def noted_sleep(seconds: float) -> None:
+        planned.append(seconds)
+        sleep(seconds)
+
+    def noted_timeout(seconds: float | None) -> asyncio.Timeout:
+        planned.append(seconds or 0.0)
+        return timeout(seconds)
+
+    monkeypatch.setattr(time, "sleep", noted_sleep)
+    # A live call pauses so, that it can be woken.
+    monkeypatch.setattr(asyncio, "timeout", noted_timeout)
+    return planned
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -807,14 +806,11 @@ def test_waiting_ends_when_the_time_is_up(
     provider: OpenAIBatch,
     store: Path,
     server: BatchServer,
-    monkeypatch: pytest.MonkeyPatch,
+    pauses: list[float],
 ) -> None:
     """``timeout=`` holds with the default pauses too, which grow to a minute."""
     server.hold("in_progress")
     job = submit(frame, provider, store)
-    pauses: list[float] = []
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
 
     with pytest.raises(WaitTimeoutError):
         job.wait(timeout=0.2)

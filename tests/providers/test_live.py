@@ -805,7 +805,9 @@ def test_wait_async_lets_the_loop_go_on(
                 await asyncio.sleep(0.01)
             server.release()  # so the batch ends only if this task had its turns
 
-        done, _ = await asyncio.gather(job.wait_async(poll_seconds=0.02), other())
+        task = asyncio.create_task(other())
+        done: Job = await job.wait_async(poll_seconds=0.02)
+        await task
         return done
 
     check_rows(asyncio.run(main()).collect(frame), frame)

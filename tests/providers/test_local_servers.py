@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,17 +82,9 @@ def test_a_server_on_this_machine_needs_no_key(
 
 
 @pytest.mark.parametrize("provider", ["live", "openai"])
-def test_nobody_listens(
-    provider: str, table: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_listens(provider: str, table: Path, store: Path, pauses: list[float]) -> None:
     """A refused connection is told within two seconds of waiting, with the address."""
     url = closed_port()
-    pauses: list[float] = []
-    sleep, timeout = time.sleep, asyncio.timeout
-    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
-    monkeypatch.setattr(
-        asyncio, "timeout", lambda seconds: pauses.append(seconds) or timeout(seconds)
-    )
     client: Any = openai.OpenAI(api_key="sk-test", base_url=url)
     with pytest.raises(ProviderError, match=url.removeprefix("http://").removesuffix("/v1")):
         pd.read_csv(table).llmbatch.submit(
