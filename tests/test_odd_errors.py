@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import httpx2
 import openai
 import pandas as pd
 import pytest
+import warm
 from anthropic_server import AnthropicServer
 from batch_server import BatchServer
 from every_provider import provider_at, send
@@ -57,7 +57,7 @@ except frameenrich.errors.StoreError as error:
 
 def test_a_full_disk_at_submit_is_told(tmp_path: Path) -> None:
     """No raw `OSError`, and nothing that looks like a job; a limit on file sizes fills the disk."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", FULL, str(tmp_path / "s")],
         capture_output=True,
         text=True,

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer.main
+import warm
 import warm_cli
 from batch_server import BatchServer, pick, row_name, unit_vector
 from conftest import DEPARTMENTS, ROOT
@@ -67,7 +68,7 @@ def frameenrich(
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """Begin a command in a process of its own."""
-    return subprocess.Popen(
+    return warm.Popen(
         [*COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -79,7 +80,7 @@ def in_terminal(*arguments: str | Path, kill_at: str | None = None) -> str:
     """Run a command whose standard error is a terminal; all that was shown there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    child = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=theirs)
+    child = warm.Popen([*COMMAND, *map(str, arguments)], stderr=theirs)
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # Linux' word for the end
@@ -149,7 +150,7 @@ def test_shell_completion_can_be_installed() -> None:
     """The shell's completion names the commands."""
     env = {**os.environ, "_FRAMEENRICH_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     script = "import sys; sys.argv[0] = 'frameenrich'; from frameenrich.cli import main; main()"
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", script],
         env={**env, "COMP_WORDS": "frameenrich re"},
         capture_output=True,
@@ -561,7 +562,7 @@ def test_what_breaks_after_the_work_does_not_change_the_exit_code() -> None:
         "import atexit, os; atexit.register(os.abort); from frameenrich.cli import main; main()"
     )
     codes = [
-        subprocess.run(
+        warm.run(
             [sys.executable, "-c", script, *arguments], capture_output=True, check=False
         ).returncode
         for arguments in (["jobs"], ["status"], ["--version"])
@@ -622,7 +623,7 @@ def test_the_hint_of_a_fresh_run_has_every_option_that_collect_takes(server: Bat
         "--timeout 60.0 --poll-seconds 0.02 --parser json:dumps --max-cost 5.0 --prices 1,2"
     )
     run = ["run", "-", "-", *ASK, "--param", "max_tokens=9", "--fresh", "--json", *kept.split()]
-    with subprocess.Popen(
+    with warm.Popen(
         [*COMMAND, *run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
         assert child.stdin is not None
@@ -1052,9 +1053,7 @@ def test_the_embedded_embedder_leaves_logging_to_the_caller() -> None:
         "import logging; from frameenrich.providers.local.embeddings import Embedder; Embedder()\n"
         "assert (logging.root.handlers, logging.root.level) == ([], logging.WARNING)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    done = warm.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
 

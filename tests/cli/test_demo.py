@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm
 
 from frameenrich import __version__
 from frameenrich.cli import demo
@@ -35,7 +36,7 @@ COMMAND = [sys.executable, "-c", "from frameenrich.cli.main import main; main()"
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``frameenrich`` in a process of its own."""
-    return subprocess.run(
+    return warm.run(
         [*COMMAND, *arguments], capture_output=True, encoding="utf-8", timeout=120, check=False
     )
 
@@ -130,7 +131,7 @@ def test_missing_weights_say_how_to_get_them(
         "m.distribution = absent\n"
         "from frameenrich.cli.main import main; main()"
     )
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", hidden, "demo", "--rows", "1"],
         capture_output=True,
         encoding="utf-8",
@@ -219,7 +220,7 @@ def test_exit_codes(kind: type[FrameEnrichError], code: int) -> None:
 
 def test_interrupt_is_one_sentence(tmp_path: Path) -> None:
     """Ctrl-C ends the demo with one sentence and exit code 130; answers that came are kept."""
-    child = subprocess.Popen(
+    child = warm.Popen(
         [*COMMAND, "demo", "--store", str(tmp_path)], stderr=subprocess.PIPE, encoding="utf-8"
     )
     deadline = time.monotonic() + 60

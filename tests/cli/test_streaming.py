@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import warm
 from batch_server import BatchServer, row_name
 from conftest import DEPARTMENTS, ROOT
 from typer.testing import CliRunner, Result
@@ -348,7 +348,7 @@ def test_a_killed_run_goes_on_where_it_stopped(server: BatchServer) -> None:
     make("in.csv")
     server.hold("in_progress")
     run = ["run", "in.csv", "out.csv", *ASK, "--stream"]
-    with subprocess.Popen([sys.executable, "-c", SMALL, *run]) as child:
+    with warm.Popen([sys.executable, "-c", SMALL, *run]) as child:
         while len(server.batches) < 4:
             assert child.poll() is None
             time.sleep(0.05)
@@ -376,7 +376,7 @@ def test_rounds_mend_what_is_flagged(server: BatchServer) -> None:
 def test_standard_input_is_streamed_to_standard_output() -> None:
     """What comes down a pipe is kept on disk, and goes out as it is answered."""
     ask = ["run", "-", "-", "--format", "csv", *ASK, "--stream"]
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", SMALL, *ask],
         input=PRODUCTS.read_bytes(),
         capture_output=True,
@@ -409,7 +409,7 @@ def _peak_mb(*arguments: str) -> float:
         "from frameenrich.cli.main import app; app(standalone_mode=False)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
     )
 

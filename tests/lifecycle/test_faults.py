@@ -815,7 +815,7 @@ def test_waiting_ends_when_the_time_is_up(
     with pytest.raises(WaitTimeoutError):
         job.wait(timeout=0.2)
 
-    assert 0 < sum(pauses) <= 0.2  # what was planned, however slow the machine
+    assert sum(pauses) <= 0.2  # what was planned, however slow the machine
     check_paid(server, batches=1)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from kill_matrix import FAULTS, IN_FLIGHT
 
 pytestmark = pytest.mark.any_pandas
@@ -29,7 +29,7 @@ OTHERS = [
 def matrix(*arguments: str) -> list[int]:
     """Run a row of the matrix; its numbers, from steps to orphan files."""
     script = str(Path(__file__).parent.parent / "kill_matrix.py")
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, script, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

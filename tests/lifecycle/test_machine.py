@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import warm
 from crash import control, ledger, server_process
 from draws import examples
 from hypothesis import HealthCheck
@@ -133,7 +134,7 @@ def test_every_history_of_a_job_ends_well() -> None:
     with ExitStack() as stack:
         JobMachine.base_url = stack.enter_context(server_process())
         JobMachine.worker = stack.enter_context(
-            subprocess.Popen(
+            warm.Popen(
                 [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         )

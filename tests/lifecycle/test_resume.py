@@ -16,6 +16,7 @@ from typing import Any
 import openai
 import pandas as pd
 import pytest
+import warm
 from audit import ASK, check_paid, check_rows, finish, said, shelf, unrun
 from batch_server import BatchServer
 from batch_server.books import ApiError
@@ -218,7 +219,7 @@ def test_two_processes_on_one_job(store: Path, server: BatchServer) -> None:
         "OPENAI_BASE_URL": server.base_url,
     }
     workers = [
-        subprocess.Popen(
+        warm.Popen(
             [sys.executable, "-c", WORKER, str(store)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -254,7 +255,7 @@ def locked_elsewhere(store: Path, job_id: str) -> Iterator[None]:
         "with job_folder(open_store(sys.argv[1]), sys.argv[2]).lock():\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
-    with subprocess.Popen(
+    with warm.Popen(
         [sys.executable, "-c", script, str(store), job_id],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

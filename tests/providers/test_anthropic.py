@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,6 +15,7 @@ import anthropic
 import openai
 import pandas as pd
 import pytest
+import warm
 from anthropic_server import AnthropicServer
 from audit import ASK, check_rows, finish, said, shelf
 from PIL import Image
@@ -750,7 +750,7 @@ def test_a_kill_between_the_call_and_its_record(
     """SIGKILL just before or just after the server made it: the next run finds out which."""
     script = [sys.executable, "-c", WORKER, server.origin, str(store)]
     server.hold("in_progress")
-    subprocess.run(script, cwd=Path(__file__).parent.parent, check=True)
+    warm.run(script, cwd=Path(__file__).parent.parent, check=True)
     assert len(server.batches) == 1
     frame = shelf(4)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import signal
-import subprocess
 import sys
 import time
 from array import array
@@ -18,6 +17,7 @@ import openai
 import orjson
 import pandas as pd
 import pytest
+import warm
 from batch_server import BatchServer, Reply, unit_vector
 from conftest import status_counts
 from hypothesis import given
@@ -227,7 +227,7 @@ def test_a_later_session_knows_the_length(
         "print(*out['embedding_status'])\n"
     )
 
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", script, str(store)], capture_output=True, text=True, check=False
     )
 
@@ -394,7 +394,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(store: Path) -> None:
         "f = pd.DataFrame({'title': [f'thing number {n}' for n in range(20_000)]})\n"
         "f.llmbatch.embed('{{ title }}', 'wordllama-256', provider='local', store=sys.argv[1])\n"
     )
-    running = subprocess.Popen([sys.executable, "-c", script, str(store)])
+    running = warm.Popen([sys.executable, "-c", script, str(store)])
 
     def lines() -> list[bytes]:
         files = store.glob("*/round-0/*.responses.jsonl")

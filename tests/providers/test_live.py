@@ -18,6 +18,7 @@ from typing import Any
 import openai
 import pandas as pd
 import pytest
+import warm
 from audit import ASK, check_rows, said, shelf
 from batch_server import BatchServer, Reply, default_answer, row_name
 from batch_server.books import ApiError
@@ -678,7 +679,7 @@ def start_worker(store: Path, base_url: str, rows: int) -> subprocess.Popen[byte
         "OPENAI_API_KEY": "sk-test",
         "OPENAI_BASE_URL": base_url,
     }
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-c", WORKER, str(store), str(rows)],
         env=environment,
         stdout=subprocess.PIPE,
@@ -1040,7 +1041,7 @@ def test_the_command_line_pilots_and_runs_live(server: BatchServer, tmp_path: Pa
     def run(*arguments: str) -> str:
         command = [sys.executable, "-c", MAIN, *arguments, "--key", "sku"]
         command += ["--model", "m", "--template", ASK]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = warm.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -19,6 +19,7 @@ from typing import Any
 import jsonschema_rs
 import pandas as pd
 import pytest
+import warm
 from batch_server import row_name
 
 import frameenrich
@@ -96,7 +97,7 @@ def _kill_in_the_middle(store: Path, answers: int) -> None:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(p) for p in Path(__file__).parents[:2]),
     }
-    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(store)], env=environment)
+    child = warm.Popen([sys.executable, "-c", _CHILD, str(store)], env=environment)
     try:
         deadline = time.monotonic() + 60
         while response_lines(store).count(b"\n") < answers:
@@ -273,7 +274,7 @@ def resolve(model: str, endpoint: str, home: Path) -> subprocess.CompletedProces
         f"from frameenrich.providers.local.provider import model_path; print(model_path({model!r}))"
     )
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-c", code],
         env=environment,
         capture_output=True,

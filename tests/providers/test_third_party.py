@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm
 from conftest import ROOT
 
 from frameenrich.errors import ParameterError
@@ -95,8 +95,8 @@ def test_killed_in_the_middle_it_asks_only_for_the_rest(
     command = [sys.executable, "-c", script, str(site / "mugs.csv"), str(store)]
     environment = {"PYTHONPATH": f"{site}:{ROOT}", "PATH": ""}
 
-    killed = subprocess.run([*command, "kill"], env=environment, check=False)
-    again = subprocess.run([*command, "go"], env=environment, check=True, capture_output=True)
+    killed = warm.run([*command, "kill"], env=environment, check=False)
+    again = warm.run([*command, "go"], env=environment, check=True, capture_output=True)
 
     assert killed.returncode == -signal.SIGKILL
     assert again.stdout.split() == [b"2", b"Kitchen", b"Garden", b"Garden", b"Garden"]

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import s3fs
+import warm
 from audit import said, shelf
 from batch_server import BatchServer
 from conftest import answer_lines, tagged
@@ -263,7 +264,7 @@ def test_an_answer_that_was_kept_outlives_its_process(bucket: Callable[[], Store
     job = a_job(bucket())
     url = f"s3://{job.store.root}"
 
-    done = subprocess.run([sys.executable, "-c", APPEND, url, job.id], check=False)
+    done = warm.run([sys.executable, "-c", APPEND, url, job.id], check=False)
 
     assert done.returncode == -signal.SIGKILL
     assert b"".join(job.shards(0)[0].read_responses()) == b"kept 0\nkept 1\nkept 2\n"
@@ -388,7 +389,7 @@ def at_work(
 ) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the job, on a computer of its own where `machine` is one."""
     machine.mkdir(exist_ok=True)
-    with subprocess.Popen(
+    with warm.Popen(
         [sys.executable, "-c", WORK, f"s3://{job.store.root}", job.id, str(lease_seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -576,7 +577,7 @@ def test_two_computers_at_once(
     for name, start in (("one", 0), ("other", first)):
         (tmp_path / name).mkdir()
         workers.append(
-            subprocess.Popen(
+            warm.Popen(
                 [sys.executable, "-c", WORKER, f"s3://{bucket().root}", str(start)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -647,9 +648,7 @@ def test_a_job_in_a_bucket_killed_anywhere_is_finished_by_the_next_run() -> None
     script = str(TESTS / "kill_matrix.py")
     wishes = ["--store", "s3", "--faults", "none", "--every", "240", "--random", "1"]
 
-    done = subprocess.run(
-        [sys.executable, script, *wishes], capture_output=True, text=True, check=False
-    )
+    done = warm.run([sys.executable, script, *wishes], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
     steps, kills, rows, *bad = map(int, done.stdout.splitlines()[-1].split()[1:])

@@ -17,6 +17,7 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 import pytest
+import warm
 from draws import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -373,7 +374,7 @@ def test_a_job_of_many_shards_keeps_one_file_open(tmp_path: Path) -> None:
         "Store(sys.argv[1]), Limits(max_requests=1)).all_shards()))"
     )
 
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
@@ -505,9 +506,7 @@ def holder(tmp_path: Path) -> Iterator[tuple[JobFolder, subprocess.Popen[str]]]:
     """A job, and another process that holds its lock until it reads a line."""
     job = a_job(Store(tmp_path))
     command = [sys.executable, "-c", HOLD, str(tmp_path), job.id]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with warm.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield job, process

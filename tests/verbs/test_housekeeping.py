@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -13,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import warm
 from batch_server import BatchServer
 from conftest import status_counts
 
@@ -304,7 +304,7 @@ def test_a_job_whose_deletion_was_killed_is_gone_and_its_rest_goes_later(
     """Renamed first: no half of a job is ever taken for one."""
     job = done(mugs, store, provider)
     make_old(job.path)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(store)], check=False)
+    killed = warm.run([sys.executable, "-c", KILLED, str(store)], check=False)
 
     assert killed.returncode == -signal.SIGKILL
     assert frameenrich.jobs(store).empty
@@ -329,7 +329,7 @@ def test_drafts_and_torn_files_of_dead_processes_are_leftovers(
 ) -> None:
     """A submit that was killed, and a file that was never renamed; the young stay."""
     job = done(mugs, store, provider)
-    subprocess.run([sys.executable, "-c", DRAFTING, str(store)], check=False)
+    warm.run([sys.executable, "-c", DRAFTING, str(store)], check=False)
     (draft,) = store.glob(".frameenrich-draft-*")
     torn = Path(job.path, "round-0", ".shard-00000.batch.json.77-aa.tmp")
     torn.write_text("{")
