@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 
-_TIMES = 25 if os.environ.get("FRAMEENRICH_HYPOTHESIS") == "explore" else 1
+_TIMES = 50 if os.environ.get("FRAMEENRICH_HYPOTHESIS") == "explore" else 1
 
 
 def examples(few: int, **others: Any) -> settings:

@@ -24,7 +24,7 @@ from frameenrich.jsonl import split_lines, whole_lines
 from frameenrich.model import JobSpec, Message, Result
 from frameenrich.prepare.output_options import output_from_options
 
-MANY = examples(150)
+MANY = examples(60)
 FEW = examples(60)
 
 

@@ -126,15 +126,15 @@ def test_the_embedded_model_gives_several_answers(store: Path) -> None:
     frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
     options: dict[str, Any] = {"provider": "local", "labels": ["Kitchen", "Garden"]}
     one = frame.llmbatch.submit(ASK, "smollm2-135m", store=store, **options)
-    job = frame.llmbatch.submit(ASK, "smollm2-135m", samples=5, store=store, **options)
+    job = frame.llmbatch.submit(ASK, "smollm2-135m", samples=3, store=store, **options)
     out = job.collect(frame, usage=True)
     votes = [json.loads(cell)[""] for cell in out["llmbatch_votes"]]
 
-    assert [sum(each.values()) for each in votes] == [5, 5]
-    assert out["llmbatch_agreement"].tolist() == [max(each.values()) / 5 for each in votes]
+    assert [sum(each.values()) for each in votes] == [3, 3]
+    assert out["llmbatch_agreement"].tolist() == [max(each.values()) / 3 for each in votes]
     assert job.usage().prompt_tokens == one.usage().prompt_tokens
     again = frame.llmbatch.submit(
-        ASK, "smollm2-135m", samples=5, store=store.parent / "other", **options
+        ASK, "smollm2-135m", samples=3, store=store.parent / "other", **options
     )
     pd.testing.assert_series_equal(
         again.collect(frame, usage=True)["llmbatch_votes"], out["llmbatch_votes"]

@@ -166,7 +166,7 @@ AROUND = st.sampled_from(
 )
 
 
-@examples(400)
+@examples(100)
 @given(OBJECTS | st.lists(OBJECTS, min_size=1, max_size=3), AROUND, st.data())
 def test_no_cut_is_taken_for_the_answer(value: Any, before: str, data: Any) -> None:
     """Whatever an answer holds and wherever it is cut, nothing is made of the rest."""

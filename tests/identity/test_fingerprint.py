@@ -68,7 +68,7 @@ def columns(cells: list[Any]) -> list[pd.Series[Any]]:
     return made
 
 
-@FEW
+@examples(15)  # each in every dtype
 @given(st.lists(CELLS, max_size=3), st.lists(CELLS, max_size=3))
 @example([1], ["1"])
 @example([1, 0], [True, False])

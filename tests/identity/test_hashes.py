@@ -22,7 +22,7 @@ from frameenrich.identity.hashes import (
 from frameenrich.jsonl import encode, encode_all
 from frameenrich.rendering.body import BodyTemplate
 
-FEW = examples(150)
+FEW = examples(60)
 # Names that are looked for, as names and as what texts hold.
 TEXT = ANY_TEXT | st.sampled_from(
     ['"content":"', '","content":"x', 'a"content', '\\"input":"', "content", "\\", '"', '\\\\"']

@@ -33,7 +33,7 @@ FIELDS = {"colour": str, "width": int, "tags": list[str]}
 
 
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=5))
-@examples(80)
+@examples(40)
 def test_a_round_trip_through_a_file_is_no_edit(answers: list[Any]) -> None:
     """Whatever dtype CSV or Parquet gives a column: nobody edited a cell of it."""
     cells = pd.DataFrame({"row": range(len(answers)), "a": pd.Series(answers, dtype=object)})
@@ -47,7 +47,7 @@ def test_a_round_trip_through_a_file_is_no_edit(answers: list[Any]) -> None:
 
 
 @given(answer=TEXT, cell=TEXT)
-@examples(80)
+@examples(40)
 def test_another_text_is_an_edit(answer: str, cell: str) -> None:
     """The rule that forgives files forgives no person's word."""
     assert same_value(cell, answer) == (cell in {answer, f"'{answer}"})

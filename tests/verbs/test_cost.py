@@ -94,7 +94,7 @@ def reply(content: str, prompt: int = 100, completion: int = 10) -> Reply:
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(HARD))
 @example(text="".join(HARD))
 @example(text="  \n\n\t 12345678 don't DON'T it's\r\n  " * 20)
-@examples(300)
+@examples(60)
 def test_a_text_has_as_many_tokens_as_a_second_tokenizer_says(name: str, text: str) -> None:
     """Whatever is in it; what looks like a special token is text, as it is to the API."""
     model, second = TOKENIZERS[name]
