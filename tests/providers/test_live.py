@@ -1043,7 +1043,7 @@ def test_the_command_line_pilots_and_runs_live(server: BatchServer, tmp_path: Pa
         command += ["--model", "m", "--template", ASK]
         done = warm.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return str(done.stdout)
 
     table = run("pilot", "in.csv", "-n", "2")
     told = json.loads(run("pilot", "in.csv", "-n", "2", "--json"))
