@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from blocks import taken_alone
+from draws import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import (
@@ -177,7 +178,7 @@ def in_full(output: Output, text: str) -> tuple[Any, ...] | None:
 @pytest.mark.parametrize(
     "wanted", [*MODELS, *SCHEMAS], ids=lambda w: getattr(w, "__name__", "dict")
 )
-@settings(max_examples=120, deadline=None)
+@examples(40)
 @given(
     changes=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3),
     absent=st.sets(st.sampled_from(NAMES), max_size=1),
@@ -197,7 +198,7 @@ def test_what_is_taken_quickly_is_what_the_full_way_gives(
             assert repr(values) == repr(in_full(output, text))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(st.sampled_from(["x", "y", " X", "z", "\u2028", "1"]) | st.text(max_size=3), st.booleans())
 def test_labels_are_taken_as_the_full_way_takes_them(label: str, extra: bool) -> None:
     """Exact labels at once; another case, spacing or member the long way."""

@@ -7,7 +7,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from draws import examples
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from frameenrich.errors import TemplateError
@@ -223,7 +224,7 @@ HEAD = (
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(60, suppress_health_check=list(HealthCheck))
 @given(bodies(frozenset(), 3), st.booleans())
 @example("{% for w in tags %}{% block b scoped %}{{ loop.index }}{% endblock %}{% endfor %}", True)
 def test_any_nesting_of_forms_renders_as_in_jinja(source: str, head: bool) -> None:
