@@ -14,6 +14,7 @@ from frameenrich.evaluation.agreement import confusion
 from frameenrich.evaluation.intervals import Interval, wilson
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.identity.keys import find_keys
+from frameenrich.pricing.money import show_usd
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class Comparison:
 
     def __str__(self) -> str:
         parts = [f"{name} {made} of {made.n:,} rows" for name, made in self.fields.items()]
-        costs = ["unknown" if usd is None else f"{usd:.4f}" for usd in self.usd]
-        return f"agree: {', '.join(parts)}; {' and '.join(costs)} USD"
+        return f"agree: {', '.join(parts)}; cost {' and '.join(map(show_usd, self.usd))}"
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.jobs[0]} and {self.jobs[1]}: {self}>"
@@ -63,10 +63,12 @@ class Comparison:
         }
 
     def _repr_html_(self) -> str:
-        tables = "".join(table.to_html(border=0) for table in self.churn.values())
+        # An empty table would be a row of headings over nothing.
+        changed = [self.changed.head(20)] if len(self.changed) else []
+        tables = "".join(table.to_html(border=0) for table in [*self.churn.values(), *changed])
         return (
             f"<div style='overflow-x:auto;color:inherit'><b>{html.escape(repr(self)[1:-1])}</b>"
-            f"{tables}{self.changed.head(20).to_html(border=0)}</div>"
+            f"{tables}</div>"
         )
 
 

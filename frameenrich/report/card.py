@@ -203,7 +203,9 @@ def _other_shards(shards: Iterable[tuple[int, int, Batch]]) -> str:
 
 
 def _next(calls: Iterable[str]) -> Markup:
-    codes = Markup("&ensp;<wbr>").join(_tag("code", call, "white-space:nowrap") for call in calls)
+    # A call stays in one piece, unless it is wider than the card.
+    style = "display:inline-block;max-width:100%;overflow-wrap:anywhere;white-space:normal"
+    codes = Markup("&ensp;<wbr>").join(_tag("code", call, style) for call in calls)
     return _tag(
         "div", _tag("span", "next", "opacity:.7;margin-right:10px") + codes, "margin-top:8px"
     )

@@ -13,8 +13,10 @@ import pytest
 from batch_server import BatchServer, Reply
 from browser import Chromium, find_chromium
 from nbclient import NotebookClient
+from reviews import LABELS, answered, goods
 
 import frameenrich  # noqa: F401 - registers df.llmbatch
+from frameenrich.report.card import Card, card_html
 from frameenrich.report.linked_path import LinkedPath
 from frameenrich.verbs.job import Job
 
@@ -101,8 +103,79 @@ def test_progress_without_widgets_is_text(tmp_path: Path) -> None:
 def test_nothing_sticks_out_of_a_narrow_notebook(width: int, cut_job: Job, tmp_path: Path) -> None:
     """The cards fit into a narrow pane; what is wider scrolls inside its own box."""
     page = tmp_path / "page.html"
-    cards = cut_job._repr_html_() + cut_job.status()._repr_html_()
+    call = "job.regenerate(statuses=['refused', 'malformed'], model='a-larger-model')"
+    long = Card("job-1", "m", {"ok": 1}, "rows", (), {}, [call, "job.report()"], 0.0)
+    cards = cut_job._repr_html_() + cut_job.status()._repr_html_() + card_html(long)
     page.write_text(f"<!doctype html><meta name=viewport content='width=device-width'>{cards}")
     with Chromium(width=width, height=800) as browser:
         browser.open(page.as_uri())
         assert browser.ask("document.documentElement.scrollWidth") <= width
+
+
+THEMES = {
+    "JupyterLab, light": ("#ffffff", "#f5f5f5", "rgba(0,0,0,.87)"),
+    "JupyterLab, dark": ("#111111", "#212121", "#ffffff"),
+    "VS Code, light": ("#ffffff", "#f8f8f8", "#3b3b3b"),
+    "VS Code, dark": ("#1e1e1e", "#252526", "#cccccc"),
+}
+"""Notebooks' own colours: the page, every second row of a table, and text."""
+
+WORST_CONTRAST = """(() => {
+  const rgba = (text) => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]));
+  const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (color) => [0.2126, 0.7152, 0.0722]
+    .reduce((sum, weight, i) => sum + weight * linear(color[i] / 255), 0);
+  const found = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].filter((n) => n.nodeType === 3 && n.data.trim());
+    if (!own.length || ["STYLE", "SCRIPT"].includes(node.tagName)) continue;
+    const chain = [];
+    for (let each = node; each; each = each.parentElement) chain.unshift(getComputedStyle(each));
+    let ground = [255, 255, 255], opacity = 1;
+    for (const style of chain) {
+      ground = over(rgba(style.backgroundColor), ground);
+      opacity *= style.opacity;
+    }
+    const [r, g, b, a] = rgba(chain[chain.length - 1].color);
+    const pair = [light(over([r, g, b, a * opacity], ground)), light(ground)];
+    pair.sort((x, y) => y - x);
+    found.push([(pair[0] + 0.05) / (pair[1] + 0.05), own[0].data.trim().slice(0, 60)]);
+  }
+  return { texts: found.length, worst: found.sort((x, y) => x[0] - y[0])[0] };
+})()"""
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium")
+def test_text_has_contrast_in_every_notebook(tmp_path: Path) -> None:
+    """What a notebook shows of a job can be read: 4.5:1 for every text, on light and on dark."""
+    pytest.importorskip("scipy")
+    frame, labels = goods({"Kitchen": 30, "Garden": 20})
+    said = ["a car", *labels[1:]]
+    job = answered(frame, said, tmp_path, labels=LABELS)
+    other = answered(frame, labels[::-1], tmp_path, "And {{ title }}?", labels=LABELS, name="two")
+    review = job.review(n=40, by="answer")
+    sheet = pd.read_csv(review.to_csv(tmp_path / "sheet.csv"), dtype=str)
+    sheet["correct"] = ["Kitchen", "Garden"] * 20
+    sheet.to_csv(tmp_path / "sheet.csv", index=False)
+    job.add_review(tmp_path / "sheet.csv")
+    check = job.evaluate()
+    guess = frame.llmbatch.estimate("Where is {{ title }}?", "gpt-4o-mini", store=tmp_path)
+    shown = [job, job.status(), review, check, check.threshold(), job.compare(other), guess]
+    pages = [each._repr_html_() for each in shown]  # type: ignore[attr-defined]  # each has one
+    pages += [job.show_flagged().to_html(), check.disagreements.to_html(border=0)]
+    path = tmp_path / "page.html"
+
+    with Chromium() as browser:
+        for name, (ground, second, text) in THEMES.items():
+            style = (
+                f"body{{background:{ground};color:{text}}} tr:nth-child(odd){{background:{second}}}"
+            )
+            path.write_text(
+                f"<!doctype html><style>{style}</style>{''.join(pages)}", encoding="utf-8"
+            )
+            browser.open("about:blank")
+            browser.open(path.as_uri())
+            found = browser.ask(WORST_CONTRAST)
+            assert found["texts"] > 100
+            assert found["worst"][0] >= 4.5, (name, found["worst"])
