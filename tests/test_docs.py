@@ -139,6 +139,22 @@ def test_the_readmes_first_screen() -> None:
         assert f"\npip install -q uv && {command}\n" in text
 
 
+def test_servers_of_your_own(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks for Ollama, vLLM and others run against a server at another port."""
+    monkeypatch.delenv("OPENAI_API_KEY")  # one on this machine needs none
+    df = pd.read_csv("products.csv", dtype={"sku": str}, index_col="sku")
+    texts = dict(blocks("providers.md", "Servers of your own"))
+    here = {
+        name: re.sub(r"http://localhost:\d+/v1", server.base_url, t) for name, t in texts.items()
+    }
+    names: dict[str, Any] = {"df": df}
+    exec(compile(here["python"], "providers.md", "exec", dont_inherit=True), names)
+    shell(here["sh"])
+
+    assert pd.read_csv("out.csv")["llmbatch_status"].eq("ok").all()
+    assert sum(server.executed.values()) >= 10
+
+
 def test_requests_that_one_has_already(server: BatchServer) -> None:
     """The section's frame, its regenerated job and its command give each request its answer."""
     names = run("recipes.md", "Requests that you have already")

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from frameenrich.evaluation.draw import first_review
 from frameenrich.evaluation.intervals import MissingExtraError
 from frameenrich.providers.local.provider import check_installed
 from frameenrich.verbs.job import Job
@@ -228,7 +229,7 @@ def _print_evaluation(console: Console, job: Job, catalogue: pd.DataFrame) -> No
         f"\nEvaluated against the file's truth columns: {found}.\n"
         f"So {usable} answers are usable, and of those that many are right; in brackets what 95 of "
         "100 such\nsamples would hold. Without a truth column, people judge a random draw: "
-        "df.llmbatch.review(job, n=100).",
+        f"df.llmbatch.review(job, n={first_review(usable)}).",
         markup=False,
     )
 

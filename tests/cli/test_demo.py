@@ -63,6 +63,25 @@ def test_says_what_came_of_it(first: subprocess.CompletedProcess[str]) -> None:
     assert "is a toy" in first.stdout
 
 
+def test_ends_with_an_evaluation(first: subprocess.CompletedProcess[str]) -> None:
+    """Promise 11: both fields' accuracy with bounds, of the very rows that agree; and what next."""
+    found = re.search(
+        r"^Evaluated against the file's truth columns: (.*)\.$", first.stdout, re.MULTILINE
+    )
+    assert found is not None
+    agreed = dict(re.findall(r"(\w+) agrees on (\d) of 4 rows", first.stdout))
+    told = re.findall(r"(\w+) (\d+) % \[(\d+)–(\d+)\]", found[1])
+
+    assert [name for name, *_ in told] == ["color", "item"]
+    for name, *figures in told:
+        share, low, high = map(int, figures)
+        assert share == 25 * int(agreed[name])
+        assert low <= share <= high
+        assert high - low > 30  # four rows say little
+    assert "So 4 answers are usable" in first.stdout
+    assert "df.llmbatch.review(job, n=4)" in first.stdout
+
+
 def test_shows_answers_beside_the_truth(first: subprocess.CompletedProcess[str]) -> None:
     """Each row's title is printed with what the model said and what is true."""
     lines = [line for line in first.stdout.splitlines() if "Larkfield 10L" in line]
