@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +108,52 @@ def test_lists_print_as_python_prints_them(store: Path) -> None:
 
     assert frameenrich.submit(pl.DataFrame(rows), template, "m", **options).id == expected.id
     assert "[1, 2] Kiel" in Path(expected.requests[0]).read_text(encoding="utf-8")
+
+
+ODD: dict[str, tuple[Any, list[str]]] = {
+    "dictionary": (pa.array(["a", None]).dictionary_encode(), ["a", ""]),
+    "decimal": (pa.array([Decimal("1.50"), None]), ["1.50", ""]),
+    "struct": (pa.array([{"x": 1}, None]), ["{'x': 1}", ""]),
+    "large_string": (pa.array(["a", None], pa.large_string()), ["a", ""]),
+    "string_view": (pa.array(["a", None], pa.string_view()), ["a", ""]),
+    "run_end": (pa.RunEndEncodedArray.from_arrays([1, 2], ["a", "b"]), ["a", "b"]),
+    "uint64": (pa.array([2**64 - 1, None], pa.uint64()), [str(2**64 - 1), ""]),
+    "far date": (pa.array([date(1500, 1, 1), None]), ["1500-01-01", ""]),
+    "days": (pa.array([pa.MonthDayNano([0, 1, 0]), None]), ["1 days 00:00:00", ""]),
+    "months": (pa.array([pa.MonthDayNano([2, 1, 5 * 10**8]), None]), ["P2M1DT0.5S", ""]),
+    "enum": (pl.Series(["a", None], dtype=pl.Enum(["a", "b"])), ["a", ""]),
+    "categorical": (pl.Series(["a", None], dtype=pl.Categorical), ["a", ""]),
+    "array": (pl.Series([[1, 2], None], dtype=pl.Array(pl.Int64, 2)), ["[1, 2]", ""]),
+    "nothing": (pa.nulls(2), ["", ""]),
+}
+
+
+@pytest.mark.parametrize("rows", [2, 0])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_columns_are_printed_and_come_back(name: str, rows: int, store: Path) -> None:
+    """Promises 1 and 13: columns of any type print as a person writes them, and come back as is."""
+    cells, printed = ODD[name]
+    kind = pl.DataFrame if isinstance(cells, pl.Series) else pa.table
+    table = kind({"sku": ["1", "2"], "cell": cells})[:rows]
+    if not rows:
+        with pytest.raises(InputError, match="is empty"):
+            frameenrich.submit(table, "{{ cell }}", "m", key="sku", provider="file", store=store)
+        return
+    job = frameenrich.submit(
+        table, "<{{ cell }}>", "m", key="sku", provider="file", store=store, on_null="empty"
+    )
+    bodies = [json.loads(line)["body"] for path in job.requests for line in Path(path).open()]
+    back = frameenrich.collect(table, job)
+
+    assert [body["messages"][-1]["content"] for body in bodies] == [
+        f"<{text}>" for text in dict.fromkeys(printed)
+    ]
+    assert back["cell"].equals(table["cell"])
+
+
+def test_columns_that_arrow_cannot_read_are_named(store: Path) -> None:
+    """Promise 9: Polars' objects and 128-bit numbers are refused by name, not printed as bytes."""
+    for cells in (pl.Series([object()], dtype=pl.Object), pl.Series([1], dtype=pl.Int128)):
+        table = pl.DataFrame({"sku": ["1"], "cell": cells})
+        with pytest.raises(InputError, match=r"The column 'cell' is of Polars' type .* Cast it"):
+            frameenrich.submit(table, "{{ cell }}", "m", key="sku", provider="file", store=store)

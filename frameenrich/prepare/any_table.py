@@ -35,6 +35,8 @@ def to_frame(table: Any) -> pd.DataFrame:
         if pa.types.is_integer(column.type) and column.null_count and _is_long(column):
             # As floats, long ids beside a null would lose digits.
             frame[name] = column.to_pandas(types_mapper=_nullable)
+        elif pa.types.is_interval(column.type):  # pandas' DateOffset prints as Python code
+            frame[name] = pd.Series([_span(v) for v in column.to_pylist()], dtype=object)
         elif pa.types.is_nested(column.type):
             # Python lists print with commas in a prompt; Arrow would give NumPy arrays.
             frame[name] = pd.Series(column.to_pylist(), dtype=object)
@@ -61,10 +63,39 @@ def is_lazy(table: Any) -> bool:
     return polars is not None and isinstance(table, polars.LazyFrame)
 
 
+def _span(value: pa.MonthDayNano | None) -> pd.Timedelta | str | None:
+    """Return an interval as pandas' own kind; one with months, which have no length, as ISO 8601.
+
+    Examples
+    --------
+    >>> _span(pa.MonthDayNano([0, 1, 500])), _span(pa.MonthDayNano([14, 1, 0]))
+    (Timedelta('1 days 00:00:00.000000500'), 'P14M1D')
+    """
+    if value is None:
+        return None
+    rest = pd.Timedelta(days=value.days) + pd.Timedelta(value.nanoseconds, unit="ns")
+    if not value.months:
+        return rest
+    clock = f"T{value.nanoseconds / 1e9:g}S" if value.nanoseconds else ""
+    return f"P{value.months}M{value.days}D{clock}"
+
+
 def _to_table(part: Any) -> pa.Table:
     if isinstance(part, pa.Table):
         return part
-    return part.to_arrow() if polars_of(part) else pa.table(part)
+    polars = polars_of(part)
+    if polars is None:
+        return pa.table(part)
+    for name, kind in part.schema.items():
+        # Of objects Polars gives Arrow their addresses in memory, of 128 bits nothing it can read.
+        if kind in {polars.Object, *(getattr(polars, n, None) for n in ("Int128", "UInt128"))}:
+            raise InputError(
+                f"The column {name!r} is of Polars' type {kind}, which no other library reads.",
+                f"Cast it to text: table.with_columns(pl.col({str(name)!r}).cast(pl.String)); "
+                "objects by .map_elements(str, return_dtype=pl.String).",
+                columns=[name],
+            )
+    return part.to_arrow()
 
 
 def _is_long(column: pa.ChunkedArray) -> bool:

@@ -70,7 +70,7 @@ def test_ends_with_an_evaluation(first: subprocess.CompletedProcess[str]) -> Non
     )
     assert found is not None
     agreed = dict(re.findall(r"(\w+) agrees on (\d) of 4 rows", first.stdout))
-    told = re.findall(r"(\w+) (\d+) % \[(\d+)–(\d+)\]", found[1])
+    told = re.findall(r"(\w+) (\d+) % \[(\d+)\u2013(\d+)\]", found[1])
 
     assert [name for name, *_ in told] == ["color", "item"]
     for name, *figures in told:
