@@ -142,7 +142,8 @@ def test_odd_columns_are_printed_and_come_back(name: str, rows: int, store: Path
     job = frameenrich.submit(
         table, "<{{ cell }}>", "m", key="sku", provider="file", store=store, on_null="empty"
     )
-    bodies = [json.loads(line)["body"] for path in job.requests for line in Path(path).open()]
+    lines = [line for path in job.requests for line in Path(path).read_text().splitlines()]
+    bodies = [json.loads(line)["body"] for line in lines]
     back = frameenrich.collect(table, job)
 
     assert [body["messages"][-1]["content"] for body in bodies] == [

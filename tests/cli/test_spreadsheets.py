@@ -184,6 +184,11 @@ def test_a_json_array_comes_back_as_one(run: Run) -> None:
         ('[{"sku": "a"}] [{"sku": "b"}]', "something follows the array's end"),
         ('[{"sku": "a"} {"sku": "b"}]', "no comma follows element 1"),
         ('[{"sku": "a"},, {"sku": "b"}]', "element 2 is not JSON"),
+        ('{"sku": {"0": "a"}, "title": {"0": "b"}}', "holds a table by its columns"),
+        ('{"title": {"0": "a", "1": "b"}}', "orient='records'"),
+        ('{"sku": ["a", "b"],\n "title": ["c", "d"]}', "holds a table by its columns"),
+        ('{"columns": ["sku"], "index": [0], "data": [["a"]]}', "holds a table by its columns"),
+        ('{"meta": {}, "hits": [{"sku": "a"}]}', "jq '.[\"hits\"]' OLD.json"),
     ],
 )
 def test_other_json_is_refused(run: Run, text: str, says: str) -> None:
@@ -226,6 +231,8 @@ def test_an_archive_names_its_only_table(run: Run) -> None:
     """``goods.zip`` is the table in it; several files in it are refused."""
     with zipfile.ZipFile("goods.zip", "w") as archive:
         archive.writestr("__MACOSX/._rows.csv", "x")
+        archive.writestr("folder/.DS_Store", "x")
+        archive.writestr("Thumbs.db", "x")
         archive.writestr("folder/rows.csv", "sku,title\nA1,Mug\n")
     run("goods.zip", "out.csv")
     with zipfile.ZipFile("goods.zip", "a") as archive:
@@ -249,7 +256,15 @@ def test_a_line_that_says_the_delimiter(run: Run) -> None:
     ("address", "says"),
     [
         ("https://docs.google.com/spreadsheets/d/abc/edit#gid=0", "File > Download"),
-        ("https://example.org/goods.csv", "curl -L"),
+        ("https://docs.google.com/spreadsheets/d/abc/edit?usp=sharing", "File > Download"),
+        ("https://1drv.ms/x/s!abc?e=1", "Download a Copy"),
+        ("https://acme.sharepoint.com/:x:/s/a/b?e=1", "Download a Copy"),
+        ("https://www.dropbox.com/scl/fi/a/goods.csv?rlkey=b&dl=0", "choose Download"),
+        ("https://github.com/a/b/blob/main/goods.csv", "Download raw file"),
+        ("https://example.org/goods.csv", "curl -L -o goods.csv https"),
+        ("https://example.org/[a]*/x.parquet?key=1", "curl -L -o x.parquet 'https"),
+        ("https://example.org/export?format=csv", "curl -L -o table.csv 'https"),
+        ("https://[half/goods.csv", "curl -L"),
         ("s3://bucket/goods.csv", "frameenrich.submit"),
     ],
 )

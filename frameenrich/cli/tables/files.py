@@ -9,12 +9,14 @@ import glob
 import io
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from frameenrich.cli.tables.packing import only_member, packing_of, unpacked
 from frameenrich.errors import FrameEnrichError, InputError
@@ -149,14 +151,38 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
     return TableFile(path, choice, packing, container=container)
 
 
+_EXPORTS = {
+    "docs.google.com": "In the sheet choose File > Download > Comma-separated values (.csv)",
+    "drive.google.com": "Open it there and choose Download",
+    "1drv.ms": "In Excel choose File > Create a Copy > Download a Copy",
+    "onedrive.live.com": "In Excel choose File > Create a Copy > Download a Copy",
+    "sharepoint.com": "In Excel choose File > Create a Copy > Download a Copy",
+    "dropbox.com": "Open it there and choose Download",
+    "github.com": "Open it there and choose Download raw file",
+    "airtable.com": "In the view's menu choose Download CSV",
+    "notion.so": "In the table's menu choose Export > Markdown & CSV",
+}
+"""How to get a table out of a service, by its host: what curl gets there is a page."""
+
+
 def _refuse_address(path: str) -> None:
     """Refuse a URL, and say how to get the table behind it."""
     if "://" not in path:
         return
-    if "docs.google.com/spreadsheets" in path:
-        fix = "In the sheet choose File > Download > Comma-separated values (.csv); give that file."
-    elif path.startswith(("http://", "https://")):
-        fix = f"Download it first: curl -L -o table.csv '{path}'; give that file."
+    try:
+        parts = urlsplit(path)
+    except ValueError:  # such as half of an IPv6 address
+        parts = urlsplit("https:")
+    host = parts.hostname or ""
+    own = next((say for end, say in _EXPORTS.items() if f".{host}".endswith(f".{end}")), None)
+    if own is not None:
+        fix = f"{own}; give that file."
+    elif parts.scheme.lower() in {"http", "https"}:
+        name = os.path.basename(parts.path)
+        known = os.path.splitext(name.lower().removesuffix(packing_of(name)))[1] in _ENDINGS
+        # A link to "/export?format=csv" names no file that curl could use.
+        kept = shlex.quote(name if known else "table.csv")
+        fix = f"Download it first: curl -L -o {kept} {shlex.quote(path)}; give that file."
     else:
         fix = "Copy it to this computer first, or use frameenrich.submit in Python, which takes "
         fix += "whatever pandas, Polars or DuckDB read."
@@ -179,6 +205,7 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
     InputError
         There is no file, their formats differ, or a folder holds folders.
     """
+    _refuse_address(path)  # before the patterns, since a link's "?" is one
     # An existing file wins over a pattern: names such as data[1].csv are common.
     if path == STANDARD_STREAM or (os.path.exists(path) and not os.path.isdir(path)):
         return (table_file(path, wanted),)

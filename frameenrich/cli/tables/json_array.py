@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any
 
 from frameenrich.cli.tables.records import not_utf8
 from frameenrich.errors import InputError
@@ -45,6 +45,8 @@ def array_as_lines(content: IO[bytes], called: str) -> Iterator[IO[bytes]]:
 
 def _check_lines(text: str, called: str) -> None:
     # A text that begins with an object is JSON Lines, or an object around the array.
+    with contextlib.suppress(ValueError, RecursionError):
+        _check_object(json.loads(text), called)
     first = text.strip().splitlines()[0]
     with contextlib.suppress(ValueError):
         json.loads(first)
@@ -54,6 +56,35 @@ def _check_lines(text: str, called: str) -> None:
         "Give the array in it, such as: jq '.rows' OLD.json > NEW.json.",
         path=called,
     )
+
+
+def _check_object(whole: dict[str, Any], called: str) -> None:
+    """Refuse an object that is a whole table, and would be read as a table's only row."""
+    values = list(whole.values())
+    rows = [name for name, value in whole.items() if _is_rows(value)]
+    dicts = [value for value in values if isinstance(value, dict)]
+    lists = [value for value in values if isinstance(value, list)]
+    keys = {tuple(value) for value in dicts}
+    # A row may have one object in it; a table of one column numbers that one's rows.
+    alike = len(keys) == 1 and (len(dicts) > 1 or all(key.isdecimal() for key in min(keys)))
+    if rows:
+        name = json.dumps(rows[0], ensure_ascii=False)
+        raise InputError(
+            f"{called} holds an object, whose rows are in {name}.",
+            f"Give the array in it: jq '.[{name}]' OLD.json > NEW.json.",
+            path=called,
+        )
+    # As pandas' to_json writes a table by default (columns), or with orient="list" or "split".
+    if (len(dicts) == len(values) and alike) or (len(lists) == len(values) > 1):
+        raise InputError(
+            f"{called} holds a table by its columns, where an array of rows is wanted.",
+            "Write it as rows: df.to_json('rows.json', orient='records').",
+            path=called,
+        )
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _elements(text: str, called: str) -> Iterator[str]:

@@ -46,10 +46,15 @@ def only_member(path: str) -> str:
         return _member_of(packed, path)
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in {"thumbs.db", "desktop.ini"}
+
+
 def _member_of(packed: zipfile.ZipFile, called: str) -> str:
     names = [name for name in packed.namelist() if not name.endswith("/")]
-    # macOS adds a second entry with metadata for each file.
+    # macOS adds a second entry with metadata for each file, and systems put their own in folders.
     names = [name for name in names if not name.startswith("__MACOSX/")]
+    names = [name for name in names if not _is_hidden(name.rpartition("/")[2])]
     if len(names) == 1:
         return names[0]
     what = f"{len(names)} files, such as {names[0]} and {names[1]}" if names else "no file"
