@@ -55,6 +55,8 @@ def make_review(
     # `type`, since isinstance would take True for 1.
     if type(n) is not int or n < 1:
         raise ParameterError(f"n={n!r} rows cannot be drawn.", "Give a whole number above 0.", n=n)
+    if type(seed) is not int or not -(2**63) <= seed < 2**63:
+        raise ParameterError(f"seed={seed!r} is no seed.", "Give a whole number.", seed=seed)
     _require_ended(job)
     chain = [] if extend is None else with_top_ups(job, extend)
     if chain:

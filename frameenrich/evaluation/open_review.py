@@ -8,7 +8,7 @@ import re
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.review import DRAW_METADATA, DrawRecord, Review
-from frameenrich.evaluation.review_files import draw_path, read_draw, review_ids
+from frameenrich.evaluation.review_files import draw_path, kept_sheets, read_draw, review_ids
 from frameenrich.store.local import unreadable
 
 
@@ -45,12 +45,17 @@ def open_review(job: JobAnswers, review_id: str) -> Review:
 
 
 def with_top_ups(job: JobAnswers, review: Review | str | None) -> list[Review]:
-    """Return a review's first draw and its top-ups, in order; of the newest review by default."""
+    """Return a review's first draw and its top-ups, in order.
+
+    By default of the newest review that somebody judged, or of the newest where nobody did.
+    """
     found = {each.id: each for each in reviews(job)}
     if not found:
         return []
     if review is None:
-        first = list(found.values())[-1]
+        # A draw that waits for its reviewer must not hide the figures of the one before.
+        judged = [each for each in found.values() if kept_sheets(job.folder, each.id)]
+        first = (judged or list(found.values()))[-1]
     elif isinstance(review, Review):
         first = found.get(review.id) or open_review(job, review.id)
     else:

@@ -228,6 +228,11 @@ def parse_sheet(data: bytes, name: str) -> pd.DataFrame:
     InputError
         It is no table.
     """
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):  # .xlsx and .ods; .xls
+        raise InputError(
+            f"The sheet {name} is a workbook, not a CSV file.",
+            "In the spreadsheet program choose Save As > CSV UTF-8; add that file.",
+        )
     text = _decoded(data)
     header = text.partition("\n")[0]
     # Excel writes semicolons where the decimal sign is a comma.
@@ -237,7 +242,10 @@ def parse_sheet(data: bytes, name: str) -> pd.DataFrame:
     if not rows:
         raise InputError(f"The sheet {name} is empty.", "Give the sheet that you filled in.")
     # Blank rows keep their numbers, so that errors name the rows as the spreadsheet does.
-    names = [cell.strip() for cell in rows.pop(min(rows))]
+    given = [cell.strip() for cell in rows.pop(min(rows))]
+    # "Correct" is ours, too, unless a key's column is called so beside it.
+    ours = set(COLUMNS).difference(given)
+    names = [cell.casefold() if cell.casefold() in ours else cell for cell in given]
     twice = [each for each in names if each and names.count(each) > 1]
     if twice:
         raise InputError(

@@ -35,7 +35,8 @@ def accept_rows(job: JobAnswers, precision: float) -> RequestColumns:
     FrameEnrichWarning
         No score can be promised: no row is accepted.
     """
-    if isinstance(precision, bool) or not 0 < precision < 1:
+    number = isinstance(precision, int | float) and not isinstance(precision, bool)
+    if not number or not 0 < precision < 1:
         raise ParameterError(
             f"accept={precision!r} is no share.", "Give a number between 0 and 1, such as 0.95."
         )

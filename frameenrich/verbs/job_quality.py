@@ -310,13 +310,13 @@ class JobQuality:
             prices=prices,
         )
 
-    def compare(self, other: Job) -> Comparison:
+    def compare(self, other: Job | str) -> Comparison:
         """Compare two jobs over the same rows: agreement, rows that differ, and cost.
 
         Parameters
         ----------
-        other : Job
-            A job whose rows have the same keys.
+        other : Job or str
+            A job whose rows have the same keys; by its id or name, one of the same store.
 
         Raises
         ------
@@ -324,5 +324,8 @@ class JobQuality:
             They have no field, or no usable row, in common.
         """
         from frameenrich.verbs.evaluate import compare  # noqa: PLC0415 - for this verb only
+        from frameenrich.verbs.find import open_job  # noqa: PLC0415 - which imports `Job`
 
+        if isinstance(other, str):
+            other = open_job(other, self._session.folder.store)
         return compare(self._session, other._session)  # noqa: SLF001 - a job as this one

@@ -17,7 +17,7 @@ import pytest
 from reviews import LABELS, answered, goods
 
 import frameenrich.dask
-from frameenrich.errors import FrameMismatchError, InputError
+from frameenrich.errors import FrameMismatchError, InputError, ParameterError
 from frameenrich.verbs.job import Job
 
 
@@ -162,3 +162,63 @@ def test_tables_evaluate_their_truth(store: Path) -> None:
     check = frameenrich.llmbatch(table).evaluate(job, truth="truth")
     assert (check.accuracy.estimate, check.accuracy.n) == (1.0, 12)
     assert isinstance(pd.DataFrame(check.shares), pd.DataFrame)
+
+
+WRONG_SHEETS: list[tuple[Any, str]] = [
+    (lambda _: b"PK\x03\x04 and so on", "is a workbook, not a CSV file. In the spreadsheet"),
+    (lambda _: b"\xd0\xcf\x11\xe0 and so on", "is a workbook, not a CSV file"),
+    (lambda s: s.drop(columns="sku"), "has no column 'sku'"),
+    (lambda s: s.drop(columns="review"), "does not say which review it is of"),
+    (lambda s: s.head(0), "does not say which review it is of"),
+    (lambda s: s.assign(correct=""), "has no verdicts in it"),
+    (lambda s: s.assign(verdict="yes"), "'yes' is no verdict. Write right, wrong or unsure"),
+    (lambda s: s.assign(correct="Kitchn"), "Did you mean 'Kitchen'"),
+    (lambda s: pd.concat([s, s.head(1)]), "the same reviewer judged this row in row 2 already"),
+    (lambda s: s.assign(sku="X"), "'X' is no key of this review"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), WRONG_SHEETS)
+def test_sheets_that_are_none(job: Job, tmp_path: Path, change: Any, says: str) -> None:
+    """Promise 9: each sheet that cannot be used is refused in a sentence; none of it is kept."""
+    path = job.review(n=10).to_csv(tmp_path / "sheet.csv")
+    sheet = change(pd.read_csv(path, dtype=str).assign(correct="Kitchen"))
+    data = sheet if isinstance(sheet, bytes) else sheet.to_csv(index=False).encode()
+    path.write_bytes(data)
+
+    with pytest.raises(InputError) as refused:
+        job.add_review(path)
+    assert says in str(refused.value)
+    with pytest.raises(InputError, match=r"No row of the job .* has been reviewed"):
+        job.evaluate()
+    with pytest.raises(InputError, match=r"sheet.to_csv\('review.csv', index=False\)"):
+        job.add_review(pd.DataFrame())  # type: ignore[arg-type]  # what a notebook's user may try
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda s: s.to_csv(index=False, sep=";").encode("cp1252"),
+        lambda s: s.to_csv(index=False, sep="\t").encode("utf-16"),
+        lambda s: s.rename(columns={"correct": "Correct ", "verdict": "VERDICT"}).to_csv().encode(),
+        lambda s: s.sample(frac=1, random_state=0).assign(mine="x").to_csv(index=False).encode(),
+    ],
+    ids=["semicolons", "Unicode text", "other capitals", "sorted, with a column more"],
+)
+def test_sheets_as_spreadsheets_write_them(job: Job, tmp_path: Path, write: Any) -> None:
+    """What a spreadsheet does to a sheet changes no verdict; a newer draw hides none."""
+    path = job.review(n=10).to_csv(tmp_path / "sheet.csv")
+    path.write_bytes(write(pd.read_csv(path, dtype=str).assign(correct="Kitchen")))
+    job.add_review(path)
+    before = job.evaluate()
+    job.review(n=5, seed=1)  # which nobody has judged yet
+
+    assert before.accuracy.n == 10
+    assert job.evaluate().to_dict() == before.to_dict()
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True, 2**63])
+def test_seeds_that_are_none(job: Job, seed: Any) -> None:
+    """Promise 9: a seed is a whole number, said before anything is drawn."""
+    with pytest.raises(ParameterError, match="is no seed"):
+        job.review(n=5, seed=seed)

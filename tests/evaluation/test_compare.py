@@ -31,6 +31,8 @@ def test_compare(tmp_path: Path) -> None:
     assert made.changed["sku"].tolist() == frame.index[:6].tolist()
     assert made.churn["llmbatch"].to_numpy().sum() == 30
     assert "80 %" in made._repr_html_()
+    assert one.compare(two.id).to_dict() == one.compare("second").to_dict() == made.to_dict()
+    assert "<th>field</th>" not in one.compare(one)._repr_html_()  # headings over no rows
     ran = CliRunner().invoke(app, ["compare", one.id, two.id, "--store", str(tmp_path), "--json"])
     assert json.loads(ran.output) == made.to_dict()
 

@@ -176,9 +176,9 @@ def test_without_a_promise_no_row_is_accepted(
     with pytest.warns(FrameEnrichWarning, match="No row is accepted. No threshold can be promised"):
         out = job.collect(frame, accept=0.95)
     assert not out["llmbatch_accept"].any()
-    for share in (0, 1, 1.5, True):
+    for share in (0, 1, 1.5, True, "0.9"):
         with pytest.raises(ParameterError, match="is no share"):
-            job.collect(frame, accept=share)
+            job.collect(frame, accept=share)  # type: ignore[arg-type]
 
 
 def test_votes_are_scores_of_every_field(

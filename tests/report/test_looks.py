@@ -162,7 +162,7 @@ def test_text_has_contrast_in_every_notebook(tmp_path: Path) -> None:
     check = job.evaluate()
     guess = frame.llmbatch.estimate("Where is {{ title }}?", "gpt-4o-mini", store=tmp_path)
     shown = [job, job.status(), review, check, check.threshold(), job.compare(other), guess]
-    pages = [each._repr_html_() for each in shown]  # type: ignore[attr-defined]  # each has one
+    pages = [each._repr_html_() for each in shown]
     pages += [job.show_flagged().to_html(), check.disagreements.to_html(border=0)]
     path = tmp_path / "page.html"
 
