@@ -28,7 +28,7 @@ from every_provider import KEY, KINDS, provider_at, send
 
 import frameenrich
 from frameenrich.cli.tables.records import without_formula
-from frameenrich.errors import FrameEnrichError, OutputError, ProviderError
+from frameenrich.errors import FrameEnrichError, OutputError, ProviderError, StoreError
 from frameenrich.providers import guard
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.live import client as live_client
@@ -150,6 +150,55 @@ def test_junk_in_a_stored_spec_is_a_clear_error(
     assert frameenrich.jobs(store=store)["name"].dropna().tolist().count("other") == 1
 
 
+ODD_METADATA = {
+    "created_at": (b"nan", b"inf", b"-1e400", b"9" * 20, b"soon"),
+    "key_names": (b"a\x1fb\x1fc", b"\xff"),
+    "fingerprint": (b"\xff\xfe",),
+    "version": (b"[" * 20_000,),
+}
+
+
+@pytest.mark.filterwarnings("ignore::frameenrich.FrameEnrichWarning")  # which names it
+def test_junk_beside_a_stored_spec_is_a_clear_error(store: Path, mugs: pd.DataFrame) -> None:
+    """What a sidecar says of its time and its keys; half a character in what is shown."""
+    job = mugs.llmbatch.submit(ASK, "m", provider="file", store=store)
+    path = Path(job.path, "sidecar.parquet")
+    table = pq.read_table(path)
+    whole = dict(table.schema.metadata)
+    junk = [
+        {f"frameenrich.{name}".encode(): text}
+        for name, texts in ODD_METADATA.items()
+        for text in texts
+    ]
+    spec = json.loads(whole[b"frameenrich.spec"])
+    junk += [
+        {b"frameenrich.spec": json.dumps({**spec, name: "\ud83d"}).encode()}
+        for name in ("name", "model", "provider")
+    ]
+    for change in junk:
+        pq.write_table(table.replace_schema_metadata({**whole, **change}), path)
+        for look in (*looks(store, job.id), lambda: job.report(store / "report.html")):
+            with suppress(FrameEnrichError):
+                look()
+
+
+@pytest.mark.parametrize("junk", [{"status": "\ud83d"}, {"before_import": {"a": 1}}], ids=str)
+def test_junk_in_a_batch_file_is_a_clear_error(
+    junk: dict[str, Any], store: Path, mugs: pd.DataFrame, tmp_path: Path
+) -> None:
+    """What a provider said, and what an import stands before."""
+    job = mugs.llmbatch.submit(ASK, "m", provider="file", store=store)
+    (tmp_path / "a.jsonl").write_bytes(answer_lines(job, "good", list(mugs.index)))
+    job.import_responses(tmp_path / "a.jsonl")
+    path = Path(job.path, "round-0", "shard-00000.batch.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **junk}))
+
+    assert len(frameenrich.jobs(store=store)) == 1
+    if "before_import" in junk:
+        with pytest.raises(StoreError, match="What the batch"):
+            job.withdraw_import()
+
+
 @pytest.mark.filterwarnings("ignore::frameenrich.FrameEnrichWarning")  # which names it
 def test_a_deep_batch_file_hides_no_other_job(store: Path, mugs: pd.DataFrame) -> None:
     """20,000 brackets are damage of one job, and no `RecursionError` of all."""
@@ -210,8 +259,8 @@ def told_by(error: BaseException) -> str:
 
 
 @contextmanager
-def gossiping() -> Iterator[str]:
-    """Serve refusals that repeat all that each request said of who asks."""
+def gossiping(most: int = 390) -> Iterator[str]:
+    """Serve refusals that repeat all that each request said of who asks, the key first."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -220,8 +269,11 @@ def gossiping() -> Iterator[str]:
             clear = (
                 base64.b64decode(login).decode() if ":" not in login and "-" not in login else ""
             )
-            heard = f"no: {self.path} {dict(self.headers)} {clear} {' '.join(HIDDEN.values())}"
-            body = json.dumps({"error": {"message": heard[:390], "type": "x", "code": heard}})
+            heard = (
+                f"Incorrect API key provided: {self.headers.get('Authorization')}. "
+                f"{self.path} {dict(self.headers)} {clear} {' '.join(HIDDEN.values())}"
+            )
+            body = json.dumps({"error": {"message": heard[:most], "type": "x", "code": heard}})
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(403)
             self.send_header("Content-Type", "application/json")

@@ -201,7 +201,13 @@ def _before_imports(batch: Batch) -> Batch:
     """Return the batch as it was before its imports."""
     if batch.before_import is None:
         return batch
-    return Batch.from_json(json.dumps(batch.before_import))
+    try:
+        return Batch.from_json(json.dumps(batch.before_import))
+    except ValueError as error:  # somebody else's
+        raise StoreError(
+            f"What the batch {batch.tag} was before its imports cannot be read: {error}.",
+            "Restore its batch.json from a backup.",
+        ) from None
 
 
 # --- a file, and what it is where it is none of ours ------------------------------------------

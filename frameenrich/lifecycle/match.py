@@ -98,7 +98,7 @@ def _as_submitted(
         columns = prompt_of(spec).columns_used(list(frame.columns))
     except TemplateError:
         return False
-    return fingerprint(frame, columns, spec.version) == str(then, "ascii")
+    return fingerprint(frame, columns, spec.version) == str(then, "ascii", "replace")
 
 
 def _hashes(frame: pd.DataFrame, spec: JobSpec, kind: pa.DataType) -> pa.Array | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from frameenrich.text import encodable
+
 
 class BatchStatus(StrEnum):
     """The known values of a batch's status; a provider may send others.
@@ -258,7 +260,8 @@ class Batch:
         ValueError
             It is no JSON, or some field has another type.
         """
-        loaded = json.loads(text)
+        # Half a surrogate pair, in somebody else's store, could be shown nowhere.
+        loaded = encodable(json.loads(text))
         batch = msgspec.convert(loaded, cls, strict=False)
         # Versions before stages wrote flags, from which the stage is derived once, on reading.
         if "stage" in loaded:

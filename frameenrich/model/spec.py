@@ -12,6 +12,7 @@ import msgspec
 
 from frameenrich.errors import ParameterError
 from frameenrich.model.result import Json
+from frameenrich.text import encodable
 
 CONFIRM_SECONDS = 60.0
 """For how long a create whose answer was lost is looked for before it is made again."""
@@ -231,6 +232,9 @@ class JobSpec:
         loaded = json.loads(text)
         # Fields that a later version added are passed over, as in batch.json.
         known = {name: value for name, value in loaded.items() if name in _SPEC_FIELDS}
+        # Half a surrogate pair, in somebody else's store, could be shown nowhere. What was sent
+        # stays as it was.
+        known |= {name: encodable(known[name]) for name in _SHOWN_FIELDS & known.keys()}
         early = {"rendering": 1, "schema_form": 1}  # what versions wrote that knew of neither
         try:
             return msgspec.convert({**early, **known}, cls)
@@ -244,6 +248,9 @@ _NOT_IN_IDS = (
     "cache_key", "examples", "second_of", "json_mode", "asked_by", "choices_in_words",
     "schema_form", "tag", "on_bad_image", "image_side",
 )  # fmt: skip
+
+
+_SHOWN_FIELDS = frozenset({"name", "model", "provider", "prefix"})
 
 
 _SPEC_FIELDS = frozenset(JobSpec.__dataclass_fields__)

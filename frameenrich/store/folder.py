@@ -165,12 +165,20 @@ class JobFolder:
     @cached_property
     def created_at(self) -> float:
         """The time of submission; Unix seconds."""
-        return self._metadata("created_at", float)
+        return self._metadata("created_at", _moment)
 
     @property
     def key_names(self) -> list[str]:
         """Return the user's names for the parts of the key."""
-        return self._metadata("key_names", lambda names: names.decode().split("\x1f"))
+        return self._metadata("key_names", self._key_names)
+
+    def _key_names(self, names: bytes) -> list[str]:
+        found = names.decode().split("\x1f")
+        # Somebody else's sidecar may name more parts than it has, or fewer.
+        columns = sum(name.startswith("key_") for name in self.schema.names)
+        if len(found) != columns:
+            raise ValueError(f"{len(found)} names for {columns} columns of the key")
+        return found
 
     @property
     def key_columns(self) -> list[str]:
@@ -355,6 +363,18 @@ def split_jobs(store: Store) -> tuple[list[JobFolder], list[tuple[JobFolder, Sto
         except StoreError as error:
             damaged.append((folder, error))
     return sorted(readable, key=lambda folder: folder.created_at, reverse=True), damaged
+
+
+def _moment(text: bytes) -> float:
+    """Read a time that a calendar has."""
+    seconds = float(text)
+    if not 0 <= seconds < _LAST_MOMENT:  # nor is NaN
+        raise ValueError(f"{seconds} is no time")
+    return seconds
+
+
+_LAST_MOMENT = 4_102_444_800.0
+"""The year 2100: pandas' dates end, and no clock is wrong by as much."""
 
 
 def moment_of_new_job(store: Store, slug: str) -> float:
