@@ -40,7 +40,8 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("store", "lifecycle", "identity", "answers")
 TESTS = [
     *(f"tests/{folder}" for folder in FOLDERS),
-    *("tests/verbs/test_job.py", "tests/verbs/test_older_job.py", "tests/prepare/test_plan.py"),
+    *("tests/verbs/test_job.py", "tests/verbs/test_older_job.py", "tests/verbs/test_cost.py"),
+    *("tests/prepare/test_plan.py", "tests/providers/test_line_ends.py", "tests/test_old_store.py"),
 ]
 """What has to notice; one that takes longer than `SLOW` seconds is left out."""
 

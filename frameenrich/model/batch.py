@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from frameenrich.text import encodable
+from frameenrich.text import encodable, is_encodable
 
 
 class BatchStatus(StrEnum):
@@ -260,9 +260,12 @@ class Batch:
         ValueError
             It is no JSON, or some field has another type.
         """
-        # Half a surrogate pair, in somebody else's store, could be shown nowhere.
-        loaded = encodable(json.loads(text))
+        loaded = json.loads(text)
         batch = msgspec.convert(loaded, cls, strict=False)
+        # Half a surrogate pair, in somebody else's store, could stand in no table of jobs.
+        if not is_encodable(f"{batch.status}{batch.provider}"):
+            shown = {"status": encodable(batch.status), "provider": encodable(batch.provider)}
+            batch = replace(batch, **shown)
         # Versions before stages wrote flags, from which the stage is derived once, on reading.
         if "stage" in loaded:
             return batch

@@ -31,6 +31,7 @@ from pydantic import Field as PydanticField
 from pydantic_core import PydanticUndefined
 
 from frameenrich.answers.fields import Field
+from frameenrich.answers.json_text import find_json
 from frameenrich.answers.output import MalformedError, Output, json_path
 from frameenrich.errors import OutputError
 from frameenrich.model import JobSpec, Message, OutputSpec
@@ -841,3 +842,21 @@ def test_an_optional_property_of_type_null_is_read() -> None:
 
     assert output.read('{"a": null, "b": "x"}') == ((None, "x"), False)
     assert output.read('{"b": "x"}') == ((None, "x"), False)
+
+
+@pytest.mark.parametrize("number", [-(2**63), -1000, 0, 1000, 2**63 - 1])
+def test_every_integer_of_64_bits_is_a_cell(number: int) -> None:
+    """Only what Int64 cannot hold is refused."""
+    output = output_from_options(response_model={"n": int})
+
+    assert output.read(json.dumps({"n": number})) == ((number,), False)
+    for beyond in (2**63, -(2**63) - 1):
+        with pytest.raises(MalformedError, match="64 bits"):
+            output.read(json.dumps({"n": beyond}))
+
+
+def test_a_mended_object_keeps_its_escapes() -> None:
+    """Escapes are read before the words of a mended text are compared with it."""
+    found = find_json("{'a': 'caf\\u00e9 \\n x', 'b': ''}")
+
+    assert (found.value, found.mended) == ({"a": "caf\u00e9 \n x", "b": ""}, True)

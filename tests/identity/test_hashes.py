@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from draws import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 from specs import ANY_TEXT, CHAT, COMPLETIONS, RESPONSES, a_line, make_spec
 
+from frameenrich.identity import dedupe
 from frameenrich.identity.hashes import (
     body_texts,
     request_hash,
@@ -89,3 +91,43 @@ def test_a_rows_hash_is_that_of_its_body(
     inputs = texts_hashes(writer.same_texts, own, 1)
     assert request_hash(endpoint, body) == request_hashes(writer.rest, inputs)
     assert json.loads(a_line(spec, "row-1", texts))["body"] == json.loads(body)
+
+
+@pytest.mark.parametrize("remembered", [0, 3, 100])
+@pytest.mark.parametrize("watched", [[], [2, 7]])
+def test_repeats_are_found_in_blocks_of_any_size(
+    remembered: int, watched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Identical requests are sent once: remembered, watched for, or named as duplicates."""
+    monkeypatch.setattr(dedupe, "REMEMBERED", remembered)
+    numbers = [1, 2, 2, 3, 1, 7, 4, 7, 2, 9, 9, 7]
+    blocks = [numbers[:5], numbers[5:8], numbers[8:]]
+    found = dedupe.Deduplicator(len(numbers), np.array(watched, "u8"))
+    first, start = [], 0
+    for block in blocks:
+        hashes = b"".join(number.to_bytes(8, "little") + bytes(24) for number in block)
+        first += list(found.first_rows(hashes, range(start, start + len(block))))
+        start += len(block)
+
+    unseen = set(dedupe.duplicates(found.unique_hashes()).tolist())
+    assert set(found.unique_hashes().tolist()) == set(numbers)
+    for position, number in enumerate(numbers):
+        earliest = numbers.index(number)
+        assert first[position] in {earliest, position}
+        # What goes by unseen is named, so that it is compared whole afterwards.
+        assert first[position] == earliest or number in unseen
+        assert number not in watched or number not in unseen
+
+
+@pytest.mark.parametrize("byte", range(32))
+def test_every_byte_of_a_request_names_its_job(byte: int) -> None:
+    """A job's id is of all 256 bits of each request, whatever the rows' order."""
+    one, other = bytearray(range(32)), bytearray(range(32))
+    other[byte] ^= 1
+
+    def mark(*hashes: bytearray) -> str:
+        made = dedupe.JobHash()
+        made.add(np.arange(1, len(hashes) + 1, dtype="u8"), b"".join(hashes))
+        return made.mark
+
+    assert mark(one, one) != mark(one, other) != mark(other, one)

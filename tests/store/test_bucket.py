@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openai
 import pandas as pd
 import pytest
 import s3fs
@@ -23,6 +25,7 @@ from conftest import answer_lines, tagged
 from object_server import BUCKET, CARELESS, HALF, lose_answer, object_server
 from stores import CrashError, a_job, committed, write_half, write_job, write_round
 
+import frameenrich
 import frameenrich.store.bucket
 from frameenrich.atomic import sync
 from frameenrich.errors import FrameEnrichWarning, JobBusyError, StoreError
@@ -699,3 +702,24 @@ def test_nothing_appended_makes_no_object(bucket: Callable[[], Store]) -> None:
         sync(file)
 
     assert keys(job.store) == objects_of(job)
+
+
+def test_threads_that_share_a_job_are_one_process(
+    bucket: Callable[[], Store], client: openai.OpenAI, mugs: pd.DataFrame
+) -> None:
+    """A `Job` in several threads, as in a web service: no thread takes another for a stranger."""
+    frame = frameenrich.llmbatch(mugs)
+    job = frame.submit("Sort {{ title }}", "m", store=bucket(), client=client)
+    verbs: list[Callable[[], Any]] = [
+        lambda: job.collect(mugs, wait=True, poll_seconds=0.01, timeout=60),
+        lambda: [job.status() for _ in range(4)],
+        lambda: job.wait(poll_seconds=0.01, timeout=60),
+        lambda: [repr(job), job.usage(), job.flagged()],
+    ]
+
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(verb) for verb in verbs * 2]
+    failures = [each.exception() for each in done if each.exception()]
+
+    assert failures == []
+    assert done[0].result()["llmbatch_status"].eq("ok").all()
