@@ -144,15 +144,18 @@ def _refusal_in(content: Json) -> str | None:
     return "".join(as_text(part.get("refusal")) or "" for part in parts) or None
 
 
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+
+
 def _responses_answer(body: Mapping[str, Json], *, structured: bool) -> Answer:
     texts, refusals, thoughts, calls = [], [], [], []
     cut = None
     for item in as_list(body["output"]):
         if not isinstance(item, dict):
             continue
-        if item.get("type") == "function_call":
+        if item.get("type") in _CALLS:
             calls.append(item)
-        if item.get("type") in {"function_call", "message"} and item.get("status") == "incomplete":
+        if item.get("type") in {*_CALLS, "message"} and item.get("status") == "incomplete":
             cut = "incomplete"
         for part in [*as_list(item.get("content")), *as_list(item.get("summary"))]:
             kind = part.get("type") if isinstance(part, dict) else None
@@ -327,6 +330,8 @@ def body_error(body: Json) -> str | None:
     inner = error_text(body.get("error"))
     if inner is not None or has_answer(body):
         return inner
+    if (several := error_text(body.get("errors"))) is not None:
+        return several
     flat = {name: body[name] for name in ("code", "type", "message", "detail") if name in body}
     if flat.get("code") == body.get("status") or isinstance(flat.get("code"), int):
         flat.pop("code", None)  # the HTTP status once more
@@ -339,7 +344,7 @@ def is_filtered(body: Json) -> bool:
     if not isinstance(error, dict):
         return False
     # Azure puts ResponsibleAIPolicyViolation into an error inside the error.
-    inner = error.get("innererror")
+    inner = error.get("innererror") or error.get("inner_error")
     codes = [error.get("code"), inner.get("code") if isinstance(inner, dict) else None]
     return any(isinstance(code, str) and code in _FILTER_CODES for code in codes)
 

@@ -39,6 +39,9 @@ LABEL = "label"
 """The one property of the object that a labels answer is."""
 
 
+_TEXT_CALLS = ({"name", "arguments"}, {"name", "parameters"})
+
+
 class MalformedError(ValueError):
     """An answer that does not parse or validate; becomes a row status, never reaches the user."""
 
@@ -135,7 +138,7 @@ class Output:
             found = find_answer(text)
         except NotJsonError as error:
             raise MalformedError(f"$: {error}") from None
-        value, mended = self._unlisted(found)
+        value, mended = self._called_with(*self._unlisted(found))
         if not isinstance(value, dict):
             raise MalformedError("$: the answer is not a JSON object")
         # As it came first: nothing is mended that pydantic takes.
@@ -148,6 +151,19 @@ class Output:
         unpacked = with_decoded_fields(value, schema, schema)
         exact = with_exact_choices(unpacked, schema, schema)
         return self._validated(json.dumps(exact)), mended or unpacked != value
+
+    def _called_with(self, value: Json, mended: bool) -> tuple[Json, bool]:
+        """Take the arguments out of a tool call that a model wrote as text.
+
+        A server that does not parse its model's calls leaves them in the answer's words.
+        """
+        if not isinstance(value, dict) or value.keys() not in _TEXT_CALLS:
+            return value, mended
+        given = value.get("arguments", value.get("parameters"))
+        asked = (self.spec.schema or {}).get("properties", {})
+        if not isinstance(given, dict) or not asked.keys().isdisjoint(value):
+            return value, mended
+        return given, True
 
     @staticmethod
     def _unlisted(found: Found) -> tuple[Json, bool]:
@@ -259,7 +275,7 @@ class Output:
             if "{" in text or isinstance(error, CutOffError):
                 raise MalformedError(f"$: {error}; the labels are {self._label_names}") from None
             raise MalformedError(self._not_a_label(text.strip())) from None
-        value, mended = self._unlisted(found)
+        value, mended = self._called_with(*self._unlisted(found))
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
             value, mended = {LABEL: value[0]}, True
         given = self._said_of_label(value)

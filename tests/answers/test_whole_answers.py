@@ -340,6 +340,37 @@ def test_a_label_is_unwrapped_or_refused_by_name(text: str, label: str | None) -
         (chat([{"type": "tool_use", "input": json.loads(GOOD)}]), FIELDS, RED, False),
         (chat(json.loads(GOOD)), FIELDS, RED, False),
         (chat(None, "function_call", function_call={"arguments": GOOD}), FIELDS, RED, False),
+        (
+            chat(f'<tool_call>\n{{"name": "f", "arguments": {GOOD}}}\n</tool_call>'),
+            FIELDS,
+            RED,
+            True,
+        ),
+        (chat(f'<|python_tag|>{{"name": "f", "parameters": {GOOD}}}'), FIELDS, RED, True),
+        (
+            chat('{"name": "f", "arguments": {"label": "Garden"}}'),
+            LABELS,
+            ("Garden",),
+            True,
+        ),
+        (
+            responses(None, items=[{"type": "custom_tool_call", "input": GOOD}]),
+            FIELDS,
+            RED,
+            False,
+        ),
+        (chat("", tool_calls=[{"function": {"arguments": json.dumps(GOOD)}}]), FIELDS, RED, True),
+        (
+            chat(
+                None,
+                tool_calls=[
+                    {"function": {"arguments": text}} for text in (GOOD, GOOD.replace(" ", ""))
+                ],
+            ),
+            FIELDS,
+            RED,
+            False,
+        ),
         (chat(None, reasoning_content=GOOD), FIELDS, RED, True),
         (chat(None, reasoning=GOOD), FIELDS, RED, True),
         (chat('{"tags": "[\\"a\\", \\"b\\"]"}'), TAGS, (["a", "b"],), True),
@@ -507,6 +538,18 @@ def test_a_reference_may_escape_its_names(name: str) -> None:
     [
         ({"object": "error", "message": "too long", "code": 400}, 400, "failed", "too long"),
         ({"detail": "Not Found"}, 404, "failed", "HTTP 404: Not Found"),
+        (
+            {"success": False, "errors": [{"code": 7003, "message": "No route"}]},
+            404,
+            "failed",
+            "HTTP 404: 7003: No route",
+        ),
+        (
+            {"error": {"code": "400", "inner_error": {"code": "ResponsibleAIPolicyViolation"}}},
+            400,
+            "refused",
+            "HTTP 400",
+        ),
         ({"detail": [{"loc": ["body", "n"], "msg": "none"}]}, 422, "failed", "body.n: none"),
         ([{"error": {"code": 400, "message": "Unknown name x"}}], 400, "failed", "Unknown name x"),
         ({"object": "error", "message": {"detail": [{"msg": "bad"}]}}, 422, "failed", "bad"),
