@@ -53,6 +53,7 @@ RENDER = {
 PARSE = {
     "parse_frameenrich": Contestant("**frameenrich `collect(frame)`**, rows checked"),
     "parse_frameenrich_alone": Contestant("frameenrich `job.collect()`, no frame"),
+    "parse_frameenrich_again": Contestant("the same a second time, nothing new"),
     "parse_hand": Contestant("`json.loads` + pydantic + join, by hand"),
     "parse_cookbook": Contestant("cookbook, `df.loc[...] =` a row, not validated", None, 2_000),
     "parse_instructor": Contestant("instructor 1.17.0 `parse_results` + join", INSTRUCTOR),
