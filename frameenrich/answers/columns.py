@@ -96,6 +96,11 @@ def _series(cells: pa.Array, dtype: str) -> pd.Series:
     return pd.Series(kind.__from_arrow__(cells))
 
 
+def to_text(cells: pa.Array | pa.ChunkedArray) -> pd.Series:
+    """Return texts of Arrow's as pandas' own, none of them twice in memory."""
+    return _series(cells, "string")
+
+
 def _statuses(
     result_table: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_]
 ) -> pd.Series:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from frameenrich.answers.fields import Field
 from frameenrich.model import FLAGGED, Remedy, Result, RowStatus, Usage
@@ -64,6 +65,13 @@ DETAILS: dict[str, Any] = {
 """What is told of a result beside its values; ``answer_id`` is the custom_id it came under."""
 
 
+SHORT_BYTES = 100
+"""Texts up to this length are kept of every row, also where the others' are not wanted."""
+
+
+_LONG = frozenset({"raw", "reasoning"})
+
+
 class ResultTable:
     """The best result so far of each request.
 
@@ -76,10 +84,20 @@ class ResultTable:
     details : collection of str
         Which of `DETAILS` to keep. The raw text of usable answers is kept with ``"raw"`` only, that
         of others with ``"bad_raw"``, too.
+    texts_of : array of bool, optional
+        Marks the slots whose texts and objects are wanted whole; of the others, values and raw
+        texts longer than `SHORT_BYTES` are null. All are wanted by default.
     """
 
-    def __init__(self, slots: int, fields: Sequence[Field], details: Iterable[str]) -> None:
+    def __init__(
+        self,
+        slots: int,
+        fields: Sequence[Field],
+        details: Iterable[str],
+        texts_of: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         self.fields = tuple(fields)
+        self._texts_of = texts_of
         wanted = {*details, "error"}
         self._raw = "raw" if "raw" in wanted else "bad_raw"
         # In the order of DETAILS, whatever order the caller has.
@@ -169,8 +187,11 @@ class ResultTable:
         # Mostly all lines count and are in order: then nothing has to be copied.
         ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
         order = None if ready else pa.array(chosen)
-        for column in (*self._columns, *self._told.values()):
-            column.close(order)
+        whole = None if self._texts_of is None else self._texts_of[own]
+        for column in self._columns:
+            column.close(order, whole)
+        for name, told in self._told.items():
+            told.close(order, whole if name in _LONG else None)
 
     @property
     def _count(self) -> int:
@@ -403,22 +424,30 @@ class ArrowColumn:
         """Return the cells that were added and are in no part yet."""
         return pa.chunked_array(self._pieces, self.type)
 
-    def close(self, order: pa.Array | None = None) -> None:
+    def close(
+        self, order: pa.Array | None = None, whole: npt.NDArray[np.bool_] | None = None
+    ) -> None:
         """End a part: of the cells that came for it those at `order`, in that order.
 
-        Without one they are all there and in order.
+        Without one they are all there and in order. Of the cells that are not marked as `whole`,
+        objects and long texts are dropped.
         """
         pieces, self._pieces = self._pieces, []
         if self.type is None:
             part: Any = [cell for piece in pieces for cell in piece]
             if order is not None:
                 part = [part[place] for place in order.to_pylist()]
+            if whole is not None:
+                part = [cell if own else None for cell, own in zip(part, whole, strict=True)]
         else:
             part = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
             # Freed before take() makes a second copy of the part.
             del pieces
             if order is not None:
                 part = part.take(order)
+            if whole is not None and pa.types.is_large_string(self.type):
+                short = pc.less_equal(pc.binary_length(part), SHORT_BYTES)
+                part = pc.if_else(pc.or_(pa.array(whole), short), part, None)
         self._parts.append(part)
         self._starts.append(self._starts[-1] + len(part))
 

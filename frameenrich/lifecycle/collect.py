@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.column_names import JobColumns, beside
-from frameenrich.answers.columns import details_needed, result_columns, with_columns
+from frameenrich.answers.columns import details_needed, result_columns, to_text, with_columns
 from frameenrich.answers.output import Output
 from frameenrich.answers.parser_columns import ParserColumns
 from frameenrich.answers.result_table import Positions, ResultTable
@@ -111,6 +111,9 @@ class Collector:
     added: RequestColumns | None = None
     """Further columns of each row."""
 
+    texts_of: Positions | None = None
+    """The slots whose texts are wanted whole, where those are not all (`read_results`)."""
+
     def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
         """Return a frame of the job's rows, or the job's own keys, with their answers.
 
@@ -175,7 +178,12 @@ class Collector:
         details = details_needed(folder.spec, usage=reading.usage)
         # What ``usage=True`` adds is as large as the responses, so that is not kept.
         found = read_results(
-            folder, reading.output, details=details, lines=sidecar, keep=not reading.usage
+            folder,
+            reading.output,
+            details=details,
+            lines=sidecar,
+            keep=not reading.usage,
+            texts_of=self.texts_of,
         )
         slots = found.at(positions)
         columns = result_columns(
@@ -306,6 +314,7 @@ def flagged_rows(
     lines : Table, optional
         The lines of the sidecar that are wanted, where those are not all.
     """
+    # Only flagged rows are shown, so no value is wanted; raw texts are, of them all.
     found = read_results(folder, output, details=["bad_raw"], lines=lines)
     result_table, slots = found.table, found.at(positions)
     rows = np.flatnonzero((slots >= 0) & result_table.flagged()[slots])
@@ -314,8 +323,8 @@ def flagged_rows(
     taken = sidecar.take(pa.array(positions[rows]))
     table = key_frame(folder, sidecar_keys(taken))
     table["status"] = pd.Series([str(result_table.status(slot)) for slot in own], dtype="string")
-    table["error"] = pd.Series(result_table.column("error", own).to_pylist(), dtype="string")
-    table["raw"] = pd.Series(result_table.column("raw", own).to_pylist(), dtype="string")
+    table["error"] = to_text(result_table.column("error", own))
+    table["raw"] = to_text(result_table.column("raw", own))
     table["attempt"] = pd.Series(result_table.attempts[own], dtype="Int64")
     ids, shards = taken["custom_id"].to_pylist(), set(taken["shard"].to_pylist())
     # Without an id there is no flagged row, and no requests file need be read.

@@ -34,7 +34,7 @@ import xxhash
 from frameenrich.answers.output import Output
 from frameenrich.errors import ParameterError
 from frameenrich.lifecycle.last_requests import FEEDBACK, LastRequests, last_requests
-from frameenrich.lifecycle.results import JobResults, read_results
+from frameenrich.lifecycle.results import NO_TEXTS, JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.rendering.body import retry_line
@@ -429,7 +429,7 @@ def history(
     if not wanted or folder.rounds() == 1:
         return [attempts[slot] for slot in wanted]
     for round_ in range(folder.rounds()):
-        found = read_results(folder, output, only_round=round_, lines=lines)
+        found = read_results(folder, output, only_round=round_, lines=lines, texts_of=NO_TEXTS)
         asked = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
         for slot in asked:
             result, own = found.table.result(slot), attempts[slot]

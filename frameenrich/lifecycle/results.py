@@ -100,6 +100,7 @@ def read_results(
     details: Collection[str] = (),
     lines: pa.Table | None = None,
     keep: bool = False,
+    texts_of: Positions | None = None,
 ) -> JobResults:
     """Read every response of a job, or of one of its rounds, into a table of its requests.
 
@@ -131,7 +132,7 @@ def read_results(
     count = len(custom_ids)
     found = _ResultReader(
         output,
-        ResultTable(max(count, 1), output.fields, details),
+        ResultTable(max(count, 1), output.fields, details, _marked(texts_of, max(count, 1))),
         details,
         ReadCache(folder.spec, output, details) if keep else None,
     )
@@ -150,6 +151,18 @@ def read_results(
         for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
             found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
     return replace(whole, unmatched_lines=found.unmatched_lines, broken_lines=found.broken_lines)
+
+
+def _marked(slots: Positions | None, count: int) -> npt.NDArray[np.bool_] | None:
+    if slots is None:
+        return None
+    marks = np.zeros(count, np.bool_)
+    marks[slots[slots >= 0]] = True
+    return marks
+
+
+NO_TEXTS: Positions = np.empty(0, np.int64)
+"""For `read_results`: no text is wanted."""
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -17,10 +17,13 @@ import pandas as pd
 import xxhash
 
 from frameenrich.answers.output import Output
+from frameenrich.answers.result_table import SHORT_BYTES, Positions
 from frameenrich.atomic import whole_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.last_requests import last_lines
+from frameenrich.lifecycle.regenerate import history
+from frameenrich.lifecycle.results import NO_TEXTS, read_results
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED
 from frameenrich.pricing.money import show_usd
@@ -48,15 +51,28 @@ _MAX_IMAGE_CHARACTERS = 24_000_000
 _MAX_CHARTS = 12
 
 
+ALL_ROWS = 50_000
+"""Of a job with more rows, long texts are read of the rows on the page only."""
+
+
+_BYTES_AT_MOST = 4
+"""The most bytes of a character in UTF-8."""
+
+
 @dataclass(frozen=True)
 class Answers:
-    """The results of `Job.collect` (with ``usage=True``), `Job.flagged` and `Job.usage`."""
+    """The results of `Job.collect` (with ``usage=True``) and `Job.usage`.
+
+    ``shown`` are the positions of the rows that the page holds. Where the frame is not ``whole``,
+    the long texts of the others are not in it.
+    """
 
     folder: JobFolder
     frame: pd.DataFrame
-    flagged: pd.DataFrame
+    shown: Positions
     used: JobUsage
     reading: Output
+    whole: bool = True
 
     def said(self, what: str) -> pd.Series | None:
         """Return one of the job's own columns, such as ``status``; None where it is missing."""
@@ -81,7 +97,7 @@ class Answers:
 
 
 def write_report(
-    path: str | os.PathLike[str], answers: Answers, *, rows: int, secrets: Iterable[str] = ()
+    path: str | os.PathLike[str], answers: Answers, *, secrets: Iterable[str] = ()
 ) -> Path:
     """Write a job's report, whole or not at all.
 
@@ -91,7 +107,7 @@ def write_report(
         The file cannot be written.
     """
     made_at = _moment(datetime.now(UTC))
-    text = page(make_report(answers, rows), version=version("frameenrich"), made_at=made_at)
+    text = page(make_report(answers), version=version("frameenrich"), made_at=made_at)
     _write(Path(path), _without_keys(text, secrets))
     return LinkedPath(path)
 
@@ -115,10 +131,10 @@ def _without_keys(text: str, secrets: Iterable[str]) -> str:
     return without_secrets(text, {*secrets, *known})
 
 
-def make_report(answers: Answers, rows: int) -> Report:
-    """Collect what the report shows, with at most `rows` rows that are not flagged."""
+def make_report(answers: Answers) -> Report:
+    """Collect what the report shows."""
     folder, statuses = answers.folder, list(answers.frame[f"{answers.folder.spec.name}_status"])
-    chosen = _chosen(statuses, rows)
+    chosen = answers.shown.tolist()
     counts = pd.Series(statuses, dtype=object).value_counts().to_dict()
     errors = answers.said("error")
     said = [None if pd.isna(e) else e for e in errors] if errors is not None else []
@@ -138,7 +154,7 @@ def make_report(answers: Answers, rows: int) -> Report:
         charts=tuple(_charts(answers, columns)),
         reasons=reasons,
         groups=[groups[i] for i in chosen],
-        notes=(*_told(statuses, chosen), *thumbs.told()),
+        notes=(*_told(statuses, chosen, whole=answers.whole), *thumbs.told()),
         own_turn=_own_turn(folder),
         rights=tuple(rights(judged)),
         review_call=review_call(judged),
@@ -150,13 +166,12 @@ def make_report(answers: Answers, rows: int) -> Report:
 # --- which rows ---------------------------------------------------------------------------------
 
 
-def _chosen(statuses: Sequence[str], rows: int) -> list[int]:
-    """Pick the positions of the flagged rows and of a repeatable sample of the others."""
-    is_flagged = np.fromiter((s in FLAGGED for s in statuses), dtype=bool, count=len(statuses))
+def rows_shown(is_flagged: npt.NDArray[np.bool_], rows: int) -> Positions:
+    """Choose the positions of the flagged rows and of a repeatable sample of `rows` others."""
     flagged = _sample(np.flatnonzero(is_flagged), MAX_FLAGGED)
     others = _sample(np.flatnonzero(~is_flagged), rows)
     # The sample comes in random order; readers look for rows in the order of their frame.
-    return sorted([*flagged.tolist(), *others.tolist()])
+    return np.sort(np.concatenate([flagged, others]))
 
 
 def _sample(positions: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
@@ -166,7 +181,7 @@ def _sample(positions: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64
     return np.random.default_rng(0).choice(positions, size, replace=False)
 
 
-def _told(statuses: Sequence[str], chosen: Sequence[int]) -> Iterator[str]:
+def _told(statuses: Sequence[str], chosen: Sequence[int], *, whole: bool) -> Iterator[str]:
     if len(chosen) == len(statuses):
         return
     flagged = sum(status in FLAGGED for status in statuses)
@@ -176,6 +191,8 @@ def _told(statuses: Sequence[str], chosen: Sequence[int]) -> Iterator[str]:
         f"The list below holds {every} and a random sample of {len(chosen) - held:,} of the other "
         f"{len(statuses) - flagged:,}. Counts and charts are of all rows."
     )
+    if not whole:
+        yield "Long texts and the lengths of answers have no charts in a job of this size."
 
 
 # --- the rows -----------------------------------------------------------------------------------
@@ -194,7 +211,7 @@ def _rows(
     prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
     values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
     said = {name: _cells(part.said(what), len(chosen)) for name, what in _SAID.items()}
-    histories = _histories(answers)
+    histories = _histories(part, chosen)
     keys, scores, said_by = part.keys, _scores(judged, chosen), verdicts(judged)
     rows = []
     for i, position in enumerate(chosen):
@@ -250,12 +267,15 @@ def _cells(column: pd.Series | None, count: int) -> list[Any]:
     return cells
 
 
-def _histories(answers: Answers) -> dict[int, list[Mapping[str, Any]]]:
-    """Map the position of each flagged row to its earlier attempts."""
-    statuses = answers.frame[f"{answers.folder.spec.name}_status"]
-    positions = [i for i, status in enumerate(statuses) if status in FLAGGED]
-    # `Job.flagged` keeps the frame's order, so the nth flagged row of both is the same.
-    return dict(zip(positions, answers.flagged["history"], strict=True))
+def _histories(part: Answers, chosen: Sequence[int]) -> dict[int, list[Mapping[str, Any]]]:
+    """Map the position of each flagged row on the page to its earlier attempts."""
+    statuses = part.frame[f"{part.folder.spec.name}_status"]
+    if part.folder.rounds() == 1:
+        return {}
+    flagged = np.array([i for i, s in zip(chosen, statuses, strict=True) if s in FLAGGED], np.int64)
+    slots = read_results(part.folder, part.reading, texts_of=NO_TEXTS).at(flagged)
+    earlier = history(part.folder, part.reading, slots.tolist())
+    return dict(zip(flagged.tolist(), earlier, strict=True))
 
 
 def _kind(column: pd.Series) -> str:
@@ -376,15 +396,22 @@ def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
         yield "Asked more than once", f"{int((attempts > 1).sum()):,}"
 
 
+def _has_long(column: pd.Series) -> bool:
+    """Tell whether a column's texts were dropped for their length."""
+    if not isinstance(column.dtype, pd.StringDtype):
+        return False
+    return bool((column.dropna().str.len() * _BYTES_AT_MOST > SHORT_BYTES).any())
+
+
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
     """Yield charts of the output columns, then of the answers' scores, lengths and costs."""
     output = answers.output
     wishes = [
         chart_of(column.name, f"v{i}", output.iloc[:, i])
         for i, column in enumerate(columns[:_MAX_CHARTS])
-        if column.kind != "json"
+        if column.kind != "json" and (answers.whole or not _has_long(output.iloc[:, i]))
     ]
-    raw = answers.said("raw")
+    raw = answers.said("raw") if answers.whole else None
     measures = [
         ("Confidence", "conf", answers.said("confidence")),
         ("Agreement of a row's answers", "conf", answers.said("agreement")),

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply, user_text
 from browser import Chromium, find_chromium
+from conftest import answer_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -41,6 +42,7 @@ from frameenrich.report.charts import chart_of
 from frameenrich.report.locate_error import locate_error
 from frameenrich.report.page import Column, Report, Row, page
 from frameenrich.text import script_json
+from frameenrich.verbs import report as verbs_report
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -819,3 +821,36 @@ def test_the_first_lines_tell_usable_from_right(browser: Chromium, tmp_path: Pat
     # 25 of 50 rows out of 100: exact bounds at the effective size 50 * 99 / 50
     assert "50 % [40–60]\nright: 50 reviewed" in after  # noqa: RUF001 - a range
     assert "Not checked" not in after
+
+
+def test_the_page_of_a_large_job_is_made_of_the_rows_it_shows(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long texts of other rows are not even in memory; the page shows the same rows (promise 8)."""
+    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(60)]})
+    job: Any = frame.llmbatch.submit(
+        "{{ title }}?", "m", response_model={"text": str, "n": int}, provider="file", store=store
+    )
+    answers = [json.dumps({"text": f"{n} {'long ' * 50}", "n": n % 3}) for n in range(60)]
+    answers[7] = answers[7][:-9]
+    lines = b"".join(answer_lines(job, text, [str(n)]) for n, text in enumerate(answers))
+    (tmp_path / "came.jsonl").write_bytes(lines)
+    job.import_responses(tmp_path / "came.jsonl")
+
+    def shown(name: str) -> tuple[str, dict[str, Any]]:
+        page = Path(job.report(tmp_path / name, rows=9)).read_text()
+        data = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)
+        assert data is not None
+        return page, json.loads(data[1])
+
+    whole, all_read = shown("whole.html")
+    monkeypatch.setattr(verbs_report, "ALL_ROWS", 0)
+    small, some_read = shown("small.html")
+
+    assert len(some_read["rows"]) == 10
+    assert {**some_read, "charts": None} == {**all_read, "charts": None}
+    assert "Long texts and the lengths" in small
+    assert "Long texts and the lengths" not in whole
+    assert [chart["title"] for chart in some_read["charts"]] == [
+        chart["title"] for chart in all_read["charts"] if "length" not in chart["title"]
+    ]
