@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, AnyStr
 
@@ -192,12 +193,29 @@ def script_json(value: Any) -> str:
 _UNSAFE = re.compile("[<>\u2028\u2029\ud800-\udfff]")
 
 
-# Those of OWASP's list; the last four are the full-width forms, which some spreadsheets fold.
-# Spreadsheets pass over blanks and invisible marks before a formula, in import at least.
-_IGNORED = " \u00a0\u202f\u205f\u2060\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x2010)))
+# Those of OWASP's list, and the forms of other widths, which some spreadsheets fold.
+_FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b")
 
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Blanks that Unicode counts among letters and signs.
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+def _is_formula(text: str) -> bool:
+    """Tell whether a spreadsheet would run a text, after whatever it passes over before it."""
+    for char in text:
+        # Most texts begin with a letter or a digit, and are done here.
+        if char.isalnum() and char not in _FILLERS:
+            return False
+        if char in _FORMULA_STARTS:
+            return True
+        kind = unicodedata.category(char)
+        # A tab, a line end or another control character begins a formula itself, or is dropped.
+        if kind == "Cc":
+            return True
+        if kind[0] != "Z" and kind != "Cf" and char not in _FILLERS:
+            return False
+    return False
 
 
 def quoted_formula(text: str) -> str:
@@ -208,4 +226,4 @@ def quoted_formula(text: str) -> str:
     >>> quoted_formula("=1+1"), quoted_formula("\u00a0@SUM(A1)"), quoted_formula("a=b")
     ("'=1+1", "'\xa0@SUM(A1)", 'a=b')
     """
-    return f"'{text}" if text.lstrip(_IGNORED).startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if _is_formula(text) else text

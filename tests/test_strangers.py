@@ -124,6 +124,17 @@ def test_a_schema_that_refers_elsewhere_is_refused_at_submit(
     assert asked == []
 
 
+def test_a_schema_that_is_too_deep_is_refused_at_submit(store: Path, mugs: pd.DataFrame) -> None:
+    """No `RecursionError`, whatever the schema came from."""
+    deep: dict[str, Any] = {"type": "integer"}
+    for _ in range(3000):
+        deep = {"type": "array", "items": deep}
+    odd = {**SCHEMA, "properties": {"n": deep}}
+
+    with pytest.raises(OutputError, match="too deep"):
+        mugs.llmbatch.submit(ASK, "m", response_model=odd, provider="file", store=store)
+
+
 JUNK: dict[str, Any] = {
     "messages": 7, "output": {"kind": "nonsense"}, "params": [1], "key": 3, "url": None,
     "name": {"a": 1}, "prices": "free", "pace": {"max_in_flight": -1}, "model": ["m"],
@@ -379,10 +390,31 @@ def test_pages_with_rows_are_for_their_owner_alone(
     assert modes == dict.fromkeys(names, 0o600)
 
 
-@pytest.mark.parametrize("before", ["", " ", "\u00a0", "\ufeff", "  \u200b", "\u3000"])
-def test_no_mark_before_a_formula_lets_it_run(before: str) -> None:
+BEFORE = [
+    *(
+        "",
+        " ",
+        "\u00a0",
+        "\ufeff",
+        "  \u200b",
+        "\u3000",
+        "\u00ad",
+        "\u061c",
+        "\u180e",
+        "\u2028",
+        "\u3164",
+    ),
+    *("\u2800", "\u200e\u202e", "\u2066"),
+]
+
+
+@pytest.mark.parametrize(
+    "sign", ["=", "+", "-", "@", "\uff1d", "\uff0b", "\ufe66", "\t", "\v=", "\0=", "\x85="]
+)
+@pytest.mark.parametrize("before", BEFORE)
+def test_no_mark_before_a_formula_lets_it_run(before: str, sign: str) -> None:
     """Spreadsheets pass over blanks and marks that nobody sees."""
-    assert without_formula(f"{before}=1+1") == f"'{before}=1+1"
+    assert without_formula(f"{before}{sign}1+1") == f"'{before}{sign}1+1"
     assert without_formula(f"{before}plain") == f"{before}plain"
 
 

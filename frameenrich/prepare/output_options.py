@@ -49,7 +49,13 @@ def output_from_options(
     if labels is not None:
         return Output(labels_spec(labels))
     if response_model is not None:
-        return _readable(_model_output(response_model))
+        try:
+            return _readable(_model_output(response_model))
+        except RecursionError:  # made by a program, or to do harm
+            raise OutputError(
+                "The schema of response_model= is nested too deep.",
+                "Give one with fewer levels; nothing was sent.",
+            ) from None
     if parser is not None:
         if not callable(parser):
             raise OutputError(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import a_job
+from stores import a_job, write_round
 
-from frameenrich.model import Batch
+from frameenrich.model import Batch, Limits
+from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.store.store import Store
 
 
@@ -79,3 +80,22 @@ def test_a_file_is_on_disk_before_it_replaces_another(calls: Calls, tmp_path: Pa
     assert target.endswith("shard-00000.batch.json")
     assert source in calls.synced_before(place)
     assert os.path.dirname(target) in calls.synced_after(place)
+
+
+def test_a_round_is_on_disk_before_it_has_its_name(calls: Calls, tmp_path: Path) -> None:
+    """A sidecar that is not whole would give answers to no row (promise 6)."""
+    job = a_job(Store(tmp_path / "store"))
+    calls.seen.clear()
+    asked = RetryRequest("row-a", "r1-row-a", b"{}\n", b"h" * 32, "m", "empty", "unchanged")
+
+    assert write_round(job, 1, [asked], Limits())
+
+    ((place, source),) = [
+        (i, source) for i, (kind, source, to) in enumerate(calls.seen)
+        if kind == "rename" and to == job.round_path(1)
+    ]  # fmt: skip
+    there = job.store.find(job.round_path(1))
+    inside = {f"{source}{path.removeprefix(job.round_path(1))}" for path in there}
+    assert len(inside) == 3
+    assert inside | {source} <= calls.synced_before(place)
+    assert job.path in calls.synced_after(place)
