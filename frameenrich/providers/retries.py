@@ -132,6 +132,7 @@ class Calls:
             *self._errors.all,
             httpx2.HTTPError,
             ValueError,
+            RecursionError,  # a body of brackets within brackets
             NotYetError,
         )
         try:
@@ -170,6 +171,7 @@ class Calls:
             httpx2.DecodingError,
             json.JSONDecodeError,
             UnicodeDecodeError,
+            RecursionError,
             NotYetError,
         )
         return isinstance(error, passing)

@@ -19,7 +19,14 @@ from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.verbs.job import Job
 
-NO_BATCH = [b"{}", b"[]", b"null", b'{"error": {"message": "busy"}}', b'"moved"']
+NO_BATCH = [
+    pytest.param(b"[" * 3000, id="brackets"),
+    b"{}",
+    b"[]",
+    b"null",
+    b'{"error": {"message": "busy"}}',
+    b'"moved"',
+]
 
 
 @pytest.fixture
