@@ -15,6 +15,7 @@ from typing import IO
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import names_request, split_lines
+from frameenrich.lifecycle.outgoing import requests_left_out
 from frameenrich.model import Batch, BatchStatus, Proof, Stage
 from frameenrich.providers.protocol import IncompleteDownloadError, Provider
 from frameenrich.store.local import READ_BYTES
@@ -43,6 +44,8 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     if batch.short is not None:
         with contextlib.suppress(ProviderError):  # what it said before will do
             batch = provider.poll(batch)
+            if not batch.ended:  # it had not ended, whatever was said; its real end begins anew
+                batch = batch.replace(short=None, short_since=None)
             shard.save(batch)
         if not batch.ended:
             return
@@ -99,11 +102,11 @@ def _keep_earlier(shard: ShardFolder, sink: IO[bytes]) -> None:
 
 def _shortfall(shard: ShardFolder, batch: Batch, lines: int) -> str | None:
     """Describe the shortfall, where fewer lines came than the batch counts answers."""
-    if batch.completed is None and batch.failed is None:
-        # Nothing was counted; a batch that was not cut short has a line for something.
-        counted = int(batch.status == BatchStatus.COMPLETED and shard.request_count > 0)
-    else:
-        counted = (batch.completed or 0) + (batch.failed or 0)
-    if lines >= min(counted, shard.request_count - len(batch.rejected)):
+    sent = shard.request_count - len(requests_left_out(shard, batch))
+    counted = min((batch.completed or 0) + (batch.failed or 0), sent)
+    # A completed batch has a line for every request, whatever it counts.
+    if lines >= (sent if batch.status == BatchStatus.COMPLETED else counted):
         return None
+    if lines >= counted:
+        return f"the batch is completed, and its files have {lines:,} lines for {sent:,} requests"
     return f"the batch counts {counted:,} answers, and its files have {lines:,} lines"

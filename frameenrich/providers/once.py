@@ -274,6 +274,11 @@ def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]
             yield item
 
 
+def _has_id(item: Any) -> bool:
+    own = getattr(item, "id", None)
+    return isinstance(own, str) and bool(own)
+
+
 def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
     """Yield the pages of an official client's list up to its end; what is no list proves nothing.
 
@@ -289,7 +294,7 @@ def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
         except (AttributeError, TypeError):  # what the clients make of a bare list, or of null
             page = None
         items = getattr(page, "data", None)
-        if not isinstance(items, list) or not all(getattr(item, "id", None) for item in items):
+        if not isinstance(items, list) or not all(map(_has_id, items)):
             raise DoubtfulReplyError(f"it answered with something that is no list of {what}")
         yield items
         if not page.has_next_page():

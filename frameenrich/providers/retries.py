@@ -208,10 +208,17 @@ def surely_unmade(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         # A time-out (408) or a conflict (409) may come after the batch was made, as may any 5xx.
-        return status in range(300, 500) and status not in {408, 409}
+        # Nor is a page in HTML the API's refusal: a gateway may have passed the call on.
+        doubt = status in {408, 409} or (status == 429 and _is_page(error))  # noqa: PLR2004 - HTTP's own
+        return status in range(300, 500) and not doubt
     # No connection, so no request: the only fault without a status that proves it.
     never_there = (httpx2.ConnectError, httpx2.ConnectTimeout)
     return isinstance(error, never_there) or isinstance(error.__cause__, never_there)
+
+
+def _is_page(error: BaseException) -> bool:
+    body = getattr(error, "body", None)
+    return isinstance(body, str) and body.lstrip().startswith("<")
 
 
 _FILE_STATUSES = frozenset({400, 403, 404, 422})
@@ -273,6 +280,8 @@ def _says(error: BaseException) -> str:
     # A proxy's HTML page is no message; its length says enough.
     if code is not None and (text.startswith("<") or len(text) > _LONGEST_SENTENCE):
         text = f"it answered with {len(text)} characters that are no error message"
+    if isinstance(error, RecursionError):
+        text = "it answered with something that is no answer, brackets within brackets"
     text = text.rstrip(".")
     said_by = f"HTTP {code}" if code is not None else type(error).__name__
     return f"{said_by}, {text}{_at(error) if code is None else ''}"

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
+from frameenrich.errors import ProviderError
 from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, Proof
 from frameenrich.store.local import READ_BYTES, unreadable
@@ -125,8 +126,17 @@ class ShardFolder:
         """Write ``batch.json``, the only file of a job that changes, where it changed."""
         before = vars(self).pop("batch", None)  # after a write that failed, nobody knows
         if batch != before:
+            text = batch.to_json()
+            try:
+                Batch.from_json(text)
+            # A server's words may be of any type: written, they would make the job unreadable.
+            except DAMAGE as error:
+                raise ProviderError(
+                    f"What the provider says of the batch {batch.tag} cannot be kept: {error}.",
+                    "Nothing is lost, and nothing is sent again: call again later.",
+                ) from None
             vars(self).pop("_known", None)
-            self.job.store.replace(self.batch_path, batch.to_json().encode())
+            self.job.store.replace(self.batch_path, text.encode())
             # Counts change at every poll: who reads a log wants to know of states.
             if before is None or _state(batch) != _state(before):
                 _log.info("%s: %s", self, _state(batch))

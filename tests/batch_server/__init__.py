@@ -37,6 +37,7 @@ name (options)                  scope  what happens
 ``cannot_find_file``            http   create answers 400 "Cannot find file"
 ``batch_not_found``             http   404 for a batch, when it is polled
 ``html_502``                    http   [12] 502 with an HTML page (default: polling)
+``html_429``                    http   429 with an HTML page though the work was done (create)
 ``not_json``                    http   [12] 200 whose body is not JSON (content_type)
 ``odd_body``                    http   200 with another body, though the work was done (body)
 ``unlisted``                    http   a list lacks what is newest in it (newest)

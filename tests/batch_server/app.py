@@ -385,6 +385,7 @@ _LATE: dict[str, Callable[[Answer, Fault], Answer]] = {
         answer, body=_cut(answer, fault["keep"]), declared_bytes=len(answer.body)
     ),
     "odd_body": lambda answer, fault: replace(answer, body=fault["body"]),
+    "html_429": lambda _, __: Answer(status=429, body=HTML_502, content_type="text/html"),
     "unlisted": _without_newest,
     "half_written": _half_written,
     "short_download": lambda answer, fault: replace(answer, body=_cut(answer, fault["keep"])),

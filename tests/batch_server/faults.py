@@ -90,6 +90,7 @@ _ALL = (
     _http("cannot_find_file", _CREATE),
     _http("batch_not_found", _POLL),
     _http("html_502", _POLL),
+    _http("html_429", _CREATE),
     _http("not_json", _POLL, content_type="application/json"),
     _http("odd_body", _POLL, body=b"{}"),
     _http("unlisted", "GET /v1/batches", newest=1),

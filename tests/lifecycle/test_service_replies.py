@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import openai
 import pandas as pd
@@ -57,7 +58,7 @@ def test_a_poll_that_tells_of_no_batch(
     job = submit(frame, provider, store)
     server.faults.add("odd_body", times=3, body=body)
 
-    with pytest.raises(ProviderError, match="something that is no batch") as caught:
+    with pytest.raises(ProviderError, match=r"something that is no (batch|answer)") as caught:
         finish(frame, job)
 
     assert "Nothing is lost" in str(caught.value)
@@ -128,3 +129,68 @@ def test_a_list_that_is_none_proves_nothing(
 
     check_rows(out, frame)
     check_paid(server, batches=1)
+
+
+ALIENS = [
+    b'{"id": "batch_x", "status": "completed"}',
+    b'{"id": "a/../b"}',
+    b'{"id": 7, "status": "validating"}',
+    b'{"id": "batch_x", "status": "validating", "metadata": {"frameenrich_tag": "another"}}',
+]
+
+
+@pytest.mark.parametrize("body", ALIENS)
+def test_a_create_that_answers_a_batch_which_is_not_there(
+    body: bytes, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 3: a reply without our tag is believed where the server knows the batch, too."""
+    server.faults.add("odd_body", where="POST /v1/batches", body=body)
+
+    check_rows(finish(frame, submit(frame, provider, store)), frame)
+    check_paid(server, batches=1)
+
+
+def test_a_gateways_page_after_a_create_is_no_refusal(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 3: its 429 in HTML may come after the call was passed on."""
+    server.faults.add("html_429", where="POST /v1/batches")
+
+    check_rows(finish(frame, submit(frame, provider, store)), frame)
+    check_paid(server, batches=1)
+
+
+class HastyServer(BatchServer):
+    """Calls a batch completed in the reply to its create, before anything ran."""
+
+    def create_batch(self, asked: dict[str, Any], project: str) -> dict[str, Any]:
+        """Answer with an end that is none."""
+        return {**super().create_batch(asked, project), "status": "completed"}
+
+
+def test_an_end_without_any_count_is_looked_at_again(frame: pd.DataFrame, store: Path) -> None:
+    """Promise 4: such rows are not missing; the batch has not even begun."""
+    with (
+        HastyServer() as server,
+        openai.OpenAI(api_key="k", base_url=server.base_url) as client,
+    ):
+        provider = OpenAIBatch(client, wait_seconds=0.01)
+        check_rows(finish(frame, submit(frame, provider, store)), frame)
+        check_paid(server, batches=1)
+
+
+@pytest.mark.parametrize(
+    "said", [{"output_file_id": ["a"]}, {"total": "twelve"}, {"created_at": "now"}]
+)
+def test_words_of_another_type_never_make_a_job_unreadable(
+    said: dict[str, Any], frame: pd.DataFrame, provider: OpenAIBatch, store: Path
+) -> None:
+    """Promise 6: what cannot be read back is not written, and the state stays as it was."""
+    (shard,) = submit(frame, provider, store)._folder.all_shards()
+    before = shard.batch
+
+    with pytest.raises(ProviderError, match="cannot be kept"):
+        shard.save(before.replace(**said))
+
+    (again,) = submit(frame, provider, store)._folder.all_shards()
+    assert again.batch.id == before.id

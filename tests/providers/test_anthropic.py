@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -393,6 +394,57 @@ def test_what_an_ended_batch_left_is_kept(
     check_rows(again, frame)
     assert [word for word, _ in job.status().shards] == [end, "completed"]
     check_paid(server, batches=2)
+
+
+WRONG = {
+    "counts are text": {"request_counts": "4"},
+    "a count is null": {"request_counts": {"processing": None, "succeeded": "4"}},
+    "no counts": {"request_counts": {}},
+    "created in words": {"created_at": "now"},
+    "created never": {"created_at": None},
+    "ended in words": {"ended_at": "soon"},
+    "an address that is a list": {"results_url": []},
+    "an id that is a number": {"id": 7},
+}
+
+
+class OddServer(AnthropicServer):
+    """Answers with members of other types than the API's, once at each place."""
+
+    wrong: dict[str, Any]
+    odd_at: str
+
+    def route(self, request: Any) -> Any:
+        """Change what a batch's object holds."""
+        answer = super().route(request)
+        if self.odd_at and f"{request.method} {request.path}".startswith(self.odd_at):
+            self.odd_at = ""
+            found = json.loads(answer.body)
+            for batch in found.get("data", [found]):
+                batch.update(self.wrong)
+            return replace(answer, body=json.dumps(found).encode())
+        return answer
+
+
+@pytest.mark.parametrize("place", [CREATE, "GET /v1/messages/batches/msg", "GET /v1/messages"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_members_of_other_types_are_doubt(wrong: str, place: str, store: Path) -> None:
+    """Promise 3: at create, at a look and in a list: no raw error, nothing of it is kept."""
+    frame = shelf(4)
+    with (
+        OddServer() as server,
+        anthropic.Anthropic(api_key="k", base_url=server.origin) as client,
+    ):
+        server.wrong, server.odd_at = WRONG[wrong], place
+        if place == "GET /v1/messages":  # a list is asked for where an answer was lost
+            server.faults.add("accepted_then_500", where=CREATE)
+        provider = AnthropicBatch(client, attempts=3, wait_seconds=0.01)
+
+        out = finish(frame, submit(frame, provider, store, confirm_seconds=900))
+
+        check_rows(out, frame)
+        check_paid(server, batches=1)
+        assert not server.odd_at
 
 
 @pytest.mark.parametrize("gone", [["row-T-02"], "*"], ids=["one line", "every line"])

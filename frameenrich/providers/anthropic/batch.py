@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
 import xxhash
@@ -185,7 +186,7 @@ class AnthropicBatch:
                 desk.record(_in_doubt(batch))
                 error.__dict__["try_later"] = True
             raise
-        if not isinstance(made, MessageBatch) or not made.id:  # such as a proxy's page
+        if not _is_whole(made):  # such as a proxy's page
             desk.record(_in_doubt(batch))
             raise _undecided(shard.tag, "the answer was none of the API's")
         return made
@@ -224,6 +225,8 @@ class AnthropicBatch:
         listed = self._client.messages.batches.list
         pages = cursor_pages(lambda: listed(limit=100), "batches")  # newest first
         for made in each_once(pages, lambda made: made.id):
+            if not _is_whole(made):
+                raise DoubtfulReplyError("it answered with something that is no list of batches")
             # The list has the newest first, so nothing older can follow.
             if made.created_at.timestamp() < oldest:
                 break
@@ -387,17 +390,30 @@ def _in_doubt(batch: Batch) -> Batch:
 def _own(made: Any, batch: Batch) -> MessageBatch:
     """Return the batch of a reply, or raise where it may not be ours."""
     check_own(getattr(made, "id", None), getattr(made, "processing_status", None), batch.id)
-    if getattr(made, "request_counts", None) is None:
+    if not _is_whole(made):
         raise DoubtfulReplyError("it answered with something that is no batch")
     found: MessageBatch = made
     return found
 
 
-def _total(made: MessageBatch) -> int:
-    counts = made.request_counts
-    return sum(
-        (counts.processing, counts.succeeded, counts.errored, counts.canceled, counts.expired)
+_COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
+
+
+def _is_whole(made: Any) -> bool:
+    """Tell whether a reply has what every message batch has: the SDK checks no type."""
+    told = vars(made) if hasattr(made, "__dict__") else {}
+    counts, ended, results = (told.get(n) for n in ("request_counts", "ended_at", "results_url"))
+    return (
+        all(told.get(name) and isinstance(told[name], str) for name in ("id", "processing_status"))
+        and all(type(getattr(counts, name, None)) is int for name in _COUNTS)
+        and isinstance(told.get("created_at"), datetime)
+        and (ended is None or isinstance(ended, datetime))
+        and (results is None or isinstance(results, str))
     )
+
+
+def _total(made: MessageBatch) -> int:
+    return sum(getattr(made.request_counts, name) for name in _COUNTS)
 
 
 def _heard(batch: Batch, made: MessageBatch) -> Batch:

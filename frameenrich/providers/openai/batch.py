@@ -42,6 +42,7 @@ from frameenrich.providers.retries import (
     DoubtfulReplyError,
     NotYetError,
     stainless_errors,
+    status_of,
 )
 from frameenrich.providers.uploaded import UploadedBatches
 from frameenrich.text import printable, scrub
@@ -170,7 +171,7 @@ class OpenAIBatch(UploadedBatches):
         return str(made.get("id") or "") if isinstance(made, dict) else ""
 
     def _create(self, shard: Shard, file_id: str) -> Any:
-        return self._keeping(
+        made = self._keeping(
             lambda keep: self._client.batches.create(
                 input_file_id=file_id,
                 endpoint=cast("Any", shard.url),
@@ -180,6 +181,22 @@ class OpenAIBatch(UploadedBatches):
             ),
             "output_expires_after",
         )
+        return self._confirmed(made)
+
+    def _confirmed(self, made: Any) -> Any:
+        """Return a new batch; one without our tag only where the server does not deny having it.
+
+        A gateway may answer a create with anything. Servers that keep no metadata answer so, too.
+        """
+        batch_id = getattr(_opened(made), "id", None)
+        if not self._dialect.tags or _tag_of(_opened(made)) is not None or not batch_id:
+            return made
+        try:
+            self._client.batches.retrieve(str(batch_id))
+        except Exception as error:  # noqa: BLE001 - only a denial says something
+            if status_of(error) in {404, 410}:
+                raise DoubtfulReplyError("it answered with a batch that it does not have") from None
+        return made
 
     def _keeping(self, call: Callable[[dict[str, Any]], T], option: str) -> T:
         """Make a call with an expiry date for its files, or without where it is refused."""
