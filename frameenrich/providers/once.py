@@ -321,7 +321,7 @@ def whole_body(response: Download, file_id: str, size: int | None = None) -> Ite
     ShortDownloadError
         Fewer bytes came than were declared.
     """
-    received = 0
+    received, size = 0, size if isinstance(size, int) else None  # a server's word, of any type
     for piece in response.iter_bytes(PIECE_BYTES):
         received += len(piece)
         yield piece

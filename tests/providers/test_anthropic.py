@@ -396,7 +396,7 @@ def test_what_an_ended_batch_left_is_kept(
     check_paid(server, batches=2)
 
 
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "counts are text": {"request_counts": "4"},
     "a count is null": {"request_counts": {"processing": None, "succeeded": "4"}},
     "no counts": {"request_counts": {}},

@@ -6,6 +6,7 @@ One table of faults and ends for all of them; what each translates stands in its
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -241,6 +242,49 @@ def test_a_fault_loses_nothing_and_pays_nothing_twice(
         check_rows(out, frame)
     assert server.faults.fired.total() >= 1
     check_paid(server, batches=3)
+
+
+ODD = {
+    "upload": ("POST /v1/files", b'{"file": []}'),
+    "list": (
+        "GET /v1/batches",
+        b'{"operations": [{"name": "x", "metadata": 7}], "data": [{"id": "x", "metadata": 7}]}',
+    ),
+    "size": ("GET /v1/files/*", b'{"bytes": "x", "sizeBytes": "x"}'),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_members_of_other_types_are_doubt(
+    odd: str, server: BatchServer, submit: Callable[..., Job]
+) -> None:
+    """Promise 3: no raw error, and nothing is made twice."""
+    where, body = ODD[odd]
+    if odd == "list":  # which is asked for where an answer was lost
+        server.faults.add("accepted_then_500", where="POST /v1/batches")
+    server.faults.add("odd_body", where=where, body=body)
+    frame = shelf(4)
+
+    check_rows(finish(frame, submit(frame, confirm_seconds=900)), frame)
+    assert server.faults.fired["odd_body"] == 1
+    assert len(server.batches) == 1
+
+
+def test_a_store_restored_from_before_the_create(
+    server: BatchServer, submit: Callable[..., Job], store: Path
+) -> None:
+    """Promise 3: a resumed job is looked for by its tag before its first create."""
+    server.faults.add("unauthorized")
+    with pytest.raises(ProviderError):
+        submit(shelf(4))
+    backup = store.with_name("backup")
+    shutil.copytree(store, backup)
+    submit(shelf(4))
+    shutil.rmtree(store)
+    shutil.copytree(backup, store)
+
+    check_rows(finish(shelf(4), submit(shelf(4))), shelf(4))
+    check_paid(server, batches=1)
 
 
 def test_an_upload_that_went_away_is_made_again(

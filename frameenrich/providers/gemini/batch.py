@@ -159,6 +159,8 @@ class GeminiBatch(TranslatedBatches):
                 )
             except KeyError as error:  # the SDK's word for a reply without an address
                 raise DoubtfulReplyError(f"{error.args[0]}".rstrip(".")) from None
+            except (AttributeError, TypeError):  # what it makes of members of other types
+                raise DoubtfulReplyError("it answered with something that is no file") from None
         return str(made.name or "")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
@@ -200,7 +202,7 @@ class GeminiBatch(TranslatedBatches):
                 query["pageToken"] = page["nextPageToken"]
 
         found = each_once(pages(), lambda made: made["name"])
-        return next((m for m in found if (m.get("metadata") or {}).get("displayName") == tag), None)
+        return next((made for made in found if _tag_of(made) == tag), None)
 
     def _look(self, batch_id: str) -> Json:
         return self._call("get", batch_id)
@@ -299,6 +301,12 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
         created_at=_moment(told.get("createTime")),
         ended_at=ended_at,
     )
+
+
+def _tag_of(made: Json) -> Json:
+    """Return the name that a batch shows; of a batch that shows nothing, None."""
+    kept = made.get("metadata")
+    return kept.get("displayName") if isinstance(kept, dict) else None
 
 
 def _number(value: Json) -> int | None:

@@ -171,7 +171,7 @@ class MistralBatch(TranslatedBatches):
         del file_id
         # The SDK writes a filter by metadata as bare parameters, which a server may pass over.
         jobs = self._pages(self._client.batch.jobs.list)
-        return next((job for job in jobs if (job.get("metadata") or {}).get(TAG_KEY) == tag), None)
+        return next((job for job in jobs if _tag_of(job) == tag), None)
 
     def _pages(self, call: Callable[..., Any], **options: Any) -> Iterator[Json]:
         """Yield the items of a list, newest first, page by page."""
@@ -258,6 +258,12 @@ class MistralBatch(TranslatedBatches):
 
 
 # --- what the server says ------------------------------------------------------------------------
+
+
+def _tag_of(job: Json) -> Json:
+    """Return the tag that a job carries; of one whose metadata is none, None."""
+    kept = job.get("metadata")
+    return kept.get(TAG_KEY) if isinstance(kept, dict) else None
 
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
