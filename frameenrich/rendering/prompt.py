@@ -370,18 +370,30 @@ def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateErr
     )
 
 
-# How other template languages write a placeholder: {title}, %(title)s, ${title}, $title, <title>.
-_OTHER_PLACEHOLDERS = re.compile(
-    r"(?<!\{)\$?\{\s*([^{}%\n]+?)\s*\}(?!\})|%\(([^()\n]+)\)[sdrf]|\$(\w+)|<([^<>\n]+)>"
+# How other template languages write a placeholder: {title}, {title!r:>9}, {row['title']},
+# %(title)s, ${title}, $title, <title>, [[title]], [title].
+_OTHER_PLACEHOLDERS_EACH = tuple(
+    map(
+        re.compile,
+        (
+            r"(?<!\{)\$?\{\s*([^{}%\n]+?)\s*\}(?!\})",
+            r"\$?\{\s*([^{}%\n!:=]+?)\s*(?:=|![rsa]|:[^{}\n]*)+\}",
+            r"\{\s*\w+(?:\.|\[['\"])([^{}\n'\"]+?)(?:['\"]\])?\s*\}",
+            r"%\(([^()\n]+)\)[sdrf]",
+            r"\$(\w+)",
+            r"<([^<>\n]+)>",
+            r"\[+\s*([^\[\]\n]+?)\s*\]+",
+        ),
+    )
 )
+
+
+_OTHER_PLACEHOLDERS = re.compile("|".join(each.pattern for each in _OTHER_PLACEHOLDERS_EACH))
 
 
 def _no_column(sources: Sequence[str], columns: Sequence[Any]) -> TemplateError:
     names = [str(column) for column in columns]
-    found = (each for text in sources for each in _OTHER_PLACEHOLDERS.finditer(text))
-    meant = next(
-        ((each[0], name) for each in found for name in each.groups() if name in names), None
-    )
+    meant = next((each for text in sources for each in _placeholders(text, names)), None)
     problem = "The template uses no column of the frame, so every row would ask the same."
     if meant is not None:
         written, name = meant
@@ -396,6 +408,15 @@ def _no_column(sources: Sequence[str], columns: Sequence[Any]) -> TemplateError:
         f"Write a column as {_placeholder(names[0] if names else 'column')}. "
         f"The columns are {some}.",
     )
+
+
+def _placeholders(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is written like a placeholder and holds a column's name, and that name."""
+    for found in _OTHER_PLACEHOLDERS.finditer(text):
+        # `{title:>9}` reads as a column "title:>9", too: each form may have the name.
+        readings = (form.fullmatch(found[0]) for form in _OTHER_PLACEHOLDERS_EACH)
+        held = [each[1] for each in readings if each is not None]
+        yield from ((found[0], name) for name in held if name in names)
 
 
 def _placeholder(name: str) -> str:
