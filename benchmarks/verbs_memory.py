@@ -5,7 +5,7 @@
 Answers have a kilobyte of text each. Every figure is one process, run alone: it builds the frame,
 gives back what is free, begins its peak anew (``VmHWM``; Linux only) and runs one verb. The stores
 that the verbs read are made before, once for each number of rows; a verb gets a copy by links.
-The table goes between the markers ``verbs`` of benchmarks/README.md.
+It prints the table of benchmarks/README.md, "Memory of every verb".
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tables
 from contenders import WARM_ROWS, measured
 
 import frameenrich
 
-HERE = Path(__file__).parent
 PARAMS = {"max_tokens": 400}
 SCHEMA = {"summary": str, "score": int}
 WORDS = "It is made to last, easy to clean and a pleasure to use on every day of the year. " * 12
@@ -213,7 +211,6 @@ def main() -> None:
                     shutil.rmtree(each) if each.is_dir() else each.unlink()
     lines = "\n".join(table(found))
     print(lines)
-    tables.fill(HERE / "README.md", {"verbs": lines})
 
 
 if __name__ == "__main__":
