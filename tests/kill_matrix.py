@@ -34,6 +34,7 @@ import anthropic
 import httpx2
 import openai
 import pandas as pd
+import s3fs
 from crash import KillPoint, control, forked, ledger, server_process, start, watch
 from google import genai
 from google.genai import types as genai_types
@@ -406,6 +407,7 @@ def run_matrix(
         root = stack.enter_context(tempfile.TemporaryDirectory())
         if bucket:
             os.environ.update(stack.enter_context(object_server()))
+            s3fs.S3FileSystem.clear_instance_cache()  # of the server of the fault before
         matrix = Matrix(name, service, base_url, Path(root), bucket=bucket)
         matrix.warm_up()
         started = time.monotonic()
