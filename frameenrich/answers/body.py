@@ -196,8 +196,8 @@ def _beside_calls(said: Answer, arguments: list[str], *, structured: bool) -> An
     text, thinking = _without_thinking(said) if structured else (said.text or "", said.reasoning)
     if text.strip() and not (structured and "{" not in text):
         # An object that was said and one that a tool was called with have to be the same one.
-        asked = arguments if structured and _is_object(text) else []
-        others = tuple(each for each in asked if not _same_object(each, text))
+        tool_arguments = arguments if structured and _is_object(text) else []
+        others = tuple(each for each in tool_arguments if not _same_object(each, text))
         return msgspec.structs.replace(said, others=others) if others else said
     # A word beside a call may be chatter or a label; who knows the labels compares the two.
     return msgspec.structs.replace(

@@ -246,20 +246,20 @@ def _usage_columns(
     none = slots < 0
     attempts = pa.array(result_table.attempts[slots].astype(np.int64), mask=none)
     ids = custom_ids.take(pa.array(slots, mask=none))
-    told = {
+    details = {
         detail: result_table.column(detail, slots)
         for detail in (*USAGE, "repaired", "reasoning", "raw")
     }
     return {
-        f"{name}_model": _series(told["model"], "string"),
+        f"{name}_model": _series(details["model"], "string"),
         f"{name}_attempt": _series(attempts, "Int64"),
-        f"{name}_prompt_tokens": _series(told["prompt_tokens"], "Int64"),
-        f"{name}_completion_tokens": _series(told["completion_tokens"], "Int64"),
-        f"{name}_finish_reason": _series(told["finish_reason"], "string"),
+        f"{name}_prompt_tokens": _series(details["prompt_tokens"], "Int64"),
+        f"{name}_completion_tokens": _series(details["completion_tokens"], "Int64"),
+        f"{name}_finish_reason": _series(details["finish_reason"], "string"),
         f"{name}_custom_id": _series(ids, "string"),
-        f"{name}_repaired": _series(told["repaired"], "boolean"),
-        f"{name}_reasoning": _series(told["reasoning"], "string"),
-        f"{name}_raw": _series(told["raw"], "string"),
+        f"{name}_repaired": _series(details["repaired"], "boolean"),
+        f"{name}_reasoning": _series(details["reasoning"], "string"),
+        f"{name}_raw": _series(details["raw"], "string"),
     }
 
 
@@ -273,7 +273,7 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.Da
         return whole
     before = list(frame.columns)
     order = before + [name for name in added if name not in before]
-    places = {name: i for i, name in enumerate(added, own.shape[1])}
+    positions = {name: i for i, name in enumerate(added, own.shape[1])}
     others = iter(range(own.shape[1]))
     # By position, since names of the frame's own columns may repeat.
-    return whole.iloc[:, [places[name] if name in places else next(others) for name in order]]
+    return whole.iloc[:, [positions[name] if name in positions else next(others) for name in order]]

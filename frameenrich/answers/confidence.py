@@ -59,7 +59,7 @@ def label_confidence(body: Mapping[str, Json], text: str) -> float | None:
     start = whole.find(written) if written else -1  # llama.cpp counts a fence that it leaves out
     if start < 0:
         return None
-    first, last = (start + place for place in _label_span(written))
+    first, last = (start + position for position in _label_span(written))
     total, end = 0.0, 0
     for token, piece in zip(tokens, pieces, strict=True):
         begin, end = end, end + len(piece)

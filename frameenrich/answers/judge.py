@@ -335,8 +335,8 @@ def read_embedding(body: Mapping[str, Json], spec: OutputSpec) -> Reading | None
     vector = _unpacked(given) if isinstance(given, str) else _listed(given)
     wanted = spec.dimensions
     if not len(vector) or (wanted is not None and len(vector) != wanted):
-        asked = f", not the {wanted} asked for" if wanted is not None else ""
-        raise MalformedError(f"$.data[0].embedding: {len(vector)} numbers{asked}")
+        expected = f", not the {wanted} asked for" if wanted is not None else ""
+        raise MalformedError(f"$.data[0].embedding: {len(vector)} numbers{expected}")
     if not np.isfinite(vector).all():
         raise MalformedError("$.data[0].embedding: not all numbers are finite")
     return (vector,), None

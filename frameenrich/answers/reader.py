@@ -82,9 +82,9 @@ class _RawLines:
     chunk: Chunk
     ends: npt.NDArray[np.intp]
 
-    def __getitem__(self, place: int) -> bytes:
-        start = self.ends[place - 1] + 1 if place else 0
-        return bytes(self.chunk[start : self.ends[place]])
+    def __getitem__(self, position: int) -> bytes:
+        start = self.ends[position - 1] + 1 if position else 0
+        return bytes(self.chunk[start : self.ends[position]])
 
 
 @dataclass(frozen=True)
@@ -161,15 +161,15 @@ class ResponseReader:
         taken = self._taken(texts)
         ids = [line.custom_id for line in lines.opened]
         odd: dict[int, Result] = {}
-        for place in taken.refused:
-            result = self._judged(lines, place, texts[place])
-            ids[place] = None
+        for position in taken.refused:
+            result = self._judged(lines, position, texts[position])
+            ids[position] = None
             if result is not None:
-                odd[place], ids[place] = result, result.custom_id
+                odd[position], ids[position] = result, result.custom_id
                 for column, value in zip(taken.columns, result.values or (), strict=False):
-                    column[place] = value
+                    column[position] = value
         return ParsedLines(
-            ids, taken.columns, odd, self._told(lines.opened, texts) if self._telling else {}
+            ids, taken.columns, odd, self._details_of(lines.opened, texts) if self._telling else {}
         )
 
     def _taken(self, texts: list[str | None]) -> Taken:
@@ -210,14 +210,14 @@ class ResponseReader:
             return [None if text is None or not _has_usage(line) else text for text, line in pairs]
         return texts
 
-    def _judged(self, lines: _Lines, place: int, text: str | None) -> Result | None:
+    def _judged(self, lines: _Lines, position: int, text: str | None) -> Result | None:
         if text is None or not text.strip():
-            return read_result(lines.raw[place], self._output)
-        line = lines.opened[place]
+            return read_result(lines.raw[position], self._output)
+        line = lines.opened[position]
         usage = _usage(line) if self._telling else Usage()
         return read_answer(line.custom_id, text, self._output, usage)
 
-    def _told(self, opened: list[Any], texts: list[str | None]) -> dict[str, Sequence[Any]]:
+    def _details_of(self, opened: list[Any], texts: list[str | None]) -> dict[str, Sequence[Any]]:
         nothing = (None,) * len(_TOLD)
         cells = [
             nothing if text is None else (*msgspec.structs.astuple(_usage(line)), text, False)

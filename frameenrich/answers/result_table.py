@@ -103,7 +103,7 @@ class ResultTable:
         # In the order of DETAILS, whatever order the caller has.
         names = [n for n in DETAILS if n in wanted or (n == "raw" and "bad_raw" in wanted)]
         self._columns = [ArrowColumn(_kind(field)) for field in fields]
-        self._told = {name: ArrowColumn(DETAILS[name]) for name in names}
+        self._detail_columns = {name: ArrowColumn(DETAILS[name]) for name in names}
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
         self.attempts = np.ones(slots, dtype=np.int32)
         self._marks = np.zeros(slots, dtype=np.uint8)
@@ -134,13 +134,13 @@ class ResultTable:
         self._coming_marks.append(block.marks)
         for column, cells in zip(self._columns, block.columns, strict=True):
             column.add(cells)
-        for name, told in self._told.items():
-            told.add(block.detail(self._raw if name == "raw" else name))
+        for name, detail_cells in self._detail_columns.items():
+            detail_cells.add(block.detail(self._raw if name == "raw" else name))
 
     @property
     def schema(self) -> pa.Schema | None:
         """The columns of `coming`; None where some are Python objects."""
-        columns = [*self._columns, *self._told.values()]
+        columns = [*self._columns, *self._detail_columns.values()]
         if any(column.type is None for column in columns):
             return None
         kinds = [("id", pa.string()), ("code", pa.uint8()), ("mark", pa.uint8())]
@@ -148,7 +148,7 @@ class ResultTable:
 
     def coming(self, ids: pa.Array) -> pa.Table:
         """Return the results that were added and have no slots yet, with their custom_ids."""
-        columns = [column.coming() for column in (*self._columns, *self._told.values())]
+        columns = [column.coming() for column in (*self._columns, *self._detail_columns.values())]
         codes = [np.concatenate(each) for each in (self._coming, self._coming_marks)]
         return pa.table([ids, *map(pa.array, codes), *columns], schema=self.schema)
 
@@ -158,7 +158,7 @@ class ResultTable:
         ids, codes, marks, *columns = batch.columns
         self._coming.append(codes.to_numpy())
         self._coming_marks.append(marks.to_numpy())
-        own = (*self._columns, *self._told.values())
+        own = (*self._columns, *self._detail_columns.values())
         for column, cells in zip(own, columns, strict=True):
             column.add_array(cells)
         return ids
@@ -190,14 +190,14 @@ class ResultTable:
         whole = None if self._texts_of is None else self._texts_of[own]
         for column in self._columns:
             column.close(order, whole)
-        for name, told in self._told.items():
-            told.close(order, whole if name in _LONG else None)
+        for name, detail_cells in self._detail_columns.items():
+            detail_cells.close(order, whole if name in _LONG else None)
 
     @property
     def _count(self) -> int:
         """Return how many records there are."""
         # Errors are kept in every table, so their column has all records.
-        return len(self._told["error"])
+        return len(self._detail_columns["error"])
 
     def add_results(self, slots: Positions, results: Sequence[Result], round_: int) -> None:
         """Take results that were judged in full, whose slots are known."""
@@ -243,22 +243,22 @@ class ResultTable:
 
     def result(self, slot: int) -> Result:
         """Return a request's result without its values, with the details that are kept."""
-        told = {name: column.at(self._records[slot]) for name, column in self._told.items()}
+        detail_cells = {name: column.at(self._records[slot]) for name, column in self._detail_columns.items()}
         reason = self._reasons[self._reason[slot]]
-        usage = Usage(**{name: told[name] for name in USAGE if name in told})
+        usage = Usage(**{name: detail_cells[name] for name in USAGE if name in detail_cells})
         return Result(
-            told.get("answer_id") or "",
+            detail_cells.get("answer_id") or "",
             self.status(slot),
             None,
-            told["error"] if reason is None else reason,
-            told.get("raw"),
+            detail_cells["error"] if reason is None else reason,
+            detail_cells.get("raw"),
             usage,
-            bool(told.get("repaired")),
-            told.get("status_code"),
-            told.get("confidence"),
-            told.get("reasoning"),
-            told.get("agreement"),
-            told.get("votes"),
+            bool(detail_cells.get("repaired")),
+            detail_cells.get("status_code"),
+            detail_cells.get("confidence"),
+            detail_cells.get("reasoning"),
+            detail_cells.get("agreement"),
+            detail_cells.get("votes"),
         )
 
     def take_values(self, index: int, slots: Positions) -> Any:
@@ -271,13 +271,13 @@ class ResultTable:
 
     def column(self, name: str, slots: Positions) -> Any:
         """Return one of the details kept, at some slots; -1 for none."""
-        told = self._told[name].take(self._records_at(slots))
+        detail_cells = self._detail_columns[name].take(self._records_at(slots))
         # Reasons that came without a line are not among the records.
         if name != "error" or len(self._reasons) == 1:
-            return told
+            return detail_cells
         reasons = pa.array(self._reasons, pa.large_string())
         settled = reasons.take(pa.array(np.where(slots >= 0, self._reason[slots], 0)))
-        return pa.compute.coalesce(told, settled)
+        return pa.compute.coalesce(detail_cells, settled)
 
     def _records_at(self, slots: Positions) -> Positions:
         records: Positions = np.where(slots >= 0, self._records[slots], -1)
@@ -329,7 +329,7 @@ class ParsedLines:
     ids: Sequence[str | None]
     columns: Sequence[Sequence[Any]]
     odd: Mapping[int, Result]
-    told: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    detail_cells: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, results: Sequence[Result], fields: int) -> ParsedLines:
@@ -343,26 +343,26 @@ class ParsedLines:
     def codes(self) -> npt.NDArray[np.uint8]:
         """Each line's status, as its number in `STATUSES`."""
         codes = np.full(len(self.ids), OK_CODE, dtype=np.uint8)
-        for place, result in self.odd.items():
-            codes[place] = CODES[result.status]
+        for position, result in self.odd.items():
+            codes[position] = CODES[result.status]
         return codes
 
     @property
     def marks(self) -> npt.NDArray[np.uint8]:
         """Mark each line: a usable answer by whether it was mended, a flagged one by its remedy."""
         marks = np.zeros(len(self.ids), dtype=np.uint8)
-        for place, result in self.odd.items():
+        for position, result in self.odd.items():
             ok = result.status is RowStatus.OK
-            marks[place] = result.repaired if ok else _REMEDIES.index(result.remedy)
+            marks[position] = result.repaired if ok else _REMEDIES.index(result.remedy)
         return marks
 
     def detail(self, name: str) -> Sequence[Any]:
         """Return one detail of each line: one of `DETAILS`, or ``bad_raw``."""
         if name == "answer_id":
             return self.ids
-        cells = list(self.told.get(name, (None,) * len(self.ids)))
-        for place, result in self.odd.items():
-            cells[place] = _of_result(name, result)
+        cells = list(self.detail_cells.get(name, (None,) * len(self.ids)))
+        for position, result in self.odd.items():
+            cells[position] = _of_result(name, result)
         return cells
 
 
@@ -436,7 +436,7 @@ class ArrowColumn:
         if self.type is None:
             part: Any = [cell for piece in pieces for cell in piece]
             if order is not None:
-                part = [part[place] for place in order.to_pylist()]
+                part = [part[position] for position in order.to_pylist()]
             if whole is not None:
                 part = [cell if own else None for cell, own in zip(part, whole, strict=True)]
         else:
@@ -451,46 +451,46 @@ class ArrowColumn:
         self._parts.append(part)
         self._starts.append(self._starts[-1] + len(part))
 
-    def at(self, place: int) -> Any:
+    def at(self, position: int) -> Any:
         """Return one cell; None for place -1."""
-        if place < 0:
+        if position < 0:
             return None
-        part = bisect_right(self._starts, place) - 1
-        cell = self._parts[part][place - self._starts[part]]
+        part = bisect_right(self._starts, position) - 1
+        cell = self._parts[part][position - self._starts[part]]
         return cell if self.type is None else cell.as_py()
 
-    def take(self, places: Positions, *, forget: bool = False) -> Any:
+    def take(self, positions: Positions, *, forget: bool = False) -> Any:
         """Return cells by their place, -1 for null: Arrow's, in chunks, or a list of objects.
 
         With `forget`, a part is dropped as soon as no later cell is in it; take only once then.
         """
         if self.type is None:
             cells = [cell for part in self._parts for cell in part]
-            return [cells[place] if place >= 0 else None for place in places.tolist()]
-        if len(places) and np.array_equal(places, np.arange(len(self))):
+            return [cells[position] if position >= 0 else None for position in positions.tolist()]
+        if len(positions) and np.array_equal(positions, np.arange(len(self))):
             return pa.chunked_array(self._parts, self.type)
-        parts = np.searchsorted(self._starts, places, side="right") - 1
-        blocks = np.arange(len(places)) // _TAKEN_ROWS
+        parts = np.searchsorted(self._starts, positions, side="right") - 1
+        blocks = np.arange(len(positions)) // _TAKEN_ROWS
         last = np.full(len(self._parts), -1)
-        last[parts[places >= 0]] = blocks[places >= 0]  # of each part's, the last one stays
+        last[parts[positions >= 0]] = blocks[positions >= 0]  # of each part's, the last one stays
         taken = []
-        for block, start in enumerate(range(0, len(places), _TAKEN_ROWS)):
+        for block, start in enumerate(range(0, len(positions), _TAKEN_ROWS)):
             rows = slice(start, start + _TAKEN_ROWS)
-            taken.append(self._taken(places[rows], parts[rows]))
+            taken.append(self._taken(positions[rows], parts[rows]))
             for part in np.flatnonzero(last <= block) if forget else ():
                 self._parts[part] = None
         return pa.chunked_array(taken or [pa.array([], self.type)], self.type)
 
-    def _taken(self, places: Positions, parts: Positions) -> Any:
+    def _taken(self, positions: Positions, parts: Positions) -> Any:
         """Take cells from several parts: each part's own, joined and put in order."""
-        pieces, order, count = [pa.array([], self.type)], np.full(len(places), -1), 0
-        for part in np.unique(parts[places >= 0]):
-            own = np.flatnonzero((parts == part) & (places >= 0))
-            pieces.append(self._parts[part].take(pa.array(places[own] - self._starts[part])))
+        pieces, order, count = [pa.array([], self.type)], np.full(len(positions), -1), 0
+        for part in np.unique(parts[positions >= 0]):
+            own = np.flatnonzero((parts == part) & (positions >= 0))
+            pieces.append(self._parts[part].take(pa.array(positions[own] - self._starts[part])))
             order[own] = np.arange(count, count + len(own))
             count += len(own)
         joined = pa.concat_arrays(pieces)
-        sorted_already = count == len(places) and (order[1:] > order[:-1]).all()
+        sorted_already = count == len(positions) and (order[1:] > order[:-1]).all()
         return joined if sorted_already else joined.take(pa.array(order, mask=order < 0))
 
 

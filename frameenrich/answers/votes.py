@@ -13,7 +13,7 @@ from frameenrich.answers.fields import Field
 from frameenrich.model import Result, RowStatus
 
 
-def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) -> Result:
+def by_majority(results: Sequence[Result], fields: Sequence[Field], samples: int) -> Result:
     """Return one result for a request's answers: each field has the value that most of them gave.
 
     Of values that are given equally often, the one that came first stands. An answer that is not
@@ -25,14 +25,14 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) 
         Each answer, judged alone.
     fields : sequence of Field
         The output columns.
-    asked : int
+    samples : int
         How many answers were asked for.
     """
     usable = [result for result in results if result.status is RowStatus.OK]
     if not usable:
         return results[0]
     # A server may send more than were asked for; no share may be greater than 1.
-    asked = max(asked, len(results))
+    samples = max(samples, len(results))
     values: list[Any] = []
     votes: dict[str, dict[str, int]] = {}
     shares: list[float] = []
@@ -45,7 +45,7 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], asked: int) 
         text, most = max(counts.items(), key=lambda pair: pair[1])  # the first of equals
         values.append(cells[texts.index(text)])
         votes[field.name] = dict(counts)
-        shares.append(most / asked)
+        shares.append(most / samples)
     whole = tuple(values)
     # The raw text and usage are best those of an answer that gave exactly these values.
     spokesman = next((result for result in usable if result.values == whole), usable[0])

@@ -133,8 +133,8 @@ def run(rows: int, store: Path | None = None) -> None:
 
         _print_table(console, answers, truth)
         # A kept store may have this very job already; then nothing was sent.
-        asked = 0 if job.id in known else len(answers) - job.reused
-        _print_summary(console, answers, truth, seconds, asked)
+        paid = 0 if job.id in known else len(answers) - job.reused
+        _print_summary(console, answers, truth, seconds, paid)
         _print_evaluation(console, job, catalogue.join(truth.add_prefix("true_")))
         _print_files(console, job, kept=store is not None)
 
@@ -198,13 +198,13 @@ def _print_summary(
     answers: pd.DataFrame,
     truth: pd.DataFrame,
     seconds: float,
-    asked: int,
+    paid: int,
 ) -> None:
     counts = answers[f"{NAME}_status"].value_counts()
     console.print("status: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     models = answers[f"{NAME}_model"].dropna().unique()
     console.print("answered by: " + ", ".join(Path(model).name for model in models))
-    console.print(_pace(len(answers), asked, seconds))
+    console.print(_pace(len(answers), paid, seconds))
     for column in JUDGED:
         agreed, rows = int(agreeing(answers, truth, column).sum()), len(answers)
         console.print(f"{column} agrees on {agreed} of {rows} rows ({agreed / rows:.0%})")
@@ -238,7 +238,7 @@ def _same_text(answer: Any, truth: Any) -> bool:
     return str(answer).strip().casefold() == str(truth).strip().casefold()
 
 
-def _pace(rows: int, asked: int, seconds: float) -> str:
+def _pace(rows: int, paid: int, seconds: float) -> str:
     """Format how fast the model was, and how many rows it was not asked about.
 
     Examples
@@ -246,10 +246,10 @@ def _pace(rows: int, asked: int, seconds: float) -> str:
     >>> _pace(24, 20, 10.0)
     'took: 10.0 s with loading the model, 2.0 rows/s; 4 rows were answered in this store'
     """
-    if not asked:
+    if not paid:
         return f"took: {seconds:.1f} s; this store had the answers, nothing was asked again"
-    known = f"; {rows - asked} rows were answered in this store" if asked < rows else ""
-    return f"took: {seconds:.1f} s with loading the model, {asked / seconds:.1f} rows/s{known}"
+    known = f"; {rows - paid} rows were answered in this store" if paid < rows else ""
+    return f"took: {seconds:.1f} s with loading the model, {paid / seconds:.1f} rows/s{known}"
 
 
 def _print_files(console: Console, job: Job, *, kept: bool) -> None:

@@ -78,7 +78,7 @@ def confusion(
     rows: Objects, columns: Objects, labels: Sequence[Any], names: tuple[str, str]
 ) -> pd.DataFrame:
     """Count pairs of labels; every label has a row and a column, in the order given."""
-    at = {label: place for place, label in enumerate(labels)}
+    at = {label: position for position, label in enumerate(labels)}
     table = np.zeros((len(labels), len(labels)), np.int64)
     for row, column in zip(rows, columns, strict=True):
         table[at[row], at[column]] += 1

@@ -63,9 +63,9 @@ def calibrate(score: Floats, right: Floats, weights: Floats | None = None) -> Ca
     one = float(weights.mean())
     values = np.empty(2 * len(steps) + 1)
     for cell in range(len(values)):
-        place, known = cell // 2, cell % 2 == 1
+        position, known = cell // 2, cell % 2 == 1
         low, high = (
-            _isotonic_with(mass, hits, place, known=known, mass_here=one, hit=hit)
+            _isotonic_with(mass, hits, position, known=known, mass_here=one, hit=hit)
             for hit in (0.0, one)
         )
         values[cell] = high / (1 - low + high)
@@ -85,17 +85,17 @@ def _temperature(score: Floats, right: Floats, weights: Floats) -> float:
 
 
 def _isotonic_with(
-    mass: Floats, hits: Floats, place: int, *, known: bool, mass_here: float, hit: float
+    mass: Floats, hits: Floats, position: int, *, known: bool, mass_here: float, hit: float
 ) -> float:
     """Fit an isotonic regression with one more row, and return its value there."""
     if known:
         mass, hits = mass.copy(), hits.copy()
-        mass[place] += mass_here
-        hits[place] += hit
+        mass[position] += mass_here
+        hits[position] += hit
     else:
-        mass, hits = np.insert(mass, place, mass_here), np.insert(hits, place, hit)
+        mass, hits = np.insert(mass, position, mass_here), np.insert(hits, position, hit)
     fitted = scipy("optimize").isotonic_regression(hits / mass, weights=mass)
-    return float(fitted.x[place])
+    return float(fitted.x[position])
 
 
 @dataclass(frozen=True)

@@ -84,13 +84,13 @@ def draw_rows(
     had = np.empty(0, np.int64) if earlier is None else earlier
     ranks = _ranks(keys, seed, job_id)
     members = _members(strata, ranks)
-    place = np.empty(len(strata), np.int64)
+    position = np.empty(len(strata), np.int64)
     for rows in members.values():
-        place[rows] = np.arange(len(rows))
+        position[rows] = np.arange(len(rows))
     # Rows that joined a stratum since may rank before one that was drawn: they are drawn first, or
     # the stratum's rows would not be its first ranks, and no random sample of it.
     at_least = {
-        name: int(place[own].max()) + 1 if len(own := had[np.isin(had, rows)]) else 0
+        name: int(position[own].max()) + 1 if len(own := had[np.isin(had, rows)]) else 0
         for name, rows in members.items()
     }
     sizes = allocate({s: len(rows) for s, rows in members.items()}, n + len(had), at_least)

@@ -112,7 +112,7 @@ class Field:
     @cached_property
     def _counts(self) -> tuple[Floats, Floats]:
         """Reviewed rows by answer and truth at their effective size, and all rows by answer."""
-        at = {label: place for place, label in enumerate(self.names)}
+        at = {label: position for position, label in enumerate(self.names)}
         size, weights = len(self.names), self.judged.weights[self._truth_known]
         sums, squares = np.zeros((size, size)), np.zeros(size)
         for answer, truth, weight in zip(*self._pairs, weights, strict=True):

@@ -87,11 +87,11 @@ class SheetReader:
             A row, a column or the whole sheet does not fit this review.
         """
         self._check_columns(table)
-        places = self._places(table)
+        positions = self._positions(table)
         found: dict[tuple[int, str, str], Judgement] = {}
-        rows = zip(table.index, table.to_dict("records"), places, strict=True)
-        for number, row, place in rows:
-            own = self._judgement(number, row, int(place), reviewer)
+        rows = zip(table.index, table.to_dict("records"), positions, strict=True)
+        for number, row, position in rows:
+            own = self._judgement(number, row, int(position), reviewer)
             if own is None:
                 continue
             # Two verdicts of one reviewer would count twice, or cancel each other.
@@ -109,8 +109,10 @@ class SheetReader:
     def judged(self, table: pd.DataFrame) -> npt.NDArray[np.int64]:
         """Return the drawn rows that a sheet has filled in, whatever its cells say."""
         said = [table[name].str.strip() != "" for name in ("correct", "verdict") if name in table]
-        places = self._places(table)[np.logical_or.reduce(said)] if said else np.empty(0, np.int64)
-        found: npt.NDArray[np.int64] = np.unique(places[places >= 0])
+        positions = (
+            self._positions(table)[np.logical_or.reduce(said)] if said else np.empty(0, np.int64)
+        )
+        found: npt.NDArray[np.int64] = np.unique(positions[positions >= 0])
         return found
 
     def _check_columns(self, table: pd.DataFrame) -> None:
@@ -131,7 +133,7 @@ class SheetReader:
                 columns=["correct", "verdict"],
             )
 
-    def _places(self, table: pd.DataFrame) -> Any:
+    def _positions(self, table: pd.DataFrame) -> Any:
         columns = {}
         for i, name in enumerate(key_columns(self.key_names)):
             texts = table[name].astype(str)
@@ -144,7 +146,7 @@ class SheetReader:
         return find_keys(pa.table(columns), self.keys)
 
     def _judgement(
-        self, number: int, row: Mapping[Any, Any], place: int, reviewer: str
+        self, number: int, row: Mapping[Any, Any], position: int, reviewer: str
     ) -> Judgement | None:
         said = {name: str(row.get(name, "")).strip() for name in COLUMNS}
         if said["review"] != self.review_id:
@@ -154,7 +156,7 @@ class SheetReader:
                 f"{said['review']!r} is another review; this sheet is of {self.review_id}",
                 "Give the sheets of each review in files of their own.",
             )
-        if place < 0:
+        if position < 0:
             shown = ", ".join(str(row[name]) for name in key_columns(self.key_names))
             raise self._refusal(
                 number,
@@ -171,9 +173,9 @@ class SheetReader:
             )
         if not said["correct"] and not said["verdict"]:
             return None
-        verdict, correct = self._read(number, said, self.fields[name], self.answers[name][place])
+        verdict, correct = self._read(number, said, self.fields[name], self.answers[name][position])
         who = said["reviewer"] or reviewer
-        return Judgement(place, name, verdict, correct, who, said["note"], number)
+        return Judgement(position, name, verdict, correct, who, said["note"], number)
 
     def _read(
         self, number: int, said: dict[str, str], field: AnswerField, answer: Any

@@ -39,9 +39,9 @@ def reviewed_before(folder: JobFolder) -> _Marks:
     keys = sidecar_keys(folder.sidecar(columns=folder.key_columns))
     marks = np.zeros(len(keys), bool)
     namesakes = list(_namesakes(folder))
-    asked = _prompt(folder)
+    prompt = _prompt(folder)
     # Another model may get the same prompt later: its prompt is as old as its first job.
-    written = min([folder.created_at, *(j.created_at for j in namesakes if _prompt(j) == asked)])
+    written = min([folder.created_at, *(j.created_at for j in namesakes if _prompt(j) == prompt)])
     for other in namesakes:
         if other.created_at >= written or len(other.key_names) != len(folder.key_names):
             continue

@@ -197,8 +197,8 @@ def _pair(
 def _objects(values: list[Any]) -> Objects:
     # np.array() would make a 2-D array of lists of one length.
     cells = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        cells[place] = value
+    for position, value in enumerate(values):
+        cells[position] = value
     return cells
 
 

@@ -229,11 +229,11 @@ def _common_type(kinds: set[pa.DataType]) -> pa.DataType:
 
 def cast_keys(sidecar: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return a sidecar whose keys have the types of the schema."""
-    for place, name in enumerate(sidecar.column_names):
+    for column_index, name in enumerate(sidecar.column_names):
         column, kind = sidecar[name], schema.field(name).type
         if column.type != kind:
             cast = _as_text(column) if pa.types.is_string(kind) else column.cast(kind)
-            sidecar = sidecar.set_column(place, name, cast)
+            sidecar = sidecar.set_column(column_index, name, cast)
     return sidecar.cast(schema)
 
 
@@ -249,11 +249,11 @@ def key_texts(keys: pa.Table) -> pa.Array:
     if len(texts) == 1:
         joined = texts[0]
     else:
-        joined = pc.binary_join_element_wise(*_told_apart(texts), _SEPARATOR)
+        joined = pc.binary_join_element_wise(*_unambiguous(texts), _SEPARATOR)
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def _told_apart(texts: Sequence[pa.ChunkedArray]) -> Sequence[pa.ChunkedArray]:
+def _unambiguous(texts: Sequence[pa.ChunkedArray]) -> Sequence[pa.ChunkedArray]:
     """Return the parts of keys, escaped in those rows alone where one of them holds U+001F.
 
     No other row has as many of it in its text as they do, so that those stay as they are.

@@ -29,14 +29,14 @@ Digests = npt.NDArray[np.uint64]
 """Hashes as two numbers each."""
 
 
-def _digests(texts: Iterable[bytes], place: int) -> Digests:
-    digests = b"".join(map(xxhash.xxh3_128_digest, texts, repeat(place)))
+def _digests(texts: Iterable[bytes], position: int) -> Digests:
+    digests = b"".join(map(xxhash.xxh3_128_digest, texts, repeat(position)))
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 def texts_hashes(texts: Sequence[Sequence[str]]) -> bytes:
     """Return the input hashes of some rows; their texts are given message by message."""
-    own = (_digests(encode_all(column), place) for place, column in enumerate(texts))
+    own = (_digests(encode_all(column), position) for position, column in enumerate(texts))
     return reduce(np.bitwise_xor, own).tobytes()
 
 
@@ -44,7 +44,9 @@ def request_hash(url: str, body: bytes) -> bytes:
     """Return the hash of a request as it was: 16 bytes of url and body."""
     # The place is the seed: XOR alone would give two texts that change places the same hash.
     own = [xxhash.xxh3_128_digest(body_rest(body), xxhash.xxh3_64_intdigest(url.encode()))]
-    own += (xxhash.xxh3_128_digest(text, place) for place, text in enumerate(body_texts(body)))
+    own += (
+        xxhash.xxh3_128_digest(text, position) for position, text in enumerate(body_texts(body))
+    )
     return reduce(np.bitwise_xor, (np.frombuffer(each, "<u8") for each in own)).tobytes()
 
 

@@ -129,9 +129,11 @@ def _compare(
         own = pa.array([hash_of(line) for _, line in block], expected.type)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(shard, f"a request cannot be read ({error})") from None
-    places = pc.index_in(pa.array([custom_id for custom_id, _ in block], ids.type), value_set=ids)
+    positions = pc.index_in(
+        pa.array([custom_id for custom_id, _ in block], ids.type), value_set=ids
+    )
     # An unknown custom_id has no place, so its comparison is null: damage, too.
-    same = pc.fill_null(pc.equal(own, expected.take(places)), False)
+    same = pc.fill_null(pc.equal(own, expected.take(positions)), False)
     if not pc.all(same).as_py():
         custom_id = block[pc.index(same, False).as_py()][0]
         raise _damaged(shard, f"the request {custom_id} is not the one that was written")

@@ -283,7 +283,7 @@ class Collector:
             # By row group, so that a job larger than memory can be learned from.
             for group in range(file.num_row_groups):
                 sidecar = file.read_row_group(group).slice(0, rows)
-                found = read_results(folder, reading.output, lines=sidecar)
+                found = read_results(folder, reading.output, sidecar=sidecar)
                 positions = np.arange(len(sidecar))
                 yield result_columns(
                     found.table,
@@ -299,7 +299,7 @@ def flagged_rows(
     output: Output,
     positions: Positions,
     index: pd.Index | None = None,
-    lines: pa.Table | None = None,
+    sidecar: pa.Table | None = None,
 ) -> pd.DataFrame:
     """Return the rows whose status is terminal and not ``ok``; see `Job.flagged`.
 
@@ -308,19 +308,19 @@ def flagged_rows(
     folder, output : JobFolder, Output
         The job, and how its answers are read.
     positions : int64 array
-        Where the rows are in the job's sidecar, or in `lines`; -1 for rows that it never saw.
+        Where the rows are in the job's sidecar, or in `sidecar`; -1 for rows that it never saw.
     index : Index, optional
         The rows'; by default they are numbered.
-    lines : Table, optional
-        The lines of the sidecar that are wanted, where those are not all.
+    sidecar : Table, optional
+        Its rows that are wanted, where those are not all.
     """
     # Only flagged rows are shown, so no value is wanted; raw texts are, of them all.
-    found = read_results(folder, output, details=["bad_raw"], lines=lines)
+    found = read_results(folder, output, details=["bad_raw"], sidecar=sidecar)
     result_table, slots = found.table, found.at(positions)
     rows = np.flatnonzero((slots >= 0) & result_table.flagged()[slots])
     own = slots[rows]
-    sidecar = folder.sidecar() if lines is None else lines
-    taken = sidecar.take(pa.array(positions[rows]))
+    whole = folder.sidecar() if sidecar is None else sidecar
+    taken = whole.take(pa.array(positions[rows]))
     table = key_frame(folder, sidecar_keys(taken))
     table["status"] = pd.Series([str(result_table.status(slot)) for slot in own], dtype="string")
     table["error"] = to_text(result_table.column("error", own))
@@ -328,9 +328,9 @@ def flagged_rows(
     table["attempt"] = pd.Series(result_table.attempts[own], dtype="Int64")
     ids, shards = taken["custom_id"].to_pylist(), set(taken["shard"].to_pylist())
     # Without an id there is no flagged row, and no requests file need be read.
-    asked = prompts_of(folder, set(ids), shards) if ids else {}
-    table["prompt"] = pd.Series([asked.get(custom_id) for custom_id in ids], dtype="string")
-    earlier = history(folder, output, own.tolist(), lines)
+    prompts_by_id = prompts_of(folder, set(ids), shards) if ids else {}
+    table["prompt"] = pd.Series([prompts_by_id.get(custom_id) for custom_id in ids], dtype="string")
+    earlier = history(folder, output, own.tolist(), sidecar)
     table["history"] = pd.Series(earlier, dtype=object)
     return table if index is None else table.set_axis(index[rows])
 

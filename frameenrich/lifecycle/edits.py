@@ -145,8 +145,8 @@ def _earlier_answers(
             spec = other.spec
             if (spec.name, spec.prefix) != (folder.spec.name, folder.spec.prefix):
                 continue
-            lines = find_sidecar_rows(other, frame)  # of a part of a frame: in memory is no more
-            sidecar = sidecar_keys(lines)
+            own = find_sidecar_rows(other, frame)  # of a part of a frame: in memory is no more
+            sidecar = sidecar_keys(own)
             keys = frame_keys(frame, spec, sidecar.column_names)
             if keys is None:
                 continue
@@ -155,7 +155,7 @@ def _earlier_answers(
             readings = [output] if job_id == folder.id else []
             for reading in [*readings, Output(spec.output)]:
                 for round_ in range(other.rounds()):
-                    found = read_results(other, reading, only_round=round_, lines=lines)
+                    found = read_results(other, reading, only_round=round_, sidecar=own)
                     seen: npt.NDArray[np.bool_] = positions >= 0
                     columns = result_columns(found.table, found.at(positions), seen, spec)
                     yield columns, _json_columns(reading, spec)

@@ -34,10 +34,10 @@ def withdraw_all(
         The time was up; the batches go on to their end.
     """
     # Kept over all looks: a server refuses to cancel a batch that it is cancelling.
-    asked = set[str]()
+    ended_tags = set[str]()
     for pause in pauses(poll_seconds):
         with patience(deadline.left):
-            left = withdraw(folder, provider, keep, asked)
+            left = withdraw(folder, provider, keep, ended_tags)
         if not left:
             return
         if deadline.left <= 0:
@@ -50,7 +50,7 @@ def withdrawn_shards(folder: JobFolder, keep: str | None) -> list[ShardFolder]:
     return [s for s in folder.all_shards() if not s.batch.settled and s.batch.provider != keep]
 
 
-def lines_to_move(shards: list[ShardFolder], wish: RetryOptions) -> Iterator[bytes]:
+def lines_to_move(shards: list[ShardFolder], options: RetryOptions) -> Iterator[bytes]:
     """Yield the requests of some shards that may still be unanswered, as they would go elsewhere.
 
     Raises
@@ -62,4 +62,4 @@ def lines_to_move(shards: list[ShardFolder], wish: RetryOptions) -> Iterator[byt
         for custom_id, line in unanswered_requests(shard):
             # Worked out before anything is cancelled: what the other provider refuses is refused
             # here.
-            yield changed_line(custom_id, line, wish, shard.job.spec)
+            yield changed_line(custom_id, line, options, shard.job.spec)

@@ -227,8 +227,8 @@ def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None =
                 break
             if not _may_contain(file, groups, span):
                 continue
-            lines, left = _lines_in(file, groups, keys, left)
-            found.append(lines)
+            rows, left = _rows_in(file, groups, keys, left)
+            found.append(rows)
     return pa.concat_tables(found)
 
 
@@ -271,58 +271,60 @@ def _may_contain(file: pq.ParquetFile, groups: Sequence[int], span: _Span | None
     if span is None or file.schema_arrow.types[0] != span.kind:
         return True
     for group in groups:
-        told = file.metadata.row_group(group).column(0).statistics
+        group_statistics = file.metadata.row_group(group).column(0).statistics
         # Statistics are optional in Parquet: without them the group has to be read.
-        if told is None or not told.has_min_max:
+        if group_statistics is None or not group_statistics.has_min_max:
             return True
-        if told.min <= span.greatest and told.max >= span.least:
+        if group_statistics.min <= span.greatest and group_statistics.max >= span.least:
             return True
     return False
 
 
-def _lines_in(
+def _rows_in(
     file: pq.ParquetFile, groups: list[int], keys: pa.Table, left: Positions
 ) -> tuple[pa.Table, Positions]:
-    """Return the lines of some row groups that have some of the keys, and which keys are left."""
+    """Return the rows of some row groups that have some of the keys, and which keys are left."""
     known = file.read_row_groups(groups, keys.column_names)
     wanted = keys if len(left) == len(keys) else keys.take(pa.array(left))
-    places = find_keys(wanted, known)
-    used = np.unique(places[places >= 0])
+    found_at = find_keys(wanted, known)
+    used = np.unique(found_at[found_at >= 0])
     if not len(used):
         return file.schema_arrow.empty_table(), left
     # The keys were read alone first: most row groups have none, and their other columns stay
     # unread.
-    lines = file.read_row_groups(groups)
-    if len(used) < len(lines):
-        lines = lines.take(pa.array(used))
-    return lines, left[places < 0]
+    rows = file.read_row_groups(groups)
+    if len(used) < len(rows):
+        rows = rows.take(pa.array(used))
+    return rows, left[found_at < 0]
 
 
-def rows_per_request(folder: JobFolder, lines: pa.Table) -> npt.NDArray[np.int64]:
-    """Count the rows of the whole job that share each line's request; at least 1."""
+def rows_per_request(folder: JobFolder, sidecar: pa.Table) -> npt.NDArray[np.int64]:
+    """Count the rows of the whole job that share each row's request; at least 1."""
     # Counted over the whole job: rows of other parts may share these requests, and their cost.
-    ids = pc.unique(lines["custom_id"]).drop_null()
+    ids = pc.unique(sidecar["custom_id"]).drop_null()
     counts = np.zeros(len(ids) + 1, np.int64)
     with folder.reading_sidecar() as file:
-        for group in _with_shards(file, lines["shard"].to_numpy()):
+        for group in _with_shards(file, sidecar["shard"].to_numpy()):
             column = file.read_row_group(group, ["custom_id"])["custom_id"]
             counts += _counted(column, ids)
-    own = pc.index_in(lines["custom_id"], value_set=ids).fill_null(len(ids))
+    own = pc.index_in(sidecar["custom_id"], value_set=ids).fill_null(len(ids))
     shares: npt.NDArray[np.int64] = np.maximum(counts[own.to_numpy()], 1)
     return shares
 
 
 def _counted(column: pa.ChunkedArray, ids: pa.Array) -> npt.NDArray[np.int64]:
-    places = pc.index_in(column, value_set=ids).fill_null(len(ids))
-    counts: npt.NDArray[np.int64] = np.bincount(places.to_numpy(), minlength=len(ids) + 1)
+    found_at = pc.index_in(column, value_set=ids).fill_null(len(ids))
+    counts: npt.NDArray[np.int64] = np.bincount(found_at.to_numpy(), minlength=len(ids) + 1)
     return counts
 
 
 def _with_shards(file: pq.ParquetFile, shards: npt.NDArray[np.int32]) -> Iterator[int]:
     """Yield the row groups in which there may be one of some shards."""
-    place = file.schema_arrow.get_field_index("shard")
+    column_index = file.schema_arrow.get_field_index("shard")
     for group in range(file.num_row_groups):
-        told = file.metadata.row_group(group).column(place).statistics
-        known = told is not None and told.has_min_max
-        if not known or bool(((shards >= told.min) & (shards <= told.max)).any()):
+        group_statistics = file.metadata.row_group(group).column(column_index).statistics
+        known = group_statistics is not None and group_statistics.has_min_max
+        if not known or bool(
+            ((shards >= group_statistics.min) & (shards <= group_statistics.max)).any()
+        ):
             yield group

@@ -168,17 +168,17 @@ _Chosen = Mapping[str, Callable[[], Result]]
 
 
 def _chosen(
-    folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts
+    folder: JobFolder, output: Output, options: RetryOptions, counts: RoundCounts
 ) -> Iterator[tuple[LastRequests, _Chosen]]:
     """Yield the flagged rows to send again, by the shard that their newest request is in."""
     for last in last_requests(folder):
-        found = read_results(last.job, output, details=_DETAILS, lines=last.sidecar())
+        found = read_results(last.job, output, details=_DETAILS, sidecar=last.sidecar())
         chosen: dict[str, Callable[[], Result]] = {}
         for custom_id, slot in _flagged(found):
-            if custom_id in wish.left_alone:
+            if custom_id in options.left_alone:
                 continue
             result = found.table.result(slot)
-            if wish.wants(result):
+            if options.wants(result):
                 # The result itself may be large: it is made again when its request is read.
                 chosen[custom_id] = partial(found.table.result, slot)
             else:
@@ -202,7 +202,7 @@ def _flagged(found: JobResults) -> Iterator[tuple[str, int]]:
 def draft_of_retries(
     folder: JobFolder,
     output: Output,
-    wish: RetryOptions,
+    options: RetryOptions,
     limits: Limits,
     counts: RoundCounts | None = None,
 ) -> Iterator[RoundDraft | None]:
@@ -210,28 +210,28 @@ def draft_of_retries(
 
     The caller holds the job's lock, and commits. `counts` is filled in.
     """
-    lines = _lines(folder, output, wish, counts or RoundCounts())
+    lines = _lines(folder, output, options, counts or RoundCounts())
     first = next(lines, None)
     if first is None:
         yield None
         return
-    provider = wish.elsewhere.provider if wish.elsewhere else None
+    provider = options.elsewhere.provider if options.elsewhere else None
     lines = chain([first], lines)
     with draft_of_round(folder, folder.rounds(), lines, limits, provider) as draft:
         yield draft
 
 
 def _lines(
-    folder: JobFolder, output: Output, wish: RetryOptions, counts: RoundCounts
+    folder: JobFolder, output: Output, options: RetryOptions, counts: RoundCounts
 ) -> Iterator[RetryRequest]:
     """Yield each chosen row's last request with its changes, one shard's answers in memory."""
     round_ = folder.rounds()
-    for last, chosen in _chosen(folder, output, wish, counts):
-        told, moved = last.with_feedback(), _moved(folder, last.shard, wish.elsewhere)
+    for last, chosen in _chosen(folder, output, options, counts):
+        rows_with_feedback, moved = last.with_feedback(), _moved(folder, last.shard, options.elsewhere)
         for custom_id, line in last.lines(chosen):
             result, own = chosen[custom_id](), f"r{round_}-{custom_id}"
-            rework = _RetryBody(result, wish, folder.spec, told_before=custom_id in told)
-            url = wish.elsewhere.url if wish.elsewhere else folder.spec.url
+            rework = _RetryBody(result, options, folder.spec, had_feedback=custom_id in rows_with_feedback)
+            url = options.elsewhere.url if options.elsewhere else folder.spec.url
             reworked, request_hash = retry_line(line, own, rework, url, folder.spec)
             rework.words += moved
             change = ", ".join(rework.words) or UNCHANGED
@@ -240,7 +240,7 @@ def _lines(
             )
 
 
-def changed_line(custom_id: str, line: bytes, wish: RetryOptions, spec: JobSpec) -> bytes:
+def changed_line(custom_id: str, line: bytes, options: RetryOptions, spec: JobSpec) -> bytes:
     """Return an unanswered request as a round with these options would send it.
 
     Raises
@@ -248,8 +248,8 @@ def changed_line(custom_id: str, line: bytes, wish: RetryOptions, spec: JobSpec)
     ParameterError
         The round's provider cannot carry it.
     """
-    rework = _RetryBody(Result(custom_id, RowStatus.CANCELLED), wish, spec)
-    return retry_line(line, custom_id, rework, wish.elsewhere.url if wish.elsewhere else None)[0]
+    rework = _RetryBody(Result(custom_id, RowStatus.CANCELLED), options, spec)
+    return retry_line(line, custom_id, rework, options.elsewhere.url if options.elsewhere else None)[0]
 
 
 def _moved(folder: JobFolder, shard: ShardFolder, elsewhere: Elsewhere | None) -> list[str]:
@@ -264,16 +264,16 @@ class _RetryBody:
     """Changes the body of one row's request, and records the changes in words."""
 
     result: Result
-    wish: RetryOptions
+    options: RetryOptions
     spec: JobSpec
-    told_before: bool = False
+    had_feedback: bool = False
     model: str = ""
     words: list[str] = field(default_factory=list)
 
     def __call__(self, body: dict[str, Json]) -> dict[str, Json]:
         """Return the body to send this time."""
-        if self.wish.feedback and (
-            turns := _with_feedback(body, self.result, self.spec, told_before=self.told_before)
+        if self.options.feedback and (
+            turns := _with_feedback(body, self.result, self.spec, had_feedback=self.had_feedback)
         ):
             body = {**body, **turns}
             self.words.append(FEEDBACK)
@@ -283,11 +283,11 @@ class _RetryBody:
         if any(cap in changes for cap in self._caps):  # two names for one thing are refused
             body = {name: value for name, value in body.items() if name not in self._caps}
         body = {**body, **changes}
-        if self.wish.elsewhere is not None:
-            if self.wish.elsewhere.provider != "live":  # which is the same server
+        if self.options.elsewhere is not None:
+            if self.options.elsewhere.provider != "live":  # which is the same server
                 body = without_marks(body)
             # Checked as it will be sent, after all changes.
-            self.wish.elsewhere.check(body)
+            self.options.elsewhere.check(body)
         return body
 
     @property
@@ -295,8 +295,8 @@ class _RetryBody:
         return _CAPS.get(self.spec.endpoint, ())
 
     def _changes(self, body: Mapping[str, Json]) -> dict[str, Json]:
-        changes = {"model": self.wish.model} if self.wish.model else {}
-        changes |= self.wish.params
+        changes = {"model": self.options.model} if self.options.model else {}
+        changes |= self.options.params
         # A cap that the user gave wins over a doubled one.
         if self.result.status is RowStatus.TRUNCATED and not any(c in changes for c in self._caps):
             changes |= _doubled_cap(body, self.result, self._caps)
@@ -324,13 +324,13 @@ def _in_words(
 
 
 def _with_feedback(
-    body: Mapping[str, Json], result: Result, spec: JobSpec, *, told_before: bool
+    body: Mapping[str, Json], result: Result, spec: JobSpec, *, had_feedback: bool
 ) -> dict[str, Json]:
     """Add the newest bad answer, and what was wrong with it, to the conversation."""
-    place = _TURNS.get(spec.endpoint)
+    turns_key = _TURNS.get(spec.endpoint)
     if (
-        place is None
-        or place not in body
+        turns_key is None
+        or turns_key not in body
         or result.status is not RowStatus.MALFORMED
         or not result.raw
     ):
@@ -340,10 +340,10 @@ def _with_feedback(
         "nothing else."
     )
     turns = [{"role": "assistant", "content": result.raw}, {"role": "user", "content": said}]
-    asked = body[place]
-    if isinstance(asked, str):  # the Responses API takes a text alone, too
-        asked = [{"role": "user", "content": asked}]
-    return {place: [*(asked[: -len(turns)] if told_before else asked), *turns]}
+    earlier = body[turns_key]
+    if isinstance(earlier, str):  # the Responses API takes a text alone, too
+        earlier = [{"role": "user", "content": earlier}]
+    return {turns_key: [*(earlier[: -len(turns)] if had_feedback else earlier), *turns]}
 
 
 # --- what was done ------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def describe_changes(folder: JobFolder) -> list[str]:
 
 
 def history(
-    folder: JobFolder, output: Output, slots: Iterable[int], lines: pa.Table | None = None
+    folder: JobFolder, output: Output, slots: Iterable[int], sidecar: pa.Table | None = None
 ) -> list[list[dict[str, Any]]]:
     """Return the earlier attempts of some requests: each round but their last.
 
@@ -415,8 +415,8 @@ def history(
         The job, and how its answers are read.
     slots : iterable of int
         Which requests, by their slot in the job's result_table.
-    lines : Table, optional
-        The lines of the sidecar that slots are of, where those are not all.
+    sidecar : Table, optional
+        Its rows that slots are of, where those are not all.
 
     Returns
     -------
@@ -429,9 +429,9 @@ def history(
     if not wanted or folder.rounds() == 1:
         return [attempts[slot] for slot in wanted]
     for round_ in range(folder.rounds()):
-        found = read_results(folder, output, only_round=round_, lines=lines, texts_of=NO_TEXTS)
-        asked = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
-        for slot in asked:
+        found = read_results(folder, output, only_round=round_, sidecar=sidecar, texts_of=NO_TEXTS)
+        earlier = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
+        for slot in earlier:
             result, own = found.table.result(slot), attempts[slot]
             own.append(
                 {
@@ -452,10 +452,10 @@ def _tell_what_changed(
     """Note a round's changes with the attempts before it; return the slots that it sent."""
     sidecar = folder.sidecar(round_)
     changes = sidecar["change"].to_pylist() if "change" in sidecar.column_names else None
-    asked = []
+    earlier = []
     for i, slot in enumerate(found.find(sidecar["answers"]).tolist()):
         if slot in attempts:
-            asked.append(slot)
+            earlier.append(slot)
             if changes is not None and attempts[slot]:
                 attempts[slot][-1]["then"] = changes[i]
-    return asked
+    return earlier

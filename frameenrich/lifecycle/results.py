@@ -98,7 +98,7 @@ def read_results(
     only_round: int | None = None,
     *,
     details: Collection[str] = (),
-    lines: pa.Table | None = None,
+    sidecar: pa.Table | None = None,
     keep: bool = False,
     texts_of: Positions | None = None,
 ) -> JobResults:
@@ -112,7 +112,7 @@ def read_results(
         Which round's.
     details : collection of str
         What to keep beside values, statuses and errors (`answers.result_table.DETAILS`).
-    lines : Table, optional
+    sidecar : Table, optional
         The rows of the sidecar that matter, with `SIDECAR_ID_COLUMNS`'s columns at least; by
         default all. Only
         the shards that they name are read, slots are counted among them, and responses to others
@@ -124,10 +124,10 @@ def read_results(
     """
     # Results are never stored: the raw lines are judged again, so a better parser costs nothing.
     keep = keep and lines is None
-    lines = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if lines is None else lines
+    sidecar = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if sidecar is None else sidecar
     # A parser's key must not take the name of a status column: only the answers show its keys.
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
-    custom_ids, shards = _whole(lines["custom_id"]), lines["shard"].to_numpy()
+    custom_ids, shards = _whole(sidecar["custom_id"]), sidecar["shard"].to_numpy()
     del lines  # the ids were copied: 20 bytes a row less while columns grow
     count = len(custom_ids)
     found = _ResultReader(
@@ -138,18 +138,18 @@ def read_results(
     )
     slots = np.full(count, -1, dtype=np.int64)
     rounds = range(folder.rounds())
-    for shard, places in _by_shard(folder, 0, shards):
-        ids = _at(custom_ids, places)
-        slots[places] = _first_places(ids, places)
+    for shard, shard_positions in _by_shard(folder, 0, shards):
+        ids = _at(custom_ids, shard_positions)
+        slots[shard_positions] = _first_positions(ids, shard_positions)
         if only_round in {None, 0}:
-            found.read(shard, ids, slots[places])
+            found.read(shard, ids, slots[shard_positions])
     whole = JobResults(found.table, custom_ids, shards, slots, 0, 0)
     # In the order of rounds: a row's newest answer replaces the earlier ones.
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
-        asked, answers = whole.retried(folder, round_)
+        sent, answers = whole.retried(folder, round_)
         found.table.count_retry(answers)
-        for shard, places in _by_shard(folder, round_, asked["shard"].to_numpy()):
-            found.read(shard, _at(_whole(asked["custom_id"]), places), answers[places])
+        for shard, shard_positions in _by_shard(folder, round_, sent["shard"].to_numpy()):
+            found.read(shard, _at(_whole(sent["custom_id"]), shard_positions), answers[shard_positions])
     return replace(whole, unmatched_lines=found.unmatched_lines, broken_lines=found.broken_lines)
 
 
@@ -170,10 +170,10 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 
-def _at(cells: pa.Array, places: Positions) -> pa.Array:
+def _at(cells: pa.Array, shard_positions: Positions) -> pa.Array:
     """Return some cells; a slice, which copies nothing, where they lie together."""
-    start, end = (int(places[0]), int(places[-1]) + 1)
-    return cells[start:end] if end - start == len(places) else cells.take(pa.array(places))
+    start, end = (int(shard_positions[0]), int(shard_positions[-1]) + 1)
+    return cells[start:end] if end - start == len(shard_positions) else cells.take(pa.array(shard_positions))
 
 
 def _by_shard(
@@ -194,11 +194,11 @@ def _by_shard(
             yield shard, np.arange(first, end) if order is None else order[first:end]
 
 
-def _first_places(ids: pa.Array, places: Positions) -> Positions:
+def _first_positions(ids: pa.Array, shard_positions: Positions) -> Positions:
     """Return each line's slot: the first line of the same custom_id."""
     if len(ids.dictionary_encode().dictionary) == len(ids):
-        return places
-    slots: Positions = places[pc.index_in(ids, value_set=ids).to_numpy()]
+        return shard_positions
+    slots: Positions = shard_positions[pc.index_in(ids, value_set=ids).to_numpy()]
     return slots
 
 
@@ -229,12 +229,12 @@ class _ResultReader:
         if not len(came):
             shard.check_fetched()
         if came.equals(ids):  # as they are kept
-            places = np.arange(len(ids))
+            shard_positions = np.arange(len(ids))
         else:
-            places = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
+            shard_positions = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
         if self._cache is not None and kept is None and len(came):
-            self._cache.keep(shard, places, lambda: self.table.coming(came))
-        own = np.where(places >= 0, slots[places], -1)
+            self._cache.keep(shard, shard_positions, lambda: self.table.coming(came))
+        own = np.where(shard_positions >= 0, slots[shard_positions], -1)
         self.table.assign(own, shard.round)
         # The pool keeps what a shard took twice, and would keep as much again of each shard.
         pa.default_memory_pool().release_unused()
@@ -279,11 +279,11 @@ def _settle_rest(
     """Set the status of rows without a line: pending while the batch runs, else by its end."""
     batch = shard.batch
     # A request that validation refused has a reason of its own, so it comes before the batch's.
-    places = pc.index_in(pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids)
+    shard_positions = pc.index_in(pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids)
     refused = [
-        (slots[place], _rejected(rejection))
-        for place, rejection in zip(places.to_pylist(), batch.rejected, strict=True)
-        if place is not None and not heard[slots[place]]
+        (slots[position], _rejected(rejection))
+        for position, rejection in zip(shard_positions.to_pylist(), batch.rejected, strict=True)
+        if position is not None and not heard[slots[position]]
     ]
     if refused:
         own, results = zip(*refused, strict=True)

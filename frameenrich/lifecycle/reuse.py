@@ -199,11 +199,11 @@ def _requests(folder: JobFolder) -> pa.Table:
 def _shared(folder: JobFolder, sent: ShortHashes) -> pa.Table:
     """Return those of a job's requests of round 0 that are among others."""
     try:
-        asked = _requests(folder)
+        requests = _requests(folder)
     except StoreError as error:
         check_unneeded(folder, error, sent)
         return pa.table({name: pa.array([], kind) for name, kind in _REQUEST_COLUMNS.items()})
-    return asked.filter(pa.array(is_in(sent, short_hash_column(asked["request_hash"]))))
+    return requests.filter(pa.array(is_in(sent, short_hash_column(requests["request_hash"]))))
 
 
 _REQUEST_COLUMNS = {"custom_id": pa.string(), "request_hash": pa.binary(), "shard": pa.int32()}

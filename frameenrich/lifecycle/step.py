@@ -78,7 +78,7 @@ def step_job(
         state = folder.read()
         shards = state.all_shards()
         for shard in shards:
-            round_trip.look(shard)
+            round_trip.visit(shard)
         for shard in shards:
             round_trip.take_over(state, shard)
         # Sent last: ended batches have made room, and answers taken over need not be sent.
@@ -99,7 +99,7 @@ class _Step:
     failure: FrameEnrichError | None = None
     ended: bool = False
 
-    def look(self, shard: ShardFolder) -> None:
+    def visit(self, shard: ShardFolder) -> None:
         """Poll a running batch; fetch one that has ended."""
         batch = shard.batch
         if batch.settled or batch.unsent or batch.waiting:
@@ -168,13 +168,13 @@ class _Step:
         if before is None or (is_lost(before) and not is_lost(error)):
             self.failure = error
 
-    def end(self, shard: ShardFolder, asked: set[str]) -> None:
+    def end(self, shard: ShardFolder, ended_tags: set[str]) -> None:
         """Cancel a batch, once: a server refuses to cancel what it is cancelling."""
         try:
             if shard.batch.status != BatchStatus.CANCELLING:
                 _cancel(shard, self.provider)
-            asked.add(shard.batch.tag)
-            self.look(shard)
+            ended_tags.add(shard.batch.tag)
+            self.visit(shard)
         except ProviderError as error:
             if not getattr(error, "try_later", False):  # else: nobody knows yet whether it was made
                 self.fail(error)
@@ -394,11 +394,11 @@ def _cancel(shard: ShardFolder, provider: Provider) -> None:
 
 
 def withdraw(
-    folder: JobFolder, provider: Provider, keep: str | None, asked: set[str]
+    folder: JobFolder, provider: Provider, keep: str | None, ended_tags: set[str]
 ) -> list[ShardFolder]:
     """End every batch that does not go to `keep`, as far as possible now.
 
-    Cancels what runs and fetches what that left. `asked` are the tags of batches that were
+    Cancels what runs and fetches what that left. `ended_tags` are those of batches that were
     cancelled before; those of this call are added.
 
     Returns
@@ -415,9 +415,9 @@ def withdraw(
         round_trip = _Step(provider, None, None)
         others = [s for s in folder.read().all_shards() if s.batch.provider != keep]
         for shard in others:
-            round_trip.look(shard)
-            if not shard.batch.ended and shard.batch.tag not in asked:
-                round_trip.end(shard, asked)
+            round_trip.visit(shard)
+            if not shard.batch.ended and shard.batch.tag not in ended_tags:
+                round_trip.end(shard, ended_tags)
         if round_trip.failure is not None:
             raise round_trip.failure
         return [shard for shard in others if not shard.batch.settled]

@@ -176,23 +176,23 @@ class _CostTable:
         self._known: dict[tuple[str, str, str, str | None], Price | None] = {}
 
     def price(
-        self, asked: str, answered: str, tier: str = "", provider: str | None = None
+        self, sent_model: str, answered: str, tier: str = "", provider: str | None = None
     ) -> Price | None:
         """Return an answer's price; None where it is not known."""
-        key = asked, answered, tier, provider
+        key = sent_model, answered, tier, provider
         # Kept by what decides it: a job has many lines and few models.
         if key not in self._known:
             rate = rate_of(self.folder.spec, provider)
             whose = price_list_of(self.folder.spec, provider)
-            rates = rates_of_answer(asked, answered, self.prices, whose, tier)
+            rates = rates_of_answer(sent_model, answered, self.prices, whose, tier)
             price = FREE if rate == "free" else None if rates is None else rates.at(rate)
             self._known[key] = price
         return self._known[key]
 
-    def usd(self, asked: str, line: _Billed, provider: str | None) -> float:
+    def usd(self, sent_model: str, line: _Billed, provider: str | None) -> float:
         """Return what a line cost at a provider; NaN where its price is not known."""
         # Some servers answer without the model's name; then it is the one that was asked for.
-        price = self.price(asked, line.model or asked, line.tier, provider)
+        price = self.price(sent_model, line.model or sent_model, line.tier, provider)
         if price is None:
             return math.nan
         return price.usd(
@@ -210,12 +210,12 @@ def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
     sums: dict[tuple[int, str], list[float]] = {}
     for shard in folder.all_shards():
         reused += (shard.batch.total or 0) if shard.batch.reused_from else 0
-        asked = model_of(shard)
+        sent_model = model_of(shard)
         for line in billed_lines(shard):
-            own = sums.setdefault((shard.round, line.model or asked), [0, 0, 0, 0, 0, 0.0])
+            own = sums.setdefault((shard.round, line.model or sent_model), [0, 0, 0, 0, 0, 0.0])
             prompt = (line.prompt_tokens, line.cached_tokens, line.written_tokens)
             tokens = (*prompt, line.completion_tokens)
-            usd = till.usd(asked, line, shard.batch.provider)
+            usd = till.usd(sent_model, line, shard.batch.provider)
             for i, amount in enumerate((1, *tokens, usd)):
                 own[i] += amount
     table = pd.DataFrame(
@@ -272,16 +272,16 @@ def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.N
     till, cost = _CostTable(folder, prices), np.zeros(found.table.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
-            asked = model_of(shard)
+            sent_model = model_of(shard)
             lines = [
-                (line.custom_id, till.usd(asked, line, shard.batch.provider))
+                (line.custom_id, till.usd(sent_model, line, shard.batch.provider))
                 for line in billed_lines(shard)
             ]
             billed = pa.array([custom_id for custom_id, _ in lines], pa.string())
-            places = np.asarray(pc.index_in(billed, value_set=ids).fill_null(-1))
-            own = places >= 0
+            found_at = np.asarray(pc.index_in(billed, value_set=ids).fill_null(-1))
+            own = found_at >= 0
             # Not `+=`, which counts a slot once however often it occurs.
-            np.add.at(cost, slots[places[own]], np.array([usd for _, usd in lines])[own])
+            np.add.at(cost, slots[found_at[own]], np.array([usd for _, usd in lines])[own])
     return cost
 
 
@@ -294,9 +294,9 @@ def _requests_by_shard(
         table, slots = found.retried(folder, round_)
         ids, numbers = table["custom_id"], table["shard"].to_numpy()
     for shard in folder.shards(round_):
-        places = np.flatnonzero(numbers == shard.number)
-        if len(places):
-            yield shard, ids.take(pa.array(places)), slots[places]
+        found_at = np.flatnonzero(numbers == shard.number)
+        if len(found_at):
+            yield shard, ids.take(pa.array(found_at)), slots[found_at]
 
 
 @dataclass(frozen=True, eq=False)

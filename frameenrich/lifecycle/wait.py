@@ -145,12 +145,12 @@ def telling_what_goes_on(folder: JobFolder, provider: Provider) -> Iterator[None
             if provider.blocking
             else "what was sent goes on at the provider and is paid"
         )
-        told = JobInterruptedError(
+        interrupted = JobInterruptedError(
             f"Interrupted; {fate}. Go on with df.llmbatch.collect({folder.id!r}, wait=True), also "
             "in another session."
         )
-        vars(told)["job_id"] = folder.id
-        raise told from error
+        vars(interrupted)["job_id"] = folder.id
+        raise interrupted from error
 
 
 def send(folder: JobFolder, provider: Provider) -> None:

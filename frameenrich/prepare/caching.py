@@ -69,8 +69,8 @@ def _with_key(spec: JobSpec) -> JobSpec:
     slot = marked_message(spec)
     start = [message.content for message in spec.messages[: (slot or 0) + 1]]
     # Servers put the schema before the messages, so another schema is another prefix.
-    told = json.dumps([spec.model, start, spec.output.schema])
-    name = xxhash.xxh3_64_hexdigest(told.encode("utf-8", "surrogatepass"))
+    start_text = json.dumps([spec.model, start, spec.output.schema])
+    name = xxhash.xxh3_64_hexdigest(start_text.encode("utf-8", "surrogatepass"))
     return replace(spec, cache_key=f"frameenrich-{name}")
 
 

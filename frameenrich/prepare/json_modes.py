@@ -119,7 +119,7 @@ def asking_by(spec: JobSpec, messages: Sequence[Message], asking: Asking) -> Job
     asking : Asking
         How it asks.
     """
-    asked = replace(
+    with_structure = replace(
         spec,
         messages=tuple(messages),
         asked_by=asking.asked_by,
@@ -127,8 +127,12 @@ def asking_by(spec: JobSpec, messages: Sequence[Message], asking: Asking) -> Job
         schema_form=asking.schema_form,
     )
     # `messages` are the user's own: asking another way must not keep the words of the first.
-    words = words_of(asked)
-    return replace(asked, messages=with_system_text(messages, words)) if words else asked
+    words = words_of(with_structure)
+    return (
+        replace(with_structure, messages=with_system_text(messages, words))
+        if words
+        else with_structure
+    )
 
 
 def words_of(spec: JobSpec) -> str:

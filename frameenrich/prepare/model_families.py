@@ -133,8 +133,8 @@ def _effort(params: Mapping[str, Any]) -> str | None:
     # Responses nest the effort under "reasoning"; chat completions have a member for it.
     reasoning = params.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
-    told = params.get("reasoning_effort", effort)
-    return told if isinstance(told, str) else None
+    wanted = params.get("reasoning_effort", effort)
+    return wanted if isinstance(wanted, str) else None
 
 
 def _way_out(parameter: str, family: _Family) -> str:

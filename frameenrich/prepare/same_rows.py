@@ -134,9 +134,9 @@ def _chunk(bodies: Sequence[Json], start: int, rows: pa.Table, spec: JobSpec) ->
 
 def _texts(body: Json) -> list[str] | None:
     """Return the texts of a request's messages; None where one of them is no text."""
-    asked: Any = body.get("messages", body.get("input", body.get("prompt")))
-    if isinstance(asked, str):
-        return [asked]
-    contents = [each.get("content") for each in asked if isinstance(each, dict)]
+    conversation: Any = body.get("messages", body.get("input", body.get("prompt")))
+    if isinstance(conversation, str):
+        return [conversation]
+    contents = [each.get("content") for each in conversation if isinstance(each, dict)]
     texts = [each for each in contents if isinstance(each, str)]
     return texts if len(texts) == len(contents) else None

@@ -209,7 +209,7 @@ def find_rates(model: str, prices: Prices, provider: str, tier: str = "") -> Rat
 
 
 def rates_of_answer(
-    asked: str, answered: str, prices: Prices, provider: str, tier: str = ""
+    sent_model: str, answered: str, prices: Prices, provider: str, tier: str = ""
 ) -> Rates | None:
     """Return the prices of an answer, which may name its model otherwise than the request did.
 
@@ -218,10 +218,10 @@ def rates_of_answer(
     (``"flex"``, ``"priority"``); the caller's own prices are taken to be those of the tier.
     """
     return (
-        _own_rates(asked, prices)
+        _own_rates(sent_model, prices)
         or _own_rates(answered, prices)
         or _shipped_rates(answered, _SHIPPED.get(provider, "openai"), tier)
-        or _shipped_rates(asked, _SHIPPED.get(provider, "openai"), tier)
+        or _shipped_rates(sent_model, _SHIPPED.get(provider, "openai"), tier)
     )
 
 

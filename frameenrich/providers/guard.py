@@ -47,11 +47,11 @@ def _limit_time(request: Any) -> None:
     # Nobody set a limit: the SDK's own timeouts stay as they are.
     if left == math.inf:
         return
-    asked = request.extensions.get("timeout") or {}
+    timeouts = request.extensions.get("timeout") or {}
     # Zero or less is no valid timeout; the call is to fail by the clock, not as a bug.
     left = max(left, _LEAST_SECONDS)
     kinds = ("connect", "read", "write", "pool")
-    given = {kind: asked.get(kind) for kind in kinds}
+    given = {kind: timeouts.get(kind) for kind in kinds}
     request.extensions["timeout"] = {
         kind: left if own is None else min(own, left) for kind, own in given.items()
     }

@@ -373,10 +373,10 @@ def fetch_files(
         raise IncompleteDownloadError(incomplete.problem, incomplete.fix)
 
 
-def advisory(look: Callable[[], T]) -> T | None:
+def advisory(call: Callable[[], T]) -> T | None:
     """Return what a call gives that is useful but not needed; None where it fails."""
     try:
-        return look()
+        return call()
     except Exception:  # noqa: BLE001 - whatever a gateway does here, the call itself will tell
         return None
 

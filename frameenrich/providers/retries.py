@@ -115,10 +115,10 @@ class Calls:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error)
+        seconds = _retry_after(error)
         # What the server asks for goes before our own backoff.
-        if asked is not None:
-            return min(asked, _MAX_RETRY_AFTER_SECONDS)
+        if seconds is not None:
+            return min(seconds, _MAX_RETRY_AFTER_SECONDS)
         first = self._wait_seconds
         # Jitter, so that many processes do not come back at the same moment.
         backoff = tenacity.wait_exponential(first, max=60) + tenacity.wait_random(0, first)
@@ -267,10 +267,10 @@ class _GivenUp(tenacity.stop_after_attempt):
 def _retry_after(error: BaseException | None) -> float | None:
     headers = getattr(getattr(error, "response", error), "headers", None)
     try:
-        asked = float(headers["retry-after"]) if headers is not None else math.nan
+        seconds = float(headers["retry-after"]) if headers is not None else math.nan
     except (KeyError, ValueError):
         return None
-    return asked if 0 <= asked < math.inf else None  # nan and -1 say nothing
+    return seconds if 0 <= seconds < math.inf else None  # nan and -1 say nothing
 
 
 def _says(error: BaseException) -> str:

@@ -327,11 +327,11 @@ class _Chunk:
 
 def _names_tested(tree: nodes.Template) -> set[str]:
     """Return the names that a template tests (``is defined``, ``default``): they may be absent."""
-    asked: list[nodes.Expr | None] = [
+    expressions: list[nodes.Expr | None] = [
         *(t.node for t in tree.find_all(nodes.Test) if t.name in {"defined", "undefined"}),
         *(f.node for f in tree.find_all(nodes.Filter) if f.name in {"default", "d"}),
     ]
-    return {node.name for node in asked if isinstance(node, nodes.Name)}
+    return {node.name for node in expressions if isinstance(node, nodes.Name)}
 
 
 def _check_distinct(frame: pd.DataFrame, used: Iterable[Any]) -> None:

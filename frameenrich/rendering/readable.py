@@ -46,11 +46,11 @@ def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
     >>> turns({"messages": [{"role": "user", "content": "Hello"}]}), turns({"input": "Hello"})
     ([('user', 'Hello')], [('input', 'Hello')])
     """
-    asked = body.get("messages", body.get("input", body.get("prompt", ())))
+    turns_in = body.get("messages", body.get("input", body.get("prompt", ())))
     # Embeddings, moderations and completions have one text and no roles: show the member's name.
-    if isinstance(asked, str):
-        return [("prompt" if "prompt" in body else "input", asked)]
-    return [(message["role"], _shown_content(message["content"])) for message in asked]
+    if isinstance(turns_in, str):
+        return [("prompt" if "prompt" in body else "input", turns_in)]
+    return [(message["role"], _shown_content(message["content"])) for message in turns_in]
 
 
 def _shown_content(content: Json) -> str:
@@ -85,22 +85,22 @@ def read_prompt(body: Mapping[str, Json]) -> Prompt:
     >>> read_prompt({"model": "m", "messages": [{"role": "user", "content": "Red mug"}]})
     Prompt(messages=(('user', 'Red mug'),), images=())
     """
-    asked = body.get("messages", body.get("input", body.get("prompt", "")))
+    turns_in = body.get("messages", body.get("input", body.get("prompt", "")))
     # Bodies may be ready requests that we did not write, so no member is sure to have its type.
     turns = [("system", body["instructions"])] if isinstance(body.get("instructions"), str) else []
-    turns += _turns(asked, "prompt" if "prompt" in body else "input")
+    turns += _turns(turns_in, "prompt" if "prompt" in body else "input")
     texts = tuple((role, _text(content)) for role, content in turns)
     return Prompt(texts, tuple(url for _, content in turns for url in _images(content)))
 
 
-def _turns(asked: Json, role: str) -> list[tuple[str, Any]]:
-    if not isinstance(asked, list):
-        return [(role, asked)]
+def _turns(turns_in: Json, role: str) -> list[tuple[str, Any]]:
+    if not isinstance(turns_in, list):
+        return [(role, turns_in)]
     return [
         (str(turn.get("role", role)), turn.get("content", ""))
         if isinstance(turn, dict)
         else (role, turn)
-        for turn in asked
+        for turn in turns_in
     ]
 
 

@@ -406,7 +406,7 @@ def _has_long(column: pd.Series) -> bool:
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
     """Yield charts of the output columns, then of the answers' scores, lengths and costs."""
     output = answers.output
-    wishes = [
+    wanted_charts = [
         chart_of(column.name, f"v{i}", output.iloc[:, i])
         for i, column in enumerate(columns[:_MAX_CHARTS])
         if column.kind != "json" and (answers.whole or not _has_long(output.iloc[:, i]))
@@ -420,5 +420,5 @@ def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
         ("Tokens out, per row", "out", answers.said("completion_tokens")),
         ("Cost in USD, per row", "cost", answers.said("cost_usd")),
     ]
-    wishes += [number_chart(title, name, v) for title, name, v in measures if v is not None]
-    yield from (chart for chart in wishes if chart is not None)
+    wanted_charts += [number_chart(title, name, v) for title, name, v in measures if v is not None]
+    yield from (chart for chart in wanted_charts if chart is not None)

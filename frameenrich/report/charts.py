@@ -145,8 +145,8 @@ def _bins(numbers: np.ndarray[Any, Any]) -> tuple[Bar, ...]:
         last += 1
     # 12 digits drop the noise of binary fractions, or a label would read 0.30000000000000004.
     edges = [float(f"{(first + i) * step:.12g}") for i in range(last + 1)]
-    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, last - 1)
-    counts = np.bincount(places, minlength=last)
+    bins = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, last - 1)
+    counts = np.bincount(bins, minlength=last)
     bars = [
         Bar(f"{short(a)} to {short(b)}", int(n), low=a, high=b)
         for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)

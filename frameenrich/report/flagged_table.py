@@ -76,7 +76,7 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
 
 def _order(statuses: pd.Series) -> pd.Series:
     """Order statuses as a report does: rows with an answer to read come first."""
-    return statuses.map({str(status): place for place, status in enumerate(STATUS_ORDER)})
+    return statuses.map({str(status): position for position, status in enumerate(STATUS_ORDER)})
 
 
 def _plain(name: Any) -> str | None:

@@ -211,11 +211,11 @@ def grouped(
         for status, error in zip(statuses, errors, strict=True)
     ]
     counts = Counter(kind for kind in kinds if kind is not None).most_common(_MAX_REASONS)
-    places = {kind: place for place, (kind, _) in enumerate(counts)}
+    indexes = {kind: index_of for index_of, (kind, _) in enumerate(counts)}
     # Reversed, so that of the rows of one kind the first remains in the dict.
     example = dict(zip(reversed(kinds), reversed(errors), strict=True))
     reasons = tuple(Reason(k[0], _first_line(example[k] or k[0]), n) for k, n in counts)
-    return reasons, [None if kind is None else places.get(kind) for kind in kinds]
+    return reasons, [None if kind is None else indexes.get(kind) for kind in kinds]
 
 
 _PARTICULARS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+")
@@ -238,23 +238,23 @@ def _first_line(text: str, length: int = 240) -> str:
 class _TextTable:
     """Texts, each held once; rows refer to them by number."""
 
-    places: dict[str, int] = field(default_factory=dict)
+    indexes: dict[str, int] = field(default_factory=dict)
 
-    def place(self, text: str | None) -> int | None:
+    def index_of(self, text: str | None) -> int | None:
         """Return the number of a text, or None for None."""
-        return None if text is None else self.places.setdefault(text, len(self.places))
+        return None if text is None else self.indexes.setdefault(text, len(self.indexes))
 
     @cached_property
     def cap(self) -> int:
         """Return the longest length of a text at which all of them fit on a page."""
-        lengths = [len(text) for text in self.places]
+        lengths = [len(text) for text in self.indexes]
         fitting = (c for c in _CAPS if sum(min(n, c) for n in lengths) <= _MAX_CHARACTERS)
         return next(fitting, _CAPS[-1])
 
     def cut(self) -> tuple[list[str], dict[int, int]]:
         """Return the texts of the page, and the full length of those that were cut."""
-        clipped = {i: len(text) for text, i in self.places.items() if len(text) > self.cap}
-        return [text[: self.cap] for text in self.places], clipped
+        clipped = {i: len(text) for text, i in self.indexes.items() if len(text) > self.cap}
+        return [text[: self.cap] for text in self.indexes], clipped
 
 
 def _payload(report: Report) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _payload(report: Report) -> dict[str, Any]:
     for row, group in zip(rows, report.groups, strict=False):
         row["g"] = group
     # After all rows: how long a text may be is known when every text was seen.
-    for row, found in zip(rows, [_spot(row, texts.cap) for row in report.rows], strict=True):
+    for row, found in zip(rows, [_error_span(row, texts.cap) for row in report.rows], strict=True):
         row["x"] = found
     cut, clipped = texts.cut()
     same, shared = _in_common(rows, cut, report.own_turn)
@@ -300,11 +300,11 @@ def _row(
     """Return a row for the page's script, without its empty members."""
     # One-letter names and no nulls, since every row of the page repeats them.
     may_lack = {
-        "e": texts.place(row.error),
+        "e": texts.index_of(row.error),
         "v": None if row.values is None else _cells(row.values, columns, texts),
-        "r": texts.place(row.raw),
+        "r": texts.index_of(row.raw),
         "n": None if row.raw is None else len(row.raw),
-        "p": row.prompt and [[role, texts.place(text)] for role, text in row.prompt.messages],
+        "p": row.prompt and [[role, texts.index_of(text)] for role, text in row.prompt.messages],
         "i": [images.setdefault(image, len(images)) for image in row.images] or None,
         "h": list(row.history) or None,
         "a": row.attempt,
@@ -322,7 +322,7 @@ def _row(
 
 def _cells(values: Iterable[Any], columns: Iterable[Column], texts: _TextTable) -> list[Any]:
     return [
-        texts.place(value) if column.kind in {"text", "json"} else _plain(value)
+        texts.index_of(value) if column.kind in {"text", "json"} else _plain(value)
         for column, value in zip(columns, values, strict=True)
     ]
 
@@ -336,7 +336,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _spot(row: Row, cap: int) -> tuple[int, int] | None:
+def _error_span(row: Row, cap: int) -> tuple[int, int] | None:
     """Locate the error in the raw answer, counted in UTF-16 units as JavaScript does."""
     if row.raw is None or not row.error or len(row.raw) > cap:
         return None
@@ -352,15 +352,15 @@ def _in_common(
     rows: Sequence[Mapping[str, Any]], texts: Sequence[str], own_turn: int
 ) -> tuple[list[int | None], int]:
     """Find the turns that all rows share, and the length of their own turns' common start."""
-    asked = [row["p"] for row in rows if row.get("p")]
-    if not asked:
+    prompted = [row["p"] for row in rows if row.get("p")]
+    if not prompted:
         return [], 0
-    turns = min([own_turn, *map(len, asked)])
+    turns = min([own_turn, *map(len, prompted)])
     same = [
-        asked[0][i][1] if len({prompt[i][1] for prompt in asked}) == 1 else None
+        prompted[0][i][1] if len({prompt[i][1] for prompt in prompted}) == 1 else None
         for i in range(turns)
     ]
-    own = [texts[p[own_turn][1]] for p in asked if len(p) > own_turn]
+    own = [texts[p[own_turn][1]] for p in prompted if len(p) > own_turn]
     # What the least and the greatest text have in common at the start, all between have too.
     start = _common_start(min(own), max(own)) if len(set(own)) > 1 else ""
     return same, _utf16(start) if len(start) >= _MIN_SHARED else 0

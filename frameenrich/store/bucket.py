@@ -404,16 +404,16 @@ class Bucket:
         """
         give_up_at = time.monotonic() + timeout_seconds
         digest = hashlib.sha256(f"{self._url}\n{path}".encode()).hexdigest()[:24]
-        place, job_id = f"{private_folder()}/{digest}", path.rpartition("/")[2]
+        lock_path, job_id = f"{private_folder()}/{digest}", path.rpartition("/")[2]
         # The file lock comes first: whoever has it knows that the leases noted on this computer are
         # of dead processes, and takes them over at once. So a restarted notebook does not wait.
-        with file_lock(f"{place}.lock", job_id, timeout_seconds):
+        with file_lock(f"{lock_path}.lock", job_id, timeout_seconds):
             if self._private:
                 yield None
                 return
             with self.reaching(path):
                 self._prove(f"{path}/{_LEASE}.proof")
-            lease = Lease(self._objects, f"{path}/{_LEASE}", job_id, f"{place}.held")
+            lease = Lease(self._objects, f"{path}/{_LEASE}", job_id, f"{lock_path}.held")
             with contextlib.ExitStack() as stack:
                 with self.reaching(path):  # both waits share one timeout
                     stack.enter_context(hold(lease, give_up_at - time.monotonic()))
@@ -424,13 +424,13 @@ class Bucket:
         # Servers that ignore conditions would accept every write, and two computers would both go
         # on. Asked once for each endpoint and bucket: "s3://" can be any server.
         bucket = self._url.partition("://")[2].partition("/")[0]
-        place = f"{getattr(self._fs, 'endpoint_url', None)} {self._fs.protocol} {bucket}"
-        if place not in _proven:
+        lock_path = f"{getattr(self._fs, 'endpoint_url', None)} {self._fs.protocol} {bucket}"
+        if lock_path not in _proven:
             # Another process that proves it at the same time may take our object away: thus again.
-            _proven[place] = self._objects.exact and any(self._keeps(path) for _ in range(3))
-            if not _proven[place]:
+            _proven[lock_path] = self._objects.exact and any(self._keeps(path) for _ in range(3))
+            if not _proven[lock_path]:
                 warn_user(_INEXACT.format(self._url))
-        if not _proven[place]:
+        if not _proven[lock_path]:
             self._objects = PlainObjects(self._fs)
 
     def _keeps(self, path: str) -> bool:

@@ -65,8 +65,8 @@ def _sum(entries: Iterable[dict[str, Any]]) -> FolderSize:
 
 def _changed_at(entry: dict[str, Any]) -> float:
     """Return when a file changed, under any of fsspec's names for it; now where there is none."""
-    told = (entry.get(name) for name in ("mtime", "LastModified", "last_modified", "created"))
-    found = next(filter(None, told), None)
+    times = (entry.get(name) for name in ("mtime", "LastModified", "last_modified", "created"))
+    found = next(filter(None, times), None)
     if isinstance(found, datetime):
         return found.timestamp()
     return float(found) if isinstance(found, int | float) else time.time()

@@ -196,7 +196,7 @@ class JobFolder:
         # Only a job of parts says so; its folder is like any other, so nothing else knows of parts.
         if PARTS.encode() not in (self.schema.metadata or {}):
             return []
-        return self._metadata("parts", lambda told: [int(rows) for rows in json.loads(told)])
+        return self._metadata("parts", lambda written: [int(rows) for rows in json.loads(written)])
 
     def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
         """Read the sidecar of a round: all rows for round 0, else those sent again."""

@@ -45,25 +45,25 @@ class SidecarRows:
     shards: list[int]
     reasons: list[str | None] | None = None
 
-    def spread(self, rows: int, places: Sequence[int]) -> SidecarRows:
-        """Return the lines of `rows` rows, of which those at `places` are these."""
+    def spread(self, rows: int, positions: Sequence[int]) -> SidecarRows:
+        """Return the sidecar of `rows` rows, of which those at `positions` are these."""
         whole = SidecarRows.empty(rows)
-        for i, row in enumerate(places):
+        for i, row in enumerate(positions):
             whole.ids[row], whole.shards[row] = self.ids[i], self.shards[i]
-        asked, read = (
-            _spread(own, rows, places) for own in (self.request_hashes, self.input_hashes)
+        requests, read = (
+            _spread(own, rows, positions) for own in (self.request_hashes, self.input_hashes)
         )
-        return SidecarRows(whole.ids, asked, read, whole.shards)
+        return SidecarRows(whole.ids, requests, read, whole.shards)
 
     @classmethod
     def empty(cls, rows: int) -> SidecarRows:
-        """Return the lines of rows that have no request."""
+        """Return the sidecar of rows that have no request."""
         return cls([None] * rows, _NO_HASH * rows, _NO_HASH * rows, [SKIPPED] * rows)
 
 
-def _spread(hashes: bytes, rows: int, places: Sequence[int]) -> bytes:
+def _spread(hashes: bytes, rows: int, positions: Sequence[int]) -> bytes:
     whole = np.zeros((rows, HASH_BYTES), np.uint8)
-    whole[places] = np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES)
+    whole[positions] = np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES)
     return whole.tobytes()
 
 

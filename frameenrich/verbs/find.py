@@ -117,7 +117,7 @@ def find_job(
             passed.append(folder)
         else:
             if mismatch is not None:
-                if not (match.seen.all() and _asked_as_much(folder, passed, frame)):
+                if not (match.seen.all() and _used_as_much(folder, passed, frame)):
                     continue
                 warn_user(
                     f"The frame's rows are not those of the newest job {passed[0].id}, but are all "
@@ -133,12 +133,12 @@ def find_job(
     )
 
 
-def _asked_as_much(older: JobFolder, newer: Sequence[JobFolder], frame: pd.DataFrame) -> bool:
+def _used_as_much(older: JobFolder, newer: Sequence[JobFolder], frame: pd.DataFrame) -> bool:
     """Tell whether a job asked about every column of the frame that newer ones asked about."""
-    own = _columns_asked(older, frame)
-    return all(own >= _columns_asked(folder, frame) for folder in newer)
+    own = _columns_used(older, frame)
+    return all(own >= _columns_used(folder, frame) for folder in newer)
 
 
-def _columns_asked(folder: JobFolder, frame: pd.DataFrame) -> set[Any]:
+def _columns_used(folder: JobFolder, frame: pd.DataFrame) -> set[Any]:
     used = prompt_of(folder.spec).columns_used(list(frame.columns))
     return {*used, *folder.spec.image}

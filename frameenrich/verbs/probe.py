@@ -67,11 +67,11 @@ class Probe:
         lines = list(islice(unknown_lines(draft, self.spec.url, known), 1 + _WITNESSES))
         if not lines:
             return None
-        folder = self._asked(lines[:1])
+        folder = self._answered(lines[:1])
         refusal = _refusal(folder, lines[0])
         if refusal is not None and len(lines) > 1:
             # Only now: where the first row is answered, no other is paid at the live price.
-            others = self._asked(lines[1:])
+            others = self._answered(lines[1:])
             if _refused(others) < len(lines) - 1:
                 refusal = None
         if refusal is not None:
@@ -84,7 +84,7 @@ class Probe:
             )
         return answers_in(folder, self.output, draft.hashes)
 
-    def _asked(self, lines: Sequence[bytes]) -> JobFolder:
+    def _answered(self, lines: Sequence[bytes]) -> JobFolder:
         """Send some requests as a small job, or go on with the one that was interrupted."""
         # What belongs to the batch (its metadata, window, queue and cap) is no part of the probe.
         plain = replace(
@@ -133,8 +133,8 @@ def is_answered(store: Store, spec: JobSpec) -> bool:
 def _has_ok(folder: JobFolder) -> bool:
     with folder.reading_sidecar() as file:
         # One ok answer is enough, so only the first rows are judged, whatever the job's size.
-        lines = file.read_row_group(0).slice(0, _READ_ROWS)
-    found = read_results(folder, Output(folder.spec.output), lines=lines)
+        sidecar = file.read_row_group(0).slice(0, _READ_ROWS)
+    found = read_results(folder, Output(folder.spec.output), sidecar=sidecar)
     return RowStatus.OK in found.table.counts(found.slots[found.slots >= 0])
 
 

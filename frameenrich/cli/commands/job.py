@@ -20,10 +20,10 @@ from frameenrich.cli.commands.shared import (
     job_of,
     note_resume_command,
     opened,
-    places_of,
     print_summary,
     send,
     show_status,
+    table_files_of,
     target_of,
     with_timeout,
     write_answers,
@@ -137,7 +137,7 @@ def _first_lines(requests: Any, limit: int) -> Iterator[bytes]:
 @flatten_options
 def collect(
     ctx: typer.Context,
-    places: Annotated[
+    names: Annotated[
         list[str],
         typer.Argument(
             metavar="[JOB] IN OUT",
@@ -158,17 +158,17 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Write IN with the answers that came so far to OUT."""
-    if len(places) not in (2, 3):
+    if len(names) not in (2, 3):
         raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
-    *ids, source, target = places
-    here, there = places_of(source, target, reading, writing)
+    *ids, source, target = names
+    here, there = table_files_of(source, target, reading, writing)
     note_resume_command(ctx)
     with opened(here, reading) as table, with_timeout(writing):
         job = table.find_job(store, ids[0] if ids else None, server.client())
         # Whoever gives --timeout wants to wait.
         wait = wait or writing.timeout is not None
-        asked = {**answering.kwargs(), **spending.kwargs()}
-        write_answers(job, table, there, writing, asked, wait=wait, as_json=as_json)
+        reading_options = {**answering.kwargs(), **spending.kwargs()}
+        write_answers(job, table, there, writing, reading_options, wait=wait, as_json=as_json)
 
 
 @flatten_options

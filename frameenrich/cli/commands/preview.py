@@ -41,8 +41,8 @@ def preview(
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
         typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
     else:
-        told = None if shown.nulls is None else in_flags(shown.nulls)
-        typer.echo(escaped(str(replace(shown, nulls=told))))
+        nulls_in_flags = None if shown.nulls is None else in_flags(shown.nulls)
+        typer.echo(escaped(str(replace(shown, nulls=nulls_in_flags))))
 
 
 @flatten_options

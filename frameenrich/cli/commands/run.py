@@ -14,8 +14,8 @@ from frameenrich.cli.commands.shared import (
     collect_command,
     note_resume_command,
     opened,
-    places_of,
     send,
+    table_files_of,
     with_timeout,
     write_answers,
 )
@@ -101,7 +101,7 @@ def _run(
         raise ParameterError(
             "--provider file waits for nobody.", "Use submit, then import, then collect."
         )
-    here, there = places_of(source, target, reading, writing)
+    here, there = table_files_of(source, target, reading, writing)
     note_resume_command(ctx, again=not sending.fresh)
 
     def can_collect(job_id: str | None) -> None:

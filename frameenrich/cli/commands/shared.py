@@ -102,7 +102,7 @@ def files_of(source: str, reading: TableInputOptions) -> tuple[TableFile, ...]:
     return tuple(written_as(file, reading.delimiter, reading.encoding) for file in files)
 
 
-def places_of(
+def table_files_of(
     source: str, target: str, reading: TableInputOptions, writing: CollectOptions
 ) -> tuple[tuple[TableFile, ...], TableFile]:
     """Find the input and output files, checked before anything is sent."""
@@ -204,7 +204,7 @@ def _command(words: list[str]) -> str:
 
 def collect_command(
     job_id: str,
-    places: tuple[str, str],
+    names: tuple[str, str],
     asking: RequestOptions | Embedding,
     sending: ProviderOptions,
     reading: StreamInputOptions,
@@ -221,7 +221,7 @@ def collect_command(
     options = ["--wait", *(["--store", store] if store else []), *(["--json"] if as_json else [])]
     for group in (reading, writing, answering, spending, sending.server):
         options += to_argv(group)
-    return _command(["collect", *options, job_id, *places])
+    return _command(["collect", *options, job_id, *names])
 
 
 @contextlib.contextmanager
@@ -248,13 +248,13 @@ def write_answers(
     table: InMemoryTable | StreamedTable,
     there: TableFile,
     writing: CollectOptions,
-    asked: Mapping[str, Any] | None = None,
+    reading_options: Mapping[str, Any] | None = None,
     *,
     wait: bool,
     as_json: bool,
 ) -> None:
     """Collect, write the table, and print a summary."""
-    options = {**collect_kwargs(writing), **(asked or {}), "wait": wait}
+    options = {**collect_kwargs(writing), **(reading_options or {}), "wait": wait}
     fates = table.write_answers(job, there, safe=writing.safe_csv, **options)
     print_summary(job, fates, there, writing, as_json=as_json)
 
@@ -314,21 +314,21 @@ def _enough_ok(counts: Mapping[str, int], writing: CollectOptions) -> bool:
 
 def as_records(table: pd.DataFrame) -> str:
     """Encode a table as JSON for other programs, one object a row."""
-    told: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
-    return told
+    figures: str = table.to_json(orient="records", date_format="iso", force_ascii=False)
+    return figures
 
 
 def show_status(found: JobStatus, *, as_json: bool) -> None:
     """Print the progress of a job."""
-    told = {"requests": found.requests, "completed": found.completed, "failed": found.failed}
+    figures = {"requests": found.requests, "completed": found.completed, "failed": found.failed}
     if as_json:
         shards = [{"status": name, "age_seconds": age} for name, age in found.shards]
-        typer.echo(as_line({"job": found.id, "ended": found.ended, **told, "batches": shards}))
+        typer.echo(as_line({"job": found.id, "ended": found.ended, **figures, "batches": shards}))
     elif sys.stdout.isatty():
         batches = ", ".join(
             f"{n} {name}" for name, n in Counter(s for s, _ in found.shards).items()
         )
-        row = [found.id, batches, *(f"{n:,}" for n in told.values())]
-        print_rows(["job", "batches", *told], [row], file=sys.stdout)
+        row = [found.id, batches, *(f"{n:,}" for n in figures.values())]
+        print_rows(["job", "batches", *figures], [row], file=sys.stdout)
     else:
         typer.echo(escaped(str(found)))

@@ -41,10 +41,12 @@ def _cells(job: Mapping[Any, Any]) -> list[str]:
     """Format a job as cells; unknown values are empty."""
     counts = ["" if job[name] is None else f"{job[name]:,}" for name in ("rows", "ok", "flagged")]
     cost = "" if job["usd"] is None else show_usd(job["usd"])
-    batches = _batches_told(job["batches"], job["rounds"])
-    told = f"pilot, {batches}" if job["pilot"] else batches
+    batches = _batch_words(job["batches"], job["rounds"])
+    batches_in_words = f"pilot, {batches}" if job["pilot"] else batches
     words = [job[name] for name in ("job", "prompt", "model", "provider")]
-    return [word or "" for word in [*words, *counts, cost, job["age"], job["size"], told]]
+    return [
+        word or "" for word in [*words, *counts, cost, job["age"], job["size"], batches_in_words]
+    ]
 
 
 def clean(
@@ -97,13 +99,13 @@ def clean(
     say(f"{gone.sum():,} deleted, {size_text(found.loc[gone, 'bytes'].sum())}.")
 
 
-def _batches_told(statuses: str, rounds: Any) -> str:
+def _batch_words(statuses: str, rounds: Any) -> str:
     """Sum up statuses, such as "completed" or "3 completed, 1 in_progress in 2 rounds"."""
     counts = Counter(statuses.split(", "))
-    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    batches_in_words = ", ".join(f"{n} {status}" for status, n in counts.items())
     if len(counts) == counts.total() == 1:
         return statuses
-    return told if rounds == 1 else f"{told} in {rounds} rounds"
+    return batches_in_words if rounds == 1 else f"{batches_in_words} in {rounds} rounds"
 
 
 def _ages(moments: pd.Series) -> list[str]:

@@ -24,26 +24,26 @@ class ArrowTypes:
         self._kinds: dict[int, list[pa.DataType]] = {}
         self._texts: set[int] = set()
 
-    def array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
+    def array(self, position: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
         """Convert a chunk of the column at a position to the type that is known so far."""
         try:
-            return self._array(place, column)
+            return self._array(position, column)
         except UnicodeEncodeError:
             # Half a surrogate pair, which a model's JSON may hold and UTF-8 cannot.
-            return self._array(place, pd.Series(map(encodable, column), dtype=object))
+            return self._array(position, pd.Series(map(encodable, column), dtype=object))
 
-    def _array(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
-        if place not in self._texts:
+    def _array(self, position: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
+        if position not in self._texts:
             try:
-                return self._typed(place, column)
+                return self._typed(position, column)
             except (pa.ArrowException, OverflowError):
                 # For good: a column has one type in all chunks.
-                self._texts.add(place)
+                self._texts.add(position)
         return _json_texts(column)
 
-    def _typed(self, place: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
+    def _typed(self, position: int, column: pd.Series) -> pa.Array | pa.ChunkedArray:
         array = pa.array(column, from_pandas=True)
-        kinds = self._kinds.setdefault(place, [])
+        kinds = self._kinds.setdefault(position, [])
         if array.type not in kinds:
             kinds.append(array.type)
         common = common_type(kinds)

@@ -66,7 +66,7 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     taken: list[str] = []
     # Strict, since the lenient parser accepts stray quotes and changes what cells say.
-    reader = csv.reader(_told(text, taken, name), delimiter=delimiter, strict=True)
+    reader = csv.reader(_taken_lines(text, taken, name), delimiter=delimiter, strict=True)
     first = 1
     try:
         while (cells := next(reader, None)) is not None:
@@ -83,7 +83,7 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
         text.detach()  # or the wrapper would close the file, which its owner reads again
 
 
-def _told(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
+def _taken_lines(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
     """Yield the lines to the reader, and collect those it takes in `taken`."""
     for number, line in enumerate(text, 1):
         if not line.isascii() and NOT_TEXT.search(line):
@@ -272,6 +272,8 @@ def with_members(line: bytes, members: Mapping[str, Any]) -> bytes:
     # Cut at the closing brace, so that the values before it keep their form (12.50 stays 12.50).
     body = line.rstrip()
     inner, line_end = body[:-1], line[len(body) :]
-    told = b", ".join(to_json(name) + b": " + to_json(value) for name, value in members.items())
-    comma = b"" if not told or inner.strip(_BLANK) == b"{" else b", "
-    return inner + comma + told + b"}" + line_end
+    members_json = b", ".join(
+        to_json(name) + b": " + to_json(value) for name, value in members.items()
+    )
+    comma = b"" if not members_json or inner.strip(_BLANK) == b"{" else b", "
+    return inner + comma + members_json + b"}" + line_end

@@ -167,13 +167,13 @@ def _parameter(name: str, value: Json) -> dict[str, Json]:
     )
 
 
-def _answer_format(asked: Mapping[str, Json]) -> dict[str, Json]:
-    if asked["type"] == "text":
+def _answer_format(wanted: Mapping[str, Json]) -> dict[str, Json]:
+    if wanted["type"] == "text":
         return {}
-    described = asked.get("json_schema")
+    described = wanted.get("json_schema")
     if described is None:
         raise ParameterError(
-            f"A response_format {asked['type']!r} is asked for, which Anthropic lacks.",
+            f"A response_format {wanted['type']!r} is asked for, which Anthropic lacks.",
             "Use response_model= or labels=, with json_mode='schema', 'tools' or 'prompt'.",
             name="response_format",
         )
@@ -313,12 +313,14 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
         wire_id, outcome = result["custom_id"], result["result"]
         name = own_id(wire_id)
         # The original stays beside its translation: a later version may read more out of it.
-        return encode({"id": wire_id, "custom_id": name, **_told(outcome), "anthropic": outcome})
+        return encode(
+            {"id": wire_id, "custom_id": name, **_outcome_of(outcome), "anthropic": outcome}
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         return line
 
 
-def _told(outcome: Mapping[str, Json]) -> dict[str, Json]:
+def _outcome_of(outcome: Mapping[str, Json]) -> dict[str, Json]:
     """Return a result as the ``response`` and ``error`` of a Batch line."""
     try:
         # A new kind of result fails its row by name, and no other row.
@@ -420,8 +422,8 @@ def _errored(outcome: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _unrun(code: str, message: str) -> Callable[[Mapping[str, Json]], dict[str, Json]]:
-    told = {"response": None, "error": {"code": code, "message": message}}
-    return lambda _: told
+    failure = {"response": None, "error": {"code": code, "message": message}}
+    return lambda _: failure
 
 
 def _strange(outcome: Mapping[str, Json]) -> dict[str, Json]:

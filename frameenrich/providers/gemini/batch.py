@@ -250,11 +250,11 @@ class GeminiBatch(TranslatedBatches):
         )
 
     def _own(self, made: Json, tag: str, batch_id: str | None = None) -> Json:
-        told = made.get("metadata")
-        told = told if isinstance(told, dict) else {}
-        check_own(made.get("name"), told.get("state") or made.get("done"), batch_id)
+        metadata = made.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        check_own(made.get("name"), metadata.get("state") or made.get("done"), batch_id)
         # A reply without a display name passes; a look has compared the batch's name above.
-        if told.get("displayName", tag) != tag:
+        if metadata.get("displayName", tag) != tag:
             raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
         return made
 
@@ -278,13 +278,13 @@ def _file_name(tag: str) -> str:
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
     """Copy Gemini's operation into our batch."""
-    told = made.get("metadata") or {}
-    counts = told.get("batchStats") or {}
-    output = (told.get("output") or made.get("response") or {}).get("responsesFile")
+    metadata = made.get("metadata") or {}
+    counts = metadata.get("batchStats") or {}
+    output = (metadata.get("output") or made.get("response") or {}).get("responsesFile")
     error = made.get("error") or {}
-    state = printable(str(told.get("state") or "")).rpartition("STATE_")[2]
+    state = printable(str(metadata.get("state") or "")).rpartition("STATE_")[2]
     status = _WORDS.get(state, state.lower() or batch.status)
-    ended_at = _moment(told.get("endTime"))
+    ended_at = _moment(metadata.get("endTime"))
     if status == BatchStatus.COMPLETED and not output:
         ended_at = ended_at or batch.ended_at or time.time()
         if time.time() - ended_at < _FILE_SECONDS:  # it was seen to come before its file
@@ -298,7 +298,7 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
         completed=_number(counts.get("successfulRequestCount")),
         failed=_number(counts.get("failedRequestCount")),
         errors=(BatchError(str(error.get("code")), said),) if error else (),
-        created_at=_moment(told.get("createTime")),
+        created_at=_moment(metadata.get("createTime")),
         ended_at=ended_at,
     )
 

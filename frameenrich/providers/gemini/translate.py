@@ -107,8 +107,8 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
         elif name == "stop":
             config["stop_sequences"] = [value] if isinstance(value, str) else list(value)
         elif name == "response_format":
-            asked, words = _answer_format(value)
-            config.update(asked)
+            wanted, words = _answer_format(value)
+            config.update(wanted)
             # Checked when the answer is read, so a schema in words costs no correctness.
             system += words
         elif (other := _other_member(name, value)) is not None:
@@ -127,14 +127,14 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
     return {**made, **others}
 
 
-def _answer_format(asked: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
+def _answer_format(wanted: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
     """Return config members that ask for structure, and words for the system prompt."""
-    if asked["type"] == "text":
+    if wanted["type"] == "text":
         return {}, []
     config = {"response_mime_type": "application/json"}
-    if asked["type"] == "json_object":
+    if wanted["type"] == "json_object":
         return config, []
-    schema = asked["json_schema"]["schema"]
+    schema = wanted["json_schema"]["schema"]
     if _enum_values(schema) <= _MOST_ENUM_VALUES:
         return {**config, "response_json_schema": schema}, []
     text = json.dumps(schema, ensure_ascii=False)
@@ -230,17 +230,17 @@ def response_line(line: bytes) -> bytes:
     # Kept beside the translation: a later version may read more out of it.
     original = {name: result.get(name) for name in ("response", "error", "status")}
     try:
-        told = _told(result)
+        outcome = _outcome_of(result)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         message = "Gemini's result for this request has a form that cannot be read."
-        told = {"response": None, "error": {"code": "unreadable_result", "message": message}}
+        outcome = {"response": None, "error": {"code": "unreadable_result", "message": message}}
     try:
-        return encode({"custom_id": key, **told, "gemini": original})
+        return encode({"custom_id": key, **outcome, "gemini": original})
     except (ValueError, RecursionError):
         return line
 
 
-def _told(result: Mapping[str, Json]) -> dict[str, Json]:
+def _outcome_of(result: Mapping[str, Json]) -> dict[str, Json]:
     """Return a result as the ``response`` and ``error`` of a Batch line."""
     response = result.get("response")
     if not response:
@@ -295,10 +295,10 @@ def _candidate(candidate: Mapping[str, Json]) -> dict[str, Json]:
     # Thoughts are parts like the answer's; in its text they would break the JSON.
     texts = [part["text"] for part in parts if "text" in part and not part.get("thought")]
     text = "".join(texts) if texts else None
-    asked = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
+    wanted = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
     calls = [
         {"type": "function", "function": {"name": c.get("name"), "arguments": c.get("args") or {}}}
-        for c in asked
+        for c in wanted
     ]
     reason = str(candidate.get("finishReason"))
     if reason in _REFUSED or reason.startswith("IMAGE_"):

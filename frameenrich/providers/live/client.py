@@ -183,7 +183,7 @@ class LiveClient:
             return
         self._group = _WriteBatch(self._loop.create_future())
         self._gate, self._renewing = _Semaphore(self._flow), asyncio.Lock()
-        self._all_asked = False
+        self._all_taken = False
         async with _session(self._route) as self._http:
             await self._ask_and_write()
 
@@ -205,7 +205,7 @@ class LiveClient:
             for task in (*workers, stopping):
                 task.cancel()
             await asyncio.gather(*workers, asking, stopping, return_exceptions=True)
-            self._all_asked = True
+            self._all_taken = True
             self._more.set()
             await writing
 
@@ -274,7 +274,7 @@ class LiveClient:
                 # A disk sync would stop the loop, and with it every call in flight.
                 await loop.run_in_executor(None, self._keep, *group.lines)
             group.kept.set_result(None)
-            if self._all_asked and not self._group.lines:
+            if self._all_taken and not self._group.lines:
                 return
 
     # --- one request ----------------------------------------------------------------------------
@@ -312,9 +312,9 @@ class LiveClient:
     def _wait(self, state: tenacity.RetryCallState) -> float:
         # Else all that were refused together come back together.
         jitter = tenacity.wait_random(0, self._wait_seconds)
-        asked = _outcome(state).wait
-        if asked is not None:
-            return min(asked, LONGEST_PAUSE_SECONDS) + jitter(state)
+        wanted_seconds = _outcome(state).wait
+        if wanted_seconds is not None:
+            return min(wanted_seconds, LONGEST_PAUSE_SECONDS) + jitter(state)
         first = tenacity.wait_exponential(self._wait_seconds, max=_LONGEST_WAIT_SECONDS)
         return (first + jitter)(state)
 

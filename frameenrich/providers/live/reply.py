@@ -83,8 +83,8 @@ class Reply:
     def limited(self) -> bool:
         """Tell whether the server answers, but can take no more just now."""
         # A 5xx with Retry-After is a server that is busy, not broken.
-        asked = self.status >= _BROKEN and self.wait is not None
-        return self.fault is not None and (self.status == _TOO_MANY or asked)
+        told_to_wait = self.status >= _BROKEN and self.wait is not None
+        return self.fault is not None and (self.status == _TOO_MANY or told_to_wait)
 
     @property
     def congested(self) -> bool:

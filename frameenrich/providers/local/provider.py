@@ -246,16 +246,16 @@ def _server(path: Path) -> Iterator[Any]:
 
 
 def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
-    asked = json.loads(line)["body"]  # unlike orjson, takes a lone surrogate
+    request = json.loads(line)["body"]  # unlike orjson, takes a lone surrogate
     try:
-        reply = _reply(server, dict(asked))
+        reply = _reply(server, dict(request))
     except (ValueError, RuntimeError) as error:
         reply = {"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}
     failed = isinstance(reply, dict) and "error" in reply
     if failed:
         body: Json = {"error": _without_code(reply["error"])}
     else:  # llama.cpp names the path of its file, which has no business in a user's column
-        body = {**reply, "model": asked["model"]}
+        body = {**reply, "model": request["model"]}
     code = _status_code(reply["error"]) if failed else 200
     response = {"status_code": code, "request_id": custom_id, "body": body}
     return orjson.dumps(
