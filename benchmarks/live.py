@@ -3,7 +3,7 @@
     uv run python benchmarks/live.py [--requests 4000] [--in-flight 256] [--runs 5] [--json FILE]
 
 Each peer asks the same requests, as many at once; all take turns in each run, and the medians are
-compared: only ratios of one run count (SPEED.md). The server is a process of its own on the same
+compared: only ratios of one run count. The server is a process of its own on the same
 machine and takes a core of it for itself. ``frameenrich`` is the whole submit: rows
 rendered and written, and each answer on disk before it counts; the others throw the answers away.
 """

@@ -124,7 +124,7 @@ def test_fields_that_an_earlier_version_lacked_have_their_defaults() -> None:
 
 
 def test_row_statuses_are_ok_open_or_flagged() -> None:
-    """The eight flagged statuses are those of DESIGN.md, as plain strings."""
+    """The eight flagged statuses are plain strings."""
     expected = {
         "malformed", "truncated", "refused", "empty", "failed", "expired", "cancelled", "missing",
     }  # fmt: skip
@@ -224,7 +224,7 @@ def test_replace_changes_a_copy() -> None:
 
 
 def test_limits_are_those_of_the_batch_api() -> None:
-    """50,000 requests and 200 MB a file (BATCH_API.md)."""
+    """50,000 requests and 200 MB a file (OpenAI's batch guide)."""
     assert (Limits().max_requests, Limits().max_bytes) == (50_000, 200_000_000)
 
 

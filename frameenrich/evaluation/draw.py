@@ -22,7 +22,7 @@ WHOLE = ""
 """The one stratum of a simple draw."""
 
 _FLOOR = 10
-"""The fewest reviewed rows of a label (TRUST.md); fewer give no useful interval."""
+"""The fewest reviewed rows of a label: of 10 right ones the 95 % interval still begins at 0.69."""
 
 _FEWEST = 2
 """Rows that a stratum needs before its variance can be estimated."""

@@ -258,7 +258,7 @@ class _ResultReader:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pause Python's cycle collector, which would walk short-lived objects in vain (SPEED.md)."""
+    """Pause Python's cycle collector, which would walk short-lived objects in vain."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -291,7 +291,8 @@ def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> Non
     if batch.status != BatchStatus.FAILED or batch.output_file_id or batch.error_file_id:
         bring_home(shard, batch, provider)
         return
-    # Nothing ran and nothing was billed (BATCH_API.md): the shard may go again.
+    # It failed validation (OpenAI's batch guide, "status"): nothing ran or was billed, so the
+    # shard may go again.
     again = _retry_when_queue_frees(shard, batch, provider) or _retry_without_rejected(shard, batch)
     shard.save(batch.replace(stage=Stage.FETCHED) if again is None else again)
 

@@ -1,7 +1,7 @@
 """Configure the servers whose Batch APIs differ from OpenAI's, and how each is reached.
 
-Sources: the shared Batch API notes; Azure's "batch" how-to (Foundry, 2026); the Groq SDK's types;
-Together's OpenAPI description 2.0 and its batch guide (2026).
+Sources: OpenAI's API reference and batch guide; Azure's "batch" how-to (Foundry, 2026); the Groq
+SDK's types; Together's OpenAPI description 2.0 and its batch guide (2026).
 """
 
 from __future__ import annotations

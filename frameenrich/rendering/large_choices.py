@@ -13,10 +13,11 @@ from typing import Any
 
 from frameenrich.model import Json
 
-# OpenAI's limits for one schema: all its enum values, and all their characters together.
-_MOST_CHOICES = 1_000
-_MOST_CHARACTERS = 120_000
-_LONG_ENUM, _MOST_IN_LONG_ENUM = 250, 15_000
+# OpenAI's limits for one schema (guide to structured outputs, "supported schemas"): all its enum
+# values, and all their characters together.
+MOST_CHOICES = 1_000
+MOST_CHARACTERS = 120_000
+LONG_ENUM, MOST_IN_LONG_ENUM = 250, 15_000
 """An enum of more values than the first may have no more characters than the second."""
 
 
@@ -64,8 +65,8 @@ def without_large_choices(
     characters = sum(each.characters for each in found)
     lost = []
     for each in found:
-        long = len(each.values) > _LONG_ENUM and each.characters > _MOST_IN_LONG_ENUM
-        too_many = total > _MOST_CHOICES or characters > _MOST_CHARACTERS
+        long = len(each.values) > LONG_ENUM and each.characters > MOST_IN_LONG_ENUM
+        too_many = total > MOST_CHOICES or characters > MOST_CHARACTERS
         # Without one JSON type there would be nothing left to enforce in the enum's place.
         if each.type is not None and (long or too_many):
             total, characters = total - len(each.values), characters - each.characters

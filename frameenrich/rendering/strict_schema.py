@@ -12,6 +12,12 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
 
 from frameenrich.model import SCHEMA_FORM, Json
+from frameenrich.rendering.large_choices import (
+    LONG_ENUM,
+    MOST_CHARACTERS,
+    MOST_CHOICES,
+    MOST_IN_LONG_ENUM,
+)
 
 
 def strict_schema(
@@ -93,13 +99,10 @@ def _subschemas(node: Mapping[str, Json]) -> Iterator[Json]:
 
 # --- what is too large ----------------------------------------------------------------------------
 
-# OpenAI's limits; a schema over one of them is refused with every request that carries it.
+# OpenAI's limits, beside those of choices in `large_choices` (guide to structured outputs,
+# "supported schemas"); a schema over one is refused with every request that carries it.
 _MOST_PROPERTIES = 5_000
 _MOST_LEVELS = 10
-_MOST_CHARACTERS = 120_000
-_MOST_CHOICES = 1_000
-_LONG_ENUM, _MOST_IN_LONG_ENUM = 250, 15_000
-"""An enum of more values than the first may have no more characters than the second."""
 
 
 def _over_size(schema: Mapping[str, Json]) -> str | None:
@@ -115,17 +118,17 @@ def _over_size(schema: Mapping[str, Json]) -> str | None:
         own = node.get("enum", [node["const"]] if "const" in node else [])
         choices += own
         texts = [each for each in own if isinstance(each, str)]
-        if len(own) > _LONG_ENUM and sum(map(len, texts)) > _MOST_IN_LONG_ENUM:
-            return f"a choice of {len(own):,} values with over {_MOST_IN_LONG_ENUM:,} characters"
+        if len(own) > LONG_ENUM and sum(map(len, texts)) > MOST_IN_LONG_ENUM:
+            return f"a choice of {len(own):,} values with over {MOST_IN_LONG_ENUM:,} characters"
     # Names of definitions count as characters but are no properties.
     properties = len(names) - len(schema.get("$defs", ())) - len(schema.get("definitions", ()))
     if properties > _MOST_PROPERTIES:
         return f"{properties:,} properties, over {_MOST_PROPERTIES:,}"
-    if len(choices) > _MOST_CHOICES:
-        return f"{len(choices):,} values to choose from, over {_MOST_CHOICES:,}"
+    if len(choices) > MOST_CHOICES:
+        return f"{len(choices):,} values to choose from, over {MOST_CHOICES:,}"
     characters = sum(map(len, names)) + sum(len(c) for c in choices if isinstance(c, str))
-    if characters > _MOST_CHARACTERS:
-        return f"{characters:,} characters of names and choices, over {_MOST_CHARACTERS:,}"
+    if characters > MOST_CHARACTERS:
+        return f"{characters:,} characters of names and choices, over {MOST_CHARACTERS:,}"
     levels = _levels(schema, schema, {}, ())
     return None if levels <= _MOST_LEVELS else f"objects nested {levels} deep, over {_MOST_LEVELS}"
 

@@ -1,4 +1,4 @@
-"""The only reader and writer of a job's folder (DESIGN.md §4).
+"""Read and write jobs' folders; nothing else does.
 
 A job exists when its ``sidecar.parquet`` does. How a file becomes whole or absent is the business
 of what the store is on: `frameenrich.store.local` or `frameenrich.store.bucket`.

@@ -1,4 +1,4 @@
-"""Raw lines to results: each fact of BATCH_API.md, "Lines" and "Answers that are not answers"."""
+"""Raw lines to results: what a line may look like, and answers that are none."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ strike once unless told otherwise (``times=3``, ``times="always"``). `where` is 
 of exact names, or a callable: for http of ``"POST /v1/batches"`` (callable: of the request); for
 batch of its id, input file id, file name or a metadata value (callable: of the batch as JSON); for
 row of the custom_id or the user message (callable: of ``custom_id, body``). Numbers in brackets are
-those of "What really comes back" in BATCH_API.md. ``server.faults.fired`` counts what struck.
+those of tests/README.md, "Faults". ``server.faults.fired`` counts what struck.
 
 ==============================  =====  ===========================================================
 name (options)                  scope  what happens

@@ -140,7 +140,7 @@ def test_every_command_stands_in_a_panel_beside_its_own_examples() -> None:
 
 
 def test_the_verbs_are_there() -> None:
-    """The command line mirrors the verbs of DESIGN.md."""
+    """The command line mirrors the verbs of Python."""
     verbs = {"run", "submit", "status", "collect", "regenerate", "cancel", "jobs", "preview"}
 
     assert verbs <= set(commands())

@@ -1,4 +1,4 @@
-"""Every fault that BATCH_API.md tells of, on demand, through ``df.llmbatch`` and a real server.
+"""Every fault of tests/README.md, on demand, through ``df.llmbatch`` and a real server.
 
 Each test ends with the same audit (`audit.py`): rows in = rows out, exact statuses, the right
 answer in the right row, nothing executed twice, and how many batches were made.
@@ -57,7 +57,7 @@ def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **wishes: An
     return job
 
 
-# --- what really comes back: the thirteen of BATCH_API.md ----------------------------------------
+# --- what really comes back: the thirteen of tests/README.md --------------------------------------
 
 
 @pytest.mark.parametrize("status", [400, 500])

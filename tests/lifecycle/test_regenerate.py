@@ -1,4 +1,4 @@
-"""Another round by class: who is asked again, with what change, and when it ends (issue 4)."""
+"""Another round by class: who is asked again, with what change, and when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job will cost, may cost and has cost: tokens, prices, caps, usage (issue 6)."""
+"""What a job will cost, may cost and has cost: tokens, prices, caps, usage."""
 
 from __future__ import annotations
 

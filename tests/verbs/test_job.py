@@ -1,4 +1,4 @@
-"""The main job end to end: frames go to a real server and come back whole (DESIGN.md §3)."""
+"""The main job end to end: frames go to a real server and come back whole."""
 
 from __future__ import annotations
 

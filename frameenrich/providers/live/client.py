@@ -1,7 +1,7 @@
 """Send requests and write answers to disk, from one asyncio loop in a thread, over plain HTTP.
 
 In a thread, so that it works in a notebook, whose own loop runs already. Bare HTTP, since the
-SDK works for longer on a call than a fast server does (SPEED.md, "Live calls").
+SDK works for longer on a call than a fast server does (`benchmarks/live.py`).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Embedder:
     def __init__(self) -> None:
         try:
             wordllama = _import_quietly()
-            # Its own default looks elsewhere and then goes to the network (LOCAL_MODEL.md).
+            # Its own default looks elsewhere and then goes to the network.
             folder = Path(wordllama.__file__).parent
             self._model: Any = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
         except ImportError:

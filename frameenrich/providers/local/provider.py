@@ -1,7 +1,7 @@
 """Answer requests in this process with llama.cpp, held to the schema; no key, no network.
 
 Speaks our Batch lines on one side and `xllamacpp` on the other; what llama.cpp wants beyond
-OpenAI's format is added here, at the edge (shared facts: LOCAL_MODEL.md).
+OpenAI's format is added here, at the edge.
 """
 
 from __future__ import annotations

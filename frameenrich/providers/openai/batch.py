@@ -1,8 +1,8 @@
 """OpenAI's Batch API, and every server that speaks it: Files, Batches, nothing else.
 
 Paid calls are made once: the intent is recorded, the call is not retried blindly, and after any
-doubt the provider is searched for what carries our tag (BATCH_API.md, "The client"). How servers
-differ is configured in `frameenrich.providers.dialects`.
+doubt the provider is searched for what carries our tag: the API has no idempotency keys. How
+servers differ is configured in `frameenrich.providers.dialects`.
 """
 
 from __future__ import annotations
