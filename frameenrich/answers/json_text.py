@@ -210,14 +210,11 @@ def _spans(text: str) -> Iterator[str]:
         if end is None:
             # Not repaired: no repair could know the rest, and the reason would be the same one.
             # A repair takes some 50 µs, as long as eight ordinary rows.
-            raise CutOffError(f"Not JSON: it stops after {_tail(text)!r}")
+            ended = text.rstrip()
+            shown = ended if len(ended) <= _SHOWN else f"...{ended[-_SHOWN:]}"
+            raise CutOffError(f"Not JSON: it stops after {shown!r}")
         yield text[match.start() : end]
         start = end
-
-
-def _tail(text: str) -> str:
-    ended = text.rstrip()
-    return ended if len(ended) <= _SHOWN else f"...{ended[-_SHOWN:]}"
 
 
 def _end_of(text: str, start: int) -> int | None:

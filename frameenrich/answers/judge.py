@@ -241,7 +241,8 @@ def _failure(response: Response) -> Result | None:
     if error is None and isinstance(body, dict):
         # The code may be absent where the answer is there; an error of nulls is none.
         arrived = code in _OK_CODES or (code is None and has_answer(body))
-        if arrived and error_text(body.get("error")) is None and not _only_an_error(body):
+        only_an_error = not has_answer(body) and body_error(body) is not None
+        if arrived and error_text(body.get("error")) is None and not only_an_error:
             return None
     status = RowStatus.FAILED
     # The codes of OpenAI's error file for requests that a batch did not come to.
@@ -254,10 +255,6 @@ def _failure(response: Response) -> Result | None:
     raw = None if body in (None, {}) else error_as_json(body)
     reason = error or _why_failed(code, body)
     return Result(response.custom_id, status, None, reason, raw, status_code=code)
-
-
-def _only_an_error(body: Mapping[str, Json]) -> bool:
-    return not has_answer(body) and body_error(body) is not None
 
 
 def _why_failed(code: int | None, body: Json) -> str:

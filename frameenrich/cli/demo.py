@@ -125,7 +125,8 @@ def run(rows: int, store: Path | None = None) -> None:
     catalogue, truth = read_catalogue(rows)
     with _folder(store) as folder:
         console.print(f"Asking {MODEL} for color and item of {len(catalogue)} product titles ...")
-        known = _settled_jobs(folder)
+        earlier = jobs(folder)
+        known = set(earlier.loc[earlier["settled"].astype(bool), "job"])
         start = time.perf_counter()
         job = ask(catalogue, folder)
         seconds = time.perf_counter() - start
@@ -146,11 +147,6 @@ def _folder(store: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="frameenrich-demo-") as folder:
         yield Path(folder)
-
-
-def _settled_jobs(store: Path) -> set[str]:
-    known = jobs(store)
-    return set(known.loc[known["settled"].astype(bool), "job"])
 
 
 def agreeing(answers: pd.DataFrame, truth: pd.DataFrame, column: str) -> pd.Series:

@@ -101,7 +101,9 @@ class Deduplicator:
             new = not watched.any() and self._first.keys().isdisjoint(each)
             found = positions if new else self._looked_up(each, positions, watched)
         # Repeats that were found are not noted, or `duplicates` would report them once more.
-        self._note(own if new else own[np.equal(found, positions)])
+        kept = own if new else own[np.equal(found, positions)]
+        self._hashes[self._count : self._count + len(kept)] = kept
+        self._count += len(kept)
         return positions if new else found
 
     def _looked_up(
@@ -111,10 +113,6 @@ class Deduplicator:
             self._first.setdefault(h, p) if watch else self._first.get(h, p)
             for h, p, watch in zip(hashes, positions, watched.tolist(), strict=True)
         ]
-
-    def _note(self, own: ShortHashes) -> None:
-        self._hashes[self._count : self._count + len(own)] = own
-        self._count += len(own)
 
     def unique_hashes(self) -> ShortHashes:
         """Return the short hashes of all distinct requests, in order."""

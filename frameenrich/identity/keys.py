@@ -297,12 +297,9 @@ def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def show_key(keys: pa.Table, position: int) -> str:
     """Return the key of one row as a person would write it, for messages."""
-    shown = [_show(column[position].as_py()) for column in keys.columns]
+    parts = (column[position].as_py() for column in keys.columns)
+    shown = [repr(own) if isinstance(own, (str, int, float)) else str(own) for own in parts]
     return shown[0] if len(shown) == 1 else f"({', '.join(shown)})"
-
-
-def _show(value: object) -> str:
-    return repr(value) if isinstance(value, (str, int, float)) else str(value)
 
 
 # A custom_id ends with a tag of its job, so that a line says whose it is: `row-0` is in every

@@ -128,12 +128,9 @@ def _max_cost(
     provider: str | None = None,
 ) -> float:
     rate, whose = rate_of(spec, provider), price_list_of(spec, provider)
-    return most_usd(_demands(spec, lines), prices, whose, rate, measured, tier_of(spec))
-
-
-def _demands(spec: JobSpec, lines: Iterable[bytes]) -> dict[str, TokenDemand]:
     counter = TokenCounter(spec.endpoint)
-    return sum_demand(count_line(line, counter) for line in lines)
+    demands = sum_demand(count_line(line, counter) for line in lines)
+    return most_usd(demands, prices, whose, rate, measured, tier_of(spec))
 
 
 def _spent_usd(folder: JobFolder, prices: Prices) -> float:

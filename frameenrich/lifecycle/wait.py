@@ -307,7 +307,10 @@ def progress_bar(total: int, done: int, description: str) -> Any:
     """Make a tqdm bar over requests; it shows nothing without a terminal or notebook."""
     notebook = _in_notebook()
     # `tqdm.notebook` can be imported without ipywidgets, and fails only when a bar is made.
-    tqdm = _bar_of_notebooks() if notebook and _has_widgets() else _plain_bar()
+    if notebook and importlib.util.find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm  # noqa: PLC0415 - not needed at import
+    else:
+        tqdm = _plain_bar()
     shown = total > 0 and (sys.stderr.isatty() or notebook)
     return tqdm(total=total, initial=done, desc=description, bar_format=_FORMAT, disable=not shown)
 
@@ -318,16 +321,6 @@ def _plain_bar() -> Any:
     if _in_notebook():
         _say_how_to_get_the_bar()
     return tqdm
-
-
-def _bar_of_notebooks() -> Any:
-    from tqdm.notebook import tqdm  # noqa: PLC0415 - not needed at import
-
-    return tqdm
-
-
-def _has_widgets() -> bool:
-    return importlib.util.find_spec("ipywidgets") is not None
 
 
 @cache

@@ -181,17 +181,13 @@ def draft_of_parts(
     """
     # Rows are in the order of the parts, whichever process finished first.
     written = sorted((part for part in parts if part.rows), key=lambda part: part.number)
-    _check_any(written)
+    if not written:
+        raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    check_any_request(written)
     _check_keys(stage, written)
     store = Store(stage.url)
     with store.draft() as draft:
         yield JobDraft(draft, store, stage.spec, stage.limits, written, columns, stage.folder_of)
-
-
-def _check_any(written: Sequence[Part]) -> None:
-    if not written:
-        raise InputError("The frame is empty.", "Give a frame with at least one row.")
-    check_any_request(written)
 
 
 def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:

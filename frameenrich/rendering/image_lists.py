@@ -24,12 +24,8 @@ def images_in(cell: Any) -> list[Any]:
     if isinstance(cell, str):
         cell = _list_of_text(cell.strip()) or cell
     items = cell if _is_list(cell) else [cell]
-    return [item for item in items if not _is_empty(item)]
-
-
-def _is_empty(item: Any) -> bool:
     # A CSV makes no difference between an empty text and a null.
-    return is_null(item) or (isinstance(item, str) and not item.strip())
+    return [i for i in items if not (is_null(i) or (isinstance(i, str) and not i.strip()))]
 
 
 def _is_list(cell: Any) -> bool:

@@ -283,12 +283,9 @@ def _kind(column: pd.Series) -> str:
         return "bool"
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
-    plain = column.dtype != object or column.dropna().map(lambda v: not _is_nested(v)).all()
+    cells = column.dropna() if column.dtype == object else ()
+    plain = not any(isinstance(cell, dict | list | tuple) for cell in cells)
     return "text" if plain else "json"
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, dict | list | tuple)
 
 
 def _shown(value: Any, kind: str) -> Any:

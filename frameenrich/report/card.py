@@ -312,7 +312,8 @@ def _figures(
 
 def _facts(job: JobState, used: JobUsage | None, repaired: int) -> Iterator[tuple[str, str]]:
     if used is not None and used.requests:
-        yield "tokens", _tokens_text(used)
+        tokens = f"{used.prompt_tokens:,} in, {used.completion_tokens:,} out"
+        yield "tokens", tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
     if repaired:
         yield "repaired", f"{repaired:,} ok answers, mended before they were read"
     if job.reused:
@@ -328,12 +329,6 @@ def _facts(job: JobState, used: JobUsage | None, repaired: int) -> Iterator[tupl
 def _short(path: str) -> str:
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
-
-
-def _tokens_text(used: JobUsage) -> str:
-    """Format the tokens of every round, with US dollars where they are known."""
-    tokens = f"{used.prompt_tokens:,} in, {used.completion_tokens:,} out"
-    return tokens if used.usd is None else f"{tokens}, {show_usd(used.usd)}"
 
 
 def _next_calls(job: JobState, counts: Mapping[str, int], remedies: Counter[Remedy]) -> list[str]:

@@ -228,7 +228,9 @@ class Bucket:
 
     def _put_all(self, files: dict[str, str]) -> None:
         """Put the large files one by one, the small ones together."""
-        small = {here: there for here, there in files.items() if _size(here) < _SMALL_BYTES}
+        small = {
+            here: there for here, there in files.items() if os.stat(here).st_size < _SMALL_BYTES
+        }
         for here, there in files.items():
             if here not in small:
                 self._put(here, there)
@@ -339,7 +341,10 @@ class Bucket:
                     self._put(file.name, path)
                     # Dropped after the whole is there: a crash in between leaves lines twice, never
                     # not at all.
-                    self._drop_parts(path)
+                    # The last part goes first: `pieces` stops at the first gap, so that deleting
+                    # from the front would hide the parts after it.
+                    for part in reversed([piece for piece in self.pieces(path) if piece != path]):
+                        self._fs.rm_file(part)
         except OSError as error:
             raise unwritable(path, error) from error
 
@@ -352,12 +357,6 @@ class Bucket:
             if not self._objects.exists(part):
                 return
             yield part
-
-    def _drop_parts(self, path: str) -> None:
-        """Delete the parts, now in the whole; the last one goes first, so that none is lost."""
-        # `pieces` stops at the first gap, so deleting from the front would hide the parts after it.
-        for part in reversed([piece for piece in self.pieces(path) if piece != path]):
-            self._fs.rm_file(part)
 
     def open_appending(self, path: str) -> IO[bytes]:
         """Write to objects beside `path`, each put whole whenever it is flushed."""
@@ -507,10 +506,6 @@ class _Parts(io.RawIOBase):
 def _part(path: str, number: int) -> str:
     stem, _, ending = path.rpartition(".")
     return f"{stem}-{number:05d}.{ending}"
-
-
-def _size(path: str) -> int:
-    return os.stat(path).st_size
 
 
 def _faults() -> tuple[type[Exception], ...]:

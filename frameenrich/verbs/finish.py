@@ -56,10 +56,7 @@ def finish(
     if ending:
         withdraw_all(job, session.routes(job), keep, deadline, poll_seconds)
     session.send()  # what an earlier call began to ask there
-    send_round(session, options, _any_reading(session), budget)
-
-
-def _any_reading(session: Session) -> Output:
-    """Return an output without the job's parser: a missing answer is missing for any parser."""
+    # Without the job's parser: a missing answer is missing for any.
     own = session.folder.spec.output
-    return Output(own if own.kind in READERS else OutputSpec())
+    reading = Output(own if own.kind in READERS else OutputSpec())
+    send_round(session, options, reading, budget)

@@ -102,7 +102,7 @@ class Probe:
         with open_requests(list(lines)) as ready:
             survey = ready.survey(self.spec.url, self.live.limits)
             job_id = ready_job_id(survey, plain)
-            if self.store.has(job_id) and _is_done(job_folder(self.store, job_id)):
+            if self.store.has(job_id) and job_folder(self.store, job_id).read().settled:
                 # The server may accept it by now: an old refusal must not come from disk for ever.
                 job_id = ready_job_id(survey, plain, secrets.token_hex(8))
             if not self.store.has(job_id):
@@ -136,11 +136,6 @@ def _has_ok(folder: JobFolder) -> bool:
         sidecar = file.read_row_group(0).slice(0, _READ_ROWS)
     found = read_results(folder, Output(folder.spec.output), sidecar=sidecar)
     return RowStatus.OK in found.table.counts(found.slots[found.slots >= 0])
-
-
-def _is_done(folder: JobFolder) -> bool:
-    """Tell whether an earlier probe has ended, so that a new one asks the server again."""
-    return folder.read().settled
 
 
 def unknown_lines(draft: JobDraft, url: str, known: Collection[bytes]) -> Iterator[bytes]:

@@ -108,12 +108,6 @@ def _batch_words(statuses: str, rounds: Any) -> str:
     return batches_in_words if rounds == 1 else f"{batches_in_words} in {rounds} rounds"
 
 
-def _ages(moments: pd.Series) -> list[str]:
-    """Format how long ago each moment was; empty where unknown."""
-    now = datetime.now(tz=UTC)
-    return ["" if m is None else age_text((now - m).total_seconds()) for m in _values(moments)]
-
-
 def _values(column: pd.Series) -> list[Any]:
     return column.astype(object).where(column.notna(), None).tolist()
 
@@ -124,7 +118,10 @@ def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
         for reason, gone in zip(_values(found["reason"]), found["deleted"], strict=True)
     ]
     sizes, names = found["bytes"].map(size_text), found["name"].map(os.path.basename)
-    rows = zip(names, found["what"], _ages(found["changed"]), sizes, fates, strict=True)
+    now = datetime.now(tz=UTC)
+    moments = _values(found["changed"])
+    ages = ["" if m is None else age_text((now - m).total_seconds()) for m in moments]
+    rows = zip(names, found["what"], ages, sizes, fates, strict=True)
     print_rows(["name", "what", "changed", "size", "fate"], rows, file=file)
 
 

@@ -120,7 +120,8 @@ def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
                 params[word] = said
     if system:
         params["system"] = system
-    return _in_order(params)
+    first = ("model", "max_tokens", "messages", "system")
+    return {**{name: params[name] for name in first if name in params}, **params}
 
 
 def _after(system: Json, said: str) -> Json:
@@ -128,11 +129,6 @@ def _after(system: Json, said: str) -> Json:
     if isinstance(system, list):
         return [*system, {"type": "text", "text": said}]
     return f"{system}\n\n{said}" if system else said
-
-
-def _in_order(params: dict[str, Json]) -> dict[str, Json]:
-    first = ("model", "max_tokens", "messages", "system")
-    return {**{name: params[name] for name in first if name in params}, **params}
 
 
 def _parameter(name: str, value: Json) -> dict[str, Json]:

@@ -191,7 +191,10 @@ class LocalProvider:
         batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:
             waiting = (pair for pair in request_ids(lines) if pair[0] not in done)
-            with contextlib.closing(self._engine_for(shard.model).answers(waiting)) as answers:
+            # An engine that was given without a name answers for all models.
+            known = self._model in {None, shard.model}
+            engine = self._engine if known else _load(shard.model)
+            with contextlib.closing(engine.answers(waiting)) as answers:
                 for made in answers:
                     desk.append(*made)
         return desk.record(
@@ -202,10 +205,6 @@ class LocalProvider:
                 stage=Stage.FETCHED,
             )
         )
-
-    def _engine_for(self, model: str) -> Engine:
-        """Return the model's engine; an engine that was given without a name answers for all."""
-        return self._engine if self._model in {None, model} else _load(model)
 
     def poll(self, batch: Batch) -> Batch:
         """Return the batch as it is: it only moves while `send` runs."""
