@@ -123,12 +123,12 @@ def read_results(
     Never raises for what a response holds: a broken line loses only itself.
     """
     # Results are never stored: the raw lines are judged again, so a better parser costs nothing.
-    keep = keep and lines is None
+    keep = keep and sidecar is None
     sidecar = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if sidecar is None else sidecar
     # A parser's key must not take the name of a status column: only the answers show its keys.
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
     custom_ids, shards = _whole(sidecar["custom_id"]), sidecar["shard"].to_numpy()
-    del lines  # the ids were copied: 20 bytes a row less while columns grow
+    del sidecar  # the ids were copied: 20 bytes a row less while columns grow
     count = len(custom_ids)
     found = _ResultReader(
         output,
@@ -149,7 +149,9 @@ def read_results(
         sent, answers = whole.retried(folder, round_)
         found.table.count_retry(answers)
         for shard, shard_positions in _by_shard(folder, round_, sent["shard"].to_numpy()):
-            found.read(shard, _at(_whole(sent["custom_id"]), shard_positions), answers[shard_positions])
+            found.read(
+                shard, _at(_whole(sent["custom_id"]), shard_positions), answers[shard_positions]
+            )
     return replace(whole, unmatched_lines=found.unmatched_lines, broken_lines=found.broken_lines)
 
 
@@ -173,7 +175,11 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 def _at(cells: pa.Array, shard_positions: Positions) -> pa.Array:
     """Return some cells; a slice, which copies nothing, where they lie together."""
     start, end = (int(shard_positions[0]), int(shard_positions[-1]) + 1)
-    return cells[start:end] if end - start == len(shard_positions) else cells.take(pa.array(shard_positions))
+    return (
+        cells[start:end]
+        if end - start == len(shard_positions)
+        else cells.take(pa.array(shard_positions))
+    )
 
 
 def _by_shard(
@@ -279,7 +285,9 @@ def _settle_rest(
     """Set the status of rows without a line: pending while the batch runs, else by its end."""
     batch = shard.batch
     # A request that validation refused has a reason of its own, so it comes before the batch's.
-    shard_positions = pc.index_in(pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids)
+    shard_positions = pc.index_in(
+        pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids
+    )
     refused = [
         (slots[position], _rejected(rejection))
         for position, rejection in zip(shard_positions.to_pylist(), batch.rejected, strict=True)
