@@ -308,7 +308,7 @@ def progress_bar(total: int, done: int, description: str) -> Any:
     notebook = _in_notebook()
     # `tqdm.notebook` can be imported without ipywidgets, and fails only when a bar is made.
     if notebook and importlib.util.find_spec("ipywidgets") is not None:
-        from tqdm.notebook import tqdm  # noqa: PLC0415 - not needed at import
+        tqdm: Any = importlib.import_module("tqdm.notebook").tqdm
     else:
         tqdm = _plain_bar()
     shown = total > 0 and (sys.stderr.isatty() or notebook)
