@@ -243,7 +243,9 @@ class ResultTable:
 
     def result(self, slot: int) -> Result:
         """Return a request's result without its values, with the details that are kept."""
-        detail_cells = {name: column.at(self._records[slot]) for name, column in self._detail_columns.items()}
+        detail_cells = {
+            name: column.at(self._records[slot]) for name, column in self._detail_columns.items()
+        }
         reason = self._reasons[self._reason[slot]]
         usage = Usage(**{name: detail_cells[name] for name in USAGE if name in detail_cells})
         return Result(

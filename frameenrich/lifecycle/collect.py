@@ -181,7 +181,7 @@ class Collector:
             folder,
             reading.output,
             details=details,
-            lines=sidecar,
+            sidecar=sidecar,
             keep=not reading.usage,
             texts_of=self.texts_of,
         )

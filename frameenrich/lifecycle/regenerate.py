@@ -227,10 +227,15 @@ def _lines(
     """Yield each chosen row's last request with its changes, one shard's answers in memory."""
     round_ = folder.rounds()
     for last, chosen in _chosen(folder, output, options, counts):
-        rows_with_feedback, moved = last.with_feedback(), _moved(folder, last.shard, options.elsewhere)
+        rows_with_feedback, moved = (
+            last.with_feedback(),
+            _moved(folder, last.shard, options.elsewhere),
+        )
         for custom_id, line in last.lines(chosen):
             result, own = chosen[custom_id](), f"r{round_}-{custom_id}"
-            rework = _RetryBody(result, options, folder.spec, had_feedback=custom_id in rows_with_feedback)
+            rework = _RetryBody(
+                result, options, folder.spec, had_feedback=custom_id in rows_with_feedback
+            )
             url = options.elsewhere.url if options.elsewhere else folder.spec.url
             reworked, request_hash = retry_line(line, own, rework, url, folder.spec)
             rework.words += moved
@@ -249,7 +254,9 @@ def changed_line(custom_id: str, line: bytes, options: RetryOptions, spec: JobSp
         The round's provider cannot carry it.
     """
     rework = _RetryBody(Result(custom_id, RowStatus.CANCELLED), options, spec)
-    return retry_line(line, custom_id, rework, options.elsewhere.url if options.elsewhere else None)[0]
+    return retry_line(
+        line, custom_id, rework, options.elsewhere.url if options.elsewhere else None
+    )[0]
 
 
 def _moved(folder: JobFolder, shard: ShardFolder, elsewhere: Elsewhere | None) -> list[str]:
