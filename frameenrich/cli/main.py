@@ -151,6 +151,30 @@ class _Verbs(TyperGroup):
             # Python flushes it once more at exit, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_NO_READER) from None
+        except Exception as error:  # typer's own; the class for an unknown option is private
+            if hasattr(error, "possibilities"):
+                error.possibilities = _near_options(error.option_name, error.ctx)  # type: ignore[attr-defined]
+            raise
+
+
+def _near_options(flag: str, ctx: Any) -> list[str]:
+    """Return what to write instead of an option that a command has not; at most one.
+
+    typer's own suggestions know no request parameters, which most unknown options are.
+    """
+    import difflib  # noqa: PLC0415 - only where an option is misspelt
+
+    from frameenrich.prepare.params import request_parameters  # noqa: PLC0415
+
+    flags = [each for param in ctx.command.params for each in param.opts if each[:2] == "--"]
+    as_params = (
+        {f"--{name.replace('_', '-')}": f"--param {name}=..." for name in request_parameters()}
+        if "--param" in flags
+        else {}
+    )
+    near = difflib.get_close_matches(flag.replace("_", "-"), [*flags, *as_params], n=1, cutoff=0.7)
+    # Where both are as near, the command's own option is meant.
+    return [each if each in flags else as_params[each] for each in near]
 
 
 def exit_code(error: FrameEnrichError) -> int:

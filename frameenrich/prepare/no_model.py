@@ -26,6 +26,11 @@ def not_a_type(given: Any) -> OutputError | None:
                 f"response_model= gives {name!r} a list of texts, where a type belongs.",
                 f"Write response_model={{{name!r}: {choice}}} (from typing import Literal).",
             )
+        if isinstance(value, bool | int | float):  # an example of an answer, where a type belongs
+            return OutputError(
+                f"response_model= gives {name!r} the value {value!r}, where a type belongs.",
+                f"Write response_model={{{name!r}: {type(value).__name__}}}.",
+            )
     return None
 
 

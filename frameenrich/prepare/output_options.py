@@ -121,9 +121,8 @@ def labels_spec(labels: Any) -> OutputSpec:
 
 def _check_labels(texts: Sequence[str]) -> None:
     if len(texts) < 2:  # noqa: PLR2004 - a choice has two sides
-        raise OutputError(
-            f"labels= holds {len(texts)} label(s).", "Give at least two to choose from."
-        )
+        held = f"one label, {texts[0]!r}" if texts else "no label"
+        raise OutputError(f"labels= holds {held}.", "Give at least two to choose from.")
     for text in texts:
         if not is_encodable(text):
             raise OutputError(

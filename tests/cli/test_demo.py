@@ -150,7 +150,7 @@ def test_missing_weights_say_how_to_get_them(
         "m.distribution = absent\n"
         "from frameenrich.cli.main import main; main()"
     )
-    done = warm.run(
+    done = subprocess.run(
         [sys.executable, "-c", hidden, "demo", "--rows", "1"],
         capture_output=True,
         encoding="utf-8",

@@ -68,6 +68,7 @@ class Answer(BaseModel):
     ("given", "told"),
     [
         ({"genre": "one word"}, "Write response_model={'genre': str}"),
+        ({"stars": 4.5}, "Write response_model={'stars': float}"),
         ({"genre": ["rock", "pop"]}, "Write response_model={'genre': Literal['rock', 'pop']}"),
         (["genre", "mood"], "Write response_model={'genre': str, 'mood': str} for fields"),
         (["genre", "mood"], "or labels=['genre', 'mood'] for a choice"),
