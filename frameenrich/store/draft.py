@@ -96,19 +96,12 @@ class Draft:
         self.file(relative).write(data)
         self.close_file(relative)
 
-    def write_sidecar(self, table: pa.Table, relative: str = SIDECAR) -> None:
-        """Write the Parquet file that says which row became which request."""
-        with self.file(relative) as file:
-            # Checked at every read: a rotten page is an error then, not other rows.
-            pq.write_table(
-                table, file, compression="zstd", compression_level=1, write_page_checksum=True
-            )
-            sync(file)
-        # `with` has closed it, and `close_file` would sync a closed file.
-        del self._files[relative]
-
     def sidecar_writer(self, schema: pa.Schema) -> pq.ParquetWriter:
-        """Open the sidecar to be written some rows at a time; the caller closes the writer."""
+        """Open the sidecar to be written some rows at a time; the caller closes the writer.
+
+        It says which row became which request.
+        """
+        # Checksums are checked at every read: a rotten page is an error then, not other rows.
         return pq.ParquetWriter(
             self.file(SIDECAR),
             schema,

@@ -146,7 +146,8 @@ def test_a_job_appears_whole(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.draft() as draft:
         draft.write("round-0/shard-00000.requests.jsonl", b"{}\n")
-        draft.write_sidecar(pa.table({"a": [1]}))
+        with draft.sidecar_writer(pa.schema({"shard": pa.int64()})) as sidecar:
+            sidecar.write_table(pa.table({"shard": [0]}))
         before = store.job_ids()
         draft.commit("job-1")
 
