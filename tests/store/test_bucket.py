@@ -136,7 +136,9 @@ def test_parts_in_a_bucket_are_copied_within_it(
     local, remote = joined(Store(tmp_path / "disk")), joined(bucket())
 
     assert keys(remote.store) == objects_of(remote)
-    assert remote.store.find(f"{remote.store.root}/") == remote.store.find(remote.path)
+    left = remote.store.find(f"{remote.store.root}/")
+    del left[f"{remote.store.root}/.lease.json"]  # the store's own: who decides what is sent
+    assert left == remote.store.find(remote.path)
     assert local.sidecar().equals(remote.sidecar())
     assert remote.sidecar()["custom_id"].to_pylist() == [
         f"row-{key}-3f9a1c" for key in ("k0", "k1", "k0", "k3")
