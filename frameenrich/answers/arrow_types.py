@@ -1,10 +1,13 @@
-"""Find the one Arrow type that a column has in all parts of a table."""
+"""Make Arrow columns of cells, and find the one type that a column has in all parts of a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+
+from frameenrich.text import without_surrogates
 
 
 def common_type(kinds: list[pa.DataType]) -> pa.DataType:
@@ -57,3 +60,27 @@ _SAMPLES: tuple[tuple[Any, Any], ...] = (
     (pa.types.is_floating, 0.5),
     (pa.types.is_string, ""),
 )
+
+
+def arrow_array(cells: Sequence[Any], kind: Any) -> Any:
+    """Return cells as an Arrow array of a type, also those that Arrow's own rules refuse.
+
+    Examples
+    --------
+    >>> arrow_array([1, None], pa.float64()).to_pylist()
+    [1.0, None]
+    """
+    try:
+        # Nearly all cells fit: only where one does not, each is looked at.
+        return pa.array(cells, kind, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        return pa.array([_fitting(cell, kind) for cell in cells], kind, from_pandas=True)
+
+
+def _fitting(cell: Any, kind: Any) -> Any:
+    """Return a cell that Arrow's own rules would not let into its column."""
+    if isinstance(cell, str):  # a half of a surrogate pair
+        return without_surrogates(cell)
+    if cell is not None and pa.types.is_floating(kind):
+        return float(cell)
+    return cell

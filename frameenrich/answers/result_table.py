@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from frameenrich.answers.arrow_types import arrow_array
 from frameenrich.answers.fields import Field
 from frameenrich.model import FLAGGED, Remedy, Result, RowStatus, Usage
-from frameenrich.text import without_surrogates
 
 STATUSES = list(RowStatus)
 
@@ -416,7 +416,7 @@ class ArrowColumn:
             # As numbers: mostly a byte a row, and a pandas categorical takes them as they are.
             self._pieces.append(pa.array(map(self._numbers.get, cells), self.type))
         else:
-            self._pieces.append(_arrow(cells, self.type))
+            self._pieces.append(arrow_array(cells, self.type))
 
     def add_array(self, cells: pa.Array) -> None:
         """Add cells that are of the column's type already."""
@@ -494,20 +494,3 @@ class ArrowColumn:
         joined = pa.concat_arrays(pieces)
         sorted_already = count == len(positions) and (order[1:] > order[:-1]).all()
         return joined if sorted_already else joined.take(pa.array(order, mask=order < 0))
-
-
-def _arrow(cells: Sequence[Any], kind: Any) -> Any:
-    try:
-        # Nearly all cells fit: only where one does not, each is looked at.
-        return pa.array(cells, kind, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-        return pa.array([_fitting(cell, kind) for cell in cells], kind, from_pandas=True)
-
-
-def _fitting(cell: Any, kind: Any) -> Any:
-    """Return a cell that Arrow's own rules would not let into its column."""
-    if isinstance(cell, str):  # a half of a surrogate pair
-        return without_surrogates(cell)
-    if cell is not None and pa.types.is_floating(kind):
-        return float(cell)
-    return cell

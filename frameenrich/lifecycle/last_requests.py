@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.check_requests import check_request
-from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS
+from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS, refuse_lost
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
 
@@ -101,6 +101,11 @@ def last_requests(
     """
     some = None if wanted is None else pa.array(wanted, pa.string())
     with folder.opened() as job:
+        # Before anything is yielded: what is lost must not pass for rows without an answer.
+        for round_ in range(job.rounds()):
+            own = job.shards(round_)
+            for group in _groups(job, round_, ["shard"]):
+                refuse_lost(job, round_, group["shard"].to_numpy(), own)
         for shard in job.all_shards():
             table = _of_shard(job, shard, some)
             # What a later round sent again is found in that round's shards.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -182,6 +182,24 @@ def _at(cells: pa.Array, shard_positions: Positions) -> pa.Array:
     )
 
 
+def refuse_lost(
+    folder: JobFolder,
+    round_: int,
+    numbers: npt.NDArray[np.int32],
+    shards: Iterable[ShardFolder],
+) -> None:
+    """Refuse a job without a shard that its sidecar names: its rows would pass for unanswered.
+
+    Raises
+    ------
+    StoreError
+        No file of a shard is there.
+    """
+    lost = np.setdiff1d(numbers, [SKIPPED, *(shard.number for shard in shards)])
+    if len(lost):
+        raise missing(ShardFolder(folder, round_, int(lost[0])).requests_path)
+
+
 def _by_shard(
     folder: JobFolder, round_: int, numbers: npt.NDArray[np.int32]
 ) -> Iterator[tuple[ShardFolder, Positions]]:
@@ -191,9 +209,7 @@ def _by_shard(
     order = None if (numbers[1:] >= numbers[:-1]).all() else np.argsort(numbers, kind="stable")
     ordered = numbers if order is None else numbers[order]
     shards = folder.shards(round_)
-    lost = np.setdiff1d(ordered, [SKIPPED, *(shard.number for shard in shards)])
-    if len(lost):
-        raise missing(ShardFolder(folder, round_, int(lost[0])).requests_path)
+    refuse_lost(folder, round_, ordered, shards)
     for shard in shards:
         first, end = np.searchsorted(ordered, [shard.number, shard.number + 1])
         if first < end:

@@ -24,6 +24,7 @@ from typing import IO, Any, cast
 from frameenrich.atomic import temporary_file
 from frameenrich.errors import FrameEnrichError, JobBusyError, StoreError, warn_user
 from frameenrich.model import Batch, Stage
+from frameenrich.store.growing import PartsFile, part_path
 from frameenrich.store.lease import ConflictError, Lease, Objects, PlainObjects, S3Objects, hold
 from frameenrich.store.local import (
     DRAFT,
@@ -50,10 +51,6 @@ _IN_A_JOB = re.compile(r"\.lease\.json(\.proof)?|round-\d+")
 
 # S3 takes no part of a multipart upload below 5 MiB (AWS user guide, "multipart upload limits").
 _BLOCK_BYTES = 8 << 20
-
-
-# A flush puts the whole open part again, so the part's size bounds what is written twice.
-_PART_BYTES = 1 << 19
 
 
 _SMALL_BYTES = 1 << 20
@@ -353,20 +350,20 @@ class Bucket:
         if self._objects.exists(path):
             yield path
         for number in count(1):
-            part = _part(path, number)
+            part = part_path(path, number)
             if not self._objects.exists(part):
                 return
             yield part
 
     def open_appending(self, path: str) -> IO[bytes]:
         """Write to objects beside `path`, each put whole whenever it is flushed."""
-        return cast("IO[bytes]", _Parts(self, path))
+        return cast("IO[bytes]", PartsFile(self, path))
 
     def put_part(self, path: str, number: int, data: bytes) -> None:
         """Write one part of a growing file: a new one, or one that became longer."""
         with self.reaching(path):
             self._check(path)
-            self._fs.pipe_file(_part(path, number), data)
+            self._fs.pipe_file(part_path(path, number), data)
 
     # --- one writer -------------------------------------------------------------------------------
 
@@ -474,38 +471,6 @@ class Bucket:
         deciding: Lease | None = getattr(self._own, "deciding", None)
         if deciding is not None:
             deciding.check()
-
-
-class _Parts(io.RawIOBase):
-    """A file that only grows, as objects of half a megabyte; what is flushed is kept."""
-
-    def __init__(self, bucket: Bucket, path: str) -> None:
-        self._bucket = bucket
-        self._path = path
-        # A new writer begins a new part, and never rewrites what another process has put.
-        self._number = sum(piece != path for piece in bucket.pieces(path)) + 1
-        self._kept = bytearray()
-        self._dirty = False
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._kept += data
-        self._dirty = True
-        return len(data)
-
-    def flush(self) -> None:
-        if self._dirty:
-            self._bucket.put_part(self._path, self._number, bytes(self._kept))
-            self._dirty = False
-            if len(self._kept) >= _PART_BYTES:
-                self._number, self._kept = self._number + 1, bytearray()
-
-
-def _part(path: str, number: int) -> str:
-    stem, _, ending = path.rpartition(".")
-    return f"{stem}-{number:05d}.{ending}"
 
 
 def _faults() -> tuple[type[Exception], ...]:
