@@ -32,6 +32,7 @@ from frameenrich.errors import FrameEnrichError, OutputError, ProviderError, Sto
 from frameenrich.providers import guard
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.live import client as live_client
+from frameenrich.providers.live.provider import LiveProvider
 from frameenrich.rendering.thumbnails import thumbnail
 
 ASK = "Sort {{ title }}"
@@ -349,7 +350,8 @@ def test_a_short_key_mangles_no_word(store: Path, mugs: pd.DataFrame) -> None:
     with answering(reason.encode(), {"Content-Type": "application/json"}) as (url, _):
         client = openai.OpenAI(api_key="x", base_url=f"{url}/v1")
         try:
-            job = mugs.llmbatch.submit(ASK, "m", provider="live", client=client, store=store)
+            provider = LiveProvider(client, attempts=2, wait_seconds=0.01)
+            job = mugs.llmbatch.submit(ASK, "m", provider=provider, store=store)
             said = "".join(job.collect(mugs)["llmbatch_error"])
         except ProviderError as error:
             said = str(error)
