@@ -187,7 +187,7 @@ def test_labels_may_be_an_enum() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([], "holds 0 label"),
+        ([], "holds no label"),
         (["one"], "at least two"),
         ("ab", "labels= is a str. Give a list of texts, or an Enum class"),
         (7, "labels= is a int"),
@@ -198,7 +198,7 @@ def test_labels_may_be_an_enum() -> None:
         (["a", None], "holds a null or what is no text"),
         (["a", np.nan], "holds a null or what is no text"),
         (["a", pd.NA], "holds a null or what is no text"),
-        ({}, "holds 0 label"),
+        ({}, "holds no label"),
         ({"a": "first"}, "at least two"),
         ({"a": "first", "b": " "}, "The label 'b' of labels= has no definition. Say in words"),
         ({"a": None, "b": "second"}, "The label 'a' of labels= has no definition"),
@@ -483,7 +483,7 @@ def test_an_alias_is_the_columns_name() -> None:
         (str, "Write response_model={'answer': str}"),
         (BaseModel, "response_model= is"),
         (Product(**GOOD), "Give its class: response_model=Product"),  # type: ignore[arg-type]
-        ({"a": 5}, "cannot be made a JSON Schema"),
+        ({"a": 5}, "Write response_model={'a': int}"),
         ({"a": "no such type"}, "Write response_model={'a': str}"),
         ({"a": pd.DataFrame}, "cannot be made a JSON Schema"),
         (Callback, "cannot be made a JSON Schema"),
