@@ -162,7 +162,7 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
         errors.OutputError,
         "Both labels and response_model",
     ),
-    "one label": ({"labels": ["a"]}, errors.OutputError, "holds 1 label"),
+    "one label": ({"labels": ["a"]}, errors.OutputError, "holds one label"),
     "no list of labels": ({"labels": "a,b"}, errors.OutputError, "labels= is a str"),
     "labels that differ in case": ({"labels": ["a", "A "]}, errors.OutputError, "stands twice"),
     "an empty label": ({"labels": ["a", ""]}, errors.OutputError, "an empty label"),
