@@ -132,6 +132,7 @@ class DeadlyParser:
         return {"said": text, "length": len(text)}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_changes_nothing(
     cluster: Client, provider: OpenAIBatch, server: BatchServer, store: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +170,7 @@ def wide(number: int) -> pd.DataFrame:
     ).assign(page=lambda frame: frame["page"] + frame["title"])
 
 
+@pytest.mark.slow
 def test_a_frame_larger_than_a_worker_may_be(cluster: Client, store: Path) -> None:
     """924 MB of rows through two workers of 450 MB; none has to be restarted for it."""
     meta = wide(0).iloc[:0]

@@ -160,7 +160,12 @@ CHECKS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
 """What has to be true of the files that a notebook wrote, by its name."""
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# The shortest one runs with the suite, the others in `.ci/run`, after it.
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p != CAPTION)) for p in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs_with_the_embedded_model(
     path: Path, tmp_path: Path, products: pd.DataFrame
 ) -> None:

@@ -36,9 +36,13 @@ def matrix(*arguments: str) -> list[int]:
     return [int(number) for number in done.stdout.splitlines()[-1].split()[1:]]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["none", "create made; answered 500", "queue full"])
 def test_a_job_killed_anywhere_is_finished_by_the_next_run(fault: str) -> None:
-    """Rows lost 0, requests executed twice 0, one batch a shard, under each service fault."""
+    """Rows lost 0, requests executed twice 0, one batch a shard.
+
+    `.ci/run` does the same under each service fault, at three times as many steps.
+    """
+    assert fault in FAULTS
     randoms = "3" if fault == "none" else "0"
 
     steps, kills, rows, *bad = matrix("--faults", fault, "--every", str(EVERY), "--random", randoms)
@@ -49,6 +53,7 @@ def test_a_job_killed_anywhere_is_finished_by_the_next_run(fault: str) -> None:
     assert bad == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("service", "fault"), OTHERS)
 def test_so_it_is_with_other_providers(service: str, fault: str) -> None:
     """The same through Azure's and Together's dialects, and where batches carry no name of ours."""

@@ -24,8 +24,8 @@ from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 
 CHAT = "/v1/chat/completions"
-EVERY = 20
-"""The kill test kills at each 20th step."""
+EVERY = 40
+"""The kill test kills at each 40th step."""
 
 
 def ask(

@@ -94,6 +94,7 @@ def test_nobody_listens(provider: str, table: Path, store: Path, pauses: list[fl
     assert 0 < sum(pauses) < 2.0
 
 
+@pytest.mark.slow
 def test_a_server_without_a_batch_api(llama: str, table: Path, store: Path) -> None:
     """Who forgets ``--provider live`` is told to use it."""
     words = ["submit", str(table), "-t", "{{ title }}?", "-m", "m", "--base-url", llama]

@@ -648,6 +648,7 @@ def test_a_decision_that_was_slept_over_makes_no_job(
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_in_a_bucket_killed_anywhere_is_finished_by_the_next_run() -> None:
     """Rows lost 0, requests executed twice 0 (the full matrix: tests/README.md)."""
     script = str(TESTS / "kill_matrix.py")
