@@ -128,11 +128,19 @@ def _made_again(own: str, cell: Any, old: Any) -> str | None:
         return f"{own}.dt.date"
     if isinstance(old, bool):
         return f"{own}.astype(bool)"
-    narrow = isinstance(cell, float) and float(old) != cell
-    if narrow and np.float32(old) == np.float32(cell):
+    if isinstance(cell, float) and float(old) != cell and _is_float32(old, cell):
         return f"{own}.astype('float32')"
     wide = isinstance(cell, int) and str(float(cell)) == old
     return f"{own}.astype(float)" if wide or isinstance(old, int | float) else None
+
+
+def _is_float32(old: Any, cell: float) -> bool:
+    """Tell whether the old text is what the number prints as float32.
+
+    Two numbers that float32 makes one may also be one float64, which a CSV reader cut.
+    """
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(cell))) == float(old)
 
 
 # --- cells that are equal but for their dtype ----------------------------------------------------
