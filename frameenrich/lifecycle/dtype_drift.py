@@ -110,7 +110,11 @@ def _fix(column: Any, cell: Any, old: Any) -> str:
     if isinstance(old, datetime):
         return f"Read the file with parse_dates=[{column!r}]"
     if isinstance(cell, float) and float(old) != cell:
-        return "Read the file with float_precision='round_trip'"
+        # Which of the two it was, the frame does not say: a workbook holds 15 to 17 digits.
+        return (
+            "Read a CSV with float_precision='round_trip', keep the frame as Parquet instead of a "
+            "workbook"
+        )
     if isinstance(cell, str):  # the file itself has lost the old text
         return "Keep the frame as Parquet, which saves dtypes"
     return f"Read the file with dtype={{{column!r}: str}}"

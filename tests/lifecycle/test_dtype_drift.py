@@ -95,6 +95,11 @@ def as_told(fix: str, frame: pd.DataFrame, read: Callable[..., pd.DataFrame]) ->
     """Do what an error says, and return the frame that comes of it."""
     if fix.startswith("Keep the frame as Parquet"):  # a workbook has no 1.50 as a number
         return read(through_parquet)
+    if fix.startswith("Read a CSV with float_precision='round_trip', keep the frame as Parquet"):
+        try:
+            return read(None, float_precision="round_trip")
+        except TypeError:  # a workbook's reader has no such option
+            return read(through_parquet)
     option = re.match(r"Read the file with (\w+)=(.*), or submit the frame as it is now\.", fix)
     if option is not None:
         value = option[2].replace(": str}", ": 'str'}")
