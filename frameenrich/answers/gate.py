@@ -26,7 +26,7 @@ Text = str | None
 
 @dataclass(frozen=True)
 class Taken:
-    """What a gate took of some texts.
+    """Holds what a gate took of some texts.
 
     Parameters
     ----------
@@ -77,15 +77,15 @@ def _take_texts(texts: Sequence[Text]) -> Taken:
         else None
         for text in texts
     ]
-    return Taken([cells], [place for place, cell in enumerate(cells) if cell is None])
+    return Taken([cells], [position for position, cell in enumerate(cells) if cell is None])
 
 
 def _spread(columns: Iterable[Iterable[Any]], refused: list[int]) -> Taken:
     """Put None between the cells that were taken, where a text was refused."""
     whole = [list(column) for column in columns]
     for column in whole:
-        for place in refused:
-            column.insert(place, None)
+        for position in refused:
+            column.insert(position, None)
     return Taken(whole, refused)
 
 
@@ -107,10 +107,10 @@ class _StructGate:
         if whole:
             return taken
         # Some text has a key twice, or what looks like it: each is looked at alone.
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             if row is not None:
                 count = _count_keys(msgspec.to_builtins(row))
-                rows[place] = row if _has_keys([str(texts[place])], count) else None
+                rows[position] = row if _has_keys([str(texts[position])], count) else None
         return self._columns(texts, rows)[0]
 
     def _decoded(self, texts: Sequence[Text]) -> list[Any]:
@@ -126,7 +126,7 @@ class _StructGate:
 
     def _columns(self, texts: Sequence[Text], rows: list[Any]) -> tuple[Taken, bool]:
         """Return the columns of rows, and whether their texts surely have no key twice."""
-        refused = [place for place, row in enumerate(rows) if row is None]
+        refused = [position for position, row in enumerate(rows) if row is None]
         good, own = rows, cast("Sequence[str]", texts)
         if refused:
             good = [row for row in rows if row is not None]
@@ -189,7 +189,7 @@ class _ModelGate:
             rows = [row if row and all(map(_stays, row, self._classes)) else None for row in rows]
             good = [row for row in rows if row is not None]
             columns = list(zip(*good, strict=True)) or [() for _ in self._classes]
-        return _spread(columns, [place for place, row in enumerate(rows) if row is None])
+        return _spread(columns, [position for position, row in enumerate(rows) if row is None])
 
     def _row(self, text: str) -> tuple[Any, ...] | None:
         if not (_has_keys([text], len(self._keys)) and all(map(text.__contains__, self._keys))):

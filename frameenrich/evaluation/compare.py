@@ -101,14 +101,12 @@ def compare_answers(
     agreement, churn, changed = {}, {}, []
     for name, second in fields.items():
         a, b = one.values(name, rows), other.values(second, at[rows])
-        asked, asked_other = one.fields[name], other.fields[second]
-        texts = (
-            [field.spelled(v) for v in cells] for field, cells in ((asked, a), (asked_other, b))
-        )
+        own, theirs = one.fields[name], other.fields[second]
+        texts = ([field.spelled(v) for v in cells] for field, cells in ((own, a), (theirs, b)))
         same = np.array([x == y for x, y in zip(*texts, strict=True)], bool)
         agreement[name] = wilson(int(same.sum()), len(same), level)
-        labels = asked.labels
-        if labels is not None and set(labels) == set(asked_other.labels or ()):
+        labels = own.labels
+        if labels is not None and set(labels) == set(theirs.labels or ()):
             cells = [np.array(values, object) for values in (a, b)]
             churn[name] = confusion(cells[0], cells[1], labels, names)
         table = keys[~same].reset_index(drop=True)

@@ -82,10 +82,10 @@ def _field_scores(
     folds: Integers,
     embedder: Embedder,
 ) -> Floats | None:
-    def features(places: Integers) -> Floats:
-        asked = embedder.unit_vectors([texts[i] for i in places], _DIMENSIONS)
-        said = embedder.unit_vectors([answers[i] for i in places], _DIMENSIONS)
-        return np.hstack([asked, said]).astype(float)
+    def features(positions: Integers) -> Floats:
+        prompts = embedder.unit_vectors([texts[i] for i in positions], _DIMENSIONS)
+        given = embedder.unit_vectors([answers[i] for i in positions], _DIMENSIONS)
+        return np.hstack([prompts, given]).astype(float)
 
     rows = judged.reviewed.rows[judged.first][judged.sure]
     known = np.searchsorted(usable, rows)  # judged rows are usable, and both are sorted

@@ -51,7 +51,7 @@ def field_scores(job: JobAnswers) -> dict[str, tuple[str, Floats]]:
 
 
 def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
-    asked = job.folder.spec.output.samples
+    samples = job.folder.spec.output.samples
     texts = job.frame[column].astype(object).tolist()
     votes = [json.loads(text) if isinstance(text, str) else {} for text in texts]
     shares = {}
@@ -60,7 +60,7 @@ def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
         own = "" if name == job.folder.spec.name and all("" in v for v in votes if v) else name
         counts = [each.get(own, {}) for each in votes]
         # Of those asked, not of those usable: an answer that failed agrees with none.
-        shares[name] = np.array([max(c.values()) / asked if c else np.nan for c in counts])
+        shares[name] = np.array([max(c.values()) / samples if c else np.nan for c in counts])
     return shares
 
 
@@ -82,15 +82,15 @@ def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
     other = type(job)(second, job.output, frame)
     at = find_keys(job.keys, keys)
     known = np.isin(at, other.usable) & np.isin(np.arange(len(at)), job.usable)
-    asked = np.flatnonzero(known)
+    rows = np.flatnonzero(known)
     found = {}
     # By order: a single value is named after its job, so the two jobs' names differ.
     for (name, field), theirs in zip(job.fields.items(), other.fields, strict=False):
         if field.kind not in {"category", "boolean", "integer", "number"}:
             continue  # two free texts with one meaning are hardly ever equal
         scores = np.full(len(at), np.nan)
-        pairs = zip(job.values(name, asked), _shares(other, theirs, at[asked]), strict=True)
-        scores[asked] = [shares.get(field.spelled(answer), 0.0) for answer, shares in pairs]
+        pairs = zip(job.values(name, rows), _shares(other, theirs, at[rows]), strict=True)
+        scores[rows] = [shares.get(field.spelled(answer), 0.0) for answer, shares in pairs]
         found[name] = scores
     return found
 
@@ -103,9 +103,9 @@ def _shares(
     if column not in job.frame.columns:
         yield from ({field.spelled(value): 1.0} for value in job.values(name, rows))
         return
-    asked = job.folder.spec.output.samples
+    samples = job.folder.spec.output.samples
     for text in job.frame[column].iloc[rows]:
         votes = json.loads(text)
         counts = votes.get("", votes.get(name, {}))
         spelled = field.spelled if field.kind == "category" else str
-        yield {spelled(value): count / asked for value, count in counts.items()}
+        yield {spelled(value): count / samples for value, count in counts.items()}

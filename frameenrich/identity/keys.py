@@ -395,6 +395,9 @@ def _may_be_text(column: pa.ChunkedArray, known: pa.ChunkedArray) -> bool:
     return bool(pa.types.is_string(known.type) and plain)
 
 
+_EXACT = 2.0**53
+
+
 def _texts_like(column: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray:
     """Write numbers and moments as the known texts do; one that several texts mean stays."""
     if not _may_be_text(column, known):
@@ -403,6 +406,8 @@ def _texts_like(column: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedAr
     if not pa.types.is_timestamp(column.type):
         read = pd.to_numeric(texts, errors="coerce").astype(float)
         values = column.to_pandas().astype(float)
+        # Beyond 2**53 a float stands for several whole numbers, so it names no row.
+        read = read.where(read.abs() < _EXACT)
     else:
         read = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
         values = pd.to_datetime(column.to_pandas(), utc=True)

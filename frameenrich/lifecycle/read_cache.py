@@ -46,7 +46,7 @@ _READ_BY = ("frameenrich", "pydantic", "pydantic-core", "msgspec", "json-repair"
 
 
 class ReadCache:
-    """What was read of a job's shards, where it is a pure function of what can be hashed.
+    """Keeps what was read of a job's shards, where it is a pure function of what can be hashed.
 
     Parameters
     ----------
@@ -82,20 +82,20 @@ class ReadCache:
         return None
 
     def keep(
-        self, shard: ShardFolder, places: npt.NDArray[np.int64], read: Callable[[], pa.Table]
+        self, shard: ShardFolder, positions: npt.NDArray[np.int64], read: Callable[[], pa.Table]
     ) -> None:
         """Keep what was read of a shard, whole or not at all; a store that is full keeps nothing.
 
-        `places` are those of the lines' requests in the shard; `read` gives what is to be kept.
+        `positions` are those of the lines' requests in the shard; `read` gives what is to be kept.
         """
         key = self._keys.pop((shard.round, shard.number), None)
         if key is None:
             return
         table = read()
-        if not (places[1:] >= places[:-1]).all():
+        if not (positions[1:] >= positions[:-1]).all():
             # In the order of requests nothing has to be sorted next time; of several lines for one
             # request the first stays the first.
-            table = table.take(pa.array(np.argsort(places, kind="stable")))
+            table = table.take(pa.array(np.argsort(positions, kind="stable")))
         sink = pa.BufferOutputStream()
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
@@ -163,15 +163,15 @@ def _class_mark(model: Any) -> Any:
     Raises
     ------
     _UnknownError
-        It has validators, defaults or hooks of its own.
+        It has validators, serializers, defaults or hooks of its own.
     """
     from pydantic import TypeAdapter  # noqa: PLC0415 - a class is known, so it is loaded
 
     return _described(TypeAdapter(model).core_schema)
 
 
-_NOT_READ_BY = frozenset({"metadata", "serialization"})
-"""Members of pydantic's core schema that say nothing about validation."""
+_REFERENCES = frozenset({"ref", "schema_ref"})
+"""Members of pydantic's core schema that end with a class's address in this process."""
 
 
 def _described(value: Any) -> Any:
@@ -180,15 +180,15 @@ def _described(value: Any) -> Any:
         if value.get("post_init") or value.get("custom_init"):
             raise _UnknownError
         return {
-            str(name): _described(each) for name, each in value.items() if name not in _NOT_READ_BY
+            str(name): re.sub(r":\d+", "", each) if name in _REFERENCES else _described(each)
+            for name, each in value.items()
+            if name != "metadata"  # how its JSON Schema is written
         }
     if isinstance(value, Enum):
         return [_described(type(value)), value.name, _described(value.value)]
     if isinstance(value, list | tuple):
         return [_described(each) for each in value]
-    if isinstance(value, str):  # a reference ends with the class's address in this process
-        return re.sub(r":\d+", "", value)
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, set | frozenset):
         return sorted(repr(_described(each)) for each in value)

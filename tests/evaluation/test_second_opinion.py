@@ -129,14 +129,19 @@ def test_another_server_is_asked_in_its_own_way(store: Path) -> None:
     assert len(two.collect(frame)) == 2
 
 
+def mostly_garden(frame: pd.DataFrame) -> dict[Any, str]:
+    """Give each row the label that two models agree on more often than they are wrong."""
+    return {
+        key: "Garden" if i % 2 or i % 4 == 0 else "Kitchen" for i, key in enumerate(frame.index)
+    }
+
+
 def test_agreement_with_a_second_opinion_is_the_score(
     provider: OpenAIBatch, tmp_path: Path, things: tuple[pd.DataFrame, Job]
 ) -> None:
     """Rows on which two models agree are right more often: a threshold accepts them."""
     frame, job = things
-    truth = {
-        key: "Garden" if i % 2 or i % 4 == 0 else "Kitchen" for i, key in enumerate(frame.index)
-    }
+    truth = mostly_garden(frame)
     with pytest.raises(InputError, match="has been reviewed"):
         job.collect(frame, accept=0.8)
     judged(job, tmp_path, truth, n=40)
@@ -239,9 +244,7 @@ def test_parts_are_accepted_as_the_whole_is(
 ) -> None:
     """Promise 1: the rows of a part, in any process, have the whole frame's scores."""
     frame, job = things
-    truth = {
-        key: "Garden" if i % 2 or i % 4 == 0 else "Kitchen" for i, key in enumerate(frame.index)
-    }
+    truth = mostly_garden(frame)
     judged(job, tmp_path, truth, n=40)
     job.second_opinion("b", provider).wait(poll_seconds=0.01)
     whole = job.collect(frame, accept=0.9)

@@ -196,6 +196,17 @@ def test_a_number_that_two_keys_may_mean_is_neither(tmp_path: Path) -> None:
     assert out["llmbatch_status"].isna().tolist() == [True, False]
 
 
+def test_long_numbers_that_a_float_makes_one_are_other_keys(tmp_path: Path) -> None:
+    """Promise 1: beyond 2**53 neighbours are one float; a new row gets nobody else's answer."""
+    frame = pd.DataFrame({"sku": ["9007199254740993", "8"], "c": ["x", "y"]})
+    job = frame.llmbatch.submit("{{ c }}", "m", key="sku", provider="file", store=tmp_path)
+
+    own = pd.DataFrame({"sku": [9007199254740992, 9007199254740993, 8], "c": ["x", "x", "y"]})
+    out = own.llmbatch.collect(job, store=tmp_path)
+
+    assert out["llmbatch_status"].isna().tolist() == [True, False, False]
+
+
 def check(frame: pd.DataFrame, file: Callable[..., pd.DataFrame], folder: Path) -> None:
     """Send a frame through a file, and collect on what comes back."""
     again = file(frame, folder / "frame")

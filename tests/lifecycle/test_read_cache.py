@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from crash import KillPoint, start, watch
 from pandas.testing import assert_frame_equal
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_serializer, field_validator
 
 import frameenrich
 from frameenrich.errors import DamagedFileError, FrameEnrichWarning
@@ -263,3 +263,43 @@ def test_two_processes_may_keep_at_once(job: frameenrich.Job) -> None:
     assert len(kept(job)) == 1
     assert_frame_equal(job.collect(FRAME), plain)
     assert not list(Path(job.path).rglob("*.tmp"))
+
+
+def _writes(change: Callable[[str], str]) -> type[BaseModel]:
+    class Written(BaseModel):
+        """A class that writes a text in its own way."""
+
+        summary: str
+        score: int
+
+        @field_serializer("summary")
+        def shout(self, summary: str) -> str:
+            """Return the text as it is to be in the column."""
+            return change(summary)
+
+    return Written
+
+
+def test_a_serializer_that_was_edited_reads_anew(job: frameenrich.Job) -> None:
+    """Promise 10: the values are what the class writes now, not what it once wrote."""
+    loud = job.collect(FRAME, response_model=_writes(str.upper))
+    low = job.collect(FRAME, response_model=_writes(str.lower))
+
+    assert str(loud["summary"].iloc[0]).isupper()
+    assert str(low["summary"].iloc[0]).islower()
+
+
+def test_texts_that_look_like_addresses_are_part_of_the_class() -> None:
+    """Only pydantic's references hold addresses; a pattern's colon is the user's."""
+
+    def limited(pattern: str) -> type[BaseModel]:
+        class Limited(BaseModel):
+            """A class with one rule."""
+
+            ratio: str = Field(pattern=pattern)
+
+        return Limited
+
+    marks = [read_cache._class_mark(limited(pattern)) for pattern in ("16:9", "16:10", "16:9")]
+
+    assert marks[0] == marks[2] != marks[1]

@@ -401,12 +401,15 @@ _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 
 def _is_whole(made: Any) -> bool:
     """Tell whether a reply has what every message batch has: the SDK checks no type."""
-    told = vars(made) if hasattr(made, "__dict__") else {}
-    counts, ended, results = (told.get(n) for n in ("request_counts", "ended_at", "results_url"))
+    members = vars(made) if hasattr(made, "__dict__") else {}
+    counts, ended, results = (members.get(n) for n in ("request_counts", "ended_at", "results_url"))
     return (
-        all(told.get(name) and isinstance(told[name], str) for name in ("id", "processing_status"))
+        all(
+            members.get(name) and isinstance(members[name], str)
+            for name in ("id", "processing_status")
+        )
         and all(type(getattr(counts, name, None)) is int for name in _COUNTS)
-        and isinstance(told.get("created_at"), datetime)
+        and isinstance(members.get("created_at"), datetime)
         and (ended is None or isinstance(ended, datetime))
         and (results is None or isinstance(results, str))
     )

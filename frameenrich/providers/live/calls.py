@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from frameenrich.errors import warn_user
 from frameenrich.jsonl import encode, loads, request_ids
 from frameenrich.model import Batch, BatchStatus, Json, Limits, Pace, Stage
+from frameenrich.providers.blocking import Blocking
 from frameenrich.providers.live.route import Route
 from frameenrich.providers.protocol import Provider, Shard, ShardWriter
 
 
-class LiveCalls:
+class LiveCalls(Blocking):
     """Sends each request of a shard on its own, many at once; a subclass says how one is made."""
 
     name = "live"
-    blocking = True
     limits = Limits()
     _pace = Pace()
     _attempts = 8
@@ -72,20 +72,6 @@ class LiveCalls:
                 stage=Stage.FETCHED,
             )
         )
-
-    def poll(self, batch: Batch) -> Batch:
-        """Return the batch as it is: it only moves while `send` runs."""
-        return batch
-
-    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Fetch nothing: `send` has written the lines."""
-
-    def cancel(self, batch: Batch) -> Batch:
-        """Stop; what was not answered will not be."""
-        return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
-
-    def delete_files(self, batch: Batch) -> None:
-        """Delete nothing: the server keeps no files of ours."""
 
 
 def _about_time_outs(count: int) -> str:

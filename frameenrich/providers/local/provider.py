@@ -13,13 +13,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from frameenrich.errors import ParameterError, ProviderError
 from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, BatchStatus, Json, Limits, Stage
+from frameenrich.providers.blocking import Blocking
 from frameenrich.providers.local.embeddings import EMBEDDED_EMBEDDER, Embedder
 from frameenrich.providers.protocol import Shard, ShardWriter
 
@@ -139,7 +140,7 @@ class Llama:
                 yield [_answer_line(server, custom_id, line)]
 
 
-class LocalProvider:
+class LocalProvider(Blocking):
     """Answers requests in this process; each line is on disk before the next is made.
 
     Parameters
@@ -151,7 +152,6 @@ class LocalProvider:
     """
 
     name = "local"
-    blocking = True
     limits = Limits()
 
     def __init__(self, engine: Engine, model: str | None = None) -> None:
@@ -205,20 +205,6 @@ class LocalProvider:
                 stage=Stage.FETCHED,
             )
         )
-
-    def poll(self, batch: Batch) -> Batch:
-        """Return the batch as it is: it only moves while `send` runs."""
-        return batch
-
-    def fetch(self, batch: Batch, sink: IO[bytes]) -> None:
-        """Fetch nothing: `send` has written the lines."""
-
-    def cancel(self, batch: Batch) -> Batch:
-        """Stop; what was not answered will not be."""
-        return batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED)
-
-    def delete_files(self, batch: Batch) -> None:
-        """Delete nothing: all files are in the job's folder."""
 
 
 @contextlib.contextmanager
