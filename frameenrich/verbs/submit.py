@@ -204,10 +204,13 @@ class Submission:
                 return job_folder(self.store, job_id)
             answers, running = probed, dict[bytes, str]()
             if not self.nonce:
+                # What another job has at its provider is not sent twice: this job waits for it.
+                # In this order, since a fetch takes no lock of the store: a batch that ends
+                # between the two looks is seen by both, and its answer wins. The other way round
+                # neither saw it, and its rows were paid twice.
+                running = find_running(self.store, spec, draft.hashes)
                 stored = find_stored_answers(self.store, spec, output, draft.hashes)
                 answers = _both(stored, probed)
-                # What another job has at its provider is not sent twice: this job waits for it.
-                running = find_running(self.store, spec, draft.hashes)
             draft.complete(job_id, answers, running)
             approve_job(spec, self.store, draft.request_lines())
             return draft.commit()

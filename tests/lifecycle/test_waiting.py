@@ -17,6 +17,7 @@ import frameenrich
 from frameenrich.errors import BudgetError, FrameEnrichWarning
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.verbs import submit as verbs_submit
 from frameenrich.verbs.job import Job
 
 
@@ -70,6 +71,36 @@ def test_overlapping_submits_at_once(
     for out, frame in zip(outs, frames, strict=True):
         check_rows(out, frame)
     assert times(server) == [1] * 54
+
+
+def test_the_other_batch_ends_between_the_two_looks(
+    provider: OpenAIBatch, store: Path, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 3: a batch fetched while a submit looks for it is answered or waited for."""
+    server.hold("in_progress")
+    first = submit(shelf(10), provider, store)
+    looked = list[str]()
+
+    def then_fetched(name: str) -> None:
+        look = getattr(verbs_submit, name)
+
+        def looks(*args: Any) -> Any:
+            found = look(*args)
+            looked.append(name)
+            if len(looked) == 1:  # after one look, before the other: what a process may do
+                server.release()
+                first.wait(poll_seconds=0.01)
+            return found
+
+        monkeypatch.setattr(verbs_submit, name, looks)
+
+    then_fetched("find_running")
+    then_fetched("find_stored_answers")
+    job = submit(shelf(11), provider, store)
+
+    assert len(looked) == 2
+    check_rows(finish(shelf(11), job), shelf(11))
+    assert times(server) == [1] * 11
 
 
 def test_overlapping_submits_of_processes(store: Path) -> None:
