@@ -201,7 +201,7 @@ class _ModelGate:
 
 
 def _all_stay(cells: Sequence[Any], wanted: type) -> bool:
-    """Tell for a whole column what `_stays` tells; False where each cell has to be asked."""
+    """Tell whether every cell of a column surely stays; False where `_stays` has to check each."""
     # Passes in C: most columns hold one class, and their extremes tell of all numbers.
     classes = set(map(type, cells)) - {type(None)}
     if not classes:

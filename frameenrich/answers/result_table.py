@@ -62,7 +62,7 @@ DETAILS: dict[str, Any] = {
     "answer_id": pa.large_string(),
     "raw": pa.large_string(),
 }
-"""What is told of a result beside its values; ``answer_id`` is the custom_id it came under."""
+"""Details of a result beside its values; ``answer_id`` is the custom_id it came under."""
 
 
 SHORT_BYTES = 100
@@ -322,10 +322,10 @@ class ParsedLines:
     columns : sequence of sequence
         One for each field, with the value of each line; None where it is no usable answer.
     odd : mapping of int to Result
-        By their place, the lines that were judged in full. Every other one is a usable answer of
-        which nothing else is to be said.
-    told : mapping of str to sequence
-        What is told of those others, by the detail's name, as far as it is wanted.
+        The lines that were judged in full, by position. Every other one is a usable answer
+        without details.
+    detail_cells : mapping of str to sequence
+        The details of those others, by name, as far as they are wanted.
     """
 
     ids: Sequence[str | None]
@@ -454,7 +454,7 @@ class ArrowColumn:
         self._starts.append(self._starts[-1] + len(part))
 
     def at(self, position: int) -> Any:
-        """Return one cell; None for place -1."""
+        """Return one cell; None for position -1."""
         if position < 0:
             return None
         part = bisect_right(self._starts, position) - 1
@@ -462,7 +462,7 @@ class ArrowColumn:
         return cell if self.type is None else cell.as_py()
 
     def take(self, positions: Positions, *, forget: bool = False) -> Any:
-        """Return cells by their place, -1 for null: Arrow's, in chunks, or a list of objects.
+        """Return cells by position, -1 for null: Arrow's, in chunks, or a list of objects.
 
         With `forget`, a part is dropped as soon as no later cell is in it; take only once then.
         """

@@ -79,13 +79,13 @@ class StatusCounts:
 
 
 def open_table(
-    places: Sequence[TableFile], *, limit: int | None = None, stream: bool | None = None
+    files: Sequence[TableFile], *, limit: int | None = None, stream: bool | None = None
 ) -> InMemoryTable | StreamedTable:
     """Open a table; it has to be closed like a file.
 
     Parameters
     ----------
-    places : sequence of TableFile
+    files : sequence of TableFile
         Its files (`frameenrich.cli.tables.files.table_files`).
     limit : int, optional
         How many rows are read at most.
@@ -97,7 +97,7 @@ def open_table(
     InputError
         It cannot be read.
     """
-    source = Source(places, limit=limit)
+    source = Source(files, limit=limit)
     try:
         if stream is None:
             # So few rows are one chunk: streamed, they would only be read more often.
@@ -110,7 +110,7 @@ def open_table(
 
 
 @contextlib.contextmanager
-def telling_lines(location: Callable[[int], str]) -> Iterator[None]:
+def with_line_numbers(location: Callable[[int], str]) -> Iterator[None]:
     """Add the line in the file to errors about the row at a position."""
     try:
         yield
@@ -140,12 +140,12 @@ class InMemoryTable:
 
     def submit(self, **options: Any) -> tuple[Job, int]:
         """Submit every row; return the job and the number of rows."""
-        with telling_lines(self.table.location):
+        with with_line_numbers(self.table.location):
             return submit(self.table.frame, **options), len(self.table.frame)
 
     def estimate(self, **options: Any) -> Estimate:
         """Estimate what a `submit` would send and cost."""
-        with telling_lines(self.table.location):
+        with with_line_numbers(self.table.location):
             return estimate(self.table.frame, **options)
 
     def find_job(self, store: StoreLike, job: str | None = None, client: Any = None) -> Job:
@@ -155,12 +155,12 @@ class InMemoryTable:
         return find_job(self.table.frame, store, client=client)
 
     def write_answers(
-        self, job: Job, place: TableFile, *, safe: bool = False, **options: Any
+        self, job: Job, target: TableFile, *, safe: bool = False, **options: Any
     ) -> StatusCounts:
         """Collect, and write the table with the columns of answers; see `Job.collect`."""
         with counting_rows() as facts:
             answered = job.collect(self.table.frame, **options)
-        write_table(self.table, answered, place, safe=safe)
+        write_table(self.table, answered, target, safe=safe)
         return StatusCounts().add(answered, job.spec.name, facts)
 
 
@@ -185,7 +185,7 @@ class StreamedTable:
             rows = 0  # called again where a job of an earlier version is searched for
             for chunk in self.source.chunks():
                 rows += chunk.rows
-                with telling_lines(chunk.location):
+                with with_line_numbers(chunk.location):
                     # A part has its chunk's number: `collect` looks there first.
                     part = write_part(stage, chunk.number, chunk.frame, called=chunk.called)
                 yield part
@@ -214,7 +214,7 @@ class StreamedTable:
     def write_answers(
         self,
         job: Job,
-        place: TableFile,
+        target: TableFile,
         *,
         safe: bool = False,
         **options: Any,
@@ -228,7 +228,7 @@ class StreamedTable:
             nothing of them goes to standard output.
         """
         # Checked first: neither standard output nor paid rounds can be taken back.
-        if place.is_stream or options.get("max_rounds"):
+        if target.is_stream or options.get("max_rounds"):
             self._check(job)
         collector = self._knowing_columns(job.collector(**options))
         counts, edits = StatusCounts(), Counter[str]()
@@ -246,9 +246,9 @@ class StreamedTable:
                 counts.add(answers, job.spec.name, facts)
                 yield ChunkWithAnswers(chunk, answers)
             # Known after the last chunk only; an error here drops the unfinished file.
-            _refuse_strangers(job, counts.rows, counts.seen)
+            _refuse_other_rows(job, counts.rows, counts.seen)
 
-        write_chunks(fill, place, safe=safe)
+        write_chunks(fill, target, safe=safe)
         warn_of_edits(edits)
         return counts
 
@@ -257,7 +257,7 @@ class StreamedTable:
         for chunk in self.source.chunks():
             rows += chunk.rows
             seen += job.count_seen(chunk.frame, chunk.number)
-        _refuse_strangers(job, rows, seen)
+        _refuse_other_rows(job, rows, seen)
 
     def _knowing_columns(self, collector: Collector) -> Collector:
         """Learn a parser's columns from all answers, before the first chunk is written."""
@@ -270,7 +270,7 @@ class StreamedTable:
         return replace(collector, parser_columns=made)
 
 
-def _refuse_strangers(job: Job, rows: int, seen: int) -> None:
+def _refuse_other_rows(job: Job, rows: int, seen: int) -> None:
     if not seen:
         raise FrameMismatchError(
             f"None of the table's {rows:,} rows is in the job {job.id}.",

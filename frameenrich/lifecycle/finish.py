@@ -14,7 +14,7 @@ from frameenrich.lifecycle.regenerate import RetryOptions, changed_line
 from frameenrich.lifecycle.step import withdraw
 from frameenrich.lifecycle.usage import unanswered_requests
 from frameenrich.lifecycle.wait import Deadline, pauses, timed_out
-from frameenrich.providers.protocol import Provider, patience
+from frameenrich.providers.protocol import Provider, retry_for
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.shard import ShardFolder
 
@@ -36,7 +36,7 @@ def withdraw_all(
     # Kept over all looks: a server refuses to cancel a batch that it is cancelling.
     ended_tags = set[str]()
     for pause in pauses(poll_seconds):
-        with patience(deadline.left):
+        with retry_for(deadline.left):
             left = withdraw(folder, provider, keep, ended_tags)
         if not left:
             return

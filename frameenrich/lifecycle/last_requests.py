@@ -62,8 +62,8 @@ class LastRequests:
         for round_ in range(1, self.shard.round + 1):
             for group in _groups(self.job, round_, ["answers", "change"]):
                 if "change" in group.column_names:
-                    told = pc.match_substring_regex(group["change"], f"^{FEEDBACK}(, |$)")
-                    rows = group["answers"].filter(pc.fill_null(told, False))
+                    corrected = pc.match_substring_regex(group["change"], f"^{FEEDBACK}(, |$)")
+                    rows = group["answers"].filter(pc.fill_null(corrected, False))
                     found.update(rows.filter(pc.is_in(rows, value_set=own)).to_pylist())
         return frozenset(found)
 

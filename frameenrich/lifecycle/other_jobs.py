@@ -37,7 +37,7 @@ _CACHE_KEY = "prompt_cache_key"
 
 
 def other_jobs(
-    store: Store, sent: ShortHashes, own_id: str = "", *, tell: bool = False
+    store: Store, sent: ShortHashes, own_id: str = "", *, warn: bool = False
 ) -> list[JobFolder]:
     """List a store's other jobs, the newest first.
 
@@ -49,7 +49,7 @@ def other_jobs(
         The halves of the request hashes that matter, in order.
     own_id : str
         A job that does not count.
-    tell : bool
+    warn : bool
         Warn of damaged jobs that are passed over.
 
     Raises
@@ -61,7 +61,7 @@ def other_jobs(
     for folder, error in damaged:
         if folder.id != own_id:
             check_unneeded(folder, error, sent)
-    if tell:
+    if warn:
         warn_damaged(error for _, error in damaged)
     return [folder for folder in readable if folder.id != own_id]
 

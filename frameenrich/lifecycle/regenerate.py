@@ -437,7 +437,9 @@ def history(
         return [attempts[slot] for slot in wanted]
     for round_ in range(folder.rounds()):
         found = read_results(folder, output, only_round=round_, sidecar=sidecar, texts_of=NO_TEXTS)
-        earlier = attempts if round_ == 0 else _tell_what_changed(folder, round_, found, attempts)
+        earlier = (
+            attempts if round_ == 0 else _attempts_with_changes(folder, round_, found, attempts)
+        )
         for slot in earlier:
             result, own = found.table.result(slot), attempts[slot]
             own.append(
@@ -453,7 +455,7 @@ def history(
     return [attempts[slot][:-1] for slot in wanted]
 
 
-def _tell_what_changed(
+def _attempts_with_changes(
     folder: JobFolder, round_: int, found: JobResults, attempts: Mapping[int, list[dict[str, Any]]]
 ) -> list[int]:
     """Note a round's changes with the attempts before it; return the slots that it sent."""

@@ -88,7 +88,7 @@ def find_stored_answers(
         A job that does not count.
     """
     origins: dict[bytes, tuple[JobFolder, str]] = {}
-    for folder in other_jobs(store, sent, own_id, tell=True):
+    for folder in other_jobs(store, sent, own_id, warn=True):
         if same_route(folder.spec, spec):
             # Jobs come newest first, and what is already found stays: the newest answer wins.
             origins = {**_answered(folder, output, sent), **origins}

@@ -219,8 +219,8 @@ class _Step:
             check_requests(shard)
         outgoing = shard_for_provider(shard, batch)
         _log.info("%s: send %d requests for %s", shard, outgoing.requests, outgoing.model)
-        with StoreShardWriter(shard, self.progress) as desk:
-            batch = self.provider.send(outgoing, batch, desk)
+        with StoreShardWriter(shard, self.progress) as writer:
+            batch = self.provider.send(outgoing, batch, writer)
         if batch.ended and not batch.settled:
             _fetch_or_retry(shard, batch, self.provider)
 
@@ -305,8 +305,8 @@ def _retry_when_queue_frees(shard: ShardFolder, batch: Batch, provider: Provider
 
 
 def _waiting(batch: Batch, provider: Provider) -> Batch:
-    patience = min(2 ** max(batch.attempt - 1, 0), _LONGEST_QUEUE_WAIT)
-    return batch.replace(retry_at=time.time() + provider.limits.queue_wait_seconds * patience)
+    doubled = min(2 ** max(batch.attempt - 1, 0), _LONGEST_QUEUE_WAIT)
+    return batch.replace(retry_at=time.time() + provider.limits.queue_wait_seconds * doubled)
 
 
 def _retry_without_rejected(shard: ShardFolder, batch: Batch) -> Batch | None:
@@ -380,8 +380,8 @@ def _cancel(shard: ShardFolder, provider: Provider) -> None:
     if batch.id is None:  # perhaps it was made: find out before it can be cancelled
         outgoing = shard_for_provider(shard, batch, may_create=False)
         try:
-            with StoreShardWriter(shard) as desk:
-                batch = provider.send(outgoing, batch, desk)
+            with StoreShardWriter(shard) as writer:
+                batch = provider.send(outgoing, batch, writer)
         except NeverMadeError:
             shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
             return

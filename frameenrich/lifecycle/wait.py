@@ -23,7 +23,7 @@ from frameenrich.errors import JobInterruptedError, ProviderError, WaitTimeoutEr
 from frameenrich.jsonl import split_lines
 from frameenrich.lifecycle.step import is_lost, refresh, step_job
 from frameenrich.model import TERMINAL, Batch
-from frameenrich.providers.protocol import Provider, RetryDeadline, patience
+from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
 
@@ -256,7 +256,7 @@ def _patient_step(
     folder: JobFolder, provider: Provider, bar: Any, deadline: Deadline, given: RetryDeadline | None
 ) -> JobState:
     """Take a step in which the provider retries no longer than the deadline allows."""
-    with patience(deadline.left, given):
+    with retry_for(deadline.left, given):
         try:
             return step(folder, provider, bar)
         except ProviderError as error:

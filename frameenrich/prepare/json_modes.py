@@ -181,10 +181,10 @@ def check_json_mode(mode: JsonMode, output: OutputSpec) -> JsonMode:
     return mode
 
 
-# --- what the user is told ------------------------------------------------------------------------
+# --- warnings ------------------------------------------------------------------------------------
 
 
-def tell_how_asked(spec: JobSpec, written: Sequence[Message]) -> None:
+def warn_how_asked(spec: JobSpec, written: Sequence[Message]) -> None:
     """Warn where the provider does not enforce the schema, and say what words for it cost.
 
     Parameters
@@ -206,14 +206,14 @@ def tell_how_asked(spec: JobSpec, written: Sequence[Message]) -> None:
     if spec.choices_in_words:
         most = max(len(each.values) for each in without_large_choices(schema)[1])
         text = choices_text(_unsaid(replace(spec, messages=tuple(written))))
-        _tell_words(given, most, text, spec.model)
+        _warn_of_words(given, most, text, spec.model)
     elif spec.provider == "gemini" and (most := sum(_choices_in(schema))) > _GEMINI_CHOICES:
-        _tell_words(given, most, json.dumps(schema, ensure_ascii=False), spec.model)
+        _warn_of_words(given, most, json.dumps(schema, ensure_ascii=False), spec.model)
     # Of the schema as sent: enums that went into words are no reason for a second warning.
     warn_unless_strict(replace(spec.output, schema=sent_schema(spec)))
 
 
-def _tell_words(given: str, values: int, text: str, model: str) -> None:
+def _warn_of_words(given: str, values: int, text: str, model: str) -> None:
     tokens = count_text(text, model) if text else 0
     cost = f": about {tokens:,} tokens more a row" if tokens else ", as the codebook has them"
     warn_user(

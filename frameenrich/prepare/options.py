@@ -37,7 +37,7 @@ from frameenrich.prepare.json_modes import (
     asking_by,
     check_json_mode,
     choose_asking,
-    tell_how_asked,
+    warn_how_asked,
 )
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.prepare.params import check_params
@@ -110,7 +110,7 @@ class Plan:
         """
         routed = replace(self, spec=replace(self.spec, provider=provider, url=url))
         plan = routed.asking(choose_asking(routed.spec, server))
-        tell_how_asked(plan.spec, self.spec.messages)
+        warn_how_asked(plan.spec, self.spec.messages)
         return plan
 
     def asking(self, asking: Asking) -> Self:

@@ -25,11 +25,10 @@ class Dialect:
 
     ``endpoints`` are the ones it serves in batches, None for all; ``urls`` says which are written
     otherwise in request lines. ``upload_path`` is where files go where that is not ``/files``, with
-    ``file_name`` and ``file_type`` beside the file. ``keeps`` says that files can be given a date
-    to expire, ``tags`` that a batch carries our ``metadata``: without, a batch is known by its
-    input file. ``processes`` says that a file cannot be used at once. ``windows`` are what it takes
-    as a completion window, as a pattern and in words. ``samples`` says that it takes an ``n`` above
-    1, ``caches`` that it takes a ``prompt_cache_key``.
+    ``file_name`` and ``file_type`` beside the file. A server that
+    ``supports_expiry`` lets files be given a date to expire; without ``supports_metadata`` a batch
+    carries none of ours, and is known by its input file. ``windows`` are the completion windows it
+    takes, as a pattern and in words. ``supports_samples`` is about an ``n`` above 1.
     """
 
     name: str = "openai"
@@ -38,12 +37,12 @@ class Dialect:
     urls: tuple[tuple[str, str], ...] = ()
     purpose: str = "batch"
     upload_path: str | None = None
-    keeps: bool = True
-    tags: bool = True
-    processes: bool = False
+    supports_expiry: bool = True
+    supports_metadata: bool = True
+    must_wait_for_file: bool = False
     windows: tuple[str, str] = ("24h", "'24h'")
-    samples: bool = True
-    caches: bool = True
+    supports_samples: bool = True
+    supports_cache_key: bool = True
 
     def url(self, endpoint: str) -> str:
         """Return the ``url`` that this server wants in request lines.
@@ -94,16 +93,16 @@ AZURE = Dialect(
     urls=tuple((f"/v1/{e}", f"/{e}") for e in ("chat/completions", "completions", "embeddings")),
     endpoints=(_CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings"),
     # A file is refused until Azure has processed it (openai-dotnet#312).
-    processes=True,
+    must_wait_for_file=True,
 )
 
 
 GROQ = Dialect(
     name="groq",
     endpoints=(_CHAT,),
-    keeps=False,
-    samples=False,
-    caches=False,
+    supports_expiry=False,
+    supports_samples=False,
+    supports_cache_key=False,
     windows=(r"(2[4-9]|[3-9]\d|1[0-5]\d|16[0-8])h|[1-7]d", "'24h' to '168h', or '1d' to '7d'"),
 )
 
@@ -114,10 +113,10 @@ TOGETHER = Dialect(
     endpoints=(_CHAT,),
     purpose="batch-api",
     upload_path="/files/upload",
-    keeps=False,
+    supports_expiry=False,
     # Together's batches have no metadata: a batch is recognised by its input file.
-    tags=False,
-    caches=False,
+    supports_metadata=False,
+    supports_cache_key=False,
 )
 
 

@@ -19,9 +19,9 @@ class FileProvider:
         """Return the endpoint as it is, which ``vllm run-batch`` and web pages take."""
         return endpoint
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Record the shard as running: its file is written, and the user takes it from there."""
-        return desk.record(
+        return writer.record(
             batch.replace(
                 id=f"file-{shard.tag}", status=BatchStatus.IN_PROGRESS, total=shard.requests
             )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from frameenrich.providers.http_client import http_client_of
-from frameenrich.providers.protocol import patience_left
+from frameenrich.providers.protocol import seconds_to_retry
 
 MOST_BYTES = 64 << 20
 """The largest size of a decompressed reply, unless it was sent as large."""
@@ -43,7 +43,7 @@ def guard(client: Any) -> None:
 
 def _limit_time(request: Any) -> None:
     """Wait no longer for a server than the caller waits for the verb."""
-    left = patience_left()
+    left = seconds_to_retry()
     # Nobody set a limit: the SDK's own timeouts stay as they are.
     if left == math.inf:
         return

@@ -73,7 +73,7 @@ def upload_once(
     calls: Calls,
     shard: Shard,
     batch: Batch,
-    desk: ShardWriter,
+    writer: ShardWriter,
     *,
     find: Callable[[str], str | None],
     upload: Callable[[str], str],
@@ -87,7 +87,7 @@ def upload_once(
         return batch
     # The stage is on disk before the call: found so, an earlier process may have uploaded the file.
     in_doubt, name = batch.stage is Stage.UPLOADING, f"{shard.tag}.jsonl"
-    batch = desk.record(batch.replace(stage=Stage.UPLOADING))
+    batch = writer.record(batch.replace(stage=Stage.UPLOADING))
 
     def attempt() -> str:
         nonlocal in_doubt
@@ -101,7 +101,7 @@ def upload_once(
         return file_id
 
     file_id = calls.patiently(attempt, f"upload {name}")
-    return desk.record(batch.replace(input_file_id=file_id, stage=Stage.UPLOADED))
+    return writer.record(batch.replace(input_file_id=file_id, stage=Stage.UPLOADED))
 
 
 def _found_or_none(find: Callable[[], str | None]) -> str | None:
@@ -118,7 +118,7 @@ def create_once(
     calls: Calls,
     shard: Shard,
     batch: Batch,
-    desk: ShardWriter,
+    writer: ShardWriter,
     *,
     find: Callable[[], Any],
     create: Callable[[], Any],
@@ -138,15 +138,15 @@ def create_once(
         nonlocal batch, in_doubt, made_here, answer_lost
         answer_lost = False
         if in_doubt:
-            if (found := _look(find, shard)) is not None:
+            if (found := _find_made(find, shard)) is not None:
                 return found
-            batch = desk.record(seen_nothing(batch))
+            batch = writer.record(seen_nothing(batch))
             confirm(shard, batch)
         before()
         # After the look: a batch that may not be made may still be found.
         if not shard.may_create:
             raise NeverMadeError(shard.tag)
-        batch = desk.record(begin_create(batch))
+        batch = writer.record(begin_create(batch))
         # Before the call, since whatever it raises may come after the batch was made.
         in_doubt = made_here = True
         try:
@@ -156,7 +156,7 @@ def create_once(
             answer_lost = not surely_unmade(error)
             if not answer_lost:
                 in_doubt = False
-                batch = desk.record(
+                batch = writer.record(
                     batch.replace(stage=Stage.UPLOADED, creates=max(batch.creates - 1, 0))
                 )
             raise
@@ -170,14 +170,14 @@ def create_once(
         )
     except ProviderError as error:
         if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
-            desk.record(batch.replace(input_file_id=None, stage=Stage.INTENT))
+            writer.record(batch.replace(input_file_id=None, stage=Stage.INTENT))
         elif answer_lost:  # the next step looks for it
             error.__dict__["try_later"] = True
         raise
     return batch, made
 
 
-def _look(find: Callable[[], T], shard: Shard) -> T:
+def _find_made(find: Callable[[], T], shard: Shard) -> T:
     try:
         return find()
     except Exception as error:

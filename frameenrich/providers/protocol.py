@@ -94,7 +94,7 @@ class Provider(Protocol):
     def url(self, endpoint: str) -> str:
         """Return the ``url`` of a request line for an endpoint such as ``/v1/responses``."""
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Bring the shard to the provider, or find it there; `batch` is what is known so far."""
 
     def poll(self, batch: Batch) -> Batch:
@@ -125,27 +125,27 @@ class RetryDeadline:
 
 
 # A context variable and no parameter: SDK hooks and retry loops deep below have to see it.
-_patience: ContextVar[RetryDeadline] = ContextVar("patience", default=RetryDeadline())  # noqa: B039 - never changed
+_deadline: ContextVar[RetryDeadline] = ContextVar("retry_deadline", default=RetryDeadline())  # noqa: B039 - never changed
 
 
 @contextlib.contextmanager
-def patience(seconds: float, given: RetryDeadline | None = None) -> Iterator[None]:
+def retry_for(seconds: float, given: RetryDeadline | None = None) -> Iterator[None]:
     """Limit for how long providers try again, whatever a server asks for."""
     given = given or RetryDeadline()
     given.until = min(given.until, time.monotonic() + seconds)
-    token = _patience.set(given)
+    token = _deadline.set(given)
     try:
         yield
     finally:
-        _patience.reset(token)
+        _deadline.reset(token)
 
 
-def patience_left() -> float:
+def seconds_to_retry() -> float:
     """Return the seconds that providers may still spend on retries; infinite without a limit.
 
     Examples
     --------
-    >>> patience_left()
+    >>> seconds_to_retry()
     inf
     """
-    return _patience.get().until - time.monotonic()
+    return _deadline.get().until - time.monotonic()

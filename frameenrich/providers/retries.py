@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from frameenrich.errors import ProviderError
-from frameenrich.providers.protocol import patience_left
+from frameenrich.providers.protocol import seconds_to_retry
 from frameenrich.text import scrub
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class Calls:
         Its address may be mistyped, or it is not started: somebody sits there and waits.
         """
         error = state.outcome.exception() if state.outcome else None
-        # Any other error came from a server that exists, and is worth the full patience.
+        # Any other error came from a server that exists, and is worth the full wait.
         self._met = self._met or not _refused(error)
         return not self._met and state.attempt_number >= _ATTEMPTS_AT_NOBODY
 
@@ -261,7 +261,7 @@ class _GivenUp(tenacity.stop_after_attempt):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         hopeless = super().__call__(retry_state) or self._is_hopeless(retry_state)
-        return hopeless or retry_state.upcoming_sleep > patience_left()
+        return hopeless or retry_state.upcoming_sleep > seconds_to_retry()
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -44,13 +44,13 @@ class Routed:
         """Return what the job's own provider calls the endpoint."""
         return self._connected(None).url(endpoint)
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Send a shard through its provider, with that provider's name for the endpoint."""
         provider = self._connected(batch.provider)
         if batch.provider is not None:
             # The shard has the url of the job's own provider; a dialect may call it otherwise.
             shard = replace(shard, url=provider.url(shard.endpoint))
-        return provider.send(shard, batch, desk)
+        return provider.send(shard, batch, writer)
 
     def poll(self, batch: Batch) -> Batch:
         """Return the batch as its provider has it now."""

@@ -60,7 +60,7 @@ class UploadedBatches(ABC):
         """Return the batch that was made for a shard, if one was; raise without a whole list."""
 
     @abstractmethod
-    def _look(self, batch_id: str) -> Any:
+    def _retrieve(self, batch_id: str) -> Any:
         """Return a batch as it is now."""
 
     @abstractmethod
@@ -88,18 +88,18 @@ class UploadedBatches(ABC):
 
     # --- the verbs -------------------------------------------------------------------------------
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Upload the file and create the batch, or find them where an earlier try got so far."""
         # Before the upload: a server without tags knows a batch only by its input file.
         known = batch.input_file_id
         made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag, known))
         if made is not None:
-            return desk.record(self._heard(batch, made))
+            return writer.record(self._heard(batch, made))
         batch = upload_once(
             self._calls,
             shard,
             batch,
-            desk,
+            writer,
             find=lambda name: self._find_file(shard, name),
             upload=lambda name: self._upload(shard, name),
         )
@@ -108,18 +108,18 @@ class UploadedBatches(ABC):
             self._calls,
             shard,
             batch,
-            desk,
+            writer,
             find=lambda: self._find_batch(shard.tag, file_id),
             create=lambda: self._own(self._create(shard, file_id), shard.tag),
             # Here and not after the upload: a resumed job may come to the create directly.
             before=lambda: self._await_file(file_id),
         )
-        return desk.record(self._heard(batch, made))
+        return writer.record(self._heard(batch, made))
 
     def poll(self, batch: Batch) -> Batch:
         """Return the batch's status, counts and file ids as the server has them now."""
         made = self._calls.patiently(
-            lambda: self._own(self._look(batch.id or ""), batch.tag, batch.id),
+            lambda: self._own(self._retrieve(batch.id or ""), batch.tag, batch.id),
             f"look at the batch {batch.id}",
         )
         return self._heard(batch, made)

@@ -154,7 +154,7 @@ def make_report(answers: Answers) -> Report:
         charts=tuple(_charts(answers, columns)),
         reasons=reasons,
         groups=[groups[i] for i in chosen],
-        notes=(*_told(statuses, chosen, whole=answers.whole), *thumbs.told()),
+        notes=(*_sample_notes(statuses, chosen, whole=answers.whole), *thumbs.notes()),
         own_turn=_own_turn(folder),
         rights=tuple(rights(judged)),
         review_call=review_call(judged),
@@ -181,7 +181,7 @@ def _sample(positions: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64
     return np.random.default_rng(0).choice(positions, size, replace=False)
 
 
-def _told(statuses: Sequence[str], chosen: Sequence[int], *, whole: bool) -> Iterator[str]:
+def _sample_notes(statuses: Sequence[str], chosen: Sequence[int], *, whole: bool) -> Iterator[str]:
     if len(chosen) == len(statuses):
         return
     flagged = sum(status in FLAGGED for status in statuses)
@@ -311,12 +311,12 @@ def _own_turn(folder: JobFolder) -> int:
     return max((i for i, role in enumerate(roles) if role == "user"), default=0)
 
 
-_Asked = tuple[Prompt, tuple[tuple[str, str], ...]]
+_Prompts = tuple[Prompt, tuple[tuple[str, str], ...]]
 
 
-def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str | None, _Asked]:
+def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str | None, _Prompts]:
     """Return the last prompt of each custom_id, and its images as thumbnails."""
-    found: dict[str | None, _Asked] = {}
+    found: dict[str | None, _Prompts] = {}
     for custom_id, line in last_lines(folder, ids):
         prompt = read_prompt(json.loads(line)["body"])  # takes a lone surrogate
         found[custom_id] = Prompt(prompt.messages), tuple(map(thumbs.take, prompt.images))
@@ -352,7 +352,7 @@ class _Thumbnails:
         self.characters += len(small)
         return "src", small
 
-    def told(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """Yield a note on the images that were left out."""
         if self.left_out:
             yield f"{self.left_out:,} images are left out: the page holds {self.held:,} of them."

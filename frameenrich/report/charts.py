@@ -48,14 +48,14 @@ class Chart:
     """Bars over the values of a field.
 
     ``field`` names what a row is filtered by when a bar is picked; ``kind`` is ``bars`` or
-    ``histogram``; ``told`` sums it up in words.
+    ``histogram``; ``summary`` sums it up in words.
     """
 
     title: str
     field: str
     kind: str
     bars: tuple[Bar, ...]
-    told: str = ""
+    summary: str = ""
 
     @property
     def highest(self) -> int:
@@ -177,8 +177,8 @@ def _value_bars(title: str, field: str, values: pd.Series) -> Chart:
     else:
         never = 0
         pairs.sort(key=lambda pair: -pair[1])
-    told = f"{never} of {len(pairs)} labels never came" if never else ""
-    return Chart(title, field, "bars", _top(pairs), told)
+    summary = f"{never} of {len(pairs)} labels never came" if never else ""
+    return Chart(title, field, "bars", _top(pairs), summary)
 
 
 def _top(pairs: Sequence[tuple[Any, int]]) -> tuple[Bar, ...]:
@@ -202,5 +202,5 @@ def _text_chart(title: str, field: str, values: pd.Series) -> Chart | None:
     counts = values.value_counts()
     if len(counts) > _FEW and len(counts) > _MIXED_SHARE * len(values):
         return None
-    told = f"{len(counts):,} different texts" if len(counts) > 1 else ""
-    return Chart(title, field, "bars", _top([(v, int(n)) for v, n in counts.items()]), told)
+    summary = f"{len(counts):,} different texts" if len(counts) > 1 else ""
+    return Chart(title, field, "bars", _top([(v, int(n)) for v, n in counts.items()]), summary)

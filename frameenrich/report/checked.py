@@ -42,7 +42,7 @@ class Dot:
     y: float
     low: float
     high: float
-    told: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Scores:
     the share at its top.
     """
 
-    told: str
+    summary: str
     dots: tuple[Dot, ...]
     risk: str
     worst: float
@@ -156,7 +156,7 @@ class Drawn:
     """A review, as the list of reviews shows it."""
 
     id: str
-    told: str
+    summary: str
 
 
 def drawn(job: JobAnswers) -> Iterator[Drawn]:

@@ -102,12 +102,12 @@ def unfinished_files(store: Store) -> Iterator[tuple[str, FolderSize]]:
     for pattern in _LEFT_BEHIND:
         # Escaped: a store's folder may be called "a[1]".
         for path in sorted(glob.glob(f"{glob.escape(store.root)}/{pattern}", include_hidden=True)):
-            found = _weigh_path(path)
+            found = _path_size(path)
             if time.time() - found.changed_at > _IDLE_SECONDS:
                 yield path, found
 
 
-def _weigh_path(path: str) -> FolderSize:
+def _path_size(path: str) -> FolderSize:
     inside = (os.path.join(base, name) for base, _, names in os.walk(path) for name in names)
     entries: list[dict[str, Any]] = []
     for each in (path, *inside):

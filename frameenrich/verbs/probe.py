@@ -25,7 +25,7 @@ from frameenrich.model import JobSpec, Response, RowStatus
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.ready import open_requests
 from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
-from frameenrich.providers.protocol import Provider, patience
+from frameenrich.providers.protocol import Provider, retry_for
 from frameenrich.rendering.caching import unmarked
 from frameenrich.store.folder import JobFolder, job_folder, job_folders
 from frameenrich.store.store import Store
@@ -111,7 +111,7 @@ class Probe:
                     draft.commit()
         folder = job_folder(self.store, job_id)
         try:
-            with patience(_TRY_AGAIN_SECONDS):
+            with retry_for(_TRY_AGAIN_SECONDS):
                 Job(folder, output=self.output, provider=self.live).send()
         except ProviderError:
             pass  # it is down, busy or has no such call: that says nothing of the batch

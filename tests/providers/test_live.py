@@ -602,10 +602,10 @@ def test_the_limit_halves_once_a_round_and_grows_again() -> None:
 
     now[0] = 1.0
     for _ in range(10):
-        flow.congested(0.5, None)
+        flow.slow_down(0.5, None)
     assert flow.limit == 32
     now[0] = 2.0
-    flow.congested(1.5, 3.0)
+    flow.slow_down(1.5, 3.0)
     assert (flow.limit, flow.pause_left()) == (16, 3.0)
 
     for _ in range(16):

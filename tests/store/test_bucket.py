@@ -228,14 +228,14 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
     job = a_job(bucket())
     shard = job.shards(0)[0]
     answer = json.dumps({"custom_id": "row-a", "response": {"status_code": 200, "body": {}}})
-    with job.lock(), StoreShardWriter(shard) as desk:
-        desk.append(answer.encode())
-        desk.append(b"x" * 600_000)
-        desk.append(b"next part")
+    with job.lock(), StoreShardWriter(shard) as writer:
+        writer.append(answer.encode())
+        writer.append(b"x" * 600_000)
+        writer.append(b"next part")
     later = job_folder(bucket(), job.id).shards(0)[0]
-    with later.job.lock(), StoreShardWriter(later) as desk:
-        known = desk.answered()
-        desk.append(b"later")
+    with later.job.lock(), StoreShardWriter(later) as writer:
+        known = writer.answered()
+        writer.append(b"later")
     grown = b"".join(later.read_responses())
     in_parts = keys(job.store) - objects_of(job)
     with later.write_responses() as file:

@@ -115,8 +115,8 @@ def requests(
         with counting_rows() as facts:
             answered = job.collect(wait=True, **collect_kwargs(writing))
     write_frame(answered, there, safe=writing.safe_csv)
-    fates = StatusCounts().add(answered, job.spec.name, facts)
-    print_summary(job, fates, there, writing, as_json=as_json)
+    totals = StatusCounts().add(answered, job.spec.name, facts)
+    print_summary(job, totals, there, writing, as_json=as_json)
 
 
 def _first(requests: Any, limit: int | None) -> Any:

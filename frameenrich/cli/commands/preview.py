@@ -32,10 +32,10 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show the first requests as they would be sent; sends and writes nothing."""
-    from frameenrich.cli.table_jobs import telling_lines  # noqa: PLC0415 - heavy
+    from frameenrich.cli.table_jobs import with_line_numbers  # noqa: PLC0415 - heavy
     from frameenrich.verbs.before_paying import preview as show  # noqa: PLC0415
 
-    with read(source, reading) as table, telling_lines(table.location):
+    with read(source, reading) as table, with_line_numbers(table.location):
         shown = show(table.frame, n=n, **asking.kwargs())
     if as_json:
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
@@ -77,10 +77,10 @@ def pilot(
     as_json: AsJson = False,
 ) -> None:
     """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
-    from frameenrich.cli.table_jobs import telling_lines  # noqa: PLC0415 - heavy
+    from frameenrich.cli.table_jobs import with_line_numbers  # noqa: PLC0415 - heavy
     from frameenrich.verbs.before_paying import pilot as ask  # noqa: PLC0415
 
-    with read(source, reading) as table, telling_lines(table.location):
+    with read(source, reading) as table, with_line_numbers(table.location):
         options = {**asking.kwargs(), **sending.kwargs()}
         answers = ask(table.frame, n=n, seed=seed, store=store, **options)
     answers = answers.reset_index(names="row", drop=asking.prompt.key is not None)

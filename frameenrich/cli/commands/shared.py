@@ -227,19 +227,19 @@ def collect_command(
 @contextlib.contextmanager
 def with_timeout(writing: CollectOptions) -> Iterator[None]:
     """Apply ``--timeout`` to a whole command: sending may take long, too."""
-    from frameenrich.providers.protocol import patience  # noqa: PLC0415 - heavy
+    from frameenrich.providers.protocol import retry_for  # noqa: PLC0415 - heavy
 
-    with patience(math.inf if writing.timeout is None else writing.timeout):
+    with retry_for(math.inf if writing.timeout is None else writing.timeout):
         yield
 
 
 def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
     """Return the keyword arguments of ``collect``, with the time that `with_timeout` has left."""
-    from frameenrich.providers.protocol import patience_left  # noqa: PLC0415 - heavy
+    from frameenrich.providers.protocol import seconds_to_retry  # noqa: PLC0415 - heavy
 
     options = writing.kwargs()
     if writing.timeout is not None:
-        options["timeout"] = max(0.0, round(patience_left(), 2))
+        options["timeout"] = max(0.0, round(seconds_to_retry(), 2))
     return options
 
 
@@ -255,12 +255,12 @@ def write_answers(
 ) -> None:
     """Collect, write the table, and print a summary."""
     options = {**collect_kwargs(writing), **(reading_options or {}), "wait": wait}
-    fates = table.write_answers(job, there, safe=writing.safe_csv, **options)
-    print_summary(job, fates, there, writing, as_json=as_json)
+    totals = table.write_answers(job, there, safe=writing.safe_csv, **options)
+    print_summary(job, totals, there, writing, as_json=as_json)
 
 
 def print_summary(
-    job: Job, fates: StatusCounts, there: TableFile, writing: CollectOptions, *, as_json: bool
+    job: Job, totals: StatusCounts, there: TableFile, writing: CollectOptions, *, as_json: bool
 ) -> None:
     """Print the outcome of the rows and the output file; exit with a matching code.
 
@@ -268,13 +268,13 @@ def print_summary(
     """
     from frameenrich.lifecycle.row_facts import retry_commands  # noqa: PLC0415 - heavy
 
-    counts, examples = dict(fates.counts.most_common()), fates.examples
+    counts, examples = dict(totals.counts.most_common()), totals.examples
     if as_json:
         summary = {
             "job": job.id,
-            "rows": fates.rows,
+            "rows": totals.rows,
             "statuses": counts,
-            "repaired": fates.facts.repaired,
+            "repaired": totals.facts.repaired,
             "output": there.path,
         }
         # Standard output holds the table then, which nothing may be mixed into.
@@ -284,16 +284,16 @@ def print_summary(
         heads = ["status", "rows", *(["for example"] if examples else [])]
         # Standard output may hold the table itself.
         print_rows(heads, [row[: len(heads)] for row in rows], file=sys.stderr)
-        if fates.facts.repaired:
+        if totals.facts.repaired:
             say(
-                f"{fates.facts.repaired:,} ok answers were mended before they were read (fences, "
+                f"{totals.facts.repaired:,} ok answers were mended before they were read (fences, "
                 "words around them, commas or quotes); --usage shows which."
             )
         if examples:
-            for command in retry_commands(job.id, fates.facts.remedies):
+            for command in retry_commands(job.id, totals.facts.remedies):
                 say(f"To ask the flagged rows again: {command}")
         if not there.is_stream:
-            say(f"Wrote {fates.rows:,} rows to {there.path}.")
+            say(f"Wrote {totals.rows:,} rows to {there.path}.")
     if counts.get("pending"):
         say(f"{counts['pending']:,} rows still run; to go on: {_command(sys.argv[1:])}")
         raise typer.Exit(STILL_RUNS)

@@ -113,7 +113,7 @@ def _values(column: pd.Series) -> list[Any]:
 
 
 def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
-    fates = [
+    actions = [
         reason or ("deleted" if gone else "would be deleted")
         for reason, gone in zip(_values(found["reason"]), found["deleted"], strict=True)
     ]
@@ -121,7 +121,7 @@ def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
     now = datetime.now(tz=UTC)
     moments = _values(found["changed"])
     ages = ["" if m is None else age_text((now - m).total_seconds()) for m in moments]
-    rows = zip(names, found["what"], ages, sizes, fates, strict=True)
+    rows = zip(names, found["what"], ages, sizes, actions, strict=True)
     print_rows(["name", "what", "changed", "size", "fate"], rows, file=file)
 
 

@@ -42,7 +42,7 @@ _MARK = b"\xef\xbb\xbf"
 class Line(NamedTuple):
     """A record of a text table as it was written, and its values where it is a row."""
 
-    place: TableFile
+    origin: TableFile
     number: int
     record: Record | bytes
     row: Any = None
@@ -90,8 +90,8 @@ class Chunk:
         if self.arrow is not None:
             return f"row {self.before + position + 1:,} of {self.path}"
         line = [line for line in self.lines if line.row is not None][position]
-        word = "row" if line.place.container == "workbook" else "line"
-        return f"{word} {line.number:,} of {line.place.called}"
+        word = "row" if line.origin.container == "workbook" else "line"
+        return f"{word} {line.number:,} of {line.origin.called}"
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -170,44 +170,44 @@ def cut_lines(lines: Iterable[Line], limit: int | None) -> Iterator[list[Line]]:
 
 
 def csv_rows(
-    content: IO[bytes], place: TableFile, header: Record | None, first: TableFile
+    content: IO[bytes], origin: TableFile, header: Record | None, first: TableFile
 ) -> Generator[Line]:
     """Yield the records of a CSV file, without its header if another file came before it."""
     own: Record | None = None
-    place, hint = _hinted(content, place)
-    with contextlib.closing(csv_records(content, place.separator, place.called)) as records:
+    origin, hint = _hinted(content, origin)
+    with contextlib.closing(csv_records(content, origin.separator, origin.called)) as records:
         for number, record in enumerate(records, 1):
             # A sheet has rows, and a cell with line breaks makes several lines of its CSV.
-            line = number if place.container else record.line
+            line = number if origin.container else record.line
             if hint and number == 1:
                 # As a blank line: the hint is written back, and is no header.
-                yield Line(place, line, replace(record, cells=[]))
+                yield Line(origin, line, replace(record, cells=[]))
             elif not record.cells:
-                yield Line(place, line, record)
+                yield Line(origin, line, record)
             elif own is not None:
-                yield Line(place, line, record, _as_wide(record, own, place))
+                yield Line(origin, line, record, _as_wide(record, own, origin))
             else:
                 own = record
-                _check_delimiter(own, place)
+                _check_delimiter(own, origin)
                 if header is None:
-                    yield Line(place, line, record)
+                    yield Line(origin, line, record)
                 else:
-                    _check_header(own, header, place, first)
+                    _check_header(own, header, origin, first)
     if own is None:
-        raise InputError(f"{place.called} is empty.", "Give a table with a header line.")
+        raise InputError(f"{origin.called} is empty.", "Give a table with a header line.")
 
 
 _HINT = re.compile(rb"(?:\xef\xbb\xbf)?sep=([^\r\n])\r?\n")
 
 
-def _hinted(content: IO[bytes], place: TableFile) -> tuple[TableFile, bool]:
+def _hinted(content: IO[bytes], origin: TableFile) -> tuple[TableFile, bool]:
     """Take the delimiter from a first line ``sep=;``, as Excel writes and reads it."""
     found = _HINT.match(content.read(16))
     content.seek(0)
     if found is None:
-        return place, False
+        return origin, False
     # --delimiter wins over the file's own hint.
-    return replace(place, delimiter=place.delimiter or found[1].decode("latin-1")), True
+    return replace(origin, delimiter=origin.delimiter or found[1].decode("latin-1")), True
 
 
 def header_cells(line: Line) -> list[str]:
@@ -215,41 +215,41 @@ def header_cells(line: Line) -> list[str]:
     return line.record.cells if isinstance(line.record, Record) else []
 
 
-def _as_wide(record: Record, header: Record, place: TableFile) -> list[str]:
+def _as_wide(record: Record, header: Record, origin: TableFile) -> list[str]:
     if len(record.cells) == len(header.cells):
         return record.cells
-    guess = likely_delimiter(header, record, place.separator) if place.delimiter is None else None
+    guess = likely_delimiter(header, record, origin.separator) if origin.delimiter is None else None
     if guess is not None:
         raise InputError(
-            f"{place.called}, line {record.line}: {len(record.cells)} cells, where the header has "
-            f"{len(header.cells)}. The file looks like it uses {_told_sign(guess)}.",
+            f"{origin.called}, line {record.line}: {len(record.cells)} cells, where the header has "
+            f"{len(header.cells)}. The file looks like it uses {_shown_sign(guess)}.",
             f"Pass --delimiter {_typed_sign(guess)}.",
             line=record.line,
         )
     raise InputError(
-        f"{place.called}, line {record.line}: {len(record.cells)} cells, where the header has "
+        f"{origin.called}, line {record.line}: {len(record.cells)} cells, where the header has "
         f"{len(header.cells)}.",
         "Mend that line: a cell that holds the delimiter has to be in quotes.",
         line=record.line,
     )
 
 
-def _check_delimiter(header: Record, place: TableFile) -> None:
+def _check_delimiter(header: Record, origin: TableFile) -> None:
     """Refuse a header of one cell that another delimiter would cut, unless one was given."""
     guess = None
-    if place.delimiter is None and len(header.cells) == 1:
-        guess = likely_delimiter(header, None, place.separator)
+    if origin.delimiter is None and len(header.cells) == 1:
+        guess = likely_delimiter(header, None, origin.separator)
     if guess is not None:
         raise InputError(
-            f"{place.called}, line {header.line}: the header is one cell, and the file looks like "
-            f"it uses {_told_sign(guess)}.",
+            f"{origin.called}, line {header.line}: the header is one cell, and the file looks like "
+            f"it uses {_shown_sign(guess)}.",
             f"Pass --delimiter {_typed_sign(guess)}; where it is one column, "
-            f"--delimiter {_typed_sign(place.separator)}.",
+            f"--delimiter {_typed_sign(origin.separator)}.",
             line=header.line,
         )
 
 
-def _told_sign(delimiter: str) -> str:
+def _shown_sign(delimiter: str) -> str:
     return "tabs" if delimiter == "\t" else repr(delimiter)
 
 
@@ -257,17 +257,17 @@ def _typed_sign(delimiter: str) -> str:
     return "tab" if delimiter == "\t" else repr(delimiter)
 
 
-def _check_header(own: Record, first: Record, place: TableFile, before: TableFile) -> None:
+def _check_header(own: Record, first: Record, origin: TableFile, before: TableFile) -> None:
     """Refuse files whose columns differ, or their order."""
     if own.cells == first.cells:
         return
     pairs = zip([*own.cells, None], [*first.cells, None], strict=False)
     at, (has, wanted) = next((i, p) for i, p in enumerate(pairs, 1) if p[0] != p[1])
     raise InputError(
-        f"{place.called}, line {own.line}: column {at} is {_shown(has)}, where {before.called} has "
-        f"{_shown(wanted)}.",
+        f"{origin.called}, line {own.line}: column {at} is {_shown(has)}, where "
+        f"{before.called} has {_shown(wanted)}.",
         "Give files with the same header; others are tables of their own.",
-        path=place.path,
+        path=origin.path,
     )
 
 
@@ -275,11 +275,11 @@ def _shown(name: str | None) -> str:
     return "none" if name is None else repr(name)
 
 
-def json_rows(content: IO[bytes], place: TableFile, *, first: bool) -> Generator[Line]:
+def json_rows(content: IO[bytes], origin: TableFile, *, first: bool) -> Generator[Line]:
     """Yield the lines of a JSON Lines file; only the first file keeps its byte order mark."""
     for number, line, full in json_lines(content):
-        value = json_object(line, number, place.called) if full else None
-        yield Line(place, number, line if first else line.removeprefix(_MARK), value)
+        value = json_object(line, number, origin.called) if full else None
+        yield Line(origin, number, line if first else line.removeprefix(_MARK), value)
 
 
 def ended(lines: Iterable[Line]) -> Iterator[Line]:
@@ -303,47 +303,48 @@ def _with_end(record: Record | bytes) -> Record | bytes:
 
 
 @contextlib.contextmanager
-def parquet_errors(place: TableFile) -> Iterator[None]:
+def parquet_errors(origin: TableFile) -> Iterator[None]:
     """Make Arrow's errors name the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
-            f"{place.called} cannot be read as Parquet: {reason}.", "Check it.", path=place.path
+            f"{origin.called} cannot be read as Parquet: {reason}.", "Check it.", path=origin.path
         ) from None
 
 
-def parquet_bytes(file: IO[bytes], place: TableFile) -> int:
+def parquet_bytes(file: IO[bytes], origin: TableFile) -> int:
     """Return the uncompressed size of a Parquet file."""
-    with parquet_errors(place):
+    with parquet_errors(origin):
         return _unpacked_bytes(pq.ParquetFile(file).metadata)
 
 
-def _unpacked_bytes(told: Any) -> int:
-    return sum(told.row_group(i).total_byte_size for i in range(told.num_row_groups))
+def _unpacked_bytes(footer: Any) -> int:
+    return sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
 
 
 def batch_rows(file: pq.ParquetFile) -> int:
     """Return the number of rows in a chunk of this file."""
-    told = file.metadata
+    footer = file.metadata
     # By the mean size of a row, as Parquet's footer knows sizes of row groups only.
-    fitting = CHUNK_BYTES * told.num_rows // max(_unpacked_bytes(told), 1)
+    fitting = CHUNK_BYTES * footer.num_rows // max(_unpacked_bytes(footer), 1)
     return int(max(1, min(CHUNK_ROWS, fitting)))
 
 
-def check_schema(own: pa.Schema, first: pa.Schema, place: TableFile, before: TableFile) -> None:
+def check_schema(own: pa.Schema, first: pa.Schema, origin: TableFile, before: TableFile) -> None:
     """Refuse files whose columns differ, their order, or their types."""
     if own.equals(first):
         return
     pairs = zip([*own, None], [*first, None], strict=False)
     has, wanted = next(p for p in pairs if p[0] is None or p[1] is None or not p[0].equals(p[1]))
     raise InputError(
-        f"{place.called} has the column {_told(has)}, where {before.called} has {_told(wanted)}.",
+        f"{origin.called} has the column {_name_and_type(has)}, where {before.called} "
+        f"has {_name_and_type(wanted)}.",
         "Give files with the same columns and types; others are tables of their own.",
-        path=place.path,
+        path=origin.path,
     )
 
 
-def _told(column: pa.Field | None) -> str:
+def _name_and_type(column: pa.Field | None) -> str:
     return "none" if column is None else f"{column.name!r} ({column.type})"

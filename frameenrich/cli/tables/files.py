@@ -219,19 +219,19 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
         raise InputError(
             f"{path} holds no file.", "Check the folder, or the pattern and its quotes.", path=path
         )
-    places = tuple(table_file(name, wanted) for name in names)
-    for place in places[1:]:
-        if place.format != places[0].format:
+    found = tuple(table_file(name, wanted) for name in names)
+    for file in found[1:]:
+        if file.format != found[0].format:
             raise InputError(
-                f"{path} holds files of several formats: {places[0].path} is {places[0].format}, "
-                f"{place.path} is {place.format}.",
+                f"{path} holds files of several formats: {found[0].path} is {found[0].format}, "
+                f"{file.path} is {file.format}.",
                 "Say which with a pattern in quotes, such as 'data/*.parquet'.",
                 path=path,
             )
-    return places
+    return found
 
 
-def on_sheet(place: TableFile, sheet: str | None) -> TableFile:
+def on_sheet(file: TableFile, sheet: str | None) -> TableFile:
     """Name the sheet of a workbook.
 
     Raises
@@ -239,12 +239,12 @@ def on_sheet(place: TableFile, sheet: str | None) -> TableFile:
     InputError
         It is no workbook.
     """
-    if sheet is not None and place.container != "workbook":
-        raise InputError(f"--sheet is for workbooks, and {place.path} is none.", "Leave it out.")
-    return replace(place, sheet=sheet)
+    if sheet is not None and file.container != "workbook":
+        raise InputError(f"--sheet is for workbooks, and {file.path} is none.", "Leave it out.")
+    return replace(file, sheet=sheet)
 
 
-def written_as(place: TableFile, delimiter: str | None, encoding: str | None) -> TableFile:
+def written_as(file: TableFile, delimiter: str | None, encoding: str | None) -> TableFile:
     """Add the delimiter and encoding that the user gave for a text table.
 
     Raises
@@ -259,18 +259,18 @@ def written_as(place: TableFile, delimiter: str | None, encoding: str | None) ->
                 f"--delimiter {delimiter!r} cannot stand between cells.",
                 "Give one sign, such as --delimiter ';', or --delimiter tab.",
             )
-        if place.format not in DELIMITERS or place.container:
+        if file.format not in DELIMITERS or file.container:
             raise InputError(
-                f"--delimiter is for CSV and TSV, and {place.path} is {place.format}.",
+                f"--delimiter is for CSV and TSV, and {file.path} is {file.format}.",
                 "Leave it out.",
             )
     if encoding is not None:
         encoding = _encoding_name(encoding)
-        if place.format == "parquet":
+        if file.format == "parquet":
             raise InputError(
-                f"--encoding is for texts, and {place.path} is parquet.", "Leave it out."
+                f"--encoding is for texts, and {file.path} is parquet.", "Leave it out."
             )
-    return replace(place, delimiter=delimiter, encoding=encoding)
+    return replace(file, delimiter=delimiter, encoding=encoding)
 
 
 _DELIMITER_NAMES = {"\\t": "\t", "tab": "\t"}
@@ -319,7 +319,7 @@ def check_other(source: str, target: TableFile) -> None:
         )
 
 
-def check_output_outside_input(source: str, places: Sequence[TableFile], target: TableFile) -> None:
+def check_output_outside_input(source: str, files: Sequence[TableFile], target: TableFile) -> None:
     """Refuse an output file that the next run would read as an input.
 
     Raises
@@ -327,11 +327,11 @@ def check_output_outside_input(source: str, places: Sequence[TableFile], target:
     InputError
         It would lie in the folder that is read, or be matched by the pattern.
     """
-    if target.is_stream or (len(places) == 1 and places[0].path == source):
+    if target.is_stream or (len(files) == 1 and files[0].path == source):
         return
     pattern = os.path.join(source, "*") if os.path.isdir(source) else source
     own = os.path.realpath(target.path)
-    known = {os.path.realpath(place.path) for place in places}
+    known = {os.path.realpath(file.path) for file in files}
     if own in known or fnmatch.fnmatch(own, os.path.realpath(pattern)):
         raise InputError(
             f"{target.path} would be one of the files of {source}.",
@@ -340,18 +340,18 @@ def check_output_outside_input(source: str, places: Sequence[TableFile], target:
         )
 
 
-def open_file(place: TableFile) -> IO[bytes]:
+def open_file(origin: TableFile) -> IO[bytes]:
     """Open the file so that it can be read twice; a pipe is copied first."""
     try:
-        if place.is_stream:
+        if origin.is_stream:
             return _copied(sys.stdin.buffer)
-        file = open(place.path, "rb")  # noqa: SIM115 - kept open with the source
+        file = open(origin.path, "rb")  # noqa: SIM115 - kept open with the source
         if file.seekable():
             return file
         with file:
             return _copied(file)
     except OSError as error:
-        raise _unreadable(place.path, place.called, error) from None
+        raise _unreadable(origin.path, origin.called, error) from None
 
 
 def _unreadable(path: str, called: str, error: OSError) -> InputError:
@@ -375,52 +375,52 @@ def file_version(file: IO[bytes] | str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def check_unchanged(file: IO[bytes], place: TableFile, stamp: tuple[int, int]) -> None:
+def check_unchanged(file: IO[bytes], origin: TableFile, stamp: tuple[int, int]) -> None:
     """Refuse a file that was written to since its stamp was taken."""
     if file_version(file) != stamp:
         raise FrameEnrichError(
-            f"{place.called} changed since it was read.",
+            f"{origin.called} changed since it was read.",
             "Give the same command again; what stayed the same is not asked again.",
-            path=place.path,
+            path=origin.path,
         )
 
 
 @contextlib.contextmanager
-def decompressed(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
+def decompressed(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
     """Yield the file from its start, decompressed and as UTF-8; it stays open."""
     from frameenrich.cli.tables.json_array import array_as_lines  # noqa: PLC0415 - it knows this
     from frameenrich.cli.tables.workbook import sheet_as_csv  # noqa: PLC0415 - module
 
     with contextlib.ExitStack() as stack:
-        content = stack.enter_context(unpacked(file, place.packing, place.called))
-        if place.container == "workbook":
-            content = stack.enter_context(sheet_as_csv(content, place))
-        elif place.encoding is not None:
+        content = stack.enter_context(unpacked(file, origin.packing, origin.called))
+        if origin.container == "workbook":
+            content = stack.enter_context(sheet_as_csv(content, origin))
+        elif origin.encoding is not None:
             # Our own output has the mark: --encoding given again for it must not recode it.
             marked = content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
             content.seek(0)
             if not marked:
-                content = stack.enter_context(_recoded(content, place, place.encoding))
-        if place.container == "array":
-            content = stack.enter_context(array_as_lines(content, place.called))
+                content = stack.enter_context(_recoded(content, origin, origin.encoding))
+        if origin.container == "array":
+            content = stack.enter_context(array_as_lines(content, origin.called))
         yield content
 
 
 @contextlib.contextmanager
-def _recoded(content: IO[bytes], place: TableFile, encoding: str) -> Iterator[IO[bytes]]:
+def _recoded(content: IO[bytes], origin: TableFile, encoding: str) -> Iterator[IO[bytes]]:
     """Copy a text as UTF-8; a CSV gets the mark by which spreadsheets recognise UTF-8."""
     text = io.TextIOWrapper(content, encoding, errors="surrogateescape", newline="")
     with tempfile.TemporaryFile() as copy:
-        if place.format in DELIMITERS:
+        if origin.format in DELIMITERS:
             copy.write(codecs.BOM_UTF8)
         try:
             for number, line in enumerate(text, 1):
                 # With errors="strict" the error would come for a buffer, without a line number.
                 if NOT_TEXT.search(line):
-                    raise _not_of_encoding(f"{place.called}, line {number}: this", encoding)
+                    raise _not_of_encoding(f"{origin.called}, line {number}: this", encoding)
                 copy.write(line.encode())
         except UnicodeError:
-            raise _not_of_encoding(place.called, encoding) from None
+            raise _not_of_encoding(origin.called, encoding) from None
         finally:
             text.detach()  # or the wrapper would close the file, which its owner reads again
         copy.seek(0)

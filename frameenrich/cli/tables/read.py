@@ -56,7 +56,7 @@ class Source:
 
     Parameters
     ----------
-    places : sequence of TableFile
+    files : sequence of TableFile
         Its files, all of one format.
     limit : int, optional
         How many rows are read at most.
@@ -67,12 +67,12 @@ class Source:
         A file cannot be read.
     """
 
-    def __init__(self, places: Sequence[TableFile], *, limit: int | None = None) -> None:
-        self.places = tuple(places)
-        self.format = self.places[0].format
+    def __init__(self, files: Sequence[TableFile], *, limit: int | None = None) -> None:
+        self.files = tuple(files)
+        self.format = self.files[0].format
         self.limit = limit
-        self._file = open_file(self.places[0]) if len(self.places) == 1 else None
-        self._stamps = [file_version(self._file or place.path) for place in self.places]
+        self._file = open_file(self.files[0]) if len(self.files) == 1 else None
+        self._stamps = [file_version(self._file or origin.path) for origin in self.files]
 
     def __enter__(self) -> Self:
         return self
@@ -84,18 +84,18 @@ class Source:
     @property
     def called(self) -> str:
         """Return the name of the source in messages."""
-        more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
-        return f"{self.places[0].called}{more}"
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0].called}{more}"
 
     @cached_property
     def size_bytes(self) -> int:
         """The approximate uncompressed size."""
         if self.format == "parquet":
-            return sum(parquet_bytes(file, place) for file, place in self._opened())
+            return sum(parquet_bytes(file, origin) for file, origin in self._opened())
         sizes = (size for size, _ in self._stamps)
         packed = (
-            _PACKED if place.packing or place.container == "workbook" else 1
-            for place in self.places
+            _PACKED if origin.packing or origin.container == "workbook" else 1
+            for origin in self.files
         )
         return sum(size * times for size, times in zip(sizes, packed, strict=True))
 
@@ -131,61 +131,61 @@ class Source:
 
     def _opened(self) -> Iterator[tuple[IO[bytes], TableFile]]:
         """Yield each file, unchanged since the source was opened."""
-        for place, stamp in zip(self.places, self._stamps, strict=True):
+        for origin, stamp in zip(self.files, self._stamps, strict=True):
             with contextlib.ExitStack() as stack:
-                file = self._file or stack.enter_context(open_file(place))
-                check_unchanged(file, place, stamp)
-                yield file, place
+                file = self._file or stack.enter_context(open_file(origin))
+                check_unchanged(file, origin, stamp)
+                yield file, origin
                 # Again: it may have changed while it was read.
-                check_unchanged(file, place, stamp)
+                check_unchanged(file, origin, stamp)
 
     def _text_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for lines in cut_lines(self._lines(), self.limit):
             rows = [line for line in lines if line.row is not None]
-            called = f"{rows[0].place.called}, from line {rows[0].number} on"
+            called = f"{rows[0].origin.called}, from line {rows[0].number} on"
             yield len(rows), {"lines": lines, "called": called}
 
     def _lines(self) -> Iterator[Line]:
         """Yield the records of all files, as if they stood in one."""
         header: Record | None = None
-        for i, (file, place) in enumerate(self._opened()):
+        for i, (file, origin) in enumerate(self._opened()):
             with (
-                decompressed(file, place) as content,
-                contextlib.closing(self._records(content, place, header)) as lines,
+                decompressed(file, origin) as content,
+                contextlib.closing(self._records(content, origin, header)) as lines,
             ):
-                for line in ended(lines) if i < len(self.places) - 1 else lines:
+                for line in ended(lines) if i < len(self.files) - 1 else lines:
                     if header is None and header_cells(line):
                         header = cast("Record", line.record)
                     yield line
 
     def _records(
-        self, content: IO[bytes], place: TableFile, header: Record | None
+        self, content: IO[bytes], origin: TableFile, header: Record | None
     ) -> Generator[Line]:
-        first = self.places[0]
+        first = self.files[0]
         if self.format == "jsonl":
-            return json_rows(content, place, first=place == first)
-        return csv_rows(content, place, header, first)
+            return json_rows(content, origin, first=origin == first)
+        return csv_rows(content, origin, header, first)
 
     def _parquet_files(self) -> Iterator[tuple[TableFile, pq.ParquetFile]]:
         first: pa.Schema | None = None
-        for file, place in self._opened():
-            with parquet_errors(place):
+        for file, origin in self._opened():
+            with parquet_errors(origin):
                 opened = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
             first = first or opened.schema_arrow
-            check_schema(opened.schema_arrow, first, place, self.places[0])
-            yield place, opened
+            check_schema(opened.schema_arrow, first, origin, self.files[0])
+            yield origin, opened
 
     def _parquet_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
         # Unlike text chunks, these end with their file: a row group cannot cross files.
         left = self.limit
-        for place, file in self._parquet_files():
+        for origin, file in self._parquet_files():
             read = 0
-            with parquet_errors(place):
+            with parquet_errors(origin):
                 for batch in file.iter_batches(batch_rows(file)):
                     rows = batch.slice(0, left)
-                    called = f"{place.called}, from its row {read:,} on"
+                    called = f"{origin.called}, from its row {read:,} on"
                     table = pa.Table.from_batches([rows])
-                    where = {"called": called, "path": place.called, "before": read}
+                    where = {"called": called, "path": origin.called, "before": read}
                     yield len(rows), {"arrow": table, **where}
                     read += len(rows)
                     left = None if left is None else left - len(rows)
@@ -213,12 +213,12 @@ class Table:
         self.source.__exit__()
 
 
-def read_table(place: TableFile, *, limit: int | None = None) -> Table:
+def read_table(origin: TableFile, *, limit: int | None = None) -> Table:
     """Read a table from one file, every cell as it is.
 
     Parameters
     ----------
-    place : TableFile
+    origin : TableFile
         The file.
     limit : int, optional
         How many rows are read at most.
@@ -235,12 +235,12 @@ def read_table(place: TableFile, *, limit: int | None = None) -> Table:
         The file is missing, empty, not of its format, or a record of it is not like the others;
         the message has its line.
     """
-    return read_tables([place], limit=limit)
+    return read_tables([origin], limit=limit)
 
 
-def read_tables(places: Sequence[TableFile], *, limit: int | None = None) -> Table:
+def read_tables(files: Sequence[TableFile], *, limit: int | None = None) -> Table:
     """Read a table from several files; see `read_table`."""
-    source = Source(places, limit=limit)
+    source = Source(files, limit=limit)
     try:
         return read_whole(source)
     except BaseException:

@@ -33,7 +33,7 @@ _LOST |= {"xl/pivotTables/": "pivot tables", "xl/vbaProject.bin": "macros"}
 
 
 @contextlib.contextmanager
-def sheet_as_csv(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
+def sheet_as_csv(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
     """Read a sheet as CSV: a record a row, numbers and dates as texts, a blank row as a blank line.
 
     Raises
@@ -41,7 +41,7 @@ def sheet_as_csv(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
     InputError
         There is no such sheet, several to choose from, or a cell outside the header's columns.
     """
-    rows = _rows(file, place)
+    rows = _rows(file, origin)
     header = next((row for row in rows if _width(row)), [])
     width = _width(header)
     with tempfile.TemporaryFile() as copy:
@@ -50,11 +50,11 @@ def sheet_as_csv(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
         for number, row in enumerate(rows, 1):
             if _width(row) > width:
                 raise InputError(
-                    f"{place.called}, row {number}: a cell stands outside the table, whose header "
+                    f"{origin.called}, row {number}: a cell stands outside the table, whose header "
                     f"has {width} columns.",
                     "The first row that is not empty is the header: remove a title above it, give "
                     "that column a header, or move the cell.",
-                    path=place.path,
+                    path=origin.path,
                 )
             if _width(row):
                 writer.writerow([sheet_text(cell) for cell in [*row, *[""] * width][:width]])
@@ -66,42 +66,42 @@ def sheet_as_csv(file: IO[bytes], place: TableFile) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _rows(file: IO[bytes], place: TableFile) -> list[list[Any]]:
+def _rows(file: IO[bytes], origin: TableFile) -> list[list[Any]]:
     try:
         import python_calamine  # noqa: PLC0415 - an extra
     except ImportError:
-        raise _not_installed(place) from None
+        raise _not_installed(origin) from None
     try:
         book = python_calamine.CalamineWorkbook.from_filelike(file)
-        sheet = book.get_sheet_by_name(_sheet_name(book, place))
+        sheet = book.get_sheet_by_name(_sheet_name(book, origin))
         # Empty rows count too, or answers would be written back into other rows.
         return list(sheet.to_python(skip_empty_area=False))
     except python_calamine.CalamineError as error:
         reason = str(error).rstrip(".")
         raise InputError(
-            f"{place.called} cannot be read as a workbook: {reason}.",
+            f"{origin.called} cannot be read as a workbook: {reason}.",
             "Open it in a spreadsheet program and save it as .xlsx, without a password.",
-            path=place.path,
+            path=origin.path,
         ) from None
 
 
-def _sheet_name(book: Any, place: TableFile) -> str:
+def _sheet_name(book: Any, origin: TableFile) -> str:
     names = list(book.sheet_names)
-    if place.sheet is not None:
-        if place.sheet in names:
-            return place.sheet
+    if origin.sheet is not None:
+        if origin.sheet in names:
+            return origin.sheet
         raise InputError(
-            f"{place.called} has no sheet {place.sheet!r}.",
+            f"{origin.called} has no sheet {origin.sheet!r}.",
             f"It has {', '.join(map(repr, names))}.",
-            path=place.path,
+            path=origin.path,
         )
     filled = [name for name in names if book.get_sheet_by_name(name).total_height]
     # Not guessed: the rows of the wrong sheet would be paid for.
     if len(filled) > 1:
         raise InputError(
-            f"{place.called} has {len(filled)} sheets: {', '.join(map(repr, filled))}.",
+            f"{origin.called} has {len(filled)} sheets: {', '.join(map(repr, filled))}.",
             f"Say which: --sheet {filled[0]!r}.",
-            path=place.path,
+            path=origin.path,
         )
     return str(filled[0] if filled else names[0])
 
@@ -130,7 +130,7 @@ def sheet_text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
-def write_workbook(chunks: Iterable[ChunkWithAnswers], place: TableFile) -> None:
+def write_workbook(chunks: Iterable[ChunkWithAnswers], target: TableFile) -> None:
     """Write a table into a workbook: its own with more columns, or a new one, whole or not at all.
 
     Raises
@@ -138,46 +138,46 @@ def write_workbook(chunks: Iterable[ChunkWithAnswers], place: TableFile) -> None
     InputError
         The extra is not installed, or the format is one that is only read.
     """
-    check_workbook(place)
+    check_workbook(target)
     import openpyxl  # noqa: PLC0415 - an extra
 
     parts = iter(chunks)
     first = next(parts)
-    # Only what openpyxl itself can load is written beside; a table from CSV or .xls is new.
-    source = first.chunk.lines[0].place if first.chunk.lines else None
+    # Only what openpyxl itself can load is written into; a table from CSV or .xls is new.
+    source = first.chunk.lines[0].origin if first.chunk.lines else None
     both = _chain(first, parts)
     if source is None or not source.path.lower().endswith((".xlsx", ".xlsm")):
         # Write-only: openpyxl then keeps no cells in memory.
         book: Any = openpyxl.Workbook(write_only=True)
         _write_new(both, book)
     else:
-        macros = place.path.lower().endswith(".xlsm")
+        macros = target.path.lower().endswith(".xlsm")
         book = openpyxl.load_workbook(source.path, keep_vba=macros)
-        _warn_of_losses(source, place, keeps_macros=macros)
-        _write_beside(both, book[source.sheet] if source.sheet else _only_sheet(book))
-    with whole_file(place.path) as file:
+        _warn_of_losses(source, target, keeps_macros=macros)
+        _write_into_sheet(both, book[source.sheet] if source.sheet else _only_sheet(book))
+    with whole_file(target.path) as file:
         book.save(file)
 
 
-def check_workbook(place: TableFile) -> None:
+def check_workbook(target: TableFile) -> None:
     """Refuse a workbook that cannot be written, before anything is sent."""
-    if not place.path.lower().endswith((".xlsx", ".xlsm")):
+    if not target.path.lower().endswith((".xlsx", ".xlsm")):
         raise InputError(
-            f"{place.path} cannot be written: of workbooks only .xlsx is.",
+            f"{target.path} cannot be written: of workbooks only .xlsx is.",
             "Name it .xlsx, or .csv.",
-            path=place.path,
+            path=target.path,
         )
     try:
         import openpyxl  # noqa: F401, PLC0415 - an extra
     except ImportError:
-        raise _not_installed(place) from None
+        raise _not_installed(target) from None
 
 
-def _not_installed(place: TableFile) -> InputError:
+def _not_installed(file: TableFile) -> InputError:
     return InputError(
-        f"Workbooks such as {place.path} need two more packages.",
+        f"Workbooks such as {file.path} need two more packages.",
         "Run: pip install 'frameenrich[excel]'.",
-        path=place.path,
+        path=file.path,
     )
 
 
@@ -213,23 +213,23 @@ def _write_new(chunks: Iterable[ChunkWithAnswers], book: Any) -> None:
     cut.warn()
 
 
-def _write_beside(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
+def _write_into_sheet(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
     """Put the answers' cells into the sheet's rows; each row is one line that was read."""
     cut, row, column = _Cut(), 0, 0
     for filled in chunks:
         answers = filled.answered(safe=False)
         own = {name: at + 1 for at, name in filled.replaced.items()}
         column = column or len(filled.chunk.columns)
-        places = own | {name: column + i for i, name in enumerate(filled.added, 1)}
+        columns = own | {name: column + i for i, name in enumerate(filled.added, 1)}
         for line in filled.chunk.lines:
             row += 1
             if line.row is not None:
                 for name, value in next(answers).items():
-                    cut.put(sheet.cell(row, places[name]), value)
+                    cut.put(sheet.cell(row, columns[name]), value)
             elif getattr(line.record, "cells", None):
                 for name in filled.added:
-                    cut.put(sheet.cell(row, places[name]), name)
-                    _dress_as(sheet.cell(row, places[name]), sheet.cell(row, column))
+                    cut.put(sheet.cell(row, columns[name]), name)
+                    _dress_as(sheet.cell(row, columns[name]), sheet.cell(row, column))
     if sheet.max_row > row:  # --limit read fewer rows than the sheet has
         sheet.delete_rows(row + 1, sheet.max_row - row)
     cut.warn()
@@ -285,13 +285,13 @@ def _plain(value: Any) -> Any:
     return cell_text(value)
 
 
-def _warn_of_losses(source: TableFile, place: TableFile, *, keeps_macros: bool) -> None:
+def _warn_of_losses(source: TableFile, target: TableFile, *, keeps_macros: bool) -> None:
     with zipfile.ZipFile(source.path) as packed:
         names = packed.namelist()
     lost = [what for start, what in _LOST.items() if any(n.startswith(start) for n in names)]
     lost = [what for what in lost if what != "macros" or not keeps_macros]
     if lost:
         warn_user(
-            f"{source.path} has {' and '.join(lost)}, of which some are not in {place.path}; keep "
+            f"{source.path} has {' and '.join(lost)}, of which some are not in {target.path}; keep "
             "the original."
         )

@@ -94,19 +94,19 @@ class ChunkWithAnswers:
         """Yield all cells of each row of the result, every null as None."""
         frame = self.chunk.frame
         own = [cell_values(frame.iloc[:, i]) for i in range(frame.shape[1])]
-        for i, told in enumerate(self.answered(safe=safe)):
+        for i, values in enumerate(self.answered(safe=safe)):
             before = [
-                told[self.replaced[at]] if at in self.replaced else column[i]
+                values[self.replaced[at]] if at in self.replaced else column[i]
                 for at, column in enumerate(own)
             ]
-            yield [*before, *(told[name] for name in self.added)]
+            yield [*before, *(values[name] for name in self.added)]
 
 
 Fill = Callable[[], Iterable[ChunkWithAnswers]]
 """Reads a table from its start, chunk by chunk with its answers; may be called again."""
 
 
-def check_writable(place: TableFile) -> None:
+def check_writable(target: TableFile) -> None:
     """Refuse an output file that could not be written, before anything is sent.
 
     Raises
@@ -114,13 +114,13 @@ def check_writable(place: TableFile) -> None:
     InputError
         Its folder is missing or closed, or it is a folder itself.
     """
-    if place.is_stream:
+    if target.is_stream:
         return
-    if place.container == "workbook":
-        check_workbook(place)
-    folder = os.path.dirname(os.path.realpath(place.path))
+    if target.container == "workbook":
+        check_workbook(target)
+    folder = os.path.dirname(os.path.realpath(target.path))
     reason = None
-    if os.path.isdir(place.path):
+    if os.path.isdir(target.path):
         reason = "it is a folder"
     elif not os.path.isdir(folder):
         reason = f"there is no folder {folder}"
@@ -128,12 +128,12 @@ def check_writable(place: TableFile) -> None:
         reason = f"the folder {folder} may not be written"
     if reason:
         raise InputError(
-            f"{place.path} cannot be written: {reason}.", "Choose another file.", path=place.path
+            f"{target.path} cannot be written: {reason}.", "Choose another file.", path=target.path
         )
 
 
 def write_table(
-    table: Table, answered: pd.DataFrame, place: TableFile, *, safe: bool = False
+    table: Table, answered: pd.DataFrame, target: TableFile, *, safe: bool = False
 ) -> None:
     """Write a table with the columns that were added to its frame, whole or not at all.
 
@@ -144,7 +144,7 @@ def write_table(
     answered : DataFrame
         ``table.frame`` with more columns after its own; those of its own that are not as they
         were (an earlier collect's) are replaced.
-    place : TableFile
+    target : TableFile
         The file to write.
     safe : bool
         Whether a text of those columns that a spreadsheet would take for a formula gets a ``'``
@@ -166,24 +166,24 @@ def write_table(
             rows = slice(chunk.start, chunk.start + chunk.rows)
             yield ChunkWithAnswers(chunk, answers.iloc[rows])
 
-    write_chunks(fill, place, safe=safe)
+    write_chunks(fill, target, safe=safe)
 
 
-def write_frame(frame: pd.DataFrame, place: TableFile, *, safe: bool = False) -> None:
+def write_frame(frame: pd.DataFrame, target: TableFile, *, safe: bool = False) -> None:
     """Write a frame that was read from no file, whole or not at all.
 
     Parameters
     ----------
     frame : DataFrame
         Its first column is the user's own; the others come from the job.
-    place, safe
+    target, safe
         As `write_table` takes them.
     """
     chunk = Chunk(0, 0, list(frame.columns[:1]), None, own=frame.iloc[:, :1])
-    write_chunks(lambda: [ChunkWithAnswers(chunk, frame.iloc[:, 1:])], place, safe=safe)
+    write_chunks(lambda: [ChunkWithAnswers(chunk, frame.iloc[:, 1:])], target, safe=safe)
 
 
-def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
+def write_chunks(fill: Fill, target: TableFile, *, safe: bool = False) -> None:
     """Write a table whose answers come chunk by chunk, whole or not at all.
 
     Parameters
@@ -191,7 +191,7 @@ def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
     fill : callable
         Gives the chunks. Where their values show too late what a Parquet column has to be, it is
         called once more.
-    place, safe
+    target, safe
         As `write_table` takes them.
 
     Raises
@@ -201,26 +201,26 @@ def write_chunks(fill: Fill, place: TableFile, *, safe: bool = False) -> None:
     FrameEnrichError
         The source changed since it was read, or the file cannot be written.
     """
-    safe = safe and place.format in DELIMITERS
+    safe = safe and target.format in DELIMITERS
     try:
-        if place.format == "parquet":
-            _write_parquet(lambda: _same_columns(fill()), place)
+        if target.format == "parquet":
+            _write_parquet(lambda: _same_columns(fill()), target)
             return
-        if place.container == "workbook":
-            write_workbook(_same_columns(fill()), place)
+        if target.container == "workbook":
+            write_workbook(_same_columns(fill()), target)
             return
-        with _whole_table(place) as file:
+        with _staged_table(target) as file:
             chunks = _same_columns(fill())
-            pieces = (piece for each in chunks for piece in _pieces(each, place, safe=safe))
-            for piece in lines_as_array(pieces) if place.container == "array" else pieces:
+            pieces = (piece for each in chunks for piece in _pieces(each, target, safe=safe))
+            for piece in lines_as_array(pieces) if target.container == "array" else pieces:
                 file.write(piece)
     except BrokenPipeError:  # the reader of standard output has ended: no fault of the file
         raise
     except OSError as error:
         raise FrameEnrichError(
-            f"{place.path} cannot be written: {error.strerror or error}.",
+            f"{target.path} cannot be written: {error.strerror or error}.",
             "Make room, or choose another file; the answers are kept in the store.",
-            path=place.path,
+            path=target.path,
         ) from error
 
 
@@ -243,14 +243,14 @@ def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswe
 
 
 @contextlib.contextmanager
-def _whole_table(place: TableFile) -> Iterator[IO[bytes]]:
+def _staged_table(target: TableFile) -> Iterator[IO[bytes]]:
     """Yield a file that appears under its name only when it is complete, or standard output."""
-    if place.is_stream:
+    if target.is_stream:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    member = os.path.basename(place.path)[: -len(place.packing) or None]
-    with whole_file(place.path) as file, packed_into(file, place.packing, member) as content:
+    member = os.path.basename(target.path)[: -len(target.packing) or None]
+    with whole_file(target.path) as file, packed_into(file, target.packing, member) as content:
         yield content
 
 
@@ -278,31 +278,31 @@ def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:
 # --- texts --------------------------------------------------------------------------------------
 
 
-def _pieces(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
+def _pieces(filled: ChunkWithAnswers, target: TableFile, *, safe: bool) -> Iterator[bytes]:
     """Yield the bytes of a chunk of a text table, a record at a time."""
-    if filled.chunk.format == place.format:
-        beside = _json_beside if place.format == "jsonl" else _append_csv_cells
-        return beside(filled, place, safe=safe)
-    return (_json_anew if place.format == "jsonl" else _write_csv)(filled, place, safe=safe)
+    if filled.chunk.format == target.format:
+        append = _append_json_members if target.format == "jsonl" else _append_csv_cells
+        return append(filled, target, safe=safe)
+    return (_write_json if target.format == "jsonl" else _write_csv)(filled, target, safe=safe)
 
 
 def _append_csv_cells(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
     answers = filled.answered(safe=safe)
     for line in filled.chunk.lines:
-        record, delimiter = cast("Record", line.record), line.place.separator
+        record, delimiter = cast("Record", line.record), line.origin.separator
         if line.row is not None:
-            told = {name: cell_text(value) for name, value in next(answers).items()}
-            new = {i: told[name] for i, name in filled.replaced.items()}
+            values = {name: cell_text(value) for name, value in next(answers).items()}
+            new = {i: values[name] for i, name in filled.replaced.items()}
             # A cell that an earlier collect wrote, and that says the same, keeps its bytes.
             changed = {i: text for i, text in new.items() if text != record.cells[i]}
-            yield with_cells(record, changed, [told[name] for name in filled.added], delimiter)
+            yield with_cells(record, changed, [values[name] for name in filled.added], delimiter)
         elif record.cells:
             yield with_cells(record, {}, filled.heads(safe=safe), delimiter)
         else:
             yield record.raw.encode()
 
 
-def _json_beside(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
+def _append_json_members(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
     answers = filled.answered(safe=safe)
     for line in filled.chunk.lines:
         raw = cast("bytes", line.record)
@@ -316,8 +316,8 @@ def _json_beside(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Itera
             yield with_members(raw, next(answers))
 
 
-def _write_csv(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Iterator[bytes]:
-    delimiter = place.separator
+def _write_csv(filled: ChunkWithAnswers, target: TableFile, *, safe: bool) -> Iterator[bytes]:
+    delimiter = target.separator
 
     def line(texts: Iterable[str]) -> bytes:
         cells = delimiter.join(quoted(text, delimiter) for text in texts)
@@ -329,7 +329,7 @@ def _write_csv(filled: ChunkWithAnswers, place: TableFile, *, safe: bool) -> Ite
         yield line(map(cell_text, row))
 
 
-def _json_anew(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
+def _write_json(filled: ChunkWithAnswers, _: TableFile, *, safe: bool) -> Iterator[bytes]:
     names = filled.names
     for row in filled.rows(safe=safe):
         yield to_json(dict(zip(names, row, strict=True))) + b"\n"
@@ -342,12 +342,12 @@ class _OutgrownError(Exception):
     """A chunk needs a wider type than the chunks written before it."""
 
 
-def _write_parquet(fill: Fill, place: TableFile) -> None:
+def _write_parquet(fill: Fill, target: TableFile) -> None:
     forms = ArrowTypes()
     # Types are learned, not guessed: a chunk of nulls has none, and a nested member may come late.
     # So where a type grew, the whole file is written once more. Ordinary tables are written once.
     while True:
-        with contextlib.suppress(_OutgrownError), _whole_table(place) as file:
+        with contextlib.suppress(_OutgrownError), _staged_table(target) as file:
             _write_once(fill, file, forms)
             return
 
@@ -365,7 +365,7 @@ def _write_once(fill: Fill, file: IO[bytes], forms: ArrowTypes) -> None:
             grown = grown or not table.schema.equals(schema)
             if not grown:
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
-    if grown:  # raised inside `_whole_table`, so that the unfinished file is dropped
+    if grown:  # raised inside `_staged_table`, so that the unfinished file is dropped
         raise _OutgrownError
 
 
@@ -402,9 +402,9 @@ def _pandas_types(schema: pa.Schema, answers: pd.DataFrame) -> Mapping[bytes, by
     """Return the schema's metadata, with pandas' dtypes of the new columns."""
     kept = dict(schema.metadata or {})
     new = pa.Schema.from_pandas(answers.iloc[:0], preserve_index=False)
-    told = json.loads(new.metadata[b"pandas"])
+    values = json.loads(new.metadata[b"pandas"])
     before = json.loads(kept.get(b"pandas", b"{}"))
     names = set(map(str, answers.columns))
     others = [column for column in before.get("columns", []) if column["name"] not in names]
-    merged = {**told, **before, "columns": [*others, *told["columns"]]}
+    merged = {**values, **before, "columns": [*others, *values["columns"]]}
     return {**kept, b"pandas": json.dumps(merged).encode()}

@@ -151,20 +151,22 @@ class AnthropicBatch:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Create the batch, or find the one that an earlier try made."""
-        made = self._lost(shard, batch, desk) if batch.creating else self._sent(shard, batch, desk)
+        made = (
+            self._lost(shard, batch, writer) if batch.creating else self._sent(shard, batch, writer)
+        )
         if made is None:
             if not shard.may_create:
                 raise NeverMadeError(shard.tag)
             with _translated(shard) as content:  # refused before anything is sent
-                batch = desk.record(begin_create(batch))
-                made = self._create(content, shard, batch, desk)
+                batch = writer.record(begin_create(batch))
+                made = self._create(content, shard, batch, writer)
         self._known.add(made.id)
-        return desk.record(_heard(batch, made))
+        return writer.record(_heard(batch, made))
 
     def _create(
-        self, content: IO[bytes], shard: Shard, batch: Batch, desk: ShardWriter
+        self, content: IO[bytes], shard: Shard, batch: Batch, writer: ShardWriter
     ) -> MessageBatch:
         from anthropic.types.messages import MessageBatch  # noqa: PLC0415 - an extra
 
@@ -181,26 +183,26 @@ class AnthropicBatch:
         except ProviderError as error:
             if getattr(error, "unmade", False):
                 # Refused, so nothing was made: the next try needs no search, and does not count.
-                desk.record(batch.replace(stage=Stage.INTENT, creates=batch.creates - 1))
+                writer.record(batch.replace(stage=Stage.INTENT, creates=batch.creates - 1))
             else:
-                desk.record(_in_doubt(batch))
+                writer.record(_in_doubt(batch))
                 error.__dict__["try_later"] = True
             raise
         if not _is_whole(made):  # such as a proxy's page
-            desk.record(_in_doubt(batch))
+            writer.record(_in_doubt(batch))
             raise _undecided(shard.tag, "the answer was none of the API's")
         return made
 
-    def _sent(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
+    def _sent(self, shard: Shard, batch: Batch, writer: ShardWriter) -> MessageBatch | None:
         """Look once for the batch that another copy of the store may have made."""
         looked = find_resumed(self._calls, shard, batch, lambda: self._search(shard, batch))
         found, running = looked or (None, [])
         if running:  # from here on it is in doubt, as one whose answer was lost
-            desk.record(_in_doubt(batch))
+            writer.record(_in_doubt(batch))
             raise _may_be_it(shard.tag, running)
         return found
 
-    def _lost(self, shard: Shard, batch: Batch, desk: ShardWriter) -> MessageBatch | None:
+    def _lost(self, shard: Shard, batch: Batch, writer: ShardWriter) -> MessageBatch | None:
         """Find the batch of a create whose answer was lost; None where none was made for sure."""
         doing = f"look for the batch {shard.tag}"
         found, running = self._calls.patiently(lambda: self._search(shard, batch), doing)
@@ -209,9 +211,9 @@ class AnthropicBatch:
         # Rejected: to adopt the likeliest batch and verify it at its end. Until then `cancel` could
         # end somebody else's, so a batch is ours only once its custom_ids show our mark.
         if running:
-            desk.record(_in_doubt(batch))
+            writer.record(_in_doubt(batch))
             raise _may_be_it(shard.tag, running)
-        batch = desk.record(seen_nothing(batch))
+        batch = writer.record(seen_nothing(batch))
         try:
             confirm(shard, batch)
         except UnconfirmedError:

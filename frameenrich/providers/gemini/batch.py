@@ -204,12 +204,12 @@ class GeminiBatch(TranslatedBatches):
         found = each_once(pages(), lambda made: made["name"])
         return next((made for made in found if _tag_of(made) == tag), None)
 
-    def _look(self, batch_id: str) -> Json:
+    def _retrieve(self, batch_id: str) -> Json:
         return self._call("get", batch_id)
 
     def _stop(self, batch_id: str) -> Json:
         self._call("post", f"{batch_id}:cancel")
-        return self._look(batch_id)  # a cancel is answered with nothing
+        return self._retrieve(batch_id)  # a cancel is answered with nothing
 
     def _download(self, name: str) -> Iterator[bytes]:
         size = advisory(lambda: _number(self._call("get", name)["sizeBytes"]))

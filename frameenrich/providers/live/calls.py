@@ -36,7 +36,7 @@ class LiveCalls(Blocking):
         other._timeout_seconds = pace.request_timeout_seconds or self._timeout_seconds  # noqa: SLF001
         return other
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Send what has no answer yet; after an interruption the next call goes on from there."""
         from frameenrich.providers.live.client import LiveClient  # noqa: PLC0415 - aiohttp
 
@@ -44,13 +44,13 @@ class LiveCalls(Blocking):
             found = self._route(shard)
             return replace(found, answer_seconds=self._timeout_seconds or found.answer_seconds)
 
-        done = desk.answered()
-        batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
+        done = writer.answered()
+        batch = writer.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:
             talk = LiveClient(
                 route,
                 (pair for pair in request_ids(lines) if pair[0] not in done),
-                desk.append,
+                writer.append,
                 pace=self._pace,
                 attempts=self._attempts,
                 wait_seconds=self._wait_seconds,
@@ -62,7 +62,7 @@ class LiveCalls(Blocking):
             finally:
                 if talk.timed_out:
                     warn_user(_about_time_outs(talk.timed_out))
-        return desk.record(
+        return writer.record(
             batch.replace(
                 id=f"live-{shard.tag}",
                 status=BatchStatus.COMPLETED,

@@ -32,7 +32,7 @@ from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.live.route import Route
-from frameenrich.providers.protocol import patience_left
+from frameenrich.providers.protocol import seconds_to_retry
 from frameenrich.text import scrub
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class LiveClient:
         self._attempts = attempts
         self._wait_seconds = wait_seconds
         self._trusted = trusted
-        self._doubtful: list[tuple[bytes, Reply]] = []
+        self._held_back: list[tuple[bytes, Reply]] = []
         self._failure: ProviderError | None = None
         self._must_stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -144,7 +144,7 @@ class LiveClient:
             running = pool.submit(self._run_loop)
             try:
                 while not wait_for([running], _LOOK_SECONDS).done:
-                    if patience_left() <= 0:
+                    if seconds_to_retry() <= 0:
                         self._stop(_out_of_time())
                 running.result()
             finally:  # Ctrl-C too: what is on its way may still come, for a moment
@@ -199,7 +199,7 @@ class LiveClient:
                 await asyncio.wait(ends, timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
                 asking.result()
-                self._settle_doubtful()
+                self._settle_held_back()
         finally:
             # Workers first, then the writer: what they handed in last still goes to disk.
             for task in (*workers, stopping):
@@ -224,14 +224,14 @@ class LiveClient:
         """Write the line, but hold it back while its fault may be the server's."""
         # Unreachable, 403, 404 or 5xx may hit every row. Such lines wait for an answer, after which
         # they are their rows' own; else the job stops, and no row fails as a server restarts.
-        if reply.doubtful:
-            self._doubtful.append((line, reply))
-            if reply.unreachable or len(self._doubtful) >= MAX_SHARED_FAILURES:
+        if reply.maybe_server_fault:
+            self._held_back.append((line, reply))
+            if reply.unreachable or len(self._held_back) >= MAX_SHARED_FAILURES:
                 self._give_up(reply)
             return
         if reply.fault is None:
             self._trusted, self._silent = True, 0
-            self._release_doubtful()
+            self._write_held_back()
         elif reply.timed_out:
             # Its line is written whatever follows: a call that may have run is not made again.
             self.timed_out += 1
@@ -243,19 +243,19 @@ class LiveClient:
         # future is the whole group's: shielded, as one cancelled worker must not cancel it.
         await asyncio.shield(self._hand_in(line))
 
-    def _release_doubtful(self) -> None:
+    def _write_held_back(self) -> None:
         """Write the held-back lines: the server answers others, so the faults were their own."""
-        self.failed += len(self._doubtful)
-        for line, _ in self._doubtful:
+        self.failed += len(self._held_back)
+        for line, _ in self._held_back:
             self._hand_in(line)
-        self._doubtful.clear()
+        self._held_back.clear()
 
-    def _settle_doubtful(self) -> None:
-        if self._doubtful and not self._must_stop.is_set():
+    def _settle_held_back(self) -> None:
+        if self._held_back and not self._must_stop.is_set():
             if not self._trusted:
-                self._stop(_failure(self._doubtful[-1][1], self._route))
+                self._stop(_failure(self._held_back[-1][1], self._route))
                 return
-            self._release_doubtful()
+            self._write_held_back()
 
     def _hand_in(self, line: bytes) -> asyncio.Future[None]:
         self._group.lines.append(line)
@@ -297,7 +297,7 @@ class LiveClient:
         def given_up(state: tenacity.RetryCallState) -> bool:
             stranger = _outcome(state).unreachable and not self._trusted
             most = min(self._attempts, _ATTEMPTS_AT_A_STRANGER if stranger else self._attempts)
-            return faults >= most or self._flow.starved_seconds > _STARVED_SECONDS
+            return faults >= most or self._flow.seconds_since_answer > _STARVED_SECONDS
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_result(lambda reply: reply.passing),
@@ -342,9 +342,9 @@ class LiveClient:
         _log.info("live call for %s: %s", custom_id, reply.status or "no answer")
         if reply.fault is None:
             self._flow.answered(tokens, reply.used_tokens)
-        elif reply.congested:
-            self._flow.congested(left_at, reply.wait)
-        if reply.broke:
+        elif reply.overloaded:
+            self._flow.slow_down(left_at, reply.wait)
+        if reply.out_of_quota:
             self._give_up(reply)
         if reply.status == UNAUTHORIZED:
             await self._renew(route, reply)
@@ -376,7 +376,7 @@ class LiveClient:
             reply = no_reply("connection_error", _reason(error, route))
         seconds = time.monotonic() - asked_at
         if reply.may_have_run(seconds):
-            return _too_late(f"{reply.says}, after {seconds:.0f} seconds")
+            return _too_late(f"{reply.message}, after {seconds:.0f} seconds")
         return reply
 
     async def _renew(self, used: Route, reply: Reply) -> None:
@@ -465,7 +465,7 @@ def _reason(error: Exception, route: Route) -> str:
 def _failure(reply: Reply, route: Route) -> ProviderError:
     return ProviderError(
         f"The server at {scrub(route.url.partition('?')[0])} does not answer: "
-        f"{scrub(reply.says, route.secrets)}.",
+        f"{scrub(reply.message, route.secrets)}.",
         _advice(reply),
         status_code=reply.status or None,
         passing=reply.passing,
@@ -475,7 +475,7 @@ def _failure(reply: Reply, route: Route) -> ProviderError:
 def _advice(reply: Reply) -> str:
     if reply.status in {UNAUTHORIZED, 403}:
         return "Check the API key and what it may do; nothing more was sent."
-    if reply.broke:
+    if reply.out_of_quota:
         return "Mend the account's quota, then call again: the job goes on from here."
     if reply.unreachable or not reply.passing:
         return (

@@ -94,7 +94,7 @@ class LiveProvider(LiveCalls):
     @property
     def takes_samples(self) -> bool:
         """Whether one request may ask for several answers."""
-        return self._dialect.samples
+        return self._dialect.supports_samples
 
     def _route(self, shard: Shard) -> Route:
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves

@@ -79,8 +79,8 @@ class RateLimiter:
         self.limit = float(self.most)
         self._clock = clock
         self._halved_at = self._open_at = self._heard_at = clock()
-        self._requests = _ration(pace.requests_per_minute, clock)
-        self._tokens = _ration(pace.tokens_per_minute, clock)
+        self._requests = _bucket(pace.requests_per_minute, clock)
+        self._tokens = _bucket(pace.tokens_per_minute, clock)
         self._surplus = 0.0
 
     def reserve(self, prompt_tokens: int) -> float:
@@ -108,7 +108,7 @@ class RateLimiter:
             # An answer's length is known afterwards: a running mean over some 20 stands in for it.
             self._surplus += (surplus - self._surplus) / 20
 
-    def congested(self, left_at: float, wait: float | None) -> None:
+    def slow_down(self, left_at: float, wait: float | None) -> None:
         """Halve the limit for a request that left at `left_at`, unless it was halved since."""
         # Refusals of one round come together; each halving again would stop everything.
         if left_at >= self._halved_at:
@@ -118,12 +118,12 @@ class RateLimiter:
             self.pause(wait)
 
     @property
-    def starved_seconds(self) -> float:
+    def seconds_since_answer(self) -> float:
         """Seconds since the last answer."""
         return self._clock() - self._heard_at
 
 
-def _ration(per_minute: int | None, clock: Clock) -> TokenBucket | None:
+def _bucket(per_minute: int | None, clock: Clock) -> TokenBucket | None:
     return TokenBucket(per_minute, clock) if per_minute else None
 
 

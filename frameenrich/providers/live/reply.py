@@ -83,11 +83,11 @@ class Reply:
     def limited(self) -> bool:
         """Tell whether the server answers, but can take no more just now."""
         # A 5xx with Retry-After is a server that is busy, not broken.
-        told_to_wait = self.status >= _BROKEN and self.wait is not None
-        return self.fault is not None and (self.status == _TOO_MANY or told_to_wait)
+        must_wait = self.status >= _BROKEN and self.wait is not None
+        return self.fault is not None and (self.status == _TOO_MANY or must_wait)
 
     @property
-    def congested(self) -> bool:
+    def overloaded(self) -> bool:
         """Tell whether fewer requests at once might have been answered."""
         return self.timed_out or self.limited or self.status in _TOO_BUSY
 
@@ -102,26 +102,26 @@ class Reply:
         return late and self.passing and not self.limited
 
     @property
-    def broke(self) -> bool:
+    def out_of_quota(self) -> bool:
         """Tell whether there is no money or quota left, which no waiting mends."""
         return self.status == _TOO_MANY and self.fault is not None and "quota" in self.fault[0]
 
     @property
     def passing(self) -> bool:
         """Tell whether the same request may well be answered a little later."""
-        if self.fault is None or self.broke or self.timed_out:
+        if self.fault is None or self.out_of_quota or self.timed_out:
             return False
         # No reply, or a 200 whose body is no answer: often a proxy on the way.
-        odd = self.status == 0 or self.status in _GOOD
-        return odd or self.status >= _BROKEN or self.status in _SOON_BETTER
+        unanswered = self.status == 0 or self.status in _GOOD
+        return unanswered or self.status >= _BROKEN or self.status in _SOON_BETTER
 
     @property
-    def doubtful(self) -> bool:
+    def maybe_server_fault(self) -> bool:
         """Tell whether the reason may be everybody's: a server that is down, a wrong address."""
         return self.passing or self.status in _ELSEWHERE
 
     @property
-    def says(self) -> str:
+    def message(self) -> str:
         """The fault, as the end of a sentence."""
         code, message = self.fault or ("", "it answered")
         return f"HTTP {self.status}, {message}" if self.status else f"{code}, {message}"

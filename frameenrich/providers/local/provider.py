@@ -185,10 +185,10 @@ class LocalProvider(Blocking):
                 "Leave json_mode= out: the model is held to the schema itself.",
             )
 
-    def send(self, shard: Shard, batch: Batch, desk: ShardWriter) -> Batch:
+    def send(self, shard: Shard, batch: Batch, writer: ShardWriter) -> Batch:
         """Answer what has no answer yet; after an interruption the next call goes on from there."""
-        done = desk.answered()
-        batch = desk.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
+        done = writer.answered()
+        batch = writer.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:
             waiting = (pair for pair in request_ids(lines) if pair[0] not in done)
             # An engine that was given without a name answers for all models.
@@ -196,8 +196,8 @@ class LocalProvider(Blocking):
             engine = self._engine if known else _load(shard.model)
             with contextlib.closing(engine.answers(waiting)) as answers:
                 for made in answers:
-                    desk.append(*made)
-        return desk.record(
+                    writer.append(*made)
+        return writer.record(
             batch.replace(
                 id=f"local-{shard.tag}",
                 status=BatchStatus.COMPLETED,

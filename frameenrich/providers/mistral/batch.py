@@ -200,7 +200,7 @@ class MistralBatch(TranslatedBatches):
             return answer
         return made.model_dump(by_alias=True, warnings=False)
 
-    def _look(self, batch_id: str) -> Json:
+    def _retrieve(self, batch_id: str) -> Json:
         return self._json(self._client.batch.jobs.get, job_id=batch_id)
 
     def _stop(self, batch_id: str) -> Json:

@@ -109,7 +109,7 @@ class OpenAIBatch(UploadedBatches):
             attempts=attempts,
             wait_seconds=wait_seconds,
         )
-        self._keep_days = keep_days if self._dialect.keeps else None
+        self._keep_days = keep_days if self._dialect.supports_expiry else None
         self._window = window
 
     @property
@@ -131,17 +131,17 @@ class OpenAIBatch(UploadedBatches):
     @property
     def takes_metadata(self) -> bool:
         """Whether batches carry metadata."""
-        return self._dialect.tags
+        return self._dialect.supports_metadata
 
     @property
     def prompt_caching(self) -> str | None:
         """How prompt caching is requested; None where the server has none that we know."""
-        return "breakpoint" if self._dialect.caches else None
+        return "breakpoint" if self._dialect.supports_cache_key else None
 
     @property
     def takes_samples(self) -> bool:
         """Whether one request may ask for several answers."""
-        return self._dialect.samples
+        return self._dialect.supports_samples
 
     def check_window(self, window: str) -> None:
         """Refuse a completion window that the server does not take."""
@@ -189,7 +189,11 @@ class OpenAIBatch(UploadedBatches):
         A gateway may answer a create with anything. Servers that keep no metadata answer so, too.
         """
         batch_id = getattr(_opened(made), "id", None)
-        if not self._dialect.tags or _tag_of(_opened(made)) is not None or not batch_id:
+        if (
+            not self._dialect.supports_metadata
+            or _tag_of(_opened(made)) is not None
+            or not batch_id
+        ):
             return made
         try:
             self._client.batches.retrieve(str(batch_id))
@@ -215,14 +219,17 @@ class OpenAIBatch(UploadedBatches):
             return call({})
 
     def _tag(self, shard: Shard) -> dict[str, Any]:
-        if not self._dialect.tags:
+        if not self._dialect.supports_metadata:
             return {}
         # Our tag last: a user's metadata must not replace what a batch is found by.
         return {"metadata": {**shard.metadata, TAG_KEY: shard.tag}}
 
     def _await_file(self, file_id: str) -> None:
         """Raise while Azure still processes the file (openai-dotnet#312)."""
-        if self._dialect.processes and self._client.files.retrieve(file_id).status in _UNREADY:
+        if (
+            self._dialect.must_wait_for_file
+            and self._client.files.retrieve(file_id).status in _UNREADY
+        ):
             raise NotYetError(f"the file {file_id} is still being processed")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
@@ -242,7 +249,7 @@ class OpenAIBatch(UploadedBatches):
         )
 
     def _find_batch(self, tag: str, file_id: str | None) -> Any:
-        if self._dialect.tags:
+        if self._dialect.supports_metadata:
             pages = cursor_pages(lambda: self._client.batches.list(limit=100), "batches")
             found = each_once(pages, _id)
             return next((made for made in found if _tag_of(made) == tag), None)
@@ -264,7 +271,7 @@ class OpenAIBatch(UploadedBatches):
             None,
         )
 
-    def _look(self, batch_id: str) -> Any:
+    def _retrieve(self, batch_id: str) -> Any:
         return self._client.batches.retrieve(batch_id)
 
     def _stop(self, batch_id: str) -> Any:
@@ -275,7 +282,7 @@ class OpenAIBatch(UploadedBatches):
         check_own(getattr(made, "id", None), getattr(made, "status", None), batch_id)
         kept = getattr(made, "metadata", None)  # a server that keeps none has the id to go by
         if (
-            self._dialect.tags
+            self._dialect.supports_metadata
             and kept
             and not (isinstance(kept, dict) and kept.get(TAG_KEY) == tag)
         ):
