@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from collections.abc import Callable
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
+from typer.testing import CliRunner
 
 import frameenrich
+from frameenrich.cli.main import app
 from frameenrich.errors import InputError
 
 
@@ -108,6 +112,78 @@ def test_lists_print_as_python_prints_them(store: Path) -> None:
 
     assert frameenrich.submit(pl.DataFrame(rows), template, "m", **options).id == expected.id
     assert "[1, 2] Kiel" in Path(expected.requests[0]).read_text(encoding="utf-8")
+
+
+CELLS: dict[str, tuple[pa.Array, list[str]]] = {
+    "whole": (pa.array([1, None]), ["1", ""]),
+    "long": (pa.array([2**60 + 1, 5]), [str(2**60 + 1), "5"]),
+    "unsigned": (pa.array([255, None], pa.uint8()), ["255", ""]),
+    "float": (pa.array([1.5, 3.0]), ["1.5", "3"]),
+    "not_finite": (pa.array([float("nan"), float("inf")]), ["", "inf"]),
+    "narrow": (pa.array([3.3, None], pa.float32()), ["3.3", ""]),
+    "flag": (pa.array([True, None]), ["True", ""]),
+    "text": (pa.array(["é\n", ""], pa.large_string()), ["é\n", ""]),
+    "view": (pa.array(["a", None], pa.string_view()), ["a", ""]),
+    "label": (pa.array(["a", None]).dictionary_encode(), ["a", ""]),
+    "day": (pa.array([date(2024, 1, 2), date(1500, 1, 1)]), ["2024-01-02", "1500-01-01"]),
+    "moment": (
+        pa.array([pd.Timestamp("2024-01-02 03:00"), None], pa.timestamp("us")),
+        ["2024-01-02 03:00:00", ""],
+    ),
+    "zoned": (
+        pa.array([pd.Timestamp("2024-01-02 03:00"), None], pa.timestamp("us", "UTC")),
+        ["2024-01-02 03:00:00+00:00", ""],
+    ),
+    "clock": (pa.array([time(1, 2, 3), None], pa.time64("us")), ["01:02:03", ""]),
+    "money": (pa.array([Decimal("1.50"), None]), ["1.50", ""]),
+    "sizes": (pa.array([[1, None], []]), ["[1, None]", "[]"]),
+    "weights": (pa.array([[1.0, 2.5], None]), ["[1, 2.5]", ""]),
+    "vector": (pa.array([[3.3, 1], None], pa.list_(pa.float32())), ["[3.3, 1]", ""]),
+    "words": (pa.array([["a", "b"], ["it's"]]), ["['a', 'b']", '["it\'s"]']),
+    "pair": (pa.array([[1, 2], None], pa.list_(pa.int64(), 2)), ["[1, 2]", ""]),
+    "made": (pa.array([{"in": 1, "n": [2]}, {"in": None, "n": None}]),
+             ["{'in': 1, 'n': [2]}", "{'in': None, 'n': None}"]),
+    "nothing": (pa.nulls(2), ["", ""]),
+}  # fmt: skip
+"""Cells of each type, and what is printed of them."""
+
+DOORS: dict[str, Callable[[Path], Any]] = {
+    "pandas": pd.read_parquet,
+    "pandas of Arrow": lambda path: pq.read_table(path).to_pandas(
+        types_mapper=pd.ArrowDtype, ignore_metadata=True
+    ),
+    "Polars": pl.read_parquet,
+    "Polars, lazy": pl.scan_parquet,
+    "DuckDB": lambda path: duckdb.read_parquet(str(path)),
+    "Arrow": pq.read_table,
+    "a reader": lambda path: pq.read_table(path).to_reader(),
+}
+
+
+def test_cells_of_any_type_are_printed_alike_by_every_door(tmp_path: Path, store: Path) -> None:
+    """One Parquet file is one job, whoever reads it and whatever types its cells have."""
+    path = tmp_path / "rows.parquet"
+    pq.write_table(
+        pa.table({"sku": ["A", "B"]} | {n: cells for n, (cells, _) in CELLS.items()}), path
+    )
+    template = "|".join(f"{{{{ {name} }}}}" for name in CELLS)
+    made: dict[str, str] = {}
+    options: Any = {"key": "sku", "provider": "file", "on_null": "empty", "store": store}
+    words = ["submit", str(path), "-t", template, "-m", "m", "--key", "sku", "--provider", "file"]
+    done = CliRunner().invoke(app, [*words, "--on-null", "empty", "--store", str(store)])
+    assert done.exit_code == 0, done.output
+    for door, read in DOORS.items():
+        made[door] = frameenrich.llmbatch(read(path)).submit(template, "m", **options).id
+
+    (job_id,) = frameenrich.jobs(store)["job"]
+    (requests,) = frameenrich.open_job(job_id, store=store).requests
+    bodies = [json.loads(line)["body"] for line in Path(requests).read_text().splitlines()]
+    assert made == dict.fromkeys(DOORS, job_id)
+    for row, body in enumerate(bodies):
+        cells = body["messages"][-1]["content"].split("|")
+        assert dict(zip(CELLS, cells, strict=True)) == {
+            n: said[row] for n, (_, said) in CELLS.items()
+        }
 
 
 ODD: dict[str, tuple[Any, list[str]]] = {

@@ -112,8 +112,9 @@ SCHEMA_FORM = 3
 without them, in version 1 with formats that strict output refuses, too."""
 
 
-RENDERING = 2
-"""How cells are printed now: a whole number as one; in version 1 a float 3 as ``3.0``."""
+RENDERING = 3
+"""How cells are printed now: a list with commas, whatever held it; in version 2 an array of NumPy
+without; in version 1, too, a float 3 as ``3.0``."""
 
 
 CachedBy = Literal["", "cache_control", "breakpoint"]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from frameenrich.errors import InputError
+from frameenrich.rendering.column_cells import arrow_cells
 
 STREAM_BYTES = 256_000_000
 """A table of more bytes is read in parts."""
@@ -38,8 +39,8 @@ def to_frame(table: Any) -> pd.DataFrame:
         elif pa.types.is_interval(column.type):  # pandas' DateOffset prints as Python code
             frame[name] = pd.Series([_span(v) for v in column.to_pylist()], dtype=object)
         elif pa.types.is_nested(column.type):
-            # Python lists print with commas in a prompt; Arrow would give NumPy arrays.
-            frame[name] = pd.Series(column.to_pylist(), dtype=object)
+            # As Arrow has them: NumPy's arrays would lose the digits of long numbers beside nulls.
+            frame[name] = pd.Series(arrow_cells(column), dtype=object)
     return frame
 
 

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.cells import cell_values
+from frameenrich.cells import cell_values, is_null
 
 
 def cell_reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]]:
     """Return a function that reads a slice of a column's cells as Python values."""
+    column = _readable(column, nested=rendering > _ARRAYS)
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         texts = pa.chunked_array(pa.array(column.array))
         return lambda start, stop: texts.slice(start, stop - start).to_numpy().tolist()
@@ -31,11 +32,64 @@ def cell_reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[
         numbers = _as_written(column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan))
         return lambda start, stop: _whole_cells(numbers[start:stop])
     if _may_hold_floats(column):
-        return lambda start, stop: [*map(whole_number, cell_values(column.iloc[start:stop]))]
+        plain = whole_number if rendering == _ARRAYS else plain_cell
+        return lambda start, stop: [*map(plain, cell_values(column.iloc[start:stop]))]
     if column.dtype == np.dtype("O"):
         objects = column.to_numpy()
         return lambda start, stop: _text_cells(objects[start:stop])
     return lambda start, stop: cell_values(column.iloc[start:stop])
+
+
+_ARRAYS = 2
+"""The rendering in which lists that are NumPy arrays printed as ``[1 2]``, without commas."""
+
+
+def _readable(column: pd.Series, *, nested: bool) -> pd.Series:
+    """Return Arrow columns that pandas does not know, or not as Python values, as objects."""
+    if not isinstance(column.dtype, pd.ArrowDtype):
+        return column
+    kind = column.dtype.pyarrow_dtype
+    try:
+        column.dtype.type  # noqa: B018 - pandas asks for it, and has none for views and such
+    except NotImplementedError:
+        pass
+    else:
+        if not (nested and pa.types.is_nested(kind)):
+            return column
+    cells = pa.chunked_array(pa.array(column.array))
+    return pd.Series(arrow_cells(cells), index=column.index, dtype=object)
+
+
+def arrow_cells(column: pa.ChunkedArray) -> list[Any]:
+    """Return an Arrow column's cells as Python values, for `plain_cell`."""
+    # Arrow itself makes of a float32 3.3 in a list the double 3.299999952316284; an array of NumPy
+    # still knows that it is a narrow one.
+    narrow = pa.types.is_nested(column.type) and "float" in str(column.type)
+    cells: list[Any] = column.to_pandas().tolist() if narrow else column.to_pylist()
+    return cells
+
+
+def plain_cell(cell: Any) -> Any:
+    """Return a cell as it prints whatever held it: lists with commas, whole numbers without ".0".
+
+    Parquet gives pandas arrays of NumPy for lists, which print as ``[1 2]`` and beyond a thousand
+    values with most left out; and floats where a null stands beside whole numbers.
+
+    Examples
+    --------
+    >>> plain_cell(np.array([1.0, np.nan])), plain_cell({"x": [2.0, 2.5]}), plain_cell("3.0")
+    ([1, None], {'x': [2, 2.5]}, '3.0')
+    """
+    if isinstance(cell, np.ndarray):
+        if cell.dtype.kind in "mM":  # of nanoseconds NumPy makes whole numbers
+            cell = cell.astype(f"{cell.dtype.kind}8[us]")
+        return plain_cell((_as_written(cell) if cell.dtype.kind == "f" else cell).tolist())
+    # By type: a subclass, such as a named tuple, prints in its own way.
+    if type(cell) in {list, tuple}:
+        return type(cell)(None if is_null(each) else plain_cell(each) for each in cell)
+    if type(cell) is dict:
+        return {name: None if is_null(each) else plain_cell(each) for name, each in cell.items()}
+    return whole_number(cell)
 
 
 def _text_cells(cells: npt.NDArray[np.object_]) -> list[Any]:
@@ -53,10 +107,10 @@ def _may_hold_floats(column: pd.Series) -> bool:
     return pd.api.types.infer_dtype(column, skipna=True) not in {"string", "empty"}
 
 
-def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
-    """Tell whether some cell prints otherwise than in rendering 1: a whole or a narrow float."""
+def may_print_otherwise(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
+    """Tell whether an earlier rendering may print some cell otherwise: a float, a list."""
     for name in used:
-        column = frame[name]
+        column = _readable(frame[name], nested=True)
         if pd.api.types.is_float_dtype(column.dtype):
             numbers = column.to_numpy(dtype=_numpy_float(column.dtype), na_value=np.nan)
             if numbers.dtype.itemsize < _DOUBLE_BYTES or (numbers == np.trunc(numbers)).any():
@@ -64,13 +118,16 @@ def has_whole_floats(frame: pd.DataFrame, used: Iterable[Any]) -> bool:
         elif (
             column.dtype == np.dtype("O")
             and _may_hold_floats(column)
-            and any(isinstance(cell, float) for cell in column)
+            and any(isinstance(cell, _MAY_DIFFER) for cell in column)
         ):
             return True
     return False
 
 
 _DOUBLE_BYTES = 8
+
+
+_MAY_DIFFER = (float, np.ndarray, list, tuple, dict)
 
 
 _EXACT = 2**53

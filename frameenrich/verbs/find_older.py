@@ -28,9 +28,9 @@ def find_older(
 ) -> JobFolder | None:
     """Find the job of the same submit by a version that wrote other request bytes.
 
-    Whole floats were printed as ``3.0``; schemas went out with other keywords, or where a newer
-    table says that the server takes none; images went out in another size. Such a job is named in
-    a warning; nothing of it is asked again.
+    Whole floats were printed as ``3.0``, lists without commas; schemas went out with other
+    keywords, or where a newer table says that the server takes none; images went out in another
+    size. Such a job is named in a warning; nothing of it is asked again.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def find_older(
     own_id : str
         The id that its job has by this version.
     floats : bool
-        Whether numbers may be among its cells that were printed otherwise.
+        Whether numbers or lists may be among its cells that were printed otherwise.
     """
     slug = own_id.rpartition("-")[0]
     specs = _specs_alike(store, slug, plan.spec)
@@ -112,8 +112,10 @@ def _written(spec: JobSpec) -> tuple[int, int | None, object]:
 
 
 def _what_differs(spec: JobSpec, older: JobSpec) -> str:
-    if older.rendering != spec.rendering:
+    if older.rendering == 1:
         return "whole numbers printed as 3.0 where they now are 3"
+    if older.rendering != spec.rendering:
+        return "lists printed as [1 2] or [1.0, 2.0] where they now are [1, 2]"
     if older.image_side != spec.image_side:
         return "its images in another size"
     return "the schema of its answers written otherwise"

@@ -36,7 +36,7 @@ from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
-from frameenrich.rendering.column_cells import has_whole_floats
+from frameenrich.rendering.column_cells import may_print_otherwise
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, job_folder
 from frameenrich.store.store import Store, StoreLike, open_store
@@ -61,7 +61,9 @@ def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
         folder = sending.find_made(draft) or sending.find_older(
             lambda plan: draft_of_frame(frame, plan, sending.store, sending.limits),
             draft,
-            floats=has_whole_floats(frame, sending.plan.prompt.columns_used(list(frame.columns))),
+            floats=may_print_otherwise(
+                frame, sending.plan.prompt.columns_used(list(frame.columns))
+            ),
         )
         folder = folder or sending.make_job(draft)
     return sending.send(folder)

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import Message, OnNull
-from frameenrich.rendering.column_cells import whole_number
+from frameenrich.rendering.column_cells import plain_cell
 from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
 from frameenrich.rendering.template_source import read_template
 
@@ -256,7 +256,7 @@ def test_the_loop_over_rows_renders_as_plain_jinja_does(template: str, cells: li
     plain = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, loader=jinja2.DictLoader(sources)
     )
-    printed = [*map(whole_number, cells)]  # promise 15: a column's 3.0 is 3
+    printed = [*map(plain_cell, cells)]  # promise 15: a column's 3.0 is 3
     rows = [dict(zip("xy", row, strict=True)) for row in zip(printed, printed[::-1], strict=True)]
     wanted = prompt(template, "raise", sources)
 
@@ -416,7 +416,7 @@ AS_WRITTEN = (
     ),
 )
 @FEW
-def test_a_whole_number_prints_as_one_in_every_dtype(numbers: list[Any], template: str) -> None:
+def test_a_plain_cell_prints_as_one_in_every_dtype(numbers: list[Any], template: str) -> None:
     """A null elsewhere makes a column float; CSV and Parquet change dtypes: no prompt changes."""
     series = pd.Series(numbers, dtype="Int64")
     frame = pd.DataFrame({"n": series})

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pandas as pd
 import pytest
@@ -45,6 +46,20 @@ def test_a_job_that_printed_whole_floats_otherwise_is_found_by_the_same_submit(
     assert len(server.batches) == 1
     fresh = frame.llmbatch.submit(ASK, "gpt-4o-mini", client=client, store=store, fresh=True)
     assert "mug for 3?" in "".join(Path(path).read_text() for path in fresh.requests)
+
+
+def test_a_job_that_printed_lists_without_commas_is_found_by_the_same_submit(store: Path) -> None:
+    """So is one of the rendering before: its arrays of NumPy printed as ``[1 2]``."""
+    frame = pd.DataFrame({"title": ["mug"], "price": [np.array([1, 2])]})
+    now = prepare(ASK, "gpt-4o-mini", Options(provider="file", store=store))
+    plan = replace(now.plan, spec=replace(now.plan.spec, rendering=2))
+    older = submit_frame(frame, replace(now, plan=plan))
+
+    with pytest.warns(FrameEnrichWarning, match=r"lists printed as \[1 2\]"):
+        again = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider="file", store=store)
+
+    assert again.id == older.id
+    assert "mug for [1 2]?" in Path(older.requests[0]).read_text()
 
 
 def test_where_nothing_prints_otherwise_the_id_is_as_it_was(store: Path) -> None:
