@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keep_compiled  # noqa: F401 - first: it makes the others cheap
 import openai
 import pandas as pd
 import pytest

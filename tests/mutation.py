@@ -89,7 +89,7 @@ def main() -> int:
         work = Path(asked.work or temporary)
         copy = work / "checkout"
         if not copy.exists():
-            ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
+            ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*cache")
             shutil.copytree(ROOT, copy, ignore=ignored)
         os.chdir(copy)
         tests = Tests(work)

@@ -49,6 +49,15 @@ def test_another_name_is_an_attribute_error() -> None:
         _ = frameenrich.resubmit
 
 
+def test_the_suites_processes_keep_what_they_compile() -> None:
+    """No process of the tests compiles pandas anew, also where the environment says to."""
+    code = "import sys; print(sys.dont_write_bytecode)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not sys.dont_write_bytecode
+    assert done.stdout == "False\n"
+
+
 ORDERS = [
     "import frameenrich; assert 'pandas' not in sys.modules; import pandas",
     "import pandas; import frameenrich",
