@@ -36,6 +36,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
+from collections.abc import Sequence
 from types import TracebackType
 
 
@@ -89,6 +90,12 @@ class FrameEnrichError(Exception, _ShownShort):
 
     problem: str
     fix: str
+    position: int | None = None
+    """The position of the row in the frame, where the error is of one row."""
+    row: object = None
+    """The key of that row, as messages show it."""
+    job_id: str | None = None
+    """The job that was driven, for who has no `Job` to ask."""
 
     def __init__(self, problem: str, fix: str, **details: object) -> None:
         # Both sentences are the arguments, as pickle makes an exception anew from these.
@@ -129,6 +136,11 @@ class NullValueError(InputError):
 
 class ImageError(InputError):
     """An image that is none, cannot be read, or lies outside of ``image_root``."""
+
+    reason: str = ""
+    """Why the image cannot be used, without the row."""
+    also: Sequence[int] = ()
+    """The positions of later rows whose images cannot be used either."""
 
 
 class RowKeyError(InputError):
@@ -186,6 +198,9 @@ class JobBusyError(StoreError):
 class DamagedFileError(StoreError):
     """A file of the store is not as it was written."""
 
+    path: str = ""
+    """The file, as the store names it."""
+
 
 class ResponsesError(FrameEnrichError):
     """An imported responses file holds nothing for this job."""
@@ -194,11 +209,27 @@ class ResponsesError(FrameEnrichError):
 class ProviderError(FrameEnrichError):
     """The provider refused a call, broke, or cannot be reached.
 
-    ``impatient`` says that it was not tried as often as it could have been: the call would not
-    have succeeded at another try, or the caller's time was up.
+    What follows from the failure is decided by who called, by these facts.
     """
 
+    status_code: int | None = None
+    """The HTTP status, where there was an answer."""
+    passing: bool = False
+    """The same call may well succeed a little later."""
     impatient: bool = False
+    """It was not tried as often as it could have been, as the caller's time was up."""
+    try_later: bool = False
+    """The next step of the job tries again by itself."""
+    one_shard: bool = False
+    """It is about one shard only: the next one may be sent."""
+    unmade: bool = False
+    """Nothing was made by the call, surely."""
+    lost: bool = False
+    """The provider no longer has the batch."""
+    lost_file: bool = False
+    """The provider cannot find a file that was uploaded."""
+    cut: bool = False
+    """A download ended before its end."""
 
 
 class WaitTimeoutError(FrameEnrichError):
@@ -208,3 +239,6 @@ class WaitTimeoutError(FrameEnrichError):
 # No FrameEnrichError: an `except Exception` around a loop must not swallow Ctrl-C.
 class JobInterruptedError(KeyboardInterrupt, _ShownShort):
     """Ctrl-C while a job was driven; says what goes on running, and how to continue."""
+
+    job_id: str | None = None
+    """The job that was driven."""

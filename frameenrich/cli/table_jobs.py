@@ -115,9 +115,8 @@ def with_line_numbers(location: Callable[[int], str]) -> Iterator[None]:
     try:
         yield
     except FrameEnrichError as error:
-        position = vars(error).get("position")
-        if position is not None:
-            named = re.escape(f"{vars(error).get('row', position)}")
+        if (position := error.position) is not None:
+            named = re.escape(f"{position if error.row is None else error.row}")
             # Not followed by a word's sign, so that row 1 is not found in "row 12".
             own = re.compile(rf"\b([Rr]ow (?:at position )?{named}|at position {position})(?!\w)")
             where = location(position)

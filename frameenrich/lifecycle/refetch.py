@@ -41,7 +41,7 @@ def _refetch(shard: ShardFolder, connect: Callable[[], Provider], error: Damaged
     batch = shard.batch
     # Not once it is cleaned: the provider's copy is deleted then. An import never had one.
     there = batch.stage is Stage.FETCHED and (batch.output_file_id or batch.error_file_id)
-    if not there or error.__dict__.get("path") != shard.responses_path:
+    if not there or error.path != shard.responses_path:
         raise error
     shard.save(batch.replace(responses=fetch(shard, batch, connect())))
 

@@ -176,7 +176,7 @@ class _Step:
             ended_tags.add(shard.batch.tag)
             self.visit(shard)
         except ProviderError as error:
-            if not getattr(error, "try_later", False):  # else: nobody knows yet whether it was made
+            if not error.try_later:  # else: nobody knows yet whether it was made
                 self.fail(error)
 
     def send_waiting(self, shards: Iterable[ShardFolder]) -> None:
@@ -189,12 +189,12 @@ class _Step:
             try:
                 self._send(shard, batch)
             except ProviderError as error:
-                if getattr(error, "try_later", False):
+                if error.try_later:
                     if not shard.batch.creating:  # one in doubt is looked for at every step
                         shard.save(_waiting(shard.batch, self.provider))
                     continue
                 self.fail(error)
-                if not getattr(error, "one_shard", False):
+                if not error.one_shard:
                     return  # what refuses one shard refuses the next
 
     def _may_send(self, shard: ShardFolder, batch: Batch, shards: Iterable[ShardFolder]) -> bool:
@@ -244,8 +244,8 @@ def _poll(shard: ShardFolder, provider: Provider) -> Batch:
     try:
         batch = provider.poll(batch).replace(unfound_since=None)
     except ProviderError as error:
-        if getattr(error, "status_code", None) in {404, 410}:
-            error.__dict__["lost"] = True
+        if error.status_code in {404, 410}:
+            error.lost = True
             error.fix = (
                 "If it belongs to another project, pass client= with that project's key. If it is "
                 "gone, job.give_up() waits for it no longer; nothing is sent again by itself."
@@ -258,7 +258,7 @@ def _poll(shard: ShardFolder, provider: Provider) -> Batch:
 
 def is_lost(error: FrameEnrichError) -> bool:
     """Tell whether an error says only that the provider no longer has a batch."""
-    return getattr(error, "lost", False)
+    return isinstance(error, ProviderError) and error.lost
 
 
 def give_up(folder: JobFolder, provider: Provider) -> list[str]:

@@ -149,7 +149,7 @@ def telling_what_goes_on(folder: JobFolder, provider: Provider) -> Iterator[None
             f"Interrupted; {fate}. Go on with df.llmbatch.collect({folder.id!r}, wait=True), also "
             "in another session."
         )
-        vars(interrupted)["job_id"] = folder.id
+        interrupted.job_id = folder.id
         raise interrupted from error
 
 
@@ -260,7 +260,7 @@ def _patient_step(
         try:
             return step(folder, provider, bar)
         except ProviderError as error:
-            if not (error.impatient and getattr(error, "passing", False)):
+            if not (error.impatient and error.passing):
                 raise
             raise timed_out(folder, provider, deadline.seconds) from error
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.errors import FrameEnrichError, InputError, warn_user
+from frameenrich.errors import FrameEnrichError, ImageError, InputError, warn_user
 from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
@@ -93,14 +93,13 @@ def errors_by_row_key(keys: pa.Table) -> Iterator[None]:
     try:
         yield
     except FrameEnrichError as error:
-        position = getattr(error, "position", None)
-        if position is not None:
+        if (position := error.position) is not None:
             shown = show_key(keys, position)
-            vars(error)["row"] = shown
+            error.row = shown
             error.problem = error.problem.replace(
                 f"the row at position {position}", f"row {shown}"
             ).replace(f"The row at position {position}", f"Row {shown}")
-            also = getattr(error, "also", ())
+            also = error.also if isinstance(error, ImageError) else ()
             if also:
                 some = ", ".join(show_key(keys, row) for row in also[:_NAMED])
                 more = ", ..." if len(also) > _NAMED else ""

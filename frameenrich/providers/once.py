@@ -62,8 +62,8 @@ def find_resumed(
     try:
         return calls.patiently(find, f"look for the batch {shard.tag}")
     except ProviderError as error:
-        status = getattr(error, "status_code", None) or 0
-        refused = 400 <= status < 500 and not getattr(error, "passing", False)  # noqa: PLR2004 - HTTP's own
+        status = error.status_code or 0
+        refused = 400 <= status < 500 and not error.passing  # noqa: PLR2004 - HTTP's own
         if refused or status in _NO_ROUTE:
             return None
         raise
@@ -169,10 +169,10 @@ def create_once(
             again=lambda error: made_here or not isinstance(error, UnconfirmedError),
         )
     except ProviderError as error:
-        if getattr(error, "lost_file", False):  # it went away since: upload it anew next time
+        if error.lost_file:  # it went away since: upload it anew next time
             writer.record(batch.replace(input_file_id=None, stage=Stage.INTENT))
         elif answer_lost:  # the next step looks for it
-            error.__dict__["try_later"] = True
+            error.try_later = True
         raise
     return batch, made
 
@@ -365,7 +365,7 @@ def fetch_files(
             calls.patiently(attempt, f"download the file {file_id}")
         except ProviderError as error:
             # A lost file is no reason to leave the other one: its answers were paid for.
-            if getattr(error, "status_code", None) != 404 and not getattr(error, "cut", False):  # noqa: PLR2004 - HTTP's own
+            if error.status_code != 404 and not error.cut:  # noqa: PLR2004 - HTTP's own
                 raise
             sink.write(b"\n")  # after whatever came of it
             incomplete = incomplete or error

@@ -83,9 +83,9 @@ def row_requests(frame: pd.DataFrame, spec: JobSpec, prompt: Prompt) -> Iterator
                 yield from encoder.requests_with_images(chunk, cells)
             except ImageError as error:
                 # Name every bad cell at once: one error a run would take a run for each to mend.
-                first: int = getattr(error, "position", len(frame))
+                first = len(frame) if error.position is None else error.position
                 rest = range(first + 1, len(frame))
-                error.__dict__["also"] = [row for row in rest if cells.problem(row) is not None]
+                error.also = [row for row in rest if cells.problem(row) is not None]
                 raise
 
 
@@ -226,7 +226,7 @@ class RequestEncoder:
             except ImageError as error:
                 if cells.spec.on_bad_image == "raise":
                     raise
-                left_out[position] = vars(error)["reason"]
+                left_out[position] = error.reason
                 continue
             if found is None:
                 continue

@@ -181,12 +181,12 @@ class AnthropicBatch:
                 create, f"create the batch {shard.tag}", again=surely_unmade
             )
         except ProviderError as error:
-            if getattr(error, "unmade", False):
+            if error.unmade:
                 # Refused, so nothing was made: the next try needs no search, and does not count.
                 writer.record(batch.replace(stage=Stage.INTENT, creates=batch.creates - 1))
             else:
                 writer.record(_in_doubt(batch))
-                error.__dict__["try_later"] = True
+                error.try_later = True
             raise
         if not _is_whole(made):  # such as a proxy's page
             writer.record(_in_doubt(batch))
@@ -272,7 +272,7 @@ class AnthropicBatch:
                 lambda: self._stream(batch, sink, start), f"download the results of {batch.id}"
             )
         except ProviderError as error:
-            if not getattr(error, "cut", False):
+            if not error.cut:
                 raise
             raise IncompleteDownloadError(error.problem, error.fix) from None
 
