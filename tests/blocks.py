@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,3 +48,15 @@ def read_lines(lines: Sequence[bytes], output: Output) -> list[Result | None]:
     """Return what lines come to that are read together, as a chunk of a file."""
     chunk = b"".join(line + b"\n" for line in lines)
     return results_of(ResponseReader(output, DETAILS).read(chunk))
+
+
+def read_texts(texts: Sequence[str], output: Output) -> list[Result]:
+    """Return what texts come to that each answer a chat request, read together."""
+    lines = []
+    for number, text in enumerate(texts):
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        inner = {"status_code": 200, "body": {"choices": [choice]}}
+        lines.append(json.dumps({"custom_id": f"row-{number}", "response": inner}).encode())
+    results = read_lines(lines, output)
+    assert None not in results
+    return [result for result in results if result is not None]

@@ -110,9 +110,7 @@ def _code_in(node: Any) -> Iterator[str]:
         for each in node:
             yield from _code_in(each)
     elif isinstance(node, Mapping):
-        kind = node.get("type")
-        if isinstance(kind, str) and kind not in _AS_THE_SCHEMA:
-            yield "validators" if kind.startswith("function-") else "own types"
+        yield from _code_of_type(node)
         for key, value in node.items():
             if key in {"fields", "choices"} and isinstance(value, Mapping):
                 yield from _code_in(list(value.values()))  # names of the user's, no keywords
@@ -122,3 +120,11 @@ def _code_in(node: Any) -> Iterator[str]:
                 yield _WORDS[key]
             elif key not in {"metadata", "default", "expected", "members", "function", "cls"}:
                 yield from _code_in(value)
+
+
+def _code_of_type(node: Mapping[str, Any]) -> Iterator[str]:
+    kind = node.get("type")
+    if isinstance(kind, str) and kind not in _AS_THE_SCHEMA:
+        yield "validators" if kind.startswith("function-") else "own types"
+    if kind == "enum" and node.get("sub_type") in {"int", "float"}:
+        yield "numbers read from texts"  # IntEnum takes "1", and its schema is that of any Enum

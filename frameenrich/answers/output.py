@@ -22,6 +22,8 @@ from frameenrich.answers.fields import Field, as_cell, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_answer, only_one
 from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
+    has_look_alikes,
+    look_alike,
     no_retrieval,
     normalize_label,
     python_type,
@@ -141,6 +143,8 @@ class Output:
         value, mended = self._called_with(*self._unlisted(found))
         if not isinstance(value, dict):
             raise MalformedError("$: the answer is not a JSON object")
+        if self._has_look_alikes:
+            self._refuse_look_alike(value)
         # As it came first: nothing is mended that pydantic takes.
         if not mended:
             try:
@@ -151,6 +155,19 @@ class Output:
         unpacked = with_decoded_fields(value, schema, schema)
         exact = with_exact_choices(unpacked, schema, schema)
         return self._validated(json.dumps(exact)), mended or unpacked != value
+
+    @cached_property
+    def _has_look_alikes(self) -> bool:
+        # A class's own validators may well make a number of a boolean.
+        return "validators" not in self.spec.class_rules and has_look_alikes(self.spec.schema)
+
+    def _refuse_look_alike(self, value: Json) -> None:
+        schema = self.spec.schema or {}
+        found = look_alike(value, schema, schema)
+        if found is not None:
+            where, said = found
+            what = "boolean where a number" if isinstance(said, bool) else "number where a boolean"
+            raise MalformedError(f"{json_path(where)}: {json.dumps(said)} is a {what} is wanted")
 
     def _called_with(self, value: Json, mended: bool) -> tuple[Json, bool]:
         """Take the arguments out of a tool call that a model wrote as text.

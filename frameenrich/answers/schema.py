@@ -220,6 +220,65 @@ def with_decoded_fields(value: Json, wanted: Json, root: Mapping[str, Json]) -> 
     return value
 
 
+def look_alike(
+    value: Json, wanted: Json, root: Mapping[str, Json], path: tuple[str | int, ...] = ()
+) -> tuple[tuple[str | int, ...], Json] | None:
+    """Find a boolean that is taken for the number of a choice, or a number for its boolean.
+
+    JSON Schema keeps them apart, and 1.0 is 1; Python, and so pydantic, takes all three for one.
+
+    Returns
+    -------
+    (tuple, value) or None
+        Where it stands, and what stands there.
+
+    Examples
+    --------
+    >>> schema = {"properties": {"stars": {"enum": [1, 2]}}}
+    >>> look_alike({"stars": True}, schema, schema), look_alike({"stars": 1.0}, schema, schema)
+    ((('stars',), True), None)
+    """
+    node = resolved(wanted, root)
+    alternatives = node.get("anyOf", node.get("oneOf"))
+    if isinstance(alternatives, list):
+        # An alternative that takes no look-alike takes the value as it is, or pydantic refuses it.
+        fitting = [each for each in alternatives if resolved(each, root).get("type") != "null"]
+        found = [look_alike(value, each, root, path) for each in fitting]
+        return found[0] if found and None not in found else None
+    choices = list(_choices(node, root))
+    if choices:
+        same_type = [c for c in choices if isinstance(c, bool) == isinstance(value, bool)]
+        return (path, value) if value in choices and value not in same_type else None
+    inner: list[tuple[str | int, Json, Json]] = []
+    if isinstance(value, dict):
+        members = node.get("properties", {})
+        inner = [(k, v, members.get(k, node.get("additionalProperties"))) for k, v in value.items()]
+    elif isinstance(value, list):
+        first = node.get("prefixItems", [])
+        inner = [
+            (i, v, first[i] if i < len(first) else node.get("items")) for i, v in enumerate(value)
+        ]
+    each_found = (look_alike(v, own, root, (*path, k)) for k, v, own in inner if own is not None)
+    return next((found for found in each_found if found is not None), None)
+
+
+def has_look_alikes(node: Json) -> bool:
+    """Tell whether a schema has a choice that Python takes for another: 0, 1, true or false.
+
+    Examples
+    --------
+    >>> has_look_alikes({"enum": [1, 2]}), has_look_alikes({"enum": ["1", "2"]})
+    (True, False)
+    """
+    if isinstance(node, list):
+        return any(map(has_look_alikes, node))
+    if not isinstance(node, Mapping):
+        return False
+    choices = [node.get("const"), *(node["enum"] if isinstance(node.get("enum"), list) else ())]
+    numbers = (each for each in choices if isinstance(each, int | float))
+    return any(each in (0, 1) for each in numbers) or any(map(has_look_alikes, node.values()))
+
+
 def _choices(node: Mapping[str, Json], root: Mapping[str, Json]) -> Iterator[Json]:
     yield from node.get("enum", [node["const"]] if "const" in node else ())
     for alternative in node.get("anyOf", node.get("oneOf", ())):

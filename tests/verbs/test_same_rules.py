@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -178,6 +178,7 @@ class Started(BaseModel):
         ({"a": Annotated[str, AfterValidator(str.upper)]}, ("Answer", "validators")),
         ({"a": list[Product]}, ("Answer", "validators")),
         ({"a": set[int]}, ("Answer", "own types")),
+        ({"a": IntEnum("Stars", "ONE TWO")}, ("Answer", "numbers read from texts")),
     ],
 )
 def test_what_a_schema_cannot_hold_is_stored_by_name(given: Any, rules: tuple[str, ...]) -> None:

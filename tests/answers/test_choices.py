@@ -1,0 +1,85 @@
+"""Choices that are numbers or booleans: JSON Schema keeps true and 1 apart, and 1.0 is 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from typing import Annotated, Any, Literal
+
+import pytest
+from blocks import read_texts
+from pydantic import BeforeValidator, create_model
+
+from frameenrich.answers.output import Output
+from frameenrich.prepare.output_options import output_from_options
+
+
+class Stars(IntEnum):
+    """Choices that are integers by their class, too."""
+
+    ONE = 1
+    TWO = 2
+
+
+class Sold(Enum):
+    """A choice of one boolean."""
+
+    YES = True
+
+
+def as_class(kind: Any) -> Output:
+    """Return the output of a pydantic class with the field `v`."""
+    return output_from_options(response_model=create_model("M", v=(kind, ...)))
+
+
+def as_types(kind: Any) -> Output:
+    """Return the output of a dict of types."""
+    return output_from_options(response_model={"v": kind})
+
+
+def as_schema(kind: Any) -> Output:
+    """Return the output of the JSON Schema alone."""
+    schema = as_class(kind).spec.schema
+    assert schema is not None
+    return output_from_options(response_model=schema)
+
+
+@pytest.mark.parametrize("made", [as_class, as_types, as_schema])
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (Literal[1], ["1", "1.0", "1e0"], ["true", "2", "null", "false"]),
+        (Literal[0, 1], ["0", "-0", "1.0"], ["true", "false"]),
+        (Literal[True], ["true"], ["1", "1.0", "false"]),
+        (Literal[False], ["false"], ["0", "0.0", "null"]),
+        (Literal[0, True], ["0", "true"], ["1", "false"]),
+        (Literal[1] | None, ["1", "null"], ["true"]),
+        (Literal[1] | bool, ["1", "true"], []),
+        (list[Literal[1]], ["[1, 1.0]", "[]"], ["[true]", "[1, true]"]),
+        (dict[str, Literal[1]], ['{"a": 1}'], ['{"a": true}']),
+        (tuple[str, Literal[1]], ['["a", 1]'], ['["a", true]']),
+        (Stars, ["1", "2.0"], ["true", "3"]),
+        (Sold, ["true"], ["1", "1.0"]),
+        (Literal["1", "true"], ['"1"', '"true"'], ["1", "true"]),
+    ],
+    ids=str,
+)
+def test_true_is_not_one(
+    made: Callable[[Any], Output], kind: Any, good: list[str], bad: list[str]
+) -> None:
+    """Promise 10: however a schema is given, the same answers are taken for its choices."""
+    output = made(kind)
+
+    def statuses(values: list[str]) -> list[str]:
+        texts = [f'{{"v": {value}}}' for value in values]
+        return [str(result.status) for result in read_texts(texts, output)]
+
+    assert statuses(good) == ["ok"] * len(good)
+    assert statuses(bad) == ["malformed"] * len(bad)
+
+
+def test_what_the_classes_own_validator_makes_of_a_boolean_counts() -> None:
+    """A validator may well read true as 1: the class decides."""
+    output = as_class(Annotated[Literal[0, 1], BeforeValidator(int)])
+
+    assert output.read('{"v": true}') == ((1,), False)
