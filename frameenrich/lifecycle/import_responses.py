@@ -20,10 +20,11 @@ from dataclasses import asdict
 from typing import IO, NoReturn, cast
 
 from frameenrich.answers.judge import read_response
-from frameenrich.errors import ResponsesError, StoreError
+from frameenrich.errors import BudgetError, ResponsesError, StoreError
 from frameenrich.jsonl import LineTooLongError, short_lines, split_lines
+from frameenrich.lifecycle.take_over import take_over
 from frameenrich.model import Batch, BatchStatus, Import, Stage
-from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.folder import JobFolder, JobState, job_folders
 from frameenrich.store.shard import ShardFolder, ids_of
 
 _FILE = "file"
@@ -132,12 +133,13 @@ def withdraw_import(folder: JobFolder, which: str | os.PathLike[str] | None = No
         There is no such import.
     """
     with folder.lock():
-        shards = folder.all_shards()
+        job = folder.read()
+        shards = job.all_shards()
         known = {own.id: own for shard in shards for own in shard.batch.imports}
         taken = _chosen(folder, known, which)
         for shard in shards:
             if any(own.id == taken.id for own in shard.batch.imports):
-                _withdraw(shard, taken.id)
+                _withdraw(job, shard, taken.id)
     return taken
 
 
@@ -165,11 +167,19 @@ def _take(shard: ShardFolder, import_id: str, name: str, lines: _Taken, ids: Seq
     _settle(shard, (*rest, own), ids)
 
 
-def _withdraw(shard: ShardFolder, import_id: str) -> None:
+def _withdraw(job: JobState, shard: ShardFolder, import_id: str) -> None:
+    was_settled = shard.batch.settled
     rest = tuple(each for each in shard.batch.imports if each.id != import_id)
     # batch.json first: a crash in between leaves a file that nothing names.
     _settle(shard, rest, ids_of(shard))
     shard.job.store.remove(shard.import_path(import_id))
+    # Back to be sent. Another job may have sent the same since, as nobody could wait for this one.
+    to_send = shard.batch.unsent and not shard.batch.creating
+    if was_settled and to_send and shard.round == 0:
+        shard.save(shard.batch.replace(stage=Stage.WAITING, status=BatchStatus.WAITING))
+        # Over its cap it goes on waiting: the next step says so.
+        with contextlib.suppress(BudgetError):
+            take_over(job, shard, lambda _: None)
 
 
 def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str]) -> None:

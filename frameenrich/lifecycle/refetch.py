@@ -63,7 +63,9 @@ def with_whole_files(
             mended = refetch(folder, connect)
         except FrameEnrichError:  # no key, no network: what is wrong is the file
             raise error from None
+        # Nothing is damaged now: another process changed the files while they were read, as
+        # `withdraw_import` does. What is damaged otherwise raises its error again.
         if not mended:
-            raise
+            return read()
         warn_user(f"{error.problem} It was fetched from the provider again.")
         return read()

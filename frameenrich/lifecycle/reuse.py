@@ -68,6 +68,13 @@ class StoredAnswers:
                 if result_of(response, self.output).status is RowStatus.OK:
                     # Taken once: a second line for the same request would be a duplicate.
                     yield under_id(line, renamed.pop(response.custom_id))
+        # Withdrawn since they were found: without a word their rows would be missing for good.
+        if renamed:
+            raise StoreError(
+                f"{len(renamed):,} answers of the job {folder.id} that were to be reused are not "
+                "there any more: another process changed it.",
+                "Call again; nothing was sent.",
+            )
 
 
 def find_stored_answers(
@@ -129,11 +136,10 @@ def find_running(
         if other.pilot:  # live, whatever its provider
             continue
         shared = _shared(folder, sent)
-        with needing(folder, len(shared)):
-            running = [n for n in pc.unique(shared["shard"]).to_pylist() if _at_work(folder, n)]
-        at_work = pa.array(running, shared["shard"].type)
-        shared = shared.filter(pc.is_in(shared["shard"], value_set=at_work))
-        found.update(dict.fromkeys(shared["request_hash"].to_pylist(), folder.id))
+        if len(shared):
+            with needing(folder, len(shared)):
+                at_work = _at_work(folder, shared)
+            found.update(dict.fromkeys(at_work.to_pylist(), folder.id))
     return found
 
 
@@ -141,10 +147,23 @@ def find_running(
 _NOT_AT_A_PROVIDER = frozenset({"file", "live", "local"})
 
 
-def _at_work(folder: JobFolder, number: int) -> bool:
-    """Tell whether a shard of round 0 is at the provider, or soon will be."""
-    batch = ShardFolder(folder, 0, number).batch
-    if batch.settled or batch.waiting:
+def _at_work(folder: JobFolder, requests: pa.Table) -> pa.ChunkedArray:
+    """Return the hashes of those requests that some round of the job may yet answer."""
+    running = pa.array([False] * len(requests))
+    for round_ in range(folder.rounds()):
+        rows = requests if round_ == 0 else folder.sidecar(round_, ["answers", "shard"])
+        numbers = [n for n in pc.unique(rows["shard"]).to_pylist() if _goes_on(folder, round_, n)]
+        rows = rows.filter(pc.is_in(rows["shard"], pa.array(numbers, rows["shard"].type)))
+        # A later round's answer is the answer to the request of round 0, see `_answered`.
+        ids = rows["custom_id" if round_ == 0 else "answers"].combine_chunks()
+        running = pc.or_(running, pc.is_in(requests["custom_id"].combine_chunks(), ids))
+    return requests.filter(running)["request_hash"]
+
+
+def _goes_on(folder: JobFolder, round_: int, number: int) -> bool:
+    """Tell whether a shard is at the job's own provider, or soon will be."""
+    batch = ShardFolder(folder, round_, number).batch
+    if batch.settled or batch.waiting or batch.provider not in {None, folder.spec.provider}:
         return False
     gone = batch.running and batch.unfound_since is not None
     return not gone or time.time() - (batch.unfound_since or 0.0) < folder.spec.confirm_seconds

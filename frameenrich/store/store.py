@@ -170,7 +170,9 @@ class Store:
         """Be the only process at work on the job in the folder `path`."""
         return self._medium.lock(path, timeout_seconds)
 
-    def deciding(self) -> contextlib.AbstractContextManager[None]:
+    def deciding(
+        self, timeout_seconds: float = _DECIDING_SECONDS
+    ) -> contextlib.AbstractContextManager[None]:
         """Lock the decision which requests this store has sent already.
 
         Two overlapping submits at once would each find nothing, and both would pay. Computers
@@ -178,7 +180,7 @@ class Store:
         has conditional writes.
         """
         self.check_writable()
-        return self._medium.deciding(self.root, _DECIDING_SECONDS)
+        return self._medium.deciding(self.root, timeout_seconds)
 
     def find(self, folder: str) -> dict[str, str | None]:
         """Find every file below a folder, each with its version; none where there is no folder.

@@ -97,10 +97,6 @@ def clean(
         size = folder_size(folder)
         if size.changed_at <= limit:
             reason = _why_kept(folder, force=force)
-            # Asked last, since it reads the other jobs of the store.
-            waiting = [] if reason or force else jobs_waiting_for(where, folder.id)
-            if waiting:
-                reason = f"its answers are waited for by {', '.join(waiting)}"
             if reason is None and not dry_run:
                 reason = _delete(folder, Job(folder, client=client) if remote else None, force)
             rows.append(_row("job", folder.id, size, reason is None and not dry_run, reason))
@@ -145,7 +141,11 @@ def _why_kept(folder: JobFolder, *, force: bool) -> str | None:
         _ = folder.spec
     except StoreError as error:
         return f"damaged: {error.problem}"
-    return f"not finished: {', '.join(sorted(statuses))}" if statuses else None
+    if statuses:
+        return f"not finished: {', '.join(sorted(statuses))}"
+    # Asked last, since it reads the other jobs of the store.
+    waiting = jobs_waiting_for(folder.store, folder.id)
+    return f"its answers are waited for by {', '.join(waiting)}" if waiting else None
 
 
 def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
@@ -154,13 +154,14 @@ def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
         # The provider's copies first: without the job's folder nobody would know their ids.
         if remote is not None and any(shard.batch.id for shard in folder.all_shards()):
             remote.cleanup()
-        # No waiting: who holds the lock is using the job, so it is not old.
-        with folder.lock(timeout_seconds=0):
+        # No waiting: who holds the lock is using the job, so it is not old. Nor may a submit be
+        # reading the answers that it reuses, or about to wait for this job.
+        with folder.lock(timeout_seconds=0), folder.store.deciding(timeout_seconds=0):
             reason = _why_kept(folder, force=force)  # somebody may have asked again by now
             if reason is None:
                 delete_job(folder)
             return reason
     except JobBusyError:
-        return "another process is at work on it"
+        return "another process is at work on it, or submits a job that may need it"
     except FrameEnrichError as error:
         return str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -136,9 +137,17 @@ def check_round(session: Session, options: RetryOptions) -> None:
 
 
 def send_round(
-    session: Session, options: RetryOptions, output: Output, budget: Budget
+    session: Session,
+    options: RetryOptions,
+    output: Output,
+    budget: Budget,
+    *,
+    max_rounds: float = math.inf,
 ) -> RoundCounts:
-    """Write a round of a job's flagged rows, check its cost, and send it."""
+    """Write a round of a job's flagged rows, check its cost, and send it.
+
+    Nothing is written where the job has had `max_rounds` after its first.
+    """
     folder = session.folder
     other = options.elsewhere.provider if options.elsewhere else None
     provider = session.provider_of(other)
@@ -148,10 +157,15 @@ def send_round(
 
     def write() -> RoundCounts:
         counts = RoundCounts()
-        with folder.lock(), draft_of_retries(folder, output, options, limits, counts) as draft:
-            if draft is not None:
-                approve_round(folder, budget, draft.request_lines(), other, params=options.params)
-                draft.commit()
+        with folder.lock():
+            # Counted under the lock: another process may have sent the last one meanwhile.
+            if folder.rounds() > max_rounds:
+                return counts
+            with draft_of_retries(folder, output, options, limits, counts) as draft:
+                if draft is not None:
+                    lines = draft.request_lines()
+                    approve_round(folder, budget, lines, other, params=options.params)
+                    draft.commit()
         return counts
 
     # Else what is lost here would be paid for again.
@@ -175,7 +189,7 @@ def mend(
     while left.rows and folder.rounds() <= max_rounds:
         before = left
         try:
-            send_round(session, RetryOptions(), output, budget)
+            send_round(session, RetryOptions(), output, budget, max_rounds=max_rounds)
         except BudgetError as error:
             # A warning and no error: the answers that are there were paid for, and are returned.
             warn_user(f"No further round of the job {folder.id}: {error}")

@@ -223,10 +223,14 @@ class Submission:
         if not (many if self.probe is None else self.probe):
             return None
         spec, output = self.plan.spec, self.plan.output
-        stored = None
-        if not self.nonce:
-            stored = find_stored_answers(self.store, spec, output, draft.hashes)
-        return self._probed(draft, stored) if self._probes(draft, stored) else None
+        # One after the other, or submits at once would ask the same first row live.
+        with self.store.deciding():
+            stored, running = None, dict[bytes, str]()
+            if not self.nonce:
+                # Nor is a row asked live that another job's batch has asked.
+                running = find_running(self.store, spec, draft.hashes)
+                stored = find_stored_answers(self.store, spec, output, draft.hashes)
+            return self._probed(draft, stored, running) if self._probes(draft, stored) else None
 
     def _probes(self, draft: JobDraft, answers: StoredAnswers | None) -> bool:
         """Tell whether a row is sent first: as ``probe=`` says, or for large jobs."""
@@ -237,13 +241,15 @@ class Submission:
         many = len(draft.hashes) >= FROM_REQUESTS and len(np.unique(draft.hashes)) >= FROM_REQUESTS
         return many and not is_answered(self.store, self.plan.spec)
 
-    def _probed(self, draft: JobDraft, answers: StoredAnswers | None) -> StoredAnswers | None:
+    def _probed(
+        self, draft: JobDraft, answers: StoredAnswers | None, running: Mapping[bytes, str]
+    ) -> StoredAnswers | None:
         """Send a row live, if the provider can, after the cost of all is approved."""
         try:
             live = live_version(self.route)
         except ParameterError:  # it has no live calls: nobody can be asked
             return None
-        spec, known = self.plan.spec, {} if answers is None else answers.origins
+        spec, known = self.plan.spec, {*running, *(answers.origins if answers else ())}
         approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
         probe = Probe(spec, self.plan.output, self.store, live)
         found = probe.ask(draft, known)
