@@ -161,7 +161,9 @@ def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
             if reason is None:
                 delete_job(folder)
             return reason
-    except JobBusyError:
-        return "another process is at work on it, or submits a job that may need it"
+    except JobBusyError as error:
+        if error.__dict__.get("job_id") == folder.id:
+            return "another process is at work on it"
+        return "another process submits a job, which may need it"
     except FrameEnrichError as error:
         return str(error)
