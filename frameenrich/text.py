@@ -83,7 +83,7 @@ _IN_URL = re.compile(r"(?<=:)//[^/\s@'\"]+@")
 
 
 def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
-    """Remove API keys and control characters from a text.
+    """Remove API keys and control characters from a text, and write it on one line.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     'Incorrect API key provided: ***'
     """
     # The caller's own keys first: they may have any shape. Then what only looks like a key.
-    text = _KEY_SHAPE.sub("***", printable(without_secrets(text, secrets)))
+    text = _KEY_SHAPE.sub("***", one_line(without_secrets(text, secrets)))
     return _IN_URL.sub("//***@", text)
 
 
@@ -112,17 +112,6 @@ def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:
     return text
 
 
-def printable(text: str) -> str:
-    r"""Replace each character that would drive a terminal by a space.
-
-    Examples
-    --------
-    >>> printable("a\x1b[2Jb")
-    'a [2Jb'
-    """
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 # Terminal escapes and the characters that turn text around; newlines and tabs are fine.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -140,6 +129,17 @@ def escaped(text: str) -> str:
     if not _CONTROL.search(text):
         return text
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    r"""Write a text on one line, as `escaped` does, for a log, a table or an error.
+
+    Examples
+    --------
+    >>> one_line("no\tsuch key\r\n\x1b[31m")
+    'no such key \\x1b[31m'
+    """
+    return " ".join(escaped(without_surrogates(text)).split())
 
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")

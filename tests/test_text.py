@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from reviews import answered
 
@@ -22,7 +22,7 @@ from frameenrich.text import escaped, without_secrets
 HALF, WHOLE = "a\ud83d", "a\ufffd"
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.xlsx"])
 def test_half_a_character_is_the_same_in_every_file(name: str, tmp_path: Path) -> None:
     """U+FFFD, as in the columns of a collect; never a question mark here and a box there."""
     source = tmp_path / "in.csv"
@@ -31,8 +31,13 @@ def test_half_a_character_is_the_same_in_every_file(name: str, tmp_path: Path) -
         answered = table.frame.assign(answer=pd.Series([HALF], table.frame.index, dtype=object))
         write_table(table, answered, table_file(str(tmp_path / name)))
 
+    read: dict[str, Any] = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".xlsx": pd.read_excel,
+    }
     written = tmp_path / name
-    cells = pq.read_table(written) if name.endswith("parquet") else pd.read_csv(written)
+    cells = read[written.suffix](written)
     assert list(cells["answer"].to_numpy()) == [WHOLE]
 
 

@@ -295,7 +295,9 @@ def error_text(error: Json) -> str | None:
     >>> error_text({"code": "too_long", "message": "Too long."}), error_text({"code": None})
     ('too_long: Too long.', None)
     """
-    if not error or (isinstance(error, dict) and not any(map(_says_something, error.values()))):
+    if not error or (
+        isinstance(error, dict) and all(v is None or v in ("", {}, []) for v in error.values())
+    ):
         return None
     if isinstance(error, list):
         return "; ".join(text for item in error if (text := error_text(item))) or None
@@ -315,10 +317,6 @@ def error_text(error: Json) -> str | None:
     if code and message:
         return f"{code}: {message}"
     return str(code or message or error_as_json(error))
-
-
-def _says_something(value: Json) -> bool:
-    return value is not None and value not in ("", {}, [])
 
 
 def body_error(body: Json) -> str | None:

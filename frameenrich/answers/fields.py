@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from frameenrich.answers.schema import leads_to_cycle, references, resolved, without_null
+from frameenrich.answers.schema import (
+    leads_to_cycle,
+    references,
+    resolved,
+    takes_more,
+    without_null,
+)
 from frameenrich.model import Json
 
 FieldKind = Literal[
@@ -190,8 +196,8 @@ def _is_closed(node: Mapping[str, Json]) -> bool:
     """Tell whether a node is an array, or an object all of whose members are named."""
     if node.get("type") == "array":
         return True
-    more = node.get("additionalProperties", False) is not False or "patternProperties" in node
-    return node.get("type") == "object" and bool(node.get("properties")) and not more
+    named = node.get("type") == "object" and bool(node.get("properties"))
+    return named and not takes_more(node)
 
 
 def _is_text(node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:

@@ -231,7 +231,8 @@ def _end_of(text: str, start: int) -> int | None:
                 return None
             if not closers:
                 return i + 1
-        elif char in "\"'“" and (char != "'" or _may_begin_string(text, i)):
+        # A ' elsewhere than after these is an apostrophe within a bare word.
+        elif char in '"“' or (char == "'" and text[:i].rstrip()[-1:] in {"{", "[", ",", ":"}):
             closing = "”" if char == "“" else char
             end = _end_of_string(text, i + 1, closing)
             if end is None:
@@ -239,11 +240,6 @@ def _end_of(text: str, start: int) -> int | None:
             i = end
         i += 1
     return None
-
-
-def _may_begin_string(text: str, i: int) -> bool:
-    """Tell whether a quote can begin a string; else it is an apostrophe within a bare word."""
-    return text[:i].rstrip()[-1:] in {"{", "[", ",", ":"}
 
 
 def _end_of_string(text: str, start: int, quote: str) -> int | None:

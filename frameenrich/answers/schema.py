@@ -122,14 +122,15 @@ class _Types:
                 members[f"field_{i}"] = (kind, PydanticField(default, alias=name))
         # An open object keeps the members that no property names, as a class with extra="allow"
         # does. Not the answer itself: only its named members become columns.
-        named_alone = node == self._root or not _takes_more(node)
+        named_alone = node == self._root or not takes_more(node)
         return create_model("Answer", __config__=None if named_alone else _OPEN, **members)
 
 
 _OPEN: Any = {"extra": "allow"}
 
 
-def _takes_more(node: Mapping[str, Json]) -> bool:
+def takes_more(node: Mapping[str, Json]) -> bool:
+    """Tell whether an object may have members that its schema does not name."""
     return node.get("additionalProperties", False) is not False or "patternProperties" in node
 
 

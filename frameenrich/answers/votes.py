@@ -39,7 +39,7 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], samples: int
     for i, field in enumerate(fields):
         cells = [(result.values or ())[i] for result in usable]
         # Keys come in any order: what is counted is the value, not how it is written.
-        said = map(_value_of, cells) if field.kind == "json" else cells
+        said = [json.loads(c or "null") for c in cells] if field.kind == "json" else cells
         texts = [vote_text(value) for value in said]
         counts = Counter(texts)
         text, most = max(counts.items(), key=lambda pair: pair[1])  # the first of equals
@@ -56,10 +56,6 @@ def by_majority(results: Sequence[Result], fields: Sequence[Field], samples: int
         agreement=min(shares),
         votes=json.dumps(votes, ensure_ascii=False),
     )
-
-
-def _value_of(cell: str | None) -> Any:
-    return None if cell is None else json.loads(cell)
 
 
 def vote_text(cell: Any) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.errors import ParameterError
-from frameenrich.text import escaped
+from frameenrich.text import one_line
 
 _PACKAGE = "frameenrich"
 
@@ -28,7 +28,7 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record as text."""
-        return " ".join(escaped(super().format(record)).splitlines())
+        return one_line(super().format(record))
 
 
 def logged(command: Callable[..., None]) -> Callable[..., None]:

@@ -123,11 +123,11 @@ class _Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands in the order in which help shows them."""
-        return sorted(super().list_commands(ctx), key=self._panel_of)
-
-    def _panel_of(self, name: str) -> int:
-        panel = getattr(self.commands[name], "rich_help_panel", None)
-        return _PANELS.index(panel) if panel in _PANELS else -1
+        panels = {
+            name: getattr(self.commands[name], "rich_help_panel", None) for name in self.commands
+        }
+        at = {name: _PANELS.index(p) if p in _PANELS else -1 for name, p in panels.items()}
+        return sorted(super().list_commands(ctx), key=at.__getitem__)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn our errors into a message and an exit code."""

@@ -8,12 +8,17 @@ from typing import IO, Any
 
 import typer
 
-from frameenrich.text import escaped
+from frameenrich.text import escaped, one_line
 
 
 def say(text: str) -> None:
     """Print a message to standard error."""
     typer.echo(escaped(text), err=True)
+
+
+def print_text(text: str) -> None:
+    """Print what was asked for; it may quote models and servers, whose words drive no terminal."""
+    typer.echo(escaped(text))
 
 
 def as_line(value: Mapping[str, Any]) -> str:
@@ -28,7 +33,7 @@ _NARROWEST_COLUMN = 9
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:
     """Print a table on a terminal, tab-separated lines elsewhere."""
     # Cells may hold a model's text: no line breaks, tabs or terminal codes may get through.
-    shown = [[" ".join(escaped(str(cell)).split()) for cell in row] for row in rows]
+    shown = [[one_line(str(cell)) for cell in row] for row in rows]
     if not file.isatty():
         for row in [heads, *shown]:
             typer.echo("\t".join(row).rstrip("\t"), file=file)

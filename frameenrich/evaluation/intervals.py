@@ -150,22 +150,6 @@ def _wilson_bounds(share: float, n: float, level: float) -> tuple[float, float]:
     return low, high
 
 
-def jeffreys(right: float, n: float, level: float = 0.95) -> Interval:
-    """Return the interval of a share from Jeffreys' prior, Beta(1/2, 1/2).
-
-    Notes
-    -----
-    Brown, Cai and DasGupta, "Interval estimation for a binomial proportion", Statistical Science
-    16 (2001), with their modification at the ends.
-    """
-    if not n:
-        return without_bounds(0, 0, level, "no reviewed rows")
-    tail, quantile = (1 - level) / 2, scipy("stats").beta.ppf
-    low = 0.0 if right <= 0 else float(quantile(tail, right + 0.5, n - right + 0.5))
-    high = 1.0 if right >= n else float(quantile(1 - tail, right + 0.5, n - right + 0.5))
-    return Interval(right / n, low, high, round(n), level, "Jeffreys")
-
-
 def stratified(
     right: Sequence[float], n: Sequence[float], population: Sequence[int], level: float = 0.95
 ) -> Interval:
@@ -208,18 +192,6 @@ def stratified(
 
 
 # --- what n buys ----------------------------------------------------------------------------
-
-
-def rows_for_margin(margin: float, share: float, level: float = 0.95) -> int:
-    """Return the number of reviewed rows that narrow an expected share to ± margin.
-
-    >>> rows_for_margin(0.03, 0.95)
-    203
-    >>> rows_for_margin(0.03, 0.90)
-    385
-    """
-    z = float(scipy("stats").norm.ppf((1 + level) / 2))
-    return math.ceil(z * z * share * (1 - share) / margin**2)
 
 
 def rows_without_error(share: float, confidence: float = 0.95) -> int:

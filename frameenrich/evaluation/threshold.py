@@ -139,14 +139,3 @@ def _why_none(n: int, right: Floats, precision: float, needed: int) -> str:
     gap = top - precision
     more = math.ceil(1.7**2 * precision * (1 - precision) / gap**2) * 4
     return f"{start}; about {max(more - n, needed):,} more would do."
-
-
-def naive_threshold(score: Floats, right: Floats, precision: float) -> float:
-    """Return the lowest score whose empirical precision reaches a target; not for use.
-
-    The simulation compares with it, to show how often such a promise breaks.
-    """
-    order = np.argsort(-score, kind="stable")
-    share = np.cumsum(right[order]) / np.arange(1, len(score) + 1)
-    enough = np.flatnonzero(share >= precision)
-    return float(score[order][enough[-1]]) if len(enough) else math.nan

@@ -21,7 +21,7 @@ from frameenrich.answers.reader import ResponseReader
 from frameenrich.answers.result_table import Positions, ResultTable
 from frameenrich.jsonl import whole_lines
 from frameenrich.lifecycle.read_cache import ReadCache
-from frameenrich.model import Batch, BatchStatus, Rejection, Result, RowStatus
+from frameenrich.model import Batch, BatchStatus, Result, RowStatus
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import missing
 from frameenrich.store.shard import ShardFolder
@@ -304,9 +304,10 @@ def _settle_rest(
     shard_positions = pc.index_in(
         pa.array([r.custom_id for r in batch.rejected], ids.type), value_set=ids
     )
+    code = _REFUSED_BY_VALIDATION
     refused = [
-        (slots[position], _rejected(rejection))
-        for position, rejection in zip(shard_positions.to_pylist(), batch.rejected, strict=True)
+        (slots[position], Result(r.custom_id, RowStatus.FAILED, None, r.message, status_code=code))
+        for position, r in zip(shard_positions.to_pylist(), batch.rejected, strict=True)
         if position is not None and not heard[slots[position]]
     ]
     if refused:
@@ -320,11 +321,6 @@ def _settle_rest(
         return
     status, reason = _SETTLED[BatchStatus(batch.status)]
     result_table.set_status(rest, status, reason + _more(batch, broken_lines), shard.round)
-
-
-def _rejected(rejection: Rejection) -> Result:
-    code = _REFUSED_BY_VALIDATION
-    return Result(rejection.custom_id, RowStatus.FAILED, None, rejection.message, status_code=code)
 
 
 def _more(batch: Batch, broken_lines: int) -> str:

@@ -182,13 +182,10 @@ def jobs_waiting_for(store: Store, job_id: str) -> list[str]:
 
 def same_route(other: JobSpec, spec: JobSpec) -> bool:
     """Tell whether a job's requests go to the same server and model as another's."""
-    same = _alike(other.provider, spec.provider) and other.url == spec.url
-    return same and not set(other.models).isdisjoint(spec.models)
-
-
-def _alike(provider: str, other: str) -> bool:
-    """Tell whether two providers answer alike: live calls stand for any server's batches."""
-    return provider == other or ("live" in {provider, other} and {provider, other} <= _LIVE_TOO)
+    providers = {other.provider, spec.provider}
+    # Live calls answer as the same server's batches do.
+    alike = len(providers) == 1 or ("live" in providers and providers <= _LIVE_TOO)
+    return alike and other.url == spec.url and not set(other.models).isdisjoint(spec.models)
 
 
 def _requests(folder: JobFolder) -> pa.Table:

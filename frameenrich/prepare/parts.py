@@ -15,9 +15,9 @@ under names made of its number, whole or not at all. `draft_of_parts` runs once,
 that pays. It holds 16 bytes a row, and one part's sidecar at a time. Callers that have options
 rather than a plan use `frameenrich.verbs.submit.submit_parts`.
 
-To collect a part: `Job.collect_part(frame, number)`, or without a `Job`, as on a worker,
-`lifecycle.collect.collect_part`. It reads the part's lines of the sidecar, and the shards that
-those name, so it takes the memory of a part.
+To collect a part: `Job.collect_part(frame, number)`, or on a worker the `Job.collector` that it was
+sent. It reads the part's rows of the sidecar, and the shards that those name, so it takes the
+memory of a part.
 """
 
 from __future__ import annotations

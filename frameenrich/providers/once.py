@@ -26,7 +26,7 @@ from frameenrich.providers.retries import (
     status_of,
     surely_unmade,
 )
-from frameenrich.text import printable
+from frameenrich.text import one_line
 
 T = TypeVar("T")
 
@@ -255,7 +255,7 @@ def check_own(own_id: object, status: object, wanted: str | None) -> None:
     if not (own_id and isinstance(own_id, str)) or (wanted is not None and not status):
         raise DoubtfulReplyError("it answered with something that is no batch")
     if wanted not in {None, own_id}:
-        raise DoubtfulReplyError(f"it answered with another batch, {printable(own_id)}")
+        raise DoubtfulReplyError(f"it answered with another batch, {one_line(own_id)}")
 
 
 def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]:
@@ -275,8 +275,7 @@ def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]
 
 
 def _has_id(item: Any) -> bool:
-    own = getattr(item, "id", None)
-    return isinstance(own, str) and bool(own)
+    return isinstance(getattr(item, "id", None), str) and bool(item.id)
 
 
 def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:

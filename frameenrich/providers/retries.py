@@ -209,16 +209,13 @@ def surely_unmade(error: BaseException) -> bool:
     if status is not None:
         # A time-out (408) or a conflict (409) may come after the batch was made, as may any 5xx.
         # Nor is a page in HTML the API's refusal: a gateway may have passed the call on.
-        doubt = status in {408, 409} or (status == 429 and _is_page(error))  # noqa: PLR2004 - HTTP's own
+        body = getattr(error, "body", None)
+        page = isinstance(body, str) and body.lstrip().startswith("<")
+        doubt = status in {408, 409} or (status == 429 and page)  # noqa: PLR2004 - HTTP's own
         return status in range(300, 500) and not doubt
     # No connection, so no request: the only fault without a status that proves it.
     never_there = (httpx2.ConnectError, httpx2.ConnectTimeout)
     return isinstance(error, never_there) or isinstance(error.__cause__, never_there)
-
-
-def _is_page(error: BaseException) -> bool:
-    body = getattr(error, "body", None)
-    return isinstance(body, str) and body.lstrip().startswith("<")
 
 
 _FILE_STATUSES = frozenset({400, 403, 404, 422})

@@ -31,8 +31,13 @@ from frameenrich.model import HASHES, JobSpec
 from frameenrich.rendering.image_lists import images_in
 from frameenrich.rendering.other_media import FIXES, kind_of_url, media_kind
 from frameenrich.rendering.pixels import MEND_CELL, UnusableError, downscaled, png_of, with_pillow
+from frameenrich.text import shortened
 
 T = TypeVar("T")
+
+
+_SHOWN = 80
+"""Characters of a cell's text that a message quotes."""
 
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")
@@ -107,10 +112,6 @@ class RowImages:
     urls: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     sized: int = 0
-
-
-NO_IMAGES = RowImages()
-"""The images of a row of a job without any."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,7 @@ def _text_source(text: str, spec: JobSpec) -> tuple[str, Any]:
     # Bare base64 looks like a relative path: only a known start and some length make it an image.
     if len(text) >= _BASE64_LENGTH and _BASE64_IMAGE.match(text):
         return _checked(_decoded(f"data:;base64,{text}", spec), spec, "its base64")
-    return _checked(_read_file(text, spec), spec, repr(_short(text)))
+    return _checked(_read_file(text, spec), spec, repr(shortened(text, _SHOWN)))
 
 
 _BASE64_IMAGE = re.compile(r"iVBORw0KGgo|/9j/|R0lGOD|UklGR|JVBERi")
@@ -331,8 +332,8 @@ def _checked_url(text: str) -> str:
     except ValueError:
         host = None
     if not host or not text.isprintable() or " " in text:
-        raise UnusableError(f"{_short(text)!r} is no whole URL")
-    _refuse_media(kind_of_url(text), repr(_short(text)))
+        raise UnusableError(f"{shortened(text, _SHOWN)!r} is no whole URL")
+    _refuse_media(kind_of_url(text), repr(shortened(text, _SHOWN)))
     return text
 
 
@@ -398,16 +399,12 @@ def _check_size(size: int, max_bytes: int) -> None:
         )
 
 
-def _short(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
 # --- files --------------------------------------------------------------------------------------
 
 
 def _read_file(name: str, spec: JobSpec) -> bytes:
     """Read the bytes of a file under the root; at most one more than the limit."""
-    shown = repr(_short(str(name)))
+    shown = repr(shortened(str(name), _SHOWN))
     try:
         root = Path(spec.image_root).resolve()
         path = (root / name).resolve()

@@ -70,7 +70,10 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     style = style.format_index(escape="html")
     style = style.map(_colored, subset=["status"])
     style = style.set_properties(subset=None, **_CELL).set_table_styles(_HEAD)
-    style = style.set_caption(str(escape(_caption(flagged, rows, name))))
+    caption = f"{name}: {len(flagged):,} flagged row{'' if len(flagged) == 1 else 's'}"
+    if len(flagged) > rows:
+        caption = f"{name}: the first {rows:,} of {len(flagged):,} flagged rows"
+    style = style.set_caption(str(escape(caption)))
     return style.hide() if nameless else style
 
 
@@ -81,12 +84,6 @@ def _order(statuses: pd.Series) -> pd.Series:
 
 def _plain(name: Any) -> str | None:
     return None if name is None else str(escape(name))
-
-
-def _caption(flagged: pd.DataFrame, rows: int, name: str) -> str:
-    if len(flagged) > rows:
-        return f"{name}: the first {rows:,} of {len(flagged):,} flagged rows"
-    return f"{name}: {len(flagged):,} flagged row{'' if len(flagged) == 1 else 's'}"
 
 
 def _colored(status: Any) -> str:

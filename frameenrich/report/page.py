@@ -26,7 +26,7 @@ from frameenrich.report.charts import Chart, short
 from frameenrich.report.checked import COVERAGE, Check, Drawn
 from frameenrich.report.locate_error import locate_error
 from frameenrich.report.rightness import Right
-from frameenrich.text import script_json
+from frameenrich.text import script_json, shortened
 
 _MAX_CHARACTERS = 40_000_000
 """Browsers open a page of this size without delay; texts are cut to stay below it."""
@@ -214,7 +214,7 @@ def grouped(
     indexes = {kind: index_of for index_of, (kind, _) in enumerate(counts)}
     # Reversed, so that of the rows of one kind the first remains in the dict.
     example = dict(zip(reversed(kinds), reversed(errors), strict=True))
-    reasons = tuple(Reason(k[0], _first_line(example[k] or k[0]), n) for k, n in counts)
+    reasons = tuple(Reason(k[0], _first_words(example[k] or k[0]), n) for k, n in counts)
     return reasons, [None if kind is None else indexes.get(kind) for kind in kinds]
 
 
@@ -226,9 +226,8 @@ def _kind(error: str) -> str:
     return _PARTICULARS.sub("*", error[:400])
 
 
-def _first_line(text: str, length: int = 240) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 3] + "..."
+def _first_words(text: str) -> str:
+    return shortened(" ".join(text.split()), 240)
 
 
 # --- the rows as JSON ---------------------------------------------------------------------------

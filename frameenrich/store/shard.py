@@ -17,7 +17,7 @@ from frameenrich.jsonl import request_ids
 from frameenrich.model import Batch, Proof
 from frameenrich.store.local import READ_BYTES, unreadable
 from frameenrich.store.proof import Checked, damaged, prove
-from frameenrich.text import printable
+from frameenrich.text import one_line
 
 if TYPE_CHECKING:
     from frameenrich.store.folder import JobFolder
@@ -249,4 +249,4 @@ def _state(batch: Batch) -> str:
     """Describe a batch: its stage here, and its id and status at the provider."""
     at_provider = "" if batch.id is None else f", batch {batch.id} {batch.status}"
     # The status is the provider's word: no control character of it may forge a line of the log.
-    return printable(f"{batch.stage}{at_provider}")
+    return one_line(f"{batch.stage}{at_provider}")

@@ -253,9 +253,7 @@ class Submission:
         approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
         probe = Probe(spec, self.plan.output, self.store, live)
         found = probe.ask(draft, known)
-        if found is None or answers is None:
-            return found
-        return replace(answers, origins={**answers.origins, **found.origins})
+        return _both(answers, found)
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
         """Name the frame's columns that an earlier job of this name made; they may be replaced."""

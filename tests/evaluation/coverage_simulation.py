@@ -15,8 +15,9 @@ from frameenrich.evaluation.intervals import clopper_pearson, stratified
 from frameenrich.evaluation.learned_scores import FOLDS, cross_fit, score_rows
 from frameenrich.evaluation.recall import label_figures
 from frameenrich.evaluation.shares import corrected_shares
-from frameenrich.evaluation.threshold import find_threshold, naive_threshold
+from frameenrich.evaluation.threshold import find_threshold
 
+Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 COMMAND = "tests/evaluation/coverage_simulation.py"
 ROWS = 20_000
@@ -24,6 +25,14 @@ TRUE_SHARES = np.array([0.40, 0.27, 0.18, 0.12, 0.03])
 SIZES = (50, 100, 200, 400)
 DESIGNS = ("simple", "by answer")
 FLOOR = 10
+
+
+def naive_threshold(score: Floats, right: Floats, precision: float) -> float:
+    """Return the lowest score whose empirical precision reaches a target: what not to do."""
+    order = np.argsort(-score, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(score) + 1)
+    enough = np.flatnonzero(share >= precision)
+    return float(score[order][enough[-1]]) if len(enough) else math.nan
 
 
 def population(model: str) -> Counts:

@@ -9,7 +9,7 @@ import typer
 from frameenrich.cli.commands.shared import JobId, JobOrNewest, job_of, read
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import AsJson, BudgetOptions, Store, TableInputOptions
-from frameenrich.cli.terminal import as_line
+from frameenrich.cli.terminal import as_line, print_text
 from frameenrich.cli.values import read_params
 
 
@@ -52,7 +52,7 @@ def evaluate(
             made = found.evaluate(
                 table.frame, truth=_truth_of(truth or []), tolerance=tolerance, review=review
             )
-    typer.echo(as_line(made.to_dict()) if as_json else "\n".join([str(made), *made.notes]))
+    print_text(as_line(made.to_dict()) if as_json else "\n".join([str(made), *made.notes]))
 
 
 def _truth_of(columns: list[str]) -> str | dict[str, str]:
@@ -68,7 +68,7 @@ def compare(job: JobId, other: JobId, store: Store = None, as_json: AsJson = Fal
     from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     made = open_job(job, store).compare(open_job(other, store))
-    typer.echo(as_line(made.to_dict()) if as_json else str(made))
+    print_text(as_line(made.to_dict()) if as_json else str(made))
 
 
 @flatten_options

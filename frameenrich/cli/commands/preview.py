@@ -19,8 +19,7 @@ from frameenrich.cli.options import (
 )
 from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import RequestOptions
-from frameenrich.cli.terminal import as_line, print_rows, say
-from frameenrich.text import escaped
+from frameenrich.cli.terminal import as_line, print_rows, print_text, say
 
 
 @flatten_options
@@ -42,7 +41,7 @@ def preview(
         typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
     else:
         nulls_in_flags = None if shown.nulls is None else in_flags(shown.nulls)
-        typer.echo(escaped(str(replace(shown, nulls=nulls_in_flags))))
+        print_text(str(replace(shown, nulls=nulls_in_flags)))
 
 
 @flatten_options

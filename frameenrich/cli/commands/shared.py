@@ -25,9 +25,8 @@ from frameenrich.cli.options import (
     TableInputOptions,
 )
 from frameenrich.cli.request_options import AnswerOptions, Embedding, RequestOptions
-from frameenrich.cli.terminal import as_line, print_rows, say
+from frameenrich.cli.terminal import as_line, print_rows, print_text, say
 from frameenrich.errors import ParameterError
-from frameenrich.text import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -331,4 +330,4 @@ def show_status(found: JobStatus, *, as_json: bool) -> None:
         row = [found.id, batches, *(f"{n:,}" for n in figures.values())]
         print_rows(["job", "batches", *figures], [row], file=sys.stdout)
     else:
-        typer.echo(escaped(str(found)))
+        print_text(str(found))

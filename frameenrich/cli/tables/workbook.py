@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import math
 import tempfile
 import zipfile
@@ -21,6 +22,7 @@ from frameenrich.atomic import whole_file
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.records import cell_text
 from frameenrich.errors import InputError, warn_user
+from frameenrich.text import without_surrogates
 
 if TYPE_CHECKING:
     from frameenrich.cli.tables.write import ChunkWithAnswers
@@ -145,7 +147,7 @@ def write_workbook(chunks: Iterable[ChunkWithAnswers], target: TableFile) -> Non
     first = next(parts)
     # Only what openpyxl itself can load is written into; a table from CSV or .xls is new.
     source = first.chunk.lines[0].origin if first.chunk.lines else None
-    both = _chain(first, parts)
+    both = itertools.chain([first], parts)
     if source is None or not source.path.lower().endswith((".xlsx", ".xlsm")):
         # Write-only: openpyxl then keeps no cells in memory.
         book: Any = openpyxl.Workbook(write_only=True)
@@ -181,20 +183,12 @@ def _not_installed(file: TableFile) -> InputError:
     )
 
 
-def _chain(first: ChunkWithAnswers, rest: Iterator[ChunkWithAnswers]) -> Iterator[ChunkWithAnswers]:
-    yield first
-    yield from rest
-
-
 def _only_sheet(book: Any) -> Any:
     """Return the sheet that was read where no name was given: the only filled one."""
     # By values: openpyxl counts rows of cells that are only formatted, which nothing is read of.
-    filled = [sheet for sheet in book.worksheets if any(map(_has_value, sheet.values))]
-    return filled[0] if filled else book.worksheets[0]
-
-
-def _has_value(row: Iterable[Any]) -> bool:
-    return any(cell is not None for cell in row)
+    sheets = book.worksheets
+    values = ((sheet, itertools.chain.from_iterable(sheet.values)) for sheet in sheets)
+    return next((own for own, cells in values if any(c is not None for c in cells)), sheets[0])
 
 
 def _write_new(chunks: Iterable[ChunkWithAnswers], book: Any) -> None:
@@ -228,17 +222,13 @@ def _write_into_sheet(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
                     cut.put(sheet.cell(row, columns[name]), value)
             elif getattr(line.record, "cells", None):
                 for name in filled.added:
-                    cut.put(sheet.cell(row, columns[name]), name)
-                    _dress_as(sheet.cell(row, columns[name]), sheet.cell(row, column))
+                    cell, neighbour = sheet.cell(row, columns[name]), sheet.cell(row, column)
+                    cut.put(cell, name)
+                    if neighbour.has_style:
+                        cell._style = neighbour._style  # noqa: SLF001 - openpyxl's own way
     if sheet.max_row > row:  # --limit read fewer rows than the sheet has
         sheet.delete_rows(row + 1, sheet.max_row - row)
     cut.warn()
-
-
-def _dress_as(cell: Any, like: Any) -> None:
-    """Give a new header the style of its neighbour."""
-    if like.has_style:
-        cell._style = like._style  # noqa: SLF001 - openpyxl's own way to share a style
 
 
 class _Cut:
@@ -254,7 +244,7 @@ class _Cut:
         value = _plain(value)
         if isinstance(value, str):
             # A workbook is XML, which has neither control characters nor halves of surrogate pairs.
-            value = ILLEGAL_CHARACTERS_RE.sub("", value.encode("utf-8", "replace").decode())
+            value = ILLEGAL_CHARACTERS_RE.sub("", without_surrogates(value))
             self._texts += len(value) > _LONGEST_CELL
             cell.value = value[:_LONGEST_CELL]
             cell.data_type = "s"  # openpyxl takes a text that begins with "=" for a formula

@@ -284,7 +284,6 @@ class AnthropicBatch:
         batches = self._client.messages.batches.with_streaming_response
         with batches.results(batch.id or "") as response:
             for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
-                # A line with a foreign mark gets no custom_id, so that it answers no row of ours.
                 sink.write(response_line(line, lambda wire_id: _own_id(wire_id, mark)) + b"\n")
                 lines += 1
         if lines < (batch.total or 0):  # each request has a result, whatever became of it
@@ -339,6 +338,7 @@ def _mark(tag: str) -> str:
 
 
 def _own_id(wire_id: str, mark: str) -> str | None:
+    # A line with a foreign mark gets no custom_id, so that it answers no row of ours.
     return wire_id.removeprefix(mark) if str(wire_id).startswith(mark) else None
 
 

@@ -40,7 +40,7 @@ from frameenrich.providers.uploaded import (
     no_key,
     not_installed,
 )
-from frameenrich.text import printable, scrub
+from frameenrich.text import one_line, scrub
 
 if TYPE_CHECKING:
     from google.genai import Client
@@ -282,7 +282,7 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
     counts = metadata.get("batchStats") or {}
     output = (metadata.get("output") or made.get("response") or {}).get("responsesFile")
     error = made.get("error") or {}
-    state = printable(str(metadata.get("state") or "")).rpartition("STATE_")[2]
+    state = one_line(str(metadata.get("state") or "")).rpartition("STATE_")[2]
     status = _WORDS.get(state, state.lower() or batch.status)
     ended_at = _moment(metadata.get("endTime"))
     if status == BatchStatus.COMPLETED and not output:

@@ -236,13 +236,15 @@ def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
         reply = _reply(server, dict(request))
     except (ValueError, RuntimeError) as error:
         reply = {"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}
-    failed = isinstance(reply, dict) and "error" in reply
-    if failed:
-        body: Json = {"error": _without_code(reply["error"])}
+    status, body = 200, reply
+    if isinstance(reply, dict) and "error" in reply:
+        # llama.cpp puts the HTTP status into its error, where people expect an error's code.
+        fault = reply["error"]
+        code = fault.pop("code", None) if isinstance(fault, dict) else None
+        status = code if isinstance(code, int) and code >= 400 else 500  # noqa: PLR2004 - HTTP's
     else:  # llama.cpp names the path of its file, which has no business in a user's column
         body = {**reply, "model": request["model"]}
-    code = _status_code(reply["error"]) if failed else 200
-    response = {"status_code": code, "request_id": custom_id, "body": body}
+    response = {"status_code": status, "request_id": custom_id, "body": body}
     return orjson.dumps(
         {"id": f"local-{custom_id}", "custom_id": custom_id, "response": response, "error": None}
     )
@@ -270,16 +272,6 @@ def _reply(server: Any, body: dict[str, Json]) -> Json:
     answered = sum(reply["usage"]["completion_tokens"] for reply in made)
     usage |= {"completion_tokens": answered, "total_tokens": usage["prompt_tokens"] + answered}
     return {**made[0], "choices": choices, "usage": usage}
-
-
-def _without_code(error: Json) -> Json:
-    """Drop llama.cpp's code from an error: it repeats the HTTP status."""
-    return {k: v for k, v in error.items() if k != "code"} if isinstance(error, dict) else error
-
-
-def _status_code(error: Json) -> int:
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and code >= 400 else 500  # noqa: PLR2004 - HTTP's own
 
 
 def _for_llama(body: dict[str, Json]) -> dict[str, Json]:

@@ -25,7 +25,7 @@ from frameenrich.providers.uploaded import (
     no_key,
     not_installed,
 )
-from frameenrich.text import printable, scrub
+from frameenrich.text import one_line, scrub
 
 if TYPE_CHECKING:
     from mistralai.client import Mistral
@@ -268,7 +268,7 @@ def _tag_of(job: Json) -> Json:
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
     """Copy Mistral's job into our batch."""
-    status = printable(str(made.get("status") or batch.status))
+    status = one_line(str(made.get("status") or batch.status))
     return batch.replace(
         id=str(made["id"]),
         status=_WORDS.get(status, status.lower()),

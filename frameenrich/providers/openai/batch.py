@@ -45,7 +45,7 @@ from frameenrich.providers.retries import (
     status_of,
 )
 from frameenrich.providers.uploaded import UploadedBatches
-from frameenrich.text import printable, scrub
+from frameenrich.text import one_line, scrub
 
 if TYPE_CHECKING:
     import openai
@@ -352,7 +352,7 @@ def _opened(made: Any) -> Any:
 
 def _word(status: Any) -> str:
     """Return a status in the words of `BatchStatus`, where it is one of them."""
-    word = printable(str(status))
+    word = one_line(str(status))
     lower = word.lower()
     return _OTHER_SPELLINGS.get(lower, lower)
 
