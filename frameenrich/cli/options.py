@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.option_groups import given
-from frameenrich.cli.values import read_cache, read_pairs, read_prices
+from frameenrich.cli.values import read_cache, read_pairs, read_params, read_prices
 from frameenrich.errors import ParameterError
 
 _SEND = "Where to"
@@ -287,6 +287,47 @@ class StreamInputOptions(TableInputOptions):
 
 
 @dataclass(frozen=True)
+class WaitOptions:
+    """Options on how long to wait for answers."""
+
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long to wait; for ever by default.",
+            rich_help_panel=_WAIT,
+        ),
+    ] = None
+    poll_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Between two polls; by default more and more.",
+            rich_help_panel=_WAIT,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RetryOptions:
+    """Options on what other request some rows are asked again with."""
+
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Another model for these rows.")
+    ] = None
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A request parameter to change for these rows."),
+    ] = None
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments ``model`` and ``params``."""
+        return {"model": self.model, "params": read_params(self.param)}
+
+
+@dataclass(frozen=True)
 class CollectOptions:
     """Options on waiting, on the columns written, and on the exit code."""
 
@@ -359,30 +400,13 @@ class CollectOptions:
             rich_help_panel=_WAIT,
         ),
     ] = 0
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="How long to wait; for ever by default.",
-            rich_help_panel=_WAIT,
-        ),
-    ] = None
-    poll_seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="Between two looks; by default more and more.",
-            rich_help_panel=_WAIT,
-        ),
-    ] = None
+    waiting: WaitOptions = WaitOptions()
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``collect``."""
-        return given(
-            self, safe_csv=None, strict=None, min_ok=None, max_rounds=self.max_rounds or None
-        )
+        rounds = self.max_rounds or None
+        own = given(self, safe_csv=None, strict=None, min_ok=None, max_rounds=rounds)
+        return {**own, **given(self.waiting)}
 
 
 Store = Annotated[

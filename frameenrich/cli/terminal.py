@@ -21,6 +21,11 @@ def print_text(text: str) -> None:
     typer.echo(escaped(text))
 
 
+def print_result(facts: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a command's result: as JSON for other programs, or as text for people."""
+    print_text(as_line(facts) if as_json else text)
+
+
 def as_line(value: Mapping[str, Any]) -> str:
     """Encode a value as JSON for other programs, on one line."""
     return json.dumps(value, ensure_ascii=False)

@@ -9,7 +9,7 @@ import typer
 from frameenrich.cli.commands.shared import JobId, JobOrNewest, job_of, read
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import AsJson, BudgetOptions, Store, TableInputOptions
-from frameenrich.cli.terminal import as_line, print_text
+from frameenrich.cli.terminal import print_result
 from frameenrich.cli.values import read_params
 
 
@@ -52,7 +52,7 @@ def evaluate(
             made = found.evaluate(
                 table.frame, truth=_truth_of(truth or []), tolerance=tolerance, review=review
             )
-    print_text(as_line(made.to_dict()) if as_json else "\n".join([str(made), *made.notes]))
+    print_result(made.to_dict(), "\n".join([str(made), *made.notes]), as_json=as_json)
 
 
 def _truth_of(columns: list[str]) -> str | dict[str, str]:
@@ -68,7 +68,7 @@ def compare(job: JobId, other: JobId, store: Store = None, as_json: AsJson = Fal
     from frameenrich.verbs.find import open_job  # noqa: PLC0415 - heavy
 
     made = open_job(job, store).compare(open_job(other, store))
-    print_text(as_line(made.to_dict()) if as_json else str(made))
+    print_result(made.to_dict(), str(made), as_json=as_json)
 
 
 @flatten_options
@@ -99,4 +99,4 @@ def second_opinion(
     made = open_job(job, store).second_opinion(
         model, provider, n, seed=seed, params=read_params(param), **spending.kwargs()
     )
-    typer.echo(as_line({"job": made.id, "requests": made.requests}) if as_json else made.id)
+    print_result({"job": made.id, "requests": made.requests}, made.id, as_json=as_json)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.commands.shared import (
+    JobOptions,
     JobOrNewest,
     Source,
     collect_kwargs,
@@ -35,14 +36,15 @@ from frameenrich.cli.options import (
     CollectOptions,
     InputOptions,
     ProviderOptions,
+    RetryOptions,
     ServerOptions,
     Store,
     StreamInputOptions,
+    WaitOptions,
 )
 from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import AnswerOptions, RequestOptions
-from frameenrich.cli.terminal import as_line, say
-from frameenrich.cli.values import read_params
+from frameenrich.cli.terminal import print_result, say
 from frameenrich.errors import ParameterError
 
 
@@ -60,7 +62,7 @@ def submit(
     note_resume_command(ctx, again=not sending.fresh)
     with opened(files_of(source, reading), reading) as table:
         job = send(table, asking, sending, store)
-    typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+    print_result({"job": job.id, "requests": job.requests}, job.id, as_json=as_json)
 
 
 @flatten_options
@@ -110,7 +112,7 @@ def requests(
     with with_timeout(writing):
         job = submit_requests(_first(lines, reading.limit), **options)
         if there is None:
-            typer.echo(as_line({"job": job.id, "requests": job.requests}) if as_json else job.id)
+            print_result({"job": job.id, "requests": job.requests}, job.id, as_json=as_json)
             return
         with counting_rows() as facts:
             answered = job.collect(wait=True, **collect_kwargs(writing))
@@ -166,21 +168,15 @@ def collect(
     with opened(here, reading) as table, with_timeout(writing):
         job = table.find_job(store, ids[0] if ids else None, server.client())
         # Whoever gives --timeout wants to wait.
-        wait = wait or writing.timeout is not None
+        wait = wait or writing.waiting.timeout is not None
         reading_options = {**answering.kwargs(), **spending.kwargs()}
         write_answers(job, table, there, writing, reading_options, wait=wait, as_json=as_json)
 
 
 @flatten_options
-def status(
-    job: JobOrNewest = None,
-    *,
-    server: ServerOptions,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
+def status(own: JobOptions) -> None:
     """Show how far a job is; sends and downloads nothing."""
-    show_status(job_of(job, store, server).status(), as_json=as_json)
+    own.show_status(own.open())
 
 
 @flatten_options
@@ -200,17 +196,17 @@ def report(
     """Write a page on a job's answers, for a person who decides whether to trust them."""
     found = job_of(job, store)
     path = found.report(out, rows=rows, **answering.kwargs())
-    typer.echo(as_line({"job": found.id, "report": str(path)}) if as_json else str(path))
+    print_result({"job": found.id, "report": str(path)}, str(path), as_json=as_json)
 
 
 @flatten_options
 def regenerate(
     ctx: typer.Context,
-    job: JobOrNewest = None,
-    *,
+    own: JobOptions,
     answering: AnswerOptions,
     spending: BudgetOptions,
-    server: ServerOptions,
+    changes: RetryOptions,
+    *,
     statuses: Annotated[
         list[str] | None,
         typer.Option(
@@ -218,9 +214,6 @@ def regenerate(
             metavar="STATUS",
             help="Only rows of this status, such as malformed; may be given again.",
         ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Another model for these rows.")
     ] = None,
     provider: Annotated[
         str | None,
@@ -231,40 +224,34 @@ def regenerate(
             show_default="the job's own",
         ),
     ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A request parameter to change for these rows."),
-    ] = None,
     feedback: Annotated[
         bool,
         typer.Option(help="Whether the model is shown its malformed answer and what is wrong."),
     ] = True,
-    store: Store = None,
-    as_json: AsJson = False,
 ) -> None:
     """Ask again for the rows without a usable answer, as a new round of the same job."""
     note_resume_command(ctx)
-    again = job_of(job, store, server).regenerate(
+    again = own.open().regenerate(
         statuses=statuses or None,
-        model=model,
         provider=provider,
-        params=read_params(param),
         feedback=feedback,
+        **changes.kwargs(),
         **answering.kwargs(),
         **spending.kwargs(),
     )
     if not again.last_round.startswith("0 "):  # a round of none was a warning already
         say(in_flags(again.last_round))
-    show_status(again.status(), as_json=as_json)
+    own.show_status(again)
 
 
 @flatten_options
 def finish(
     ctx: typer.Context,
-    job: JobOrNewest = None,
-    *,
+    own: JobOptions,
     spending: BudgetOptions,
-    server: ServerOptions,
+    changes: RetryOptions,
+    waiting: WaitOptions,
+    *,
     provider: Annotated[
         str,
         typer.Option(
@@ -273,70 +260,30 @@ def finish(
             "another provider, with --model.",
         ),
     ] = "live",
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Another model for the rest.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A request parameter to change for the rest."),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="How long to wait for what the cancelled batches leave; for ever by default.",
-        ),
-    ] = None,
-    poll_seconds: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Between two looks; by default more and more."),
-    ] = None,
-    store: Store = None,
-    as_json: AsJson = False,
 ) -> None:
     """Finish a stuck job: cancel what runs, keep what came, and ask the rest elsewhere.
 
     The same command again goes on where it stopped, and asks nothing twice.
     """
     note_resume_command(ctx)
-    finished = job_of(job, store, server).finish(
-        provider,
-        model=model,
-        params=read_params(param),
-        timeout=timeout,
-        poll_seconds=poll_seconds,
-        **spending.kwargs(),
-    )
-    show_status(finished.status(), as_json=as_json)
+    options = {**changes.kwargs(), **vars(waiting), **spending.kwargs()}
+    own.show_status(own.open().finish(provider, **options))
 
 
 @flatten_options
-def cancel(
-    job: JobOrNewest = None,
-    *,
-    server: ServerOptions,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
+def cancel(own: JobOptions) -> None:
     """Stop a job; the answers that came by then are kept and can be collected."""
-    show_status(job_of(job, store, server).cancel().status(), as_json=as_json)
+    own.show_status(own.open().cancel())
 
 
 @flatten_options
-def give_up(
-    job: JobOrNewest = None,
-    *,
-    server: ServerOptions,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
+def give_up(own: JobOptions) -> None:
     """Wait no longer for batches that the provider has lost; regenerate asks their rows again.
 
     Lost are those of which the provider says that there are none, and those whose creation got no
     answer and that no list shows. Should one run all the same, its rows are paid twice.
     """
-    show_status(job_of(job, store, server).give_up().status(), as_json=as_json)
+    own.show_status(own.open().give_up())
 
 
 def import_responses(
@@ -376,11 +323,8 @@ def withdraw_import(
 
 
 @flatten_options
-def refetch(
-    job: JobOrNewest = None, *, server: ServerOptions, store: Store = None, as_json: AsJson = False
-) -> None:
+def refetch(own: JobOptions) -> None:
     """Bring answers back that were damaged or lost on disk, from the provider's files."""
-    found = job_of(job, store, server)
-    mended = found.refetch()
-    say(f"{mended} file(s) were damaged and are whole again.")
-    show_status(found.status(), as_json=as_json)
+    found = own.open()
+    say(f"{found.refetch()} file(s) were damaged and are whole again.")
+    own.show_status(found)

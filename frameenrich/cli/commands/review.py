@@ -10,7 +10,7 @@ import typer
 
 from frameenrich.cli.commands.shared import job_and_files, job_of
 from frameenrich.cli.options import AsJson, Store
-from frameenrich.cli.terminal import as_line, say
+from frameenrich.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
     from frameenrich.evaluation.review import Review
@@ -59,10 +59,9 @@ def review(
     job = job_of(named[0] if named else None, store)
     drawn = job.review(n=n, by=by, seed=seed, extend=extend)
     path = drawn.to_csv(out) if ending == ".csv" else drawn.page(out)
+    print_result({**_facts(drawn), "path": str(path)}, str(path), as_json=as_json)
     if as_json:
-        typer.echo(as_line({**_facts(drawn), "path": str(path)}))
         return
-    typer.echo(str(path))
     way = "Fill it in" if ending == ".csv" else "Open it, judge, Save"
     say(
         f"Review {drawn.id}: {len(drawn):,} rows. {way}, then: frameenrich add-review {job.id} FILE"
@@ -87,7 +86,7 @@ def add_review(
     found, sheets = job_and_files(ctx, words, store)
     for path in sheets:
         drawn = found.add_review(os.fspath(path), reviewer)
-        typer.echo(as_line(_facts(drawn)) if as_json else f"{path}: {drawn.progress}")
+        print_result(_facts(drawn), f"{path}: {drawn.progress}", as_json=as_json)
         for note in [] if as_json else drawn.notes:
             say(f"{note}.")
 

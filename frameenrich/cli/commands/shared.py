@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +17,12 @@ import typer
 
 from frameenrich.cli.option_groups import to_argv
 from frameenrich.cli.options import (
+    AsJson,
     CollectOptions,
     InputOptions,
     ProviderOptions,
     ServerOptions,
+    Store,
     StreamInputOptions,
     TableInputOptions,
 )
@@ -90,6 +92,24 @@ JobOrNewest = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """A job of the store, and what every command on one takes."""
+
+    job: JobOrNewest = None
+    server: ServerOptions = _NO_SERVER
+    store: Store = None
+    as_json: AsJson = False
+
+    def open(self) -> Job:
+        """Find the job by its id or name; without either, the newest."""
+        return job_of(self.job, self.store, self.server)
+
+    def show_status(self, job: Job) -> None:
+        """Print how far the job is."""
+        show_status(job.status(), as_json=self.as_json)
 
 
 def files_of(source: str, reading: TableInputOptions) -> tuple[TableFile, ...]:
@@ -228,7 +248,7 @@ def with_timeout(writing: CollectOptions) -> Iterator[None]:
     """Apply ``--timeout`` to a whole command: sending may take long, too."""
     from frameenrich.providers.protocol import retry_for  # noqa: PLC0415 - heavy
 
-    with retry_for(math.inf if writing.timeout is None else writing.timeout):
+    with retry_for(math.inf if writing.waiting.timeout is None else writing.waiting.timeout):
         yield
 
 
@@ -237,7 +257,7 @@ def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
     from frameenrich.providers.protocol import seconds_to_retry  # noqa: PLC0415 - heavy
 
     options = writing.kwargs()
-    if writing.timeout is not None:
+    if writing.waiting.timeout is not None:
         options["timeout"] = max(0.0, round(seconds_to_retry(), 2))
     return options
 
