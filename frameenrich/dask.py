@@ -78,7 +78,7 @@ class DaskAccessor:
         """Render all partitions into a job on disk, on the workers, and send it from here.
 
         It is the job that ``df.llmbatch.submit`` makes of the whole frame: the same id, found from
-        pandas, too, and the same promises. Each partition has its own shards; a request that two
+        pandas, too, and the same promises. Small partitions share batch files; a request that two
         of them ask is sent once. A worker that dies is replaced by another, with the same files.
 
         Parameters
@@ -113,7 +113,7 @@ class DaskAccessor:
         ...     "Colour of {{ title }}?", "gpt-4o-mini", provider="file", store=tempfile.mkdtemp()
         ... )
         >>> len(job.requests)
-        2
+        1
         >>> ddf.llmbatch.collect(job).compute()["llmbatch_status"].tolist()
         ['pending', 'pending', 'pending']
         """

@@ -7,7 +7,7 @@ is judged alone and in full. Both ways give the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,17 @@ class _Lines:
     opened: list[Any]
     raw: Sequence[bytes] | _RawLines
 
+    def about(self, wanted: Container[str]) -> _Lines:
+        """Return the lines about some requests, and those that do not say of which they are."""
+        at = [
+            i
+            for i, line in enumerate(self.opened)
+            if line.custom_id.__class__ is not str or line.custom_id in wanted
+        ]
+        if len(at) == len(self.opened):
+            return self
+        return _Lines([self.opened[i] for i in at], [self.raw[i] for i in at])
+
 
 def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
     """Tell whether each of `count` objects has a line of its own, and no line anything else.
@@ -145,8 +156,10 @@ class ResponseReader:
         )
         self._decoder = msgspec.json.Decoder(lines)
 
-    def read(self, chunk: Chunk) -> ParsedLines:
+    def read(self, chunk: Chunk, wanted: Container[str] | None = None) -> ParsedLines:
         r"""Return what a chunk's lines hold; nothing in them can raise.
+
+        Lines about other requests than the `wanted` are passed over, unless that is None.
 
         Examples
         --------
@@ -157,6 +170,8 @@ class ResponseReader:
         (['row-1'], ['HTTP 500 without a reason'])
         """
         lines = self._open(chunk)
+        if wanted is not None:
+            lines = lines.about(wanted)
         texts = self._texts(lines.opened)
         taken = self._taken(texts)
         ids = [line.custom_id for line in lines.opened]

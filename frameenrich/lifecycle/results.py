@@ -116,14 +116,15 @@ def read_results(
         The rows of the sidecar that matter, with `SIDECAR_ID_COLUMNS`'s columns at least; by
         default all. Only
         the shards that they name are read, slots are counted among them, and responses to others
-        count as unmatched.
+        are passed over.
 
     Notes
     -----
     Never raises for what a response holds: a broken line loses only itself.
     """
     # Results are never stored: the raw lines are judged again, so a better parser costs nothing.
-    keep = keep and sidecar is None
+    part = sidecar is not None
+    keep = keep and not part
     sidecar = folder.sidecar(columns=list(SIDECAR_ID_COLUMNS)) if sidecar is None else sidecar
     # A parser's key must not take the name of a status column: only the answers show its keys.
     output = output.reserving(JobColumns(folder.spec.name).reserved, folder.spec.prefix)
@@ -135,6 +136,7 @@ def read_results(
         ResultTable(max(count, 1), output.fields, details, _marked(texts_of, max(count, 1))),
         details,
         ReadCache(folder.spec, output, details) if keep else None,
+        only_own=part,
     )
     slots = np.full(count, -1, dtype=np.int64)
     rounds = range(folder.rounds())
@@ -233,7 +235,10 @@ class _ResultReader:
         result_table: ResultTable,
         details: Collection[str],
         cache: ReadCache | None = None,
+        *,
+        only_own: bool = False,
     ) -> None:
+        self._only_own = only_own
         self._reader = ResponseReader(output, details)
         self._cache = cache
         self.table = result_table
@@ -246,7 +251,7 @@ class _ResultReader:
         of them more than once.
         """
         kept = None if self._cache is None else self._cache.find(shard, self.table.schema)
-        came = self._lines(shard, ids.type) if kept is None else self.table.add_table(kept)
+        came = self._lines(shard, ids) if kept is None else self.table.add_table(kept)
         # No line at all: perhaps the file is gone, which must not look like rows without an answer.
         if not len(came):
             shard.check_fetched()
@@ -267,14 +272,17 @@ class _ResultReader:
         if not heard[slots].all():
             _settle_rest(shard, ids, slots, heard, self.table, came.null_count)
 
-    def _lines(self, shard: ShardFolder, kind: pa.DataType) -> pa.Array:
-        """Add all of a shard's lines to the table and return the custom_id of each."""
-        ids = [pa.array([], kind)]
+    def _lines(self, shard: ShardFolder, asked: pa.Array) -> pa.Array:
+        """Add a shard's lines to the table and return the custom_id of each."""
+        ids = [pa.array([], asked.type)]
+        # Small parts of a frame share a shard: the answers to the other parts' rows are passed
+        # over before they are judged.
+        wanted = frozenset(asked.to_pylist()) if self._only_own else None
         for chunk in whole_lines(shard.open_responses()):
             with _collector_paused():
-                block = self._reader.read(chunk)
+                block = self._reader.read(chunk, wanted)
                 self.table.add(block)
-                ids.append(pa.array(block.ids, kind))
+                ids.append(pa.array(block.ids, asked.type))
         return pa.concat_arrays(ids)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +176,8 @@ class JobDraft:
         files = ShardFiles(self.draft, self.limits, first=0 if answers is None else 1)
         # Eight bytes a request suffice to pick out the few whose whole hash has to be compared.
         elsewhere = short_hashes(b"".join([*known, *running]))
-        joined = _Joined(files, known, running, np.union1d(repeats, elsewhere))
+        watched = np.union1d(repeats, elsewhere)
+        joined = _Joined(files, known, running, watched, share=self.stage is not None)
         if self.stage is not None:
             rows = {part.number: part.rows for part in self.parts}
             # A part without rows is written nowhere and still has a number.
@@ -222,6 +224,12 @@ class JobDraft:
         self.draft.write(f"{stem}.batch.json", batch.to_json().encode())
 
 
+# A provider limits how many batches run at once, and each is waited for. But whoever collects a
+# part reads all of the files that it shares, so a part that is large enough has its own.
+_SHARING = 4
+"""Parts share a file where so many of them fit into one."""
+
+
 @dataclass
 class _Joined:
     """File the requests of parts as one job's; a request stays with the first row that needs it.
@@ -234,6 +242,8 @@ class _Joined:
     known: frozenset[bytes]
     running: Mapping[bytes, str]
     watched: ShortHashes
+    share: bool = False
+    """Whether small shards of several parts go into one file."""
     reused: dict[bytes, str] = field(default_factory=dict)
     _first: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     """The custom_id and the shard of each watched request so far."""
@@ -292,8 +302,9 @@ class _Joined:
     ) -> npt.NDArray[np.int64]:
         """File what is left of a part's shards; return the job's shard of each request.
 
-        A shard that loses no request is moved unread. After the first that does, the model's
-        later shards are cut again, or every batch could be sent part-filled.
+        A shard that loses no request is moved unread, unless it is so small that it shares a file
+        with other parts'. After the first that does, the model's later shards are cut again, or
+        every batch could be sent part-filled.
         """
         number = np.zeros(len(home), np.int64)
         touched = set(home[[*answered, *repeated, *waiting]].tolist())
@@ -301,12 +312,16 @@ class _Joined:
         for shard, model in enumerate(part.models):
             path = f"{folder.path}/{requests_file(shard)}"
             members = np.flatnonzero(home == shard)
-            if shard not in touched and model not in cut:
+            kind: Literal["own", "shared"] = "own"
+            if self.share and self._is_small(folder, path, len(members)):
+                kind = "shared"
+            elif shard not in touched and model not in cut:
                 number[members] = files.new(model, len(members))
                 files.draft.take_over(requests_file(int(number[members[0]])), path)
                 continue
-            cut.add(model)
-            cutter = files.of(model).cutter
+            else:
+                cut.add(model)
+            own = files.of(model, kind)
             with folder.store.open(path) as lines:
                 for i, (_, line) in zip(members.tolist(), request_ids(lines), strict=True):
                     if i in answered:
@@ -314,6 +329,19 @@ class _Joined:
                     elif i in waiting:
                         number[i] = files.write_waiting(model, i, line, waiting[i])
                     elif i not in repeated:
-                        number[i] = files.write(model, cutter.assign(len(line), i), i, line)
+                        index = own.cutter.assign(len(line), i)
+                        number[i] = files.write(model, index, i, line, own=own)
         files.end_part()
         return number
+
+    def _is_small(self, folder: JobFolder, path: str, requests: int) -> bool:
+        """Tell whether a part's shard goes into a file with others'."""
+        limits = self.files.limits
+        # The batch of one that goes ahead of a job stays alone, or nothing would go ahead.
+        if limits.first_requests is not None and not self.files.counts:
+            return False
+        # The count first: the size of a file may be a request to a bucket.
+        return (
+            requests * _SHARING <= limits.max_requests
+            and folder.store.fs.size(path) * _SHARING <= limits.max_bytes
+        )

@@ -6,6 +6,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -232,9 +233,13 @@ class _ModelShards:
         return self.numbers[bisect_right(self.starts, position) - 1]
 
 
+_Kind = Literal["own", "shared", "waiting"]
+"""Who fills a shard: one part, several small ones, or the requests that wait for other jobs."""
+
+
 @dataclass
 class ShardFiles:
-    """Fill the requests files of a draft; one a model is open at a time."""
+    """Fill the requests files of a draft; one of a model and a kind is open at a time."""
 
     draft: Draft
     limits: Limits
@@ -244,21 +249,21 @@ class ShardFiles:
     models: list[str] = field(default_factory=list)
     waits: dict[int, set[str]] = field(default_factory=dict)
     """The shards that wait for the answers of other jobs, and these jobs."""
-    _of: dict[tuple[str, bool], _ModelShards] = field(default_factory=dict)
+    _of: dict[tuple[str, _Kind], _ModelShards] = field(default_factory=dict)
 
-    def of(self, model: str, *, waiting: bool = False) -> _ModelShards:
-        """Return the shards of a model: those to be sent, or those that wait."""
-        if (model, waiting) not in self._of:
+    def of(self, model: str, kind: _Kind = "own") -> _ModelShards:
+        """Return the shards of a model: a part's own, those of small parts, or those that wait."""
+        if (model, kind) not in self._of:
             # Only a job's very first shard may be the small one that goes ahead (`Limits`).
-            first = waiting or bool(self.counts)
+            first = kind != "own" or bool(self.counts)
             limits = replace(self.limits, first_requests=None) if first else self.limits
-            self._of[model, waiting] = _ModelShards(ShardCutter(limits))
-        return self._of[model, waiting]
+            self._of[model, kind] = _ModelShards(ShardCutter(limits))
+        return self._of[model, kind]
 
     def write_waiting(self, model: str, position: int, line: bytes, job_id: str) -> int:
         """Write a request that another job has sent, too; return its shard's number."""
         # In a shard that waits: answers are taken over from there, and only those missing are sent.
-        own = self.of(model, waiting=True)
+        own = self.of(model, "waiting")
         number = self.write(model, own.cutter.assign(len(line), position), position, line, own=own)
         self.waits.setdefault(number, set()).add(job_id)
         return number
@@ -270,12 +275,11 @@ class ShardFiles:
         return self.first + len(self.counts) - 1
 
     def end_part(self) -> None:
-        """Close the shards, so that the next part begins new ones."""
-        # A part is collected from the shards that its rows name: shared ones would be read twice.
-        for own in self._of.values():
-            if own.numbers:
+        """Close the shards, so that the next part begins new ones; small parts go on sharing."""
+        # A part is collected from the shards that its rows name: shared ones are read once a part.
+        for name in [name for name in self._of if name[1] != "shared"]:
+            if (own := self._of.pop(name)).numbers:
                 self.draft.close_file(requests_file(own.numbers[-1]))
-        self._of.clear()
 
     def write(
         self,

@@ -112,7 +112,7 @@ def answer(job: Job, folder: Path, but: str = "") -> None:
 @given(
     titles=st.lists(st.sampled_from(["a", "b", "c", "d", "é", None]), min_size=1, max_size=12),
     ends=st.lists(st.integers(0, 12), max_size=4),
-    max_requests=st.integers(1, 5),
+    max_requests=st.integers(1, 12),  # parts have files of their own, or share them
 )
 def test_however_a_frame_is_cut(
     titles: list[str | None], ends: list[int], max_requests: int
@@ -255,14 +255,14 @@ def test_the_same_again_is_the_same_job(store: Path) -> None:
 
 
 def test_what_the_store_has_answered_is_not_sent(store: Path, tmp_path: Path) -> None:
-    """Answers of another job stand in a shard of their own, and a part without others has none."""
+    """Answers of another job stand in a shard of their own; small parts share what is sent."""
     first = PARTS[1].llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
     answer(first, tmp_path)
 
     job = submit(PARTS, store)
 
     assert job.reused == 2
-    assert files_of(job) == [2, 1]
+    assert files_of(job) == [3]
     out = collect(job, PARTS)
     assert out["llmbatch_status"].tolist() == ["ok", *["pending"] * 2, "ok", "ok", *["pending"] * 2]
     assert out["llmbatch"].tolist()[3:5] == ["echo: Say a.", "echo: Say d."]
@@ -400,7 +400,7 @@ def test_the_paying_process_may_be_killed_anywhere(tmp_path: Path) -> None:
     """The same submit again goes on: each request is paid once, and no step's remains are a job."""
     with server_process(instant=True) as base_url:
         kills = 0
-        for kill_at in itertools.count(4, 19):
+        for kill_at in itertools.count(4, 17):
             store = tmp_path / f"s{kill_at}"
             ended = steps_until(kill_at, base_url, store)
             with openai.OpenAI(api_key="sk-test", base_url=base_url) as client:
@@ -430,7 +430,7 @@ def test_a_store_that_a_worker_does_not_share_is_told(store: Path, tmp_path: Pat
 
 def test_a_part_is_read_of_its_own_shards_only(store: Path, tmp_path: Path) -> None:
     """Other parts' responses are not opened; where a part is not what it was, it is searched."""
-    job = submit(PARTS, store)
+    job = submit(PARTS, store, provider=FilesOf(3))  # no two parts fit a file together
     answer(job, tmp_path)
     expected = job.collect(pd.concat(PARTS))
     responses = sorted(Path(job.path).glob("round-0/*.import-*.jsonl"))
@@ -442,6 +442,46 @@ def test_a_part_is_read_of_its_own_shards_only(store: Path, tmp_path: Path) -> N
     pd.testing.assert_frame_equal(job.collect_part(moved, 2), expected.iloc[[3, 4, 0]])
     unknown = titled(["z"]).set_axis(["new"])
     assert job.collect_part(unknown, 0)["llmbatch_status"].isna().all()
+
+
+def test_small_parts_share_files(store: Path, tmp_path: Path) -> None:
+    """Sixty parts of two rows fill files to the provider's limit; each part gets its own answers.
+
+    What is large enough keeps a file of its own, also between small ones.
+    """
+    small = titled([f"thing {n}" for n in range(120)])
+    large = titled([f"case {n}" for n in range(20)]).set_axis([f"c{n}" for n in range(20)])
+    parts = cut(small, range(2, 120, 2))
+    parts.insert(30, large)
+    options: dict[str, Any] = {"provider": FilesOf(50)}
+    job = submit(parts, store, **options)
+
+    assert files_of(job) == [50, 50, 20, 20]
+    assert job.id == pd.concat(parts).llmbatch.submit(TEMPLATE, "m", store=store, **options).id
+    answer(job, tmp_path, but="row-k3")
+    out = collect(job, parts)
+    pd.testing.assert_frame_equal(out, job.collect(pd.concat(parts)))
+    assert out["llmbatch"].dropna().tolist() == [
+        f"echo: Say {title}." for key, title in out["title"].items() if key != "k3"
+    ]
+    assert out["llmbatch_status"].value_counts().to_dict() == {"ok": 139, "missing": 1}
+
+
+def test_the_batch_that_goes_ahead_stays_alone(store: Path, provider: OpenAIBatch) -> None:
+    """With ``cache="seed"`` the first file holds one request, also where parts are small."""
+    rows = [
+        {"role": "system", "content": "Be brief. " * 400},
+        {"role": "user", "content": TEMPLATE},
+    ]
+    parts = cut(titled(list("abcdef")), [2, 4])
+
+    def write(stage: PartsFolder) -> Iterator[Part]:
+        yield from (write_part(stage, n, part) for n, part in enumerate(parts))
+
+    options: dict[str, Any] = {"provider": provider, "store": store, "cache": "seed"}
+    job = submit_parts(write, ["title"], rows, "m", **options)
+
+    assert files_of(job) == [1, 5]
 
 
 def test_keys_of_several_types_become_one(store: Path) -> None:
