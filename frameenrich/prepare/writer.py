@@ -299,7 +299,7 @@ class ShardFiles:
             own.starts.append(position)
         number = own.numbers[index]
         self.counts[number - self.first] += requests
-        self.draft.file(requests_file(number)).write(data)
+        self.draft.append(requests_file(number), data)
         return number
 
 

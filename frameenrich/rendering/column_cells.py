@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pandas as pd
 import pyarrow as pa
 
@@ -147,6 +148,30 @@ def whole_number(cell: Any) -> Any:
     if not isinstance(cell, float) or not -_EXACT < cell < _EXACT or cell != int(cell):
         return cell
     return int(cell)
+
+
+_NUMBERS = frozenset({int, float})
+
+
+def number_texts(cells: list[Any]) -> list[Any]:
+    """Return plain numbers as the texts that `str` gives, all at once; other cells as they are.
+
+    Examples
+    --------
+    >>> number_texts([3, 0.25]), number_texts([3, None])
+    (['3', '0.25'], [3, None])
+    """
+    if not _NUMBERS.issuperset(map(type, cells)):
+        return cells
+    try:
+        texts = orjson.dumps(cells)[1:-1].decode()
+    except TypeError:  # an integer of more than 64 bits
+        return cells
+    # JSON and Python write the same shortest digits, but other exponents, and `null` for infinity:
+    # whoever has one is printed by Python. Where it says 1e-05 JSON may say 0.00001.
+    if "e" in texts or "n" in texts or "0.0000" in texts:
+        return cells
+    return texts.split(",") if cells else []
 
 
 def _numpy_float(dtype: Any) -> Any:

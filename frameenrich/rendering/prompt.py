@@ -21,7 +21,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import RENDERING, JobSpec, Message, OnNull
-from frameenrich.rendering.column_cells import cell_reader
+from frameenrich.rendering.column_cells import cell_reader, number_texts
 from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
 from frameenrich.rendering.sandbox import PrintedNullError, sandbox
 
@@ -259,6 +259,10 @@ class _Template(Protocol):
     def columns(self) -> list[Any]:
         """Return the columns of a row's tuple, in order."""
 
+    @property
+    def printed(self) -> Sequence[bool]:
+        """Tell for each of them whether it is printed and nothing else."""
+
     def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
         """Yield one string a row; an exception is about the row after the last string."""
 
@@ -270,6 +274,10 @@ class _RowByRow:
     template: jinja2.Template
     columns: list[Any]
     whole_row: bool
+
+    @property
+    def printed(self) -> Sequence[bool]:
+        return [False] * len(self.columns)  # an included template may do anything with a cell
 
     def render(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
         for values in rows:
@@ -293,7 +301,10 @@ class _Chunk:
 
     def render(self, template: _Template) -> list[str | None]:
         """Render each row's text; None for a row that is skipped."""
-        used = [self.cells[column] for column in template.columns]
+        used = [
+            number_texts(self.cells[column]) if printed else self.cells[column]
+            for column, printed in zip(template.columns, template.printed, strict=True)
+        ]
         rows = zip(*used, strict=True) if used else repeat((), self.count)
         texts: list[str | None] = []
         # An exception ends the template's generator, not `rows`: start another for what is left.

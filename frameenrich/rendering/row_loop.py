@@ -121,6 +121,9 @@ class RowLoop:
         pairs = [*targets.items(), *((c, name) for c, name in items.items() if c in taken)]
         self.columns = [column for column, _ in pairs]
         """The columns of a row's tuple, in order; one may come twice."""
+        used = _names_used(tree)
+        self.printed = [name not in used for _, name in pairs]
+        """For each of them whether it is printed and nothing else, so that its text would do."""
         whole = _wrapped(environment, tree, [name for _, name in pairs])
         code = environment.compile(whole, name=name)
         self._template = jinja2.Template.from_code(
@@ -131,6 +134,12 @@ class RowLoop:
         """Yield one string a row; an exception is about the row after the last string."""
         context = self._template.new_context({_ROWS: rows})
         return self._template.root_render_func(context)
+
+
+def _names_used(tree: nodes.Template) -> set[str]:
+    """Return the names that a template does anything with but to print them as they are."""
+    printed = {id(node) for output in tree.find_all(nodes.Output) for node in output.nodes}
+    return {node.name for node in tree.find_all(nodes.Name) if id(node) not in printed}
 
 
 def _wrapped(
@@ -149,6 +158,19 @@ def _wrapped(
 
 SHOWN = "__shown"
 """The filter that applies the null policy to the operands of ``a ~ b``."""
+
+
+# What the null policy's own filters do without arguments to a `str`, written into the loop: a call
+# of a guard for every cell would cost as much as printing it.
+SHOWN_AS: Mapping[str, str] = {
+    SHOWN: "value",
+    "capitalize": "value.capitalize()",
+    "lower": "value.lower()",
+    "string": "value",
+    "trim": "value.strip()",
+    "upper": "value.upper()",
+}
+"""The Python code for a filter of a text."""
 
 
 OUT = "__out"
@@ -182,13 +204,15 @@ class Compiler(CodeGenerator):
         self.leave_frame(row)
 
     def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:  # noqa: N802 - Jinja's naming
-        """Write ``value | filter``; `SHOWN` without a call where the value is a text."""
-        if node.name != SHOWN or node.node is None:
+        """Write ``value | filter``; of a text without a call of ours, where Python has the same."""
+        method = SHOWN_AS.get(node.name)
+        plain = not (node.args or node.kwargs or node.dyn_args or node.dyn_kwargs)
+        if method is None or node.node is None or not plain:
             super().visit_Filter(node, frame)
             return
-        self.write("(value if type(value := ")
+        self.write(f"({method} if type(value := ")
         self.visit(node.node, frame)
-        self.write(f") is str else {self.filters[SHOWN]}(value))")
+        self.write(f") is str else {self.filters[node.name]}(value))")
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
         if _escapes(frame):

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from frameenrich.atomic import sync
 from frameenrich.model import Proof
@@ -37,6 +38,7 @@ class Draft:
         self.target = target
         self._files: dict[str, IO[bytes]] = {}
         self._adopted: dict[str, str] = {}
+        self._hashes: dict[str, xxhash.xxh3_128] = {}
 
     def take_over(self, relative: str, path: str) -> None:
         """Make a file of the store, or one that was set aside, become the draft's, unread."""
@@ -56,6 +58,13 @@ class Draft:
             # Lines come some hundred at a time, which is more than the buffer: not copied again.
             self._files[relative] = open(path, "wb", buffering=1 << 16)  # noqa: SIM115 - see close
         return self._files[relative]
+
+    def append(self, relative: str, data: bytes) -> None:
+        """Write to a file of which nothing is written otherwise, and hash it while it is at hand."""
+        if relative not in self._files:
+            self._hashes[relative] = xxhash.xxh3_128()
+        self.file(relative).write(data)
+        self._hashes[relative].update(data)
 
     def close_file(self, relative: str) -> None:
         """Close one file after its content is synced to disk."""
@@ -85,6 +94,8 @@ class Draft:
     def quick_hash(self, relative: str) -> str | None:
         """Finish a file and return its hash; None where that would need a download."""
         self.close_file(relative)
+        if (known := self._hashes.get(relative)) is not None:
+            return known.hexdigest()  # of what was written: reading it again would tell no more
         path = self._adopted.get(relative, f"{self._path}/{relative}")
         if not os.path.isfile(path):
             return None
@@ -127,6 +138,7 @@ class Draft:
         # Listed before the folder is made, or it would be moved into itself.
         entries, folder = list(Path(self._path).iterdir()), Path(self._path, name)
         folder.mkdir(mode=0o700)
+        self._hashes.clear()  # their names are for other files from now on
         for entry in entries:
             entry.rename(folder / entry.name)
         yield str(folder)

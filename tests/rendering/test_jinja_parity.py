@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from frameenrich.errors import TemplateError
 from frameenrich.model import Message
+from frameenrich.rendering.column_cells import number_texts
 from frameenrich.rendering.prompt import Prompt
 
 ROWS = [
@@ -137,6 +138,10 @@ FORMS = {
     "{% set j = joiner('|') %}{{ j() }}{{ j() }}",
     "attributes that are missing": "{{ title.nothing is defined }}{{ (n).real }}",
     "a name with a default": "{{ nothing | default(title) }}{{ nothing is defined }}",
+    "a number that is only printed": "{{ n }}{% filter upper %}{{ n }}{% endfilter %}{% set x %}"
+    "{{ n }}{% endset %}{{ x + '!' }}{% macro m() %}{{ n }}{% endmacro %}{{ m() | length }}",
+    "filters of a text": "{{ title | upper | trim }}{{ title | lower ~ n | string }}"
+    "{{ title | capitalize }}{{ n | upper }}{{ n | string | length }}",
     "autoescape": "{% autoescape true %}{{ title }}{{ title | safe }}{% endautoescape %}"
     "{{ title }}",
 }
@@ -146,6 +151,17 @@ FORMS = {
 def test_every_form_renders_as_jinja_renders_it(form: str) -> None:
     """Macros, imports, loops inside blocks and the rest: the same text, or refused as there."""
     check(FORMS[form])
+
+
+@examples(300)
+@given(st.lists(st.one_of(st.integers(), st.floats(), st.floats(-1, 1), st.booleans(), st.none())))
+@example([1e-4, 1e-5, 0.00012, 9e15, 1e16, 2**64, -0.0, 5e-324])
+@example([0.1, 2.0, -3, 12345678.9])
+@example([float("inf")])
+def test_numbers_are_texts_as_python_writes_them(cells: list[Any]) -> None:
+    """A block of numbers made text at once is what `str` makes of each; others are left alone."""
+    texts = number_texts(cells)
+    assert texts is cells or texts == list(map(str, cells))
 
 
 def test_the_forms_are_no_mistakes() -> None:
