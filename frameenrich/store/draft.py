@@ -60,7 +60,7 @@ class Draft:
         return self._files[relative]
 
     def append(self, relative: str, data: bytes) -> None:
-        """Write to a file of which nothing is written otherwise, and hash it while it is at hand."""
+        """Write to a file that is only ever appended to, and hash it while it is at hand."""
         if relative not in self._files:
             self._hashes[relative] = xxhash.xxh3_128()
         self.file(relative).write(data)
