@@ -65,7 +65,7 @@ def class_rules(name: str, adapter: Any) -> tuple[str, ...]:
     >>> class_rules("Name", TypeAdapter(str))
     ()
     """
-    kinds = sorted(set(_code_in(adapter.core_schema)))
+    kinds = sorted(set(_code_in(adapter.core_schema, set())))
     return (name, *kinds) if kinds else ()
 
 
@@ -104,22 +104,24 @@ _WORDS = {
 }
 
 
-def _code_in(node: Any) -> Iterator[str]:
+def _code_in(node: Any, seen: set[int]) -> Iterator[str]:
     """Yield the kind of each rule in a core schema that JSON Schema cannot say, however deep."""
     if isinstance(node, list | tuple):
         for each in node:
-            yield from _code_in(each)
-    elif isinstance(node, Mapping):
+            yield from _code_in(each, seen)
+    # Models that refer to others share their nodes: by each path, there are millions of them.
+    elif isinstance(node, Mapping) and id(node) not in seen:
+        seen.add(id(node))
         yield from _code_of_type(node)
         for key, value in node.items():
             if key in {"fields", "choices"} and isinstance(value, Mapping):
-                yield from _code_in(list(value.values()))  # names of the user's, no keywords
+                yield from _code_in(list(value.values()), seen)  # names of the user's, no keywords
             elif key == "validation_alias" and not isinstance(value, str):  # paths and choices
                 yield "other names of fields"
             elif key in _WORDS and value:
                 yield _WORDS[key]
             elif key not in {"metadata", "default", "expected", "members", "function", "cls"}:
-                yield from _code_in(value)
+                yield from _code_in(value, seen)
 
 
 def _code_of_type(node: Mapping[str, Any]) -> Iterator[str]:

@@ -275,20 +275,21 @@ def _plain_model(output: Output) -> Core | None:
         return None
     odd = core.get("root_model") or fields.get("computed_fields") or "extras_schema" in fields
     extra = core.get("config", {}).get("extra_fields_behavior") == "allow"
-    dumps = {key for key in _keys(whole) if key.startswith("serialization")}
+    dumps = {key for key in _keys(whole, set()) if key.startswith("serialization")}
     return None if odd or extra or dumps - {"serialization_alias"} else core
 
 
-def _keys(node: Any) -> Iterator[str]:
-    """Yield every key of a core schema, however deep."""
-    if isinstance(node, Mapping):
+def _keys(node: Any, seen: set[int]) -> Iterator[str]:
+    """Yield every key of a core schema, however deep; a node that is shared is entered once."""
+    if isinstance(node, Mapping) and id(node) not in seen:
+        seen.add(id(node))
         for key, value in node.items():
             yield str(key)
             if key != "metadata":
-                yield from _keys(value)
+                yield from _keys(value, seen)
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _keys(value)
+            yield from _keys(value, seen)
 
 
 def _is_lossless(node: Core, field: Field) -> bool:

@@ -217,6 +217,23 @@ def _spans(text: str) -> Iterator[str]:
         start = end
 
 
+def end_of_json_around(text: str, position: int) -> int | None:
+    """Return where the JSON value ends that holds a position; None where none does.
+
+    Examples
+    --------
+    >>> end_of_json_around('Sure: {"a": "<b>"}.', 13), end_of_json_around("Sure <b>", 5)
+    (18, None)
+    """
+    start = 0
+    while (match := _JSON_BEGINS.search(text, start)) is not None and match.start() < position:
+        end = _end_of(text, match.start())
+        if end is None or end > position:
+            return len(text) if end is None else end
+        start = end
+    return None
+
+
 def _end_of(text: str, start: int) -> int | None:
     """Return where the value that opens at `start` ends; None where it is left open."""
     closers: list[str] = []

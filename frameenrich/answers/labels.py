@@ -13,6 +13,13 @@ _PAIRS = (
     ('"', '"'),
     ("'", "'"),
     ("*", "*"),
+    ("_", "_"),
+    ("<label>", "</label>"),
+    ("<answer>", "</answer>"),
+    ("\\boxed{", "}"),
+    ("\\text{", "}"),
+    ("$", "$"),
+    ("\u2018", "\u2019"),
     ("\u201c", "\u201d"),
     ("\u201e", "\u201c"),
     ("\u00ab", "\u00bb"),
@@ -20,10 +27,15 @@ _PAIRS = (
     ("[", "]"),
 )
 _PREFIX = re.compile(
-    r"^[*_]{0,2}(?:the )?(?:final )?(?:label|answer|category|class)[*_]{0,2}\s*:[*_]{0,2}\s*",
+    r"^(?P<mark>\*\*|__|\*|_)?(?:the )?(?:final |correct |best )?"
+    r"(?:label|answer|category|class|classification|output|response|result)"
+    r"(?(mark)(?:(?P=mark)\s*:|\s*:(?P=mark))|(?:\s*:|\s+is\b\s*:?))\s*",
     re.IGNORECASE,
 )
-_BULLET = re.compile(r"^(?:[-\u2022\u2013]|#{1,6}) +(?!\d)")  # - 5 may be a number
+_BULLET = re.compile(r"^(?:[-*\u2022\u2013\u2192]|->|#{1,6}) +(?!\d)")  # - 5 may be a number
+# What a server leaves of its model's own end, and marks that nobody sees.
+_ENDS = re.compile(r"(?:\s*(?:</s>|<\|(?:im_end|eot_id|end|endoftext|end_of_text)\|>))+$")
+_UNSEEN = "\ufeff\u200b\u200c\u200d\u2060"
 _FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
 
 
@@ -32,11 +44,14 @@ def plain_forms(text: str) -> Iterator[str]:
 
     Only whole pairs of marks are taken off: one that is not closed was cut.
     """
-    form = text.strip()
+    form = _ENDS.sub("", text).strip().strip(_UNSEEN).strip()
     while form:
         yield form
+        # Before marks are taken off in pairs, as it may have a pair of its own.
+        inner = _PREFIX.sub("", form, count=1).strip()
         fence = _FENCE.match(form)
-        inner = fence[1].strip() if fence else form
+        if fence:
+            inner = fence[1].strip()
         for opening, closing in _PAIRS:
             longer = len(form) > len(opening) + len(closing)
             if inner == form and longer and form.startswith(opening) and form.endswith(closing):
@@ -46,8 +61,6 @@ def plain_forms(text: str) -> Iterator[str]:
             inner = form.removesuffix(".").removesuffix("!").strip()
         if inner == form:
             inner = _BULLET.sub("", form, count=1)
-        if inner == form:
-            inner = _PREFIX.sub("", form, count=1).strip()
         if inner == form:
             return
         form = inner

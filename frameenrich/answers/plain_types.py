@@ -74,7 +74,7 @@ class _Reading:
         parts = core["definitions"] if core["type"] == "definitions" else ()
         self._parts: Mapping[str, Core] = {part["ref"]: part for part in parts}
         self._top: Core = core["schema"] if core["type"] == "definitions" else core
-        self._made: dict[str, Plain | None] = {}
+        self._made: dict[int, Plain | None] = {}
 
     def members(self) -> list[Member] | None:
         """Return the members of the model that the schema is."""
@@ -115,16 +115,13 @@ class _Reading:
     def _plain(self, node: Core) -> Plain | None:
         """Return the type that takes nothing that a core schema refuses; None if none is known."""
         node = self._resolved(node)
-        ref = node.get("ref")
-        if ref in self._made:
-            return self._made[ref]
+        own = id(node)  # a core schema shares its nodes, by reference or without
+        if own in self._made:
+            return self._made[own]
+        self._made[own] = None  # to what leads back to itself
         read = getattr(self, f"_{node['type']}") if node["type"] in _KNOWN else None
-        if ref is not None:  # once, however often it is referred to; None to what leads to itself
-            self._made[ref] = None
-        plain: Plain | None = read(node) if read else None
-        if ref is not None:
-            self._made[ref] = plain
-        return plain
+        self._made[own] = read(node) if read else None
+        return self._made[own]
 
     def _str(self, node: Core) -> Plain | None:
         bounds = {key: node[key] for key in ("min_length", "max_length") if key in node}
@@ -161,7 +158,7 @@ class _Reading:
 
     def _list(self, node: Core) -> Plain | None:
         bounds = {key: node[key] for key in ("min_length", "max_length") if key in node}
-        item = self._plain(node.get("items_schema", {"type": "any"}))
+        item = self._plain(node.get("items_schema", _ANY))
         if item is None or set(node) - {"type", "items_schema", *bounds}:
             return None
         items: Any = list[item.type]  # type: ignore[name-defined]
@@ -200,6 +197,9 @@ _MODEL_KEYS = frozenset(
 
 
 _FIELDS_KEYS = frozenset({"type", "fields", "model_name", "computed_fields"})
+
+
+_ANY: Core = {"type": "any"}
 
 
 _FIELD_KEYS = frozenset({"type", "schema", "metadata", "validation_alias", "serialization_alias"})

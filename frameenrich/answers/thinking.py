@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from frameenrich.answers.json_text import end_of_json_around
+
 _TAGS = "think|thinking|thought|reasoning"
 _BLOCK = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>(.*?)</\1\s*>\s*", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>", re.IGNORECASE)
@@ -53,10 +55,9 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
     if "<" not in text or text.lstrip()[:1] in {"{", "["}:
         return text, None  # tags inside of JSON are its own words
     thoughts: list[str] = []
-    find = _BLOCK.search if anywhere else _BLOCK.match
     rest = _from_tag(text)
     # A text between two blocks stays: of plain text only leading blocks are thinking.
-    while (match := find(rest)) is not None:
+    while (match := _block_outside_json(rest) if anywhere else _BLOCK.match(rest)) is not None:
         thoughts.append(match[2])
         rest = _from_tag(rest[: match.start()] + rest[match.end() :])
     closed = None if thoughts else _ONLY_CLOSED.match(rest)
@@ -67,6 +68,16 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
     if _OPEN.match(rest) or (anywhere and _OPEN.search(chatter)):
         raise UnclosedThinkingError
     return (rest, "\n\n".join(map(str.strip, thoughts))) if thoughts else (text, None)
+
+
+def _block_outside_json(text: str) -> re.Match[str] | None:
+    """Find the next thinking that is none of the words of an answer."""
+    start: int | None = 0
+    while start is not None and (match := _BLOCK.search(text, start)) is not None:
+        start = end_of_json_around(text, match.start())
+        if start is None:
+            return match
+    return None
 
 
 def _with_usual_tags(text: str) -> str:

@@ -240,6 +240,7 @@ def _misfits(
     """Yield the fields whose columns cannot hold what is written: name, kind read and written."""
     # A list, not recursion: models may refer to themselves.
     waiting, seen = [(path, fields, form)], set[tuple[int, str]]()
+    kinds: dict[str, str] = {}  # of what is written alike: a model that all others refer to, once
     while waiting:
         path, fields, form = waiting.pop()
         nodes = form.get("properties", {})
@@ -247,9 +248,12 @@ def _misfits(
             node = without_null(nodes.get(field.name), root)
             if not {"type", "anyOf", "oneOf", "enum", "const"} & set(node):
                 continue  # the serializer's type is unknown, so nothing speaks against it
-            # One field alone in the root, whose definitions its references need.
-            alone = {**root, "properties": {field.name: node}}
-            kind = Output(OutputSpec("schema", alone)).fields[0].kind
+            written = str(nodes[field.name])
+            if written not in kinds:
+                # One field alone in the root, whose definitions its references need.
+                alone = {**root, "properties": {field.name: node}}
+                kinds[written] = Output(OutputSpec("schema", alone)).fields[0].kind
+            kind = kinds[written]
             if node.get("type") == "null" and field.kind not in _ANYTHING:
                 yield path + field.name, field.kind, "null"
             elif kind not in _WRITABLE.get(field.kind, [kind]) or (

@@ -55,6 +55,25 @@ def read(body: Any, output: Output, code: int = 200, error: Any = None) -> Resul
     return result
 
 
+LABEL_MARKS = [
+    ("_", "_"),
+    ("\u2018", "\u2019"),
+    ("<label>", "</label>"),
+    ("<answer>", "</answer>"),
+    ("\\boxed{", "}"),
+    ("$\\boxed{\\text{", "}}$"),
+    *[("", end) for end in ("</s>", "<|im_end|>", "<|eot_id|>", "\u200b", "\u00a0", ".\n")],
+    ("\ufeff", ""),
+    ("The answer is **", "**."),
+    ("Answer: `", "`"),
+    ("**Answer**: *", "*"),
+]
+BEFORE_LABELS = (
+    *("The label is", "The answer is:", "The correct label is", "Classification:", "RESULT:"),
+    *("*", "->", "\u2192", "Final Answer:", "**Output:**"),
+)
+
+
 # --- how answers end ------------------------------------------------------------------------------
 
 
@@ -103,6 +122,13 @@ def test_only_known_words_end_a_whole_answer(finish: Any, status: str, output: O
             "filter",
         ),
         (responses(status="in_progress"), "failed", "in_progress"),
+        (
+            responses(
+                None, items=[{"type": "function_call", "arguments": GOOD, "status": "in_progress"}]
+            ),
+            "truncated",
+            "cut",
+        ),
         (responses(status="cancelled"), "failed", "cancelled"),
         (
             {"choices": [{**chat()["choices"][0], "error": {"code": 502, "message": "Upstream"}}]},
@@ -259,6 +285,11 @@ def test_what_is_said_twice_or_not_at_all_is_malformed(text: str) -> None:
         ('{"colour": "red", "colour": "red", "price": 9.9}', False),
         (f"<think>maybe {{}}</think>\n{GOOD}", False),
         (f"Hm.</think>\n{GOOD}", False),
+        (f"<thought>{{}}</thought>\n{GOOD}", False),
+        (f"**{GOOD}**", True),
+        (f"~~~json\n{GOOD}\n~~~", True),
+        (f"{GOOD} where {{x}} is", True),
+        ('{"price": 9.90, "colour": "red"}\n' + GOOD, True),
         (f"<Thinking>a</Thinking><reasoning>b</reasoning>{GOOD}", False),
     ],
 )
@@ -270,10 +301,33 @@ def test_small_faults_are_mended_and_counted(text: str, repaired: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    "before", ["", "Sure: ", "```json\n", "<think>a</think>", "<think>{}</think>"]
+)
+@pytest.mark.parametrize("word", ["<think>x</think>", "a <think> b", "x</think>\n{}", "[THINK]"])
+def test_thinking_tags_within_an_answer_are_its_words(before: str, word: str) -> None:
+    """Also after chatter: what stands in a string of the JSON was said, and is not thinking."""
+    result = read(chat(before + json.dumps({"colour": word, "price": 1})), FIELDS)
+
+    assert (str(result.status), result.values) == ("ok", (word, 1.0))
+
+
+@pytest.mark.parametrize(
     ("text", "label"),
     [
         *[(f"{m}Kitchen{m}", "Kitchen") for m in ("", "**", "`", '"', "'", "*", "__", " ")],
         *[(t, "Kitchen") for t in ("Kitchen.", "Label: Kitchen", "**Label:** Kitchen", "KITCHEN")],
+        *[(f"{a}Kitchen{z}", "Kitchen") for a, z in LABEL_MARKS],
+        *[(f"{before} Kitchen", "Kitchen") for before in BEFORE_LABELS],
+        *[(f"The answer is {not_it}Kitchen", None) for not_it in ("not ", "non-", "no ", "!")],
+        *[(f"Kitchen{after}", None) for after in (": no", ": 0.2", "?", " -", " / ", " and")],
+        ("Label: Garden\n\nIt is not Kitchen", None),
+        ("Answer: Kitchen\nAnswer: Garden", None),
+        ("The answer is", None),
+        ("<label>Kitchen", None),
+        ("\\boxed{Kitchen", None),
+        ('{"label": "not Kitchen"}', None),
+        ('{"label": "Kitchen or Garden"}', None),
+        ('{"Kitchen": true}', None),
         ("Kitchen\nKitchen", "Kitchen"),
         ("```\nKitchen\n```", "Kitchen"),
         *[(t, "Kitchen") for t in ("Kitchen!", "«Kitchen»", "„Kitchen“", "(Kitchen)", "[Kitchen]")],
