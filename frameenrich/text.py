@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, AnyStr
 
+NO_MATH = "tex2jax_ignore mathjax_ignore"
+"""Classes for our HTML: JupyterLab typesets what stands between two dollars, prices too."""
+
 
 def can(convert: Callable[[Any], Any], value: Any) -> bool:
     """Tell whether a conversion takes a value."""

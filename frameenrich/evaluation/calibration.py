@@ -11,6 +11,7 @@ import pandas as pd
 
 from frameenrich.evaluation.intervals import scipy, wilson
 from frameenrich.evaluation.reviewed import Floats
+from frameenrich.text import NO_MATH
 
 MANY_REVIEWED = 200
 """Reviewed rows that Venn-Abers needs; with fewer, one temperature is fitted."""
@@ -129,7 +130,10 @@ class Calibration:
 
     def _repr_html_(self) -> str:
         table = self.reliability.round(2).to_html(index=False, border=0)
-        return f"<div style='color:inherit;overflow-x:auto'>{html.escape(str(self))}{table}</div>"
+        return (
+            f"<div class='{NO_MATH}' style='color:inherit;overflow-x:auto'>"
+            f"{html.escape(str(self))}{table}</div>"
+        )
 
 
 def calibration(

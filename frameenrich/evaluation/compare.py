@@ -15,6 +15,7 @@ from frameenrich.evaluation.intervals import Interval, wilson
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.identity.keys import find_keys
 from frameenrich.pricing.money import show_usd
+from frameenrich.text import NO_MATH
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Comparison:
         changed = [self.changed.head(20)] if len(self.changed) else []
         tables = "".join(table.to_html(border=0) for table in [*self.churn.values(), *changed])
         return (
-            f"<div style='overflow-x:auto;color:inherit'><b>{html.escape(repr(self)[1:-1])}</b>"
-            f"{tables}</div>"
+            f"<div class='{NO_MATH}' style='overflow-x:auto;color:inherit'>"
+            f"<b>{html.escape(repr(self)[1:-1])}</b>{tables}</div>"
         )
 
 

@@ -20,6 +20,7 @@ from frameenrich.evaluation.intervals import Interval, what_rows_buy
 from frameenrich.evaluation.judged import Judged, judge
 from frameenrich.evaluation.reviewed import Design, Drawn, Floats, Reviewed
 from frameenrich.evaluation.threshold import Threshold, find_threshold
+from frameenrich.text import NO_MATH
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class Evaluation:
         )
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         return (
-            f"<div class='fe-evaluation'>{_STYLE}<b>{html.escape(str(self))}</b>"
+            f"<div class='fe-evaluation {NO_MATH}'>{_STYLE}<b>{html.escape(str(self))}</b>"
             f"<div class='fe-scroll'><table>{cells}</table></div>{tables}{notes}</div>"
         )
 

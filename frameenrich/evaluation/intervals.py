@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from frameenrich.errors import InputError
+from frameenrich.text import NO_MATH
 
 
 class MissingExtraError(InputError, ImportError):
@@ -70,7 +71,7 @@ class Interval:
 
     def _repr_html_(self) -> str:
         about = html.escape(f"of {self.n:,} reviewed rows; {self.method}")
-        return f"<div style='color:inherit'><b>{self}</b> {about}</div>"
+        return f"<div class='{NO_MATH}' style='color:inherit'><b>{self}</b> {about}</div>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return its members as a dict, None for NaN."""

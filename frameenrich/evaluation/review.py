@@ -35,7 +35,7 @@ from frameenrich.evaluation.sheet import (
     parse_sheet,
 )
 from frameenrich.identity.keys import find_keys, read_keys, show_key
-from frameenrich.text import quoted_formula
+from frameenrich.text import NO_MATH, quoted_formula
 
 DRAW_METADATA = b"frameenrich.review"
 ANSWER = "answer"
@@ -279,7 +279,7 @@ class Review:
         by = f", by {html.escape(self.record.by)}" if self.record.by else ""
         notes = "".join(f"<p>{html.escape(note)}.</p>" for note in self.notes)
         return (
-            f"<div><p><b>Review {self.id}</b> of {html.escape(self.record.job)}: "
+            f"<div class='{NO_MATH}'><p><b>Review {self.id}</b> of {html.escape(self.record.job)}: "
             f"{self.progress}{by}, seed {self.record.seed}.</p>{notes}"
             "<p>Next: <code>review.page('review.html')</code>, judge, Save, then "
             "<code>job.add_review('review.csv')</code>.</p></div>"

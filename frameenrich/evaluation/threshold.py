@@ -10,6 +10,7 @@ import numpy as np
 
 from frameenrich.evaluation.intervals import rows_without_error, scipy
 from frameenrich.evaluation.reviewed import Floats
+from frameenrich.text import NO_MATH
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Threshold:
         return not math.isnan(self.score)
 
     def _repr_html_(self) -> str:
-        return f"<div style='color:inherit'>{html.escape(str(self))}</div>"
+        return f"<div class='{NO_MATH}' style='color:inherit'>{html.escape(str(self))}</div>"
 
     def __str__(self) -> str:
         if not self:

@@ -34,6 +34,7 @@ from frameenrich.pricing.prices import (
 )
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.shard import ShardFolder, model_of
+from frameenrich.text import NO_MATH
 
 
 def prices_of(folder: JobFolder, budget: Budget) -> Prices:
@@ -366,7 +367,8 @@ class JobUsage:
         return f"{self.table.to_string(index=False)}\ntotal: {self}"
 
     def _repr_html_(self) -> str:
-        return f"{self.table.to_html(index=False)}<div>total: {html.escape(str(self))}</div>"
+        total = f"<div>total: {html.escape(str(self))}</div>"
+        return f"<div class='{NO_MATH}'>{self.table.to_html(index=False)}{total}</div>"
 
 
 def with_costs(

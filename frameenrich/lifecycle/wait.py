@@ -26,6 +26,7 @@ from frameenrich.model import TERMINAL, Batch
 from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
+from frameenrich.text import NO_MATH
 
 # Short at first, as small batches end soon; growing, as a large one takes hours.
 _FIRST_POLL_SECONDS = 0.5
@@ -68,7 +69,8 @@ class JobStatus:
         )
         failed = f", {self.failed:,} of them failed" if self.failed else ""
         return (
-            "<div style='border:1px solid rgba(128,128,128,.35);border-radius:8px;"
+            f"<div class='{NO_MATH}' "
+            "style='border:1px solid rgba(128,128,128,.35);border-radius:8px;"
             "padding:12px 16px;max-width:480px;font-size:13px;line-height:1.5'>"
             f"<b>{html.escape(self.id)}</b>{bar}"
             f"<div>{done:,} of {self.requests:,} requests done{failed}</div>"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from frameenrich.model import Json
+from frameenrich.text import NO_MATH
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Preview:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre style='white-space:pre-wrap'>{html.escape(str(self))}</pre>"
+        # JupyterLab breaks its own <pre> within words.
+        style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+        return f"<pre class='{NO_MATH}' style='{style}'>{html.escape(str(self))}</pre>"
 
 
 def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from frameenrich.model import FLAGGED, STATUS_ORDER, TERMINAL, Batch, BatchStatu
 from frameenrich.pricing.money import show_usd
 from frameenrich.report.rightness import rights
 from frameenrich.store.folder import JobState
+from frameenrich.text import NO_MATH
 
 COLORS = {
     "ok": "#2e9a6a",
@@ -85,12 +86,9 @@ def card_html(card: Card) -> str:
         _next(card.next_calls),
     ]
     box = f"border:1px solid {_FAINT};border-radius:8px;padding:12px 16px;max-width:760px"
+    style = f"{box};font-size:13px;line-height:1.5;overflow-wrap:anywhere"
     return str(
-        _tag(
-            "div",
-            Markup().join(parts),
-            f"{box};font-size:13px;line-height:1.5;overflow-wrap:anywhere",
-        )
+        Markup('<div class="{}" style="{}">{}</div>').format(NO_MATH, style, Markup().join(parts))
     )
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from frameenrich.model import STATUS_ORDER
 from frameenrich.report.card import COLORS
 from frameenrich.report.locate_error import locate_error
+from frameenrich.text import NO_MATH
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -70,6 +71,8 @@ def styled(flagged: pd.DataFrame, rows: int, name: str) -> Styler:
     style = style.format_index(escape="html")
     style = style.map(_colored, subset=["status"])
     style = style.set_properties(subset=None, **_CELL).set_table_styles(_HEAD)
+    style = style.set_properties(subset=["error"], **{"min-width": "22ch"})
+    style = style.set_table_attributes(f'class="{NO_MATH}"')
     caption = f"{name}: {len(flagged):,} flagged row{'' if len(flagged) == 1 else 's'}"
     if len(flagged) > rows:
         caption = f"{name}: the first {rows:,} of {len(flagged):,} flagged rows"

@@ -106,5 +106,6 @@ def to_frame(rows: list[dict[str, Any]], types: dict[str, Any]) -> pd.DataFrame:
         values = [row.get(name) for row in rows]
         is_moment = dtype == MOMENT
         column = pd.Series(values, dtype="float64" if is_moment else dtype)
-        columns[name] = pd.to_datetime(column, unit="s", utc=True) if is_moment else column
+        # Whole seconds: a file system's nanoseconds would make the table too wide for a notebook.
+        columns[name] = pd.to_datetime(column // 1, unit="s", utc=True) if is_moment else column
     return pd.DataFrame(columns)

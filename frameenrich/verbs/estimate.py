@@ -33,6 +33,7 @@ from frameenrich.pricing.prices import (
 )
 from frameenrich.pricing.tokens import Counted, TokenCounter, counts_bytes, vocabulary
 from frameenrich.rendering.encode_rows import row_requests
+from frameenrich.text import NO_MATH
 
 _EMPTY = Counted("", 0, 0)
 
@@ -301,7 +302,7 @@ class Estimate:
             for name, text in self.cells()
         )
         notes = "".join(f"<div><small>{html.escape(note)}</small></div>" for note in self.notes)
-        return f"<table>{rows}</table>{notes}"
+        return f"<div class='{NO_MATH}'><table>{rows}</table>{notes}</div>"
 
 
 def make_estimate(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import openai
 import pandas as pd
 import pytest
@@ -15,9 +16,11 @@ from browser import Chromium, find_chromium
 from nbclient import NotebookClient
 from reviews import LABELS, answered, goods
 
-import frameenrich  # noqa: F401 - registers df.llmbatch
+import frameenrich
+from frameenrich.evaluation.calibration import calibration
 from frameenrich.report.card import Card, card_html
 from frameenrich.report.linked_path import LinkedPath
+from frameenrich.text import NO_MATH
 from frameenrich.verbs.job import Job
 
 FAST: dict[str, Any] = {"poll_seconds": 0.01}
@@ -147,7 +150,7 @@ WORST_CONTRAST = """(() => {
 
 
 @pytest.mark.skipif(find_chromium() is None, reason="no Chromium")
-def test_text_has_contrast_in_every_notebook(tmp_path: Path) -> None:
+def test_text_has_contrast_in_every_notebook(client: openai.OpenAI, tmp_path: Path) -> None:
     """What a notebook shows of a job can be read: 4.5:1 for every text, on light and on dark."""
     pytest.importorskip("scipy")
     frame, labels = goods({"Kitchen": 30, "Garden": 20})
@@ -160,10 +163,23 @@ def test_text_has_contrast_in_every_notebook(tmp_path: Path) -> None:
     sheet.to_csv(tmp_path / "sheet.csv", index=False)
     job.add_review(tmp_path / "sheet.csv")
     check = job.evaluate()
+    pilot = frame.llmbatch.pilot("{{ title }}?", "m", n=3, client=client, store=tmp_path)
     guess = frame.llmbatch.estimate("Where is {{ title }}?", "gpt-4o-mini", store=tmp_path)
-    shown = [job, job.status(), review, check, check.threshold(), job.compare(other), guess]
+    scores = calibration(np.linspace(0, 1, 60), np.arange(60) % 2 == 0)
+    shown = [job, job.status(), job.usage(), review, check, check.accuracy, check.threshold()]
+    shown += [scores, job.compare(other), guess]
     pages = [each._repr_html_() for each in shown]
-    pages += [job.show_flagged().to_html(), check.disagreements.to_html(border=0)]
+    pages += [job.show_flagged().to_html()]
+    # JupyterLab would take what stands between two prices for a formula.
+    assert all(NO_MATH in page for page in pages)
+    frames = [
+        check.disagreements,
+        frameenrich.jobs(tmp_path),
+        frame.llmbatch.jobs(store=tmp_path),
+        job.flagged(),
+        pilot,
+    ]
+    pages += [each._repr_html_() for each in frames]
     path = tmp_path / "page.html"
 
     with Chromium() as browser:
