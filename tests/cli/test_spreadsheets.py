@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,12 +267,143 @@ def test_a_line_that_says_the_delimiter(run: Run) -> None:
         ("https://example.org/[a]*/x.parquet?key=1", "curl -L -o x.parquet 'https"),
         ("https://example.org/export?format=csv", "curl -L -o table.csv 'https"),
         ("https://[half/goods.csv", "curl -L"),
+        ("https://example.org/list.html", "pandas.read_html('https://example.org/list.html')"),
         ("s3://bucket/goods.csv", "frameenrich.submit"),
+        ("gs://bucket/goods.csv", "frameenrich.submit"),
     ],
 )
 def test_an_address_says_how_to_export(run: Run, address: str, says: str) -> None:
     """Whoever gives an address is told how to make a file of it."""
     assert says in run(address, "out.csv", wanted=2).output.replace("\n", " ")
+
+
+def odd(sheet: Any) -> None:
+    """Make a formula without a stored value, an error, merged cells and a hidden row."""
+    sheet["C2"], sheet["C5"] = "=1+1", "=2+2"
+    sheet["C3"] = "#N/A"
+    sheet["C3"].data_type = "e"
+    sheet.merge_cells("B4:B5")
+    sheet.row_dimensions[4].hidden = True
+
+
+def test_cells_that_are_not_read_as_they_look_are_named(run: Run, tmp_path: Path) -> None:
+    """What a person sees in a sheet and a program does not is said, with its first cell."""
+    make_workbook(
+        tmp_path / "in.xlsx",
+        Notes=[],
+        Goods=[["sku", "title", "x"], *[[str(i), "Mug", None] for i in range(4)]],
+    )
+    book = openpyxl.load_workbook("in.xlsx")
+    odd(book["Goods"])
+    book.save("in.xlsx")
+    with pytest.warns(FrameEnrichWarning) as told:
+        run("in.xlsx", "out.xlsx", "--on-null", "empty", "--sheet", "Goods")
+
+    said = {str(each.message).partition(". ")[0] for each in told}
+    assert said == {
+        "in.xlsx, sheet 'Goods': formulas without a stored value are read as empty: C2 and 1 more",
+        "in.xlsx, sheet 'Goods': cells that show an error, such as #N/A, are read as empty: C3",
+        "in.xlsx, sheet 'Goods': merged cells have a value in the first of them only: B4:B5",
+        "in.xlsx, sheet 'Goods': hidden rows are read like the others: row 4",
+    }
+    sheet = openpyxl.load_workbook("out.xlsx")["Goods"]
+    assert [sheet[f"D{n}"].value for n in (2, 5)] == ["echo: Colour of Mug?", "echo: Colour of ?"]
+    assert sheet["C2"].value == "=1+1"
+    assert [str(each) for each in sheet.merged_cells.ranges] == ["B4:B5"]
+    assert sheet.row_dimensions[4].hidden
+
+
+def test_answers_go_into_cells_that_were_merged(run: Run, tmp_path: Path) -> None:
+    """A header merged over the columns beside the table leaves room for the answers."""
+    make_workbook(tmp_path / "in.xlsx", Goods=[["sku", "title"], ["1", "Mug"]])
+    book = openpyxl.load_workbook("in.xlsx")
+    book["Goods"].merge_cells("B1:D1")
+    book.save("in.xlsx")
+    with pytest.warns(FrameEnrichWarning, match="B1:D1"):
+        run("in.xlsx", "out.xlsx")
+
+    heads = [cell.value for cell in openpyxl.load_workbook("out.xlsx").worksheets[0][1]]
+    assert heads == ["sku", "title", "color", "color_status", "color_error"]
+
+
+OLD = zlib.decompress(base64.b85decode(
+    b"c-rk)O=uHA6#izD%^yvg)KqAN5(-vrdua8bmv*(FIaz8iiU^vTMM`2KX#(m&t2IYK@T7Pt^x~!J#UJ#bHxEKZ4}u"
+    b"~jdhAJ1@X%&`^LDpQHHQSWsLZ#_n>TOfo0;ABW_D*^FU2bJ54x-P38V0!W(DD^vk6K;w-5!@Tb5MaJV41(_@@vIk"
+    b"RyFMo`zrfr4OaQtI%-Y`+_9!iP8z2!+1VtCN>dcJcpE!a~L5haEB}rbn&b@Se|CNh2=eN`Hba$wp?d9LTxMJIF^j"
+    b"@{(VjqAJcldE&|!_Bj&tk%P>0eQbzIR8^Ug@<3M3LmHj&_dc18|0QoIx=FCDWTS1&0xPWg~0{H5#)aMCh-(0%@*}"
+    b"reJ`y1GAYF=O#)+r9~GQ#-aku^G!`Fwh21$(7)Igx!PQ__LrbTMmE7@Q}|(9kf|O`7S%+0q#<@1_pNvL!Plw`yM6"
+    b"(G5#G%pu=KGL3fDV;uNV+PqipetC0vYQi|lmRa7;?M;8XoF^<?kqjb7xW=<4`<XGo@+$YbjrDGpak?MM`zAUa<<K"
+    b"0rxyH49G|nEzTVqF^zLWIw@{z|q<<G`0(ifA}i}A&G#yooIC6p$<yyh?{2F2}L5>E^_7tRLpk!9B}n?*p2I&-(2H"
+    b"(NVa5n?sQ(k{uTBi2fq^Q<IWG++y6dz|)y+48wv(qu`pBMw_@z}A?pJ8auCK8LL_dzrc()jIG{Hl<B&9U&+vC@3f"
+    b">C@3f>GzGyQw)SVdmyaIyLBa3**IA`hQ@=_6TTCKPSCI~;2a%(^fD0|f&sONd?MpPtasL-e9Hr3<$Y6@+k!d-8>7"
+    b"Xa-@26>E^!F{HR>!ZkGS5Fe{tss4%n<"
+))  # fmt: skip
+"""An .xls that xlwt wrote: 001 Red mug 3, 002 Blue 2.5."""
+
+ODS = """<office:document-content
+ xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+ xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
+ xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"><office:body><office:spreadsheet>
+<table:table table:name="Goods">{}</table:table>
+</office:spreadsheet></office:body></office:document-content>"""
+
+
+MANIFEST = '<manifest xmlns="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
+
+
+def make_ods(path: Path, rows: list[list[str]]) -> None:
+    """Write the least that is an .ods: texts in one sheet."""
+    cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
+    cells = ["".join(cell.format(text) for text in row) for row in rows]
+    lines = "".join(f"<table:table-row>{row}</table:table-row>" for row in cells)
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        packed.writestr("META-INF/manifest.xml", MANIFEST)
+        packed.writestr("content.xml", ODS.format(lines))
+
+
+def test_workbooks_of_other_programs(run: Run, tmp_path: Path, server: BatchServer) -> None:
+    """Old Excel's and LibreOffice's workbooks are the job of the same sheet in .xlsx."""
+    rows = [["sku", "title", "x"], ["001", "Red mug", "3"], ["002", "Blue", "2.5"]]
+    Path("old.xls").write_bytes(OLD)
+    make_ods(tmp_path / "in.ods", rows)
+    make_workbook(tmp_path / "in.xlsx", Goods=rows)
+    ask = "{{ title }} {{ x }}"
+    run("old.xls", "a.xlsx", "-t", ask)
+    asked = sum(server.executed.values())
+    run("in.ods", "b.csv", "-t", ask)
+    run("in.xlsx", "c.csv", "-t", ask)
+
+    assert sum(server.executed.values()) == asked == 2
+    assert Path("b.csv").read_text() == Path("c.csv").read_text()
+    assert pd.read_excel("a.xlsx", dtype=str, engine="calamine")["color"].tolist() == [
+        "echo: Red mug 3",
+        "echo: Blue 2.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("in.xlsx", bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "protected by a password"),
+        ("in.xls", b"<html><table><tr><td>sku", "is a web page or XML"),
+        ("in.xls", b"sku\ttitle\n1\tMug\n", "Rename it to .csv, or to .tsv"),
+        ("in.xlsb", b"PK\x03\x04", "cannot be read as a workbook"),
+    ],
+)
+def test_what_is_no_workbook_is_said(run: Run, name: str, content: bytes, says: str) -> None:
+    """Password, a web page, a text under a workbook's name: each has a sentence of its own."""
+    Path(name).write_bytes(content)
+    assert says in run(name, "out.csv", wanted=2).output.replace("\n", " ")
+
+
+def test_decimal_commas_stay_texts(run: Run, server: BatchServer) -> None:
+    """Numbers as Europe writes them are sent, and written back, as they stand in the file."""
+    Path("in.csv").write_bytes("sku;title;price\r\n1;Tasse;1.234,50 €\r\n".encode("cp1252"))
+    more = ["--delimiter", ";", "--encoding", "cp1252"]
+    run("in.csv", "out.csv", "-t", "{{ title }} {{ price }}", *more)
+
+    assert b"1;Tasse;1.234,50 \xe2\x82\xac;echo: Tasse 1.234,50" in Path("out.csv").read_bytes()
 
 
 def test_old_workbooks_are_read_only(run: Run, tmp_path: Path) -> None:

@@ -166,7 +166,15 @@ def test_text_has_contrast_in_every_notebook(client: openai.OpenAI, tmp_path: Pa
     pilot = frame.llmbatch.pilot("{{ title }}?", "m", n=3, client=client, store=tmp_path)
     guess = frame.llmbatch.estimate("Where is {{ title }}?", "gpt-4o-mini", store=tmp_path)
     scores = calibration(np.linspace(0, 1, 60), np.arange(60) % 2 == 0)
-    shown = [job, job.status(), job.usage(), review, check, check.accuracy, check.threshold()]
+    shown: list[Any] = [
+        job,
+        job.status(),
+        job.usage(),
+        review,
+        check,
+        check.accuracy,
+        check.threshold(),
+    ]
     shown += [scores, job.compare(other), guess]
     pages = [each._repr_html_() for each in shown]
     pages += [job.show_flagged().to_html()]

@@ -36,6 +36,7 @@ _ENDINGS: dict[str, Format] = {
     ".json": "jsonl",
     ".xlsx": "csv",
     ".xlsm": "csv",
+    ".xlsb": "csv",
     ".xls": "csv",
     ".ods": "csv",
 }
@@ -48,6 +49,7 @@ _CONTAINERS: dict[str, Container] = {
     ".json": "array",
     ".xlsx": "workbook",
     ".xlsm": "workbook",
+    ".xlsb": "workbook",
     ".xls": "workbook",
     ".ods": "workbook",
 }
@@ -177,6 +179,9 @@ def _refuse_address(path: str) -> None:
     own = next((say for end, say in _EXPORTS.items() if f".{host}".endswith(f".{end}")), None)
     if own is not None:
         fix = f"{own}; give that file."
+    elif parts.path.lower().endswith((".html", ".htm")):
+        fix = f"A table in a web page: pandas.read_html({path!r})[0].to_csv('table.csv', "
+        fix += "index=False); give that file."
     elif parts.scheme.lower() in {"http", "https"}:
         name = os.path.basename(parts.path)
         known = os.path.splitext(name.lower().removesuffix(packing_of(name)))[1] in _ENDINGS

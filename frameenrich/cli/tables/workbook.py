@@ -14,13 +14,14 @@ import itertools
 import math
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
 from frameenrich.atomic import whole_file
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.records import cell_text
+from frameenrich.cli.tables.sheet_notes import sheet_notes
 from frameenrich.errors import InputError, warn_user
 from frameenrich.text import without_surrogates
 
@@ -75,16 +76,33 @@ def _rows(file: IO[bytes], origin: TableFile) -> list[list[Any]]:
         raise _not_installed(origin) from None
     try:
         book = python_calamine.CalamineWorkbook.from_filelike(file)
-        sheet = book.get_sheet_by_name(_sheet_name(book, origin))
+        name = _sheet_name(book, origin)
         # Empty rows count too, or answers would be written back into other rows.
-        return list(sheet.to_python(skip_empty_area=False))
+        rows = list(book.get_sheet_by_name(name).to_python(skip_empty_area=False))
     except python_calamine.CalamineError as error:
-        reason = str(error).rstrip(".")
-        raise InputError(
-            f"{origin.called} cannot be read as a workbook: {reason}.",
-            "Open it in a spreadsheet program and save it as .xlsx, without a password.",
-            path=origin.path,
-        ) from None
+        raise _no_workbook(file, origin, str(error).rstrip(".")) from None
+    for note in sheet_notes(file, name):
+        warn_user(f"{origin.called}, sheet {name!r}: {note}")
+    return rows
+
+
+_OLE = bytes.fromhex("d0cf11e0a1b11ae1")
+"""How old workbooks begin, and new ones under a password."""
+
+
+def _no_workbook(file: IO[bytes], origin: TableFile, reason: str) -> InputError:
+    """Say what a file is that ends like a workbook and is none."""
+    file.seek(0)
+    start = file.read(512)
+    what, fix = f"cannot be read as a workbook: {reason}", "Open it in a spreadsheet program and "
+    fix += "save it as .xlsx, without a password."
+    if start.startswith(_OLE) and origin.path.lower().endswith((".xlsx", ".xlsm", ".xlsb")):
+        what = "is protected by a password, or damaged"
+    elif start.lstrip().startswith(b"<"):  # what many web pages call an export to Excel
+        what = "is a web page or XML, not a workbook"
+    elif start and not start.startswith((_OLE, b"PK")) and b"\0" not in start:
+        what, fix = "is a text, not a workbook", "Rename it to .csv, or to .tsv if tabs divide it."
+    return InputError(f"{origin.called} {what}.", fix, path=origin.path)
 
 
 def _sheet_name(book: Any, origin: TableFile) -> str:
@@ -215,6 +233,7 @@ def _write_into_sheet(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
         own = {name: at + 1 for at, name in filled.replaced.items()}
         column = column or len(filled.chunk.columns)
         columns = own | {name: column + i for i, name in enumerate(filled.added, 1)}
+        _unmerge(sheet, columns.values())
         for line in filled.chunk.lines:
             row += 1
             if line.row is not None:
@@ -229,6 +248,13 @@ def _write_into_sheet(chunks: Iterable[ChunkWithAnswers], sheet: Any) -> None:
     if sheet.max_row > row:  # --limit read fewer rows than the sheet has
         sheet.delete_rows(row + 1, sheet.max_row - row)
     cut.warn()
+
+
+def _unmerge(sheet: Any, columns: Collection[int]) -> None:
+    """Split merged cells in columns that answers go into: of those only the first takes a value."""
+    for cells in list(sheet.merged_cells.ranges):
+        if any(cells.min_col <= column <= cells.max_col for column in columns):
+            sheet.unmerge_cells(str(cells))
 
 
 class _Cut:
