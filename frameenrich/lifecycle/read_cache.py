@@ -167,31 +167,35 @@ def _class_mark(model: Any) -> Any:
     """
     from pydantic import TypeAdapter  # noqa: PLC0415 - a class is known, so it is loaded
 
-    return _described(TypeAdapter(model).core_schema)
+    return _described(TypeAdapter(model).core_schema, {})
 
 
 _REFERENCES = frozenset({"ref", "schema_ref"})
 """Members of pydantic's core schema that end with a class's address in this process."""
 
 
-def _described(value: Any) -> Any:
+def _described(value: Any, known: dict[int, int]) -> Any:
     if isinstance(value, Mapping):
+        # Parts that refer to others share their nodes: written out each time, they have no end.
+        if id(value) in known:
+            return {"as above": known[id(value)]}
+        known[id(value)] = len(known)
         # Code that pydantic runs around a class is no function of what this text says.
         if value.get("post_init") or value.get("custom_init"):
             raise _UnknownError
         return {
-            str(name): re.sub(r":\d+", "", each) if name in _REFERENCES else _described(each)
+            str(name): re.sub(r":\d+", "", each) if name in _REFERENCES else _described(each, known)
             for name, each in value.items()
             if name != "metadata"  # how its JSON Schema is written
         }
     if isinstance(value, Enum):
-        return [_described(type(value)), value.name, _described(value.value)]
+        return [_described(type(value), known), value.name, _described(value.value, known)]
     if isinstance(value, list | tuple):
-        return [_described(each) for each in value]
+        return [_described(each, known) for each in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, set | frozenset):
-        return sorted(repr(_described(each)) for each in value)
+        return sorted(repr(_described(each, known)) for each in value)
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     raise _UnknownError

@@ -7,6 +7,7 @@ question (a format, a bound) are left out and checked here when the answer comes
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
@@ -171,6 +172,17 @@ _FORMATS = frozenset(
 """The formats that strict output takes; we validate answers against the others."""
 
 
+_KEYWORDS = frozenset(
+    {
+        "type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const",
+        "$ref", "$defs", "definitions", "title", "description", "pattern", "format", "multipleOf",
+        "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems",
+        "minLength", "maxLength",
+    }
+)  # fmt: skip
+"""The keywords that strict output takes; any other is "not permitted", in each row of a batch."""
+
+
 _ALWAYS_DROPPED = frozenset({"default", "discriminator", "oneOf"})
 
 
@@ -189,7 +201,7 @@ _LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
 
 
 _DESCRIBED = 3
-"""The first form that keeps the description beside a reference."""
+"""The first form that keeps the description beside a reference, and no keyword that is unknown."""
 
 
 def _strict(node: Json, form: int) -> Json:
@@ -200,6 +212,8 @@ def _strict(node: Json, form: int) -> Json:
     # Jobs keep the form they were submitted with, or their later rounds would ask otherwise.
     if form > 1:
         rewritten = _acceptable(rewritten)
+    if form >= _DESCRIBED:
+        rewritten = _known_keywords(rewritten)
     for name in ("$defs", "definitions", "properties"):
         if name in node:
             rewritten[name] = {key: _strict(value, form) for key, value in node[name].items()}
@@ -233,4 +247,14 @@ def _acceptable(node: Mapping[str, Json]) -> dict[str, Json]:
         del kept["format"]
     if isinstance(kept.get("pattern"), str) and _LOOKS_AROUND.search(kept["pattern"]):
         del kept["pattern"]
+    return kept
+
+
+def _known_keywords(node: Mapping[str, Json]) -> dict[str, Json]:
+    """Keep the keywords that strict output knows; examples go into the description."""
+    kept = {name: value for name, value in node.items() if name in _KEYWORDS}
+    examples = node.get("examples")
+    if isinstance(examples, list) and examples:
+        shown = ", ".join(json.dumps(each, ensure_ascii=False) for each in examples)
+        kept["description"] = f"{node.get('description') or ''} Examples: {shown}".strip()
     return kept

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from crash import KillPoint, start, watch
 from pandas.testing import assert_frame_equal
-from pydantic import BaseModel, Field, field_serializer, field_validator
+from pydantic import BaseModel, Field, create_model, field_serializer, field_validator
 
 import frameenrich
 from frameenrich.errors import DamagedFileError, FrameEnrichWarning
@@ -301,5 +301,20 @@ def test_texts_that_look_like_addresses_are_part_of_the_class() -> None:
         return Limited
 
     marks = [read_cache._class_mark(limited(pattern)) for pattern in ("16:9", "16:10", "16:9")]
+
+    assert marks[0] == marks[2] != marks[1]
+
+
+def test_parts_that_refer_to_many_others_are_written_down_once_each() -> None:
+    """By each path there would be 3**24 of them, and no collect would end."""
+
+    def chain(innermost: Any) -> type[BaseModel]:
+        models: list[Any] = [create_model("Node0", value=(innermost, ...))]
+        for level in range(1, 24):
+            parts: Any = {f"part_{i}": (each | None, None) for i, each in enumerate(models[-3:])}
+            models.append(create_model(f"Node{level}", **parts))
+        return models[-1]  # type: ignore[no-any-return]
+
+    marks = [str(read_cache._class_mark(chain(kind))) for kind in (int, str, int)]
 
     assert marks[0] == marks[2] != marks[1]

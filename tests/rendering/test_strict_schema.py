@@ -127,6 +127,15 @@ def test_a_tagged_union_is_asked_for_as_a_plain_one() -> None:
         ({"type": "string", "format": "date-time"}, {"type": "string", "format": "date-time"}),
         ({"type": "string", "format": "uuid"}, {"type": "string", "format": "uuid"}),
         ({"type": "string", "pattern": "^(?!a)"}, {"type": "string"}),
+        (
+            {"type": "string", "description": "a colour", "examples": ["red", "sky blue"]},
+            {"type": "string", "description": 'a colour Examples: "red", "sky blue"'},
+        ),
+        ({"type": "integer", "examples": [1]}, {"type": "integer", "description": "Examples: 1"}),
+        (
+            {"type": "string", "deprecated": True, "readOnly": True, "x-order": 3, "$comment": "c"},
+            {"type": "string"},
+        ),
         ({"type": "string", "pattern": r"(a)\1"}, {"type": "string"}),
         ({"type": "string", "pattern": "^(?:a|b)$"}, {"type": "string", "pattern": "^(?:a|b)$"}),
         (
