@@ -41,6 +41,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
         r"(?:Read the file with \w+=|Set frame\[|Keep the frame as).*, or submit the frame",
         "Give the file that was submitted, or submit this one",
     ),
+    (r"statuses=\['(\w+)'\]", r"--status \1"),
     (r"statuses=", "--status"),
     (r"older_than=", "--older-than "),
     (r"Pass pathlib\.Path\('?([^')]*)'?\) to read it", r"Write --template @\1 to read it"),

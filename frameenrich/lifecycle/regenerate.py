@@ -101,8 +101,10 @@ class RetryOptions:
         if self.statuses is not None:
             return result.status in self.statuses
         elsewhere = self.model is not None or self.elsewhere is not None
-        return result.repairable or (elsewhere and result.remedy is Remedy.MODEL)
+        return result.repairable or (elsewhere and result.remedy in _FOR_ANOTHER_MODEL)
 
+
+_FOR_ANOTHER_MODEL = frozenset({Remedy.MODEL, Remedy.FORM})
 
 _NO_ANSWER = frozenset(
     {RowStatus.CANCELLED, RowStatus.EXPIRED, RowStatus.MISSING, RowStatus.FAILED}

@@ -76,21 +76,24 @@ def note_rows(
 # --- what to call next ----------------------------------------------------------------------------
 
 # A refusal or a 4xx (but 408, 409, 429) is not sent again by itself, so each has a call of its own.
-_ARGUMENTS = {
-    Remedy.AGAIN: "",
-    Remedy.MODEL: "model='...'",
-    Remedy.REFUSED: "statuses=['refused']",
-    Remedy.REQUEST: "statuses=['failed'], params={...}",
-    Remedy.TIMED_OUT: "statuses=['failed']",
+_CALLS = {
+    Remedy.AGAIN: "job.regenerate()",
+    Remedy.MODEL: "job.regenerate(model='...')",
+    Remedy.REFUSED: "job.regenerate(statuses=['refused'])",
+    Remedy.REQUEST: "job.regenerate(statuses=['failed'], params={...})",
+    Remedy.TIMED_OUT: "job.regenerate(statuses=['failed'])",
+    # Another way to ask needs other words in the prompt, so that it is another job.
+    Remedy.FORM: "df.llmbatch.submit(..., json_mode='object')",
 }
 
 
-_OPTIONS = {
-    Remedy.AGAIN: "",
-    Remedy.MODEL: " --model MODEL",
-    Remedy.REFUSED: " --status refused",
-    Remedy.REQUEST: " --status failed --param NAME=VALUE",
-    Remedy.TIMED_OUT: " --status failed",
+_COMMANDS = {
+    Remedy.AGAIN: "frameenrich regenerate {job}",
+    Remedy.MODEL: "frameenrich regenerate {job} --model MODEL",
+    Remedy.REFUSED: "frameenrich regenerate {job} --status refused",
+    Remedy.REQUEST: "frameenrich regenerate {job} --status failed --param NAME=VALUE",
+    Remedy.TIMED_OUT: "frameenrich regenerate {job} --status failed",
+    Remedy.FORM: "the same command with --json-mode object",
 }
 
 
@@ -101,6 +104,8 @@ _WHY = {
     Remedy.REQUEST: "rows whose request was refused (HTTP 4xx) go only with statuses=['failed']",
     Remedy.TIMED_OUT: "rows that timed out may have run, and be charged: they go again only with "
     "statuses=['failed']",
+    Remedy.FORM: "rows whose server takes no such schema go with another job: submit them with "
+    "json_mode='object', or 'prompt'",
 }
 
 
@@ -112,7 +117,7 @@ def retry_calls(remedies: Counter[Remedy]) -> list[str]:
     >>> retry_calls(Counter({Remedy.REFUSED: 3}))
     ["job.regenerate(statuses=['refused'])"]
     """
-    return [f"job.regenerate({_ARGUMENTS[remedy]})" for remedy in _ARGUMENTS if remedies[remedy]]
+    return [call for remedy, call in _CALLS.items() if remedies[remedy]]
 
 
 def retry_commands(job_id: str, remedies: Counter[Remedy]) -> list[str]:
@@ -123,11 +128,7 @@ def retry_commands(job_id: str, remedies: Counter[Remedy]) -> list[str]:
     >>> retry_commands("job-1", Counter({Remedy.MODEL: 3}))
     ['frameenrich regenerate job-1 --model MODEL']
     """
-    return [
-        f"frameenrich regenerate {job_id}{_OPTIONS[remedy]}"
-        for remedy in _OPTIONS
-        if remedies[remedy]
-    ]
+    return [command.format(job=job_id) for remedy, command in _COMMANDS.items() if remedies[remedy]]
 
 
 def describe_round(sent: int, left: Counter[Remedy]) -> str:

@@ -89,7 +89,9 @@ class Result(msgspec.Struct, frozen=True, gc=False):
         passes = code is None or code not in range(400, 500) or code in _PASSING_CODES
         if self.status is not RowStatus.FAILED or passes:
             return Remedy.AGAIN
-        return Remedy.MODEL if _NO_MODEL.search(self.error or "") else Remedy.REQUEST
+        if _NO_MODEL.search(self.error or ""):
+            return Remedy.MODEL
+        return Remedy.FORM if _NO_SCHEMA.search(self.error or "") else Remedy.REQUEST
 
 
 _NO_MODEL = re.compile(
@@ -97,6 +99,12 @@ _NO_MODEL = re.compile(
     "|model `?[^`]*`? (does not exist|is not found)"
 )
 """How servers say that they have no such model."""
+
+
+_NO_SCHEMA = re.compile(
+    "response_format|json_schema|guided_json|structured outputs?", re.IGNORECASE
+)
+"""How servers say that they do not take the way in which structure was asked for."""
 
 
 class Remedy(StrEnum):
@@ -107,6 +115,7 @@ class Remedy(StrEnum):
     MODEL = "model"
     REQUEST = "request"
     TIMED_OUT = "timed out"
+    FORM = "form"
 
 
 TIMED_OUT = "timeout"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ from typer.testing import CliRunner
 
 import frameenrich
 from frameenrich.cli.main import app
+from frameenrich.cli.phrases import in_flags
 from frameenrich.errors import FrameEnrichWarning
+from frameenrich.lifecycle.row_facts import describe_round, retry_commands
+from frameenrich.model import Remedy
 
 NO_MODEL = {
     "status": 404,
     "code": "model_not_found",
     "message": "The model `gpt-9` does not exist or you do not have access to it.",
+}
+NO_SCHEMA = {
+    "status": 400,
+    "code": "invalid_request_error",
+    "message": "This response_format type is unavailable now.",
 }
 BAD = {"status": 400, "code": "bad_request", "message": "Bad picture."}
 
@@ -37,7 +46,7 @@ def job_of(
 def calls(job: frameenrich.Job) -> list[str]:
     """Return the ways to ask again that the job's card suggests."""
     card = job._repr_html_().replace("&#39;", "'")
-    return re.findall(r"job\.regenerate\([^)]*\)", card)
+    return re.findall(r"job\.regenerate\([^)]*\)|df\.llmbatch\.submit\([^)]*\)", card)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +59,12 @@ def calls(job: frameenrich.Job) -> list[str]:
             BAD,
             "job.regenerate(statuses=['failed'], params={...})",
             r"statuses=\['failed'\] \(4\)",
+        ),
+        (
+            "http_error",
+            NO_SCHEMA,
+            "df.llmbatch.submit(..., json_mode='object')",
+            r"json_mode='object', or 'prompt' \(4\)",
         ),
     ],
 )
@@ -71,7 +86,8 @@ def test_what_is_left_is_counted_and_the_card_suggests_what_would_act(
         job.regenerate()
     assert job.rounds().empty
     assert calls(job) == [call]
-    given = {"model": "gpt-4o-mini"} if "model=" in call else {"statuses": ["refused", "failed"]}
+    elsewhere = "model=" in call or "json_mode=" in call
+    given = {"model": "gpt-4o-mini"} if elsewhere else {"statuses": ["refused", "failed"]}
     job.regenerate(**given).wait(poll_seconds=0.01)
     assert job.collect(mugs)["llmbatch_status"].tolist() == ["ok"] * 4
     assert calls(job) == []
@@ -115,3 +131,17 @@ def test_the_command_line_says_it_in_flags(
 
     assert command in run.stderr
     assert "2 of 2 flagged rows sent." in again.stderr
+
+
+@pytest.mark.parametrize("remedy", Remedy)
+def test_each_reason_to_leave_rows_out_can_be_typed(remedy: Remedy) -> None:
+    """On the command line no word of it is Python's, and the command that would act is one."""
+    left = Counter({remedy: 14})
+    said = in_flags(describe_round(0, left))
+    (command,) = retry_commands("job-1", left)
+
+    assert said.startswith("0 of 14 flagged rows sent: ")
+    assert said.endswith(" (14).")
+    assert not re.search(r"[a-z]=|[\[\]{}]|df\.|job\.", said + command)
+    for flag in re.findall(r"--[\w-]+", command):
+        assert flag in said or flag == "--param"
