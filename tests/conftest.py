@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keep_compiled  # noqa: F401 - first: it makes the others cheap
+import light_start  # noqa: F401 - first: it makes the others cheap
 import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
 from hypothesis import settings
+from object_server import object_server
 
 import frameenrich  # noqa: F401 - registers df.llmbatch
 from frameenrich.providers.openai.batch import OpenAIBatch
@@ -46,6 +47,13 @@ def server() -> Iterator[BatchServer]:
     """A server without faults; tests add theirs."""
     with BatchServer() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 server for all tests of a process, as the environment that leads to it."""
+    with object_server() as environment:
+        yield environment
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import ast
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from conftest import ROOT
@@ -61,6 +62,7 @@ def filled(part: ast.expr) -> str:
     return source if len(source) <= 30 else "…"
 
 
+@cache
 def all_said() -> list[Said]:
     """Return every error that the package makes with sentences of its own."""
     said = []
@@ -75,14 +77,11 @@ def all_said() -> list[Said]:
     return said
 
 
-SAID = all_said()
-
-
 def page() -> str:
     """Return `MESSAGES.md` as the source has it now."""
     rows = [HEAD]
     module = ""
-    for each in SAID:
+    for each in all_said():
         if each.module != module:
             module = each.module
             rows.append(f"\n## {module}\n")
@@ -96,7 +95,7 @@ def test_the_page_is_what_the_package_says() -> None:
     if os.environ.get("FRAMEENRICH_WRITE_MESSAGES"):
         PAGE.write_text(page())
 
-    assert len(SAID) > 200
+    assert len(all_said()) > 200
     assert PAGE.read_text() == page(), "Write the page anew (see this module's docstring)."
 
 
@@ -106,7 +105,7 @@ def test_an_error_says_what_and_what_to_do() -> None:
 
     odd = [
         sentence
-        for each in SAID
+        for each in all_said()
         for sentence in filter(None, (each.problem, each.fix))
         if sentence[-1] not in ".?!)}`'\"" or not begins.match(sentence)
     ]

@@ -64,7 +64,11 @@ def pyright_lines(path: Path) -> set[int]:
 
 
 @pytest.mark.any_pandas
-@pytest.mark.parametrize("checked", [mypy_lines, pyright_lines])
+@pytest.mark.parametrize(
+    # mypy, which reads pandas' and polars' types anew, takes eleven seconds: with what is slow.
+    "checked",
+    [pytest.param(mypy_lines, marks=pytest.mark.slow), pyright_lines],
+)
 def test_misspelt_options_are_errors_in_a_users_file(checked: object, tmp_path: Path) -> None:
     """Editors know every option of every verb: what is right passes, what is misspelt does not."""
     path = tmp_path / "user.py"

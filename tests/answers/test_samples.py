@@ -121,16 +121,17 @@ def test_live_calls_take_samples(server: BatchServer, store: Path) -> None:
     assert (row["llmbatch"], row["llmbatch_agreement"]) == ("Kitchen", pytest.approx(2 / 3))
 
 
+@pytest.mark.xdist_group("model")
 def test_the_embedded_model_gives_several_answers(store: Path) -> None:
     """`provider="local"` draws with seeds of its own, the same each time; one prompt counts."""
-    frame = pd.DataFrame({"title": ["Red mug", "Blue hose"]})
+    frame = pd.DataFrame({"title": ["Red mug"]})
     options: dict[str, Any] = {"provider": "local", "labels": ["Kitchen", "Garden"]}
     one = frame.llmbatch.submit(ASK, "smollm2-135m", store=store, **options)
     job = frame.llmbatch.submit(ASK, "smollm2-135m", samples=3, store=store, **options)
     out = job.collect(frame, usage=True)
     votes = [json.loads(cell)[""] for cell in out["llmbatch_votes"]]
 
-    assert [sum(each.values()) for each in votes] == [3, 3]
+    assert [sum(each.values()) for each in votes] == [3]
     assert out["llmbatch_agreement"].tolist() == [max(each.values()) / 3 for each in votes]
     assert job.usage().prompt_tokens == one.usage().prompt_tokens
     again = frame.llmbatch.submit(

@@ -28,7 +28,8 @@ from frameenrich.errors import (
     StoreError,
 )
 
-pytestmark = pytest.mark.any_pandas
+# One process of the tests loads the model, and makes the jobs that its tests share.
+pytestmark = [pytest.mark.any_pandas, pytest.mark.xdist_group("model")]
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 4
 COMMAND = [sys.executable, "-c", "from frameenrich.cli.main import main; main()"]

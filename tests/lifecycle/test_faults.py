@@ -16,7 +16,7 @@ from typing import Any
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, check_paid, check_rows, finish, said, shelf, unrun
+from audit import ASK, check_paid, check_rows, finish, reach, said, shelf, unrun
 from batch_server import BatchServer
 from batch_server.life import batch_error, parse_line, split_lines
 from batch_server.rows import SEPARATORS
@@ -348,6 +348,7 @@ def test_13_a_batch_that_never_ends(
     """A deadline, a handle and rows that are ``pending``; once it moves, all is there."""
     server.faults.add("stuck")
     job = submit(frame, provider, store)
+    reach("in_progress", job)
 
     with pytest.raises(WaitTimeoutError, match=f"{job.id} was still in_progress"):
         job.wait(timeout=0.05, poll_seconds=0.01)
@@ -740,7 +741,8 @@ def test_errors_that_are_null(
 def test_slow_answers(frame: pd.DataFrame, store: Path, server: BatchServer) -> None:
     """The client's timeout strikes after the work was done: found, not made again."""
     with openai.OpenAI(api_key="sk-test", base_url=server.base_url, timeout=0.25) as client:
-        provider = OpenAIBatch(client, attempts=4, wait_seconds=0.01)
+        # Many attempts: on a busy machine other answers may be late, too.
+        provider = OpenAIBatch(client, attempts=20, wait_seconds=0.01)
         for where in ("POST /v1/files", "POST /v1/batches", "GET /v1/batches/*"):
             server.faults.add("slow_answer", where=where, seconds=0.6)
 
@@ -756,6 +758,7 @@ def test_stuck_in_finalizing(
     """Counts at 100 % are no end: nothing is downloaded before a terminal status."""
     server.hold("finalizing")
     job = submit(frame, provider, store)
+    reach("finalizing", job)
     with pytest.raises(WaitTimeoutError, match="still finalizing"):
         job.wait(timeout=0.1, poll_seconds=0.01)
 

@@ -190,7 +190,7 @@ def test_what_does_not_end_in_time(server: BatchServer, provider: OpenAIBatch, s
     server.hold("cancelling")
 
     with pytest.raises(WaitTimeoutError, match="cancelling"):
-        job.finish(timeout=0.1, poll_seconds=0.01)
+        job.finish(timeout=0.5, poll_seconds=0.01)
     server.release()
     job.finish(poll_seconds=0.01)
 

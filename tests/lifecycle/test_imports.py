@@ -141,9 +141,9 @@ def test_a_packed_file_is_read_line_by_line(
 ) -> None:
     """However much a file unpacks to, one line is held; a line without end is given up."""
     monkeypatch.setattr(jsonl, "LONGEST_LINE_BYTES", 1 << 20)
-    strangers = b'{"custom_id": "nobody", "response": null}\n' * 500_000  # 20 MB
+    strangers = b'{"custom_id": "nobody", "response": null}\n' * 250_000  # 10 MB
     ours = answer_lines(job, "fine", list(mugs.index))
-    endless = ours + b'{"custom_id": "' + b"x" * (30 << 20) + b'"}\n'
+    endless = ours + b'{"custom_id": "' + b"x" * (12 << 20) + b'"}\n'
     (tmp_path / "large.jsonl.gz").write_bytes(gzip.compress(strangers + ours + strangers[:41], 1))
     (tmp_path / "endless.jsonl.gz").write_bytes(gzip.compress(endless, 1))
 

@@ -10,8 +10,8 @@ import warm
 from kill_matrix import FAULTS, IN_FLIGHT
 
 pytestmark = pytest.mark.any_pandas
-EVERY = 60
-"""Here each 60th step, in `.ci/run` each 20th, in `.ci/long` every one (tests/README.md)."""
+EVERY = 90
+"""Here each 90th step, in `.ci/run` each 20th, in `.ci/long` every one (tests/README.md)."""
 
 
 OTHERS = [
@@ -40,7 +40,7 @@ def matrix(*arguments: str) -> list[int]:
 def test_a_job_killed_anywhere_is_finished_by_the_next_run(fault: str) -> None:
     """Rows lost 0, requests executed twice 0, one batch a shard.
 
-    `.ci/run` does the same under each service fault, at three times as many steps.
+    `.ci/run` does the same under each service fault, at four times as many steps.
     """
     assert fault in FAULTS
     randoms = "3" if fault == "none" else "0"
@@ -67,7 +67,7 @@ def test_so_it_is_with_other_providers(service: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "fault", "every"), [("live", "503 anywhere", 25), ("finish", "none", 60)]
+    ("service", "fault", "every"), [("live", "503 anywhere", 40), ("finish", "none", 90)]
 )
 def test_live_calls_killed_anywhere_cost_what_was_in_flight(
     service: str, fault: str, every: int

@@ -17,7 +17,7 @@ import pytest
 import s3fs
 from audit import ASK, shelf
 from batch_server import BatchServer
-from object_server import BUCKET, object_server, take_requests
+from object_server import BUCKET, take_requests
 
 from frameenrich.errors import JobBusyError
 from frameenrich.model import Limits
@@ -170,14 +170,15 @@ def test_what_another_process_wrote_meanwhile_is_read(
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A store on an S3 server of the test's own, and the server's address."""
-    with object_server() as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        yield f"s3://{BUCKET}/{tmp_path.name}", environment["AWS_ENDPOINT_URL"]
-        s3fs.S3FileSystem.clear_instance_cache()
+def bucket(
+    s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[str, str]]:
+    """A store of the test's own on an S3 server, and the server's address."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield f"s3://{BUCKET}/{tmp_path.name}", s3["AWS_ENDPOINT_URL"]
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_settled_job_in_a_bucket_is_read_once(

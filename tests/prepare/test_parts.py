@@ -108,7 +108,7 @@ def answer(job: Job, folder: Path, but: str = "") -> None:
     job.import_responses(path)
 
 
-@examples(40)
+@examples(24)
 @given(
     titles=st.lists(st.sampled_from(["a", "b", "c", "d", "é", None]), min_size=1, max_size=12),
     ends=st.lists(st.integers(0, 12), max_size=4),
@@ -145,7 +145,7 @@ def test_however_a_frame_is_cut(
         shutil.rmtree(folder)
 
 
-@examples(20)
+@examples(12)
 @given(
     known=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4),
     titles=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=10),

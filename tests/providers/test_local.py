@@ -26,7 +26,8 @@ import frameenrich
 from frameenrich.errors import ParameterError, ProviderError
 from frameenrich.providers.local.provider import EMBEDDED_MODEL, model_path
 
-pytestmark = pytest.mark.any_pandas
+# One process of the tests loads the model, and makes the jobs that its tests share.
+pytestmark = [pytest.mark.any_pandas, pytest.mark.xdist_group("model")]
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import openai
 import pandas as pd
 import pytest
+from audit import reach
 from batch_server import BatchServer, Reply, pick, user_text
 from conftest import DEPARTMENTS, ROOT, status_counts, tagged
 from pydantic import BaseModel, Field
@@ -678,6 +679,7 @@ def test_a_batch_that_never_ends_times_out_with_a_handle(
     """Fact 13: the user gets a deadline, the job's id, and loses nothing."""
     server.hold("in_progress")
     job = mugs.llmbatch.submit(ASK, "m", client=client, store=store)
+    reach("in_progress", job)
 
     with pytest.raises(WaitTimeoutError, match=f"{job.id} was still in_progress") as caught:
         mugs.llmbatch.collect(
