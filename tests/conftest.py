@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1_000)
 settings.register_profile("few", deadline=None, derandomize=True, max_examples=10)  # mutation.py
+# What a script starts in the background ignores Ctrl-C; the tests of it send one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.load_profile(os.environ.get("FRAMEENRICH_HYPOTHESIS", "tests"))
 
 
