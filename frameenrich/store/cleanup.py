@@ -20,6 +20,7 @@ from typing import Any
 
 from frameenrich.errors import StoreError
 from frameenrich.store.folder import JobFolder
+from frameenrich.store.links import is_own
 from frameenrich.store.local import DRAFT
 from frameenrich.store.store import Store
 
@@ -47,6 +48,9 @@ def folder_size(folder: JobFolder) -> FolderSize:
     StoreError
         The folder cannot be listed.
     """
+    if folder.store.local and os.path.islink(folder.path):
+        # Not what it leads to, which may be a whole disk; reading the job is refused anyway.
+        return FolderSize(0, os.lstat(folder.path).st_mtime)
     try:
         found: dict[str, Any] = folder.store.fs.find(folder.path, detail=True)
     except OSError as error:
@@ -102,6 +106,9 @@ def unfinished_files(store: Store) -> Iterator[tuple[str, FolderSize]]:
     for pattern in _LEFT_BEHIND:
         # Escaped: a store's folder may be called "a[1]".
         for path in sorted(glob.glob(f"{glob.escape(store.root)}/{pattern}", include_hidden=True)):
+            # A job's folder may be a link, and what is beyond it is not the store's to sweep.
+            if not is_own(store.root, path):
+                continue
             found = _path_size(path)
             if time.time() - found.changed_at > _IDLE_SECONDS:
                 yield path, found

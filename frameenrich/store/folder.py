@@ -146,6 +146,7 @@ class JobFolder:
         with contextlib.ExitStack() as stack:
             # Not `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482).
             local = self.store.local
+            self.store.check_own(path)
             source = path if local else stack.enter_context(self.store.fs.open(path, "rb"))
             yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
 

@@ -70,7 +70,8 @@ class Disk:
         """Return the names of the folders in it; none where it is not there."""
         try:
             with os.scandir(root) as entries:  # no pattern: a folder may be called "a[1]"
-                return [entry.name for entry in entries if entry.is_dir()]
+                # By path: unlike an entry, that takes a link to itself for no folder.
+                return [entry.name for entry in entries if os.path.isdir(entry.path)]
         except (FileNotFoundError, NotADirectoryError):
             return []
 

@@ -157,6 +157,7 @@ class ShardFolder:
     @property
     def request_bytes(self) -> int:
         """Size of the requests file."""
+        self.job.store.check_own(self.requests_path)
         return int(self.job.store.fs.size(self.requests_path))
 
     @property

@@ -15,6 +15,7 @@ from typing import IO, Any, TypeVar
 from frameenrich.errors import ParameterError, StoreError
 from frameenrich.store.bucket import Bucket
 from frameenrich.store.draft import Draft
+from frameenrich.store.links import check_listed, check_own
 from frameenrich.store.local import SIDECAR, Disk, unwritable
 
 T = TypeVar("T")
@@ -90,7 +91,12 @@ class Store:
             return 0.0
         with os.scandir(self.root) as entries:
             return max(
-                (e.stat().st_mtime for e in entries if not e.name.startswith(".")), default=0
+                (
+                    e.stat(follow_symlinks=False).st_mtime
+                    for e in entries
+                    if not e.name.startswith(".")
+                ),
+                default=0,
             )
 
     def has(self, job_id: str) -> bool:
@@ -100,6 +106,17 @@ class Store:
     def exists(self, path: str) -> bool:
         """Tell whether a file is there."""
         return self._medium.exists(path)
+
+    def check_own(self, path: str) -> None:
+        """Refuse a path of a store on a disk that a symlink leads out of it.
+
+        Raises
+        ------
+        StoreError
+            It goes through something that is no folder, or is no file.
+        """
+        if self.local:
+            check_own(self.root, path)
 
     def check_writable(self) -> None:
         """Make the store's folder, private to the user, or say why not.
@@ -140,6 +157,7 @@ class Store:
 
         `adopted` are files of the store that become the folder's, by their place in it.
         """
+        self.check_own(f"{self.root}/{target}")
         made = self._medium.publish(path, f"{self.root}/{target}", adopted)
         if made:
             _log.info("wrote %s/%s", self.root, target)
@@ -148,6 +166,7 @@ class Store:
     @contextlib.contextmanager
     def write_whole(self, path: str) -> Iterator[IO[bytes]]:
         """Open a binary file that appears under `path` whole, or not at all."""
+        self.check_own(path)
         with self._medium.write_whole(path) as file:
             yield file
         _log.info("wrote %s", path)
@@ -161,6 +180,7 @@ class Store:
             It cannot be made.
         """
         if self.local:
+            self.check_own(path)
             try:
                 os.makedirs(path, mode=0o700, exist_ok=True)
             except OSError as error:
@@ -168,6 +188,7 @@ class Store:
 
     def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
         """Be the only process at work on the job in the folder `path`."""
+        self.check_own(f"{path}/.lock")
         return self._medium.lock(path, timeout_seconds)
 
     def deciding(
@@ -180,6 +201,7 @@ class Store:
         has conditional writes.
         """
         self.check_writable()
+        self.check_own(f"{self.root}/.lock")
         return self._medium.deciding(self.root, timeout_seconds)
 
     def find(self, folder: str) -> dict[str, str | None]:
@@ -187,8 +209,11 @@ class Store:
 
         A version is another one whenever the file is; None where the file system has none.
         """
+        self.check_own(folder)
         with self._medium.reaching(folder):
             found = self.fs.find(folder, detail=True)
+        if self.local:
+            check_listed(found.values())
         return {path: self._medium.version(about) for path, about in found.items()}
 
     def version(self, path: str) -> str | None:
@@ -209,27 +234,33 @@ class Store:
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file to read from."""
+        self.check_own(path)
         return self._medium.open(path)
 
     def read(self, path: str) -> bytes:
         """Read a small file that changes, all of it."""
+        self.check_own(path)
         return self._medium.read(path)
 
     def replace(self, path: str, data: bytes) -> None:
         """Replace the content of a small file that changes."""
+        self.check_own(path)
         self._medium.replace(path, data)
 
     def remove(self, path: str) -> None:
         """Delete a file; one that is gone already is fine."""
+        self.check_own(path)
         with self._medium.reaching(path), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(path)
 
     def open_appending(self, path: str) -> IO[bytes]:
         """Open a file after its last whole line; what is flushed and synced is kept."""
+        self.check_own(path)
         return self._medium.open_appending(path)
 
     def size_of_pieces(self, path: str) -> int:
         """Return the size in bytes of a file that may have grown; 0 where there is none."""
+        self.check_own(path)
         with self._medium.reaching(path):
             return sum(int(self.fs.size(piece)) for piece in self._medium.pieces(path))
 
