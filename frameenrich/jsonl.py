@@ -65,17 +65,45 @@ LONGEST_LINE_BYTES = 256 << 20
 """No batch file is as large; a small packed file may hold a line that would fill the memory."""
 
 
+UNPACKED_BYTES, UNPACKED_TIMES = 2 << 30, 200
+"""What a packed file may unpack to: always so many bytes, and more up to a multiple of its size.
+
+Texts shrink to a third or a tenth, tables of constants to a hundredth; a file of a few megabytes
+that was made to fill a disk unpacks to a thousand times its size, or, as Zstandard, to a million.
+"""
+
+
+def most_unpacked_bytes(packed_bytes: int) -> int:
+    """Return how much a packed file may unpack to.
+
+    Examples
+    --------
+    >>> most_unpacked_bytes(1_000), most_unpacked_bytes(100_000_000)
+    (2147483648, 20000000000)
+    """
+    return max(UNPACKED_BYTES, UNPACKED_TIMES * packed_bytes)
+
+
+def unpacks_to_too_much(packed_bytes: int) -> str:
+    """Return the reason why a packed file is not read to its end."""
+    return (
+        f"it unpacks to more than {most_unpacked_bytes(packed_bytes):,} bytes, over "
+        f"{UNPACKED_TIMES} times its own {packed_bytes:,}, which no real data does"
+    )
+
+
 class LineTooLongError(ValueError):
-    """A line is longer than any request or answer."""
+    """A line, or what a packed file unpacks to, is longer than any request or answer."""
 
 
-def short_lines(file: IO[bytes]) -> Iterator[bytes]:
+def short_lines(file: IO[bytes], packed_bytes: int | None = None) -> Iterator[bytes]:
     r"""Yield a file's lines with their ends, none longer than can be held.
 
     Raises
     ------
     LineTooLongError
-        One is longer than `LONGEST_LINE_BYTES`.
+        One is longer than `LONGEST_LINE_BYTES`, or all of a packed file of `packed_bytes` are more
+        than it may unpack to.
 
     Examples
     --------
@@ -83,11 +111,15 @@ def short_lines(file: IO[bytes]) -> Iterator[bytes]:
     >>> list(short_lines(io.BytesIO(b"a\nb")))
     [b'a\n', b'b']
     """
-    number = 0
+    number, total = 0, 0
+    most = None if packed_bytes is None else most_unpacked_bytes(packed_bytes)
     while line := file.readline(LONGEST_LINE_BYTES + 1):
         number += 1
         if len(line) > LONGEST_LINE_BYTES:
             raise LineTooLongError(f"its line {number} is longer than {LONGEST_LINE_BYTES:,} bytes")
+        total += len(line)
+        if most is not None and total > most:
+            raise LineTooLongError(unpacks_to_too_much(packed_bytes or 0))
         yield line
 
 

@@ -102,7 +102,7 @@ def open_table(
         if stream is None:
             # So few rows are one chunk: streamed, they would only be read more often.
             few = limit is not None and limit <= CHUNK_ROWS
-            stream = not few and source.size_bytes > STREAM_BYTES
+            stream = not few and source.is_larger_than(STREAM_BYTES)
         return StreamedTable(source) if stream else InMemoryTable(read_whole(source))
     except BaseException:
         source.__exit__()

@@ -233,7 +233,9 @@ def _lines(name: str, heard: Callable[[bytes], None]) -> Iterator[bytes]:
     """
     try:
         with open(name, "rb") as packed, _unpacked(packed, name) as file:
-            for line in short_lines(file):
+            # A pipe has no size, and is not packed often.
+            size = os.fstat(packed.fileno()).st_size or None
+            for line in short_lines(file, size):
                 heard(line)
                 if stripped := line.strip():
                     yield stripped

@@ -92,7 +92,7 @@ class ReadyRequests:
             The file cannot be read, or a line is no request.
         """
         with self._open() as lines:
-            for number, line in enumerate(short_lines(lines), 1):
+            for number, line in enumerate(short_lines(lines, _packed_bytes(self._path)), 1):
                 if text := line.removeprefix(_BOM).strip():
                     yield self._request(text, number)
 
@@ -318,6 +318,14 @@ def _opened(path: str) -> Any:
         return fsspec.open(path, "rb", compression="infer")
     kind = get_compression(path, "infer")
     return OpenFile(fsspec.filesystem("file"), path, "rb", compression=kind)
+
+
+def _packed_bytes(path: str) -> int | None:
+    """Return the size of a packed file of this computer; None for any other."""
+    from fsspec.core import get_compression  # noqa: PLC0415
+
+    packed = "://" not in path and get_compression(path, "infer") is not None
+    return os.path.getsize(path) if packed else None
 
 
 def _line_of(request: Any, position: int) -> bytes:

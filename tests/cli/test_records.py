@@ -228,7 +228,7 @@ def test_a_line_that_is_no_object_is_named(line: bytes, says: str) -> None:
 
 def test_blank_lines_and_a_byte_order_mark_are_no_objects() -> None:
     """Blank lines are told apart, and a mark before the first object does not count."""
-    lines = list(json_lines(io.BytesIO(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{}')))
+    lines = list(json_lines(io.BytesIO(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{}'), "goods.jsonl"))
 
     assert [full for *_, full in lines] == [True, False, False, True]
     assert json_object(lines[0][1], 1, "x") == {"a": 1}

@@ -6,6 +6,7 @@ CSV cells are texts, JSON values are Python's, Parquet columns have their Arrow 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from frameenrich.cli.tables.files import Format, TableFile
@@ -25,6 +27,7 @@ from frameenrich.cli.tables.records import (
     likely_delimiter,
 )
 from frameenrich.errors import InputError
+from frameenrich.jsonl import most_unpacked_bytes, unpacks_to_too_much
 
 CHUNK_ROWS = 50_000
 
@@ -189,6 +192,7 @@ def csv_rows(
             else:
                 own = record
                 _check_delimiter(own, origin)
+                _check_width(own, origin)
                 if header is None:
                     yield Line(origin, line, record)
                 else:
@@ -249,6 +253,20 @@ def _check_delimiter(header: Record, origin: TableFile) -> None:
         )
 
 
+_MOST_COLUMNS = 100_000
+
+
+def _check_width(header: Record, origin: TableFile) -> None:
+    """Refuse a header of more columns than any table has: each would be a column of a frame."""
+    if len(header.cells) > _MOST_COLUMNS:
+        raise InputError(
+            f"{origin.called}, line {header.line}: the header has {len(header.cells):,} columns; a "
+            f"table may have {_MOST_COLUMNS:,}.",
+            "Check the delimiter and the line ends.",
+            line=header.line,
+        )
+
+
 def _shown_sign(delimiter: str) -> str:
     return "tabs" if delimiter == "\t" else repr(delimiter)
 
@@ -277,7 +295,7 @@ def _shown(name: str | None) -> str:
 
 def json_rows(content: IO[bytes], origin: TableFile, *, first: bool) -> Generator[Line]:
     """Yield the lines of a JSON Lines file; only the first file keeps its byte order mark."""
-    for number, line, full in json_lines(content):
+    for number, line, full in json_lines(content, origin.called):
         value = json_object(line, number, origin.called) if full else None
         yield Line(origin, number, line if first else line.removeprefix(_MARK), value)
 
@@ -315,9 +333,49 @@ def parquet_errors(origin: TableFile) -> Iterator[None]:
 
 
 def parquet_bytes(file: IO[bytes], origin: TableFile) -> int:
-    """Return the uncompressed size of a Parquet file."""
+    """Return the uncompressed size of a Parquet file's values.
+
+    Raises
+    ------
+    InputError
+        They are more than any table of its size has.
+    """
+    packed = os.fstat(file.fileno()).st_size
     with parquet_errors(origin):
-        return _unpacked_bytes(pq.ParquetFile(file).metadata)
+        told = pq.ParquetFile(file)
+        size, most = _unpacked_bytes(told.metadata), most_unpacked_bytes(packed)
+        # The footer counts a text once that stands in a million rows, and each row gets its own.
+        if repeated := _repeated_texts(told):
+            apart = pq.ParquetFile(file, read_dictionary=repeated)
+            for batch in apart.iter_batches(columns=repeated):
+                size += sum(map(_length_of_texts, batch.columns))
+                if size > most:
+                    break
+    if size > most:
+        raise InputError(
+            f"{origin.called} is not read: {unpacks_to_too_much(packed)}.",
+            "If it is your own, split it, or give those columns a code in origin of the long text.",
+            path=origin.path,
+        )
+    return size
+
+
+def _repeated_texts(file: pq.ParquetFile) -> list[str]:
+    """Return the columns of texts that take fewer bytes than the length of each would."""
+    names = []
+    for at, column in enumerate(file.schema_arrow):
+        plain = len(file.schema) == len(file.schema_arrow)  # no nested columns before it
+        if not plain or not (pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+            continue
+        groups = [file.metadata.row_group(i).column(at) for i in range(file.num_row_groups)]
+        if any(each.total_uncompressed_size < 4 * each.num_values for each in groups):
+            names.append(column.name)
+    return names
+
+
+def _length_of_texts(column: pa.Array) -> int:
+    lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+    return int(pc.sum(lengths.cast(pa.int64())).as_py() or 0)
 
 
 def _unpacked_bytes(footer: Any) -> int:

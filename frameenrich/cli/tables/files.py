@@ -407,7 +407,8 @@ def decompressed(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
             if not marked:
                 content = stack.enter_context(_recoded(content, origin, origin.encoding))
         if origin.container == "array":
-            content = stack.enter_context(array_as_lines(content, origin.called))
+            packed = bool(origin.packing)
+            content = stack.enter_context(array_as_lines(content, origin.called, bounded=packed))
         yield content
 
 

@@ -13,11 +13,14 @@ from frameenrich.cli.tables.records import not_utf8
 from frameenrich.errors import InputError
 
 _BREAK = re.compile(r"\s*\n\s*")
+_MOST_BYTES = 512 << 20  # it takes several times as much memory
 _SPACE = re.compile(r"\s*")
 
 
 @contextlib.contextmanager
-def array_as_lines(content: IO[bytes], called: str) -> Iterator[IO[bytes]]:
+def array_as_lines(
+    content: IO[bytes], called: str, *, bounded: bool = False
+) -> Iterator[IO[bytes]]:
     """Read an array of objects as one object a line, each value as it was written.
 
     A file that holds lines of JSON already, as some .json files do, is read as it stands.
@@ -25,10 +28,19 @@ def array_as_lines(content: IO[bytes], called: str) -> Iterator[IO[bytes]]:
     Raises
     ------
     InputError
-        It is not JSON, or no array of objects.
+        It is not JSON, or no array of objects; or it is `bounded`, as what a packed file unpacks
+        to is, and larger than what is read whole.
     """
+    data = content.read(_MOST_BYTES + 1) if bounded else content.read()
+    if bounded and len(data) > _MOST_BYTES:
+        raise InputError(
+            f"{called} is not read: it unpacks to more than {_MOST_BYTES:,} bytes, and a JSON "
+            "array is read whole.",
+            "Write one object a line (.jsonl), such as with: jq -c '.[]'; or unpack it first.",
+            path=called,
+        )
     try:
-        text = content.read().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(called, error.object[: error.start].count(b"\n") + 1) from None
     with tempfile.TemporaryFile() as lines:
@@ -48,7 +60,7 @@ def _check_lines(text: str, called: str) -> None:
     with contextlib.suppress(ValueError, RecursionError):
         _check_object(json.loads(text), called)
     first = text.strip().splitlines()[0]
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         json.loads(first)
         return
     raise InputError(

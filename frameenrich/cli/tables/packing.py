@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import os
 import shutil
 import tempfile
@@ -15,6 +16,10 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from frameenrich.errors import InputError
+from frameenrich.jsonl import most_unpacked_bytes, unpacks_to_too_much
+
+_BLOCK_BYTES = 1 << 20
+
 
 PACKINGS = (".gz", ".zst", ".zip")
 """The endings of packed files' names."""
@@ -65,25 +70,97 @@ def _member_of(packed: zipfile.ZipFile, called: str) -> str:
 
 @contextlib.contextmanager
 def unpacked(file: IO[bytes], packing: str, called: str) -> Iterator[IO[bytes]]:
-    """Read a file's content from its start, unpacked; what is given can be read twice."""
+    """Read a file's content from its start, unpacked; what is given can be read twice.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or unpacks to more than any table of its size.
+    """
     file.seek(0)
     with errors_named(called), contextlib.ExitStack() as stack:
         content: Any = file
+        if packing:
+            content = stack.enter_context(_opened(file, packing, called))
+        if packing == ".zst":
+            # A copy, since Arrow's stream cannot be read twice.
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(content, copy)
+            copy.seek(0)
+            content = copy
+        yield content
+
+
+def unpacks_to_more(file: IO[bytes], packing: str, most: int, called: str) -> bool:
+    """Tell whether a packed file's content has more bytes than `most`, by unpacking so many."""
+    # No header says so that can be believed, or at all: a table of constants, a thousandth of its
+    # size when packed, would be taken for one that fits into the memory.
+    file.seek(0)
+    with errors_named(called), _opened(file, packing, called) as content:
+        size = 0
+        while size <= most and (read := len(content.read(_BLOCK_BYTES))):
+            size += read
+    return size > most
+
+
+@contextlib.contextmanager
+def _opened(file: IO[bytes], packing: str, called: str) -> Iterator[IO[bytes]]:
+    """Open a packed file's content, bounded; that of .zst can be read once only."""
+    with contextlib.ExitStack() as stack:
+        content: Any
         if packing == ".gz":
             content = gzip.GzipFile(fileobj=file, mode="rb")
         elif packing == ".zip":
             archive = stack.enter_context(zipfile.ZipFile(file))
             content = stack.enter_context(archive.open(_member_of(archive, called)))
-        elif packing == ".zst":
-            # A copy, since Arrow's stream cannot be read twice, and Python reads zstd from 3.14 on.
-            content = stack.enter_context(tempfile.TemporaryFile())
-            source = pa.CompressedInputStream(pa.PythonFile(_Kept(file), mode="r"), "zstd")
-            try:
-                shutil.copyfileobj(source, content)
-            except OSError as error:  # Arrow's word for what is no Zstandard, or cut short
-                raise _not_whole(called, error) from None
-            content.seek(0)
-        yield content
+        else:  # Python itself reads Zstandard from 3.14 on only
+            content = pa.CompressedInputStream(pa.PythonFile(_Kept(file), mode="r"), "zstd")
+        size = os.fstat(file.fileno()).st_size
+        yield io.BufferedReader(_Bounded(content, size, called), _BLOCK_BYTES)
+
+
+class _Bounded(io.RawIOBase):
+    """What a packed file unpacks to, which may be a multiple of its size, but not any."""
+
+    def __init__(self, content: IO[bytes], packed_bytes: int, called: str) -> None:
+        self._content = content
+        self._packed_bytes = packed_bytes
+        self._called = called
+        self._left = most_unpacked_bytes(packed_bytes)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return what the content's is."""
+        return self._content.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to another place; from the start everything counts anew."""
+        if offset == whence == 0:
+            self._left = most_unpacked_bytes(self._packed_bytes)
+        return self._content.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place in the content."""
+        return self._content.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes into a buffer."""
+        try:
+            data = self._content.read(len(buffer))
+        except OSError as error:  # Arrow's word for what is no Zstandard, or cut short
+            raise _not_whole(self._called, error) from None
+        self._left -= len(data)
+        if self._left < 0:
+            raise InputError(
+                f"{self._called} is not read: {unpacks_to_too_much(self._packed_bytes)}.",
+                "If it is your own, unpack it, and give the unpacked file.",
+                path=self._called,
+            )
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Kept:

@@ -37,6 +37,7 @@ from frameenrich.cli.tables.files import (
     file_version,
     open_file,
 )
+from frameenrich.cli.tables.packing import unpacks_to_more
 from frameenrich.cli.tables.records import Record
 from frameenrich.errors import InputError
 
@@ -45,7 +46,7 @@ _READ_BYTES = 1 << 20
 
 
 _PACKED = 4
-"""The assumed compression ratio of a packed file."""
+"""The assumed compression ratio of a workbook."""
 
 
 class Source:
@@ -87,17 +88,17 @@ class Source:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"{self.files[0].called}{more}"
 
-    @cached_property
-    def size_bytes(self) -> int:
-        """The approximate uncompressed size."""
+    def is_larger_than(self, most: int) -> bool:
+        """Tell whether it has more bytes than that, unpacked; of a workbook roughly."""
         if self.format == "parquet":
-            return sum(parquet_bytes(file, origin) for file, origin in self._opened())
-        sizes = (size for size, _ in self._stamps)
-        packed = (
-            _PACKED if origin.packing or origin.container == "workbook" else 1
-            for origin in self.files
+            return sum(parquet_bytes(file, origin) for file, origin in self._opened()) > most
+        times = [_PACKED if origin.container == "workbook" else 1 for origin in self.files]
+        sizes = (size * by for (size, _), by in zip(self._stamps, times, strict=True))
+        return sum(sizes) > most or any(
+            unpacks_to_more(file, origin.packing, most // len(self.files), origin.called)
+            for file, origin in self._opened()
+            if origin.packing
         )
-        return sum(size * times for size, times in zip(sizes, packed, strict=True))
 
     @cached_property
     def columns(self) -> list[str]:
@@ -169,6 +170,7 @@ class Source:
     def _parquet_files(self) -> Iterator[tuple[TableFile, pq.ParquetFile]]:
         first: pa.Schema | None = None
         for file, origin in self._opened():
+            parquet_bytes(file, origin)
             with parquet_errors(origin):
                 opened = pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
             first = first or opened.schema_arrow
@@ -191,6 +193,14 @@ class Source:
                     left = None if left is None else left - len(rows)
                     if left == 0:
                         return
+            # Arrow takes the data for what it is where the footer says otherwise.
+            if read != file.metadata.num_rows:
+                raise InputError(
+                    f"{origin.called} has {read:,} of the {file.metadata.num_rows:,} rows that its "
+                    "footer tells of.",
+                    "Check it: it may be damaged.",
+                    path=origin.path,
+                )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +21,14 @@ import orjson
 from frameenrich.cli.tables.files import NOT_TEXT
 from frameenrich.errors import InputError
 from frameenrich.text import quoted_formula, without_surrogates
+
+LONGEST_RECORD = 64 << 20
+"""In characters; with what is made of it a record takes several times as much memory."""
+
+
+MOST_LINES = 1_000_000
+"""Of one record; a quote that is never closed makes one of all that follow."""
+
 
 _NESTED = (list, dict, np.ndarray)
 
@@ -85,11 +93,26 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
 
 def _taken_lines(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterator[str]:
     """Yield the lines to the reader, and collect those it takes in `taken`."""
-    for number, line in enumerate(text, 1):
+    size = 0
+    for number, line in enumerate(iter(partial(text.readline, LONGEST_RECORD + 1), ""), 1):
         if not line.isascii() and NOT_TEXT.search(line):
             raise not_utf8(name, number)
+        # Emptied by the reader's caller after each record, which may be of many lines: an open
+        # quote makes one of the whole file.
+        size = size + len(line) if taken else len(line)
+        if size > LONGEST_RECORD or len(taken) >= MOST_LINES:
+            raise _too_long(name, number - len(taken))
         taken.append(line)
         yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _too_long(name: str, line: int) -> InputError:
+    return InputError(
+        f"{name}, line {line}: the record that begins there is longer than {LONGEST_RECORD:,} "
+        f"characters or {MOST_LINES:,} lines, which no request may be.",
+        "Look for a quote that is not closed, or for line ends that are missing.",
+        line=line,
+    )
 
 
 def not_utf8(name: str, line: int) -> InputError:
@@ -229,9 +252,17 @@ def to_json(value: Any) -> bytes:
         return json.dumps(value, default=str).encode()
 
 
-def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield each line with its number, and whether it is not blank."""
-    for number, line in enumerate(file, 1):
+def json_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield each line with its number, and whether it is not blank.
+
+    Raises
+    ------
+    InputError
+        One is longer than any request.
+    """
+    for number, line in enumerate(iter(partial(file.readline, LONGEST_RECORD + 1), b""), 1):
+        if len(line) > LONGEST_RECORD:
+            raise _too_long(name, number)
         yield number, line, bool(line.strip(_BLANK))
 
 

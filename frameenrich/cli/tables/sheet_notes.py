@@ -21,6 +21,9 @@ _VALUE = re.compile(rb"<v[^>/]*>[^<]")
 _MOST = 1_000
 """So many cells of a kind are counted; a message names the first of them."""
 
+_MOST_BYTES = 512 << 20
+"""A million rows of ten columns take half of it; a small file may unpack to any size."""
+
 
 def sheet_notes(file: IO[bytes], sheet: str) -> Iterator[str]:
     """Yield a sentence on each kind of cell of an .xlsx that is not read as a person sees it.
@@ -38,7 +41,7 @@ def sheet_notes(file: IO[bytes], sheet: str) -> Iterator[str]:
         path = _path_of(packed, sheet)
         if path is None:
             return
-        xml = packed.read(path)
+        xml = _part(packed, path)
     cells = [(_named(found[1]), found[2]) for found in _CELL.finditer(xml)] if _odd(xml) else []
     # A formula that came to an empty text is stored with that type, and truly has no value.
     bare = (
@@ -90,8 +93,8 @@ def _said(found: Iterable[str], what: str, fix: str) -> Iterator[str]:
 def _path_of(packed: zipfile.ZipFile, sheet: str) -> str | None:
     """Return the part of the archive that holds a sheet; None where there is none, as in .ods."""
     try:
-        book = packed.read("xl/workbook.xml")
-        relations = packed.read("xl/_rels/workbook.xml.rels")
+        book = _part(packed, "xl/workbook.xml")
+        relations = _part(packed, "xl/_rels/workbook.xml.rels")
     except KeyError:
         return None
     sheets = map(_named, re.findall(rb"<sheet\s([^>]*)>", book))
@@ -102,6 +105,12 @@ def _path_of(packed: zipfile.ZipFile, sheet: str) -> str | None:
         return None
     path = target.removeprefix("/") if target.startswith("/") else f"xl/{target}"
     return path if path in packed.namelist() else None
+
+
+def _part(packed: zipfile.ZipFile, path: str) -> bytes:
+    """Return a part of the archive; nothing of one that is larger than any sheet."""
+    # `zipfile` unpacks no more than the size that stands there.
+    return b"" if packed.getinfo(path).file_size > _MOST_BYTES else packed.read(path)
 
 
 def _named(attributes: bytes) -> dict[str, str]:

@@ -1,34 +1,40 @@
 """Tables in workbooks: a sheet is read as CSV, and written back beside the other sheets.
 
-python-calamine reads (fast, and .xls and .ods, too); openpyxl writes into the workbook that was
-read: other sheets, formats, formulas and widths stay. Both come with the extra
-``frameenrich[excel]``.
+python-calamine reads (fast, and .xls and .ods, too), in a child (`sheet_reader`); openpyxl writes
+into the workbook that was read: other sheets, formats, formulas and widths stay. Both come with the
+extra ``frameenrich[excel]``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
+import importlib.util
 import itertools
+import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
 from frameenrich.atomic import whole_file
+from frameenrich.cli.tables import sheet_reader
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.records import cell_text
 from frameenrich.cli.tables.sheet_notes import sheet_notes
 from frameenrich.errors import InputError, warn_user
-from frameenrich.text import without_surrogates
+from frameenrich.text import size_text, without_surrogates
 
 if TYPE_CHECKING:
     from frameenrich.cli.tables.write import ChunkWithAnswers
 
 _LONGEST_CELL = 32_767  # Excel's own limit
+# A million rows of ten columns take half of it; a workbook's texts are a few times its own size.
+_MEMORY_BYTES, _MEMORY_TIMES = 2 << 30, 50
 _EXACT = 2**53  # Excel holds numbers as floats, which are exact up to here
 # Parts of a workbook that openpyxl cannot read, or not whole, and so does not write back.
 _LOST = {"xl/charts/": "charts", "xl/drawings/": "drawings and pictures"}
@@ -42,48 +48,41 @@ def sheet_as_csv(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
     Raises
     ------
     InputError
-        There is no such sheet, several to choose from, or a cell outside the header's columns.
+        There is no such sheet, several to choose from, or a cell outside the header's columns; or
+        reading it takes more memory than a table of its size does.
     """
-    rows = _rows(file, origin)
-    header = next((row for row in rows if _width(row)), [])
-    width = _width(header)
+    if importlib.util.find_spec("python_calamine") is None:
+        raise _not_installed(origin)
+    packed = file.read()
+    memory_bytes = _MEMORY_BYTES + _MEMORY_TIMES * len(packed)
     with tempfile.TemporaryFile() as copy:
-        text = io.TextIOWrapper(copy, "utf-8", newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        for number, row in enumerate(rows, 1):
-            if _width(row) > width:
-                raise InputError(
-                    f"{origin.called}, row {number}: a cell stands outside the table, whose header "
-                    f"has {width} columns.",
-                    "The first row that is not empty is the header: remove a title above it, give "
-                    "that column a header, or move the cell.",
-                    path=origin.path,
-                )
-            if _width(row):
-                writer.writerow([sheet_text(cell) for cell in [*row, *[""] * width][:width]])
-            else:
-                text.write("\n")
-        text.flush()
-        text.detach()
+        arguments = json.dumps([origin.called, origin.sheet, memory_bytes])
+        read = subprocess.run(  # noqa: S603 - our own module, by its path
+            [sys.executable, "-P", sheet_reader.__file__, arguments],
+            input=packed,
+            stdout=copy,
+            stderr=subprocess.PIPE,
+            # What is installed for this process is for that one, too.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
+        )
+        if read.returncode == sheet_reader.REFUSED:
+            problem, fix = json.loads(read.stderr)
+            raise InputError(problem, fix, path=origin.path)
+        if read.returncode == sheet_reader.NO_WORKBOOK:
+            raise _no_workbook(file, origin, json.loads(read.stderr))
+        if read.returncode:
+            raise InputError(
+                f"{origin.called} cannot be read as a workbook: it takes more than "
+                f"{memory_bytes / 1e9:.1f} GB of memory, for a file of {size_text(len(packed))}.",
+                "Often one cell stands far outside the table (Ctrl+End finds it): delete the rows "
+                "and columns there, or save the sheet as .csv.",
+                path=origin.path,
+            )
+        # The child has moved the origin in the file, of which this process does not know.
+        os.lseek(copy.fileno(), 0, os.SEEK_SET)
         copy.seek(0)
         yield copy
-
-
-def _rows(file: IO[bytes], origin: TableFile) -> list[list[Any]]:
-    try:
-        import python_calamine  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise _not_installed(origin) from None
-    try:
-        book = python_calamine.CalamineWorkbook.from_filelike(file)
-        name = _sheet_name(book, origin)
-        # Empty rows count too, or answers would be written back into other rows.
-        rows = list(book.get_sheet_by_name(name).to_python(skip_empty_area=False))
-    except python_calamine.CalamineError as error:
-        raise _no_workbook(file, origin, str(error).rstrip(".")) from None
-    for note in sheet_notes(file, name):
-        warn_user(f"{origin.called}, sheet {name!r}: {note}")
-    return rows
 
 
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
@@ -103,51 +102,6 @@ def _no_workbook(file: IO[bytes], origin: TableFile, reason: str) -> InputError:
     elif start and not start.startswith((_OLE, b"PK")) and b"\0" not in start:
         what, fix = "is a text, not a workbook", "Rename it to .csv, or to .tsv if tabs divide it."
     return InputError(f"{origin.called} {what}.", fix, path=origin.path)
-
-
-def _sheet_name(book: Any, origin: TableFile) -> str:
-    names = list(book.sheet_names)
-    if origin.sheet is not None:
-        if origin.sheet in names:
-            return origin.sheet
-        raise InputError(
-            f"{origin.called} has no sheet {origin.sheet!r}.",
-            f"It has {', '.join(map(repr, names))}.",
-            path=origin.path,
-        )
-    filled = [name for name in names if book.get_sheet_by_name(name).total_height]
-    # Not guessed: the rows of the wrong sheet would be paid for.
-    if len(filled) > 1:
-        raise InputError(
-            f"{origin.called} has {len(filled)} sheets: {', '.join(map(repr, filled))}.",
-            f"Say which: --sheet {filled[0]!r}.",
-            path=origin.path,
-        )
-    return str(filled[0] if filled else names[0])
-
-
-def _width(row: Sequence[Any]) -> int:
-    """Return the number of cells up to the last that is not empty."""
-    return max((i for i, cell in enumerate(row, 1) if cell not in ("", None)), default=0)
-
-
-def sheet_text(cell: Any) -> str:
-    """Format a cell as the sheet's CSV export would.
-
-    Examples
-    --------
-    >>> [sheet_text(cell) for cell in (3.0, 0.5, True, date(2026, 11, 30), "01")]
-    ['3', '0.5', 'TRUE', '2026-11-30', '01']
-    """
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    # A workbook has floats only: the 3 of an id or a count would come as 3.0.
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _EXACT:
-        return str(int(cell))
-    if isinstance(cell, datetime):
-        # Dates are moments at midnight in a workbook.
-        return cell.date().isoformat() if cell.time() == time() else cell.isoformat(" ")
-    return "" if cell is None else str(cell)
 
 
 def write_workbook(chunks: Iterable[ChunkWithAnswers], target: TableFile) -> None:
