@@ -213,3 +213,19 @@ def test_a_clock_that_was_set_back_makes_nobody_wait(
     out = job.collect(mugs, wait=True, poll_seconds=0.01, timeout=20)
 
     assert set(out["llmbatch_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("depth", [900, 20_000, None])
+def test_a_value_that_is_too_deep_to_print_is_named(depth: int | None, mugs: pd.DataFrame) -> None:
+    """By row and column; so is a list that holds itself."""
+    value: list[Any] = []
+    if depth is None:
+        value.append(value)
+    for _ in range(depth or 0):
+        value = [value]
+    frame = mugs.assign(deep=pd.Series([[1], [2], value, [3]], index=mugs.index, dtype=object))
+
+    with pytest.raises(
+        frameenrich.FrameEnrichError, match="Row 'A3', column 'deep': the value is nested"
+    ):
+        frame.llmbatch.preview("{{ deep }}", "m")

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.cells import cell_values, is_null
+from frameenrich.errors import InputError
 
 
 def cell_reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[Any]]:
@@ -34,7 +35,7 @@ def cell_reader(column: pd.Series, rendering: int) -> Callable[[int, int], list[
         return lambda start, stop: _whole_cells(numbers[start:stop])
     if _may_hold_floats(column):
         plain = whole_number if rendering == _ARRAYS else plain_cell
-        return lambda start, stop: [*map(plain, cell_values(column.iloc[start:stop]))]
+        return lambda start, stop: _plain_cells(plain, column.iloc[start:stop])
     if column.dtype == np.dtype("O"):
         objects = column.to_numpy()
         return lambda start, stop: _text_cells(objects[start:stop])
@@ -91,6 +92,20 @@ def plain_cell(cell: Any) -> Any:
     if type(cell) is dict:
         return {name: None if is_null(each) else plain_cell(each) for name, each in cell.items()}
     return whole_number(cell)
+
+
+def _plain_cells(plain: Callable[[Any], Any], column: pd.Series) -> list[Any]:
+    cells: list[Any] = []
+    try:
+        cells.extend(map(plain, cell_values(column)))
+    except RecursionError:  # a list that holds itself, too
+        raise InputError(
+            f"Row {column.index[len(cells)]!r}, column {column.name!r}: the value is nested deeper "
+            "than can be printed.",
+            "Put what the prompt needs of it into a column of its own.",
+            columns=[column.name],
+        ) from None
+    return cells
 
 
 def _text_cells(cells: npt.NDArray[np.object_]) -> list[Any]:

@@ -30,6 +30,10 @@ MOST_LINES = 1_000_000
 """Of one record; a quote that is never closed makes one of all that follow."""
 
 
+DEEPEST = 200
+"""How deep a value may be nested: every later step, such as printing it, can follow as far."""
+
+
 _NESTED = (list, dict, np.ndarray)
 
 
@@ -283,6 +287,13 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
         reason = f"this is not JSON ({error})"
     else:
         if isinstance(value, dict):
+            # Only a line of many brackets can be deep: counting them costs next to nothing.
+            if line.count(b"{") + line.count(b"[") > DEEPEST and _is_deep(value):
+                raise InputError(
+                    f"{name}, line {number}: its values are nested more than {DEEPEST} deep.",
+                    "Put what the prompt needs of them into members of their own.",
+                    line=number,
+                )
             return value
         reason = f"this is a JSON {'array' if isinstance(value, list) else 'value'}, not an object"
     raise InputError(
@@ -290,6 +301,16 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
         "Write one JSON object a line; of a JSON array `jq -c '.[]'` makes that.",
         line=number,
     )
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        nested = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [item for items in nested for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def with_members(line: bytes, members: Mapping[str, Any]) -> bytes:
