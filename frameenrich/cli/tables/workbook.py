@@ -79,7 +79,10 @@ def sheet_as_csv(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
                 "and columns there, or save the sheet as .csv.",
                 path=origin.path,
             )
-        # The child has moved the origin in the file, of which this process does not know.
+        name = json.loads(read.stderr)
+        for note in sheet_notes(file, name):
+            warn_user(f"{origin.called}, sheet {name!r}: {note}")
+        # The child has moved the place in the file, of which this process does not know.
         os.lseek(copy.fileno(), 0, os.SEEK_SET)
         copy.seek(0)
         yield copy
