@@ -146,6 +146,13 @@ class ResultTable:
         kinds = [("id", pa.string()), ("code", pa.uint8()), ("mark", pa.uint8())]
         return pa.schema([*kinds, *((str(i), column.type) for i, column in enumerate(columns))])
 
+    def sort_coming(self, order: Positions) -> None:
+        """Put the results that were added and have no slots yet into an order."""
+        self._coming = [np.concatenate(self._coming)[order]]
+        self._coming_marks = [np.concatenate(self._coming_marks)[order]]
+        for column in (*self._columns, *self._detail_columns.values()):
+            column.sort_coming(order)
+
     def coming(self, ids: pa.Array) -> pa.Table:
         """Return the results that were added and have no slots yet, with their custom_ids."""
         columns = [column.coming() for column in (*self._columns, *self._detail_columns.values())]
@@ -421,6 +428,17 @@ class ArrowColumn:
     def add_array(self, cells: pa.Array) -> None:
         """Add cells that are of the column's type already."""
         self._pieces.append(cells)
+
+    def sort_coming(self, order: Positions) -> None:
+        """Put the cells that were added and are in no part yet into an order."""
+        pieces, self._pieces = self._pieces, []
+        if self.type is None:
+            cells = [cell for piece in pieces for cell in piece]
+            self._pieces = [[cells[position] for position in order.tolist()]]
+            return
+        whole = pa.concat_arrays(pieces)
+        del pieces  # freed before take() makes a second copy of the part
+        self._pieces = [whole.take(pa.array(order))]
 
     def coming(self) -> pa.ChunkedArray:
         """Return the cells that were added and are in no part yet."""

@@ -19,8 +19,6 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
@@ -81,21 +79,15 @@ class ReadCache:
                     return table
         return None
 
-    def keep(
-        self, shard: ShardFolder, positions: npt.NDArray[np.int64], read: Callable[[], pa.Table]
-    ) -> None:
+    def keep(self, shard: ShardFolder, read: Callable[[], pa.Table]) -> None:
         """Keep what was read of a shard, whole or not at all; a store that is full keeps nothing.
 
-        `positions` are those of the lines' requests in the shard; `read` gives what is to be kept.
+        `read` gives what is to be kept, in the order of requests: nothing is sorted next time.
         """
         key = self._keys.pop((shard.round, shard.number), None)
         if key is None:
             return
         table = read()
-        if not (positions[1:] >= positions[:-1]).all():
-            # In the order of requests nothing has to be sorted next time; of several lines for one
-            # request the first stays the first.
-            table = table.take(pa.array(np.argsort(positions, kind="stable")))
         sink = pa.BufferOutputStream()
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with pa.ipc.new_stream(sink, table.schema, options=options) as stream:

@@ -259,8 +259,14 @@ class _ResultReader:
             shard_positions = np.arange(len(ids))
         else:
             shard_positions = pc.index_in(came, value_set=ids).fill_null(-1).to_numpy()
+        if not (shard_positions[1:] >= shard_positions[:-1]).all():
+            # In the order of requests, once for the columns and for what is kept of them; of
+            # several lines for one request the first stays the first.
+            order = np.argsort(shard_positions, kind="stable")
+            self.table.sort_coming(order)
+            shard_positions, came = shard_positions[order], came.take(pa.array(order))
         if self._cache is not None and kept is None and len(came):
-            self._cache.keep(shard, shard_positions, lambda: self.table.coming(came))
+            self._cache.keep(shard, lambda: self.table.coming(came))
         own = np.where(shard_positions >= 0, slots[shard_positions], -1)
         self.table.assign(own, shard.round)
         # The pool keeps what a shard took twice, and would keep as much again of each shard.
