@@ -144,8 +144,9 @@ def _refusal_in(content: Json) -> str | None:
     return "".join(as_text(part.get("refusal")) or "" for part in parts) or None
 
 
-_CALLS = frozenset({"function_call", "custom_tool_call"})
-_NOT_WHOLE = frozenset({"incomplete", "in_progress"})
+# No sets: a server may put a list there, which is in no set and raises.
+_CALLS = ("function_call", "custom_tool_call")
+_NOT_WHOLE = ("incomplete", "in_progress")
 
 
 def _responses_answer(body: Mapping[str, Json], *, structured: bool) -> Answer:
@@ -156,7 +157,7 @@ def _responses_answer(body: Mapping[str, Json], *, structured: bool) -> Answer:
             continue
         if item.get("type") in _CALLS:
             calls.append(item)
-        if item.get("type") in {*_CALLS, "message"} and item.get("status") in _NOT_WHOLE:
+        if item.get("type") in (*_CALLS, "message") and item.get("status") in _NOT_WHOLE:
             cut = "incomplete"
         for part in [*as_list(item.get("content")), *as_list(item.get("summary"))]:
             kind = part.get("type") if isinstance(part, dict) else None

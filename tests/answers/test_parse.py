@@ -363,6 +363,8 @@ def bodies(draw: st.DrawFn) -> Any:
 
 @FEW
 @given(bodies(), JSON, JSON, JSON | st.just("row-1"))
+@example({"output": [{"type": []}]}, 200, None, "row-1")
+@example({"output": [{"type": "message", "status": {}}]}, 200, None, "row-1")
 def test_no_json_can_raise(body: Any, code: Any, error: Any, custom_id: Any) -> None:
     """Whatever a server puts where, a line is a result with a reason or belongs to no row."""
     for each in (200, code):
