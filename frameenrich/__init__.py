@@ -80,7 +80,11 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'frameenrich' has no attribute {name!r}")
+        if name.startswith("_"):  # tried by Python itself, which wants a quick and plain no
+            raise AttributeError(name)
+        raise import_module("frameenrich.verbs.signatures").unknown_name(
+            "frameenrich", name, __dir__()
+        )
     return getattr(import_module(f"frameenrich.{_HOMES[name]}"), name)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import pandas as pd
 
 from frameenrich.verbs.job_of_frame import JobOfFrame
-from frameenrich.verbs.signatures import takes_options_of
+from frameenrich.verbs.signatures import checks_calls, takes_options_of
 
 if TYPE_CHECKING:
     from frameenrich.answers.output import Parser
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 # A class of thin methods: each imports its verb when it is called, so that the import of
 # frameenrich costs next to nothing beside pandas.
 @pd.api.extensions.register_dataframe_accessor("llmbatch")
+@checks_calls
 class LLMBatch(JobOfFrame):
     """Methods that send a DataFrame's rows as LLM batches and add the answers as columns.
 
     Stateless: pandas makes a new one on every access, and all state is in the job's folder.
     """
 
-    @takes_options_of()
     def submit(
         self,
         template: Template,

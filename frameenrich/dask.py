@@ -39,7 +39,7 @@ from frameenrich.verbs.estimate import Counts, count_frame
 from frameenrich.verbs.find import find_job, open_job
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.list_jobs import jobs
-from frameenrich.verbs.signatures import takes_options_of
+from frameenrich.verbs.signatures import NamesNearest, checks_calls, takes_options_of
 from frameenrich.verbs.submit import RootedFolder, submit_parts
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ _LOOKED_AT = 1000
 
 
 @register_dataframe_accessor("llmbatch")
-class DaskAccessor:
+@checks_calls
+class DaskAccessor(NamesNearest):
     """Methods of ``df.llmbatch`` for a Dask DataFrame.
 
     Parameters
@@ -65,6 +66,9 @@ class DaskAccessor:
     frame : dask.dataframe.DataFrame
         The frame; nothing of it is computed before a verb needs it.
     """
+
+    _called = "df.llmbatch"
+    _else_meant = " A column of that name is written df['llmbatch']."
 
     def __init__(self, frame: DataFrame) -> None:
         self._frame = frame

@@ -10,7 +10,8 @@
     │   ├── RowKeyError             duplicate or null keys, no such key column
     │   ├── ColumnCollisionError    an output column exists already
     │   ├── ParameterError          an option or request parameter that is unknown or unusable
-    │   │   └── UnknownOptionError  a verb has no such keyword argument; a ``TypeError``, too
+    │   │   ├── UnknownOptionError  no such keyword argument, or a wrong call; a ``TypeError``, too
+    │   │   └── UnknownNameError    no such method or name; an ``AttributeError``, too
     │   ├── OutputError             labels, response_model or parser that cannot be used
     │   ├── BudgetError             it could cost more than ``max_cost``
     │   ├── RequestTooLargeError    one row's request is larger than a whole batch file may be
@@ -59,7 +60,8 @@ def _lines_of_user(trace: TracebackType | None) -> list[str]:
     found = []
     for frame, number in traceback.walk_tb(trace):
         file = frame.f_code.co_filename
-        if not file.startswith(tuple(path + os.sep for path in ours)):
+        # Code that a library made while running is nobody's line, as a dataclass's __init__ is.
+        if file != "<string>" and not file.startswith(tuple(path + os.sep for path in ours)):
             # A notebook's cells are in no file; IPython puts their source into linecache.
             line = linecache.getline(file, number).strip()
             found.append(f"{_cell_name(file)}, line {number}\n----> {number} {line}\n")
@@ -157,7 +159,12 @@ class ParameterError(InputError):
 
 # A TypeError as well, which is what Python raises for a keyword that a function does not have.
 class UnknownOptionError(ParameterError, TypeError):
-    """A keyword argument that a verb does not have."""
+    """A keyword argument that a verb does not have, one too few or one too many."""
+
+
+# An AttributeError as well: `hasattr` and `from frameenrich import ...` go by that.
+class UnknownNameError(ParameterError, AttributeError):
+    """A method, attribute or public name that does not exist."""
 
 
 class OutputError(InputError):

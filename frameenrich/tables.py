@@ -45,7 +45,7 @@ from frameenrich.verbs.estimate import Estimate, count_frame
 from frameenrich.verbs.find import find_job
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.list_jobs import jobs
-from frameenrich.verbs.signatures import takes_options_of
+from frameenrich.verbs.signatures import checks_calls, takes_options_of
 from frameenrich.verbs.submit import submit_parts
 
 
@@ -134,6 +134,7 @@ def collect(table: Any, job: Job | str | None = None, **options: Unpack[CollectO
     return llmbatch(table).collect(job, **options)
 
 
+@checks_calls
 class TableBatch(LLMBatch):
     """Methods of ``df.llmbatch`` for a table that is not pandas'.
 

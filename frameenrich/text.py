@@ -73,6 +73,20 @@ def shortened(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def kind_of(value: Any) -> str:
+    """Name a value in a message: itself where it is short to write, else its type.
+
+    Examples
+    --------
+    >>> kind_of(None), kind_of("yes"), kind_of([1, 2]), kind_of({})
+    ('None', "'yes'", 'a list', 'a dict')
+    """
+    if value is None or isinstance(value, str | bytes | int | float):
+        return shortened(repr(value))
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 _SHORTEST_SECRET = 8
 """What is shorter ("EMPTY", "ollama") keeps nobody out, and would spoil other words."""
 

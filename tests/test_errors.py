@@ -62,5 +62,5 @@ def test_the_public_names_are_there() -> None:
     """Every name of ``frameenrich.__all__`` can be had, and no other is invented."""
     for name in frameenrich.__all__:
         assert getattr(frameenrich, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="has no 'nothing'"):
         _ = frameenrich.nothing

@@ -41,6 +41,7 @@ from frameenrich.rendering.body import retry_line
 from frameenrich.rendering.caching import without_marks
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.shard import ShardFolder
+from frameenrich.text import kind_of
 
 UNCHANGED = "unchanged"
 
@@ -121,11 +122,14 @@ def check_statuses(statuses: Iterable[str] | None) -> frozenset[RowStatus] | Non
     """
     if statuses is None:
         return None
-    names = {statuses} if isinstance(statuses, str) else set(statuses)
-    unknown = names - {str(status) for status in FLAGGED}
+    several = isinstance(statuses, Iterable) and not isinstance(statuses, str)
+    names: list[Any] = list(statuses) if several else [statuses]
+    known = [str(status) for status in FLAGGED]
+    # What is no text first: some things cannot be compared with one.
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
     if unknown:
         raise ParameterError(
-            f"statuses= holds {min(unknown)!r}, which is not a flagged status.",
+            f"statuses= holds {kind_of(unknown[0])}, which is not a flagged status.",
             f"Use some of: {', '.join(sorted(FLAGGED))}.",
         )
     return frozenset(RowStatus(name) for name in names)

@@ -13,6 +13,7 @@ from frameenrich.model import JobSpec, Limits
 from frameenrich.pricing.prices import has_breakpoints
 from frameenrich.providers.protocol import Provider
 from frameenrich.rendering.caching import marked_message
+from frameenrich.text import kind_of
 
 _ENDPOINTS = ("/v1/chat/completions", "/v1/responses")
 
@@ -31,9 +32,11 @@ def check_cache(cache: Any) -> bool | str | None:
     """
     if cache is None or cache is False:
         return None
-    if cache is True or cache == "seed":
-        return cache  # type: ignore[no-any-return]
-    raise ParameterError(f"cache={cache!r} is not known.", "Use True, or 'seed', or leave it out.")
+    if cache is True or (isinstance(cache, str) and cache == "seed"):
+        return cache
+    raise ParameterError(
+        f"cache={kind_of(cache)} is not known.", "Use True, or 'seed', or leave it out."
+    )
 
 
 def with_caching(spec: JobSpec, provider: Provider) -> JobSpec:

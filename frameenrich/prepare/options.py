@@ -50,6 +50,7 @@ from frameenrich.rendering.body import request_body
 from frameenrich.rendering.caching import with_marks
 from frameenrich.rendering.prompt import Prompt, prompt_of
 from frameenrich.rendering.template_source import Template, read_template
+from frameenrich.text import kind_of, shortened
 
 ENDPOINTS = (
     "/v1/chat/completions",
@@ -144,7 +145,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         raise ParameterError(
             f"on_null={options.on_null!r} is not known.", "Use 'raise', 'empty' or 'skip'."
         )
-    endpoint, params = options.endpoint, options.params or {}
+    endpoint, params = options.endpoint, {} if options.params is None else options.params
     if endpoint not in ENDPOINTS:
         raise ParameterError(
             f"endpoint={endpoint!r} is not one this version answers for.",
@@ -305,9 +306,10 @@ def _image_columns(options: Options) -> tuple[str, ...]:
         raise ParameterError(
             f"image_detail={detail!r} is not known.", "Use 'low', 'high' or 'auto'."
         )
-    if not _is_limit(max_pixels) and max_pixels is not None and max_pixels != "auto":
+    word = isinstance(max_pixels, str) and max_pixels == "auto"
+    if not (word or max_pixels is None or _is_limit(max_pixels)):
         raise ParameterError(
-            f"image_max_pixels={max_pixels!r} is no length of a picture's side.",
+            f"image_max_pixels={kind_of(max_pixels)} is no length of a picture's side.",
             "Give a whole number of pixels from 1 on, 'auto' (what the model looks at), or None "
             "(as they are).",
         )
@@ -375,8 +377,16 @@ def check_model(model: object) -> None:
     ParameterError
         It is empty, or no text.
     """
-    if not isinstance(model, str) or not model.strip():
-        raise ParameterError("model= is empty.", "Name a model, such as 'gpt-4o-mini'.")
+    example = "Name a model, such as 'gpt-4o-mini'."
+    if model is None or (isinstance(model, str) and not model.strip()):
+        raise ParameterError("model= is empty.", example)
+    if not isinstance(model, str):
+        raise ParameterError(f"model= is {kind_of(model)}, which names no model.", example)
+    if "{{" in model:  # both are texts, so the order is easily mistaken
+        raise ParameterError(
+            f"model= is {shortened(model)!r}, which is a template.",
+            "The template comes first, then the model.",
+        )
 
 
 def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
@@ -386,7 +396,7 @@ def key_parts(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
     names = _names(key)
     if not names:
         raise ParameterError(
-            f"key={key!r} names no column." if key else "key= names no column.",
+            f"key={kind_of(key)} names no column." if names is None else "key= names no column.",
             "Name one or more, as texts, or leave key= out to use the index.",
         )
     return names

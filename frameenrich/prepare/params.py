@@ -14,6 +14,7 @@ from typing import Any
 
 from frameenrich.errors import ParameterError
 from frameenrich.model import JsonMode, OutputSpec
+from frameenrich.text import kind_of
 
 # One of these in params= would replace the row's own text, or the model that prices are of.
 _OURS = frozenset({"model", "messages", "input", "prompt"})
@@ -29,7 +30,10 @@ _PARAMETER_TYPES = {
 
 
 def check_params(
-    params: Mapping[str, Any], endpoint: str, output: OutputSpec, json_mode: JsonMode = "auto"
+    params: Mapping[str, Any] | None,
+    endpoint: str,
+    output: OutputSpec,
+    json_mode: JsonMode = "auto",
 ) -> dict[str, Any]:
     """Check that the endpoint knows each parameter; ``extra_body`` passes others unchecked.
 
@@ -38,10 +42,12 @@ def check_params(
     ParameterError
         One is unknown, or is ours to set.
     """
+    params = {} if params is None else params
+    example = 'Give a dict, such as {"temperature": 0}.'
     if not isinstance(params, Mapping):
-        raise ParameterError(
-            f"params= is a {type(params).__name__}.", 'Give a dict, such as {"temperature": 0}.'
-        )
+        raise ParameterError(f"params= is {kind_of(params)}.", example)
+    if not all(isinstance(name, str) for name in params):
+        raise ParameterError("params= holds a name that is no text.", example)
     extra = params.get("extra_body") or {}
     if not isinstance(extra, Mapping):
         raise ParameterError(

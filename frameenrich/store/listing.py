@@ -51,6 +51,7 @@ def find_folder(store: StoreLike, job: str) -> JobFolder:
     # The job may be a damaged one, of which "no such job" would say nothing.
     if damages and not folders:
         raise damages[0]
+    warn_damaged(damages)
     raise _no_such_job(where, job, folders)
 
 

@@ -22,6 +22,7 @@ from frameenrich.store.folder import JobFolder
 from frameenrich.store.listing import MOMENT, folders, to_frame
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.signatures import takes_options_of
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?) ?(m|h|d|w)")
 
@@ -42,6 +43,7 @@ _CLEANED = {
 # --- deleting -----------------------------------------------------------------------------------
 
 
+@takes_options_of()
 def clean(
     older_than: str | timedelta,
     *,

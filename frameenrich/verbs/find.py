@@ -16,8 +16,10 @@ from frameenrich.store.folder import JobFolder, is_job_id
 from frameenrich.store.listing import find_folder, list_jobs, pilots_last, warn_damaged
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.signatures import takes_options_of
 
 
+@takes_options_of()
 def open_job(
     id: str,  # noqa: A002 - the public face's own name
     store: StoreLike = None,
@@ -100,6 +102,7 @@ def find_job(
     folders, damages = list_jobs(where)
     if name is not None:
         folders = [folder for folder in folders if folder.spec.name == name]
+        damages = []  # of jobs whose names nobody can read; `find_folder` warns of them
     # Else a pilot after the submit would hide the job that has all rows.
     for folder in pilots_last(folders):
         try:

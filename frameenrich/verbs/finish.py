@@ -36,7 +36,7 @@ def finish(
     follows one that was killed finds batches of `provider`, which it goes on with.
     """
     spec = session.folder.spec
-    changed = check_params(params or {}, spec.endpoint, spec.output)
+    changed = check_params(params, spec.endpoint, spec.output)
     elsewhere = session.elsewhere(provider)
     if elsewhere is None and not session.provider().blocking:
         raise ParameterError(

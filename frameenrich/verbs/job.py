@@ -28,9 +28,11 @@ from frameenrich.verbs.job_parts import JobParts
 from frameenrich.verbs.job_quality import JobQuality
 from frameenrich.verbs.regenerate import regenerate
 from frameenrich.verbs.session import Session
+from frameenrich.verbs.signatures import NamesNearest, checks_calls
 
 
-class Job(JobFiles, JobParts, JobQuality):
+@checks_calls
+class Job(JobFiles, JobParts, JobQuality, NamesNearest):
     """A handle on one job's folder.
 
     Parameters
@@ -46,6 +48,8 @@ class Job(JobFiles, JobParts, JobQuality):
     budget : Budget, optional
         What this session says of money; by default as the folder says.
     """
+
+    _called = "A job"
 
     def __init__(
         self,

@@ -11,8 +11,10 @@ from frameenrich.lifecycle.import_responses import import_responses, withdraw_im
 from frameenrich.lifecycle.refetch import refetch
 from frameenrich.lifecycle.step import cleanup
 from frameenrich.verbs.session import Session
+from frameenrich.verbs.signatures import checks_calls
 
 
+@checks_calls
 class JobFiles:
     """Methods of `Job` for requests and responses on disk."""
 

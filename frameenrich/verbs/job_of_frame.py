@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
-from frameenrich.verbs.signatures import reading, takes_options_of
+from frameenrich.verbs.signatures import NamesNearest, checks_calls, reading, takes_options_of
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from frameenrich.verbs.job import Job
 
 
-class JobOfFrame:
+@checks_calls
+class JobOfFrame(NamesNearest):
     """Methods on a frame's job: the one that is named, or the newest of the frame."""
+
+    _called = "df.llmbatch"
+    _else_meant = " A column of that name is written df['llmbatch']."
 
     def __init__(self, frame: pd.DataFrame) -> None:
         # `tables.TableBatch` keeps another kind of table here and makes the frame on first use.
@@ -170,7 +174,6 @@ class JobOfFrame:
         """
         return self.job(job, store=store, client=client).flagged(self._frame, **reading)
 
-    @takes_options_of()
     def review(
         self,
         job: Job | str | None = None,
@@ -187,7 +190,6 @@ class JobOfFrame:
             n=n, by=by, seed=seed, extend=extend
         )
 
-    @takes_options_of()
     def evaluate(
         self,
         job: Job | str | None = None,
@@ -302,7 +304,6 @@ class JobOfFrame:
         """Wait no longer for batches that are lost at the provider; see `Job.give_up`."""
         return self.job(job, store=store, client=client).give_up()
 
-    @takes_options_of()
     def wait(
         self,
         job: Job | str | None = None,
@@ -315,7 +316,6 @@ class JobOfFrame:
         """Go on until every batch has ended and its answers are on disk; see `Job.wait`."""
         return self.job(job, store=store, client=client).wait(timeout, poll_seconds)
 
-    @takes_options_of()
     def usage(
         self,
         job: Job | str | None = None,

@@ -11,8 +11,10 @@ from frameenrich.lifecycle.collect import Collector
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.verbs.collect import collect_part, collector, count_seen, waiting_of
 from frameenrich.verbs.session import Session
+from frameenrich.verbs.signatures import checks_calls
 
 
+@checks_calls
 class JobParts:
     """Methods of `Job` for frames that come in parts, in this process or in others."""
 

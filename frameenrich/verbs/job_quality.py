@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 
 from frameenrich.verbs.session import Session
+from frameenrich.verbs.signatures import checks_calls, reading, takes_options_of
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from frameenrich.verbs.job import Job
 
 
+@checks_calls
 class JobQuality:
     """Methods of `Job` for people who judge answers; each imports what it needs."""
 
     _session: Session
 
+    @takes_options_of(reading)
     def flagged(
         self, frame: pd.DataFrame | None = None, **reading: Unpack[ReadingOptions]
     ) -> pd.DataFrame:
@@ -54,6 +57,7 @@ class JobQuality:
 
         return flagged(self._session, frame, **reading)
 
+    @takes_options_of(reading)
     def show_flagged(
         self,
         frame: pd.DataFrame | None = None,
@@ -81,6 +85,7 @@ class JobQuality:
 
         return styled(self.flagged(frame, **reading), rows, self._session.folder.spec.name)
 
+    @takes_options_of(reading)
     def report(
         self,
         path: str | os.PathLike[str] = "report.html",

@@ -20,6 +20,7 @@ from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.listing import MOMENT, folders, to_frame
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.text import age_text, size_text
+from frameenrich.verbs.signatures import takes_options_of
 
 _COLUMNS = {
     "job": "string",
@@ -50,6 +51,7 @@ _MAX_RESPONSE_BYTES = 100_000_000
 _PROMPT_LETTERS = 48
 
 
+@takes_options_of()
 def jobs(store: StoreLike = None) -> pd.DataFrame:
     """List the jobs of a store, the newest first, one a row; asks no provider.
 

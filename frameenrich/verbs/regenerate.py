@@ -84,7 +84,7 @@ def regenerate(
     # A row whose answer has come meanwhile is not to be paid again.
     bring_up_to_date(session, session.folder.read(), Deadline(), None, waiting=False)
     output = session.output(**reading)
-    changed = check_params(params or {}, spec.endpoint, spec.output)
+    changed = check_params(params, spec.endpoint, spec.output)
     elsewhere = session.elsewhere(provider)
     options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
     if frame is not None:

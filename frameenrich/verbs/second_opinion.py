@@ -51,7 +51,7 @@ def second_opinion(
         # A client belongs to its provider, so it is passed on only where the provider stays.
         provider, client = own.provider, client or session.client
     route = connect(provider, client, model)
-    changed = check_params(params or {}, own.endpoint, own.output)
+    changed = check_params(params, own.endpoint, own.output)
     spec = replace(
         own,
         name=f"{own.name}_second" if name is None else name,

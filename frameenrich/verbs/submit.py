@@ -42,6 +42,7 @@ from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.find_older import Write, find_older, find_same
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.probe import FROM_REQUESTS, Probe, is_answered, unknown_lines
+from frameenrich.verbs.signatures import takes_options_of
 
 
 def submit(
@@ -310,6 +311,7 @@ def _nonce(fresh: bool) -> str:
     return secrets.token_hex(8) if fresh else ""
 
 
+@takes_options_of()
 def submit_requests(
     requests: Requests,
     *,
