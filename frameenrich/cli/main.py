@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -154,7 +155,32 @@ class _Verbs(TyperGroup):
         except Exception as error:  # typer's own; the class for an unknown option is private
             if hasattr(error, "possibilities"):
                 error.possibilities = _near_options(error.option_name, error.ctx)  # type: ignore[attr-defined]
+            if hasattr(error, "message"):
+                error.message = _in_plain_words(str(error.message))
             raise
+
+
+_OF_A_VALUE = (
+    (re.compile("Value error, "), ""),
+    (re.compile(r"Input should be a valid integer.*"), "Give a whole number, such as 10."),
+    (re.compile(r"Input should be a valid number.*"), "Give a number, such as 5 or 0.5."),
+    (re.compile(r"Input should be greater than or equal to (\S+)"), r"Give \1 or more."),
+    # The only limit above is that of a share, and who writes 95 means 0.95.
+    (re.compile(r"Input should be less than or equal to 1"), "Give a share, such as 0.95."),
+)
+
+
+def _in_plain_words(message: str) -> str:
+    """Say what to write instead of a value that an option does not take.
+
+    Examples
+    --------
+    >>> _in_plain_words("Input should be a valid integer, unable to parse string as an integer")
+    'Give a whole number, such as 10.'
+    """
+    for pattern, words in _OF_A_VALUE:
+        message = pattern.sub(words, message)
+    return message
 
 
 def _near_options(flag: str, ctx: Any) -> list[str]:

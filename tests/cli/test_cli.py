@@ -441,7 +441,17 @@ def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None
         (["mugs.csv", "out.csv", *ASK, "--labels", ""], "--labels holds no label"),
         (["mugs.csv", "out.csv", *ASK, "--parser", ""], "--parser names nothing to import"),
         (["mugs.csv", "out.csv", *ASK, "--provider", "file"], "Use submit"),
-        (["mugs.csv", "out.csv", *ASK, "--limit", "0"], "--limit"),
+        (["mugs.csv", "out.csv", *ASK, "--limit", "0"], "'--limit': Give 1 or more."),
+        (["mugs.csv", "out.csv", *ASK, "--limit", "2.5"], "'--limit': Give a whole number, such"),
+        (
+            ["mugs.csv", "out.csv", *ASK, "--max-cost", "abc"],
+            "'--max-cost': Give a number,",
+        ),
+        (
+            ["mugs.csv", "out.csv", *ASK, "--json-mode", "json"],
+            "mode': 'json' is not one of 'auto'",
+        ),
+        (["mugs.csv", "out.csv", *ASK, "--min-ok", "95"], "'--min-ok': Give a share, such as 0.95"),
         (["-", "-", "--format", "xml", *ASK], "--format xml is no format. Use csv, tsv, jsonl"),
         (["mugs.csv", "out.csv", *ASK, "--format", "CSV.gz"], "--format CSV.gz is no format"),
         (["mugs.csv", "out.csv", *ASK, "--nonsense"], "--nonsense"),
