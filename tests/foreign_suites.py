@@ -73,13 +73,14 @@ def listened(package: str, folder: Path) -> tuple[Counter[str], list[str]]:
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), _NOBODY),
     }
     (there / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")  # instead of their own
-    subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "foreign_recorder", "-q", "-W", "ignore", "--tb=no",
          "--timeout=30",
          "--continue-on-collection-errors", "-p", "no:cacheprovider", *paths],
-        cwd=there, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        check=False,
+        cwd=there, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    if not counts.exists():
+        sys.exit(f"{package}: {ran.stdout[-3000:]}{ran.stderr[-3000:]}")
     found, told = json.loads(counts.read_text())
     return Counter(found), told
 

@@ -19,6 +19,7 @@ from frameenrich.answers.judge import read_result
 from frameenrich.answers.output import Output
 from frameenrich.model import Result
 from frameenrich.prepare.output_options import output_from_options
+from frameenrich.providers.anthropic.translate import live_answer
 
 TEXT = output_from_options()
 LABELS = output_from_options(labels=["Kitchen", "Garden", "Garden furniture"])
@@ -221,6 +222,94 @@ def test_every_cut_of_an_answer_is_flagged(output: Output, before: str) -> None:
     statuses = {str(read(chat(before + whole[:cut]), output).status) for cut in range(len(whole))}
 
     assert statuses <= {"malformed", "empty"}
+
+
+class Item(BaseModel):
+    """A part of an answer."""
+
+    name: str
+    n: int | None = None
+    tags: list[str] = []
+
+
+GOODS = ["Kitchen", "Kitchenware", "Kitchen & Bath", "1", "10", "a", "a,b"]
+WORDS = st.sampled_from(["red", 'a "q" {x}', "it's", "}", "<think>", "Kitchen", "10", "//", ""])
+ITEM = st.fixed_dictionaries(
+    {"name": WORDS, "n": st.sampled_from([None, 1, 12, 123]), "tags": st.lists(WORDS, max_size=3)}
+)
+ANSWERS: dict[str, tuple[Output, st.SearchStrategy[Any]]] = {
+    "types": (
+        output_from_options(
+            response_model={"a": str, "n": int, "f": float, "k": Literal["Kitchen", "Kitchenware"]}
+        ),
+        st.fixed_dictionaries(
+            {
+                "a": WORDS,
+                "n": st.sampled_from([1, 12, 123]),
+                "f": st.sampled_from([0, 1.5, 12, 1e3, 1e22, -3]),
+                "k": st.sampled_from(["Kitchen", "Kitchenware"]),
+            }
+        ),
+    ),
+    "list": (
+        output_from_options(response_model={"items": list[Item]}),
+        st.fixed_dictionaries({"items": st.lists(ITEM, max_size=3)}),
+    ),
+    "class": (output_from_options(response_model=Item), ITEM),
+    "absent": (
+        output_from_options(response_model={"a": str | None, "n": int | None}),
+        st.fixed_dictionaries({"a": WORDS | st.none(), "n": st.sampled_from([None, 1, 12])}),
+    ),
+    "labels": (output_from_options(labels=GOODS), st.sampled_from(GOODS)),
+}
+LABELLED = ["**%s**", "`%s`", '"%s"', "<label>%s</label>", "\\boxed{%s}", "```\n%s\n```", "(%s)"]
+
+
+def _as_call(text: str, finish: Any) -> dict[str, Any]:
+    return chat("Calling.", finish, tool_calls=[{"function": {"arguments": text}}])
+
+
+def _as_anthropic(text: str, finish: Any) -> dict[str, Any]:
+    del finish
+    return live_answer(
+        {"type": "message", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
+    )
+
+
+SHAPES = [
+    chat,
+    _as_call,
+    _as_anthropic,
+    lambda text, finish: chat(None, finish, function_call={"arguments": text}),
+    lambda text, finish: chat("", finish, reasoning_content=text),
+    lambda text, finish: chat([{"type": "text", "text": text}], finish),
+    lambda text, _: responses(text),
+    lambda text, _: responses(None, items=[{"type": "function_call", "arguments": text}]),
+    lambda text, finish: {"choices": [{"text": text, "finish_reason": finish}]},
+]
+
+
+@examples(200)
+@given(st.sampled_from(sorted(ANSWERS)), st.sampled_from(SHAPES), st.data())
+def test_a_cut_is_never_another_value(kind: str, shape: Any, data: Any) -> None:
+    """Wherever an answer stands, however it is packed, and whatever good word it ends with."""
+    output, values = ANSWERS[kind]
+    value = data.draw(values)
+    text = json.dumps({"label": value} if kind == "labels" else value)
+    if kind == "labels" and data.draw(st.booleans()):
+        text = data.draw(st.sampled_from(LABELLED)) % value
+    else:
+        text = data.draw(st.sampled_from(["%s", "[%s]", "%s\n%s"])).replace("%s", text)
+        text = json.dumps(text) if data.draw(st.booleans()) else text
+    text = data.draw(AROUND) + text
+    finish = data.draw(st.sampled_from(["stop", "eos", "end_turn", "tool_calls", None]))
+    cut = data.draw(st.integers(0, len(text) - 1))
+
+    whole, part = (read(shape(each, finish), output) for each in (text, text[:cut]))
+
+    said = tuple(value.get(f.name) for f in output.fields) if kind != "labels" else (value,)
+    assert whole.values in (None, said)
+    assert part.values in (None, said)
 
 
 @pytest.mark.parametrize(
