@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -363,9 +364,11 @@ _MOST_NAMED = 12
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
 
-def _floats(where: list[str | int], value: Any) -> Iterator[tuple[list[str | int], float]]:
-    """Yield every float in a value, with its path."""
-    if isinstance(value, float):
+def _floats(
+    where: list[str | int], value: Any
+) -> Iterator[tuple[list[str | int], float | Decimal]]:
+    """Yield every number in a value that may be endless, with its path."""
+    if isinstance(value, float | Decimal):
         yield where, value
     elif isinstance(value, Mapping):
         for name, item in value.items():

@@ -123,10 +123,14 @@ class _Types:
         # An open object keeps the members that no property names, as a class with extra="allow"
         # does. Not the answer itself: only its named members become columns.
         named_alone = node == self._root or not takes_more(node)
-        return create_model("Answer", __config__=None if named_alone else _OPEN, **members)
+        config = None if named_alone else _OPEN
+        if node.get("additionalProperties") is False and "patternProperties" not in node:
+            config = _CLOSED  # as a class with extra="forbid" has it
+        return create_model("Answer", __config__=config, **members)
 
 
 _OPEN: Any = {"extra": "allow"}
+_CLOSED: Any = {"extra": "forbid"}
 
 
 def takes_more(node: Mapping[str, Json]) -> bool:

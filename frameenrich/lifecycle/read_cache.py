@@ -35,7 +35,7 @@ _LEAST_BYTES = 4_000_000
 """Fewer bytes of responses are read in a blink; keeping that would only litter the store."""
 
 
-_FORMAT = 4
+_FORMAT = 5
 """Counts up when what is kept, or how answers are read, changes within a version."""
 
 
@@ -176,7 +176,9 @@ def _described(value: Any, known: dict[int, int]) -> Any:
         if value.get("post_init") or value.get("custom_init"):
             raise _UnknownError
         return {
-            str(name): re.sub(r":\d+", "", each) if name in _REFERENCES else _described(each, known)
+            str(name): re.sub(r":\d+", "", each)
+            if name in _REFERENCES and isinstance(each, str)
+            else _described(each, known)
             for name, each in value.items()
             if name != "metadata"  # how its JSON Schema is written
         }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Literal
 
 import pytest
 from blocks import read_texts
-from pydantic import BeforeValidator, create_model
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from frameenrich.answers.output import Output
 from frameenrich.prepare.output_options import output_from_options
@@ -83,3 +84,34 @@ def test_what_the_classes_own_validator_makes_of_a_boolean_counts() -> None:
     output = as_class(Annotated[Literal[0, 1], BeforeValidator(int)])
 
     assert output.read('{"v": true}') == ((1,), False)
+
+
+class Closed(BaseModel, extra="forbid"):
+    """Takes no other member, nor do its parts."""
+
+    n: int
+    inner: Closed | None = None
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_member_that_is_forbidden_is_refused_with_the_class_and_without(stored: bool) -> None:
+    """The stored schema says it: ``additionalProperties: false``."""
+    output = output_from_options(response_model=Closed)
+    reader = Output(output.spec) if stored else output
+
+    texts = ['{"n": 1}', '{"n": 1, "more": 2}', '{"n": 1, "inner": {"n": 2, "more": 3}}']
+    assert [str(result.status) for result in read_texts(texts, reader)] == [
+        "ok",
+        *["malformed"] * 2,
+    ]
+
+
+@pytest.mark.parametrize("word", ['"Infinity"', '"-inf"', '"NaN"', '"nan"', "NaN"])
+def test_a_decimal_that_may_be_endless_is_none_all_the_same(word: str) -> None:
+    """NaN and Infinity are no numbers, and no null either, whatever a class allows."""
+    kind = Annotated[Decimal, Field(allow_inf_nan=True)]
+    output = as_class(kind)
+
+    for reader in (output, Output(output.spec)):
+        (result,) = read_texts([f'{{"v": {word}}}'], reader)
+        assert str(result.status) == "malformed"

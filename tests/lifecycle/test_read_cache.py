@@ -318,3 +318,11 @@ def test_parts_that_refer_to_many_others_are_written_down_once_each() -> None:
     marks = [str(read_cache._class_mark(chain(kind))) for kind in (int, str, int)]
 
     assert marks[0] == marks[2] != marks[1]
+
+
+def test_fields_may_be_called_as_pydantics_references() -> None:
+    """A class with a field `ref` broke every collect of its answers."""
+    ours = create_model("Ours", ref=(str, ...), schema_ref=(int, ...))
+    other = create_model("Ours", ref=(str, ...), schema_ref=(str, ...))
+
+    assert read_cache._class_mark(ours) != read_cache._class_mark(other)

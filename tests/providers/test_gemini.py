@@ -78,6 +78,26 @@ def test_a_request_is_asked_as_the_api_wants_it() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("most", "kept"), [(480, True), (481, False)])
+def test_bounds_of_lists_beyond_geminis_budget_are_checked_here_alone(
+    most: int, kept: bool
+) -> None:
+    """Over a sum of 960 each row would be refused; a property of that name stays."""
+    items = {"type": "array", "items": {"type": "string"}, "maxItems": most}
+    schema = {"properties": {"a": items, "maxItems": items}}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    tool = {"type": "function", "function": {"name": "answer", "parameters": schema}}
+    body = {"messages": [{"role": "user", "content": "?"}]}
+
+    asked = generate_request({**body, "response_format": form})
+    called = generate_request({**body, "tools": [tool]})
+
+    sent = asked["generation_config"]["response_json_schema"]
+    assert sent == called["tools"][0]["function_declarations"][0]["parameters_json_schema"]
+    assert list(sent["properties"]) == ["a", "maxItems"]
+    assert ("maxItems" in sent["properties"]["a"]) == kept
+
+
 def test_a_large_enum_goes_in_words() -> None:
     """Gemini refuses schemas with more than about a hundred values: the prompt has them then."""
     schema = {"properties": {"a": {"enum": [f"label {n}" for n in range(101)]}}}

@@ -14,6 +14,8 @@ from frameenrich.errors import ParameterError
 from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
 
+_MOST_ITEMS = 960
+"""The sum of all maxItems from which on Gemini refuses a schema (python-genai#2170)."""
 _MOST_ENUM_VALUES = 100
 """Larger enums were refused as too complex: then the schema goes in words, and is checked here."""
 
@@ -134,7 +136,7 @@ def _answer_format(wanted: Mapping[str, Json]) -> tuple[dict[str, Json], list[st
     config = {"response_mime_type": "application/json"}
     if wanted["type"] == "json_object":
         return config, []
-    schema = wanted["json_schema"]["schema"]
+    schema = _within_item_budget(wanted["json_schema"]["schema"])
     if _enum_values(schema) <= _MOST_ENUM_VALUES:
         return {**config, "response_json_schema": schema}, []
     text = json.dumps(schema, ensure_ascii=False)
@@ -155,7 +157,38 @@ def _other_member(name: str, value: Json) -> dict[str, Json] | None:
 def _tool(tool: Mapping[str, Json]) -> dict[str, Json]:
     function = tool["function"]
     made = {"name": function["name"], "description": function.get("description") or ""}
-    return {**made, "parameters_json_schema": function.get("parameters") or {"type": "object"}}
+    schema = _within_item_budget(function.get("parameters") or {"type": "object"})
+    return {**made, "parameters_json_schema": schema}
+
+
+def _within_item_budget(schema: Json) -> Json:
+    """Drop the bounds of lists where all together are more than Gemini takes.
+
+    Each row would come back as an invalid argument that names nothing; answers are checked here.
+    """
+    return _without_most_items(schema) if _sum_of_most_items(schema) > _MOST_ITEMS else schema
+
+
+def _sum_of_most_items(node: Json) -> int:
+    if isinstance(node, list):
+        return sum(map(_sum_of_most_items, node))
+    if not isinstance(node, dict):
+        return 0
+    own = node["maxItems"] if isinstance(node.get("maxItems"), int) else 0
+    return own + sum(map(_sum_of_most_items, node.values()))
+
+
+def _without_most_items(node: Json) -> Json:
+    if isinstance(node, list):
+        return [_without_most_items(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    # A property may be called so, too: then what it holds is a schema.
+    return {
+        name: _without_most_items(each)
+        for name, each in node.items()
+        if name != "maxItems" or not isinstance(each, int)
+    }
 
 
 def _enum_values(node: Json) -> int:
