@@ -178,19 +178,24 @@ class _NamedLine(msgspec.Struct):
 _decode_named = msgspec.json.Decoder(_NamedLine).decode
 
 
-def names_request(line: bytes) -> bool:
+def names_request(line: bytes, tag: str = "") -> bool:
     """Tell whether a line is about some request, as a gateway's error is not.
+
+    With the `tag` of a job, a line that names a request of another job is none.
 
     Examples
     --------
     >>> names_request(b'{"custom_id": null, "response": {}}'), names_request(b'{"error": {}}')
     (True, False)
+    >>> names_request(b'{"custom_id": "row-0-f00d42"}', "a1b2c3")
+    False
     """
     try:
-        _decode_named(line)
+        named = bytes(_decode_named(line).custom_id)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return b'"custom_id"' in line and line.startswith(b"{")  # broken, and one all the same
-    return True
+    # A request that lost its name is not another's.
+    return not tag or not named.startswith(b'"') or named.endswith(f'-{tag}"'.encode())
 
 
 class _RequestLine(msgspec.Struct):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO
 
 from frameenrich.answers.judge import read_response
@@ -18,6 +18,7 @@ from frameenrich.jsonl import names_request, split_lines
 from frameenrich.lifecycle.outgoing import requests_left_out
 from frameenrich.model import Batch, BatchStatus, Proof, Stage
 from frameenrich.providers.protocol import IncompleteDownloadError, Provider
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import READ_BYTES
 from frameenrich.store.proof import prove
 from frameenrich.store.shard import ShardFolder
@@ -33,8 +34,32 @@ def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
         return prove([sink])
 
 
-def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
+def look_again(folder: JobFolder, connect: Callable[[], Provider]) -> None:
+    """Read once more what batches left that fell short, before their rows are asked anew.
+
+    What came late, or behind a gateway that had its bad hour, was paid for. The caller holds the
+    job's lock; `connect` gives the provider, and is called only where there is such a batch.
+
+    Raises
+    ------
+    ProviderError
+        A file cannot be had now; the batch counts as not fetched yet.
+    """
+    for shard in folder.all_shards():
+        batch = shard.batch
+        if batch.short is None or batch.stage is not Stage.FETCHED or batch.id is None:
+            continue
+        # Not fetched again before it is: a process that is killed here goes on as after its end.
+        shard.save(batch.replace(stage=Stage.ENDED, responses=None))
+        bring_home(shard, shard.batch, connect(), last=True)
+
+
+def bring_home(
+    shard: ShardFolder, batch: Batch, provider: Provider, *, last: bool = False
+) -> None:
     """Write what an ended batch left to disk; settle it where no more will come.
+
+    The `last` look settles it whatever came.
 
     Raises
     ------
@@ -60,7 +85,9 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
             # Kept and looked at again: the lines that came are answers that were paid for.
             except IncompleteDownloadError as error:
                 why = error.problem.rstrip(".")
-            lines = _count_lines(sink, start)
+            spec = shard.job.spec
+            # Requests that came ready keep their own names, which end in no tag.
+            lines = _count_lines(sink, start, spec.tag if spec.messages else "")
             if batch.short is not None and not batch.imported:
                 _keep_earlier(shard, sink)
             sink.seek(0)
@@ -71,18 +98,18 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     now = time.time()
     # A start in the future (the clock was set back) would make the wait longer: begin anew.
     since = batch.short_since if batch.short_since and batch.short_since <= now else now
-    if why is not None and now - since < shard.job.spec.confirm_seconds:
+    if why is not None and not last and now - since < shard.job.spec.confirm_seconds:
         # Without a proof, as the next look writes the file anew and may be killed at that.
         shard.save(batch.replace(short=why, short_since=since, responses=None))
     else:
         shard.save(batch.replace(short=why, short_since=None, stage=Stage.FETCHED))
 
 
-def _count_lines(sink: IO[bytes], start: int) -> int:
-    """Count the lines that name a request, of any job."""
+def _count_lines(sink: IO[bytes], start: int, tag: str) -> int:
+    """Count the lines that name a request; those of another job are no answers to this one's."""
     sink.seek(start)
     pieces: Iterable[bytes] = iter(lambda: sink.read(READ_BYTES), b"")
-    lines = sum(map(names_request, split_lines(pieces)))
+    lines = sum(1 for line in split_lines(pieces) if names_request(line, tag))
     sink.seek(0, 2)
     return lines
 

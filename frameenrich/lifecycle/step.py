@@ -262,7 +262,7 @@ def is_lost(error: FrameEnrichError) -> bool:
 
 
 def give_up(folder: JobFolder, provider: Provider) -> list[str]:
-    """Settle batches as lost that the provider does not have or cannot confirm.
+    """Settle batches as lost that the provider does not have, cannot confirm or does not hand out.
 
     Returns
     -------
@@ -272,6 +272,9 @@ def give_up(folder: JobFolder, provider: Provider) -> list[str]:
     lost = []
     with folder.lock():
         for shard in folder.all_shards():
+            if shard.batch.stage is Stage.ENDED:
+                lost += _give_up_files(shard, provider)
+                continue
             if shard.batch.ended or not (shard.batch.running or shard.batch.creating):
                 continue
             if shard.batch.running:
@@ -284,6 +287,22 @@ def give_up(folder: JobFolder, provider: Provider) -> list[str]:
             shard.save(shard.batch.replace(status=BatchStatus.LOST, stage=Stage.FETCHED))
             lost.append(shard.batch.tag)
     return lost
+
+
+def _give_up_files(shard: ShardFolder, provider: Provider) -> list[str]:
+    """Settle an ended batch whose files cannot be had, with what is here; return its tag then."""
+    try:
+        _fetch_or_retry(shard, shard.batch, provider)
+    except ProviderError as error:
+        # Nobody knows when, so the user's word ends it; a later round looks at the files once more.
+        why = error.problem.rstrip(".")
+        if not shard.job.store.exists(shard.responses_path):
+            with shard.write_responses():  # empty, as a fetched batch without it is a damaged one
+                pass
+        proof = shard.prove_responses()
+        shard.save(shard.batch.replace(stage=Stage.FETCHED, short=why, responses=proof))
+        return [shard.batch.tag]
+    return []
 
 
 def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:

@@ -270,7 +270,7 @@ def _patient_step(
 def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
     """Return the error for a job that is not done within so many seconds."""
     batches = folder.read().batches
-    statuses = sorted({batch.status for batch in batches})
+    statuses = sorted({word_of(batch).rstrip(",") for batch in batches})
     fate = "It goes on at the provider: collect() later, also in another session."
     if provider.blocking:
         fate = "What was answered is on disk: call again and the rest is asked."

@@ -245,7 +245,8 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         """Wait no longer for batches that are lost at the provider; the others stay as they are.
 
         Lost are those of which the provider says now that there is no such batch, and those whose
-        creation got no answer and that no list has shown yet (``unconfirmed``). Their rows become
+        creation got no answer and that no list has shown yet (``unconfirmed``). So is a batch that
+        has ended and whose files the provider does not hand out. Their rows become
         ``missing``, and `regenerate` asks them again. If such a batch runs all the same, as where
         the key is another project's, its rows are paid twice: hence this is for you to say.
 

@@ -16,6 +16,7 @@ from frameenrich.answers.output import Output
 from frameenrich.errors import BudgetError, CredentialsError, ProviderError, warn_user
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.edits import corrected_rows
+from frameenrich.lifecycle.fetch import look_again
 from frameenrich.lifecycle.match import match_frame
 from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.regenerate import (
@@ -161,6 +162,7 @@ def send_round(
             # Counted under the lock: another process may have sent the last one meanwhile.
             if folder.rounds() > max_rounds:
                 return counts
+            look_again(folder, session.routes)
             with draft_of_retries(folder, output, options, limits, counts) as draft:
                 if draft is not None:
                     lines = draft.request_lines()

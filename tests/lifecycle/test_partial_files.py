@@ -11,7 +11,7 @@ import pytest
 from audit import ASK, check_paid, check_rows, finish, shelf
 from batch_server import BatchServer
 
-from frameenrich.errors import FrameEnrichWarning, ProviderError
+from frameenrich.errors import FrameEnrichWarning, ProviderError, WaitTimeoutError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.verbs.find import find_job
@@ -80,7 +80,10 @@ def test_what_does_not_add_up_is_told(
     for _ in range(4):
         frame.llmbatch.collect(job)
 
-    assert "counts 12 answers, and its files have 0 lines" in str(job.status())
+    why = "counts 12 answers, and its files have 0 lines"
+    assert why in str(job.status())
+    with pytest.raises(WaitTimeoutError, match=why):
+        job.wait(timeout=0)
     assert not job._folder.read().settled
 
 
@@ -220,3 +223,51 @@ def test_cancel_goes_through_all(
         job.cancel()
 
     assert server.batches[third]["status"] == "cancelling"
+
+
+def test_what_came_too_late_is_read_before_it_is_paid_again(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: a gateway's bad hour made rows missing; their answers are there all the time."""
+    server.faults.add("odd_body", where=CONTENT, times="always", body=b"<html>busy</html>")
+    job = submit(frame, provider, store, confirm_seconds=0.05)
+    check_rows(finish(frame, job), frame, dict.fromkeys(frame.index, "missing"))
+    server.faults.clear("odd_body")
+
+    job.regenerate()
+
+    check_rows(finish(frame, job), frame)
+    check_paid(server, batches=1)
+
+
+def test_the_answers_of_another_job_are_no_answers(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: a cache that gives another file's lines settles no row as missing."""
+    other = submit(shelf(12, first=50), provider, store)
+    finish(shelf(12, first=50), other)
+    theirs = b"".join(other._folder.all_shards()[0].read_responses())
+    server.faults.add("odd_body", where=CONTENT, times=2, body=theirs)
+
+    job = submit(frame, provider, store)
+    check_rows(finish(frame, job), frame)
+    check_paid(server, batches=2)
+
+
+def test_files_that_are_refused_for_good_end_at_the_users_word(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: no job hangs for ever on a file; once it can be had, it is not paid again."""
+    server.faults.add("unauthorized", where=CONTENT, times="always")
+    job = submit(frame, provider, store)
+    with pytest.raises(ProviderError, match="did not download"):
+        finish(frame, job)
+
+    job.give_up()
+
+    out = finish(frame, job)
+    check_rows(out, frame, dict.fromkeys(frame.index, "missing"))
+    assert out["llmbatch_error"].str.contains("did not download the file").all()
+    server.faults.clear("unauthorized")
+    check_rows(finish(frame, job.regenerate()), frame)
+    check_paid(server, batches=1)

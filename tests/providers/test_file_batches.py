@@ -22,9 +22,11 @@ from sdk_clients import KEY, PLAIN, gemini_client, mistral_client
 
 import frameenrich
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError
-from frameenrich.model import Limits
+from frameenrich.model import Batch, Limits
 from frameenrich.providers.gemini.batch import GeminiBatch
+from frameenrich.providers.gemini.batch import _heard as gemini_heard
 from frameenrich.providers.mistral.batch import MistralBatch
+from frameenrich.providers.mistral.batch import _heard as mistral_heard
 from frameenrich.providers.retries import _lost_file
 from frameenrich.verbs.job import Job
 
@@ -467,3 +469,15 @@ def test_from_the_environment(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> No
     assert made.name == name
     assert KEY in made._secrets
     assert KEY not in repr(made)
+
+
+@pytest.mark.parametrize("odd", ["text", 7, [1], True])
+def test_members_of_other_types_are_no_errors(odd: Any) -> None:
+    """A server's metadata, errors or counts may be of any type: the batch is kept as it was."""
+    batch = Batch("tag")
+    names = ("metadata", "error", "errors", "response", "output")
+    made = {"name": "batches/1", "id": "job-1", **dict.fromkeys(names, odd)}
+
+    assert gemini_heard(batch, made, ()).id == "batches/1"
+    assert gemini_heard(batch, {**made, "metadata": {"output": odd, "batchStats": odd}}, ()).id
+    assert mistral_heard(batch, made, ()).id == "job-1"

@@ -278,10 +278,10 @@ def _file_name(tag: str) -> str:
 
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
     """Copy Gemini's operation into our batch."""
-    metadata = made.get("metadata") or {}
-    counts = metadata.get("batchStats") or {}
-    output = (metadata.get("output") or made.get("response") or {}).get("responsesFile")
-    error = made.get("error") or {}
+    metadata = _members(made.get("metadata"))
+    counts = _members(metadata.get("batchStats"))
+    output = _members(metadata.get("output") or made.get("response")).get("responsesFile")
+    error = _members(made.get("error"))
     state = one_line(str(metadata.get("state") or "")).rpartition("STATE_")[2]
     status = _WORDS.get(state, state.lower() or batch.status)
     ended_at = _moment(metadata.get("endTime"))
@@ -307,6 +307,11 @@ def _tag_of(made: Json) -> Json:
     """Return the name that a batch shows; of a batch that shows nothing, None."""
     kept = made.get("metadata")
     return kept.get("displayName") if isinstance(kept, dict) else None
+
+
+def _members(value: Json) -> Mapping[str, Json]:
+    """Return an object's members; what is no object has none."""
+    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Json) -> int | None:

@@ -266,6 +266,11 @@ def _tag_of(job: Json) -> Json:
     return kept.get(TAG_KEY) if isinstance(kept, dict) else None
 
 
+def _listed(value: Json) -> list[Json]:
+    """Return a list's items; what is no list has none."""
+    return value if isinstance(value, list) else []
+
+
 def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ...]) -> Batch:
     """Copy Mistral's job into our batch."""
     status = one_line(str(made.get("status") or batch.status))
@@ -279,7 +284,8 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
         failed=made.get("failed_requests"),
         errors=tuple(
             BatchError(message=scrub(str(error.get("message")), secrets))
-            for error in made.get("errors") or ()
+            for error in _listed(made.get("errors"))
+            if isinstance(error, dict)
         ),
         created_at=made.get("created_at"),
         ended_at=made.get("completed_at"),
