@@ -54,9 +54,7 @@ def look_again(folder: JobFolder, connect: Callable[[], Provider]) -> None:
         bring_home(shard, shard.batch, connect(), last=True)
 
 
-def bring_home(
-    shard: ShardFolder, batch: Batch, provider: Provider, *, last: bool = False
-) -> None:
+def bring_home(shard: ShardFolder, batch: Batch, provider: Provider, *, last: bool = False) -> None:
     """Write what an ended batch left to disk; settle it where no more will come.
 
     The `last` look settles it whatever came.
