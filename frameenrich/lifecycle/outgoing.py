@@ -131,3 +131,19 @@ class StoreShardWriter:
         if self.progress is not None:
             for _ in lines:
                 self.progress()
+
+
+class NothingKept:
+    """A `ShardWriter` for a look that changes nothing on disk."""
+
+    def record(self, batch: Batch) -> Batch:
+        """Return the batch."""
+        return batch
+
+    def answered(self) -> set[str]:
+        """Return no custom_id."""
+        return set()
+
+    def append(self, *lines: bytes) -> None:
+        """Refuse lines: a look brings none."""
+        raise NotImplementedError

@@ -16,6 +16,7 @@ from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.check_requests import check_requests
 from frameenrich.lifecycle.fetch import bring_home
 from frameenrich.lifecycle.outgoing import (
+    NothingKept,
     Progress,
     StoreShardWriter,
     requests_left_out,
@@ -245,6 +246,11 @@ def _poll(shard: ShardFolder, provider: Provider) -> Batch:
         batch = provider.poll(batch).replace(unfound_since=None)
     except ProviderError as error:
         if error.status_code in {404, 410}:
+            # Looked for once: the create may have been answered with another batch's id.
+            found = None if batch.unfound_since else _found_by_tag(shard, provider)
+            if found is not None:
+                shard.save(found)
+                return found
             error.lost = True
             error.fix = (
                 "If it belongs to another project, pass client= with that project's key. If it is "
@@ -254,6 +260,17 @@ def _poll(shard: ShardFolder, provider: Provider) -> Batch:
         raise
     shard.save(batch)
     return batch
+
+
+def _found_by_tag(shard: ShardFolder, provider: Provider) -> Batch | None:
+    """Return the batch that carries a shard's tag, if the provider's list shows one."""
+    doubted = shard.batch.replace(id=None, stage=Stage.CREATING, status=BatchStatus.PLANNED)
+    outgoing = shard_for_provider(shard, doubted, may_create=False)
+    try:
+        found = provider.send(outgoing, doubted, NothingKept())
+    except (ProviderError, NeverMadeError):
+        return None
+    return found if found.id not in {None, shard.batch.id} else None
 
 
 def is_lost(error: FrameEnrichError) -> bool:

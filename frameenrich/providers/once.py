@@ -6,6 +6,7 @@ open whether it was made, the provider is searched for our tag first.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol, TypeVar
@@ -238,6 +239,23 @@ def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> No
             f"It is not sent again by itself. {_USERS_WORD}",
             one_shard=True,
         )
+
+
+_OF_A_SHARD = re.compile(r"-r\d+-s\d+-a\d+(\.jsonl)?$")
+
+
+def check_uploaded(shown: object, name: str) -> None:
+    """Refuse an upload's reply that shows the file of another shard; a server's own name passes.
+
+    A batch made of that file would run its requests again, under this shard's name.
+
+    Raises
+    ------
+    DoubtfulReplyError
+        It is another shard's.
+    """
+    if isinstance(shown, str) and shown != name and _OF_A_SHARD.search(shown):
+        raise DoubtfulReplyError(f"it answered with another file, {one_line(shown)}")
 
 
 def check_own(own_id: object, status: object, wanted: str | None) -> None:

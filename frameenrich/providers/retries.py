@@ -215,13 +215,18 @@ def surely_unmade(error: BaseException) -> bool:
         return status in range(300, 500) and not doubt
     # No connection, so no request: the only fault without a status that proves it.
     never_there = (httpx2.ConnectError, httpx2.ConnectTimeout)
-    return isinstance(error, never_there) or isinstance(error.__cause__, never_there)
+    own = error if isinstance(error, never_there) else error.__cause__
+    # Unless a redirect led there, which makes a GET of a POST: whoever redirected has heard it.
+    asked = vars(own).get("_request") if isinstance(own, never_there) else None
+    return isinstance(own, never_there) and getattr(asked, "method", "POST") == "POST"
 
 
 _FILE_STATUSES = frozenset({400, 403, 404, 422})
 
 
-_NO_FILE = re.compile(r"find file|\bfiles?\b[^.]*\b(not found|not exist|no longer|was deleted)")
+_NO_FILE = re.compile(
+    r"find file|no such file|\bfiles?\b[^.]*\b(not found|not exist|no longer|was deleted)"
+)
 """Messages of a missing file: OpenAI's, Mistral's, and Gemini's 403, "it may not exist"."""
 
 

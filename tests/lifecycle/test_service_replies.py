@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from batch_server import BatchServer
 from frameenrich.errors import ProviderError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.providers.retries import surely_unmade
 from frameenrich.verbs.job import Job
 
 NO_BATCH = [
@@ -194,3 +196,48 @@ def test_words_of_another_type_never_make_a_job_unreadable(
 
     (again,) = submit(frame, provider, store)._folder.all_shards()
     assert again.batch.id == before.id
+
+
+class MistakenServer(BatchServer):
+    """Answers a create with an id that is nobody's."""
+
+    def create_batch(self, asked: dict[str, Any], project: str) -> dict[str, Any]:
+        """Answer with our tag, and with another id."""
+        return {**super().create_batch(asked, project), "id": "batch_of_nobody"}
+
+
+def test_a_create_that_answers_another_id_is_found_by_its_tag(
+    frame: pd.DataFrame, store: Path
+) -> None:
+    """Promise 3: the first look gets a 404, and the list has the batch with our tag."""
+    with (
+        MistakenServer() as server,
+        openai.OpenAI(api_key="k", base_url=server.base_url) as client,
+    ):
+        provider = OpenAIBatch(client, wait_seconds=0.01)
+        check_rows(finish(frame, submit(frame, provider, store)), frame)
+        check_paid(server, batches=1)
+
+
+def test_an_upload_that_answers_another_shards_file(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 3: a cache's reply would make a batch of another job's requests, asked again."""
+    other = submit(shelf(12, first=50), provider, store)
+    finish(shelf(12, first=50), other)
+    theirs = provider._client.files.list().data[-1].to_dict()
+    assert str(theirs["filename"]).startswith(other.id)
+    server.faults.add("odd_body", where="POST /v1/files", body=json.dumps(theirs).encode())
+
+    check_rows(finish(frame, submit(frame, provider, store)), frame)
+
+    check_paid(server, batches=2)
+
+
+def test_a_redirect_to_nowhere_proves_nothing() -> None:
+    """Promise 3: whoever redirects a create may have made the batch before."""
+    elsewhere = httpx2.Request("GET", "http://127.0.0.1:9/done")
+    own = httpx2.Request("POST", "http://127.0.0.1:9/v1/batches")
+
+    assert not surely_unmade(httpx2.ConnectError("refused", request=elsewhere))
+    assert surely_unmade(httpx2.ConnectError("refused", request=own))

@@ -314,6 +314,7 @@ def test_an_upload_that_went_away_is_made_again(
         "You do not have permission to access the File abc or it may not exist.",
         "File 0f1e not found",
         "Cannot find file file-1, or organization has no access to it.",
+        "No such File object: file-1",
         "The files were deleted: input file file-9 was deleted",
     ],
 )

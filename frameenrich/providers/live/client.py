@@ -12,7 +12,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -32,6 +31,7 @@ from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.live.route import Route
+from frameenrich.providers.live.semaphore import Semaphore
 from frameenrich.providers.protocol import seconds_to_retry
 from frameenrich.text import scrub
 
@@ -50,6 +50,11 @@ MAX_SHARED_FAILURES = 20
 _ATTEMPTS_AT_A_STRANGER = 2
 """For a server that never answered and cannot be reached: its name may be mistyped, or it is not
 started. The user is waiting, so the error comes within two seconds."""
+
+
+# Each such call was run, and paid for: one that breaks off every time is not worth eight.
+_MOST_LOST = 3
+"""How often a request is made whose answer begins and breaks off."""
 
 
 # Rate limits do not count as attempts, so something else has to end an endless 429.
@@ -182,7 +187,7 @@ class LiveClient:
         if self._must_stop.is_set():
             return
         self._group = _WriteBatch(self._loop.create_future())
-        self._gate, self._renewing = _Semaphore(self._flow), asyncio.Lock()
+        self._gate, self._renewing = Semaphore(self._flow), asyncio.Lock()
         self._all_taken = False
         async with _session(self._route) as self._http:
             await self._ask_and_write()
@@ -285,19 +290,21 @@ class LiveClient:
         if not reply.passing:
             return reply
         # Only now, since tenacity's books cost as much as a call.
-        first, faults = [reply], 0
+        first, faults, lost = [reply], 0, 0
 
         async def again() -> Reply:
-            nonlocal faults
+            nonlocal faults, lost
             reply = first.pop() if first else await self._call(custom_id, body)
             # A 429 is the pace's fault, not the request's: it does not use up attempts.
             faults += not reply.limited
+            lost += reply.begun
             return reply
 
         def given_up(state: tenacity.RetryCallState) -> bool:
             stranger = _outcome(state).unreachable and not self._trusted
             most = min(self._attempts, _ATTEMPTS_AT_A_STRANGER if stranger else self._attempts)
-            return faults >= most or self._flow.seconds_since_answer > _STARVED_SECONDS
+            many = faults >= most or lost >= _MOST_LOST
+            return many or self._flow.seconds_since_answer > _STARVED_SECONDS
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_result(lambda reply: reply.passing),
@@ -353,11 +360,12 @@ class LiveClient:
 
     async def _post(self, route: Route, custom_id: str, body: bytes) -> Reply:
         headers = {**route.headers, "X-Client-Request-Id": custom_id}
-        asked_at = time.monotonic()
+        asked_at, begun = time.monotonic(), False
         try:
             async with self._http.post(
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
+                begun = response.ok
                 content = route.heard(await _read(response))
                 # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
@@ -373,7 +381,7 @@ class LiveClient:
         except aiohttp.ClientConnectorError as error:
             return no_reply("unreachable", _reason(error, route), unreachable=True)
         except (aiohttp.ClientError, OSError) as error:
-            reply = no_reply("connection_error", _reason(error, route))
+            reply = no_reply("connection_error", _reason(error, route), begun=begun)
         seconds = time.monotonic() - asked_at
         if reply.may_have_run(seconds):
             return _too_late(f"{reply.message}, after {seconds:.0f} seconds")
@@ -403,32 +411,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(content) > MOST_BYTES:
             raise _TooLongError
     return bytes(content)
-
-
-class _Semaphore:
-    """A semaphore whose size follows the rate limiter."""
-
-    def __init__(self, flow: RateLimiter) -> None:
-        self._flow = flow
-        self._inside = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def __aenter__(self) -> None:
-        while self._inside >= int(self._flow.limit):
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        self._inside += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._inside -= 1
-        room = int(self._flow.limit) - self._inside
-        while room > 0 and self._waiting:
-            turn = self._waiting.popleft()
-            # A waiter may have been cancelled; its place goes to the next.
-            if not turn.done():
-                turn.set_result(None)
-                room -= 1
 
 
 def _session(route: Route) -> aiohttp.ClientSession:

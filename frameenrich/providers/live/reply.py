@@ -78,6 +78,8 @@ class Reply:
     used_tokens: int | None = None
     wait: float | None = None
     unreachable: bool = False
+    begun: bool = False
+    """Whether a success began, and broke off: the request ran, and its answer is lost."""
 
     @property
     def limited(self) -> bool:
@@ -189,13 +191,15 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
         kind = headers.get("Content-Type", "something").partition(";")[0]
         text = f"it answered with {kind}, {len(body)} bytes that are no JSON object"
         fault = ("no_json", text)
+    # Half of an object; a page of HTML is a gateway's, which may have passed nothing on.
+    begun = status in _GOOD and document is None and body.lstrip().startswith(b"{")
     wait = wanted_pause(headers, time.time())
-    return Reply(status, body, request_id, fault, wait=wait)
+    return Reply(status, body, request_id, fault, wait=wait, begun=begun)
 
 
-def no_reply(code: str, message: str, *, unreachable: bool = False) -> Reply:
-    """Make the reply of a call that got no response."""
-    return Reply(0, fault=(code, message), unreachable=unreachable)
+def no_reply(code: str, message: str, *, unreachable: bool = False, begun: bool = False) -> Reply:
+    """Make the reply of a call that got no response, or only the beginning of one."""
+    return Reply(0, fault=(code, message), unreachable=unreachable, begun=begun)
 
 
 def _is_object(body: bytes) -> bool:

@@ -15,7 +15,14 @@ from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.guard import guard
 from frameenrich.providers.mistral.translate import chat_body, request_line, response_line
-from frameenrich.providers.once import TAG_KEY, advisory, check_own, each_once, whole_body
+from frameenrich.providers.once import (
+    TAG_KEY,
+    advisory,
+    check_own,
+    check_uploaded,
+    each_once,
+    whole_body,
+)
 from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import Calls, DoubtfulReplyError, SdkErrors
 from frameenrich.providers.uploaded import (
@@ -148,6 +155,7 @@ class MistralBatch(TranslatedBatches):
                 file=File(file_name=name, content=content, content_type="application/jsonl"),
                 purpose="batch",
             )
+        check_uploaded(made.get("filename"), name)
         return str(made.get("id") or "")
 
     def _create(self, shard: Shard, file_id: str) -> Json:

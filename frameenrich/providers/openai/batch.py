@@ -31,6 +31,7 @@ from frameenrich.providers.once import (
     Download,
     advisory,
     check_own,
+    check_uploaded,
     cursor_pages,
     each_once,
     file_ids,
@@ -159,6 +160,7 @@ class OpenAIBatch(UploadedBatches):
         purpose, path = self._dialect.purpose, self._dialect.upload_path
         if path is None:
             sent = self._client.files.create(file=file, purpose=cast("Any", purpose), **keep)
+            check_uploaded(getattr(sent, "filename", None), file[0])
             return getattr(sent, "id", "")
         made: Any = self._client.post(
             path,
