@@ -256,6 +256,19 @@ def test_azure_wants_a_file_processed_first(looks: int, azure: Azure, store: Pat
     assert service.count("POST", "/v1/batches") == 1
 
 
+@pytest.mark.parametrize("body", [b"null", b"[]", b"7"])
+def test_azures_word_on_a_file_that_is_none(body: bytes, azure: Azure, store: Path) -> None:
+    """Promise 9: no raw `AttributeError`; the create tells whether the file is ready."""
+    service, provider = azure
+    service.faults.add("odd_body", where="GET /v1/files/*", times=2, body=body)
+    frame = shelf(3)
+
+    out = finish(frame, frame.llmbatch.submit(ASK, "m", provider=provider, store=store))
+
+    check_rows(out, frame)
+    assert service.faults.fired["odd_body"]
+
+
 def test_azure_answers_in_your_own_storage(azure: Azure, store: Path, tmp_path: Path) -> None:
     """They cannot be fetched with the API's key: the error says where they are, without secrets."""
     service, provider = azure

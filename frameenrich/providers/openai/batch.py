@@ -230,7 +230,8 @@ class OpenAIBatch(UploadedBatches):
         """Raise while Azure still processes the file (openai-dotnet#312)."""
         if (
             self._dialect.must_wait_for_file
-            and self._client.files.retrieve(file_id).status in _UNREADY
+            # Of a reply that is no file nothing is known: the create itself will tell.
+            and getattr(self._client.files.retrieve(file_id), "status", None) in _UNREADY
         ):
             raise NotYetError(f"the file {file_id} is still being processed")
 
