@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from typing import IO
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -37,6 +40,17 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
             shutil.copymode(path, file.name)
         os.replace(file.name, path)
         sync_folder(folder)
+
+
+@contextlib.contextmanager
+def named_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[IO[bytes]]:
+    """Open a whole file that the user named, and log that it was written.
+
+    A store logs its files itself: its records change at every step, which the log has already.
+    """
+    with whole_file(path, private=private) as file:
+        yield file
+    _log.info("wrote %s", os.path.realpath(path))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from frameenrich.cli.option_groups import flatten_options
-from frameenrich.errors import ParameterError
+from frameenrich.errors import ParameterError, warn_user
 from frameenrich.text import one_line
 
 _PACKAGE = "frameenrich"
@@ -29,6 +29,34 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format the record as text."""
         return one_line(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """Appends to a file; where that fails, warns once, as the job is worth more than its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Give the log up where its file cannot be written any more."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._give_up(error)
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, of which the last lines may be lost."""
+        try:
+            super().close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        if self.level > logging.CRITICAL:
+            return
+        self.setLevel(logging.CRITICAL + 1)
+        warn_user(
+            f"--log-file {self.baseFilename} cannot be written any more: {error.strerror}. "
+            "The command goes on without it."
+        )
 
 
 def logged(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,7 +108,7 @@ def _handlers(
                 f"--log-file {log_file} cannot be written: {error.strerror}.",
                 "Name a file in a folder that exists and is yours.",
             ) from None
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        handlers.append(_LogFile(log_file, encoding="utf-8"))
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))
     return handlers

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.atomic import whole_file
+from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers, as_text, own_message
 from frameenrich.evaluation.review_files import kept_sheets, review_path
@@ -295,7 +295,7 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
         It cannot be written.
     """
     try:
-        with whole_file(path, private=True) as file:
+        with named_file(path, private=True) as file:
             file.write(data)
     except OSError as error:
         raise InputError(

@@ -18,7 +18,7 @@ import xxhash
 
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import SHORT_BYTES, Positions
-from frameenrich.atomic import whole_file
+from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.last_requests import last_lines
@@ -114,7 +114,7 @@ def write_report(
 
 def _write(path: Path, text: str) -> None:
     try:
-        with whole_file(path, private=True) as file:  # it holds rows, as the store does
+        with named_file(path, private=True) as file:  # it holds rows, as the store does
             file.write(text.encode())
     except OSError as error:
         raise InputError(

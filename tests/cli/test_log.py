@@ -12,6 +12,7 @@ from batch_server import BatchServer
 from typer.testing import CliRunner
 
 from frameenrich.cli.main import app
+from frameenrich.errors import FrameEnrichWarning
 
 KEY = "sk-test-key-that-nobody-may-see"
 
@@ -43,6 +44,7 @@ def test_a_log_file_has_a_line_for_each_call_change_and_file() -> None:
     stages = ["uploading", "uploaded", "creating", "running", "ended", "fetched"]
     assert list(dict.fromkeys(s for s in states if "send" not in s)) == stages
     assert sum(m.startswith("wrote ") and m.endswith(".responses.jsonl") for m in messages) == 1
+    assert messages[-1] == f"wrote {Path('out.csv').resolve()}"
     assert KEY not in log
     assert stat.S_IMODE(Path("night.log").stat().st_mode) == 0o600
 
@@ -73,6 +75,17 @@ def test_a_log_file_that_cannot_be_written_is_told_before_anything_is_sent(
 
     assert done.exit_code == 2
     assert not server.batches
+
+
+def test_a_log_file_on_a_full_disk_is_one_warning_and_no_lost_answer() -> None:
+    """Promise 9: the command goes on without its log, in words and not in tracebacks."""
+    gone = "^--log-file /dev/full cannot be written any more: No space left on device"
+    with pytest.warns(FrameEnrichWarning, match=gone) as warned:
+        said = run("--log-file", "/dev/full")
+
+    assert len(warned) == 1
+    assert len(pd.read_csv("out.csv")) == 2
+    assert "Traceback" not in said
 
 
 def test_python_users_have_the_same_lines(

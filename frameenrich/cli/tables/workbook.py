@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
-from frameenrich.atomic import whole_file
+from frameenrich.atomic import named_file
 from frameenrich.cli.tables import sheet_reader
 from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.records import cell_text
@@ -132,7 +132,7 @@ def write_workbook(chunks: Iterable[ChunkWithAnswers], target: TableFile) -> Non
         book = openpyxl.load_workbook(source.path, keep_vba=macros)
         _warn_of_losses(source, target, keeps_macros=macros)
         _write_into_sheet(both, book[source.sheet] if source.sheet else _only_sheet(book))
-    with whole_file(target.path) as file:
+    with named_file(target.path) as file:
         book.save(file)
 
 

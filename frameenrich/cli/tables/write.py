@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.atomic import whole_file
+from frameenrich.atomic import named_file
 from frameenrich.cells import cell_values
 from frameenrich.cli.tables.arrow_types import ArrowTypes
 from frameenrich.cli.tables.chunks import Chunk
@@ -250,7 +250,7 @@ def _staged_table(target: TableFile) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     member = os.path.basename(target.path)[: -len(target.packing) or None]
-    with whole_file(target.path) as file, packed_into(file, target.packing, member) as content:
+    with named_file(target.path) as file, packed_into(file, target.packing, member) as content:
         yield content
 
 
