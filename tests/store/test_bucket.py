@@ -122,7 +122,7 @@ def test_parts_in_a_bucket_are_copied_within_it(
     spec = JobSpec("parts", "m", asked, provider="file", tag="3f9a1c")
 
     def joined(store: Store) -> JobFolder:
-        with open_parts_folder(store, spec, Limits()) as stage:
+        with open_parts_folder(store, spec, Limits(max_requests=2)) as stage:
             parts = [write_part(stage, n, frame.iloc[[2 * n, 2 * n + 1]]) for n in (1, 0)]
             assert write_part(stage, 1, frame.iloc[2:]).mark == parts[0].mark
             with draft_of_parts(stage, parts, ["title"]) as draft:
