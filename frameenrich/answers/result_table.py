@@ -318,6 +318,14 @@ OK_CODE = CODES[RowStatus.OK]
 USAGE = ("model", "prompt_tokens", "completion_tokens", "finish_reason")
 
 
+def _but_long(texts: pa.Array, order: pa.Array | None, whole: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return an order of texts in which the long ones that are not `whole` are null."""
+    at = np.arange(len(texts)) if order is None else order.to_numpy()
+    short = pc.less_equal(pc.binary_length(texts), SHORT_BYTES).fill_null(True).to_numpy(False)
+    # By `take`: `if_else` only marks the nulls, and their texts would stay in memory.
+    return pa.array(at, mask=~(whole | short[at]))
+
+
 @dataclass(frozen=True)
 class ParsedLines:
     """The contents of some lines, in their order.
@@ -463,11 +471,10 @@ class ArrowColumn:
             part = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
             # Freed before take() makes a second copy of the part.
             del pieces
+            if whole is not None and pa.types.is_large_string(self.type):
+                order = _but_long(part, order, whole)
             if order is not None:
                 part = part.take(order)
-            if whole is not None and pa.types.is_large_string(self.type):
-                short = pc.less_equal(pc.binary_length(part), SHORT_BYTES)
-                part = pc.if_else(pc.or_(pa.array(whole), short), part, None)
         self._parts.append(part)
         self._starts.append(self._starts[-1] + len(part))
 
