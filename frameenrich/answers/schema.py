@@ -88,7 +88,7 @@ class _Types:
             return None
         if kind == "array":
             return list[self._of(node["items"])] if "items" in node else list[Any]  # type: ignore[misc]
-        return self._object(node) if kind == "object" and "properties" in node else Any
+        return self._object(node) if kind == "object" else Any
 
     def _referred_to(self, reference: str, target: dict[str, Json]) -> Any:
         if reference in self._models:
@@ -106,6 +106,14 @@ class _Types:
         return built
 
     def _object(self, node: Mapping[str, Json]) -> Any:
+        if "properties" in node:
+            return self._class(node)
+        values = node.get("additionalProperties")
+        if not isinstance(values, Mapping) or "patternProperties" in node:
+            return Any
+        return dict[str, self._of(values)]  # type: ignore[misc]
+
+    def _class(self, node: Mapping[str, Json]) -> Any:
         from pydantic import Field as PydanticField  # noqa: PLC0415 - heavy, not needed at import
         from pydantic import create_model  # noqa: PLC0415
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import pytest
-from blocks import taken_alone
-from pydantic import BaseModel, ConfigDict, Field
+from blocks import read_texts, taken_alone
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from frameenrich.answers.columns import result_columns
 from frameenrich.answers.output import MalformedError, Output
@@ -265,3 +265,41 @@ def test_an_open_object_keeps_its_members_without_the_class() -> None:
     assert json.loads(stored[0]) == {"w": 1, "x": "y"}
     with pytest.raises(MalformedError):  # what has a type keeps it
         Output(asked.spec).read(text.replace('"w":1', '"w":"one"'))
+
+
+class Shelf(BaseModel):
+    """A part that holds others by name, and has defaults."""
+
+    rows: int = 3
+    shelves: dict[str, Shelf] = {}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"counts": {"x": "1", "y": 2.0}}, '{"x":1,"y":2}'),
+        ({"counts": {"x": 1.5}}, None),
+        ({"counts": {"x": None}}, None),
+        ({"counts": {}, "shelves": {"a": {"shelves": {"b": {}}}}}, "{}"),
+        ({"counts": {}, "sizes": {"a": ["1", 2]}}, "{}"),
+        ({"counts": {}, "sizes": {"a": ["wide"]}}, None),
+    ],
+)
+def test_the_values_of_a_dict_are_read_alike_with_the_class_and_without(
+    said: Any, kept: str | None
+) -> None:
+    """What a class makes of a dict's values, the stored schema makes of them, too."""
+    given = create_model(
+        "Store",
+        counts=(dict[str, int], ...),
+        shelves=(dict[str, Shelf] | None, None),
+        sizes=(dict[str, list[float]] | None, None),
+    )
+    output = output_from_options(response_model=given)
+
+    own, stored = (
+        read_texts([json.dumps(said)], reader)[0] for reader in (output, Output(output.spec))
+    )
+
+    assert (own.status, own.values) == (stored.status, stored.values)
+    assert (own.values[0] if own.values else None) == kept
