@@ -217,7 +217,8 @@ class Output:
         if not _MAYBE_ENDLESS.search(text):
             return
         for where, number in _floats([], self._dumped(answer, mode="python")):
-            if not math.isfinite(number):
+            # math.isfinite raises for a signaling NaN, which only a Decimal can be.
+            if not (number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)):
                 raise MalformedError(f"{json_path(where)}: {number} is not a number that JSON has")
 
     def _dumped(self, answer: Any, mode: str = "json", **how: bool) -> dict[str, Any]:
