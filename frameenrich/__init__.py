@@ -77,15 +77,17 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
-    if name not in _HOMES:
-        if name.startswith("_"):  # tried by Python itself, which wants a quick and plain no
-            raise AttributeError(name)
-        raise import_module("frameenrich.verbs.signatures").unknown_name(
-            "frameenrich", name, __dir__()
-        )
-    return getattr(import_module(f"frameenrich.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:  # a type checker that sees it takes any misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            if name.startswith("_"):  # tried by Python itself, which wants a quick and plain no
+                raise AttributeError(name)
+            raise import_module("frameenrich.verbs.signatures").unknown_name(
+                "frameenrich", name, __dir__()
+            )
+        return getattr(import_module(f"frameenrich.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,9 @@ from typing import IO
 
 _log = logging.getLogger(__name__)
 
+RENAMES_OPEN_FILES = os.name != "nt"
+"""Whether a folder can be renamed while a file in it is open."""
+
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterator[IO[bytes]]:
@@ -35,6 +38,7 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
         yield file
         # First the bytes, then the name: after a crash a file with that name must not be cut.
         sync(file)
+        file.close()  # Windows renames no file that is open
         if not private and os.path.exists(path):
             # A rename brings the mode of the temporary file along.
             shutil.copymode(path, file.name)

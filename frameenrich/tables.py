@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack, overload
@@ -23,6 +23,7 @@ from frameenrich.answers.arrow_types import common_type
 from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.evaluate import Evaluation
+from frameenrich.evaluation.review import Review
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.prepare.any_table import (
@@ -238,17 +239,31 @@ class TableBatch(LLMBatch):
         self,
         job: Job | str | None = None,
         *,
+        review: Review | str | None = None,
+        truth: str | Mapping[str, str] | None = None,
+        tolerance: float | None = None,
+        match: Callable[[Any, Any], Any] | None = None,
+        drawn: str | None = None,
+        level: float = 0.95,
         store: StoreLike = None,
         client: Any = None,
-        **how: Any,
     ) -> Evaluation:
         """Measure how often answers are right, by a review or a truth; see `Job.evaluate`."""
         found, rows = self.job(job, store=store, client=client), self._rows
-        if isinstance(rows, TableStream) and how.get("truth") is not None:
+        if isinstance(rows, TableStream) and truth is not None:
             # One estimate is of all rows, so that the parts are brought together for it.
-            whole = pd.concat((to_frame(part) for part in rows.parts()), ignore_index=True)
-            return found.evaluate(whole, **how)
-        return found.evaluate(self._frame, **how)
+            frame = pd.concat((to_frame(part) for part in rows.parts()), ignore_index=True)
+        else:
+            frame = self._frame
+        return found.evaluate(
+            frame,
+            review=review,
+            truth=truth,
+            tolerance=tolerance,
+            match=match,
+            drawn=drawn,
+            level=level,
+        )
 
     def flagged(
         self,

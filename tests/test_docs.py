@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ import polars as pl
 import pytest
 from batch_server import BatchServer
 from conftest import DEPARTMENTS, ROOT
+from typer.testing import CliRunner
 
 import frameenrich
+from frameenrich.cli.main import app
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -137,6 +140,35 @@ def test_the_readmes_first_screen() -> None:
     assert any(line.startswith("| KT-00417") for line in screen)
     for command in ("uv run frameenrich demo", "uv run pytest"):
         assert f"\npip install -q uv && {command}\n" in text
+
+
+def test_a_batch_that_is_stuck(server: BatchServer) -> None:
+    """The first line finishes a stuck job live; `test_finish.py` has the second, with Mistral."""
+    server.faults.add("stuck", times="always", where="*-r0-*")
+    ((_, text),) = blocks("providers.md", "A batch that is stuck")
+    frame = pd.read_csv("products.csv", index_col="sku")
+    job = frame.llmbatch.submit("{{ title }}?", "gpt-4o-mini", params={"max_tokens": 20})
+    job.status()  # the server runs a batch where it is looked at
+    first, second = text.splitlines()
+    exec(first, {"job": job})
+
+    assert job.collect()["llmbatch_status"].eq("ok").all()
+    assert second.startswith('job.finish("mistral", model="mistral-small-latest").wait()')
+
+
+def test_tables_larger_than_memory_from_the_command_line(server: BatchServer) -> None:
+    """A large file, and a pattern of files with a template in one: both lines of the page run."""
+    rows = pd.read_csv("products.csv")
+    rows.to_csv("big.csv", index=False)
+    Path("data").mkdir()
+    for part in (0, 1):
+        rows[part::2].to_parquet(f"data/{part}.parquet", index=False)
+    Path("ask.j2").write_text("Colour of {{ title }}?")
+    ((_, text),) = blocks("scale.md", "From the command line")
+    for line in text.splitlines():
+        done = CliRunner().invoke(app, [*shlex.split(line)[1:], "--poll-seconds", "0.01"])
+        assert done.exit_code == 0, done.output
+        assert pd.read_parquet("out.parquet")["llmbatch_status"].eq("ok").all()
 
 
 def test_servers_of_your_own(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:

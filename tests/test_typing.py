@@ -41,6 +41,54 @@ frameenrich.collect(table, usge=True)  # error
 frameenrich.llmbatch(table).submit("{{ sku }}", "m", key="sku")
 frameenrich.llmbatch(table).submit("{{ sku }}", "m", keys="sku")  # error
 sample: pd.DataFrame = frameenrich.sample_data()
+again: frameenrich.Job = door.regenerate(job, statuses=["failed"], feedback=False)
+door.regenerate(job, status=["failed"])  # error
+bad: pd.DataFrame = door.flagged(job)
+door.review(job, n=20, by="answer", seed=1)
+door.review(job, n=20, sed=1)  # error
+door.evaluate(job, truth="department")
+door.evaluate(job, thruth="department")  # error
+door.status(job).ended
+door.cancel(job)
+listed: pd.DataFrame = door.jobs()
+door.jobs(stor="s")  # error
+found: frameenrich.Job = door.job("name", store="s")
+door.show_flagged(job, rows=5)
+door.show_flagged(job, row=5)  # error
+job.wait(timeout=5, poll_seconds=1).collect(df, usage=True, accept=0.9)
+job.wait(time_out=5)  # error
+job.collect(df, usge=True)  # error
+job.finish(provider="live")
+job.finish(providr="live")  # error
+job.regenerate(model="m2")
+job.regenerate(modle="m2")  # error
+job.second_opinion("m2", name="two")
+job.second_opinion("m2", lables=["a"])  # error
+job.compare("other")
+job.add_review("review.csv")
+job.report("report.html", rows=10)
+job.report("report.html", row=10)  # error
+job.review(n=5)
+job.evaluate(truth="department")
+job.evaluate(truht="department")  # error
+job.cancel()
+made: frameenrich.Job = frameenrich.submit_requests("r.jsonl", labels=["a"], store="s")
+frameenrich.submit_requests("r.jsonl", lables=["a"])  # error
+frameenrich.jobs("s").sort_values("usd")
+frameenrich.jobs(stor="s")  # error
+frameenrich.open_job("name", store="s")
+frameenrich.open_job("name", stor="s")  # error
+frameenrich.clean("30d", dry_run=True)
+frameenrich.clean("30d", dryrun=True)  # error
+lazy = frameenrich.llmbatch(table.lazy())
+lazy.submit("{{ sku }}", "m", key="sku", provider="file")
+lazy.collect(wait=True)
+lazy.collect(wat=True)  # error
+lazy.estimate("{{ sku }}", "m", kee="sku")  # error
+lazy.evaluate(truht="x")  # error
+lazy.flagged(parse=int)  # error
+lazy.pilot("{{ sku }}", "m", key="sku", rows=1)  # error
+frameenrich.lables  # error
 """
 WRONG = {n for n, line in enumerate(USER.splitlines(), 1) if line.endswith("# error")}
 

@@ -194,10 +194,10 @@ def client_of(dialect: Dialect, provider: str | None = None) -> Any:
 
     if dialect.name == "openai":
         # Servers on this machine seldom want a key, but the SDK makes no client without one.
-        if not os.environ.get("OPENAI_API_KEY") and is_loopback(os.environ.get("OPENAI_BASE_URL")):
-            return openai.OpenAI(api_key=_NO_KEY)
+        url = os.environ.get("OPENAI_BASE_URL")
+        key = os.environ.get("OPENAI_API_KEY") or (_NO_KEY if is_loopback(url) else None)
         try:
-            return openai.OpenAI()
+            return openai.OpenAI(api_key=key, http_client=_http_client(url))
         except openai.OpenAIError:
             raise _no_credentials(provider or dialect.name, "OPENAI_API_KEY") from None
     if dialect.name == "azure":
@@ -247,7 +247,19 @@ def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
         key = _NO_KEY
     if not key:
         raise _no_credentials("openai", key_variable or "OPENAI_API_KEY")
-    return openai.OpenAI(api_key=key, base_url=url)
+    return openai.OpenAI(api_key=key, base_url=url, http_client=_http_client(url))
+
+
+def _http_client(url: str | None) -> Any | None:
+    """Return an HTTP client that uses no proxy for a server on this machine; else the SDK's own."""
+    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
+
+    if not is_loopback(url):
+        return None
+    # The environment's proxies are meant for other machines, and NO_PROXY is often forgotten.
+    host = urlsplit(url or "").hostname or ""
+    pattern = f"all://[{host}]" if ":" in host else f"all://{host}"
+    return openai.DefaultHttpxClient(mounts={pattern: None})
 
 
 _NO_KEY = "none"
@@ -275,7 +287,9 @@ def is_loopback(url: str | None) -> bool:
 
 def _no_credentials(provider: str, missing: str) -> CredentialsError:
     what = "API key" if "KEY" in missing else "server"
+    own = " (any text, if the server checks none)" if missing == _OPENAI[0] else ""
     return CredentialsError(
         f"There is no {what} for the provider {provider!r}.",
-        f"Set {missing} or pass client=; provider='local' and servers on this machine need none.",
+        f"Set {missing}{own} or pass client=; provider='local' and servers on this machine need "
+        "none.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from frameenrich.atomic import RENAMES_OPEN_FILES
 from frameenrich.errors import FrameEnrichError, JobBusyError, ParameterError, StoreError
 from frameenrich.lifecycle.reuse import jobs_waiting_for
 from frameenrich.store.cleanup import (
@@ -158,11 +160,15 @@ def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
             remote.cleanup()
         # No waiting: who holds the lock is using the job, so it is not old. Nor may a submit be
         # reading the answers that it reuses, or about to wait for this job.
-        with folder.lock(timeout_seconds=0), folder.store.deciding(timeout_seconds=0):
-            reason = _why_kept(folder, force=force)  # somebody may have asked again by now
-            if reason is None:
-                delete_job(folder)
-            return reason
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(folder.lock(timeout_seconds=0))
+            with folder.store.deciding(timeout_seconds=0):
+                reason = _why_kept(folder, force=force)  # somebody may have asked again by now
+                if reason is None:
+                    if not RENAMES_OPEN_FILES:
+                        lock.close()  # its file lies in the folder
+                    delete_job(folder)
+                return reason
     except JobBusyError as error:
         if error.__dict__.get("job_id") == folder.id:
             return "another process is at work on it"

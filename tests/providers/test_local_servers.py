@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from frameenrich.providers.dialects import client_at
 from frameenrich.providers.local.provider import EMBEDDED_MODEL, model_path
 
 pytestmark = pytest.mark.any_pandas
+Reply = tuple[int, str, bytes]
 COLORS = ["red", "blue", "green"]
 
 
@@ -92,6 +97,105 @@ def test_nobody_listens(provider: str, table: Path, store: Path, pauses: list[fl
         )
 
     assert 0 < sum(pauses) < 2.0
+
+
+def say(status: int, content: Any, kind: str = "application/json") -> Callable[[str], Reply]:
+    """Return what a server answers that has been found, whatever it is asked."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return lambda _: (status, kind, body)
+
+
+def ollama(path: str) -> Reply:
+    """Answer as Ollama does: only under /v1, with a text elsewhere."""
+    if not path.startswith("/v1/"):
+        return 404, "text/plain", b"404 page not found"
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "red"},
+        "finish_reason": "stop",
+    }
+    body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "llama3.2:1b",
+            "system_fingerprint": "fp_ollama", "choices": [choice],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}  # fmt: skip
+    return 200, "application/json", json.dumps(body).encode()
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[str], Reply]) -> Iterator[str]:
+    """Serve that on a loopback port; yields the address without a path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, kind, body = answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        thread = threading.Thread(target=found.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{found.server_port}"
+        found.shutdown()
+        thread.join()
+
+
+def test_an_ollama_behind_a_proxys_variables(
+    table: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on this machine is asked directly, whatever proxy leads elsewhere."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, closed_port().removesuffix("/v1"))
+    with serving(ollama) as address:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://{address}/v1")
+        job = pd.read_csv(table).llmbatch.submit(
+            "{{ title }}?", "llama3.2:1b", labels=COLORS, provider="live", store=store
+        )
+        assert job.collect()["llmbatch_status"].tolist() == ["ok"] * 3
+        sdk = client_at(f"http://{address}/v1")
+        found = sdk.post("/chat/completions", body={}, cast_to=dict[str, Any])
+        assert found["model"] == "llama3.2:1b"
+
+
+PAGE = b"<html><body>Sign in</body></html>"
+FLAT = {"object": "error", "message": "The model `m` does not exist.", "type": "NotFoundError",
+        "param": None, "code": 404}  # fmt: skip
+UNKNOWN = {"error": "Unexpected endpoint or method. (POST /chat/completions). Returning 200 anyway"}
+PULL = {"error": {"message": 'model "m" not found, try pulling it first', "type": "api_error"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "url", "says"),
+    [
+        (ollama, "http://{}", "18 bytes that are no JSON object. Check base_url"),
+        (say(404, PULL), "http://{}/v1", "try pulling it first. Check base_url"),
+        (say(404, FLAT), "http://{}/v1", "The model `m` does not exist. Check base_url"),
+        (say(404, {"detail": "Not Found"}), "http://{}", "Check base_url .it usually ends in /v1"),
+        (say(200, UNKNOWN), "http://{}", "Unexpected endpoint .* Check base_url"),
+        (say(200, PAGE, "text/html"), "http://{}/v1", "text/html, 33 bytes .* Check base_url"),
+        (ollama, "https://{}/v1", "write http://, not https://"),
+    ],
+    ids=["Ollama without /v1", "Ollama, no model", "vLLM, no model", "vLLM without /v1",
+         "LM Studio without /v1", "a page", "https"],
+)  # fmt: skip
+def test_a_wrong_address_is_told_at_once(
+    answer: Any, url: str, says: str, table: Path, store: Path, pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each server has its own words for a wrong path or name; they come within two seconds."""
+    with serving(answer) as address:
+        monkeypatch.setenv("OPENAI_BASE_URL", url.format(address))
+        with pytest.raises(ProviderError, match=says):
+            pd.read_csv(table, nrows=1).llmbatch.submit(
+                "{{ title }}?", "m", provider="live", store=store
+            )
+
+    assert sum(pauses) < 2.0
 
 
 @pytest.mark.slow

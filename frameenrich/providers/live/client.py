@@ -27,6 +27,7 @@ import tenacity
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import body_of
 from frameenrich.model import BYTES_PER_TOKEN, TIMED_OUT, Pace
+from frameenrich.providers.dialects import is_loopback
 from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
@@ -48,8 +49,8 @@ MAX_SHARED_FAILURES = 20
 
 
 _ATTEMPTS_AT_A_STRANGER = 2
-"""For a server that never answered and cannot be reached: its name may be mistyped, or it is not
-started. The user is waiting, so the error comes within two seconds."""
+"""For a server that never answered, and cannot be reached or says what is no answer: its address
+may be wrong, or it is not started. The user is waiting, so the error comes in two seconds."""
 
 
 # Each such call was run, and paid for: one that breaks off every time is not worth eight.
@@ -301,7 +302,8 @@ class LiveClient:
             return reply
 
         def given_up(state: tenacity.RetryCallState) -> bool:
-            stranger = _outcome(state).unreachable and not self._trusted
+            reply = _outcome(state)
+            stranger = (reply.unreachable or reply.no_answer) and not self._trusted
             most = min(self._attempts, _ATTEMPTS_AT_A_STRANGER if stranger else self._attempts)
             many = faults >= most or lost >= _MOST_LOST
             return many or self._flow.seconds_since_answer > _STARVED_SECONDS
@@ -430,7 +432,8 @@ def _session(route: Route) -> aiohttp.ClientSession:
 def _proxy(url: str) -> str | None:
     """Return the environment's proxy, as the SDK uses it; aiohttp would look it up each call."""
     parts = urlsplit(url)
-    if proxy_bypass(parts.netloc):
+    # No proxy elsewhere reaches a server on this machine.
+    if is_loopback(url) or proxy_bypass(parts.netloc):
         return None
     proxies = getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
@@ -459,7 +462,9 @@ def _advice(reply: Reply) -> str:
         return "Check the API key and what it may do; nothing more was sent."
     if reply.out_of_quota:
         return "Mend the account's quota, then call again: the job goes on from here."
-    if reply.unreachable or not reply.passing:
+    if "WRONG_VERSION_NUMBER" in reply.message:
+        return "The server speaks HTTP without encryption: write http://, not https://."
+    if reply.unreachable or reply.no_answer or not reply.passing:
         return (
             "Check base_url (it usually ends in /v1) and the model's name; nothing is lost, the "
             "same call goes on from here."

@@ -118,6 +118,11 @@ class Reply:
         return unanswered or self.status >= _BROKEN or self.status in _SOON_BETTER
 
     @property
+    def no_answer(self) -> bool:
+        """Tell whether the server was content and sent something else: a page, a text, an error."""
+        return self.fault is not None and self.status in _GOOD
+
+    @property
     def maybe_server_fault(self) -> bool:
         """Tell whether the reason may be everybody's: a server that is down, a wrong address."""
         return self.passing or self.status in _ELSEWHERE
