@@ -23,6 +23,7 @@ from sdk_clients import KEY, PLAIN, gemini_client, mistral_client
 import frameenrich
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError
 from frameenrich.model import Batch, Limits
+from frameenrich.providers import registry
 from frameenrich.providers.gemini.batch import GeminiBatch
 from frameenrich.providers.gemini.batch import _heard as gemini_heard
 from frameenrich.providers.mistral.batch import MistralBatch
@@ -465,7 +466,7 @@ def test_from_the_environment(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> No
     name = next(name for name, each in KINDS.items() if each is kind)
     monkeypatch.setenv(kind.variable, KEY)
 
-    made = frameenrich.providers.registry.connect(name)
+    made = registry.connect(name)
 
     assert made.name == name
     assert KEY in made._secrets
