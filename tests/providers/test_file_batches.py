@@ -466,7 +466,7 @@ def test_from_the_environment(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> No
     name = next(name for name, each in KINDS.items() if each is kind)
     monkeypatch.setenv(kind.variable, KEY)
 
-    made = registry.connect(name)
+    made: Any = registry.connect(name)
 
     assert made.name == name
     assert KEY in made._secrets
