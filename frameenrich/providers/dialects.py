@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -197,7 +198,7 @@ def client_of(dialect: Dialect, provider: str | None = None) -> Any:
         url = os.environ.get("OPENAI_BASE_URL")
         key = os.environ.get("OPENAI_API_KEY") or (_NO_KEY if is_loopback(url) else None)
         try:
-            return openai.OpenAI(api_key=key, http_client=_http_client(url))
+            return _client(key, url)
         except openai.OpenAIError:
             raise _no_credentials(provider or dialect.name, "OPENAI_API_KEY") from None
     if dialect.name == "azure":
@@ -233,8 +234,6 @@ def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
     CredentialsError
         The variable is not set.
     """
-    import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
-
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if url is not None and not url.startswith(("http://", "https://")):
         raise ParameterError(
@@ -247,19 +246,22 @@ def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
         key = _NO_KEY
     if not key:
         raise _no_credentials("openai", key_variable or "OPENAI_API_KEY")
-    return openai.OpenAI(api_key=key, base_url=url, http_client=_http_client(url))
+    return _client(key, url)
 
 
-def _http_client(url: str | None) -> Any | None:
-    """Return an HTTP client that uses no proxy for a server on this machine; else the SDK's own."""
+def _client(key: str | None, url: str | None) -> Any:
+    """Make a client; one for a server on this machine uses no proxy."""
+    import httpx2  # noqa: PLC0415 - comes with openai
     import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
     if not is_loopback(url):
-        return None
-    # The environment's proxies are meant for other machines, and NO_PROXY is often forgotten.
-    host = urlsplit(url or "").hostname or ""
-    pattern = f"all://[{host}]" if ":" in host else f"all://{host}"
-    return openai.DefaultHttpxClient(mounts={pattern: None})
+        return openai.OpenAI(api_key=key, base_url=url)
+    # The environment's proxies are meant for other machines, and NO_PROXY is often forgotten; with
+    # a transport of its own the SDK's client asks for none of them.
+    transport = httpx2.HTTPTransport(limits=openai.DEFAULT_CONNECTION_LIMITS)
+    http = openai.DefaultHttpxClient(transport=transport)
+    weakref.finalize(http, transport.close)  # as the SDK does with its own, when nobody uses it
+    return openai.OpenAI(api_key=key, base_url=url, http_client=http)
 
 
 _NO_KEY = "none"
