@@ -332,3 +332,15 @@ def test_the_worked_trips_name_what_is_there() -> None:
 
     assert len(names) > 12
     assert missing == set()
+
+
+def test_what_is_said_on_adding_leads_to_files_that_exist() -> None:
+    """CONTRIBUTING's ways to add an option, a form, a provider or a command start at real files."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    how = page.split("## How to add")[1].split("\n## ")[0]
+    paths = set(re.findall(r"`([\w./]+/[\w./]*)`", how))
+
+    missing = {p for p in paths if not any((ROOT / at / p).exists() for at in (".", "frameenrich"))}
+
+    assert len(paths) > 12
+    assert missing == set()
