@@ -179,7 +179,22 @@ def _model_output(given: Any) -> Output:
     checked = _checked_schema(schema)
     _check_written(checked, written)
     rules = class_rules(model.__name__, TypeAdapter(model))
+    if _lacks_defaults(model, checked):
+        rules = (model.__name__, *sorted({*rules[1:], "defaults"}))
     return Output(OutputSpec("schema", checked, class_rules=rules), model=model)
+
+
+def _lacks_defaults(model: Any, schema: Mapping[str, Json]) -> bool:
+    """Tell whether a default is not in the schema: JSON lacks it, or the class took it out."""
+    properties = schema.get("properties", {})
+    members = model.model_fields.items()
+    return any(
+        not each.is_required()
+        and each.default_factory is None
+        and each.default is not None
+        and "default" not in properties.get(each.alias or name, {"default": None})
+        for name, each in members
+    )
 
 
 def _check_written(read: dict[str, Json], written: dict[str, Json]) -> None:

@@ -154,6 +154,13 @@ class Made(BaseModel):
     tags: list[str] = Field(default_factory=list)
 
 
+class Hidden(BaseModel, json_schema_extra=lambda schema: schema["properties"]["n"].pop("default")):
+    """Takes a default out of its schema, as one does for models that must give each field."""
+
+    n: int = 3
+    m: int = 4
+
+
 class Started(BaseModel):
     """Does something once it is made."""
 
@@ -175,6 +182,7 @@ class Started(BaseModel):
         (Dated, ("Dated", "dates before or after now")),
         (Made, ("Made", "default factories")),
         (Started, ("Started", "model_post_init")),
+        (Hidden, ("Hidden", "defaults")),
         ({"a": Annotated[str, AfterValidator(str.upper)]}, ("Answer", "validators")),
         ({"a": list[Product]}, ("Answer", "validators")),
         ({"a": set[int]}, ("Answer", "own types")),
