@@ -10,6 +10,9 @@ from functools import cache
 from numbers import Number
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from frameenrich.answers.class_rules import class_rules
 from frameenrich.answers.fields import Field
 from frameenrich.answers.gate import make_gate
@@ -19,7 +22,7 @@ from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
 from frameenrich.prepare.codebook import check_definitions
 from frameenrich.prepare.no_model import not_a_model, not_a_type
-from frameenrich.text import is_encodable, shortened
+from frameenrich.text import is_encodable, kind_of, shortened
 
 
 def output_from_options(
@@ -97,9 +100,12 @@ def labels_spec(labels: Any) -> OutputSpec:
         labels = list(labels)
     if isinstance(labels, type) and issubclass(labels, enum.Enum):
         labels = list(labels)
+    # What people write most: df["kind"].unique(), and that is an array.
+    if isinstance(labels, pd.Series | pd.Index | np.ndarray | pd.api.extensions.ExtensionArray):
+        labels = labels.tolist()
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise OutputError(
-            f"labels= is a {type(labels).__name__}.",
+            f"labels= is {kind_of(labels)}.",
             "Give a list of texts, or an Enum class, or a dict of labels and what they mean.",
         )
     values = [label.value if isinstance(label, enum.Enum) else label for label in labels]
@@ -297,9 +303,9 @@ def _schema_generator() -> Any:
 
 
 def _unusable(error: Exception) -> OutputError:
-    first_line = str(error).partition("\n")[0]
+    first_sentence = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
     return OutputError(
-        f"response_model= cannot be made a JSON Schema: {first_line}.",
+        f"response_model= cannot be made a JSON Schema: {first_sentence}.",
         "Use field types that JSON can carry.",
     )
 

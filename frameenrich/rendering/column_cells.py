@@ -48,6 +48,8 @@ _ARRAYS = 2
 
 def _readable(column: pd.Series, *, nested: bool) -> pd.Series:
     """Return Arrow columns that pandas does not know, or not as Python values, as objects."""
+    if isinstance(column.dtype, pd.SparseDtype):
+        return column.sparse.to_dense()
     if not isinstance(column.dtype, pd.ArrowDtype):
         return column
     kind = column.dtype.pyarrow_dtype

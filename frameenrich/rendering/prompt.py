@@ -23,7 +23,7 @@ from frameenrich.errors import InputError, NullValueError, TemplateError
 from frameenrich.model import RENDERING, JobSpec, Message, OnNull
 from frameenrich.rendering.column_cells import cell_reader, number_texts
 from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
-from frameenrich.rendering.sandbox import PrintedNullError, sandbox
+from frameenrich.rendering.sandbox import PrintedNullError, PrintedObjectError, sandbox
 
 CHUNK_ROWS = 256
 """Rows rendered at a time: they stay in the processor's second-level cache."""
@@ -447,6 +447,12 @@ def _printed_null(empty: Sequence[Any], position: int) -> NullValueError:
 
 
 def _row_error(error: Exception, position: int) -> TemplateError:
+    if isinstance(error, PrintedObjectError):
+        return TemplateError(
+            f"The template {error.problem} on the row at position {position}.",
+            f"{error.fix} Nothing was sent.",
+            position=position,
+        )
     reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
     return TemplateError(
         f"The template fails on the row at position {position}: {reason}.",

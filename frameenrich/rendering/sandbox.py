@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.runtime import Macro, TemplateReference
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -44,6 +45,15 @@ _OF_TEXT: Mapping[str, Callable[[str], str]] = {
 
 class PrintedNullError(Exception):
     """A null was about to be printed."""
+
+
+class PrintedObjectError(Exception):
+    """Something whose text means nothing to a model was about to be printed; says what to do."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
 
 
 def sandbox(
@@ -154,13 +164,43 @@ def _refuse_null(value: Any) -> Any:
         return value
     if is_null(value):
         raise PrintedNullError
-    return value
+    return _with_text(value)
 
 
 def _show_null_as_empty(value: Any) -> Any:
     if value.__class__ is str:
         return value
-    return "" if is_null(value) else value
+    return "" if is_null(value) else _with_text(value)
+
+
+def _with_text(value: Any) -> Any:
+    """Refuse what prints as an address or as Python's own words, such as ``{{ title.upper }}``.
+
+    Such a text says nothing to a model, and is another one in every session.
+    """
+    kind = type(value)
+    if isinstance(value, jinja2.Undefined):  # strict or empty, as Jinja has it; callable, too
+        return value
+    if isinstance(value, TemplateReference):
+        raise PrintedObjectError(
+            "prints 'self', which is a word of Jinja's own", "Write row['self'] for the column."
+        )
+    if callable(value):
+        name = getattr(value, "name" if isinstance(value, Macro) else "__name__", kind.__name__)
+        raise PrintedObjectError(
+            f"prints the function {name!r} instead of what it returns",
+            "Write () behind its name.",
+        )
+    if hasattr(kind, "__next__"):
+        raise PrintedObjectError(
+            f"prints a {kind.__name__}, as 'map' and 'select' give it, instead of its items",
+            "Write | join(', ') behind it.",
+        )
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        raise PrintedObjectError(
+            f"prints a {kind.__name__}, which has no text", "Print what it holds, such as .name."
+        )
+    return value
 
 
 def _pass_mark(function: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
@@ -210,7 +250,9 @@ def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> C
     def guarded(context: Any, items: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attribute") is None and len(args) < 2:  # noqa: PLR2004 - join(d, attribute)
             # With an attribute the items are objects, of which only a part is printed.
-            items = [shown(item) for item in shown(items)]
+            # An iterator is fine here, as `map` gives one: it is its items that are printed.
+            whole = items if hasattr(type(items), "__next__") else shown(items)
+            items = [shown(item) for item in whole]
         return function(context, items, *map(shown, args[:1]), *args[1:], **kwargs)
 
     return _pass_mark(function, guarded)

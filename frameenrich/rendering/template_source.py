@@ -10,6 +10,7 @@ from typing import Any
 
 from frameenrich.errors import TemplateError
 from frameenrich.model import Message
+from frameenrich.text import kind_of
 
 Template = str | Path | Sequence[Mapping[str, str]]
 
@@ -39,11 +40,11 @@ def read_template(
     elif isinstance(template, str):
         _refuse_file_name(template)
         messages = [Message("user", template)]
-    elif isinstance(template, Sequence):
+    elif isinstance(template, Sequence) and not isinstance(template, bytes):
         messages = [_message(item) for item in template]
     else:
         raise TemplateError(
-            f"The template is a {type(template).__name__}.",
+            f"The template is {kind_of(template)}.",
             "Give Jinja2 text, a Path to a template file, or a list of messages.",
         )
     if system is not None:
@@ -87,8 +88,9 @@ def _read_file(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        fix = "Check the path." if isinstance(error, OSError) else "Save it as UTF-8."
         raise TemplateError(
-            f"The template {path} cannot be read: {reason}.", "Check the path.", path=str(path)
+            f"The template {path} cannot be read: {reason}.", fix, path=str(path)
         ) from None
 
 

@@ -249,10 +249,10 @@ def _nulls_text(frame: pd.DataFrame, plan: Plan, keys: pa.Table) -> str | None:
         name: int(frame[name].iloc[rows].isna().sum())
         for name in prompt.columns_used(list(frame.columns))
     }
-    where = ", ".join(f"{name!r} in {n:,}" for name, n in nulls.items() if n)
+    where = ", ".join(f"{name!r} is empty in {n:,}" for name, n in nulls.items() if n)
     if not len(rows) or not where:
         return None
     shown = ", ".join(show_key(keys, int(row)) for row in rows[:_SHOWN_ROWS])
     more = ", ..." if len(rows) > _SHOWN_ROWS else ""
     what = "row would print a null" if len(rows) == 1 else "rows would print a null"
-    return f"{len(rows):,} {what} ({where}: {shown}{more})"
+    return f"{len(rows):,} {what}: {shown}{more} ({where})"

@@ -189,8 +189,8 @@ def test_labels_may_be_an_enum() -> None:
     [
         ([], "holds no label"),
         (["one"], "at least two"),
-        ("ab", "labels= is a str. Give a list of texts, or an Enum class"),
-        (7, "labels= is a int"),
+        ("ab", "labels= is 'ab'. Give a list of texts, or an Enum class"),
+        (7, "labels= is 7."),
         ({"a", "b"}, "labels= is a set"),
         (iter("ab"), "Give a list of texts"),
         (["a", "b", "A "], "'A ' stands twice"),

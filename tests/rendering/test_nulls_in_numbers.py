@@ -76,7 +76,7 @@ def test_a_preview_says_which_rows_of_all_would_print_a_null() -> None:
 
     shown = frame.llmbatch.preview("{{ title }} {{ brand }}", "m")
     assert shown.nulls is not None
-    assert "40 rows would print a null ('brand' in 40: 10, 11, 12, 13, 14, ...)" in str(shown)
+    assert "null: 10, 11, 12, 13, 14, ... ('brand' is empty in 40)" in str(shown)
     assert "submit refuses" in str(shown)
     skipped = frame.llmbatch.preview("{{ title }} {{ brand }}", "m", on_null="skip")
     assert "are not sent" in str(skipped)

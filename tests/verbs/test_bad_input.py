@@ -163,7 +163,7 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
         "Both labels and response_model",
     ),
     "one label": ({"labels": ["a"]}, errors.OutputError, "holds one label"),
-    "no list of labels": ({"labels": "a,b"}, errors.OutputError, "labels= is a str"),
+    "no list of labels": ({"labels": "a,b"}, errors.OutputError, "labels= is 'a,b'"),
     "labels that differ in case": ({"labels": ["a", "A "]}, errors.OutputError, "stands twice"),
     "an empty label": ({"labels": ["a", ""]}, errors.OutputError, "an empty label"),
     "a schema that is no object": (

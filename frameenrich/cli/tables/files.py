@@ -289,7 +289,7 @@ def _encoding_name(encoding: str) -> str | None:
     except LookupError:
         raise InputError(
             f"--encoding {encoding} is not known.",
-            "Use such as cp1252 (Windows, Western Europe) or utf-16 (Excel's Unicode text).",
+            "Use one such as cp1252 (Windows, Western Europe) or utf-16 (Excel's Unicode text).",
         ) from None
     return None if name in {"utf-8", "utf-8-sig", "ascii"} else name
 
