@@ -49,7 +49,7 @@ _ARRAYS = 2
 def _readable(column: pd.Series, *, nested: bool) -> pd.Series:
     """Return Arrow columns that pandas does not know, or not as Python values, as objects."""
     if isinstance(column.dtype, pd.SparseDtype):
-        return column.sparse.to_dense()
+        return pd.Series(np.asarray(column), index=column.index, name=column.name)
     if not isinstance(column.dtype, pd.ArrowDtype):
         return column
     kind = column.dtype.pyarrow_dtype
