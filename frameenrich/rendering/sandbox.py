@@ -196,7 +196,8 @@ def _with_text(value: Any) -> Any:
             f"prints a {kind.__name__}, as 'map' and 'select' give it, instead of its items",
             "Write | join(', ') behind it.",
         )
-    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+    # Neither __str__ nor __repr__ is its own: its text is an address.
+    if not any({"__str__", "__repr__"} & vars(base).keys() for base in kind.__mro__[:-1]):
         raise PrintedObjectError(
             f"prints a {kind.__name__}, which has no text", "Print what it holds, such as .name."
         )

@@ -40,7 +40,7 @@ def read_template(
     elif isinstance(template, str):
         _refuse_file_name(template)
         messages = [Message("user", template)]
-    elif isinstance(template, Sequence) and not isinstance(template, bytes):
+    elif isinstance(template, list | tuple):
         messages = [_message(item) for item in template]
     else:
         raise TemplateError(
