@@ -128,5 +128,8 @@ def _code_of_type(node: Mapping[str, Any]) -> Iterator[str]:
     kind = node.get("type")
     if isinstance(kind, str) and kind not in _AS_THE_SCHEMA:
         yield "validators" if kind.startswith("function-") else "own types"
+    # JSON Schema says nothing of the names that pydantic reads as numbers, dates or choices.
+    if kind == "dict" and node.get("keys_schema", {}).get("type", "str") not in {"str", "any"}:
+        yield "keys of dicts"
     if kind == "enum" and node.get("sub_type") in {"int", "float"}:
         yield "numbers read from texts"  # IntEnum takes "1", and its schema is that of any Enum

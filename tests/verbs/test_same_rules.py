@@ -186,6 +186,8 @@ class Started(BaseModel):
         ({"a": Annotated[str, AfterValidator(str.upper)]}, ("Answer", "validators")),
         ({"a": list[Product]}, ("Answer", "validators")),
         ({"a": set[int]}, ("Answer", "own types")),
+        ({"a": dict[int, str]}, ("Answer", "keys of dicts")),
+        ({"a": dict[str, int], "b": dict}, ()),
         ({"a": IntEnum("Stars", "ONE TWO")}, ("Answer", "numbers read from texts")),
     ],
 )
