@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, AnyStr
+from urllib.parse import quote, quote_plus
 
 NO_MATH = "tex2jax_ignore mathjax_ignore"
 """Classes for our HTML: JupyterLab typesets what stands between two dollars, prices too."""
@@ -112,8 +114,30 @@ def scrub(text: str, secrets: Iterable[str | None] = ()) -> str:
     return _IN_URL.sub("//***@", text)
 
 
+def secret_forms(secret: str) -> set[str]:
+    """Return a key in each form in which a server, a page or Python may write it.
+
+    Examples
+    --------
+    >>> sorted(secret_forms('a/b"c+'))[:4]
+    ['a%2Fb%22c%2B', 'a%2fb%22c%2b', 'a/b"c+', 'a/b&quot;c+']
+    """
+    in_url, in_json = quote(secret, safe=""), json.dumps(secret)[1:-1]
+    return {
+        *(secret, in_url, quote_plus(secret), in_json, in_json.replace("/", r"\/")),
+        re.sub("%..", lambda found: found.group().lower(), in_url),
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        html.escape(secret),
+        html.escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
+        re.sub("[<>&']", lambda found: rf"\u{ord(found.group()):04x}", in_json),  # in a script
+        repr(secret)[1:-1],
+    }
+
+
 def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:
     """Write ``***`` for each of some keys, in a text or in bytes.
+
+    A key of letters alone, such as ``anything`` or ``password``, is hidden as a word of its own.
 
     Examples
     --------
@@ -123,10 +147,21 @@ def without_secrets(text: AnyStr, secrets: Iterable[str | None]) -> AnyStr:
     for secret in secrets:
         if secret and len(secret) >= _SHORTEST_SECRET:
             if isinstance(text, str):
-                text = text.replace(secret, "***")
+                text = _without(text, secret, "***", _WORD)
             else:
-                text = text.replace(secret.encode(), b"***")
+                own = secret.encode("utf-8", "surrogatepass")
+                text = _without(text, own, b"***", _WORD.encode())
     return text
+
+
+_WORD = "(?<![A-Za-z])%s(?![A-Za-z])"
+
+
+def _without(text: AnyStr, secret: AnyStr, stars: AnyStr, word: AnyStr) -> AnyStr:
+    # Within a longer word it is a part of that word: "completed" tells nobody "complete".
+    if secret.isascii() and secret.isalpha():
+        return re.sub(word % secret, stars, text)
+    return text.replace(secret, stars)
 
 
 # Terminal escapes and the characters that turn text around; newlines and tabs are fine.

@@ -25,33 +25,33 @@ KEY = "sk-secret-key"
 KINDS = ["openai", "azure", "live", "anthropic", "mistral", "gemini"]
 
 
-def provider_at(kind: str, origin: str, http: Any = None, attempts: int = 1) -> Any:
+def provider_at(kind: str, origin: str, http: Any = None, attempts: int = 1, key: str = KEY) -> Any:
     """Return a provider whose client asks one server, with a given HTTP client."""
     made: dict[str, Callable[[], Any]] = {
         "openai": lambda: OpenAIBatch(
-            openai.OpenAI(api_key=KEY, base_url=f"{origin}/v1", http_client=http),
+            openai.OpenAI(api_key=key, base_url=f"{origin}/v1", http_client=http),
             attempts=attempts,
         ),
         "azure": lambda: OpenAIBatch(
             openai.AzureOpenAI(
-                api_key=KEY, azure_endpoint=origin, api_version="2024-10-21", http_client=http
+                api_key=key, azure_endpoint=origin, api_version="2024-10-21", http_client=http
             ),
             attempts=attempts,
         ),
         "live": lambda: LiveProvider(
-            openai.OpenAI(api_key=KEY, base_url=f"{origin}/v1", http_client=http),
+            openai.OpenAI(api_key=key, base_url=f"{origin}/v1", http_client=http),
             attempts=attempts,
         ),
         "anthropic": lambda: AnthropicBatch(
-            anthropic.Anthropic(api_key=KEY, base_url=origin, http_client=http), attempts=attempts
+            anthropic.Anthropic(api_key=key, base_url=origin, http_client=http), attempts=attempts
         ),
         "mistral": lambda: MistralBatch(
-            Mistral(api_key=KEY, server_url=origin, client=http), attempts=attempts
+            Mistral(api_key=key, server_url=origin, client=http), attempts=attempts
         ),
         "gemini": lambda: GeminiBatch(
             genai.Client(
                 vertexai=False,
-                api_key=KEY,
+                api_key=key,
                 http_options=types.HttpOptions(base_url=origin, httpx_client=http),
             ),
             attempts=attempts,

@@ -233,3 +233,21 @@ def test_every_field_of_a_batch_can_be_left_out_but_the_tag() -> None:
     required = [f.name for f in fields(Batch) if f.default is MISSING]
 
     assert required == ["tag"]
+
+
+@pytest.mark.parametrize("changed", [(b'"batch_7"', b'"batch_6"'), (b'"running"', b'"intent"')])
+def test_a_batch_file_that_rotted_is_no_other_batch(changed: tuple[bytes, bytes]) -> None:
+    """One bit makes another id of an id, whose answers are nobody's here, and a second payment."""
+    text = Batch("llmbatch-1f").replace(id="batch_7", status="in_progress").to_json().encode()
+    assert changed[0] in text
+
+    with pytest.raises(ValueError, match="not those that were written"):
+        Batch.from_json(text.replace(*changed))
+
+
+def test_a_batch_file_of_an_earlier_version_has_no_mark() -> None:
+    """Promise 14: what it says counts as it stands, however it is spaced."""
+    members = json.loads(Batch("llmbatch-1f").to_json())
+    assert Batch.from_json(json.dumps(members)) == Batch("llmbatch-1f")
+    del members["xxh3"]
+    assert Batch.from_json(json.dumps({**members, "id": "batch_7"})).id == "batch_7"

@@ -164,12 +164,51 @@ def test_a_parsers_column_of_the_frames_goes_beside(
 
 
 def test_a_whole_cap_may_be_written_as_a_float(store: Path, mugs: pd.DataFrame) -> None:
-    """``max_tokens=1000.0`` bounds an answer as 1000 does; a text bounds nothing."""
+    """``max_tokens=1000.0`` bounds an answer as 1000 does, and is sent as it is written."""
     how: dict[str, Any] = {"provider": "file", "store": store, "max_cost": 1.0}
+    ask = {"template": ASK, "model": "gpt-4o-mini", "params": {"max_tokens": 1000.0}}
 
-    assert mugs.llmbatch.submit(ASK, "gpt-4o-mini", params={"max_tokens": 1000.0}, **how)
-    with pytest.raises(ParameterError):
-        mugs.llmbatch.submit(ASK, "gpt-4o-mini", params={"max_tokens": "1000"}, name="b", **how)
+    job = mugs.llmbatch.submit(**ask, **how)
+
+    assert b'"max_tokens":1000.0' in Path(job.requests[0]).read_bytes()
+    assert mugs.llmbatch.estimate(**ask, provider="file").max_completion_tokens == 4_000
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "responses", "completions"])
+@pytest.mark.parametrize(
+    "value", ["1000", "many", "", True, False, 1000.5, 0, -1, 10**30, float("inf"), [9], {"a": 1}]
+)
+def test_a_cap_that_is_no_number_of_tokens_is_refused(
+    value: Any, endpoint: str, store: Path, mugs: pd.DataFrame
+) -> None:
+    """Each row of the batch would come back as an error; no cap on the cost is the reason."""
+    names = {"chat/completions": ["max_tokens", "max_completion_tokens"]}
+    names |= {"responses": ["max_output_tokens"], "completions": ["max_tokens"]}
+    ask: dict[str, Any] = {"template": ASK, "model": "gpt-4o-mini", "endpoint": f"/v1/{endpoint}"}
+    for name in names[endpoint]:
+        ask["params"] = {name: value}
+        how: dict[str, Any] = {"provider": "file", "store": store}
+        for verb, more in (
+            (mugs.llmbatch.submit, how),
+            (mugs.llmbatch.submit, {**how, "max_cost": 1.0}),
+            (mugs.llmbatch.estimate, {"provider": "file"}),
+            (mugs.llmbatch.preview, {}),
+        ):
+            with pytest.raises(ParameterError, match=rf"params= sets '{name}' to .*"):
+                verb(**ask, **more)
+    assert not store.exists()
+
+
+def test_what_only_a_server_understands_is_no_cap(store: Path, mugs: pd.DataFrame) -> None:
+    """``-1`` is llama.cpp's word for no end: it is sent as it is, and bounds no cost."""
+    how: dict[str, Any] = {"provider": "file", "store": store}
+    for value in (-1, True, "1000", 10**30):
+        params = {"extra_body": {"max_tokens": value}}
+        assert mugs.llmbatch.submit(ASK, "gpt-4o-mini", params=params, **how)
+        with pytest.raises(ParameterError, match="nothing bounds how long"):
+            mugs.llmbatch.submit(
+                ASK, "gpt-4o-mini", params=params, name="capped", max_cost=1.0, **how
+            )
 
 
 @pytest.mark.parametrize(("asked", "wait"), [("-1", None), ("nan", None), ("inf", None), ("2", 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
 import http.server
 import json
 import os
@@ -17,13 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import httpx2
 import openai
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import answer_lines
+from conftest import answer_lines, rewrite_batch
 from every_provider import KEY, KINDS, provider_at, send
 
 import frameenrich
@@ -40,7 +42,9 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 
 @contextmanager
-def answering(body: bytes, headers: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+def answering(
+    body: bytes, headers: dict[str, str], status: int = 200
+) -> Iterator[tuple[str, list[str]]]:
     """Serve one answer to everything; gives the URL, and the paths that were asked for."""
     asked: list[str] = []
 
@@ -49,7 +53,7 @@ def answering(body: bytes, headers: dict[str, str]) -> Iterator[tuple[str, list[
             asked.append(self.path)
             # Read whole, or closing would reset the connection under the answer.
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(200)
+            self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -203,7 +207,7 @@ def test_junk_in_a_batch_file_is_a_clear_error(
     (tmp_path / "a.jsonl").write_bytes(answer_lines(job, "good", list(mugs.index)))
     job.import_responses(tmp_path / "a.jsonl")
     path = Path(job.path, "round-0", "shard-00000.batch.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), **junk}))
+    rewrite_batch(path, **junk)
 
     assert len(frameenrich.jobs(store=store)) == 1
     if "before_import" in junk:
@@ -325,6 +329,61 @@ def test_no_credential_is_told(kind: str, store: Path, mugs: pd.DataFrame) -> No
     assert "403" in shown
     for secret in (*HIDDEN.values(), "pass%20word%2090", KEY):
         assert secret not in shown + repr(provider), shown
+
+
+ODD_KEYS = ['a/b"c+d%e', "it's<a>&key", r"back\slash/key==", "correcthorse", "open sesame 42"]
+
+
+@pytest.mark.filterwarnings("ignore::frameenrich.FrameEnrichWarning")  # of a batch in doubt
+@pytest.mark.parametrize("key", ODD_KEYS)
+@pytest.mark.parametrize("kind", ["openai", "live", "anthropic"])
+def test_a_key_is_hidden_in_every_form_that_it_is_written_in(
+    kind: str, key: str, store: Path, mugs: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server writes it as JSON, in a URL or in HTML; the report shows what it said."""
+    caplog.set_level("DEBUG")
+    forms = [key, quote(key, safe=""), quote_plus(key), quote(key, safe="").lower()]
+    forms += [json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", r"\/"), html.escape(key)]
+    reply = json.dumps({"error": {"message": f"No: {key}", "code": " ".join(forms)}})
+    for status in (403, 200):  # what is refused, and a page where JSON was to come
+        body = reply if status == 403 else f"<p>{' '.join(forms)}</p>"
+        with answering(body.encode(), {"Content-Type": "application/json"}, status) as (url, _):
+            try:
+                job = send(mugs, provider_at(kind, url, key=key), store / f"{status}")
+                said = repr(job) + job._repr_html_() + job.flagged().to_csv()
+                job.report("page.html")
+                said += Path("page.html").read_text()
+            except FrameEnrichError as error:
+                said = "".join(traceback.format_exception(error)) + told_by(error)
+        said += "".join(p.read_text(errors="replace") for p in store.rglob("*") if p.is_file())
+        said += caplog.text
+        for form in forms:
+            assert form not in said, (form, said)
+
+
+@pytest.mark.parametrize("kind", ["callable", "Azure's token"])
+def test_a_key_that_is_made_for_each_request_is_told_by_no_error(
+    kind: str, store: Path, mugs: pd.DataFrame
+) -> None:
+    """No client keeps it: it is in the refused request alone."""
+    made: list[str] = []
+
+    def next_key() -> str:
+        made.append(f"made-for-request-{len(made)}")
+        return made[-1]
+
+    with gossiping() as origin:
+        if kind == "callable":
+            client: Any = openai.OpenAI(api_key=next_key, base_url=f"{origin}/v1", max_retries=0)
+        else:
+            client = openai.AzureOpenAI(
+                azure_ad_token_provider=next_key, azure_endpoint=origin, api_version="2024-10-21"
+            )
+        with pytest.raises(ProviderError) as caught:
+            mugs.llmbatch.submit(ASK, "m", client=client, store=store)
+
+    assert made
+    assert "made-for-request" not in told_by(caught.value) + repr(client.base_url)
 
 
 def test_the_sdks_own_options_are_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:

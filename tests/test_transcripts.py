@@ -51,7 +51,7 @@ STEPS = {
         "mugs.llmbatch.submit('Sort {{ title }}', 'm', name='leaky', client=leaky)"
     ),
     "Nobody answers in time, and nothing was sent": "unsent.wait(timeout=0.1)",
-    "A cap that is no number, under max_cost": (
+    "A cap that is no number of tokens": (
         "mugs.llmbatch.submit('Sort {{ title }}', 'gpt-4o-mini', provider='file', max_cost=1.0, "
         "params={'max_tokens': '1000'})"
     ),

@@ -60,6 +60,10 @@ def kept_sheets(folder: JobFolder, review_id: str) -> list[tuple[str, bytes, dic
     for name in names:
         with folder.store.open(f"{root}/{name}") as file:
             data = file.read()
-        with folder.store.open(f"{root}/{name.removesuffix('.csv')}.json") as file:
-            found.append((name, data, dict(json.loads(file.read()))))
+        about = f"{root}/{name.removesuffix('.csv')}.json"
+        try:
+            with folder.store.open(about) as file:
+                found.append((name, data, dict(json.loads(file.read()))))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise unreadable(about, error) from error
     return found

@@ -33,7 +33,7 @@ def find_requests(folder: JobFolder, custom_ids: str | Iterable[str]) -> dict[st
             f"A custom_id of it is {example!r}; collect(usage=True) has those of all rows.",
             custom_ids=unknown,
         )
-    return {custom_id: json.loads(found[names[custom_id]]) for custom_id in wanted}
+    return {custom_id: found[names[custom_id]] for custom_id in wanted}
 
 
 def _wire_ids(folder: JobFolder, wanted: list[str]) -> dict[str, str]:
@@ -49,11 +49,12 @@ def _wire_ids(folder: JobFolder, wanted: list[str]) -> dict[str, str]:
     return names | dict(zip(own["key_0"].to_pylist(), own["custom_id"].to_pylist(), strict=True))
 
 
-def _lines(folder: JobFolder, names: set[str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _lines(folder: JobFolder, names: set[str]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
     for shard in folder.all_shards():
         if len(found) == len(names):
             break
         with shard.open_requests() as lines:
-            found |= {name: line for name, line in request_ids(lines) if name in names}
+            own = ((name, line) for name, line in request_ids(lines) if name in names)
+            found |= {name: json.loads(line) for name, line in own}
     return found

@@ -72,34 +72,40 @@ def import_responses(folder: JobFolder, path: str | os.PathLike[str]) -> None:
     owners = {custom_id: shard for shard, own in ids.items() for custom_id in own}
     tags: set[str] = set()
     content = hashlib.sha256()
-    with contextlib.ExitStack() as stack:
-        # On disk, since the file may be larger than the memory, or unpack to what is.
-        found: dict[ShardFolder, _Taken] = {}
-        for number, line in enumerate(_lines(name, content.update)):
-            if number == 0 and _is_request(line):
-                raise ResponsesError(
-                    f"{name} holds requests, not what was answered to them.",
-                    "Give the output file that came back for it.",
-                    path=name,
-                )
-            response = read_response(line)
-            if response is None:
-                continue
-            owner = owners.get(response.custom_id)
-            if owner is None:
-                tags.update(_TAGGED.findall(response.custom_id))
-                continue
-            if owner not in found:
-                found[owner] = _Taken(stack.enter_context(tempfile.TemporaryFile()))
-            found[owner].add(line)
-        if not found:
-            _refuse(folder, name, tags)
-        # Named by its content: the same file imported twice is one import.
-        import_id = content.hexdigest()[:12]
-        with folder.lock():
-            for shard in folder.all_shards():  # as they are now that nobody else writes
-                if shard in found:
-                    _take(shard, import_id, os.path.basename(name), found[shard], ids[shard])
+    try:
+        with contextlib.ExitStack() as stack:
+            # On disk, since the file may be larger than the memory, or unpack to what is.
+            found: dict[ShardFolder, _Taken] = {}
+            for number, line in enumerate(_lines(name, content.update)):
+                if number == 0 and _is_request(line):
+                    raise ResponsesError(
+                        f"{name} holds requests, not what was answered to them.",
+                        "Give the output file that came back for it.",
+                        path=name,
+                    )
+                response = read_response(line)
+                if response is None:
+                    continue
+                owner = owners.get(response.custom_id)
+                if owner is None:
+                    tags.update(_TAGGED.findall(response.custom_id))
+                    continue
+                if owner not in found:
+                    found[owner] = _Taken(stack.enter_context(tempfile.TemporaryFile()))
+                found[owner].add(line)
+            if not found:
+                _refuse(folder, name, tags)
+            # Named by its content: the same file imported twice is one import.
+            import_id = content.hexdigest()[:12]
+            with folder.lock():
+                for shard in folder.all_shards():  # as they are now that nobody else writes
+                    if shard in found:
+                        _take(shard, import_id, os.path.basename(name), found[shard], ids[shard])
+    except OSError as error:  # the lines that were set aside, as StoreErrors are of the store
+        raise StoreError(
+            f"A temporary file cannot be written in {tempfile.gettempdir()}: {error.strerror}.",
+            "Free some room there, or set TMPDIR to another folder; then import it again.",
+        ) from None
 
 
 class _Taken:

@@ -82,7 +82,7 @@ def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
 def _open_without(shard: ShardFolder, left_out: set[str]) -> IO[bytes]:
     """Open the requests file, or a temporary one without the requests that were refused."""
     if not left_out:
-        return shard.open_requests()
+        return shard.job.store.open(shard.requests_path)  # the caller closes it
     kept: Any = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with shard.open_requests() as lines:
         kept.writelines(line for custom_id, line in request_ids(lines) if custom_id not in left_out)

@@ -37,6 +37,7 @@ from frameenrich.lifecycle.last_requests import FEEDBACK, LastRequests, last_req
 from frameenrich.lifecycle.results import NO_TEXTS, JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
+from frameenrich.pricing.tokens import whole_cap
 from frameenrich.rendering.body import retry_line
 from frameenrich.rendering.caching import without_marks
 from frameenrich.store.folder import JobFolder
@@ -321,8 +322,8 @@ def _doubled_cap(
 ) -> dict[str, Json]:
     # The cap as last sent is doubled, so a second truncation doubles it again.
     for cap in caps:
-        if isinstance(body.get(cap), int):
-            return {cap: 2 * body[cap]}
+        if (tokens := whole_cap(body.get(cap))) is not None:
+            return {cap: 2 * tokens}
     return dict.fromkeys(caps[:1], 2 * (result.usage.completion_tokens or _FIRST_CAP_TOKENS))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+import xxhash
 
 from frameenrich.text import encodable, is_encodable
 
@@ -247,7 +249,8 @@ class Batch:
         >>> Batch.from_json(Batch("llmbatch-1f", id="batch_7").to_json()).id
         'batch_7'
         """
-        return json.dumps(asdict(self), indent=1)
+        members = asdict(self)
+        return json.dumps({**members, _MARK: _mark_of(members)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Batch:
@@ -258,9 +261,12 @@ class Batch:
         Raises
         ------
         ValueError
-            It is no JSON, or some field has another type.
+            It is no JSON, some field has another type, or it is not as it was written.
         """
         loaded = json.loads(text)
+        # One flipped bit makes another batch of an id, or one that was never sent of its stage.
+        if isinstance(loaded, dict) and loaded.pop(_MARK, None) not in {None, _mark_of(loaded)}:
+            raise ValueError("its members are not those that were written")
         batch = msgspec.convert(loaded, cls, strict=False)
         # Half a surrogate pair, in somebody else's store, could stand in no table of jobs.
         if not is_encodable(f"{batch.status}{batch.provider}"):
@@ -305,6 +311,16 @@ class Batch:
             "deleted": self.stage is Stage.CLEANED,
         }
         return replace(moved, stage=_stage_from_flags(_Flags(**(own | flags)), moved))
+
+
+_MARK = "xxh3"
+"""The member of ``batch.json`` that has the hash of all others; earlier versions wrote none."""
+
+
+def _mark_of(members: Mapping[str, Any]) -> str:
+    # In one form, whatever the file's: what a version wrote and another one reads has one mark.
+    whole = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_64_hexdigest(whole.encode())
 
 
 @dataclass(frozen=True)

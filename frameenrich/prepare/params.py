@@ -14,6 +14,7 @@ from typing import Any
 
 from frameenrich.errors import ParameterError
 from frameenrich.model import JsonMode, OutputSpec
+from frameenrich.pricing.tokens import LARGEST_CAP
 from frameenrich.text import kind_of
 
 # One of these in params= would replace the row's own text, or the model that prices are of.
@@ -75,8 +76,31 @@ def check_params(
             )
     merged = {**given, **{name: _plain(value) for name, value in extra.items()}}
     _check_values(merged, output, json_mode)
+    for name in CAPS & set(given):
+        _check_cap(name, given[name])
     # Sorted, so that the order in which a user writes them makes no other request hash.
     return dict(sorted(merged.items()))
+
+
+CAPS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+"""The names of the cap on an answer's tokens, at one endpoint or another."""
+
+
+def _check_cap(name: str, value: Any) -> None:
+    """Refuse a cap that is no number of tokens: each row of a batch would come back as an error."""
+    if value is None:
+        return
+    # 1000.0 is left as it is written: a float is JSON's integer, and another request than 1000.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 1 <= value <= LARGEST_CAP and value == int(value):
+        return
+    kind = f"the text {value!r}" if isinstance(value, str) else f"{value!r}"
+    raise ParameterError(
+        f"params= sets {name!r} to {kind}, which is no number of tokens.",
+        f'Give a whole number from 1 to {LARGEST_CAP:,}, such as {{"{name}": 1000}}, or leave it '
+        "out; what only your server understands goes into extra_body.",
+        name=name,
+    )
 
 
 def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: JsonMode) -> None:

@@ -15,7 +15,7 @@ from frameenrich.model import Limits
 from frameenrich.prepare.job_files import write_intents
 from frameenrich.prepare.writer import ShardCutter
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import OWNER, JobFolder
 from frameenrich.store.shard import shard_name
 from frameenrich.store.sidecar import ROWS_PER_GROUP
 
@@ -86,7 +86,8 @@ def draft_of_round(
     cutter, model, counts = ShardCutter(limits), None, Counter[int]()
     rows: list[dict[str, Any]] = []
     tables: list[pa.Table] = []  # a row is less than a tenth of its size there
-    with folder.store.draft() as draft, draft.sidecar_writer(_ROUND) as sidecar:
+    schema = _ROUND.with_metadata({OWNER: f"{folder.id}/round-{round_}"})
+    with folder.store.draft() as draft, draft.sidecar_writer(schema) as sidecar:
         for position, own in enumerate(requests):
             if model is not None and own.model != model:
                 cutter.cut()

@@ -130,10 +130,16 @@ class _Body(msgspec.Struct):
     tools: msgspec.Raw = msgspec.Raw()
 
 
-def _whole(cap: Any) -> int | None:
+LARGEST_CAP = 2**31 - 1
+"""The most tokens that a cap may be; servers keep it in 32 bits, and no answer is as long."""
+
+
+def whole_cap(cap: Any) -> int | None:
     """Return a cap as a number of tokens, also one that was written as 1000.0."""
-    whole = isinstance(cap, int | float) and float(cap).is_integer() and cap > 0
-    return int(cap) if whole else None
+    # `True` is no 1, and a number beyond all answers bounds none.
+    if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 < cap <= LARGEST_CAP:
+        return None
+    return int(cap) if cap == int(cap) else None
 
 
 @lru_cache
@@ -205,13 +211,13 @@ class TokenCounter:
 
     def _cap(self, request: _Body) -> int | None:
         if self._endpoint == "/v1/chat/completions":
-            most = _whole(request.max_completion_tokens) or _whole(request.max_tokens)
+            most = whole_cap(request.max_completion_tokens) or whole_cap(request.max_tokens)
             return most and most * (request.n or 1)  # the prompt is paid once, each answer again
         if self._endpoint == "/v1/responses":
-            return _whole(request.max_output_tokens)
+            return whole_cap(request.max_output_tokens)
         # This endpoint is the only one with a cap where the request sets none.
         if self._endpoint == "/v1/completions":
-            return _whole(request.max_tokens) or _LEGACY_CAP
+            return whole_cap(request.max_tokens) or _LEGACY_CAP
         return 0  # a vector, or a verdict
 
     def _count_schemas(self, request: _Body, texts: _Texts) -> int:

@@ -6,10 +6,11 @@ import base64
 import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import getproxies
 
 from frameenrich.providers.http_client import http_client_of
+from frameenrich.text import secret_forms
 
 # Headers and query parameters that say nothing secret; every other one may be somebody's key.
 _PLAIN = frozenset(
@@ -50,14 +51,15 @@ def secrets_of(client: Any) -> tuple[str, ...]:
     """
     found = set[str]()
     for value in filter(None, _values(client)):
-        bare = _bare(value)
-        found |= {value, bare, quote(bare, safe=""), quote_plus(bare), *_decoded(value)}
+        for own in (value, _bare(value), *_decoded(value)):
+            found |= secret_forms(own)
     return tuple(sorted(found, key=len, reverse=True))  # the longest first: it may hold another
 
 
 def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
     """Return the values of a request's own headers that may be keys."""
-    return tuple(filter(None, map(_bare, _named(headers))))
+    own = filter(None, map(_bare, _named(headers)))
+    return tuple(form for value in own for form in secret_forms(value))
 
 
 def _values(client: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from frameenrich.errors import ProviderError
+from frameenrich.providers.credentials import secrets_in
 from frameenrich.providers.protocol import seconds_to_retry
 from frameenrich.text import scrub
 
@@ -138,7 +139,7 @@ class Calls:
         try:
             yield
         except ours as error:
-            says = scrub(_says(error), self._secrets())
+            says = scrub(_says(error), (*self._secrets(), *_sent_with(error)))
             status = status_of(error)
             # Without its cause, whose request holds the key in its headers.
             raise ProviderError(
@@ -273,6 +274,14 @@ def _retry_after(error: BaseException | None) -> float | None:
     except (KeyError, ValueError):
         return None
     return seconds if 0 <= seconds < math.inf else None  # nan and -1 say nothing
+
+
+def _sent_with(error: BaseException) -> tuple[str, ...]:
+    """Return what the refused request asked by: a token made for it alone is kept nowhere else."""
+    # httpx raises where an error has no request.
+    with contextlib.suppress(AttributeError, RuntimeError):
+        return secrets_in(error.request.headers)  # type: ignore[attr-defined]
+    return ()
 
 
 def _says(error: BaseException) -> str:

@@ -35,7 +35,7 @@ from frameenrich.report.linked_path import LinkedPath
 from frameenrich.report.page import Column, Report, Row, grouped, page
 from frameenrich.report.rightness import review_call, rights
 from frameenrich.store.folder import JobFolder
-from frameenrich.text import without_secrets
+from frameenrich.text import secret_forms, without_secrets
 
 MAX_FLAGGED = 50_000
 """The most flagged rows that a page holds; nobody reads more of them."""
@@ -128,7 +128,9 @@ def _without_keys(text: str, secrets: Iterable[str]) -> str:
     """Remove this process's API keys, which a server may have put in an answer."""
     # A server's error may repeat the key it refused, and a report is made to be passed on.
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
-    return without_secrets(text, {*secrets, *known})
+    forms = {form for key in (*secrets, *known) for form in secret_forms(key)}
+    longest_first: list[str] = sorted(forms, key=len, reverse=True)
+    return without_secrets(text, longest_first)
 
 
 def make_report(answers: Answers) -> Report:

@@ -68,10 +68,9 @@ class Draft:
 
     def close_file(self, relative: str) -> None:
         """Close one file after its content is synced to disk."""
-        file = self._files.pop(relative, None)
-        if file is not None:
-            sync(file)
-            file.close()
+        if relative in self._files:
+            sync(self._files[relative])  # where that fails, `close` closes it
+            self._files.pop(relative).close()
 
     def lines(self, names: Iterable[str]) -> Iterator[bytes]:
         """Finish some of the draft's files and yield their lines."""

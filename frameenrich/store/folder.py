@@ -38,6 +38,10 @@ def is_job_id(text: object) -> bool:
 _META = b"frameenrich."
 
 
+OWNER = "frameenrich.round"
+"""The key of a later round's sidecar that has its job and number; earlier versions wrote none."""
+
+
 PARTS = "frameenrich.parts"
 """The key of the sidecar's metadata that has the row count of each part of a job of parts."""
 
@@ -86,6 +90,10 @@ class JobFolder:
         path = self._sidecar_path(round_)
         try:
             with self._open_parquet(path) as file:
+                owner = (file.schema_arrow.metadata or {}).get(OWNER.encode())
+                # Whole, and another job's: its rows would be asked again.
+                if owner not in {None, f"{self.id}/round-{round_}".encode()}:
+                    raise ValueError("it is of another round")
                 yield file
         except DAMAGE as error:
             raise unreadable(path, error) from error

@@ -240,10 +240,19 @@ def busy(job_id: str) -> JobBusyError:
 
 def unreadable(path: str, error: Exception) -> StoreError:
     """Return the error for a file of the store that is damaged, or cannot be read."""
+    fix = "Restore it from a backup, or move its job's folder out of the store."
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, FileNotFoundError):
+        reason = "it is not there"  # Arrow's own words are four lines long, and name it again
+        if "://" not in path and not os.path.isdir(os.path.dirname(path)):
+            fix = (
+                "Nor is the folder that it is in: if its disk or share is not mounted, mount it, "
+                "and call again. Else restore it from a backup."
+            )
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
     return StoreError(
-        f"The store's file {path} cannot be read: {type(error).__name__}: {error}.",
-        "Restore it from a backup, or move its job's folder out of the store.",
-        path=path,
+        f"The store's file {path} cannot be read: {reason.rstrip('.')}.", fix, path=path
     )
 
 

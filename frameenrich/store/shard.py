@@ -118,7 +118,12 @@ class ShardFolder:
         lists its shards anew.
         """
         try:
-            return Batch.from_json(self.job.store.read(self.batch_path))
+            batch = Batch.from_json(self.job.store.read(self.batch_path))
+            # Whole, and another shard's: that one's answers would be looked for, and this one's
+            # requests asked again.
+            if not batch.tag.startswith(f"{self.job.id}-r{self.round}-s{self.number:05d}-"):
+                raise ValueError(f"it is of another batch, {batch.tag}")
+            return batch
         except DAMAGE as error:
             raise unreadable(self.batch_path, error) from error
 
@@ -142,9 +147,20 @@ class ShardFolder:
                 _log.info("%s: %s", self, _state(batch))
         vars(self)["batch"] = batch
 
-    def open_requests(self) -> IO[bytes]:
-        """Open the request lines, as a binary file."""
-        return self.job.store.open(self.requests_path)
+    @contextlib.contextmanager
+    def open_requests(self) -> Iterator[IO[bytes]]:
+        """Open the request lines, as a binary file.
+
+        Raises
+        ------
+        StoreError
+            It is damaged; also for what the caller makes of its lines.
+        """
+        with self.job.store.open(self.requests_path) as file:
+            try:
+                yield file
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise unreadable(self.requests_path, error) from error
 
     @property
     def request_count(self) -> int:

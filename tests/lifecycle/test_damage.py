@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
-from conftest import answer_lines
+from conftest import answer_lines, rewrite_batch
 
 import frameenrich
 from frameenrich.errors import DamagedFileError, FrameEnrichWarning, StoreError
@@ -189,9 +188,7 @@ def test_a_requests_file_that_rotted_is_not_sent(
     path.write_bytes(b"".join(lines))
     if older:
         batch = path.with_name(path.name.replace("requests.jsonl", "batch.json"))
-        batch.write_text(
-            re.sub(r'"requests_xxh3": "\w+"', '"requests_xxh3": null', batch.read_text())
-        )
+        rewrite_batch(batch, requests_xxh3=None)
 
     with pytest.raises(StoreError, match=r"requests\.jsonl is damaged"):
         job.send()
