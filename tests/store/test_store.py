@@ -415,7 +415,7 @@ def test_responses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = Path(job.shards(0)[0].responses_path)
     path.mkdir()
 
-    with pytest.raises(StoreError, match=f"{path} cannot be read: IsADirectoryError.*Restore it"):
+    with pytest.raises(StoreError, match=f"{path} cannot be read: Is a directory.*Restore it"):
         list(job.shards(0)[0].read_responses())
 
 
