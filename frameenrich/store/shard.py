@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,9 @@ from frameenrich.text import one_line
 
 if TYPE_CHECKING:
     from frameenrich.store.folder import JobFolder
+
+_TAG = re.compile(r"(.+-r\d+-s\d{5,})-a\d+")
+
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +125,9 @@ class ShardFolder:
             batch = Batch.from_json(self.job.store.read(self.batch_path))
             # Whole, and another shard's: that one's answers would be looked for, and this one's
             # requests asked again.
-            if not batch.tag.startswith(f"{self.job.id}-r{self.round}-s{self.number:05d}-"):
+            own = f"{self.job.id}-r{self.round}-s{self.number:05d}"
+            # Another project's provider may have tags of its own.
+            if (found := _TAG.fullmatch(batch.tag)) and found[1] != own:
                 raise ValueError(f"it is of another batch, {batch.tag}")
             return batch
         except DAMAGE as error:

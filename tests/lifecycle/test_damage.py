@@ -194,3 +194,18 @@ def test_a_requests_file_that_rotted_is_not_sent(
         job.send()
 
     assert server.count("POST", "/v1/batches") == 0
+
+
+def test_another_jobs_batch_file_asks_nothing_again(
+    job: frameenrich.Job, client: openai.OpenAI, store: Path, mugs: pd.DataFrame
+) -> None:
+    """It is whole and says that all has come, of other requests: this job's would seem missing."""
+    other = mugs.assign(title=list("wxyz")).llmbatch.submit(ASK, "m", client=client, store=store)
+    other.wait(poll_seconds=0.01)
+    name = "round-0/shard-00000.batch.json"
+    Path(job.path, name).write_bytes(Path(other.path, name).read_bytes())
+
+    again = frameenrich.open_job(job.id, store, client=client)
+    for do in (again.collect, again.regenerate, again.wait):
+        with pytest.raises(StoreError, match="it is of another batch"):
+            do()
