@@ -199,7 +199,8 @@ def _with_text(value: Any) -> Any:
     # Neither __str__ nor __repr__ is its own: its text is an address.
     if not any({"__str__", "__repr__"} & vars(base).keys() for base in kind.__mro__[:-1]):
         raise PrintedObjectError(
-            f"prints a {kind.__name__}, which has no text", "Print what it holds, such as .name."
+            f"prints a value of the type {kind.__name__!r}, which has no text,",
+            "Print what it holds, such as .name.",
         )
     return value
 

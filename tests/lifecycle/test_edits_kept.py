@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning
 
-TITLES = ["mug", "cup", "pan"]
+TITLES, SKUS = ["mug", "cup", "pan"], ["x1", "x2", "x3"]
 FIELDS = {"colour": str, "width": int}
 COLOURS, WIDTHS = ["red", "blue", "007", "tan "], [3, 7, 40]
 CELLS = st.tuples(st.just("colour"), st.sampled_from([*COLOURS, "by hand", None])) | st.tuples(
@@ -31,7 +31,9 @@ STEPS = st.one_of(
     st.tuples(st.just("edit"), st.tuples(st.integers(0, 2), CELLS)),
     st.tuples(st.just("collect"), st.booleans()),
     st.tuples(st.just("regenerate"), st.none()),
-    st.tuples(st.just("file"), st.sampled_from(["csv", "parquet"])),
+    st.tuples(st.just("file"), st.sampled_from(["csv", "parquet", "excel"])),
+    st.tuples(st.just("rows"), st.sampled_from(["reversed", "filtered", "twice", "merged"])),
+    st.tuples(st.just("older"), st.none()),
 )
 
 
@@ -41,7 +43,7 @@ class Notebook:
 
     store: Path
     frame: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame({"sku": ["x1", "x2", "x3"], "title": TITLES})
+        default_factory=lambda: pd.DataFrame({"sku": SKUS, "title": TITLES})
     )
     said: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: {0: [], 1: [], 2: []})
     """Every whole answer of each row."""
@@ -79,18 +81,50 @@ class Notebook:
     def edit(self, how: tuple[int, tuple[str, Any]]) -> None:
         """Write into a cell of an answer, as a person does."""
         row, (column, value) = how
-        if column in self.frame.columns:
+        if column in self.frame.columns and row < len(self.frame):
             self.frame[column] = self.frame[column].astype(object)
-            self.frame.loc[row, column] = value
+            self.frame.iloc[row, self.frame.columns.get_loc(column)] = value
 
     def file(self, form: str) -> None:
         """Save the frame and read it again."""
         if form == "csv":
             self.frame = pd.read_csv(io.StringIO(self.frame.to_csv(index=False)))
+        elif form == "excel":
+            book = io.BytesIO()
+            self.frame.to_excel(book, index=False)
+            self.frame = pd.read_excel(book, engine="openpyxl")
         else:
             file = io.BytesIO()
             self.frame.infer_objects().to_parquet(file)
             self.frame = pd.read_parquet(file)
+
+    def rows(self, how: str) -> None:
+        """Sort, filter, repeat or merge the rows, as people do between two collects."""
+        frame = self.frame
+        if how == "reversed":
+            frame = frame.iloc[::-1]
+        elif how == "filtered" and len(frame) > 1:
+            frame = frame.iloc[1:]
+        elif how == "twice" and len(frame) == len(TITLES):
+            frame = pd.concat([frame, frame.iloc[:1]])
+        elif how == "merged" and "shelf" not in frame:
+            frame = frame.merge(pd.DataFrame({"sku": SKUS, "shelf": [1, 2, 3]}), on="sku")
+        self.frame = frame.reset_index(drop=True)
+
+    def older(self, _: None) -> None:
+        """Ask another question under the same name before: a job whose answers are nobody's."""
+        for name in ("llmbatch", "other"):
+            whole = pd.DataFrame({"sku": SKUS, "title": TITLES})
+            whole.llmbatch.submit(
+                "Older: {{ title }}?",
+                "m",
+                response_model=FIELDS,
+                prefix="" if name == "llmbatch" else "other_",
+                name=name,
+                provider="file",
+                key="sku",
+                **self.ask,
+            )
 
     def regenerate(self, _: None) -> None:
         """Ask what is flagged again, but for what somebody filled in."""
@@ -107,12 +141,15 @@ class Notebook:
             warnings.simplefilter("always")
             self.frame = before.llmbatch.collect(self.job, overwrite=overwrite, **self.ask)
         status, kept = self.frame["llmbatch_status"].tolist(), 0
-        for row in range(3):
+        assert self.frame["sku"].tolist() == before["sku"].tolist()
+        for row, sku in enumerate(self.frame["sku"]):
+            asked = SKUS.index(sku)
             for column in FIELDS:
                 cell = before[column].iloc[row] if column in before else None
-                own = not overwrite and not pd.isna(cell) and not self.is_answer(row, column, cell)
+                own = not pd.isna(cell) and not self.is_answer(asked, column, cell)
+                own = own and not overwrite
                 kept += own
-                wanted = self.said[row][-1][column] if status[row] == "ok" else None
+                wanted = self.said[asked][-1][column] if status[row] == "ok" else None
                 now = self.frame[column].iloc[row]
                 same = pd.isna(now) if wanted is None else is_same(now, wanted)
                 assert is_same(now, cell) if own else same, (row, column, cell, now, wanted)
@@ -164,7 +201,15 @@ def is_same(cell: Any, answer: Any) -> bool:
         ("edit", (2, ("colour", "by hand"))),
         ("regenerate", None),
         ("answer", [{"colour": "007", "width": 40}]),
+        ("older", None),
+        ("rows", "reversed"),
         ("collect", False),
+        ("edit", (0, ("width", 99))),
+        ("rows", "twice"),
+        ("file", "excel"),
+        ("rows", "merged"),
+        ("collect", False),
+        ("rows", "filtered"),
         ("file", "parquet"),
         ("answer", [{"colour": "tan ", "width": 3}]),
         ("collect", False),

@@ -26,7 +26,7 @@ FRAME = pd.DataFrame(
         ("{{ title }} {{ f }}", "prints the function 'len'"),
         ("{{ tags | map('upper') }}", "Write | join(', ') behind it."),
         ("{{ title }} {{ self }}", "Write row['self'] for the column."),
-        ("{{ thing }}", "prints a object, which has no text"),
+        ("{{ thing }}", "prints a value of the type 'object', which has no text, on row 0"),
         ("{% macro m() %}x{% endmacro %}{{ title }}{{ m }}", "prints the function 'm'"),
     ],
 )
