@@ -83,7 +83,7 @@ class Notebook:
         row, (column, value) = how
         if column in self.frame.columns and row < len(self.frame):
             self.frame[column] = self.frame[column].astype(object)
-            self.frame.at[self.frame.index[row], column] = value
+            self.frame.loc[self.frame.index[row], column] = value
 
     def file(self, form: str) -> None:
         """Save the frame and read it again."""
