@@ -148,7 +148,7 @@ class TableBatch(LLMBatch):
     def __init__(self, table: Any) -> None:
         if isinstance(table, (str, bytes)) or not is_table(table):
             raise InputError(
-                f"A {type(table).__name__} is no table: it has no __arrow_c_stream__.",
+                f"A {type(table).__name__} is not a table: it has no __arrow_c_stream__.",
                 "Give a pandas, Polars, DuckDB or pyarrow table.",
             )
         self._table = table

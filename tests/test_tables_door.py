@@ -95,9 +95,9 @@ def test_answers_come_back_as_columns(server: Any, client: Any, store: Path) -> 
 
 def test_what_is_no_table_is_refused(store: Path) -> None:
     """A list of rows is refused in a sentence, and a table without key= by Python itself."""
-    with pytest.raises(InputError, match="A list is no table"):
+    with pytest.raises(InputError, match="A list is not a table"):
         frameenrich.submit([1], "{{ a }}", "m", key="a", store=store)
-    with pytest.raises(InputError, match="A Series is no table"):
+    with pytest.raises(InputError, match="A Series is not a table"):
         frameenrich.submit(pl.Series([1]), "{{ a }}", "m", key="a", store=store)
     with pytest.raises(TypeError, match="key"):
         frameenrich.submit(pl.DataFrame({"a": [1]}), "{{ a }}", "m")  # type: ignore[call-arg]  # the point

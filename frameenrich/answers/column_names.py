@@ -45,6 +45,7 @@ def column_name(spec: JobSpec, field: Field) -> str:
     return f"{spec.prefix}{field.name or spec.name}{field.suffix}"
 
 
+# A bound for names that are only compared; no frame has so many columns.
 _MOST_NESTED = 10_000
 
 
@@ -189,6 +190,7 @@ def beside(columns: Mapping[str, T], name: str, frame: Collection[str]) -> dict[
 
 
 def _common(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    # A set: frames of thousands of columns are compared with each other.
     taken = frozenset(others)
     return [name for name in names if name in taken]
 

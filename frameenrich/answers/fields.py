@@ -85,6 +85,7 @@ def flattened(field: Field, values: Sequence[Any]) -> Iterator[tuple[Field, Sequ
     """
     if not field.inner:
         yield field, values
+    # A null object makes nulls of all its members, so that the columns keep the frame's length.
     for inner in field.inner:
         cells = [v.get(inner.name) if isinstance(v, Mapping) else None for v in values]
         named = dataclasses.replace(inner, name=f"{field.name}.{inner.name}")
@@ -106,6 +107,7 @@ _FORMATS: Mapping[str, FieldKind] = {"date": "date", "date-time": "datetime"}
 
 def make_fields(schema: Mapping[str, Json]) -> tuple[Field, ...]:
     """Return the columns of an answer's schema, a property each."""
+    # Definitions are no part of the answer: with them no inner object would equal the whole.
     top = {name: value for name, value in schema.items() if name != "$defs"}
     made: dict[str, Field] = {}
     return tuple(
@@ -158,6 +160,7 @@ def _is_of_one_type(
     made: dict[str, Field],
 ) -> bool:
     """Tell whether all items of an array have one type, in whatever answer and however deep."""
+    # A tuple's schema lists its first items, and then what all others are.
     items = [*node.get("prefixItems", ())]
     if "items" in node and node["items"] is not False:
         items.append(node["items"])
@@ -212,6 +215,7 @@ def _is_text(node: Mapping[str, Json], root: Mapping[str, Json]) -> bool:
 def _kind_of_all(values: Sequence[Json]) -> FieldKind:
     """Return the type of choices that are not all texts."""
     types = {type(value) for value in values}
+    # bool is not in it: JSON keeps true and 1 apart, though Python has them equal.
     if types <= {int, float}:
         return "integer" if types == {int} else "number"
     if types == {bool}:

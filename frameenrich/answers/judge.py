@@ -158,6 +158,7 @@ def _loads(raw: msgspec.Raw | None) -> Json:
         return msgspec.json.decode(raw)
     except DECODE_ERRORS:
         try:
+            # Half a surrogate pair, which msgspec refuses, costs its characters and not the row.
             return _loads_whole(bytes(raw))
         except (ValueError, RecursionError):
             return None
@@ -168,6 +169,7 @@ def _unwrap(body: Json) -> Json:
     if not isinstance(body, str):
         return body
     try:
+        # Some gateways send the body as a text of JSON inside of JSON.
         return _loads_whole(body)
     except (ValueError, RecursionError):
         return body
@@ -217,6 +219,7 @@ def _judge_answer(response: Response, output: Output) -> Result:
     result = _read(response.custom_id, answer, output, usage)
     if output.spec.kind != "labels" or result.status is not RowStatus.OK:
         return result
+    # After the reading: only a label that was taken has a probability worth keeping.
     sure = label_confidence(response.body, result.raw or "")
     return msgspec.structs.replace(result, confidence=sure)
 
@@ -229,6 +232,7 @@ def _judge_data(response: Response, output: Output) -> Result:
     except MalformedError as error:
         raw = _dumps(response.body)
         return Result(response.custom_id, RowStatus.MALFORMED, None, str(error), raw, usage)
+    # No result at all may come with a next try; one of another form will not.
     if reading is None:
         reason = "the answer holds no result"
         return Result(response.custom_id, RowStatus.EMPTY, None, reason, None, usage)
@@ -250,8 +254,10 @@ def _failure(response: Response) -> Result | None:
         status = RowStatus.EXPIRED
     elif error is not None and error.startswith("batch_cancelled"):
         status = RowStatus.CANCELLED
+    # A content filter answers with an error's status, and is the model's no all the same.
     elif is_filtered(body):
         status = RowStatus.REFUSED
+    # Kept for `flagged`: what a server says in its own words often names the cause.
     raw = None if body in (None, {}) else error_as_json(body)
     reason = error or _why_failed(code, body)
     return Result(response.custom_id, status, None, reason, raw, status_code=code)
@@ -286,6 +292,7 @@ def _refused_or_empty(response: Response, answer: Answer, usage: Usage) -> Resul
     if not (answer.text or "").strip():
         return flagged(RowStatus.EMPTY, "the answer holds no text")
     if answer.others:
+        # Which of two is meant nobody knows here; the first would be a guess.
         first, other = (shortened(text or "") for text in (answer.text, answer.others[0]))
         return flagged(RowStatus.MALFORMED, f"two answers that differ: {first!r} and {other!r}")
     return None

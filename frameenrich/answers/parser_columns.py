@@ -67,7 +67,8 @@ class ParserColumns:
         new = [name for name in own if name not in self.dtypes and columns[name].notna().any()]
         if new:
             raise OutputError(
-                f"The parser made a column {new[0]!r}, which the first rows' answers did not have.",
+                f"The parser returned a column {new[0]!r} that it did not return for the first "
+                "rows.",
                 "Name all columns and their dtypes: collect(parser=..., meta={'size': 'Int64'}).",
                 columns=new,
             )
@@ -87,8 +88,8 @@ class ParserColumns:
                 raise ValueError("some would change")
         except (TypeError, ValueError) as error:
             raise OutputError(
-                f"The parser made values for the column {name!r} that are no {dtype}, which the "
-                f"first rows' answers were: {error}.",
+                f"Column {name!r} was {dtype} in the first rows; the parser now returned other "
+                f"values: {error}.",
                 f"Say what it is: collect(parser=..., meta={{{name!r}: 'object'}}).",
                 columns=[name],
             ) from None

@@ -149,6 +149,7 @@ class ResponseReader:
     def __init__(self, output: Output, details: Collection[str] = ()) -> None:
         self._output, self._gate = output, make_gate(output)
         self._telling = not set(_TOLD).isdisjoint(details)
+        # Usage is read only where somebody wants it, as its members cost time on every line.
         lines: Any = (
             ResponseLine[_TellingBody | None, Any]
             if self._telling
@@ -176,6 +177,7 @@ class ResponseReader:
         taken = self._taken(texts)
         ids = [line.custom_id for line in lines.opened]
         odd: dict[int, Result] = {}
+        # The quick way only ever accepts: what it refuses is judged alone, with every rule.
         for position in taken.refused:
             result = self._judged(lines, position, texts[position])
             ids[position] = None
@@ -246,6 +248,7 @@ def _ordinary_text(line: Any) -> str | None:
     if response is None or response.status_code != _HTTP_OK or line.error is not None:
         return None
     body = response.body
+    # Several choices or an error beside them need a judgement; here only the plain case is taken.
     if body is None or body.error is not None or len(body.choices) != 1:
         return None
     (choice,) = body.choices

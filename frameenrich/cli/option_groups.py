@@ -55,6 +55,7 @@ def to_argv(group: Any) -> list[str]:
         value = getattr(group, field.name)
         if is_dataclass(value):
             words += to_argv(value)
+        # Defaults are left out: people read the command, and type it.
         elif value != field.default:
             words += _argv_of(_option_of(field.name, hints[field.name]), value)
     return words

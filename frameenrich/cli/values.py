@@ -38,7 +38,7 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ParameterError(
-                f"--param {pair} is no pair.", "Write --param NAME=VALUE, such as temperature=0."
+                f"--param {pair} has no =.", "Write --param NAME=VALUE, such as temperature=0."
             )
         try:
             params[name] = json.loads(value)
@@ -59,7 +59,7 @@ def read_pairs(option: str, pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key or key in found:
-            problem = "gives a key again" if equals and key else "is no pair"
+            problem = "gives a key again" if equals and key else "has no key, or no ="
             raise ParameterError(
                 f"{option} {pair} {problem}.", f"Write {option} KEY=VALUE once for each key."
             )
@@ -83,7 +83,7 @@ def pixels_of(text: str) -> int | Literal["auto"] | None:
     if word.isdecimal() and int(word) > 0:
         return int(word)
     raise ParameterError(
-        f"--image-max-pixels {text} is no length of a picture's side.",
+        f"--image-max-pixels {text} is not a number of pixels.",
         "Give a whole number of pixels from 1 on, 'auto' (what the model looks at), or 'none' (as "
         "they are).",
     )
@@ -109,7 +109,7 @@ def read_prices(text: str) -> dict[str, float]:
         return dict(zip(_PRICES[len(amounts)], amounts, strict=True))
     except (ValueError, KeyError):
         raise ParameterError(
-            f"--prices {text} are no prices.",
+            f"--prices {text} cannot be read.",
             "Write USD per million tokens, --prices INPUT,OUTPUT[,CACHED], such as 0.15,0.60.",
         ) from None
 
@@ -160,7 +160,7 @@ def _read_json(path: Path, error_type: type[TemplateError | OutputError]) -> Any
     try:
         return json.loads(_read_text(path, error_type))
     except ValueError as error:
-        raise error_type(f"{path} is not JSON: {error}.", "Mend the file.") from None
+        raise error_type(f"{path} is not JSON: {error}.", "Correct the file.") from None
 
 
 def import_named(option: str, name: str) -> Any:
@@ -174,7 +174,7 @@ def import_named(option: str, name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
         raise OutputError(
-            f"{option} {name} names nothing to import.",
+            f"{option} {name} does not name a module and an object in it.",
             "Write MODULE:NAME, as in answers:Product for answers.py in this folder.",
         )
     # An installed script has its own folder on the path, not the user's, as python -m has.

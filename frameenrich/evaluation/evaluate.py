@@ -156,7 +156,8 @@ class Evaluation:
         for name, value in (("precision", precision), ("confidence", confidence)):
             if not 0 < value < 1:
                 raise ParameterError(
-                    f"{name}={value!r} is no share.", "Give a number between 0 and 1, such as 0.95."
+                    f"{name}={value!r} is not a share.",
+                    "Give a number between 0 and 1, such as 0.95.",
                 )
         if self.design.drawn is Drawn.PICKED:
             # A threshold is a promise about unjudged rows, which picked rows say nothing about.
@@ -303,7 +304,9 @@ def evaluate_fields(job: str, reviewed: Mapping[str, Reviewed], level: float = 0
         Nothing was judged.
     """
     if not 0 < level < 1:
-        raise ParameterError(f"level={level!r} is no share.", "Give 0.95, say.")
+        raise ParameterError(
+            f"level={level!r} is not a share.", "Give a number between 0 and 1, such as 0.95."
+        )
     judged = {name: made for name, made in reviewed.items() if len(made.rows)}
     if not judged:
         raise InputError(

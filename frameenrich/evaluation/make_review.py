@@ -48,7 +48,7 @@ def make_review(
     Raises
     ------
     InputError
-        Rows are pending still, or none is usable.
+        Rows are still pending, or none is usable.
     ParameterError
         `n`, `by` or `extend` cannot be used.
     """
@@ -56,7 +56,9 @@ def make_review(
     if type(n) is not int or n < 1:
         raise ParameterError(f"n={n!r} rows cannot be drawn.", "Give a whole number above 0.", n=n)
     if type(seed) is not int or not -(2**63) <= seed < 2**63:
-        raise ParameterError(f"seed={seed!r} is no seed.", "Give a whole number.", seed=seed)
+        raise ParameterError(
+            f"seed={seed!r} is not a whole number.", "Give a whole number.", seed=seed
+        )
     _require_ended(job)
     chain = [] if extend is None else with_top_ups(job, extend)
     if chain:
@@ -108,7 +110,7 @@ def _require_ended(job: JobAnswers) -> None:
     pending = int((job.statuses == str(RowStatus.PENDING)).sum())
     if pending:
         raise InputError(
-            f"{pending:,} rows of the job {job.folder.id} are pending still, and could not be "
+            f"{pending:,} rows of the job {job.folder.id} are still pending, and could not be "
             "drawn.",
             "Review when the job has ended: job.wait().",
         )
@@ -135,7 +137,7 @@ def field_of(job: JobAnswers, by: str | None) -> str | None:
     if by not in labelled:
         known = ", ".join(map(repr, labelled))
         fix = f"Give one of {known}" if labelled else "Leave it out: no field has labels"
-        raise ParameterError(f"by={by!r} is no field with labels of this job.", f"{fix}.", by=by)
+        raise ParameterError(f"by={by!r} is not a field with labels of this job.", f"{fix}.", by=by)
     return by
 
 

@@ -161,7 +161,7 @@ class SheetReader:
             raise self._refusal(
                 number,
                 key_columns(self.key_names)[0],
-                f"{shown!r} is no key of this review",
+                f"{shown!r} is not a key of this review",
                 "Spreadsheets retype keys (007, dates): set those columns to Text.",
             )
         # With one field the column may be missing: `_check_columns` asks for it with several.
@@ -169,7 +169,7 @@ class SheetReader:
         if name not in self.fields:
             known = ", ".join(self.fields)
             raise self._refusal(
-                number, "field", f"{name!r} is no field of this job", f"Its fields are {known}."
+                number, "field", f"{name!r} is not a field of this job", f"Its fields are {known}."
             )
         if not said["correct"] and not said["verdict"]:
             return None
@@ -185,7 +185,7 @@ class SheetReader:
             raise self._refusal(
                 number,
                 "verdict",
-                f"{said['verdict']!r} is no verdict",
+                f"{said['verdict']!r} is not a verdict",
                 "Write right, wrong or unsure.",
             )
         # A value in 'correct' decides; a verdict beside it may agree with it, or be unsure.
@@ -199,7 +199,7 @@ class SheetReader:
             raise self._refusal(
                 number,
                 "correct",
-                f"{said['correct']!r} is no value of {field.name}",
+                f"{said['correct']!r} is not a value of {field.name}",
                 f"Did you mean {near[0]!r}? Give {error}." if near else f"Give {error}.",
             ) from None
         if verdict is Verdict.UNSURE:

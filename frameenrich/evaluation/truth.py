@@ -60,7 +60,7 @@ def truth_fields(
     pending = int((job.statuses == str(RowStatus.PENDING)).sum())
     if pending:
         raise InputError(
-            f"{pending:,} rows of the job {job.folder.id} are pending still.",
+            f"{pending:,} rows of the job {job.folder.id} are still pending.",
             "Wait for them: job.wait(), then evaluate.",
         )
     columns = _columns(job, truth)
@@ -188,7 +188,8 @@ def _pair(
     if field.kind in {"category", "boolean"}:
         return _pair(field, answer, value, None, match, rows)
     raise ParameterError(
-        f"The field {field.name!r} is text, or made of it; equal text is not what right means.",
+        f"The field {field.name!r} is free text, and a right answer may be worded otherwise than "
+        "the truth.",
         "Pass match=, such as lambda answer, truth: answer.casefold() == truth.casefold(), or "
         f"have people judge it: df.llmbatch.review(job, n={first_review(rows)}).",
     )

@@ -80,7 +80,7 @@ def read_keys(frame: pd.DataFrame, key: Sequence[str] | None) -> pa.Table:
     except UnicodeEncodeError as error:
         raise RowKeyError(
             f"A key holds text that cannot be stored: {error.object!r} is not valid Unicode.",
-            "Mend that key, or pass key= with other column(s).",
+            "Correct that key, or pass key= with other column(s).",
         ) from None
 
 

@@ -52,6 +52,7 @@ def _measured(lengths: list[int]) -> AnswerLengths | None:
 def _asks_the_same(other: JobSpec, spec: JobSpec) -> bool:
     if not spec.messages:  # the requests came ready: nothing says that they are alike
         return False
+    # All that decides how long answers get; rows differ, and are what is sampled.
     ours = (spec.model, spec.messages, spec.endpoint, spec.params, spec.output.schema)
     theirs = (other.model, other.messages, other.endpoint, other.params, other.output.schema)
     return ours == theirs
@@ -64,6 +65,7 @@ def _lengths(folder: JobFolder) -> list[int]:
 
 def approve_job(spec: JobSpec, store: Store, lines: Iterable[bytes]) -> None:
     """Refuse a job's requests where they could cost more than its cap; reads none without one."""
+    # Only under a cap: counting tokens reads every request of the job.
     if spec.max_cost is not None:
         measured = measure_answers(store, spec)
         cost = _max_cost(spec, lines, spec.prices, measured)

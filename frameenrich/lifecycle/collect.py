@@ -119,6 +119,7 @@ class Collector:
 
         Everything is in memory at once; cells that a person corrected stay.
         """
+        # Only what is used: the sidecar of millions of rows is as large as the answers.
         folder, needed = self.folder, [] if frame is None else ["input_hash", "shard"]
         sidecar = folder.sidecar(columns=[*folder.key_columns, *needed])
         if frame is None:
@@ -219,6 +220,7 @@ class Collector:
         lines = folder.sidecar(columns=[SKIP_REASON]) if sidecar is None else sidecar
         reasons = lines[SKIP_REASON].take(pa.array(positions, mask=positions < 0))
         name = f"{folder.spec.name}_error"
+        # Nulls are filled only: an error that the row has of itself says more.
         known = pd.Series(reasons.to_pylist(), dtype="string")
         return {**columns, name: columns[name].fillna(known)}
 
@@ -319,6 +321,7 @@ def flagged_rows(
     result_table, slots = found.table, found.at(positions)
     rows = np.flatnonzero((slots >= 0) & result_table.flagged()[slots])
     own = slots[rows]
+    # All columns, for the few flagged rows: their keys, ids and shards are shown or looked up.
     whole = folder.sidecar() if sidecar is None else sidecar
     taken = whole.take(pa.array(positions[rows]))
     table = key_frame(folder, sidecar_keys(taken))

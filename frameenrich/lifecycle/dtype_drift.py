@@ -65,12 +65,14 @@ def find_drift(
         The job.
     """
     spec, found = folder.spec, list[Drift]()
+    # What the rows printed is in their requests alone: a job keeps no frame.
     ids = then["custom_id"].to_pylist()
     printed = prompts_of(folder, set(ids), set(then["shard"].to_pylist()))
     for position, own_id, own_hash in zip(
         positions, ids, then["input_hash"].to_pylist(), strict=True
     ):
         drift = _row_drift(frame.iloc[[position]], printed.get(own_id, ""), own_hash, spec)
+        # One row that truly changed is reason enough to refuse them all.
         if drift is None:
             return None
         found.append(drift)
@@ -81,14 +83,17 @@ def _row_drift(row: pd.DataFrame, printed: str, own_hash: bytes, spec: JobSpec) 
     columns = prompt_of(spec).columns_used(list(row.columns))
     cells = [cell_reader(row[column], spec.rendering)(0, 1)[0] for column in columns]
     forms = [[cell, *_equal_cells(cell, printed)] for cell in cells]
+    # A few of a row's columns may have drifted at once, so all combinations are tried, up to a
+    # limit.
     ways = list(itertools.islice(itertools.product(*forms), _MOST_WAYS))
     tried = pd.concat([row] * len(ways), ignore_index=True)
-    for place, column in enumerate(columns):
-        tried[column] = pd.Series([way[place] for way in ways], dtype=object)
+    for i, column in enumerate(columns):
+        tried[column] = pd.Series([way[i] for way in ways], dtype=object)
     try:
         hashes = input_hashes(tried, spec).to_pylist()
     except (TemplateError, ImageError):
         return None
+    # Only the job's own hash proves a guess: no fix is named that would not work.
     if own_hash not in hashes:
         return None
     way = ways[hashes.index(own_hash)]

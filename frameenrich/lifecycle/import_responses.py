@@ -160,7 +160,7 @@ def _chosen(
     what = "" if which is None else f" of {os.fspath(which)}"
     raise ResponsesError(
         f"The job {folder.id} has no import{what} to withdraw.",
-        f"Its imports are: {there}. What earlier versions imported cannot be told apart any more.",
+        f"Its imports are: {there}. What earlier versions imported cannot be withdrawn any more.",
     )
 
 

@@ -153,8 +153,8 @@ def _without(table: pa.Table, job: JobState, round_: int) -> pa.Table:
     own = table["answers"].combine_chunks()
     again = np.zeros(len(own), np.bool_)
     for group in _groups(job, round_, ["answers"]):
-        places = pc.index_in(group["answers"], value_set=own).drop_null()
-        again[places.to_numpy()] = True
+        found_at = pc.index_in(group["answers"], value_set=own).drop_null()
+        again[found_at.to_numpy()] = True
     return table if not again.any() else table.filter(pa.array(~again))
 
 
@@ -171,7 +171,7 @@ def _groups(
 
 def _may_hold(file: pq.ParquetFile, group: int, shard: int) -> bool:
     """Tell whether a row group may have rows of a shard, by its statistics."""
-    place = file.schema_arrow.get_field_index("shard")
-    known = file.metadata.row_group(group).column(place).statistics
+    column_index = file.schema_arrow.get_field_index("shard")
+    known = file.metadata.row_group(group).column(column_index).statistics
     # Statistics are optional in Parquet: without them the group has to be read.
     return known is None or not known.has_min_max or known.min <= shard <= known.max

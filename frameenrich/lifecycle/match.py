@@ -58,6 +58,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     """
     spec = folder.spec
     keys = frame_keys(frame, spec, sidecar_keys(sidecar).column_names)
+    # Other versions' hashes cannot be made here: nothing could prove that rows are the same.
     if keys is None or spec.version not in _READ:
         return None
     positions = find_keys(keys, sidecar.select(keys.column_names))
@@ -65,6 +66,7 @@ def match_frame(frame: pd.DataFrame, folder: JobFolder, sidecar: pa.Table) -> Ma
     # where these are text, numbers or booleans. Any difference, be it a dtype, is rendered.
     if _as_submitted(frame, spec, sidecar, positions):
         return Match(positions, positions[:0], keys)
+    # Rows that the job never saw are no mismatch; their answers stay null.
     seen = np.flatnonzero(positions >= 0)
     then = sidecar["input_hash"].take(pa.array(positions[seen]))
     now = _hashes(frame if len(seen) == len(frame) else frame.iloc[seen], spec, then.type)
@@ -92,6 +94,7 @@ def _as_submitted(
 ) -> bool:
     """Tell without rendering whether this is the submitted frame, row for row."""
     then = (sidecar.schema.metadata or {}).get(FINGERPRINT.encode())
+    # The fingerprint is of all rows in order, so a sorted or filtered frame is rendered.
     if then is None or not np.array_equal(positions, np.arange(len(sidecar))):
         return False
     try:
@@ -139,16 +142,16 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
     """
     if match is None and folder.spec.version not in _READ:
         raise FrameMismatchError(
-            f"The job {folder.id} was written by another version of frameenrich, whose hashes tell "
-            "nothing of this frame's rows.",
+            f"The job {folder.id} was written by another version of frameenrich, whose hashes "
+            "cannot be compared with this frame's rows.",
             "Use job.collect() without a frame, and join what it gives by its key.",
             job_id=folder.id,
         )
     if match is None:
         names = ", ".join(map(repr, key_names(frame, folder.spec.key)))
         raise FrameMismatchError(
-            f"The frame lacks the key {names} or a template column of the job {folder.id}, so its "
-            "rows cannot be told to be the same.",
+            f"The frame lacks the key {names} or a template column of the job {folder.id}, so "
+            "nothing shows that its rows are the same.",
             "Collect on the frame that was submitted, or use job.collect() without a frame.",
             job_id=folder.id,
         )
@@ -170,6 +173,7 @@ def require_unchanged(match: Match | None, frame: pd.DataFrame, folder: JobFolde
 
 def _raise_of_dtypes(match: Match, frame: pd.DataFrame, folder: JobFolder) -> None:
     """Raise an error that says so where the changed rows differ in a column's dtype alone."""
+    # A few rows show it: a dtype drifts in a whole column.
     rows = match.changed[:_EXAMPLES]
     # Read anew, as a match is made with few of the sidecar's columns.
     lines = find_sidecar_rows(folder, frame.iloc[rows])
@@ -192,6 +196,7 @@ def _raise_of_dtypes(match: Match, frame: pd.DataFrame, folder: JobFolder) -> No
 
 def _lost_image(frame: pd.DataFrame, position: int, spec: JobSpec) -> str:
     """Describe what is wrong with a row's image now, to end a sentence; empty if nothing is."""
+    # A picture that was moved changes its row as an edited text does, and is harder to see.
     cells = image_cells(frame.iloc[[position]], spec)
     problem = cells.problem(0) if cells is not None else None
     if problem is None:
@@ -259,6 +264,7 @@ class _Span:
 
 def _span(keys: pa.Table) -> _Span | None:
     first = keys.column(0)
+    # Of these Parquet and Python order values alike; floats have NaN, and times units and zones.
     if not (pa.types.is_integer(first.type) or pa.types.is_string(first.type)):
         return None
     found = pc.min_max(first).as_py()
@@ -308,6 +314,7 @@ def rows_per_request(folder: JobFolder, sidecar: pa.Table) -> npt.NDArray[np.int
             column = file.read_row_group(group, ["custom_id"])["custom_id"]
             counts += _counted(column, ids)
     own = pc.index_in(sidecar["custom_id"], value_set=ids).fill_null(len(ids))
+    # At least 1: costs are divided by it, and a skipped row has no request.
     shares: npt.NDArray[np.int64] = np.maximum(counts[own.to_numpy()], 1)
     return shares
 

@@ -27,7 +27,7 @@ def refetch(folder: JobFolder, connect: Callable[[], Provider]) -> int:
     """
     mended = 0
     with folder.lock():
-        for shard in folder.all_shards():
+        for shard in folder.read().all_shards():
             try:
                 shard.check_responses()
                 shard.check_fetched()

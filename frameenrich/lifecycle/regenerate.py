@@ -102,6 +102,7 @@ class RetryOptions:
             return False
         if self.statuses is not None:
             return result.status in self.statuses
+        # Rows whose model is not there fail again, unless something else is asked.
         elsewhere = self.model is not None or self.elsewhere is not None
         return result.repairable or (elsewhere and result.remedy in _FOR_ANOTHER_MODEL)
 
@@ -182,6 +183,7 @@ def _chosen(
         found = read_results(last.job, output, details=_DETAILS, sidecar=last.sidecar())
         chosen: dict[str, Callable[[], Result]] = {}
         for custom_id, slot in _flagged(found):
+            # Somebody corrected these rows by hand: a new answer would cost, and not be used.
             if custom_id in options.left_alone:
                 continue
             result = found.table.result(slot)
@@ -218,6 +220,7 @@ def draft_of_retries(
     The caller holds the job's lock, and commits. `counts` is filled in.
     """
     lines = _lines(folder, output, options, counts or RoundCounts())
+    # Looked at before a draft is begun: a round without requests would count as one.
     first = next(lines, None)
     if first is None:
         yield None
@@ -332,6 +335,7 @@ def _in_words(
 ) -> Iterator[str]:
     for name, value in changes.items():
         others = caps if name in caps else (name,)
+        # A cap may have stood under its other name.
         before = next((body[other] for other in others if other in body), "unset")
         if name not in body or before != value:
             yield f"{name} {before} -> {value}"
@@ -349,6 +353,7 @@ def _with_feedback(
         or not result.raw
     ):
         return {}
+    # The reason alone: what is wanted stands in the request that the model sees again.
     said = (
         f"That answer could not be used: {result.error}. Answer again, in the form asked for and "
         "nothing else."
@@ -400,6 +405,7 @@ def _as_range(changes: Sequence[str]) -> str:
 
 
 def _reasons(sidecar: pa.Table) -> Iterator[tuple[str, str]]:
+    # Rounds of earlier versions have no such column.
     if "change" in sidecar.column_names:
         yield from zip(sidecar["status"].to_pylist(), sidecar["change"].to_pylist(), strict=True)
 
@@ -459,6 +465,7 @@ def history(
                     "then": None,
                 }
             )
+    # The last attempt is the row's own status and error, so no history.
     return [attempts[slot][:-1] for slot in wanted]
 
 

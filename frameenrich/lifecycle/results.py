@@ -338,6 +338,7 @@ def _settle_rest(
 
 
 def _more(batch: Batch, broken_lines: int) -> str:
+    # Two are enough for a cell: a failed batch may list an error for each of its lines.
     said = [f"{e.code or 'error'}: {e.message or 'no message'}" for e in batch.errors[:2]]
     broken = [f"{broken_lines} line(s) of its responses could not be read"] if broken_lines else []
     short = [] if batch.short is None else [batch.short]

@@ -64,6 +64,7 @@ def note_rows(
     if counting is not None:
         counting.repaired += repaired
         counting.remedies.update(table.count_remedies(own))
+    # Said once, by whoever has no column that shows it.
     elif repaired and not shown:
         ok = table.counts(own).get(RowStatus.OK, 0)
         warn_user(

@@ -288,7 +288,7 @@ def give_up(folder: JobFolder, provider: Provider) -> list[str]:
     """
     lost = []
     with folder.lock():
-        for shard in folder.all_shards():
+        for shard in folder.read().all_shards():
             if shard.batch.stage is Stage.ENDED:
                 lost += _give_up_files(shard, provider)
                 continue
@@ -398,11 +398,12 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
     """
     failure = None
     with folder.lock():
-        for shard in folder.all_shards():
+        for shard in folder.read().all_shards():
             if not shard.batch.ended:
                 try:
                     _cancel(shard, provider)
                 except ProviderError as error:
+                    # One batch that cannot be cancelled must not keep the others running, and paid.
                     failure = failure or error
     if failure is not None:
         raise failure
@@ -410,6 +411,7 @@ def cancel(folder: JobFolder, provider: Provider) -> None:
 
 def _cancel(shard: ShardFolder, provider: Provider) -> None:
     batch = shard.batch
+    # Never sent, so the provider has nothing to cancel.
     if batch.id is None and not batch.creating:
         shard.save(batch.replace(status=BatchStatus.CANCELLED, stage=Stage.FETCHED))
         return
@@ -488,7 +490,7 @@ def cleanup(folder: JobFolder, provider: Provider) -> int:
     """Delete the provider's files of settled batches and return the number of batches."""
     done = 0
     with folder.lock():
-        for shard in folder.all_shards():
+        for shard in folder.read().all_shards():
             batch = shard.batch
             if (batch.id or batch.input_file_id) and batch.stage is Stage.FETCHED:
                 shard.check_responses()  # the provider's copy would have been the last

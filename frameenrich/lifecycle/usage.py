@@ -119,6 +119,7 @@ def unanswered_requests(shard: ShardFolder) -> Iterator[tuple[str, bytes]]:
     """Yield a shard's requests that can still cost something, each line with its custom_id."""
     if shard.batch.settled:
         return
+    # An answer that came is in the usage; counted here as well, it would be paid twice.
     answered = {line.custom_id for line in billed_lines(shard)}
     with shard.open_requests() as lines:
         for custom_id, line in request_ids(lines):
@@ -137,6 +138,7 @@ def _read(line: bytes) -> _Billed | None:
         response = read_response(line)
         if response is None:
             return None
+        # Some servers write counts as text, which the quick reader refuses.
         body, custom_id = _loosely(response.body), response.custom_id
     if body is None or body.usage is None:
         return None
@@ -207,7 +209,7 @@ class _CostTable:
 
 def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
     """Add up tokens and cost of a job's responses, by round and model."""
-    till, reused = _CostTable(folder, prices), 0
+    costs, reused = _CostTable(folder, prices), 0
     sums: dict[tuple[int, str], list[float]] = {}
     for shard in folder.all_shards():
         reused += (shard.batch.total or 0) if shard.batch.reused_from else 0
@@ -216,9 +218,10 @@ def job_usage(folder: JobFolder, prices: Prices) -> JobUsage:
             own = sums.setdefault((shard.round, line.model or sent_model), [0, 0, 0, 0, 0, 0.0])
             prompt = (line.prompt_tokens, line.cached_tokens, line.written_tokens)
             tokens = (*prompt, line.completion_tokens)
-            usd = till.usd(sent_model, line, shard.batch.provider)
+            usd = costs.usd(sent_model, line, shard.batch.provider)
             for i, amount in enumerate((1, *tokens, usd)):
                 own[i] += amount
+    # By model and not by shard: prices differ by model, and people ask what each cost.
     table = pd.DataFrame(
         [[*key, *own] for key, own in sorted(sums.items())], columns=list(_USAGE_TYPES)
     )
@@ -270,12 +273,12 @@ def row_costs(
 
 def _cost_by_slot(folder: JobFolder, prices: Prices, found: JobResults) -> npt.NDArray[np.float64]:
     """Add up the cost of each request of round 0, with its later rounds."""
-    till, cost = _CostTable(folder, prices), np.zeros(found.table.slots)
+    costs, cost = _CostTable(folder, prices), np.zeros(found.table.slots)
     for round_ in range(folder.rounds()):
         for shard, ids, slots in _requests_by_shard(folder, found, round_):
             sent_model = model_of(shard)
             lines = [
-                (line.custom_id, till.usd(sent_model, line, shard.batch.provider))
+                (line.custom_id, costs.usd(sent_model, line, shard.batch.provider))
                 for line in billed_lines(shard)
             ]
             billed = pa.array([custom_id for custom_id, _ in lines], pa.string())
@@ -290,6 +293,7 @@ def _requests_by_shard(
     folder: JobFolder, found: JobResults, round_: int
 ) -> Iterator[tuple[ShardFolder, pa.Array, Positions]]:
     """Yield each shard of a round with its custom_ids and the slots that they answer."""
+    # Round 0's ids are in memory with the results; those of a later round are in its sidecar.
     ids, numbers, slots = found.custom_ids, found.shards, found.slots
     if round_:
         table, slots = found.retried(folder, round_)

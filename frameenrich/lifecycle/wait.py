@@ -119,6 +119,7 @@ class Deadline:
 
 def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
     """Return a job's progress; connect only where a batch has not ended, and poll what runs."""
+    # The status of an ended job is on disk, and asks for no key.
     if not all(batch.ended for batch in job.batches):
         provider = connected()
         if any(batch.running for batch in job.batches):
@@ -162,13 +163,14 @@ def send(folder: JobFolder, provider: Provider) -> None:
 
 
 def _send(folder: JobFolder, provider: Provider) -> None:
+    # Without a bar: a batch's answers come hours later, so nothing would move it.
     if not provider.blocking:
         step(folder, provider)
         return
     state = folder.read()
     if not state.settled:
         with _bar(state) as bar:
-            step(folder, provider, bar)
+            step(state, provider, bar)
 
 
 def step(folder: JobFolder, provider: Provider, bar: Any = None) -> JobState:
@@ -202,6 +204,7 @@ async def wait_async(
     On cancellation a running step stops retrying, and sends no more where it answers in this
     process; what came by then is on disk.
     """
+    # Shared with the thread, so that cancelling the task ends the retries that run there.
     given = RetryDeadline()
     with _bar(job) as bar:
         steps_left = _steps(job, provider, bar, deadline, poll_seconds, given)
@@ -227,6 +230,7 @@ def _steps(
 ) -> Iterator[float]:
     """Take steps until nothing more will come; yield the seconds to pause in between."""
     for pause in pauses(poll_seconds):
+        # The provider counts in totals, and the bar in steps.
         before = sum(map(_counted, job.batches))
         try:
             job = _patient_step(job, provider, bar, deadline, given)
@@ -262,6 +266,8 @@ def _patient_step(
         try:
             return step(folder, provider, bar)
         except ProviderError as error:
+            # Only a retry that the deadline cut short is a time-out; other errors are the
+            # provider's.
             if not (error.impatient and error.passing):
                 raise
             raise timed_out(folder, provider, deadline.seconds) from error
@@ -269,6 +275,7 @@ def _patient_step(
 
 def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTimeoutError:
     """Return the error for a job that is not done within so many seconds."""
+    # Read anew: the step that failed may have moved some of them.
     batches = folder.read().batches
     statuses = sorted({word_of(batch).rstrip(",") for batch in batches})
     fate = "It goes on at the provider: collect() later, also in another session."
@@ -298,6 +305,7 @@ def _counted(batch: Batch) -> int:
 
 def _done(shard: ShardFolder) -> int:
     """Return how many requests of a shard are done, by the provider's count or the lines here."""
+    # Live answers are counted in batch.json at the end only; until then their file shows them.
     return _counted(shard.batch) or sum(1 for _ in split_lines(shard.read_responses()))
 
 
@@ -313,6 +321,7 @@ def progress_bar(total: int, done: int, description: str) -> Any:
         tqdm: Any = importlib.import_module("tqdm.notebook").tqdm
     else:
         tqdm = _plain_bar()
+    # In a log file a bar would be thousands of lines.
     shown = total > 0 and (sys.stderr.isatty() or notebook)
     return tqdm(total=total, initial=done, desc=description, bar_format=_FORMAT, disable=not shown)
 

@@ -93,7 +93,7 @@ class Pace:
         seconds = self.request_timeout_seconds
         if seconds is not None and not (type(seconds) in {int, float} and 0 < seconds < math.inf):
             raise ParameterError(
-                f"request_timeout_seconds={seconds!r} lets no answer come.",
+                f"request_timeout_seconds={seconds!r} leaves no time for an answer.",
                 "Give a number of seconds above 0, such as 600.",
             )
 

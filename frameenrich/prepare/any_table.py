@@ -200,7 +200,7 @@ def _reader_of(table: Any) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_stream(table)
     except pa.ArrowInvalid:
         raise InputError(
-            f"A {type(table).__name__} is no table: it has no columns with names.",
+            f"A {type(table).__name__} is not a table: it has no columns with names.",
             "Give a pandas, Polars, DuckDB or pyarrow table.",
         ) from None
 

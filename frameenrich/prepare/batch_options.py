@@ -39,7 +39,8 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, str]:
         return {}
     if not isinstance(metadata, Mapping):
         raise ParameterError(
-            f"metadata= is a {type(metadata).__name__}.", "Give a dict of texts by texts."
+            f"metadata= is a {type(metadata).__name__}.",
+            "Give a dict whose keys and values are texts.",
         )
     if len(metadata) > MAX_PAIRS:
         raise ParameterError(
@@ -69,7 +70,7 @@ def _check_text(what: str, text: Any, most: int) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ParameterError(f"{what} is no valid Unicode.", "Give other text.") from None
+        raise ParameterError(f"{what} is not valid Unicode.", "Give other text.") from None
 
 
 _TIERED = ("openai", "azure")
@@ -87,7 +88,8 @@ def check_confirm_seconds(seconds: Any) -> float:
     usable = isinstance(seconds, int | float) and 0 <= seconds < math.inf
     if not usable or isinstance(seconds, bool):  # True is an int to Python
         raise ParameterError(
-            f"confirm_seconds={seconds!r} is no number of seconds.", "Give 0 or more, such as 60."
+            f"confirm_seconds={seconds!r} is not a number of seconds.",
+            "Give 0 or more, such as 60.",
         )
     return float(seconds)
 

@@ -31,7 +31,7 @@ def check_definitions(codebook: Mapping[Any, Any]) -> None:
         if not is_encodable(definition):
             raise OutputError(
                 f"The definition of the label {str(label)!r} cannot be written as UTF-8.",
-                "Mend it; nothing was sent.",
+                "Correct it; nothing was sent.",
             )
 
 

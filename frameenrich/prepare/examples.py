@@ -254,7 +254,7 @@ def _written(cells: Mapping[str, Any], output: Output, position: int) -> str:
     except MalformedError as error:
         raise OutputError(
             f"Row {position} of examples= has an answer that the job would not take: {error}.",
-            "Mend that answer, or leave the row out.",
+            "Correct that answer, or leave the row out.",
             position=position,
         ) from None
     if output.spec.kind == "labels":  # in the spelling of labels=

@@ -36,7 +36,7 @@ from frameenrich.prepare.job_files import (
 from frameenrich.prepare.writer import Part, ShardFiles
 from frameenrich.rendering.caching import unmarked
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import PARTS, JobFolder, job_folder
+from frameenrich.store.folder import PARTS, JobFolder
 from frameenrich.store.shard import shard_name
 from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED
 from frameenrich.store.store import Store
@@ -159,7 +159,7 @@ class JobDraft:
     def commit(self) -> JobFolder:
         """Make the draft the job, or return the same job if another process made it meanwhile."""
         made = self.draft.commit(self._id)
-        folder = job_folder(self.store, self._id)
+        folder = JobFolder(self.store, self._id)
         vars(folder)["resumed"] = not made
         return folder
 

@@ -50,7 +50,7 @@ def _no_model(given: Any) -> tuple[str, str]:
         fields = [*getattr(given, "__annotations__", {})] or ["field"]
         members = "; ".join(f"{name}: str" for name in fields[:3])
         return (
-            f"response_model= is {given.__name__}, which is no pydantic model.",
+            f"response_model= is {given.__name__}, which is not a pydantic model.",
             (
                 f"Write class {given.__name__}(BaseModel): {members}, or "
                 f"response_model={_fields(fields)}."

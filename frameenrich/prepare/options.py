@@ -155,7 +155,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
     if options.logprobs:
         if output.spec.kind != "labels":
             raise ParameterError(
-                "logprobs=True tells how sure a label is, and there are no labels=.",
+                "logprobs=True says how sure a label is, and there are no labels=.",
                 "Give labels=, or ask for logprobs in params=.",
             )
         params = confidence_params(endpoint, params)
@@ -290,7 +290,8 @@ def _dimensions(params: Mapping[str, Any]) -> int | None:
     # The reader needs the length, so it is checked here and not only at the provider.
     if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
         raise ParameterError(
-            f"dimensions={dimensions!r} is no length of a vector.", "Give a whole number above 0."
+            f"dimensions={dimensions!r} is not the length of a vector.",
+            "Give a whole number above 0.",
         )
     return dimensions
 
@@ -309,13 +310,13 @@ def _image_columns(options: Options) -> tuple[str, ...]:
     word = isinstance(max_pixels, str) and max_pixels == "auto"
     if not (word or max_pixels is None or _is_limit(max_pixels)):
         raise ParameterError(
-            f"image_max_pixels={kind_of(max_pixels)} is no length of a picture's side.",
+            f"image_max_pixels={kind_of(max_pixels)} is not a number of pixels.",
             "Give a whole number of pixels from 1 on, 'auto' (what the model looks at), or None "
             "(as they are).",
         )
     if not _is_limit(options.image_max_bytes):
         raise ParameterError(
-            f"image_max_bytes={options.image_max_bytes!r} is no size of an image.",
+            f"image_max_bytes={options.image_max_bytes!r} is not a size of an image.",
             "Give a whole number of bytes from 1 on.",
         )
     if not columns and (detail is not None or isinstance(max_pixels, int)):

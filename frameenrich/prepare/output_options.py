@@ -112,7 +112,9 @@ def labels_spec(labels: Any) -> OutputSpec:
     # Numbers become texts, as an answer chooses among texts; NaN, None and others are refused.
     texts = [str(value) for value in values if isinstance(value, (str, Number)) and value == value]  # noqa: PLR0124 - NaN
     if len(texts) < len(values):
-        raise OutputError("labels= holds a null or what is no text.", "Give a list of texts.")
+        raise OutputError(
+            "labels= holds a null, or something that is not text.", "Give a list of texts."
+        )
     _check_labels(texts)
     return OutputSpec(
         "labels",
@@ -132,7 +134,7 @@ def _check_labels(texts: Sequence[str]) -> None:
     for text in texts:
         if not is_encodable(text):
             raise OutputError(
-                f"The label {text!a} cannot be written as UTF-8.", "Mend it; nothing was sent."
+                f"The label {text!a} cannot be written as UTF-8.", "Correct it; nothing was sent."
             )
     if any(not text.strip() for text in texts):
         raise OutputError("labels= holds an empty label.", "Remove it or give it a name.")
@@ -339,7 +341,7 @@ def _checked_schema(schema: dict[str, Json]) -> dict[str, Json]:
     if faults:
         raise OutputError(
             f"response_model= is not a valid JSON Schema: {faults[0].rstrip('.')}.",
-            "Mend the schema; nothing was sent.",
+            "Correct the schema; nothing was sent.",
         )
     return schema
 

@@ -266,7 +266,7 @@ class ReadyRequests:
         other = next(each for each in self if each.custom_id == request.custom_id)
         raise RowKeyError(
             f"{self.location(request.line)}: the custom_id {request.custom_id!r} stands there for "
-            f"the second time; {self.location(other.line)} has it, too.",
+            f"the second time; {self.location(other.line)} has it too.",
             "Give each request a custom_id of its own: answers are told apart by it.",
             path=self._origin,
             line=request.line,

@@ -117,5 +117,6 @@ def _rows(
 
 def _changed(requests: ReadyRequests) -> InputError:
     return InputError(
-        f"{requests.name} changed while it was read.", "Submit again when nobody writes there."
+        f"{requests.name} changed while it was read.",
+        "Submit again when nothing writes to it any more.",
     )

@@ -21,7 +21,7 @@ def with_samples(output: Output, samples: Any, endpoint: str, params: Mapping[st
     Raises
     ------
     ParameterError
-        It is no number of answers, or the job's answers cannot be compared.
+        It is not a number of answers, or the job's answers cannot be compared.
 
     Warns
     -----
@@ -31,7 +31,7 @@ def with_samples(output: Output, samples: Any, endpoint: str, params: Mapping[st
     # `type`, as True would pass isinstance.
     if type(samples) is not int or not 1 <= samples <= MOST_SAMPLES:
         raise ParameterError(
-            f"samples={samples!r} is no number of answers.",
+            f"samples={samples!r} is not a number of answers.",
             f"Give a whole number from 1 to {MOST_SAMPLES}.",
         )
     if endpoint != "/v1/chat/completions":

@@ -31,7 +31,7 @@ def check_max_cost(max_cost: float | None) -> float | None:
     usable = isinstance(max_cost, int | float) and not isinstance(max_cost, bool)
     if not usable or not math.isfinite(max_cost) or max_cost < 0:
         raise ParameterError(
-            f"max_cost={max_cost!r} is no amount.", "Give USD for the whole job, such as 5.0."
+            f"max_cost={max_cost!r} is not an amount.", "Give USD for the whole job, such as 5.0."
         )
     return float(max_cost)
 

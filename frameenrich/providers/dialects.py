@@ -80,7 +80,8 @@ class Dialect:
         pattern, words = self.windows
         if not isinstance(window, str) or not re.fullmatch(pattern, window):
             raise ParameterError(
-                f"completion_window={window!r} is none that {self.name!r} takes.", f"Use {words}."
+                f"completion_window={window!r} is not one that {self.name!r} takes.",
+                f"Use {words}.",
             )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol, TypeVar
 
 from frameenrich.errors import ProviderError
-from frameenrich.model import Batch, BatchStatus, Stage
+from frameenrich.model import Batch, BatchStatus, Json, Stage
 from frameenrich.providers.protocol import (
     IncompleteDownloadError,
     NeverMadeError,
@@ -292,8 +292,26 @@ def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]
             yield item
 
 
-def _has_id(item: Any) -> bool:
-    return isinstance(getattr(item, "id", None), str) and bool(item.id)
+def check_list(items: Any, is_item: Callable[[Any], bool], what: str = "batches") -> list[Any]:
+    """Return a page of a list; what is no list proves nothing of what is not in it.
+
+    Raises
+    ------
+    DoubtfulReplyError
+        It has another shape.
+    """
+    if not isinstance(items, list) or not all(map(is_item, items)):
+        raise DoubtfulReplyError(f"it answered with something that is no list of {what}")
+    return items
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def is_named(item: Json, name: str) -> bool:
+    """Tell whether an item of a list has a name of its own, as text."""
+    return isinstance(item, dict) and _is_text(item.get(name))
 
 
 def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
@@ -311,9 +329,7 @@ def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
         except (AttributeError, TypeError):  # what the clients make of a bare list, or of null
             page = None
         items = getattr(page, "data", None)
-        if not isinstance(items, list) or not all(map(_has_id, items)):
-            raise DoubtfulReplyError(f"it answered with something that is no list of {what}")
-        yield items
+        yield check_list(items, lambda item: _is_text(getattr(item, "id", None)), what)
         if not page.has_next_page():
             return
         turn = page.get_next_page

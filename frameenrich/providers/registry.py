@@ -24,6 +24,7 @@ def provider_names() -> list[str]:
     >>> "openai" in provider_names()
     True
     """
+    # A set: a package whose metadata lies on the path twice is listed twice.
     return sorted({point.name for point in entry_points(group=_GROUP)})
 
 
@@ -46,6 +47,7 @@ def connect(
         point = _point(provider, tuple(sys.path))
     except LookupError:
         raise _no_provider(provider) from None
+    # Loaded only when it is asked for, as each provider imports an SDK.
     return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
 
 
@@ -76,6 +78,7 @@ def _no_provider(provider: str) -> ParameterError:
 
 
 def _checked(provider: Any) -> Provider:
+    # By its verbs and not by a base class: who implements them need not import this package.
     if isinstance(provider, Provider):
         return provider
     raise ParameterError(
@@ -87,6 +90,7 @@ def _checked(provider: Any) -> Provider:
 def _at_pace(provider: Provider, pace: Pace | None) -> Provider:
     if pace is None:
         return provider
+    # Refused: a pace that nobody keeps would look as if it were kept.
     if not hasattr(provider, "at_pace"):
         raise ParameterError(
             f"The provider {provider.name!r} takes no max_in_flight=, requests_per_minute=, "

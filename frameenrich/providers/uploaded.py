@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from frameenrich.errors import CredentialsError, ParameterError
-from frameenrich.model import Batch, Json, Limits
+from frameenrich.model import Batch, Limits
 from frameenrich.providers.once import (
     create_once,
     delete_each,
@@ -24,7 +24,7 @@ from frameenrich.providers.once import (
     upload_once,
 )
 from frameenrich.providers.protocol import Shard, ShardWriter
-from frameenrich.providers.retries import Calls, DoubtfulReplyError
+from frameenrich.providers.retries import Calls, DoubtfulReplyError, SdkErrors
 
 CHAT = "/v1/chat/completions"
 
@@ -147,7 +147,31 @@ class UploadedBatches(ABC):
 
 
 class TranslatedBatches(UploadedBatches):
-    """Chat completions, translated to another API's words when they are uploaded."""
+    """Chat completions, translated to another API's words when they are uploaded.
+
+    Parameters
+    ----------
+    errors : tuple of type
+        What the SDK raises, as `SdkErrors` takes them.
+    attempts, wait_seconds
+        As `Calls` takes them.
+    """
+
+    def __init__(
+        self, errors: tuple[type[Exception], ...], attempts: int, wait_seconds: float
+    ) -> None:
+        self._calls = Calls(
+            SdkErrors(all=errors, broken=errors),
+            # Read at each error: a client may get another key while the job runs.
+            lambda: self._secrets,
+            attempts=attempts,
+            wait_seconds=wait_seconds,
+        )
+
+    @property
+    @abstractmethod
+    def _secrets(self) -> tuple[str | None, ...]:
+        """The keys that no error may quote."""
 
     @abstractmethod
     def _translate(self, line: bytes) -> bytes:
@@ -180,6 +204,7 @@ class TranslatedBatches(UploadedBatches):
 
     def _size(self, shard: Shard) -> int:
         """Return the bytes that the server should have of a shard; a cut upload has fewer."""
+        # Translated once more and not kept: a shard may have a gigabyte.
         with self._translated(shard) as content:
             return content.seek(0, os.SEEK_END)
 
@@ -228,8 +253,3 @@ def no_key(name: str, variable: str) -> CredentialsError:
         f"There is no API key for the provider {name!r}.",
         f"Set {variable} or pass client=; provider='local' needs none.",
     )
-
-
-def is_named(item: Json, name: str) -> bool:
-    """Tell whether an item of a list has a name of its own, as text."""
-    return isinstance(item, dict) and isinstance(item.get(name), str)

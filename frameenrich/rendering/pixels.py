@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-MEND_CELL = "Mend that cell, or pass on_bad_image='skip' to leave the row out; nothing was sent."
+MEND_CELL = "Correct that cell, or pass on_bad_image='skip' to leave the row out; nothing was sent."
 
 
 class UnusableError(Exception):

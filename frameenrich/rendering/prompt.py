@@ -363,7 +363,7 @@ def _syntax_error(error: jinja2.TemplateSyntaxError, source: str, name: str) -> 
     message = (error.message or "syntax error").rstrip(".")
     return TemplateError(
         f"The {error.name or name} does not compile, line {error.lineno}{quoted} ({message}).",
-        "Mend that line; nothing was sent.",
+        "Correct that line; nothing was sent.",
         line=error.lineno,
     )
 
@@ -456,7 +456,7 @@ def _row_error(error: Exception, position: int) -> TemplateError:
     reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
     return TemplateError(
         f"The template fails on the row at position {position}: {reason}.",
-        "Mend the template or that row; nothing was sent.",
+        "Correct the template or that row; nothing was sent.",
         position=position,
     )
 

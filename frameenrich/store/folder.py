@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frameenrich.errors import JobNotFoundError, StoreError
+from frameenrich.errors import StoreError
 from frameenrich.model import Batch, JobSpec
 from frameenrich.store.local import SIDECAR, missing, unreadable
 from frameenrich.store.shard import DAMAGE, KnownBatch, ShardFolder
@@ -134,6 +134,16 @@ class JobFolder:
         StoreError
             A file is missing or damaged.
         """
+        with self._holding_sidecar() as file:
+            # Parsed now, so that `read` hands it on to the state.
+            _ = self.spec
+            state = self.read()
+            vars(state)["_sidecar_file"] = file
+            yield state
+
+    @contextlib.contextmanager
+    def _holding_sidecar(self) -> Iterator[pq.ParquetFile]:
+        """Open the sidecar, and keep what its footer says."""
         path = self._sidecar_path(0)
         with contextlib.ExitStack() as stack:
             try:
@@ -141,12 +151,9 @@ class JobFolder:
                 footer = _Footer(file.schema_arrow, int(file.metadata.num_rows))
             except DAMAGE as error:
                 raise unreadable(path, error) from error
+            # Handed on, so that the spec and the schema open no file.
             vars(self).setdefault("_footer", footer)
-            # Parsed now, so that `read` hands it on to the state.
-            _ = self.spec
-            state = self.read()
-            vars(state)["_sidecar_file"] = file
-            yield state
+            yield file
 
     @contextlib.contextmanager
     def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -218,6 +225,7 @@ class JobFolder:
 
     def rounds(self) -> int:
         """Return how many rounds there are; at least 1."""
+        # A round counts once its sidecar is there, which is published with it as one.
         paths = map(self._sidecar_path, count(1))
         return next(n for n, path in enumerate(paths, 1) if not self.store.exists(path))
 
@@ -266,6 +274,17 @@ class JobState(JobFolder):
     def read(self) -> JobState:
         """Read the job's state now; a batch.json that did not change is not read again."""
         return self._read({s.batch_path: s.known for s in self.found if s.known is not None})
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[JobState]:
+        """Keep the sidecar open while a verb reads this state of the job."""
+        # Not closed by the inner of two: the outer verb still reads it.
+        if (held := vars(self).get("_sidecar_file")) is not None and not held.closed:
+            yield self
+            return
+        with self._holding_sidecar() as file:
+            vars(self)["_sidecar_file"] = file
+            yield self
 
     @property
     def batches(self) -> list[Batch]:
@@ -335,24 +354,6 @@ def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFo
         if (shard.round, shard.number, "requests.jsonl") not in found:
             raise missing(shard.requests_path)
     return shards
-
-
-def job_folder(store: Store, job_id: str) -> JobFolder:
-    """Find the folder of one job.
-
-    Raises
-    ------
-    JobNotFoundError
-        There is none of that id, or it is no id at all.
-    """
-    if not is_job_id(job_id) or not store.has(job_id):
-        some = ", ".join(sorted(store.job_ids())[:5]) or "none"
-        raise JobNotFoundError(
-            f"The store {store.root} holds no job {job_id!r}.",
-            f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",
-            job_id=job_id,
-        )
-    return JobFolder(store, job_id)
 
 
 def job_folders(store: Store) -> list[JobFolder]:

@@ -59,12 +59,12 @@ def _no_such_job(store: Store, job: object, folders: Iterable[JobFolder]) -> Job
     known = list(dict.fromkeys(each for f in folders for each in (f.spec.name, f.id)))
     shown = repr(job) if isinstance(job, str | int) else f"{type(job).__name__}"
     close = difflib.get_close_matches(str(job), known, n=1) if isinstance(job, str) else []
-    some = ", ".join(known[:6]) or "none"
+    some = f"Its jobs are: {', '.join(known[:6])}" if known else "It is empty"
     return JobNotFoundError(
         f"The store {store.root} holds no job {shown}, by id or by name.",
         f"Did you mean {close[0]!r}?"
         if close
-        else f"Its jobs are: {some}; frameenrich.jobs(store=...) lists them all.",
+        else f"{some}; frameenrich.jobs(store=...) lists them all.",
         job_id=job,
     )
 

@@ -63,7 +63,7 @@ class Disk:
         """
         if os.path.exists(root) and not os.path.isdir(root):
             raise StoreError(
-                f"The store {root} is no folder.", "Say which folder holds the jobs.", path=root
+                f"The store {root} is not a folder.", "Say which folder holds the jobs.", path=root
             )
 
     def folders(self, root: str) -> list[str]:
@@ -283,7 +283,7 @@ def unwritable(path: str, error: OSError) -> StoreError:
             "another folder."
         )
     else:
-        fix = "Mend that, then call again: the job goes on from here, and pays once."
+        fix = "Correct that, then call again: the job goes on from here, and pays once."
     return StoreError(
         f"The store cannot be written at {path}: {error.strerror or error}.", fix, path=path
     )

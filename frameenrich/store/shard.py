@@ -112,6 +112,7 @@ class ShardFolder:
         if version is not None:
             vars(self)["_known"] = KnownBatch(version, self.batch)
         else:
+            # Read now: a file system without versions could not tell later whether it changed.
             _ = self.batch
 
     @cached_property
@@ -213,6 +214,7 @@ class ShardFolder:
             The provider's files were fetched, and the responses file is gone.
         """
         batch = self.batch
+        # Without a file id the provider had nothing to fetch, and no file is lost.
         fetched = batch.settled and (batch.output_file_id or batch.error_file_id)
         if fetched and not self.job.store.exists(self.responses_path):
             raise damaged(self.responses_path, "it is not there")
@@ -255,6 +257,7 @@ class ShardFolder:
     def write_import(self, import_id: str, lines: Iterable[bytes]) -> Proof:
         """Write the lines of an import and return the file's proof."""
         with self.job.store.write_whole(self.import_path(import_id)) as file:
+            # Each line gets one end, whatever the imported file had, as readers look for those.
             file.writelines(line.rstrip(b"\n") + b"\n" for line in lines)
             file.seek(0)
             return prove([file])

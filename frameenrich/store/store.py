@@ -89,6 +89,7 @@ class Store:
         """Return when a job's folder was changed last, by the clock of the time; 0 in a bucket."""
         if not self.local or not os.path.isdir(self.root):
             return 0.0
+        # Hidden entries are drafts and probes, which come and go while no job changes.
         with os.scandir(self.root) as entries:
             return max(
                 (
@@ -169,6 +170,7 @@ class Store:
         self.check_own(path)
         with self._medium.write_whole(path) as file:
             yield file
+        # After the block: a file that failed half-way was not written.
         _log.info("wrote %s", path)
 
     def make_folder(self, path: str) -> None:
@@ -211,6 +213,7 @@ class Store:
         """
         self.check_own(folder)
         with self._medium.reaching(folder):
+            # One listing with all versions: in a bucket every further question is a request.
             found = self.fs.find(folder, detail=True)
         if self.local:
             check_listed(found.values())

@@ -38,7 +38,7 @@ def accept_rows(job: JobAnswers, precision: float) -> RequestColumns:
     number = isinstance(precision, int | float) and not isinstance(precision, bool)
     if not number or not 0 < precision < 1:
         raise ParameterError(
-            f"accept={precision!r} is no share.", "Give a number between 0 and 1, such as 0.95."
+            f"accept={precision!r} is not a share.", "Give a number between 0 and 1, such as 0.95."
         )
     evaluation = evaluate_fields(job.folder.id, reviewed_fields(job))
     rows = np.arange(len(job.frame))
@@ -48,7 +48,7 @@ def accept_rows(job: JobAnswers, precision: float) -> RequestColumns:
     if len(columns) < len(found):
         blank = next(name for name, column in found.items() if column is None)
         raise InputError(
-            f"Nothing tells how sure the answers to {blank!r} of the job {job.folder.id} are.",
+            f"Nothing says how sure the answers to {blank!r} of the job {job.folder.id} are.",
             "Submit with logprobs=True (for labels) or samples=5, or ask another model: "
             "job.second_opinion(model). Or install 'frameenrich[embed]': from 50 reviewed rows on, "
             "10 of them right and 10 wrong, a classifier is learned.",

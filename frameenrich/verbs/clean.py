@@ -130,7 +130,7 @@ def _seconds(age: str | timedelta) -> float:
     if isinstance(age, timedelta) and age >= timedelta(0):
         return age.total_seconds()
     raise ParameterError(
-        f"older_than={age!r} is no length of time.",
+        f"older_than={age!r} is not a length of time.",
         "Write a number and m, h, d or w, such as '30d' for thirty days.",
     )
 

@@ -67,7 +67,7 @@ def collect(
     """Fetch a job's answers and return them beside a frame, or beside the job's own keys."""
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise InputError(
-            f"What is to be collected on is a {type(frame).__name__}.",
+            f"collect() was given a {type(frame).__name__}.",
             "Give the DataFrame that was submitted, or none for key and answers alone.",
         )
     return with_whole_files(
@@ -115,8 +115,7 @@ def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting
     job = bring_up_to_date(session, job, *timing, waiting=waiting.wait)
     if not waiting.max_rounds:
         return job
-    mend(session, output, waiting.max_rounds, *timing, waiting.budget)
-    return job.read()
+    return mend(session, job, output, waiting.max_rounds, *timing, waiting.budget)
 
 
 def collector(

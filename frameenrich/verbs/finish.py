@@ -55,8 +55,9 @@ def finish(
     approve_round(job, budget, lines_to_move(ending, options), keep, ending, options.params)
     if ending:
         withdraw_all(job, session.routes(job), keep, deadline, poll_seconds)
-    session.send()  # what an earlier call began to ask there
+        job = job.read()
+    session.send(job)  # what an earlier call began to ask there
     # Without the job's parser: a missing answer is missing for any.
     own = session.folder.spec.output
     reading = Output(own if own.kind in READERS else OutputSpec())
-    send_round(session, options, reading, budget)
+    send_round(session, job, options, reading, budget)

@@ -232,7 +232,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         """Ask the provider to stop; what it has answered by then is kept and merged."""
         job = self._folder.read()
         if not job.settled:
-            cancel(self._folder, self._session.routes(job))
+            cancel(job, self._session.routes(job))
         # Another job may count on these requests, since running ones are not sent twice.
         if waiting := jobs_waiting_for(self._folder.store, self.id):
             warn_user(
@@ -257,7 +257,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         """
         job = self._folder.read()
         if not job.settled:
-            give_up(self._folder, self._session.routes(job))
+            give_up(job, self._session.routes(job))
         return self
 
     # --- answers ----------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class JobQuality:
         Raises
         ------
         InputError
-            Rows are pending still, or none is usable.
+            Rows are still pending, or none is usable.
         """
         from frameenrich.evaluation.make_review import make_review  # noqa: PLC0415 - for this verb only
 

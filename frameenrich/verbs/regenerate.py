@@ -81,39 +81,39 @@ def regenerate(
     **reading: Any,
 ) -> None:
     """Send flagged rows again, as a new round; see `Job.regenerate`."""
-    spec = session.folder.spec
-    # A row whose answer has come meanwhile is not to be paid again.
-    bring_up_to_date(session, session.folder.read(), Deadline(), None, waiting=False)
-    output = session.output(**reading)
-    changed = check_params(params, spec.endpoint, spec.output)
-    elsewhere = session.elsewhere(provider)
-    options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
-    if frame is not None:
-        options = replace(options, left_alone=corrected_requests(session, frame, output))
-    check_round(session, options)
-    counts = send_round(session, options, output, budget)
+    with session.folder.opened() as found:
+        spec = found.spec
+        # A row whose answer has come meanwhile is not to be paid again.
+        job = bring_up_to_date(session, found, Deadline(), None, waiting=False)
+        output = session.output(**reading)
+        changed = check_params(params, spec.endpoint, spec.output)
+        elsewhere = session.elsewhere(provider)
+        options = RetryOptions(check_statuses(statuses), model, changed, feedback, elsewhere)
+        if frame is not None:
+            options = replace(options, left_alone=corrected_requests(job, frame, output))
+        check_round(session, options)
+        counts = send_round(session, job, options, output, budget)
     session.last_round = describe_round(counts.sent, counts.left)
     if counts.left and not counts.sent:  # else the job itself, and its card, say it
         warn_user(session.last_round)
 
 
-def corrected_requests(session: Session, frame: pd.DataFrame, output: Output) -> frozenset[str]:
+def corrected_requests(job: JobState, frame: pd.DataFrame, output: Output) -> frozenset[str]:
     """Return the requests whose rows in a frame all hold a person's correction.
 
     A frame that was never collected holds none, whatever its rows have become since.
     """
-    folder = session.folder
-    if f"{folder.spec.name}_status" not in frame.columns:
+    if f"{job.spec.name}_status" not in frame.columns:
         return frozenset()
-    sidecar = folder.sidecar()
-    match = match_frame(frame, folder, sidecar)
+    sidecar = job.sidecar()
+    match = match_frame(frame, job, sidecar)
     if match is None:
         return frozenset()
-    found = read_results(folder, output)
+    found = read_results(job, output)
     seen = match.seen
-    columns = result_columns(found.table, found.at(match.positions), seen, folder.spec)
+    columns = result_columns(found.table, found.at(match.positions), seen, job.spec)
     corrected = np.zeros(len(frame), dtype=np.bool_)
-    corrected[corrected_rows(frame, columns, folder, output)] = True
+    corrected[corrected_rows(frame, columns, job, output)] = True
     ids = np.array(sidecar["custom_id"].to_pylist(), dtype=object)[match.positions]
     # Rows share a request: it is left alone only where all its rows are corrected.
     own = frozenset(ids[seen & corrected]) - frozenset(ids[seen & ~corrected])
@@ -139,6 +139,7 @@ def check_round(session: Session, options: RetryOptions) -> None:
 
 def send_round(
     session: Session,
+    job: JobState,
     options: RetryOptions,
     output: Output,
     budget: Budget,
@@ -149,55 +150,56 @@ def send_round(
 
     Nothing is written where the job has had `max_rounds` after its first.
     """
-    folder = session.folder
     other = options.elsewhere.provider if options.elsewhere else None
     provider = session.provider_of(other)
     if options.params and other is None:
-        check_request(provider, folder.spec, options.params)
-    limits = provider.limits.within_tokens(folder.spec.max_enqueued_tokens)
+        check_request(provider, job.spec, options.params)
+    limits = provider.limits.within_tokens(job.spec.max_enqueued_tokens)
 
-    def write() -> RoundCounts:
+    def write() -> tuple[RoundCounts, JobState]:
         counts = RoundCounts()
-        with folder.lock():
+        with job.lock():
             # Counted under the lock: another process may have sent the last one meanwhile.
-            if folder.rounds() > max_rounds:
-                return counts
-            look_again(folder, session.routes)
-            with draft_of_retries(folder, output, options, limits, counts) as draft:
+            now = job.read()
+            if now.rounds() > max_rounds:
+                return counts, now
+            look_again(now, session.routes)
+            with draft_of_retries(now, output, options, limits, counts) as draft:
                 if draft is not None:
                     lines = draft.request_lines()
-                    approve_round(folder, budget, lines, other, params=options.params)
+                    approve_round(now, budget, lines, other, params=options.params)
                     draft.commit()
-        return counts
+        return counts, now if draft is None else now.read()
 
     # Else what is lost here would be paid for again.
-    counts = with_whole_files(folder, session.routes, write)
-    session.send()
+    counts, now = with_whole_files(job, session.routes, write)
+    session.send(now)
     return counts
 
 
 def mend(
     session: Session,
+    job: JobState,
     output: Output,
     max_rounds: int,
     deadline: Deadline,
     poll_seconds: float | None,
     budget: Budget,
-) -> None:
+) -> JobState:
     """Send rounds and wait, until nothing can be repaired or paid, or nothing changed."""
-    folder = session.folder
-    left = repairable(folder, output)
+    left = repairable(job, output)
     # The job's rounds count, not this call's: a cell that is run twice pays once.
-    while left.rows and folder.rounds() <= max_rounds:
+    while left.rows and job.rounds() <= max_rounds:
         before = left
         try:
-            send_round(session, RetryOptions(), output, budget, max_rounds=max_rounds)
+            send_round(session, job, RetryOptions(), output, budget, max_rounds=max_rounds)
         except BudgetError as error:
             # A warning and no error: the answers that are there were paid for, and are returned.
-            warn_user(f"No further round of the job {folder.id}: {error}")
+            warn_user(f"No further round of the job {job.id}: {error}")
             break
-        bring_up_to_date(session, folder.read(), deadline, poll_seconds, waiting=True)
-        left = repairable(folder, output)
+        job = bring_up_to_date(session, job.read(), deadline, poll_seconds, waiting=True)
+        left = repairable(job, output)
         # The same rows failed in the same way: another round would only cost.
         if left == before:
             break
+    return job

@@ -44,8 +44,8 @@ def _report(session: Session, path: str | os.PathLike[str], *, rows: int, **read
             how.output,
             whole=texts_of is None,
         )
-    # A page is passed on to others: an echoed key must not be in an answer or an error on it.
-    return write_report(path, answers, secrets=secrets_of(session.client))
+        # A page is passed on to others: an echoed key must not be in an answer or an error on it.
+        return write_report(path, answers, secrets=secrets_of(session.client))
 
 
 def _rows_shown(job: JobState, output: Output, rows: int) -> tuple[Positions, Positions | None]:

@@ -83,6 +83,7 @@ class Session:
     def routes(self, job: JobState | None = None) -> Provider:
         """Return a provider for all batches of the job, whichever provider each is at."""
         batches = (job or self.folder.read()).batches
+        # Mostly all of a job is at its own provider, which needs no routing.
         if not any(batch.provider for batch in batches):
             return self.provider()
         left = [batch.provider for batch in batches if not batch.settled]
@@ -169,10 +170,10 @@ class Session:
         prices = prices_of(self.folder, budget)
         return Reading(self.output(**output), prices, usage, flatten, overwrite)
 
-    def send(self) -> None:
+    def send(self, job: JobState | None = None) -> None:
         """Send what is not sent yet; a provider that answers in this process answers all."""
-        job = self.folder.read()
-        if self._provider is None and job.settled:
+        job = job or self.folder.read()
+        if job.settled:
             return  # without a key, too
         try:
             send(job, self.routes(job))

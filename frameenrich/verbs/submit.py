@@ -37,7 +37,7 @@ from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.column_cells import may_print_otherwise
 from frameenrich.rendering.template_source import Template
-from frameenrich.store.folder import JobFolder, job_folder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.find_older import Write, find_older, find_same
 from frameenrich.verbs.job import Job
@@ -171,7 +171,7 @@ class Submission:
         if not self.nonce:
             return find_same(draft, self.store)
         job_id = draft.id(self.nonce)
-        return job_folder(self.store, job_id) if self.store.has(job_id) else None
+        return JobFolder(self.store, job_id) if self.store.has(job_id) else None
 
     def find_older(self, write: Write, draft: JobDraft, *, floats: bool) -> JobFolder | None:
         """Find the job whose requests an earlier version wrote differently; none if fresh."""
@@ -203,7 +203,7 @@ class Submission:
         # jobs that waited for a third would both send.
         with self.store.deciding():
             if self.store.has(job_id):  # another process has made it meanwhile
-                return job_folder(self.store, job_id)
+                return JobFolder(self.store, job_id)
             answers, running = probed, dict[bytes, str]()
             if not self.nonce:
                 # What another job has at its provider is not sent twice: this job waits for it.
@@ -416,7 +416,7 @@ confirm_seconds, fresh
         # Ready requests are rows whose key is their custom_id; the spec has no messages.
         job_id = ready_job_id(survey, plan.spec, sending.nonce)
         if where.has(job_id):
-            return sending.send(job_folder(where, job_id))
+            return sending.send(JobFolder(where, job_id))
         with draft_of_requests(ready, survey, plan.spec, where, limits) as draft:
             folder = sending.find_made(draft) or sending.make_job(draft)
     return sending.send(folder)

@@ -195,9 +195,9 @@ def test_labels_may_be_an_enum() -> None:
         (iter("ab"), "Give a list of texts"),
         (["a", "b", "A "], "'A ' stands twice"),
         (["a", " "], "an empty label"),
-        (["a", None], "holds a null or what is no text"),
-        (["a", np.nan], "holds a null or what is no text"),
-        (["a", pd.NA], "holds a null or what is no text"),
+        (["a", None], "holds a null, or something that is not text"),
+        (["a", np.nan], "holds a null, or something that is not text"),
+        (["a", pd.NA], "holds a null, or something that is not text"),
         ({}, "holds no label"),
         ({"a": "first"}, "at least two"),
         ({"a": "first", "b": " "}, "The label 'b' of labels= has no definition. Say in words"),
@@ -205,7 +205,7 @@ def test_labels_may_be_an_enum() -> None:
         ({"a": "first", "b": ["second"]}, "The label 'b' of labels= has no definition"),
         ({"a": "first", "b": "\ud800"}, "definition of the label 'b' cannot be written"),
         ({"a": "first", "A ": "second"}, "'A ' stands twice"),
-        ({"a": "first", None: "second"}, "holds a null or what is no text"),
+        ({"a": "first", None: "second"}, "holds a null, or something that is not text"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused(labels: Any, message: str) -> None:

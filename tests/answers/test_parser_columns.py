@@ -53,5 +53,5 @@ def test_what_the_first_part_did_not_show_is_refused() -> None:
 
     with pytest.raises(OutputError, match="a column 'size'"):
         made.conform(part(size=[1]))
-    with pytest.raises(OutputError, match=r"values for the column 'n' that are no Int64"):
+    with pytest.raises(OutputError, match=r"Column 'n' was Int64 in the first rows"):
         made.conform(part(n=[0.5]))

@@ -172,9 +172,9 @@ def test_samples_are_no_part_of_older_ids(store: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"samples": 0}, "samples=0 is no number of answers"),
-        ({"samples": True}, "samples=True is no number"),
-        ({"samples": 2.0}, "samples=2.0 is no number"),
+        ({"samples": 0}, "samples=0 is not a number of answers"),
+        ({"samples": True}, "samples=True is not a number"),
+        ({"samples": 2.0}, "samples=2.0 is not a number"),
         ({"samples": 3, "labels": None}, "texts are hardly ever the same"),
         ({"samples": 3, "labels": None, "parser": json.loads}, "texts are hardly ever the same"),
         ({"samples": 3, "endpoint": "/v1/responses"}, "has no n"),

@@ -235,8 +235,8 @@ def test_a_class_is_imported_from_the_working_folder(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("answers", "names nothing to import"),
-        (":A", "names nothing to import"),
+        ("answers", "does not name a module"),
+        (":A", "does not name a module"),
         ("no_such_module_here:A", "ModuleNotFoundError"),
         ("json:Absent", "AttributeError"),
     ],

@@ -180,16 +180,16 @@ def test_a_json_array_comes_back_as_one(run: Run) -> None:
     ("text", "says"),
     [
         ('{"rows": []\n}', "an object, where an array"),
-        ("[1]", "element 1 is no object"),
+        ("[1]", "element 1 is not an object"),
         ('[{"sku": "a"}, {"sku": ]', "element 2 is not JSON"),
         ('"x"', "begins with something else"),
         ('[{"sku": "a"}] [{"sku": "b"}]', "something follows the array's end"),
         ('[{"sku": "a"} {"sku": "b"}]', "no comma follows element 1"),
         ('[{"sku": "a"},, {"sku": "b"}]', "element 2 is not JSON"),
-        ('{"sku": {"0": "a"}, "title": {"0": "b"}}', "holds a table by its columns"),
+        ('{"sku": {"0": "a"}, "title": {"0": "b"}}', "holds the table column by column"),
         ('{"title": {"0": "a", "1": "b"}}', "orient='records'"),
-        ('{"sku": ["a", "b"],\n "title": ["c", "d"]}', "holds a table by its columns"),
-        ('{"columns": ["sku"], "index": [0], "data": [["a"]]}', "holds a table by its columns"),
+        ('{"sku": ["a", "b"],\n "title": ["c", "d"]}', "holds the table column by column"),
+        ('{"columns": ["sku"], "index": [0], "data": [["a"]]}', "holds the table column by column"),
         ('{"meta": {}, "hits": [{"sku": "a"}]}', "jq '.[\"hits\"]' OLD.json"),
     ],
 )
@@ -226,7 +226,7 @@ def test_packed_files(run: Run, packing: str) -> None:
     assert inside.startswith(b"sku,title,color,")
     assert pl.read_csv("out.csv")["color_status"].to_list() == ["ok", "ok"]
     source.write_bytes(source.read_bytes()[:-9])
-    assert "is not a whole" in run(str(source), "x.csv", wanted=2).output
+    assert "is not a complete" in run(str(source), "x.csv", wanted=2).output
 
 
 def test_an_archive_names_its_only_table(run: Run) -> None:

@@ -263,7 +263,7 @@ def test_what_is_no_table_of_many_files_says_so() -> None:
     Path("mixed/b.jsonl").write_text('{"title": 1}\n')
 
     says = {
-        "none/*.csv": "holds no file",
+        "none/*.csv": "There is no file in",
         "data": "data holds a folder, data/inner",
         "mixed": "holds files of several formats: mixed/a.csv is csv, mixed/b.jsonl is jsonl",
     }
@@ -271,7 +271,7 @@ def test_what_is_no_table_of_many_files_says_so() -> None:
         done = here("run", source, "out.csv", *ASK)
         assert (done.exit_code, problem in done.stderr) == (2, True), done.stderr
     inside = here("run", "mixed/*.csv", "mixed/out.csv", *ASK)
-    assert (inside.exit_code, "would be one of the files" in inside.stderr) == (2, True)
+    assert (inside.exit_code, "would be one of the input files" in inside.stderr) == (2, True)
 
 
 def test_a_broken_row_late_in_a_file_sends_nothing(server: BatchServer) -> None:

@@ -127,9 +127,9 @@ def test_a_running_job(store: Path) -> None:
     running = frame.llmbatch.submit(
         "Where is {{ title }}?", "m", labels=LABELS, provider="file", store=store
     )
-    with pytest.raises(InputError, match=r"5 rows of the job .* are pending still"):
+    with pytest.raises(InputError, match=r"5 rows of the job .* are still pending"):
         running.review(n=3)
-    with pytest.raises(InputError, match=r"5 rows of the job .* are pending still"):
+    with pytest.raises(InputError, match=r"5 rows of the job .* are still pending"):
         running.evaluate(frame.assign(truth="Toys"), truth="truth")
 
 
@@ -171,10 +171,10 @@ WRONG_SHEETS: list[tuple[Any, str]] = [
     (lambda s: s.drop(columns="review"), "does not say which review it is of"),
     (lambda s: s.head(0), "does not say which review it is of"),
     (lambda s: s.assign(correct=""), "has no verdicts in it"),
-    (lambda s: s.assign(verdict="yes"), "'yes' is no verdict. Write right, wrong or unsure"),
+    (lambda s: s.assign(verdict="yes"), "'yes' is not a verdict. Write right, wrong or unsure"),
     (lambda s: s.assign(correct="Kitchn"), "Did you mean 'Kitchen'"),
     (lambda s: pd.concat([s, s.head(1)]), "the same reviewer judged this row in row 2 already"),
-    (lambda s: s.assign(sku="X"), "'X' is no key of this review"),
+    (lambda s: s.assign(sku="X"), "'X' is not a key of this review"),
 ]
 
 
@@ -220,5 +220,5 @@ def test_sheets_as_spreadsheets_write_them(job: Job, tmp_path: Path, write: Any)
 @pytest.mark.parametrize("seed", ["a", 1.5, True, 2**63])
 def test_seeds_that_are_none(job: Job, seed: Any) -> None:
     """Promise 9: a seed is a whole number, said before anything is drawn."""
-    with pytest.raises(ParameterError, match="is no seed"):
+    with pytest.raises(ParameterError, match="is not a whole number"):
         job.review(n=5, seed=seed)

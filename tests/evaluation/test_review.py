@@ -173,10 +173,10 @@ def test_a_sheet_comes_back_from_a_spreadsheet(job: Job, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "row", "column", "said"),
     [
-        ({"sku": "T-9999"}, 3, "sku", "is no key of this review"),
+        ({"sku": "T-9999"}, 3, "sku", "is not a key of this review"),
         ({"correct": "Kichen"}, 3, "correct", "Did you mean 'Kitchen'"),
         ({"verdict": "perhaps"}, 3, "verdict", "right, wrong or unsure"),
-        ({"field": "colour", "correct": "Toys"}, 3, "field", "is no field of this job"),
+        ({"field": "colour", "correct": "Toys"}, 3, "field", "is not a field of this job"),
         ({"review": "0123456789ab"}, 3, "review", "is another review"),
         ({"correct": "Toys", "verdict": "right"}, 3, "verdict", "Clear one of the two"),
     ],
@@ -293,7 +293,7 @@ def test_rows_with_a_newer_answer_leave_the_review_and_are_drawn_anew(tmp_path: 
     [
         ({"n": 0}, "n=0 rows"),
         ({"n": True}, "n=True rows"),
-        ({"n": 5, "by": "colour"}, "is no field with labels"),
+        ({"n": 5, "by": "colour"}, "is not a field with labels"),
         ({"n": 5, "extend": "ffffffffffff"}, "has no review"),
         ({"n": 5, "extend": "../../etc"}, "has no review"),
     ],

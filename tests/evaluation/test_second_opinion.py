@@ -145,7 +145,7 @@ def test_agreement_with_a_second_opinion_is_the_score(
     with pytest.raises(InputError, match="has been reviewed"):
         job.collect(frame, accept=0.8)
     judged(job, tmp_path, truth, n=40)
-    with pytest.raises(InputError, match="Nothing tells how sure the answers"):
+    with pytest.raises(InputError, match="Nothing says how sure the answers"):
         job.collect(frame, accept=0.8)
     job.second_opinion("b", provider).wait(poll_seconds=0.01)
 
@@ -182,7 +182,7 @@ def test_without_a_promise_no_row_is_accepted(
         out = job.collect(frame, accept=0.95)
     assert not out["llmbatch_accept"].any()
     for share in (0, 1, 1.5, True, "0.9"):
-        with pytest.raises(ParameterError, match="is no share"):
+        with pytest.raises(ParameterError, match="is not a share"):
             job.collect(frame, accept=share)  # type: ignore[arg-type]
 
 

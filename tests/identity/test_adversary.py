@@ -23,7 +23,7 @@ from frameenrich.identity import older
 from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.identity.hashes import request_hash
 from frameenrich.jsonl import body_of, encode, request_ids
-from frameenrich.store.folder import JobFolder, job_folder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
 
 
@@ -113,7 +113,7 @@ def test_no_answer_is_reused_for_a_twin(
     first = allowed.llmbatch.submit("{{ text }}", "m", name="one", client=client, store=store)
     first.wait(**FAST)
     if by == "an earlier version":
-        as_older(job_folder(Store(store), first.id))
+        as_older(JobFolder(Store(store), first.id))
 
     job = forbidden.llmbatch.submit("{{ text }}", "m", name="two", client=client, store=store)
     same = allowed.llmbatch.submit("{{ text }}", "m", name="three", client=client, store=store)

@@ -93,6 +93,23 @@ VERBS: dict[str, tuple[Verb, int]] = {
 """Each verb, and how often it opens the sidecar of a settled job."""
 
 
+def report(job: Job, _: pd.DataFrame) -> None:
+    """Write the page beside the store."""
+    job.report(f"{job.path}/../../../report.html")
+
+
+LOCAL_VERBS: dict[str, tuple[Verb, int, int]] = {
+    # A second opinion on this job is looked for among all jobs, this one too.
+    "report": (report, 2, 1),
+    # Listed again under the lock: another process may have sent the same round meanwhile.
+    "regenerate": (lambda job, _: job.regenerate(), 1, 2),
+    "regenerate for a frame": (lambda job, frame: job.regenerate(frame), 1, 2),
+    "rounds": (lambda job, frame: job.collect(frame, wait=True, max_rounds=2), 1, 1),
+    "cancel": (lambda job, _: job.cancel(), 1, 1),
+}
+"""Others that find nothing to send: how often they open the sidecar, and list the job."""
+
+
 def test_a_settled_job_is_read_once(
     sharded: OpenAIBatch, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +118,8 @@ def test_a_settled_job_is_read_once(
     made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
     made.wait(poll_seconds=0.01)
     found = {}
-    for name, (verb, _) in VERBS.items():
+    verbs = {name: (verb, opens, 1) for name, (verb, opens) in VERBS.items()} | LOCAL_VERBS
+    for name, (verb, _, _) in verbs.items():
         with counting(monkeypatch) as counts:
             verb(open_job(made.id, store, provider=sharded), frame)
         found[name] = (
@@ -111,7 +129,9 @@ def test_a_settled_job_is_read_once(
             counts["open sidecar"],
         )
 
-    assert {name: ([1] * SHARDS, [], 1, opens) for name, (_, opens) in VERBS.items()} == found
+    assert found == {
+        name: ([1] * SHARDS, [], lists, opens) for name, (_, opens, lists) in verbs.items()
+    }
 
 
 def test_the_same_submit_of_a_running_job_reads_once_and_writes_nothing(
@@ -200,6 +220,11 @@ def test_a_settled_job_in_a_bucket_is_read_once(
         found[name] = (sorted(gets.values()), len(lists), puts)
 
     assert {name: ([1] * SHARDS, 1, []) for name in VERBS} == found
+
+    Job(JobFolder(folder.store, made.id), provider=sharded).regenerate()
+
+    requests = [each for each in take_requests(url) if ".batch.json" in each[1]]
+    assert sorted(Counter(requests).values()) == [1] * SHARDS, "a GET each, and no PUT"
 
 
 def test_a_running_job_in_a_bucket_is_read_once(

@@ -139,11 +139,11 @@ def _together() -> OpenAIBatch:
         ("gemini", {"completion_window": "24h"}, "'gemini' takes no completion_window="),
         ("live", {"completion_window": "24h"}, "'live' takes no completion_window="),
         (_together, {"metadata": {"a": "b"}}, "'together' takes no metadata="),
-        (_together, {"completion_window": "48h"}, "'48h' is none that 'together' takes"),
-        ("openai", {"completion_window": "7d"}, "'7d' is none that 'openai' takes. Use '24h'"),
-        ("openai", {"completion_window": 24}, "=24 is none that 'openai' takes"),
-        (_mistral, {"completion_window": "8d"}, "'8d' is none that 'mistral' takes"),
-        (_mistral, {"completion_window": "0h"}, "'0h' is none that 'mistral' takes"),
+        (_together, {"completion_window": "48h"}, "'48h' is not one that 'together' takes"),
+        ("openai", {"completion_window": "7d"}, "'7d' is not one that 'openai' takes. Use '24h'"),
+        ("openai", {"completion_window": 24}, "=24 is not one that 'openai' takes"),
+        (_mistral, {"completion_window": "8d"}, "'8d' is not one that 'mistral' takes"),
+        (_mistral, {"completion_window": "0h"}, "'0h' is not one that 'mistral' takes"),
     ],
 )
 def test_a_provider_without_them_says_so(

@@ -39,7 +39,7 @@ from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_p
 from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.prepare.submit_options import Options
 from frameenrich.store.bucket import Bucket
-from frameenrich.store.folder import JobFolder, job_folder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.lease import S3Objects
 from frameenrich.store.store import Store
 
@@ -80,7 +80,7 @@ def objects_of(job: JobFolder, *more: str) -> set[str]:
 def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_path: Path) -> None:
     """The same id, rows, requests and intents; found by another session."""
     local, made = a_job(Store(tmp_path / "disk")), a_job(bucket())
-    remote = job_folder(bucket(), local.id)
+    remote = JobFolder(bucket(), local.id)
 
     assert (made.id, local.spec, local.key_names) == (remote.id, remote.spec, remote.key_names)
     assert local.sidecar().equals(remote.sidecar())
@@ -178,8 +178,8 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     job, other = a_job(bucket()), bucket()
     seen = (
         other.job_ids(),
-        job_folder(other, job.id).rounds(),
-        job_folder(other, job.id).shards(0)[0].batch.id,
+        JobFolder(other, job.id).rounds(),
+        JobFolder(other, job.id).shards(0)[0].batch.id,
     )
     with job.lock():
         job.shards(0)[0].save(job.shards(0)[0].batch.replace(id="batch_1"))
@@ -188,9 +188,9 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     a_job(bucket(), "more")
 
     assert seen == ([job.id], 1, None)
-    assert job_folder(other, job.id).shards(0)[0].batch.id == "batch_1"
-    assert (len(other.job_ids()), job_folder(other, job.id).rounds()) == (2, 2)
-    assert len(job_folder(other, job.id).all_shards()) == 3
+    assert JobFolder(other, job.id).shards(0)[0].batch.id == "batch_1"
+    assert (len(other.job_ids()), JobFolder(other, job.id).rounds()) == (2, 2)
+    assert len(JobFolder(other, job.id).all_shards()) == 3
 
 
 def test_an_object_of_many_parts_is_whole(bucket: Callable[[], Store]) -> None:
@@ -227,7 +227,7 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
         writer.append(answer.encode())
         writer.append(b"x" * 600_000)
         writer.append(b"next part")
-    later = job_folder(bucket(), job.id).shards(0)[0]
+    later = JobFolder(bucket(), job.id).shards(0)[0]
     with later.job.lock(), StoreShardWriter(later) as writer:
         known = writer.answered()
         writer.append(b"later")
@@ -246,9 +246,9 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
 APPEND = """
 import os, signal, sys
 from frameenrich.atomic import sync
-from frameenrich.store.folder import job_folder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
-job = job_folder(Store(sys.argv[1]), sys.argv[2])
+job = JobFolder(Store(sys.argv[1]), sys.argv[2])
 with job.lock():
     file = job.shards(0)[0].open_appending()
     for n in range(3):
@@ -367,10 +367,10 @@ WORK = """
 import sys
 import frameenrich.store.lease
 from frameenrich.errors import FrameEnrichError
-from frameenrich.store.folder import job_folder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
 frameenrich.store.lease.LEASE_SECONDS = float(sys.argv[3])
-shard = job_folder(Store(sys.argv[1]), sys.argv[2]).shards(0)[0]
+shard = JobFolder(Store(sys.argv[1]), sys.argv[2]).shards(0)[0]
 with shard.job.lock():
     batch = shard.batch
     print("held", flush=True)
@@ -523,7 +523,7 @@ def test_a_server_without_conditions_is_found_out(
 
     assert len(told) == 1
     assert keys(job.store) == objects_of(job)
-    assert job_folder(Store(url), job.id).shards(0)[0].batch == Batch("t", id="batch_1")
+    assert JobFolder(Store(url), job.id).shards(0)[0].batch == Batch("t", id="batch_1")
 
 
 def test_a_proof_that_another_process_removes_is_no_proof_against_the_bucket(

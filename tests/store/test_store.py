@@ -27,7 +27,8 @@ import frameenrich
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
 from frameenrich.model import Batch, BatchError, Limits
 from frameenrich.prepare.rounds import RetryRequest
-from frameenrich.store.folder import JobFolder, job_folder, job_folders
+from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.listing import find_folder
 from frameenrich.store.store import Store, open_store
 
 FEW = examples(40)
@@ -96,7 +97,7 @@ def test_a_store_that_is_a_file_is_no_empty_store(tmp_path: Path) -> None:
     """A wrong ``--store`` is told, rather than that it holds no job."""
     (tmp_path / "goods.csv").write_text("a\n1\n")
 
-    with pytest.raises(StoreError, match=r"goods\.csv is no folder\. Say which folder holds"):
+    with pytest.raises(StoreError, match=r"goods\.csv is not a folder\. Say which folder holds"):
         job_folders(Store(tmp_path / "goods.csv"))
 
 
@@ -184,7 +185,7 @@ def test_a_full_disk_is_a_store_error(tmp_path: Path) -> None:
         (errno.EDQUOT, "Free some room there, then call again"),
         (errno.EACCES, "Let this user write there"),
         (errno.EROFS, "Let this user write there"),
-        (errno.EIO, "Mend that, then call again"),
+        (errno.EIO, "Correct that, then call again"),
     ],
 )
 def test_what_to_do_depends_on_why_it_cannot_be_written(
@@ -467,8 +468,8 @@ def test_names_cannot_leave_the_store(job_id: str, tmp_path: Path) -> None:
     inner = Store(tmp_path / "inner")
     a_job(inner)
 
-    with pytest.raises(JobNotFoundError, match="Its jobs are: ask-"):
-        job_folder(inner, job_id)
+    with pytest.raises(JobNotFoundError, match="holds no job"):
+        find_folder(inner, job_id)
 
 
 @pytest.mark.parametrize(
@@ -494,9 +495,9 @@ def test_a_jobs_name_becomes_a_safe_folder(name: str, stem: str, tmp_path: Path)
 
 HOLD = """
 import sys
-from frameenrich.store.folder import job_folder
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import Store
-with job_folder(Store(sys.argv[1]), sys.argv[2]).lock():
+with JobFolder(Store(sys.argv[1]), sys.argv[2]).lock():
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -570,7 +571,7 @@ def bucket() -> Iterator[Store]:
 def test_a_job_in_an_object_store_is_the_same(bucket: Store, tmp_path: Path) -> None:
     """The same id, files, rows and requests as on disk; found again by another handle."""
     local, remote = a_job(Store(tmp_path)), a_job(bucket)
-    again = job_folder(Store("memory://bucket/jobs"), remote.id)
+    again = JobFolder(Store("memory://bucket/jobs"), remote.id)
 
     assert (local.id, local.spec) == (again.id, again.spec)
     assert local.sidecar().equals(again.sidecar())

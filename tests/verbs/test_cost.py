@@ -228,7 +228,7 @@ def test_prices_that_are_none_are_refused(prices: Any, mugs: pd.DataFrame, store
 @pytest.mark.parametrize("max_cost", [-1, float("nan"), float("inf"), "5", True])
 def test_a_cap_that_is_no_amount_is_refused(max_cost: Any, mugs: pd.DataFrame, store: Path) -> None:
     """A cap that could never bind is a mistake, too."""
-    with pytest.raises(ParameterError, match="is no amount"):
+    with pytest.raises(ParameterError, match="is not an amount"):
         submit(mugs, store, max_cost=max_cost, provider="file")
 
 

@@ -99,7 +99,8 @@ def _run(
     """Submit, wait, collect, write."""
     if sending.provider == "file":
         raise ParameterError(
-            "--provider file waits for nobody.", "Use submit, then import, then collect."
+            "The command run waits for answers, and --provider file sends nothing.",
+            "Use submit, then import, then collect.",
         )
     here, there = table_files_of(source, target, reading, writing)
     note_resume_command(ctx, again=not sending.fresh)

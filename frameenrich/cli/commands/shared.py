@@ -191,7 +191,7 @@ def job_and_files(
     if rest and not os.path.exists(first):
         return job_of(first, store), [Path(each) for each in rest]
     if not os.path.exists(first):
-        raise typer.BadParameter(f"{first} is no file: give [JOB] FILE...", ctx=ctx)
+        raise typer.BadParameter(f"{first} is not a file: give [JOB] FILE...", ctx=ctx)
     return job_of(None, store), [Path(each) for each in words]
 
 

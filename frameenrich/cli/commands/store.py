@@ -128,6 +128,9 @@ def _show_cleaned(found: pd.DataFrame, *, file: Any) -> None:
 def _confirm(question: str) -> None:
     """Ask for confirmation on a terminal; refuse where there is none."""
     if not sys.stdin.isatty():
-        raise ParameterError("Nobody is here to be asked.", "Add --yes, or --dry-run to look.")
+        raise ParameterError(
+            "Deleting asks for a confirmation, and there is no terminal to ask on.",
+            "Add --yes, or --dry-run to see what would be deleted.",
+        )
     if not typer.confirm(question, err=True):
         raise typer.Exit

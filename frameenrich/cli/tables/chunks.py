@@ -233,7 +233,7 @@ def _as_wide(record: Record, header: Record, origin: TableFile) -> list[str]:
     raise InputError(
         f"{origin.called}, line {record.line}: {len(record.cells)} cells, where the header has "
         f"{len(header.cells)}.",
-        "Mend that line: a cell that holds the delimiter has to be in quotes.",
+        "Correct that line: a cell that holds the delimiter has to be in quotes.",
         line=record.line,
     )
 

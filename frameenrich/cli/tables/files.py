@@ -129,7 +129,7 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
     _refuse_address(path)
     if wanted is not None and wanted not in _FORMATS:
         raise InputError(
-            f"--format {wanted} is no format.", "Use csv, tsv, jsonl, json or parquet.", path=path
+            f"--format {wanted} is not known.", "Use csv, tsv, jsonl, json or parquet.", path=path
         )
     packing = packing_of(path)
     ending = os.path.splitext(path.lower().removesuffix(packing))[1]
@@ -222,7 +222,9 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
         return (table_file(path, wanted),)
     if not names:
         raise InputError(
-            f"{path} holds no file.", "Check the folder, or the pattern and its quotes.", path=path
+            f"There is no file in {path}.",
+            "Check the folder, or the pattern and its quotes.",
+            path=path,
         )
     found = tuple(table_file(name, wanted) for name in names)
     for file in found[1:]:
@@ -245,7 +247,7 @@ def on_sheet(file: TableFile, sheet: str | None) -> TableFile:
         It is no workbook.
     """
     if sheet is not None and file.container != "workbook":
-        raise InputError(f"--sheet is for workbooks, and {file.path} is none.", "Leave it out.")
+        raise InputError(f"--sheet is for workbooks, and {file.path} is not one.", "Leave it out.")
     return replace(file, sheet=sheet)
 
 
@@ -261,8 +263,8 @@ def written_as(file: TableFile, delimiter: str | None, encoding: str | None) -> 
         delimiter = _DELIMITER_NAMES.get(delimiter, delimiter)
         if len(delimiter) != 1 or delimiter in '"\r\n':
             raise InputError(
-                f"--delimiter {delimiter!r} cannot stand between cells.",
-                "Give one sign, such as --delimiter ';', or --delimiter tab.",
+                f"--delimiter {delimiter!r} is not one character.",
+                "Give one that stands between cells, such as --delimiter ';', or --delimiter tab.",
             )
         if file.format not in DELIMITERS or file.container:
             raise InputError(
@@ -273,7 +275,7 @@ def written_as(file: TableFile, delimiter: str | None, encoding: str | None) -> 
         encoding = _encoding_name(encoding)
         if file.format == "parquet":
             raise InputError(
-                f"--encoding is for texts, and {file.path} is parquet.", "Leave it out."
+                f"--encoding is for text files, and {file.path} is parquet.", "Leave it out."
             )
     return replace(file, delimiter=delimiter, encoding=encoding)
 
@@ -318,8 +320,8 @@ def check_other(source: str, target: TableFile) -> None:
     """
     if not target.is_stream and os.path.realpath(source) == os.path.realpath(target.path):
         raise InputError(
-            f"{target.path} would be replaced by its own answers.",
-            "Have them written to another file.",
+            f"{target.path} is the input as well as the output.",
+            "Write the answers to another file.",
             path=target.path,
         )
 
@@ -334,13 +336,14 @@ def check_output_outside_input(source: str, files: Sequence[TableFile], target: 
     """
     if target.is_stream or (len(files) == 1 and files[0].path == source):
         return
+    # Else the same command, given again, would read the answers as a table.
     pattern = os.path.join(source, "*") if os.path.isdir(source) else source
     own = os.path.realpath(target.path)
     known = {os.path.realpath(file.path) for file in files}
     if own in known or fnmatch.fnmatch(own, os.path.realpath(pattern)):
         raise InputError(
-            f"{target.path} would be one of the files of {source}.",
-            "Have the result written to another folder.",
+            f"{target.path} would be one of the input files of {source}.",
+            "Write the result to another folder.",
             path=target.path,
         )
 

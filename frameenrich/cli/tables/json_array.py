@@ -89,7 +89,7 @@ def _check_object(whole: dict[str, Any], called: str) -> None:
     # As pandas' to_json writes a table by default (columns), or with orient="list" or "split".
     if (len(dicts) == len(values) and alike) or (len(lists) == len(values) > 1):
         raise InputError(
-            f"{called} holds a table by its columns, where an array of rows is wanted.",
+            f"{called} holds the table column by column; an array of rows is needed.",
             "Write it as rows: df.to_json('rows.json', orient='records').",
             path=called,
         )
@@ -122,7 +122,7 @@ def _elements(text: str, called: str) -> Iterator[str]:
         except (ValueError, RecursionError) as error:
             raise _no_array(called, f"element {number} is not JSON ({error})") from None
         if not isinstance(value, dict):
-            raise _no_array(called, f"element {number} is no object")
+            raise _no_array(called, f"element {number} is not an object")
         yield text[at:end]
         at = end
 
@@ -134,7 +134,7 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 def _no_array(called: str, reason: str) -> InputError:
     return InputError(
-        f"{called} is no JSON array of objects: {reason}.",
+        f"{called} is not a JSON array of objects: {reason}.",
         'Give an array such as [{"sku": "A1"}], or one object a line in a .jsonl file.',
         path=called,
     )

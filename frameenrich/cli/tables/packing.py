@@ -221,4 +221,8 @@ def errors_named(called: str) -> Iterator[None]:
 def _not_whole(called: str, error: Exception) -> InputError:
     kind = "gzip" if packing_of(called) in ("", ".gz") else packing_of(called)
     reason = str(error).rstrip(".")
-    return InputError(f"{called} is not a whole {kind} file: {reason}.", "Check it.", path=called)
+    return InputError(
+        f"{called} is not a complete {kind} file: {reason}.",
+        "Copy or download it again.",
+        path=called,
+    )

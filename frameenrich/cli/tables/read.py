@@ -72,7 +72,9 @@ class Source:
         self.files = tuple(files)
         self.format = self.files[0].format
         self.limit = limit
+        # Kept open where it is one: standard input is copied once and read several times.
         self._file = open_file(self.files[0]) if len(self.files) == 1 else None
+        # Read several times, a file has to be the same each time.
         self._stamps = [file_version(self._file or origin.path) for origin in self.files]
 
     def __enter__(self) -> Self:

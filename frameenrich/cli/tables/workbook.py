@@ -140,7 +140,7 @@ def check_workbook(target: TableFile) -> None:
     """Refuse a workbook that cannot be written, before anything is sent."""
     if not target.path.lower().endswith((".xlsx", ".xlsm")):
         raise InputError(
-            f"{target.path} cannot be written: of workbooks only .xlsx is.",
+            f"{target.path} cannot be written: .xlsx is the only workbook format that can.",
             "Name it .xlsx, or .csv.",
             path=target.path,
         )

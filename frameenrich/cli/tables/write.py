@@ -234,7 +234,7 @@ def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswe
             pairs = zip([*names, None], [*first, None], strict=False)
             name = next(has or wanted for has, wanted in pairs if has != wanted)
             raise OutputError(
-                f"The answers' column {name!r} is not there, or elsewhere, in some of the rows.",
+                f"The answers' column {name!r} is missing or moved in some of the rows.",
                 "Collect with a parser whose keys are no column of the job's; nothing that was "
                 "answered is lost.",
                 column=name,

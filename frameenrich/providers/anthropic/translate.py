@@ -105,6 +105,7 @@ def message_params(body: Mapping[str, Json]) -> dict[str, Json]:
 
 def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:
     system, messages = _conversation(body["messages"])
+    # The Messages API requires a cap, which a chat completion may leave out.
     cap = next((body[name] for name in _CAPS if body.get(name)), DEFAULT_MAX_TOKENS)
     params: dict[str, Json] = {"model": body["model"], "max_tokens": cap, "messages": messages}
     for name, value in body.items():
@@ -144,6 +145,7 @@ def _parameter(name: str, value: Json) -> dict[str, Json]:
         return {name: value}
     if name == "stop":
         return {"stop_sequences": [value] if isinstance(value, str) else list(value)}
+    # Anthropic's metadata has one member, the end user's id, which OpenAI calls `user`.
     if name == "user" or (name == "metadata" and set(value) == {"user_id"}):
         return {"metadata": {"user_id": value} if name == "user" else value}
     if name == "reasoning_effort" and value in _EFFORTS:
@@ -154,6 +156,7 @@ def _parameter(name: str, value: Json) -> dict[str, Json]:
         return _answer_format(value)
     if name in {"tools", "tool_choice"}:
         return _about_tools(name, value)
+    # Said or not, Anthropic does so anyway: no reason to refuse the request.
     if (name, value) in (("n", 1), ("stream", False), ("store", False)):
         return {}
     raise ParameterError(
@@ -197,6 +200,7 @@ def _tool(function: Mapping[str, Json]) -> dict[str, Json]:
     return {**tool, "input_schema": schema}
 
 
+# Cached, as all lines of a batch mostly have one schema.
 @functools.lru_cache(maxsize=64)
 def _anthropic_schema(schema: str) -> dict[str, Json]:
     """Rewrite a schema for constrained output; bounds that it does not take become descriptions."""
@@ -262,6 +266,7 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[Json, list[dict[str,
 def _content(content: Json) -> Json:
     if isinstance(content, str):
         return content
+    # The API refuses empty text blocks, such as an empty cell makes.
     return [_part(part) for part in content if part.get("text") != ""]
 
 
@@ -269,6 +274,7 @@ def _part(part: Mapping[str, Json]) -> dict[str, Json]:
     if part["type"] == "text":
         return {"type": "text", "text": part["text"]}
     image = part["image_url"]
+    # "auto" asks for nothing in particular, so it can be left out.
     if image.get("detail", "auto") != "auto":
         raise ParameterError(
             f"image_detail={image['detail']!r} is not known to Anthropic.",

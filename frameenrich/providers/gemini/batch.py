@@ -24,19 +24,23 @@ from frameenrich.providers.gemini.translate import (
     response_line,
 )
 from frameenrich.providers.guard import guard
-from frameenrich.providers.once import PIECE_BYTES, advisory, check_own, each_once
+from frameenrich.providers.once import (
+    PIECE_BYTES,
+    advisory,
+    check_list,
+    check_own,
+    each_once,
+    is_named,
+)
 from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import (
-    Calls,
     DoubtfulReplyError,
     NotYetError,
-    SdkErrors,
     ShortDownloadError,
 )
 from frameenrich.providers.uploaded import (
     TranslatedBatches,
     check_kind,
-    is_named,
     no_key,
     not_installed,
 )
@@ -100,12 +104,7 @@ class GeminiBatch(TranslatedBatches):
         guard(client)
         # By name: the base of this SDK's errors is Exception itself.
         known = (errors.APIError, errors.UnknownApiResponseError)
-        self._calls = Calls(
-            SdkErrors(all=known, broken=known),
-            lambda: self._secrets,
-            attempts=attempts,
-            wait_seconds=wait_seconds,
-        )
+        super().__init__(known, attempts, wait_seconds)
 
     def __repr__(self) -> str:
         return f"GeminiBatch({scrub(str(self._api._http_options.base_url))!r})"  # noqa: SLF001
@@ -166,6 +165,7 @@ class GeminiBatch(TranslatedBatches):
     def _find_file(self, shard: Shard, name: str) -> str | None:
         from google.genai import errors  # noqa: PLC0415 - an extra
 
+        # A cut upload has the same name and fewer bytes; a reply may also tell no size.
         name, sizes = _file_name(shard.tag), {None, self._size(shard)}
         try:
             # By name and not by a list: the name is ours, so one call tells.
@@ -191,12 +191,9 @@ class GeminiBatch(TranslatedBatches):
             query = {"pageSize": "100"}
             while True:
                 page = self._call("get", f"batches?{urlencode(query)}")
-                # An empty list is not written at all; what else is no list proves nothing.
-                items = page.get("operations", [])
-                listed = isinstance(items, list) and all(is_named(item, "name") for item in items)
-                if "error" in page or not listed:
-                    raise DoubtfulReplyError("it answered with something that is no list")
-                yield items
+                # An empty list is not written at all.
+                items = None if "error" in page else page.get("operations", [])
+                yield check_list(items, lambda item: is_named(item, "name"))
                 if not page.get("nextPageToken"):
                     return
                 query["pageToken"] = page["nextPageToken"]

@@ -102,11 +102,13 @@ def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
         # The batch names the model, not the line.
         if name in {"messages", "model"} or value is None:
             continue
+        # Said or not, Gemini does so anyway: no reason to refuse the request.
         if (name, value) in (("n", 1), ("stream", False), ("store", False)):
             continue
         if name in _CONFIG:
             config[_CONFIG[name]] = value
         elif name == "stop":
+            # OpenAI takes one text as well as a list of them.
             config["stop_sequences"] = [value] if isinstance(value, str) else list(value)
         elif name == "response_format":
             wanted, words = _answer_format(value)
@@ -236,6 +238,7 @@ def _part(part: Mapping[str, Json]) -> dict[str, Json]:
     url = part["image_url"]["url"]
     if found := _DATA_URL.fullmatch(url):
         return {"inline_data": {"mime_type": found[1], "data": found[2]}}
+    # By the address alone: to ask the server would be a request for each row.
     kind = mimetypes.guess_type(url.partition("?")[0])[0] or "image/jpeg"
     return {"file_data": {"file_uri": url, "mime_type": kind}}
 
@@ -317,6 +320,7 @@ def _errored(error: Mapping[str, Json]) -> dict[str, Json]:
     """Translate a failed request; gRPC's codes become the HTTP statuses they stand for."""
     code, message = error.get("code"), error.get("message") or "no response came"
     status = _HTTP_STATUSES.get(code, code) if isinstance(code, int) else None
+    # Neither a code of gRPC's nor an HTTP status: the word itself is the row's error.
     if status not in range(400, 600):
         return {"response": None, "error": {"code": str(code), "message": message}}
     body = {"error": {"message": message, "code": error.get("status")}}

@@ -461,7 +461,7 @@ def _advice(reply: Reply) -> str:
     if reply.status in {UNAUTHORIZED, 403}:
         return "Check the API key and what it may do; nothing more was sent."
     if reply.out_of_quota:
-        return "Mend the account's quota, then call again: the job goes on from here."
+        return "Raise the account's quota, then call again: the job goes on from here."
     if "WRONG_VERSION_NUMBER" in reply.message:
         return "The server speaks HTTP without encryption: write http://, not https://."
     if reply.unreachable or reply.no_answer or not reply.passing:

@@ -45,12 +45,14 @@ class TokenBucket:
     def __init__(self, per_minute: float, clock: Clock = time.monotonic) -> None:
         self._seconds_each = 60 / per_minute
         self._clock = clock
+        # A burst's worth may leave at once: a small job should not wait between its calls.
         self._free_at = clock() - _BURST_SECONDS
 
     def take(self, amount: float) -> float:
         """Reserve an amount; return the seconds to wait before using it."""
         now = self._clock()
         self._free_at = max(self._free_at, now - _BURST_SECONDS)
+        # Reserved before the wait is over, so that whoever asks meanwhile queues up behind it.
         wait = max(self._free_at - now, 0.0)
         self._free_at += amount * self._seconds_each
         return wait
@@ -96,11 +98,13 @@ class RateLimiter:
 
     def pause(self, seconds: float) -> None:
         """Let nothing leave for so long."""
+        # Never earlier than before: of several refusals the one that asks for most counts.
         self._open_at = max(self._open_at, self._clock() + min(seconds, LONGEST_PAUSE_SECONDS))
 
     def answered(self, prompt_tokens: int, used_tokens: int | None) -> None:
         """Count an answer: the limit grows by one for each full round of them."""
         self._heard_at = self._clock()
+        # By a fraction, as TCP grows: one more in flight after a full round of answers.
         self.limit = min(self.limit + 1 / self.limit, self.most)
         if self._tokens and used_tokens is not None:
             surplus = used_tokens - prompt_tokens
@@ -112,6 +116,7 @@ class RateLimiter:
         """Halve the limit for a request that left at `left_at`, unless it was halved since."""
         # Refusals of one round come together; each halving again would stop everything.
         if left_at >= self._halved_at:
+            # Never below one: without a request nothing would show that the server can take more.
             self.limit = max(self.limit / 2, 1.0)
             self._halved_at = self._clock()
         if wait is not None:
@@ -147,11 +152,13 @@ def wanted_pause(headers: Mapping[str, str], now: float) -> float | None:
     >>> wanted_pause({"Retry-After": "Thu, 01 Jan 1970 00:01:00 GMT"}, 30)
     30.0
     """
+    # The finer header first, where a server sends both: Retry-After has whole seconds.
     exact = _number(headers.get("retry-after-ms"))
     if exact is not None:
         return exact / 1000
     text = headers.get("Retry-After")
     seconds = _number(text)
+    # HTTP allows a date as well as a number of seconds (RFC 9110, 10.2.3).
     if text and seconds is None:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - now
@@ -169,6 +176,7 @@ def spent_for(headers: Mapping[str, str]) -> float | None:
     60.5
     >>> spent_for({"x-ratelimit-remaining-tokens": "17", "x-ratelimit-reset-tokens": "12ms"})
     """
+    # The reset of a limit that is not spent says nothing about this refusal.
     waits = [
         seconds(headers.get(f"x-ratelimit-reset-{what}"))
         for what in ("requests", "tokens")
@@ -198,4 +206,5 @@ def _number(text: str | None) -> float | None:
         number = float(text or "")
     except ValueError:
         return None
+    # float() also reads "inf", "nan" and negative numbers, none of which is a time to wait.
     return number if 0 <= number < float("inf") else None

@@ -181,7 +181,7 @@ class LocalProvider(Blocking):
         """
         if body.get("tools"):
             raise ParameterError(
-                "The local provider calls no tools.",
+                "The local provider cannot call tools.",
                 "Leave json_mode= out: the model is held to the schema itself.",
             )
 

@@ -18,17 +18,18 @@ from frameenrich.providers.mistral.translate import chat_body, request_line, res
 from frameenrich.providers.once import (
     TAG_KEY,
     advisory,
+    check_list,
     check_own,
     check_uploaded,
     each_once,
+    is_named,
     whole_body,
 )
 from frameenrich.providers.protocol import Shard
-from frameenrich.providers.retries import Calls, DoubtfulReplyError, SdkErrors
+from frameenrich.providers.retries import DoubtfulReplyError
 from frameenrich.providers.uploaded import (
     TranslatedBatches,
     check_kind,
-    is_named,
     no_key,
     not_installed,
 )
@@ -99,13 +100,7 @@ class MistralBatch(TranslatedBatches):
         check_kind(client, Mistral, self.name, "a mistralai.client.Mistral client")
         self._client = client
         guard(client)
-        known = (errors.MistralError, errors.NoResponseError)
-        self._calls = Calls(
-            SdkErrors(all=known, broken=known),
-            lambda: self._secrets,
-            attempts=attempts,
-            wait_seconds=wait_seconds,
-        )
+        super().__init__((errors.MistralError, errors.NoResponseError), attempts, wait_seconds)
         self._timeout_hours = timeout_hours
 
     def __repr__(self) -> str:
@@ -137,7 +132,7 @@ class MistralBatch(TranslatedBatches):
         usable = isinstance(window, str) and re.fullmatch(r"[1-9]\d{0,2}[hd]", window)
         if not usable or _hours(window, 0) > _MAX_HOURS:
             raise ParameterError(
-                f"completion_window={window!r} is none that 'mistral' takes.",
+                f"completion_window={window!r} is not one that 'mistral' takes.",
                 "Use '1h' to '168h', or '1d' to '7d'.",
             )
 
@@ -169,6 +164,7 @@ class MistralBatch(TranslatedBatches):
         )
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
+        # A cut upload has the same name and fewer bytes; a reply may also tell no size.
         sizes = {None, self._size(shard)}
         files = self._pages(self._client.files.list, purpose="batch", search=name)
         return next(
@@ -187,9 +183,7 @@ class MistralBatch(TranslatedBatches):
         def pages() -> Iterator[list[Json]]:
             for page in itertools.count():
                 found = self._json(call, page=page, page_size=_PAGE, **options).get("data")
-                if not isinstance(found, list) or not all(is_named(item, "id") for item in found):
-                    raise DoubtfulReplyError("it answered with something that is no list")
-                yield found
+                yield check_list(found, lambda item: is_named(item, "id"))
 
         return each_once(pages(), lambda item: item["id"])
 
