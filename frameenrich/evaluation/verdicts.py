@@ -33,11 +33,6 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
     InputError
         It cannot be read, is of another job or review, or some row of it does not fit.
     """
-    if isinstance(path, pd.DataFrame):
-        raise InputError(
-            "The sheet is a DataFrame, and verdicts are kept as a file.",
-            "Write it, and add the file: sheet.to_csv('review.csv', index=False).",
-        )
     name = os.path.basename(os.fspath(path))
     try:
         data = Path(path).read_bytes()

@@ -92,7 +92,7 @@ def check_kind(name: str, value: Any, default: Any) -> None:
     from frameenrich.errors import ParameterError  # noqa: PLC0415 - only for a mistake
     from frameenrich.text import kind_of  # noqa: PLC0415
 
-    raise ParameterError(
-        f"{name}= is {kind_of(value)}, which is not {kind.word}.",
-        f"Write {name}={kind.example}" + (" or leave it out." if default is None else "."),
-    )
+    fix = f"Write {name}={kind.example}" + (" or leave it out." if default is None else ".")
+    if kind is _PATH and hasattr(value, "to_csv"):  # such as a filled-in review sheet
+        fix = "Write it to a file, and give its name: frame.to_csv('review.csv', index=False)."
+    raise ParameterError(f"{name}= is {kind_of(value)}, which is not {kind.word}.", fix)

@@ -191,7 +191,7 @@ def test_sheets_that_are_none(job: Job, tmp_path: Path, change: Any, says: str) 
     assert says in str(refused.value)
     with pytest.raises(InputError, match=r"No row of the job .* has been reviewed"):
         job.evaluate()
-    with pytest.raises(InputError, match=r"sheet.to_csv\('review.csv', index=False\)"):
+    with pytest.raises(InputError, match=r"frame.to_csv\('review.csv', index=False\)"):
         job.add_review(pd.DataFrame())  # type: ignore[arg-type]  # what a notebook's user may try
 
 
