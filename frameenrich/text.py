@@ -191,7 +191,8 @@ def one_line(text: str) -> str:
     >>> one_line("no\tsuch key\r\n\x1b[31m")
     'no such key \\x1b[31m'
     """
-    return " ".join(escaped(without_surrogates(text)).split())
+    # A carriage return is a line's end; `split` would take U+001F for a blank, so it comes after.
+    return " ".join(escaped(without_surrogates(text).replace("\r", " ")).split())
 
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
