@@ -98,6 +98,10 @@ class StoreShardWriter:
     progress: Progress | None = None
     _file: IO[bytes] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        # Here, in the thread that holds the job: another one may append.
+        self._check = self.shard.job.store.checking(self.shard.responses_path)
+
     def __enter__(self) -> Self:
         return self
 
@@ -119,7 +123,14 @@ class StoreShardWriter:
         return {response.custom_id for response in lines if response is not None}
 
     def append(self, *lines: bytes) -> None:
-        """Add response lines, which are on disk when this returns."""
+        """Add response lines, which are on disk when this returns.
+
+        Raises
+        ------
+        JobBusyError
+            Another computer took the job over, so that this one has to ask no more.
+        """
+        self._check()
         if self._file is None:
             self._file = self.shard.open_appending()
         try:

@@ -20,7 +20,7 @@ import tenacity
 from frameenrich.errors import ProviderError
 from frameenrich.providers.credentials import secrets_in
 from frameenrich.providers.protocol import seconds_to_retry
-from frameenrich.text import scrub
+from frameenrich.text import one_line, scrub
 
 T = TypeVar("T")
 
@@ -132,6 +132,7 @@ class Calls:
         ours: tuple[type[BaseException], ...] = (
             *self._errors.all,
             httpx2.HTTPError,
+            httpx2.StreamError,  # Mistral's SDK reads the body of an error that it has not opened
             ValueError,
             RecursionError,  # a body of brackets within brackets
             NotYetError,
@@ -169,6 +170,7 @@ class Calls:
         passing = (
             *self._errors.broken,
             httpx2.TransportError,
+            httpx2.StreamError,
             httpx2.DecodingError,
             json.JSONDecodeError,
             UnicodeDecodeError,
@@ -289,7 +291,8 @@ def _says(error: BaseException) -> str:
     message = _message_in(getattr(error, "body", None))
     text = str(message or getattr(error, "message", None) or error).strip()
     # A proxy's HTML page is no message; its length says enough.
-    if code is not None and (text.startswith("<") or len(text) > _LONGEST_SENTENCE):
+    # Measured as it will be printed: control characters are spelt out.
+    if code is not None and (text.startswith("<") or len(one_line(text)) > _LONGEST_SENTENCE):
         text = f"it answered with {len(text)} characters that are no error message"
     if isinstance(error, RecursionError):
         text = "it answered with something that is no answer, brackets within brackets"

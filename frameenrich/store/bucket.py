@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
@@ -171,6 +171,12 @@ class Bucket:
         lease = self._lease(path)
         if lease is not None:
             lease.expect(path, version)
+
+    def checking(self, path: str) -> Callable[[], None]:
+        """Return a check of this thread's lease that any thread can make."""
+        # Answers of live calls are written in a thread of their own, which holds no lease.
+        lease = self._lease(path)
+        return lease.check if lease is not None else lambda: None
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a small object; refuse where another process wrote it since it was read."""

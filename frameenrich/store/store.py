@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, TypeVar
 
 from frameenrich.errors import ParameterError, StoreError
@@ -255,6 +255,13 @@ class Store:
         self.check_own(path)
         with self._medium.reaching(path), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(path)
+
+    def checking(self, path: str) -> Callable[[], None]:
+        """Return a check, for any thread, that a file is still this process's to write.
+
+        It raises `JobBusyError` where another computer took the job over meanwhile.
+        """
+        return self._medium.checking(path)
 
     def open_appending(self, path: str) -> IO[bytes]:
         """Open a file after its last whole line; what is flushed and synced is kept."""

@@ -243,6 +243,23 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
     assert keys(job.store) == objects_of(job, "round-0/shard-00000.responses.jsonl")
 
 
+def test_answers_to_a_job_that_was_taken_over_are_not_asked_for_any_more(
+    bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 3: live calls of a laptop that slept end with the first answer, in their thread."""
+    job = a_job(bucket())
+    shard = job.shards(0)[0]
+    with job.lock(), StoreShardWriter(shard) as writer, ThreadPoolExecutor(1) as thread:
+        thread.submit(writer.append, b"in time").result()
+        job.store.fs.pipe_file(f"{job.path}/.lease.json", b'{"holder": "another"}')
+        # From now on a lease is asked for at each write, as after so long a sleep.
+        monkeypatch.setattr(frameenrich.store.lease, "LEASE_SECONDS", 0.0)
+        with pytest.raises(JobBusyError, match="took over"):
+            thread.submit(writer.append, b"late").result()
+
+    assert b"".join(shard.read_responses()) == b"in time\n"
+
+
 APPEND = """
 import os, signal, sys
 from frameenrich.atomic import sync
