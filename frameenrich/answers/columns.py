@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.column_names import (
     JobColumns,
     asks_confidence,
@@ -18,7 +19,7 @@ from frameenrich.answers.column_names import (
     has_confidence,
 )
 from frameenrich.answers.fields import Field, flattened
-from frameenrich.answers.result_table import STATUSES, USAGE, Positions, ResultTable
+from frameenrich.answers.result_table import STATUSES, USAGE, ResultTable
 from frameenrich.model import JobSpec, RowStatus
 
 _DTYPES = {

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.column_names import JobColumns, beside
 from frameenrich.answers.columns import details_needed, result_columns, to_text, with_columns
 from frameenrich.answers.output import Output
 from frameenrich.answers.parser_columns import ParserColumns
-from frameenrich.answers.result_table import Positions, ResultTable
+from frameenrich.answers.result_table import ResultTable
 from frameenrich.identity.keys import sidecar_keys
 from frameenrich.lifecycle.edits import keep_edits
 from frameenrich.lifecycle.match import (

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.column_names import column_name
 from frameenrich.answers.columns import result_columns
 from frameenrich.answers.fields import compact_json
 from frameenrich.answers.output import Output
-from frameenrich.answers.result_table import Positions
 from frameenrich.answers.same_value import same_value
 from frameenrich.cells import is_null
 from frameenrich.errors import FrameEnrichError, warn_user

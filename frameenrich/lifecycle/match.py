@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from frameenrich.answers.result_table import Positions
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.errors import FrameMismatchError, ImageError, TemplateError
 from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.identity.keys import find_keys, key_names, read_keys, show_key, sidecar_keys

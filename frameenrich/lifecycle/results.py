@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output
 from frameenrich.answers.reader import ResponseReader
-from frameenrich.answers.result_table import Positions, ResultTable
+from frameenrich.answers.result_table import ResultTable
 from frameenrich.jsonl import whole_lines
 from frameenrich.lifecycle.read_cache import ReadCache
 from frameenrich.model import Batch, BatchStatus, Result, RowStatus

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from frameenrich.answers.result_table import Positions, ResultTable
+from frameenrich.answers.arrow_column import Positions
+from frameenrich.answers.result_table import ResultTable
 from frameenrich.errors import warn_user
 from frameenrich.model import Remedy, RowStatus
 

@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.judge import read_response
-from frameenrich.answers.result_table import Positions
 from frameenrich.jsonl import DECODE_ERRORS, ResponseLine, request_ids, split_lines
 from frameenrich.lifecycle.results import JobResults
 from frameenrich.model import TAKEN_OVER, Json

@@ -281,6 +281,11 @@ def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTime
     fate = "It goes on at the provider: collect() later, also in another session."
     if provider.blocking:
         fate = "What was answered is on disk: call again and the rest is asked."
+    elif any(batch.creating for batch in batches):
+        fate = (
+            "Whether the provider has all of it is not known yet: call again later, and it is "
+            "looked for before anything is sent."
+        )
     elif all(batch.unsent for batch in batches):
         fate = "The provider has nothing of it yet: call again with more time, and it is sent."
     return WaitTimeoutError(

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 import xxhash
 
+from frameenrich.answers.arrow_column import SHORT_BYTES, Positions
 from frameenrich.answers.output import Output
-from frameenrich.answers.result_table import SHORT_BYTES, Positions
 from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers

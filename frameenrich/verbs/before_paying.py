@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from frameenrich.answers.result_table import Positions
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.errors import (
     CredentialsError,
     FrameEnrichError,

@@ -67,7 +67,7 @@ def collect(
     """Fetch a job's answers and return them beside a frame, or beside the job's own keys."""
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise InputError(
-            f"collect() was given a {type(frame).__name__}.",
+            f"Answers cannot be put beside a {type(frame).__name__}.",
             "Give the DataFrame that was submitted, or none for key and answers alone.",
         )
     return with_whole_files(

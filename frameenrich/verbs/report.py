@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.output import Output
-from frameenrich.answers.result_table import Positions
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews
 from frameenrich.lifecycle.collect import Collector

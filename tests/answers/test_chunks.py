@@ -16,10 +16,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from frameenrich.answers.arrow_column import ArrowColumn
 from frameenrich.answers.columns import result_columns
 from frameenrich.answers.judge import read_result
 from frameenrich.answers.reader import ResponseReader
-from frameenrich.answers.result_table import DETAILS, ArrowColumn, ParsedLines, ResultTable
+from frameenrich.answers.result_table import DETAILS, ParsedLines, ResultTable
 from frameenrich.jsonl import split_lines, whole_lines
 from frameenrich.model import JobSpec, Message, Result
 from frameenrich.prepare.output_options import output_from_options

@@ -1054,7 +1054,9 @@ def test_ready_requests_are_not_replaced_by_their_answers(server: BatchServer) -
 
     for target in ("asked.jsonl", "./asked.jsonl", "same.jsonl"):
         done = frameenrich("requests", "asked.jsonl", target)
-        assert (done.returncode, "its own answers" in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, "the input as well as the output" in done.stderr) == (2, True), (
+            done.stderr
+        )
     assert Path("asked.jsonl").read_bytes() == ready("one")
     assert server.requests == []
 

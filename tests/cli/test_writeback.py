@@ -242,7 +242,7 @@ def test_chunks_whose_columns_differ_are_refused(
             own = pd.DataFrame({"a": [i]})
             yield ChunkWithAnswers(Chunk(i, i, ["a"], None, own=own), pd.DataFrame(answers))
 
-    with pytest.raises(OutputError, match=r"The answers' column '[xyz]' is not there"):
+    with pytest.raises(OutputError, match=r"The answers' column '[xyz]' is missing or moved"):
         write_chunks(fill, table_file(str(tmp_path / target)))
     assert list(tmp_path.iterdir()) == []
 

@@ -292,7 +292,7 @@ def test_rows_with_a_newer_answer_leave_the_review_and_are_drawn_anew(tmp_path: 
     ("options", "said"),
     [
         ({"n": 0}, "n=0 rows"),
-        ({"n": True}, "n=True rows"),
+        ({"n": True}, "n= is True, which is not a whole number"),
         ({"n": 5, "by": "colour"}, "is not a field with labels"),
         ({"n": 5, "extend": "ffffffffffff"}, "has no review"),
         ({"n": 5, "extend": "../../etc"}, "has no review"),
@@ -311,7 +311,7 @@ def test_a_job_that_runs_or_has_no_usable_row_cannot_be_reviewed(tmp_path: Path)
     frame, _ = goods({"Kitchen": 3})
     running = frame.llmbatch.submit("{{ title }}", "m", provider="file", store=tmp_path)
 
-    with pytest.raises(InputError, match=r"3 rows of the job .* are pending"):
+    with pytest.raises(InputError, match=r"3 rows of the job .* are still pending"):
         frame.llmbatch.review(running, n=2)
     broken = answered(frame, ["x", "y", "z"], tmp_path / "b", labels=LABELS)
     with pytest.raises(InputError, match="no usable row"):

@@ -17,7 +17,7 @@ import pytest
 from audit import ASK, an_hour_passes, check_paid, check_rows, finish, shelf
 from batch_server import BatchServer
 
-from frameenrich.errors import ProviderError
+from frameenrich.errors import ProviderError, WaitTimeoutError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.verbs.job import Job
@@ -241,3 +241,19 @@ def test_cancel_makes_no_batch_to_cancel(
 
     assert set(job.collect(frame)["llmbatch_status"]) == {"cancelled"}
     assert not server.batches
+
+
+def test_a_time_out_in_doubt_says_so(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 9: a create whose answer is lost may have been made; "nothing yet" would be wrong."""
+    server.faults.add("accepted_then_500")
+    server.faults.add("unlisted", times="always", newest=100)
+    job = submit(frame, provider, store)
+
+    with pytest.raises(WaitTimeoutError, match="is not known yet: call again later"):
+        job.wait(timeout=0)
+
+    server.faults.clear("unlisted")
+    check_rows(finish(frame, job), frame)
+    check_paid(server, batches=1)

@@ -186,19 +186,3 @@ def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(ParameterError, match=r"pip install 'frameenrich\[mistral\]'"):
         shelf(1).llmbatch.submit(ASK, MODEL, provider="mistral")
-
-
-def test_a_download_refused_with_an_empty_body_is_a_sentence(store: Path) -> None:
-    """Promise 9: the SDK wants to show a body that it has not read, and fails at that."""
-    with BatchServer(dialect="mistral") as server:
-        server.faults.add("odd_body", where="GET /v1/files/*/content", times="always", body=b"")
-        provider = MistralBatch(
-            Mistral(api_key="k", server_url=server.origin), attempts=1, wait_seconds=0.01
-        )
-        frame = shelf(2)
-        job = frame.llmbatch.submit(ASK, MODEL, provider=provider, store=store)
-        with pytest.raises(ProviderError, match=r"did not download the file.*Nothing is lost"):
-            job.wait(poll_seconds=0.01)
-        server.faults.clear("odd_body")
-
-        assert set(job.wait(poll_seconds=0.01).collect(frame)["llmbatch_status"]) == {"ok"}
