@@ -215,7 +215,7 @@ def test_the_local_model_refuses_tools_before_anything_is_written(
     mugs: pd.DataFrame, store: Path
 ) -> None:
     """It is held to the schema itself."""
-    with pytest.raises(ParameterError, match="calls no tools"):
+    with pytest.raises(ParameterError, match="cannot call tools"):
         mugs.llmbatch.submit(
             ASK,
             "smollm2-135m",

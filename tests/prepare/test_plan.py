@@ -177,8 +177,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[InputError], str]] = {
     "no tokens": ({"max_enqueued_tokens": 0}, ParameterError, "lets nothing through"),
     "empty template": ({"template": " \n"}, TemplateError, "The template is empty"),
     "no messages": ({"template": []}, TemplateError, "The template is empty"),
-    "no template": ({"template": None}, TemplateError, "The template is a NoneType"),
-    "a number": ({"template": 7}, TemplateError, "The template is a int"),
+    "no template": ({"template": None}, TemplateError, "The template is None"),
+    "a number": ({"template": 7}, TemplateError, "The template is 7"),
     "system of another type": ({"system": 7}, TemplateError, "'content': 7"),
     "message without role": ({"template": [{"content": "x"}]}, TemplateError, "A message of"),
     "message with more": (

@@ -209,9 +209,10 @@ def test_what_stays_broken_is_a_failed_row_with_its_reason(
     check_rows(job.regenerate().collect(frame), frame)
 
 
-@pytest.mark.parametrize("fault", ["short_download", "truncated_download"])
+# Cut JSON of a server that never answered may be a page's: it is asked once more, not twice.
+@pytest.mark.parametrize(("fault", "asked"), [("short_download", 2), ("truncated_download", 3)])
 def test_an_answer_that_breaks_off_each_time_is_not_paid_eight_times(
-    fault: str, client: openai.OpenAI, store: Path, server: BatchServer
+    fault: str, asked: int, client: openai.OpenAI, store: Path, server: BatchServer
 ) -> None:
     """The request runs whenever its answer begins: three times are enough."""
     server.faults.add(fault, where=CHAT, times="always")
@@ -220,7 +221,7 @@ def test_an_answer_that_breaks_off_each_time_is_not_paid_eight_times(
     with pytest.raises(ProviderError, match=r"JSON|Not enough data"):
         shelf(1).llmbatch.submit(ASK, "gpt-4o-mini", provider=provider, store=store)
 
-    assert server.faults.fired[fault] == 3
+    assert server.faults.fired[fault] == asked
 
 
 @pytest.mark.parametrize(
