@@ -292,7 +292,9 @@ def test_an_empty_frame_is_refused(
 
 def test_no_api_key(frame: pd.DataFrame, store: Path) -> None:
     """Without a key or client the error names both ways out, and the way without a key."""
-    with pytest.raises(errors.CredentialsError, match="Set OPENAI_API_KEY or pass client="):
+    with pytest.raises(
+        errors.CredentialsError, match=r"Set OPENAI_API_KEY \(any text, .*\) or pass client="
+    ):
         frame.llmbatch.submit(ASK, "m", store=store)
 
     assert not store.exists()
@@ -339,7 +341,7 @@ def test_collect_on_what_is_no_frame(
     """A column, or a list, has no keys to find answers by."""
     job = frame.llmbatch.submit(ASK, "m", client=client, store=store)
 
-    with pytest.raises(errors.InputError, match=r"is a Series\. Give the DataFrame"):
+    with pytest.raises(errors.InputError, match=r"beside a Series\. Give the DataFrame"):
         job.collect(frame["title"])
 
 

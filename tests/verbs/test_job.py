@@ -651,8 +651,8 @@ def test_a_round_is_not_sent_to_what_is_no_model(store: Path, mugs: pd.DataFrame
     """As `submit` refuses it."""
     job = mugs.llmbatch.submit(ASK, "m", provider="file", store=store)
 
-    for model in ("", 5):
-        with pytest.raises(ParameterError, match="model= is empty"):
+    for model, says in (("", "model= is empty"), (5, "model= is 5, which names no model")):
+        with pytest.raises(ParameterError, match=says):
             job.regenerate(model=model)
 
 
