@@ -31,8 +31,8 @@ def as_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-_NARROWEST_COLUMN = 9
-"""Narrower columns would break words into letters; each row is shown as lines instead."""
+_NARROWEST_COLUMN = 14
+"""Columns of longer cells are folded, to no less than this, or words would break into letters."""
 
 
 def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[str]) -> None:
@@ -49,12 +49,16 @@ def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, file: IO[
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(file=file)
-    if console.width < _NARROWEST_COLUMN * len(heads):
+    widths = [max(map(len, cells)) for cells in zip(heads, *shown, strict=True)]
+    # The first is a name to be copied, and half a number is another number: neither is folded.
+    whole = [i == 0 or width <= _NARROWEST_COLUMN for i, width in enumerate(widths)]
+    least = [width if own else _NARROWEST_COLUMN for width, own in zip(widths, whole, strict=True)]
+    if console.width < sum(least) + 2 * len(heads):  # two blanks between columns
         _print_records(heads, shown, console)
         return
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for i, head in enumerate(heads):
-        table.add_column(head, no_wrap=i == 0, overflow="fold")  # the first is a name to be copied
+    for head, own in zip(heads, whole, strict=True):
+        table.add_column(head, no_wrap=own, overflow="fold")
     for row in shown:
         table.add_row(*map(Text, row))  # a plain str would be read as rich markup
     console.print(table)

@@ -871,6 +871,7 @@ def test_a_job_is_named_as_it_was_called_and_is_the_newest_by_default() -> None:
     assert here("collect", "kind", "mugs.csv", "out.csv").exit_code == 4
     assert "kind_status" in Path("out.csv").read_text()
     assert json.loads(here("report", "kind", "--json").stdout)["job"] == first
+    assert "Say where with --out page.html." in here("report", "page.html").stderr
     done = here("regenerate")
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{second}: ")
@@ -983,6 +984,32 @@ def test_a_terminal_too_narrow_for_a_table_gets_lines(monkeypatch: pytest.Monkey
     assert any(line[-1:] == ["llmbatch-4826fecea574e184"] for line in lines)
     assert any("provider" in "".join(line) for line in lines)
     assert not any("flagged" in "".join(line) for line in lines)
+
+
+@pytest.mark.parametrize("columns", [60, 100, 140])
+def test_no_short_cell_is_broken(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any width a word, a number and a name stand whole; only sentences go on below."""
+    for name, value in {"COLUMNS": f"{columns}", "LINES": "30", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    cells = {
+        "job": "dept-e37c9bae1d9ffbc6",
+        "prompt": "Which department sells {{ title }}? " * 2,
+        "model": "gpt-5.4-mini",
+        "provider": "openai",
+        "rows": "12",
+        "ok": "1,234,567",
+        "cost": "$0.0004",
+        "age": "51 s",
+        "size": "8.3 kB",
+        "batches": "in_progress",
+    }
+    seen = Terminal()
+    print_rows(list(cells), [list(cells.values())], file=seen)
+
+    for name, cell in cells.items():
+        assert name in seen.getvalue()
+        assert name == "prompt" or cell in seen.getvalue()
+    assert ("───" in seen.getvalue()) == (columns == 140)
 
 
 # --- requests that came ready -------------------------------------------------------------------

@@ -194,6 +194,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page on a job's answers, for a person who decides whether to trust them."""
+    if job is not None and job.lower().endswith((".html", ".htm")):
+        raise ParameterError(f"{job} is a file, and no job.", f"Say where with --out {job}.")
     found = job_of(job, store)
     path = found.report(out, rows=rows, **answering.kwargs())
     print_result({"job": found.id, "report": str(path)}, str(path), as_json=as_json)
