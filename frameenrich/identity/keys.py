@@ -144,7 +144,7 @@ def check_keys(keys: pa.Table, names: Sequence[str]) -> None:
             position = pc.index(column.is_null(), True).as_py()
             raise RowKeyError(
                 f"The {what} is null in {column.null_count} row(s), first at position {position}.",
-                fix,
+                "Fill it, or leave those rows out, or pass key= with columns that name every row.",
                 count=column.null_count,
                 position=position,
             )

@@ -247,7 +247,7 @@ def test_limit_asks_for_the_first_rows_only(server: BatchServer) -> None:
     assert len(server.executed) == 1
     done = here("run", "mugs.csv", "two.csv", *ASK, *FAST)
 
-    assert "1 answers were in the store" in done.stderr
+    assert "1 answer came from the store" in done.stderr
     assert len(pd.read_csv("two.csv")) == 2
     assert sorted(server.executed.values()) == [1, 1]
 

@@ -27,7 +27,7 @@ from frameenrich.cli.options import (
     TableInputOptions,
 )
 from frameenrich.cli.request_options import AnswerOptions, Embedding, RequestOptions
-from frameenrich.cli.terminal import as_line, print_rows, print_text, say
+from frameenrich.cli.terminal import as_line, counted, print_rows, print_text, say
 from frameenrich.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -203,8 +203,8 @@ def send(
 ) -> Job:
     """Submit, and print the job's id and number of rows."""
     job, rows = table.submit(**asking.kwargs(), **sending.kwargs(), store=store)
-    reused = f"; {job.reused:,} answers were in the store" if job.reused else ""
-    say(f"Job {job.id}: {rows:,} rows{reused}.")
+    reused = f"; {counted(job.reused, 'answer')} came from the store" if job.reused else ""
+    say(f"Job {job.id}: {counted(rows, 'row')}{reused}.")
     return job
 
 
@@ -312,7 +312,7 @@ def print_summary(
             for command in retry_commands(job.id, totals.facts.remedies):
                 say(f"To ask the flagged rows again: {command}")
         if not there.is_stream:
-            say(f"Wrote {totals.rows:,} rows to {there.path}.")
+            say(f"Wrote {counted(totals.rows, 'row')} to {there.path}.")
     if counts.get("pending"):
         say(f"{counts['pending']:,} rows still run; to go on: {_command(sys.argv[1:])}")
         raise typer.Exit(STILL_RUNS)
