@@ -3,7 +3,8 @@
     uv run python tests/many_at_once.py --rounds 20 --processes 3 [--seed 7] [--kills]
 
 Then one process brings every job to its end and audits: each row has its own answer, and no
-request was executed more often than once and once for each time that a later round asks it.
+request was executed more often than once, once for each time that a later round asks it, and once
+for each batch that was given up while nobody knew whether it had been made.
 Every process draws its verbs from a seed that is printed with whatever went wrong.
 """
 
@@ -35,9 +36,10 @@ from crash import control, ledger, server_process, start
 
 import frameenrich
 from frameenrich.errors import FrameEnrichError
-from frameenrich.model import Limits
+from frameenrich.model import BatchStatus, Limits
 from frameenrich.providers.live.provider import LiveProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.folder import JobFolder
 from frameenrich.store.store import open_store
 
 VERBS_A_PROCESS = 8
@@ -219,9 +221,15 @@ def audit(base_url: str, store: Path, before: Counter[str]) -> list[str]:
         later = (path for path in job.requests if "/round-0/" not in path)
         for line in (text for path in later for text in Path(path).read_text().splitlines()):
             again[body_hash(json.loads(line)["body"])] += 1
+        # A batch that somebody gave up while nobody knew whether it was made may have run: who
+        # gives it up says that its rows may be asked once more (docs/providers.md).
+        for shard in JobFolder(open_store(store), job.id).all_shards():
+            if shard.batch.status is BatchStatus.LOST:
+                with shard.open_requests() as lines:
+                    again.update(body_hash(json.loads(line)["body"]) for line in lines)
     ran = Counter(ledger(base_url)["executed_bodies"]) - before
     return problems + [
-        f"{count} executions of {body[:8]}, of which later rounds asked {again[body]}"
+        f"{count} executions of {body[:8]}, of which {again[body]} were asked for anew"
         for body, count in ran.items()
         if count > 1 + again[body]
     ]
