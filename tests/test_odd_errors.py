@@ -24,6 +24,7 @@ from every_provider import provider_at, send
 import frameenrich
 from frameenrich.errors import FrameEnrichWarning, ParameterError, StoreError, WaitTimeoutError
 from frameenrich.model import Batch
+from frameenrich.pricing.tokens import LARGEST_CAP
 from frameenrich.providers.retries import _retry_after
 
 ASK = "Sort {{ title }}"
@@ -172,6 +173,16 @@ def test_a_whole_cap_may_be_written_as_a_float(store: Path, mugs: pd.DataFrame) 
 
     assert b'"max_tokens":1000.0' in Path(job.requests[0]).read_bytes()
     assert mugs.llmbatch.estimate(**ask, provider="file").max_completion_tokens == 4_000
+
+
+@pytest.mark.parametrize("value", [1, 1.0, LARGEST_CAP])
+def test_the_least_and_the_largest_cap_are_taken(value: Any, mugs: pd.DataFrame) -> None:
+    """One token is enough for a label's first one, whose probability is asked for."""
+    ask = {"template": ASK, "model": "gpt-4o-mini", "params": {"max_tokens": value}}
+
+    found = mugs.llmbatch.estimate(**ask, provider="file").max_completion_tokens
+
+    assert found == len(mugs) * value
 
 
 @pytest.mark.parametrize("endpoint", ["chat/completions", "responses", "completions"])
