@@ -166,7 +166,7 @@ def kind_of(path: str) -> str:
     return f"{job.partition('-')[0]}/{re.sub('[0-9a-f]{12}', 'ID', rest)}"
 
 
-@pytest.mark.slow  # a dozen verbs for each of fifteen files
+@pytest.mark.long  # a dozen verbs for each of fifteen files, some of which wait for a provider
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::frameenrich.FrameEnrichWarning")  # which name it
 @pytest.mark.parametrize("kind", DAMAGES)
