@@ -195,7 +195,8 @@ def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str])
     shard.save(before.replace(imports=imports))
     heard = filter(None, map(read_response, split_lines(shard.read_responses())))
     good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
-    at_work = before.running or before.creating
+    # A waiting shard gets the rest from another job's batch: some lines do not end that.
+    at_work = before.running or before.creating or before.waiting
     # Where nothing will come but what is imported.
     elsewhere = (before.provider or shard.job.spec.provider) == _FILE
     if not imports or before.settled or (at_work and not elsewhere and not good.issuperset(ids)):

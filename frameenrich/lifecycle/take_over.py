@@ -17,6 +17,7 @@ from frameenrich.errors import JobBusyError
 from frameenrich.identity.dedupe import ShortHashes, short_hash_column
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.approve import approve_round
+from frameenrich.lifecycle.outgoing import requests_left_out
 from frameenrich.lifecycle.reuse import find_running, find_stored_answers
 from frameenrich.model import TAKEN_OVER, Batch, BatchStatus, Import, OutputSpec, Stage
 from frameenrich.pricing.money import Budget
@@ -76,8 +77,14 @@ def _without_waiting(
     # A parser's code is not stored: whole answers are taken, and judged when they are read.
     reading = Output(OutputSpec() if output.kind == "parser" else output)
     found = find_stored_answers(job.store, job.spec, reading, hashes, job.id)
-    answered = {h: own for h, own in ids.items() if found is not None and h in found.origins}
-    missing = set(ids.values()) - set(answered.values())
+    # What was imported while the shard waited is answered: nothing else comes in its place.
+    imported = requests_left_out(shard, batch)
+    answered = {
+        h: own
+        for h, own in ids.items()
+        if found is not None and h in found.origins and own not in imported
+    }
+    missing = set(ids.values()) - set(answered.values()) - imported
     if missing and job.spec.max_cost is not None:
         with shard.open_requests() as lines:
             to_come = [line for custom_id, line in request_ids(lines) if custom_id in missing]
@@ -95,7 +102,7 @@ def _without_waiting(
         stage=Stage.FETCHED,
         status=BatchStatus.COMPLETED,
         waits_for=(),
-        total=len(answered),
-        completed=len(answered),
+        total=len(ids),
+        completed=len(ids),
         reused_from=found.jobs if found is not None else (),
     )

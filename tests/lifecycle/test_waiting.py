@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, check_rows, finish, shelf
+from audit import ASK, check_rows, finish, said, shelf
 from batch_server import BatchServer, Reply
 from crash import ledger, server_process, start
 
@@ -235,3 +236,41 @@ def test_fresh_asks_anew(provider: OpenAIBatch, store: Path, server: BatchServer
 
     check_rows(finish(shelf(4), job), shelf(4))
     assert len(server.batches) == 2
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_import_of_some_rows_does_not_end_the_wait_for_the_others(
+    cancelled: bool, provider: OpenAIBatch, store: Path, server: BatchServer, tmp_path: Path
+) -> None:
+    """Promise 3: what the other batch brings is not asked again, nor is what was imported."""
+    server.hold("in_progress")
+    first = submit(shelf(10), provider, store)
+    job = submit(shelf(11), provider, store)
+    waiting = [
+        line
+        for path in job.requests
+        for line in Path(path).read_text().splitlines()
+        if "thing 3" in line
+    ]
+    answer = {
+        "custom_id": json.loads(waiting[0])["custom_id"],
+        "response": {
+            "status_code": 200,
+            "body": {
+                "choices": [{"message": {"content": said("thing 3")}, "finish_reason": "stop"}]
+            },
+        },
+        "error": None,
+    }
+    (tmp_path / "one.jsonl").write_text(json.dumps(answer) + "\n")
+
+    job.import_responses(tmp_path / "one.jsonl")
+    assert "waiting" in str(job.status())
+    if cancelled:
+        server.faults.add("cancelled", where=min(server.batches), ran=0.0)
+        with pytest.warns(FrameEnrichWarning, match="wait for answers"):
+            first.cancel()
+    server.release()
+
+    check_rows(finish(shelf(11), job), shelf(11))
+    assert set(times(server)) == {1}
