@@ -21,16 +21,14 @@ from typing import IO, NoReturn, cast
 
 from frameenrich.answers.judge import read_response
 from frameenrich.errors import BudgetError, ResponsesError, StoreError
-from frameenrich.jsonl import LineTooLongError, short_lines, split_lines
+from frameenrich.jsonl import LineTooLongError, short_lines
+from frameenrich.lifecycle.outgoing import answered_here
 from frameenrich.lifecycle.take_over import take_over
 from frameenrich.model import Batch, BatchStatus, Import, Stage
 from frameenrich.store.folder import JobFolder, JobState, job_folders
 from frameenrich.store.shard import ShardFolder, ids_of
 
 _FILE = "file"
-
-
-_OK = 200
 
 
 _GZIP = b"\x1f\x8b"
@@ -193,8 +191,7 @@ def _settle(shard: ShardFolder, imports: tuple[Import, ...], ids: Sequence[str])
     before = _before_imports(shard.batch)
     # Saved before the lines are read, as the batch says which files hold them.
     shard.save(before.replace(imports=imports))
-    heard = filter(None, map(read_response, split_lines(shard.read_responses())))
-    good = {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
+    good = answered_here(shard)
     # A waiting shard gets the rest from another job's batch: some lines do not end that.
     at_work = before.running or before.creating or before.waiting
     # Where nothing will come but what is imported.

@@ -67,6 +67,15 @@ def requests_left_out(shard: ShardFolder, batch: Batch) -> set[str]:
     return refused | {response.custom_id for response in lines if response is not None}
 
 
+def answered_here(shard: ShardFolder) -> set[str]:
+    """Return the custom_ids of a shard that a line here answers, and not with an error."""
+    heard = filter(None, map(read_response, split_lines(shard.read_responses())))
+    return {each.custom_id for each in heard if each.error is None and each.status_code == _OK}
+
+
+_OK = 200
+
+
 def _metadata(shard: ShardFolder, spec: JobSpec) -> dict[str, str]:
     """Return the batch's metadata: the user's pairs, and ours as far as there is room."""
     ours = {

@@ -17,7 +17,7 @@ from frameenrich.errors import JobBusyError
 from frameenrich.identity.dedupe import ShortHashes, short_hash_column
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.approve import approve_round
-from frameenrich.lifecycle.outgoing import requests_left_out
+from frameenrich.lifecycle.outgoing import answered_here, requests_left_out
 from frameenrich.lifecycle.reuse import find_running, find_stored_answers
 from frameenrich.model import TAKEN_OVER, Batch, BatchStatus, Import, OutputSpec, Stage
 from frameenrich.pricing.money import Budget
@@ -77,14 +77,15 @@ def _without_waiting(
     # A parser's code is not stored: whole answers are taken, and judged when they are read.
     reading = Output(OutputSpec() if output.kind == "parser" else output)
     found = find_stored_answers(job.store, job.spec, reading, hashes, job.id)
-    # What was imported while the shard waited is answered: nothing else comes in its place.
-    imported = requests_left_out(shard, batch)
+    # An answer that was imported while the shard waited stays; an error line stands in the way of
+    # none, but its request is not sent.
+    own_answers = answered_here(shard)
     answered = {
         h: own
         for h, own in ids.items()
-        if found is not None and h in found.origins and own not in imported
+        if found is not None and h in found.origins and own not in own_answers
     }
-    missing = set(ids.values()) - set(answered.values()) - imported
+    missing = set(ids.values()) - set(answered.values()) - requests_left_out(shard, batch)
     if missing and job.spec.max_cost is not None:
         with shard.open_requests() as lines:
             to_come = [line for custom_id, line in request_ids(lines) if custom_id in missing]
@@ -103,6 +104,6 @@ def _without_waiting(
         status=BatchStatus.COMPLETED,
         waits_for=(),
         total=len(ids),
-        completed=len(ids),
+        completed=len(own_answers.intersection(ids.values())) + len(answered),
         reused_from=found.jobs if found is not None else (),
     )

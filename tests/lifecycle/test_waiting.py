@@ -238,6 +238,17 @@ def test_fresh_asks_anew(provider: OpenAIBatch, store: Path, server: BatchServer
     assert len(server.batches) == 2
 
 
+def imports(job: Job, title: str, folder: Path, *, status_code: int) -> None:
+    """Import a line about one title: an answer, or an error."""
+    lines = [line for path in job.requests for line in Path(path).read_text().splitlines()]
+    (asked,) = (json.loads(line) for line in lines if f"{title}?" in line)
+    choice = {"message": {"content": said(title)}, "finish_reason": "stop"}
+    response = {"status_code": status_code, "body": {"choices": [choice]}}
+    line = {"custom_id": asked["custom_id"], "response": response, "error": None}
+    (folder / "one.jsonl").write_text(json.dumps(line) + "\n")
+    job.import_responses(folder / "one.jsonl")
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_an_import_of_some_rows_does_not_end_the_wait_for_the_others(
     cancelled: bool, provider: OpenAIBatch, store: Path, server: BatchServer, tmp_path: Path
@@ -246,25 +257,8 @@ def test_an_import_of_some_rows_does_not_end_the_wait_for_the_others(
     server.hold("in_progress")
     first = submit(shelf(10), provider, store)
     job = submit(shelf(11), provider, store)
-    waiting = [
-        line
-        for path in job.requests
-        for line in Path(path).read_text().splitlines()
-        if "thing 3" in line
-    ]
-    answer = {
-        "custom_id": json.loads(waiting[0])["custom_id"],
-        "response": {
-            "status_code": 200,
-            "body": {
-                "choices": [{"message": {"content": said("thing 3")}, "finish_reason": "stop"}]
-            },
-        },
-        "error": None,
-    }
-    (tmp_path / "one.jsonl").write_text(json.dumps(answer) + "\n")
+    imports(job, "thing 3", tmp_path, status_code=200)
 
-    job.import_responses(tmp_path / "one.jsonl")
     assert "waiting" in str(job.status())
     if cancelled:
         server.faults.add("cancelled", where=min(server.batches), ran=0.0)
@@ -274,3 +268,18 @@ def test_an_import_of_some_rows_does_not_end_the_wait_for_the_others(
 
     check_rows(finish(shelf(11), job), shelf(11))
     assert set(times(server)) == {1}
+
+
+def test_an_imported_error_stands_in_no_answers_way(
+    provider: OpenAIBatch, store: Path, server: BatchServer, tmp_path: Path
+) -> None:
+    """Promise 3: the row has the answer that the other batch was paid for."""
+    server.hold("in_progress")
+    submit(shelf(10), provider, store)
+    job = submit(shelf(11), provider, store)
+
+    imports(job, "thing 3", tmp_path, status_code=500)
+    server.release()
+
+    check_rows(finish(shelf(11), job), shelf(11))
+    assert times(server) == [1] * 11
