@@ -170,7 +170,7 @@ def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
                     delete_job(folder)
                 return reason
     except JobBusyError as error:
-        if error.__dict__.get("job_id") == folder.id:
+        if error.job_id == folder.id:
             return "another process is at work on it"
         return "another process submits a job, which may need it"
     except FrameEnrichError as error:
