@@ -50,9 +50,9 @@ def with_top_ups(job: JobAnswers, review: Review | str | None) -> list[Review]:
     By default of the newest review that somebody judged, or of the newest where nobody did.
     """
     found = {each.id: each for each in reviews(job)}
-    if not found:
-        return []
     if review is None:
+        if not found:
+            return []
         # A draw that waits for its reviewer must not hide the figures of the one before.
         judged = [each for each in found.values() if kept_sheets(job.folder, each.id)]
         first = (judged or list(found.values()))[-1]

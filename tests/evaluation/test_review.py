@@ -306,6 +306,18 @@ def test_a_draw_that_cannot_be_made_is_refused(
         job.review(**options)
 
 
+def test_a_review_that_is_named_must_be_there_in_a_job_without_reviews_too(tmp_path: Path) -> None:
+    """A top-up of nothing would be a new draw under the name of an old one."""
+    frame, labels = goods({"Kitchen": 30, "Toys": 10})
+    job = answered(frame, labels, tmp_path, labels=LABELS)
+
+    with pytest.raises(InputError, match=r"has no review 'ffffffffffff'\. .*none"):
+        job.review(n=5, extend="ffffffffffff")
+    with pytest.raises(InputError, match=r"has no review 'ffffffffffff'"):
+        job.evaluate(review="ffffffffffff")
+    assert not list(tmp_path.rglob("draw.parquet"))
+
+
 def test_a_job_that_runs_or_has_no_usable_row_cannot_be_reviewed(tmp_path: Path) -> None:
     """Rows that come later could not be drawn, so the draw would be no sample of them."""
     frame, _ = goods({"Kitchen": 3})
