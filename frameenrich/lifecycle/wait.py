@@ -23,7 +23,7 @@ from frameenrich.errors import JobInterruptedError, ProviderError, WaitTimeoutEr
 from frameenrich.jsonl import split_lines
 from frameenrich.lifecycle.step import is_lost, refresh, step_job
 from frameenrich.model import TERMINAL, Batch
-from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for
+from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for, seconds_to_retry
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
 from frameenrich.text import NO_MATH
@@ -108,8 +108,14 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None) -> Deadline:
-        """Return the deadline in so many seconds from now; None is never."""
-        return cls() if seconds is None else cls(seconds, time.monotonic() + seconds)
+        """Return the deadline in so many seconds from now, or sooner where the caller's time is up.
+
+        None is never.
+        """
+        if seconds is None:
+            return cls()
+        # A command's --timeout counts from its start; the message names what the user gave.
+        return cls(seconds, time.monotonic() + max(0.0, min(seconds, seconds_to_retry())))
 
     @property
     def left(self) -> float:

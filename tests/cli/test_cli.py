@@ -510,6 +510,7 @@ def test_a_timeout_is_4_and_the_same_command_goes_on(server: BatchServer) -> Non
     late = frameenrich(*arguments, "--timeout", "0.2")
 
     assert late.returncode == 4
+    assert " after 0.2 seconds." in late.stderr  # as the user gave it, not what sending left
     assert "To go on: frameenrich run mugs.csv" in late.stderr
     assert not Path("out.csv").exists()
     server.release()

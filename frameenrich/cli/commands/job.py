@@ -15,7 +15,6 @@ from frameenrich.cli.commands.shared import (
     JobOptions,
     JobOrNewest,
     Source,
-    collect_kwargs,
     files_of,
     job_and_files,
     job_of,
@@ -115,7 +114,7 @@ def requests(
             print_result({"job": job.id, "requests": job.requests}, job.id, as_json=as_json)
             return
         with counting_rows() as facts:
-            answered = job.collect(wait=True, **collect_kwargs(writing))
+            answered = job.collect(wait=True, **writing.kwargs())
     write_frame(answered, there, safe=writing.safe_csv)
     totals = StatusCounts().add(answered, job.spec.name, facts)
     print_summary(job, totals, there, writing, as_json=as_json)

@@ -252,16 +252,6 @@ def with_timeout(writing: CollectOptions) -> Iterator[None]:
         yield
 
 
-def collect_kwargs(writing: CollectOptions) -> dict[str, Any]:
-    """Return the keyword arguments of ``collect``, with the time that `with_timeout` has left."""
-    from frameenrich.providers.protocol import seconds_to_retry  # noqa: PLC0415 - heavy
-
-    options = writing.kwargs()
-    if writing.waiting.timeout is not None:
-        options["timeout"] = max(0.0, round(seconds_to_retry(), 2))
-    return options
-
-
 def write_answers(
     job: Job,
     table: InMemoryTable | StreamedTable,
@@ -273,7 +263,7 @@ def write_answers(
     as_json: bool,
 ) -> None:
     """Collect, write the table, and print a summary."""
-    options = {**collect_kwargs(writing), **(reading_options or {}), "wait": wait}
+    options = {**writing.kwargs(), **(reading_options or {}), "wait": wait}
     totals = table.write_answers(job, there, safe=writing.safe_csv, **options)
     print_summary(job, totals, there, writing, as_json=as_json)
 
