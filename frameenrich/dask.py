@@ -271,10 +271,15 @@ class DaskAccessor(NamesNearest):
         return self._job(job, store, client).cancel()
 
     def give_up(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+        self,
+        job: Job | str | None = None,
+        *,
+        force: bool = False,
+        store: StoreLike = None,
+        client: Any = None,
     ) -> Job:
         """Wait no longer for batches that are lost at the provider; see `Job.give_up`."""
-        return self._job(job, store, client).give_up()
+        return self._job(job, store, client).give_up(force=force)
 
     def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
         """List the jobs of the store, the newest first."""

@@ -21,6 +21,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"job\.flagged\(\) says why", "the error column of frameenrich collect says why"),
     (r"(?:job\.|(?<![.\w]))regenerate\(\)", "frameenrich regenerate"),
     (r"job\.give_up\(\)", "frameenrich give-up"),
+    (r"job\.give_up\(force=True\)", "frameenrich give-up --force"),
     (r"df\.llmbatch\.review\(job, n=(\d+)\)", r"frameenrich review JOB review.html --n \1"),
     (r"job\.second_opinion\(model\)", "frameenrich compare with another model's job"),
     (r"job\.add_review\('([^']*)'\)", r"frameenrich add-review JOB \1"),

@@ -107,10 +107,10 @@ class _Step:
             return
         try:
             if not batch.ended:
-                batch = _poll(shard, self.provider)
+                batch = poll(shard, self.provider)
             if batch.ended:
                 self.ended |= batch.status != BatchStatus.FAILED  # that one had no room to leave
-                _fetch_or_retry(shard, batch, self.provider)
+                fetch_or_retry(shard, batch, self.provider)
         except ProviderError as error:
             self.fail(error)
 
@@ -223,7 +223,7 @@ class _Step:
         with StoreShardWriter(shard, self.progress) as writer:
             batch = self.provider.send(outgoing, batch, writer)
         if batch.ended and not batch.settled:
-            _fetch_or_retry(shard, batch, self.provider)
+            fetch_or_retry(shard, batch, self.provider)
 
 
 def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
@@ -239,7 +239,7 @@ def _waits_for_seed(shard: ShardFolder, shards: Iterable[ShardFolder]) -> bool:
     return seed.number != shard.number and seed.request_count == 1 and not seed.batch.ended
 
 
-def _poll(shard: ShardFolder, provider: Provider) -> Batch:
+def poll(shard: ShardFolder, provider: Provider) -> Batch:
     """Poll a batch; keep since when the provider says that it does not exist."""
     batch = shard.batch
     try:
@@ -278,51 +278,7 @@ def is_lost(error: FrameEnrichError) -> bool:
     return isinstance(error, ProviderError) and error.lost
 
 
-def give_up(folder: JobFolder, provider: Provider) -> list[str]:
-    """Settle batches as lost that the provider does not have, cannot confirm or does not hand out.
-
-    Returns
-    -------
-    list of str
-        The tags of the batches that were given up; one that the provider still has is none.
-    """
-    lost = []
-    with folder.lock():
-        for shard in folder.read().all_shards():
-            if shard.batch.stage is Stage.ENDED:
-                lost += _give_up_files(shard, provider)
-                continue
-            if shard.batch.ended or not (shard.batch.running or shard.batch.creating):
-                continue
-            if shard.batch.running:
-                try:
-                    _poll(shard, provider)
-                    continue
-                except ProviderError as error:
-                    if not is_lost(error):
-                        raise
-            shard.save(shard.batch.replace(status=BatchStatus.LOST, stage=Stage.FETCHED))
-            lost.append(shard.batch.tag)
-    return lost
-
-
-def _give_up_files(shard: ShardFolder, provider: Provider) -> list[str]:
-    """Settle an ended batch whose files cannot be had, with what is here; return its tag then."""
-    try:
-        _fetch_or_retry(shard, shard.batch, provider)
-    except ProviderError as error:
-        # Nobody knows when, so the user's word ends it; a later round looks at the files once more.
-        why = error.problem.rstrip(".")
-        if not shard.job.store.exists(shard.responses_path):
-            with shard.write_responses():  # empty, as a fetched batch without it is a damaged one
-                pass
-        proof = shard.prove_responses()
-        shard.save(shard.batch.replace(stage=Stage.FETCHED, short=why, responses=proof))
-        return [shard.batch.tag]
-    return []
-
-
-def _fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
+def fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     """Fetch an ended batch's lines, or plan its requests again where nothing ran."""
     if batch.status != BatchStatus.FAILED or batch.output_file_id or batch.error_file_id:
         bring_home(shard, batch, provider)
@@ -476,7 +432,7 @@ def refresh(folder: JobFolder, provider: Provider) -> JobState:
         for shard in state.all_shards():
             if shard.batch.running:
                 try:
-                    _poll(shard, provider)
+                    poll(shard, provider)
                 except ProviderError as error:
                     if not is_lost(error):
                         raise

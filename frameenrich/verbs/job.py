@@ -10,9 +10,10 @@ import pandas as pd
 from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import warn_user
 from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.give_up import give_up
 from frameenrich.lifecycle.regenerate import changes, describe_changes
 from frameenrich.lifecycle.reuse import jobs_waiting_for
-from frameenrich.lifecycle.step import cancel, give_up
+from frameenrich.lifecycle.step import cancel
 from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
 from frameenrich.lifecycle.wait import Deadline, JobStatus, status, wait, wait_async
 from frameenrich.model import JobSpec
@@ -241,23 +242,28 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
             )
         return self
 
-    def give_up(self) -> Job:
+    def give_up(self, *, force: bool = False) -> Job:
         """Wait no longer for batches that are lost at the provider; the others stay as they are.
 
         Lost are those of which the provider says now that there is no such batch, and those whose
-        creation got no answer and that no list has shown yet (``unconfirmed``). So is a batch that
-        has ended and whose files the provider does not hand out. Their rows become
+        creation got no answer and that no list shows (``unconfirmed``). Their rows become
         ``missing``, and `regenerate` asks them again. If such a batch runs all the same, as where
         the key is another project's, its rows are paid twice: hence this is for you to say.
+
+        Parameters
+        ----------
+        force : bool
+            Give up also batches of which nothing can be found out, whatever the reason, and ended
+            ones whose files the provider does not hand out; what is here of their answers stays.
 
         Raises
         ------
         ProviderError
-            The provider cannot be asked.
+            The provider cannot be asked, as with a wrong key; those batches are not given up.
         """
         job = self._folder.read()
         if not job.settled:
-            give_up(job, self._session.routes(job))
+            give_up(job, self._session.routes(job), force=force)
         return self
 
     # --- answers ----------------------------------------------------------------------------

@@ -299,10 +299,15 @@ class JobOfFrame(NamesNearest):
         return self.job(job, store=store, client=client).cancel()
 
     def give_up(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
+        self,
+        job: Job | str | None = None,
+        *,
+        force: bool = False,
+        store: StoreLike = None,
+        client: Any = None,
     ) -> Job:
         """Wait no longer for batches that are lost at the provider; see `Job.give_up`."""
-        return self.job(job, store=store, client=client).give_up()
+        return self.job(job, store=store, client=client).give_up(force=force)
 
     def wait(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -254,20 +255,61 @@ def test_the_answers_of_another_job_are_no_answers(
     check_paid(server, batches=2)
 
 
-def test_files_that_are_refused_for_good_end_at_the_users_word(
-    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+FAULTS = ["unauthorized", "http_503", "closed_before"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_files_that_cannot_be_had_end_at_the_users_word_alone(
+    fault: str, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
 ) -> None:
-    """Promise 4: no job hangs for ever on a file; once it can be had, it is not paid again."""
-    server.faults.add("unauthorized", where=CONTENT, times="always")
+    """Promises 3 and 4: a wrong key gives no answer up; `force` does, and they may still come."""
+    server.faults.add(fault, where=CONTENT, times="always")
     job = submit(frame, provider, store)
     with pytest.raises(ProviderError, match="did not download"):
         finish(frame, job)
 
-    job.give_up()
+    with pytest.raises(ProviderError, match=r"did not download.*give_up\(force=True\)"):
+        job.give_up()
 
+    assert not job._folder.read().settled
+    job.give_up(force=True)
     out = finish(frame, job)
     check_rows(out, frame, dict.fromkeys(frame.index, "missing"))
     assert out["llmbatch_error"].str.contains("did not download the file").all()
-    server.faults.clear("unauthorized")
+    server.faults.clear(fault)
     check_rows(finish(frame, job.regenerate()), frame)
     check_paid(server, batches=1)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_batch_that_cannot_be_looked_for_is_not_given_up(
+    fault: str, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 3: a create in doubt is looked for first; what a wrong key does not show may be."""
+    server.faults.add("accepted_then_500")
+    server.faults.add(fault, where="GET /v1/batches*", times="always")
+    with contextlib.suppress(ProviderError):
+        submit(frame, provider, store)
+    job = Job(frame.llmbatch.job(store=store)._folder, provider=provider)
+
+    with pytest.raises(ProviderError, match=r"did not create.*give_up\(force=True\)"):
+        job.give_up()
+
+    server.faults.clear(fault)
+    job.give_up()
+    check_rows(finish(frame, job), frame)
+    check_paid(server, batches=1)
+
+
+def test_what_no_list_shows_is_given_up(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """A create in doubt that the provider's list does not have is lost at the user's word."""
+    server.faults.add("closed_before", where="POST /v1/batches")
+    job = submit(frame, provider, store)
+
+    job.give_up()
+
+    check_rows(finish(frame, job), frame, dict.fromkeys(frame.index, "missing"))
+    check_rows(finish(frame, job.regenerate()), frame)
+    check_paid(server, batches=1, inputs=2)

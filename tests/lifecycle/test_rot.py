@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -20,6 +21,10 @@ from conftest import answer_lines
 import frameenrich
 from frameenrich.errors import FrameEnrichError
 from frameenrich.lifecycle import read_cache
+from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.store.folder import JobFolder
+from frameenrich.store.store import open_store
+from frameenrich.verbs.job import Job
 
 ASK = "Sort {{ title }}"
 KEYS = [f"T-{n:02d}" for n in range(8)]
@@ -34,9 +39,9 @@ def frame_of(word: str) -> pd.DataFrame:
     return pd.DataFrame({"title": titles}, index=pd.Index(KEYS, name="sku"))
 
 
-def make_store(store: Path, frame: pd.DataFrame, client: openai.OpenAI, answers: Path) -> None:
+def make_store(store: Path, frame: pd.DataFrame, provider: OpenAIBatch, answers: Path) -> None:
     """Write two jobs: one of two rounds from the server, one with imported answers."""
-    first = frame.llmbatch.submit(ASK, "m", name="sent", store=store, client=client)
+    first = frame.llmbatch.submit(ASK, "m", name="sent", store=store, provider=provider)
     first.wait(poll_seconds=0.01)
     first.collect(frame)
     first.regenerate().wait(poll_seconds=0.01)
@@ -95,7 +100,7 @@ class Stores:
     other: Path
     frame: pd.DataFrame
     server: BatchServer
-    client: openai.OpenAI
+    provider: OpenAIBatch
 
 
 @pytest.fixture
@@ -104,24 +109,27 @@ def stores(
 ) -> Stores:
     """Make them; what was read is kept for these few bytes, too."""
     monkeypatch.setattr(read_cache, "_LEAST_BYTES", 0)
+    # With the waits of a user, most of the hours would be pauses between attempts.
+    provider = OpenAIBatch(client, attempts=2, wait_seconds=0.001)
     found = {}
     for name, word in (("used", "green"), ("other", "brown")):
         server.faults.add("expired_silently", ran=0.5)
-        make_store(tmp_path / name, frame_of(word), client, tmp_path / f"{name}.jsonl")
+        make_store(tmp_path / name, frame_of(word), provider, tmp_path / f"{name}.jsonl")
         found[name] = tmp_path / name
     shutil.copytree(tmp_path / "used", tmp_path / "whole")
     frame = frame_of("green")
-    return Stores(tmp_path / "whole", **found, frame=frame, server=server, client=client)
+    return Stores(tmp_path / "whole", **found, frame=frame, server=server, provider=provider)
 
 
 def verbs(made: Stores, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield what a user does with a job."""
-    how: dict[str, Any] = {"store": made.used, "client": made.client}
     model = {"sent": "m", "given": "m2"}[name]
-    extra = {} if name == "sent" else {"provider": "file"}
+    where: Any = made.provider if name == "sent" else "file"
 
-    def job() -> frameenrich.Job:
-        return frameenrich.llmbatch(made.frame).job(name, **how)
+    def job() -> Job:
+        found = frameenrich.llmbatch(made.frame).job(name, store=made.used)
+        own = made.provider if name == "sent" else None
+        return Job(JobFolder(open_store(made.used), found.id), provider=own)
 
     yield "jobs", lambda: frameenrich.jobs(store=made.used)
     yield "repr", lambda: (repr(job()), job()._repr_html_())
@@ -131,7 +139,10 @@ def verbs(made: Stores, name: str) -> Iterator[tuple[str, Callable[[], object]]]
     yield "sums", lambda: job().usage()
     yield "report", lambda: job().report(made.used.parent / "page.html")
     yield "evaluate", lambda: job().review(n=2)
-    yield "submit", lambda: made.frame.llmbatch.submit(ASK, model, name=name, **how, **extra)
+    yield (
+        "submit",
+        lambda: made.frame.llmbatch.submit(ASK, model, name=name, store=made.used, provider=where),
+    )
     yield "regenerate", lambda: job().regenerate()
     yield "wait", lambda: job().wait(poll_seconds=0.01, timeout=5)
     yield "collect", lambda: job().collect(made.frame)
@@ -166,9 +177,25 @@ def kind_of(path: str) -> str:
     return f"{job.partition('-')[0]}/{re.sub('[0-9a-f]{12}', 'ID', rest)}"
 
 
-@pytest.mark.long  # a dozen verbs for each of fifteen files, some of which wait for a provider
+named = pytest.mark.filterwarnings("ignore::frameenrich.FrameEnrichWarning")
+
+
+@named
+def test_some_rot_in_every_file(stores: Stores) -> None:
+    """Each file gets one kind of damage, in turn: what each change is tried with."""
+    kinds = itertools.cycle(DAMAGES)
+    others = {kind_of(path): path for path in files_of(stores.other)}
+    wrong: list[str] = []
+    for path in files_of(stores.whole):
+        kind, name = next(kinds), kind_of(path)
+        wrong += spoil(stores, path, DAMAGES[kind], others.get(name), f"{SEED} {name} {kind} 0")
+
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.long  # a dozen verbs for each of fifteen files and each damage: half a minute of CPU
 @pytest.mark.timeout(1800)
-@pytest.mark.filterwarnings("ignore::frameenrich.FrameEnrichWarning")  # which name it
+@named
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_rot_anywhere(kind: str, stores: Stores) -> None:
     """In every kind of file, at places that a seed chooses; a red one has it (promises 2 to 4)."""

@@ -278,13 +278,23 @@ def cancel(own: JobOptions) -> None:
 
 
 @flatten_options
-def give_up(own: JobOptions) -> None:
+def give_up(
+    own: JobOptions,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also batches of which nothing can be found out, and ended ones whose files "
+            "cannot be had.",
+        ),
+    ] = False,
+) -> None:
     """Wait no longer for batches that the provider has lost; regenerate asks their rows again.
 
     Lost are those of which the provider says that there are none, and those whose creation got no
     answer and that no list shows. Should one run all the same, its rows are paid twice.
     """
-    own.show_status(own.open().give_up())
+    own.show_status(own.open().give_up(force=force))
 
 
 def import_responses(
