@@ -152,12 +152,26 @@ class Chromium:
             self.messages.append(f"dialog: {params['message']}")
             self._say("Page.handleJavaScriptDialog", accept=False)
 
+    def start_over(self) -> None:
+        """Forget every page, what pages kept, the console, and the window's size and colours."""
+        self.open("about:blank")
+        self.call("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
+        self.requests.clear()
+        self.messages.clear()
+        self.resize(1400, 900)
+        self.prefer("light")
+
     # --- what a person does -----------------------------------------------------------------
 
     def open(self, url: str) -> None:
         """Go to a page, and wait until it has loaded."""
         self.call("Page.navigate", url=url)
         self.wait_for(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+
+    def show(self, path: Path) -> None:
+        """Open a page of ours from the disk, and wait for its script."""
+        self.open(path.resolve().as_uri())
+        self.wait_for("document.documentElement.dataset.ready === 'yes'")
 
     def ask(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""

@@ -16,6 +16,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer
+from browser import Chromium, find_chromium
 from hypothesis import settings
 from object_server import object_server
 
@@ -57,6 +58,22 @@ def s3() -> Iterator[dict[str, str]]:
     """An S3 server for all tests of a process, as the environment that leads to it."""
     with object_server() as environment:
         yield environment
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """One browser for all tests of a process; they take `browser`."""
+    if find_chromium() is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with Chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def browser(chromium: Chromium) -> Chromium:
+    """The browser as if it had seen nothing yet, whichever test had it before."""
+    chromium.start_over()
+    return chromium
 
 
 @pytest.fixture

@@ -6,41 +6,14 @@ import io
 import re
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import pytest
-from browser import Chromium, find_chromium
+from browser import Chromium
 from PIL import Image as Pillow
 from reviews import LABELS, answered, goods
 
 EVIL = "</script><script>window.bad=1</script><img src=x onerror='window.bad=2'>"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    """Return a browser for the tests of this file."""
-    if find_chromium() is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with Chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def browser(chromium: Chromium) -> Chromium:
-    """Return the same browser, which has seen nothing yet."""
-    chromium.open("about:blank")
-    chromium.requests.clear()
-    chromium.messages.clear()
-    chromium.resize(1400, 900)
-    return chromium
-
-
-def show(browser: Chromium, path: Path) -> None:
-    """Open a page from the disk and wait for its script."""
-    browser.open(path.resolve().as_uri())
-    browser.wait_for("document.documentElement.dataset.ready === 'yes'")
 
 
 def seen(browser: Chromium, element: str) -> str:
@@ -71,7 +44,7 @@ def test_a_hundred_rows_are_judged_by_keyboard(browser: Chromium, tmp_path: Path
     assert '"answers":[null]' in path.read_text()
     assert not re.search(r'"answers":\["', path.read_text())  # blind: the answer is not in it
 
-    show(browser, path)
+    browser.show(path)
     given = {}
     for i in range(60):
         given[seen(browser, "key").removeprefix("sku ")] = LABELS[i % 3]
@@ -80,7 +53,7 @@ def test_a_hundred_rows_are_judged_by_keyboard(browser: Chromium, tmp_path: Path
     assert seen(browser, "count") == "59 of 100 reviewed"
     browser.press("0")
     unsure = next(reversed(given))
-    show(browser, path)  # a reload: nothing is lost
+    browser.show(path)  # a reload: nothing is lost
     assert seen(browser, "count") == "60 of 100 reviewed"
     for i in range(40):
         given[seen(browser, "key").removeprefix("sku ")] = LABELS[i % 3]
@@ -106,7 +79,7 @@ def test_verdicts_that_the_browser_writes_late_are_not_lost(
     """Promise 12, of verdicts: those of the page before a reload, or of a second tab, are kept."""
     frame, labels = goods({"Kitchen": 6, "Garden": 6})
     job = answered(frame, labels, tmp_path, labels=LABELS)
-    show(browser, job.review(n=10).page(tmp_path / "review.html"))
+    browser.show(job.review(n=10).page(tmp_path / "review.html"))
     written = """window.dispatchEvent(new StorageEvent("storage", {
         key: name, newValue: JSON.stringify({at: 2, reviewer: "", log: [], given: GIVEN})
     }))"""
@@ -135,7 +108,7 @@ def test_long_label_sets_are_searched_and_texts_get_a_verdict(
     frame = pd.DataFrame({"title": ["mug", "hose"]})
     answers = [{"shelf": f"Shelf 00{i}", "words": f"a thing, no. {i}"} for i in range(2)]
     job = answered(frame, answers, tmp_path, "{{ title }}", response_model=schema)
-    show(browser, job.review(n=2).page(tmp_path / "review.html"))
+    browser.show(job.review(n=2).page(tmp_path / "review.html"))
 
     browser.press("/")
     browser.type("shelf 37")
@@ -171,11 +144,10 @@ def test_images_are_shown_and_the_page_fits_a_phone(browser: Chromium, tmp_path:
     for width, scheme in ((1400, "light"), (1400, "dark"), (360, "light"), (360, "dark")):
         browser.resize(width, 900)
         browser.prefer(scheme)
-        show(browser, path)
+        browser.show(path)
         browser.wait_for("document.querySelector('#pictures img').naturalWidth === 900")
         assert browser.ask("document.documentElement.scrollWidth") <= width
         browser.screenshot(tmp_path / f"{width}-{scheme}.png")
-    browser.prefer("light")
     assert browser.messages == []
 
 
@@ -184,7 +156,7 @@ def test_a_thousand_rows_stay_smooth(browser: Chromium, tmp_path: Path) -> None:
     frame, labels = goods({"Kitchen": 500, "Garden": 400, "Toys": 100})
     frame["title"] += " " + "long text " * 200
     job = answered(frame, labels, tmp_path, labels=LABELS)
-    show(browser, job.review(n=1000).page(tmp_path / "review.html"))
+    browser.show(job.review(n=1000).page(tmp_path / "review.html"))
 
     milliseconds = browser.ask(
         "(() => { const times = []; for (let i = 0; i < 999; i++) { const t = performance.now();"

@@ -5,27 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from browser import Chromium, find_chromium
+from browser import Chromium
 from reviews import LABELS, answered, goods
 
 from frameenrich.report.checked import COVERAGE, checks, verdicts
 from frameenrich.verbs.job import Job
 
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    """A browser for the tests of this file."""
-    if find_chromium() is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with Chromium() as running:
-        yield running
 
 
 def line(custom_id: str, labels: list[str]) -> str:
@@ -65,59 +54,51 @@ def reviewed(store: Path, labels: list[str] = LABELS, reviewer: str = EVIL) -> J
     return job
 
 
-def test_the_report_draws_what_evaluate_says(store: Path, chromium: Chromium) -> None:
+def test_the_report_draws_what_evaluate_says(store: Path, browser: Chromium) -> None:
     """Both figures first; shares, confusion and curves under them; the least sure rows first."""
     job = reviewed(store)
     check = job.evaluate()
     path = job.report(store / "report.html")
-    chromium.messages.clear()
-    chromium.open(path.resolve().as_uri())
-    chromium.wait_for("document.documentElement.dataset.ready === 'yes'")
-    text = chromium.ask("document.body.innerText")
+    browser.show(path)
+    text = browser.ask("document.body.innerText")
 
-    assert "100%" in chromium.ask("document.querySelector('.headline strong').textContent")
-    assert chromium.ask("document.querySelector('.right strong').textContent") == str(
-        check.accuracy
-    )
+    assert "100%" in browser.ask("document.querySelector('.headline strong').textContent")
+    assert browser.ask("document.querySelector('.right strong').textContent") == str(check.accuracy)
     shares = check.shares
     assert shares is not None
-    shown = chromium.ask("[...document.querySelectorAll('.corrected .name')].map(n => n.innerText)")
+    shown = browser.ask("[...document.querySelectorAll('.corrected .name')].map(n => n.innerText)")
     assert shown == shares.sort_values("counted", ascending=False).index.tolist()
-    cells = chromium.ask(
-        "[...document.querySelectorAll('.confusion td.hit')].map(n => n.innerText)"
-    )
+    cells = browser.ask("[...document.querySelectorAll('.confusion td.hit')].map(n => n.innerText)")
     assert check.confusion is not None
     assert [int(n or 0) for n in cells] == [
         check.confusion.loc[n, n] for n in check.confusion.index
     ]
-    assert chromium.ask("document.querySelectorAll('.curve').length") == 2
+    assert browser.ask("document.querySelectorAll('.curve').length") == 2
     assert "the share of 4 answers that agree" in text
     # The answers that disagree come first, and what was said of a row stands with it.
     first = job.answers_to_judge().scores("llmbatch", job.answers_to_judge().usable)
     assert first is not None
-    chromium.press("j")
-    chromium.press("k")
-    assert "score\n0.500" in chromium.ask("document.querySelector('.detail').innerText")
+    browser.press("j")
+    browser.press("k")
+    assert "score\n0.500" in browser.ask("document.querySelector('.detail').innerText")
     assert first.min() == 0.5
-    chromium.ask("const s=document.querySelector('#sort'); s.value='said'; "
+    browser.ask("const s=document.querySelector('#sort'); s.value='said'; "
                  "s.dispatchEvent(new Event('change'))")  # fmt: skip
-    assert "Reviewed" in chromium.ask("document.querySelector('.detail').innerText")
+    assert "Reviewed" in browser.ask("document.querySelector('.detail').innerText")
     # What reviewers wrote is text.
-    assert chromium.ask("document.querySelectorAll('main img').length") == 0
-    assert chromium.messages == []
-    assert f"{EVIL} judged 60" in chromium.ask("document.querySelector('.appendix').textContent")
+    assert browser.ask("document.querySelectorAll('main img').length") == 0
+    assert browser.messages == []
+    assert f"{EVIL} judged 60" in browser.ask("document.querySelector('.appendix').textContent")
 
 
-def test_many_labels_and_narrow_screens_fit(store: Path, chromium: Chromium) -> None:
+def test_many_labels_and_narrow_screens_fit(store: Path, browser: Chromium) -> None:
     """Long labels are cut, and nothing is wider than a phone."""
     job = reviewed(store, [f"{'a very long label ' * 6}{i}" for i in range(3)])
     path = job.report(store / "report.html")
-    chromium.resize(390, 800)
-    chromium.open(path.resolve().as_uri())
-    chromium.wait_for("document.documentElement.dataset.ready === 'yes'")
+    browser.resize(390, 800)
+    browser.show(path)
 
-    assert chromium.ask("document.documentElement.scrollWidth") <= 390
-    chromium.resize(1400, 900)
+    assert browser.ask("document.documentElement.scrollWidth") <= 390
 
 
 def test_the_card_has_both_figures(store: Path, tmp_path: Path) -> None:

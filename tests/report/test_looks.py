@@ -12,7 +12,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply
-from browser import Chromium, find_chromium
+from browser import Chromium
 from nbclient import NotebookClient
 from reviews import LABELS, answered, goods
 
@@ -101,18 +101,20 @@ def test_progress_without_widgets_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.any_pandas
-@pytest.mark.skipif(find_chromium() is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [360, 900])
-def test_nothing_sticks_out_of_a_narrow_notebook(width: int, cut_job: Job, tmp_path: Path) -> None:
+def test_nothing_sticks_out_of_a_narrow_notebook(
+    width: int, cut_job: Job, browser: Chromium, tmp_path: Path
+) -> None:
     """The cards fit into a narrow pane; what is wider scrolls inside its own box."""
     page = tmp_path / "page.html"
     call = "job.regenerate(statuses=['refused', 'malformed'], model='a-larger-model')"
     long = Card("job-1", "m", {"ok": 1}, "rows", (), {}, [call, "job.report()"], 0.0)
     cards = cut_job._repr_html_() + cut_job.status()._repr_html_() + card_html(long)
     page.write_text(f"<!doctype html><meta name=viewport content='width=device-width'>{cards}")
-    with Chromium(width=width, height=800) as browser:
-        browser.open(page.as_uri())
-        assert browser.ask("document.documentElement.scrollWidth") <= width
+    browser.resize(width, 800)
+    browser.open(page.as_uri())
+
+    assert browser.ask("document.documentElement.scrollWidth") <= width
 
 
 THEMES = {
@@ -149,8 +151,9 @@ WORST_CONTRAST = """(() => {
 })()"""
 
 
-@pytest.mark.skipif(find_chromium() is None, reason="no Chromium")
-def test_text_has_contrast_in_every_notebook(client: openai.OpenAI, tmp_path: Path) -> None:
+def test_text_has_contrast_in_every_notebook(
+    browser: Chromium, client: openai.OpenAI, tmp_path: Path
+) -> None:
     """What a notebook shows of a job can be read: 4.5:1 for every text, on light and on dark."""
     pytest.importorskip("scipy")
     frame, labels = goods({"Kitchen": 30, "Garden": 20})
@@ -190,16 +193,11 @@ def test_text_has_contrast_in_every_notebook(client: openai.OpenAI, tmp_path: Pa
     pages += [each._repr_html_() for each in frames]
     path = tmp_path / "page.html"
 
-    with Chromium() as browser:
-        for name, (ground, second, text) in THEMES.items():
-            style = (
-                f"body{{background:{ground};color:{text}}} tr:nth-child(odd){{background:{second}}}"
-            )
-            path.write_text(
-                f"<!doctype html><style>{style}</style>{''.join(pages)}", encoding="utf-8"
-            )
-            browser.open("about:blank")
-            browser.open(path.as_uri())
-            found = browser.ask(WORST_CONTRAST)
-            assert found["texts"] > 100
-            assert found["worst"][0] >= 4.5, (name, found["worst"])
+    for name, (ground, second, text) in THEMES.items():
+        style = f"body{{background:{ground};color:{text}}} tr:nth-child(odd){{background:{second}}}"
+        path.write_text(f"<!doctype html><style>{style}</style>{''.join(pages)}", encoding="utf-8")
+        browser.open("about:blank")
+        browser.open(path.as_uri())
+        found = browser.ask(WORST_CONTRAST)
+        assert found["texts"] > 100
+        assert found["worst"][0] >= 4.5, (name, found["worst"])

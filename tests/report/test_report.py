@@ -19,7 +19,7 @@ import openai
 import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply, user_text
-from browser import Chromium, find_chromium
+from browser import Chromium
 from conftest import answer_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,31 +64,6 @@ class Product(BaseModel):
     kind: Literal["mug", "hose"]
     width: int
     note: str
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    """A browser for the tests of this file."""
-    if find_chromium() is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with Chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def browser(chromium: Chromium) -> Chromium:
-    """The same browser, which has seen nothing yet."""
-    chromium.open("about:blank")
-    chromium.requests.clear()
-    chromium.messages.clear()
-    chromium.resize(1400, 900)
-    return chromium
-
-
-def show(browser: Chromium, path: Path) -> None:
-    """Open a report from the disk and wait for its script."""
-    browser.open(path.resolve().as_uri())
-    browser.wait_for("document.documentElement.dataset.ready === 'yes'")
 
 
 def search(browser: Chromium, text: str) -> int:
@@ -178,7 +153,7 @@ def test_hostile_text_does_nothing_and_is_shown_as_text(
     job.wait(poll_seconds=0.01)
 
     path = job.report(tmp_path / "report.html")
-    show(browser, path)
+    browser.show(path)
 
     assert browser.messages == []
     assert browser.requests == [path.as_uri()]
@@ -214,7 +189,7 @@ def test_the_policy_runs_the_pages_own_script_and_no_other(
     worse = "<script>window.bad=1</script><img src=http://127.0.0.1:9/a.png onerror='window.bad=2'>"
     path.write_text(text.replace("</main>", f"{worse}</main>"), encoding="utf-8")
 
-    show(browser, path)
+    browser.show(path)
 
     assert browser.ask("window.bad") is None
     assert len(browser.messages) >= 2  # the console tells what was refused
@@ -253,7 +228,7 @@ def test_no_key_is_in_the_page(
 
 def test_ten_thousand_rows_stay_a_small_page(browser: Chromium, ten_thousand: Path) -> None:
     """Only rows in sight are in the document, wherever the list is scrolled to."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
     count = "document.querySelectorAll('.row').length"
 
     assert shown(browser) == 10_000
@@ -269,7 +244,7 @@ def test_ten_thousand_rows_stay_a_small_page(browser: Chromium, ten_thousand: Pa
 
 def test_flagged_rows_come_first(browser: Chromium, ten_thousand: Path) -> None:
     """In the order of the frame; the first is shown in full, with its reason."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
 
     assert keys_in_sight(browser)[:3] == ["sku-000007", "sku-000107", "sku-000207"]
     assert "not one of the 3 labels" in detail(browser)
@@ -278,7 +253,7 @@ def test_flagged_rows_come_first(browser: Chromium, ten_thousand: Path) -> None:
 
 def test_search_and_filters_find_rows(browser: Chromium, ten_thousand: Path) -> None:
     """By text, by status, by label, together and each taken back."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
 
     assert search(browser, "THING 4321") == 1
     assert keys_in_sight(browser) == ["sku-004321"]
@@ -301,7 +276,7 @@ def test_search_and_filters_find_rows(browser: Chromium, ten_thousand: Path) -> 
 
 def test_keys_move_through_the_rows(browser: Chromium, ten_thousand: Path) -> None:
     """The keys j and k; in the search they are letters."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
     browser.press("j")
     browser.press("j")
     browser.press("k")
@@ -316,7 +291,7 @@ def test_keys_move_through_the_rows(browser: Chromium, ten_thousand: Path) -> No
 
 def test_rows_sort_by_an_answer_and_by_length(browser: Chromium, ten_thousand: Path) -> None:
     """The columns' heads and the choice above the list."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
 
     browser.click("#head .key")
     assert keys_in_sight(browser)[0] == "sku-000000"
@@ -329,7 +304,7 @@ def test_rows_sort_by_an_answer_and_by_length(browser: Chromium, ten_thousand: P
 
 def test_what_was_judged_gives_no_interval(browser: Chromium, ten_thousand: Path) -> None:
     """Promise 11: rows picked on the page are counted; an interval needs a recorded draw."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
     browser.ask("Math.random = (() => { let n = 0; return () => (n += 0.01); })()")
     for verdict in "yyyyyyyyyn":
         browser.press("r")
@@ -347,12 +322,12 @@ def test_verdicts_that_the_browser_writes_late_are_not_lost(
     browser: Chromium, ten_thousand: Path
 ) -> None:
     """Promise 12, of verdicts: those of the page before a reload, or of a second tab, are kept."""
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
     drawer = browser.ask(
         "'frameenrich:' + JSON.parse(document.getElementById('data').textContent).job"
     )
     browser.ask(f"localStorage.removeItem({json.dumps(drawer)})")
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
 
     def hear(verdicts: dict[str, int]) -> None:
         event = {"key": drawer, "newValue": json.dumps(verdicts)}
@@ -383,7 +358,7 @@ def test_verdicts_that_the_browser_writes_late_are_not_lost(
 def test_a_narrow_window_shows_one_row_at_a_time(browser: Chromium, ten_thousand: Path) -> None:
     """On a phone a row opens over the list and closes again; nothing sticks out."""
     browser.resize(390, 800)
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
     visible = "getComputedStyle(document.getElementById('detail')).display !== 'none'"
 
     assert browser.ask(visible) is False
@@ -400,7 +375,7 @@ def test_text_has_contrast_in_light_and_dark(
 ) -> None:
     """WCAG's 4.5 for what is read, in both colour schemes."""
     browser.prefer(scheme)
-    show(browser, ten_thousand)
+    browser.show(ten_thousand)
 
     for name, ground in [("--ink", "--bg"), ("--soft", "--panel"), ("--soft", "--sunk")]:
         colors = [
@@ -408,7 +383,6 @@ def test_text_has_contrast_in_light_and_dark(
             for c in (name, ground)
         ]
         assert contrast(*colors) >= 4.5, (scheme, name, ground)
-    browser.prefer("light")
 
 
 def contrast(one: str, other: str) -> float:
@@ -456,7 +430,7 @@ def broken(server: BatchServer, client: openai.OpenAI, store: Path) -> Any:
 
 def test_a_row_is_shown_in_full(browser: Chromium, broken: Any, tmp_path: Path) -> None:
     """Prompt, values, raw answer with the place of the error, reason, and earlier attempts."""
-    show(browser, broken.report(tmp_path / "report.html"))
+    browser.show(broken.report(tmp_path / "report.html"))
     order = [("A2", "malformed"), ("A4", "truncated"), ("A3", "refused"), ("A1", "ok")]
 
     assert keys_in_sight(browser) == [key for key, _ in order]
@@ -476,7 +450,7 @@ def test_a_row_is_shown_in_full(browser: Chromium, broken: Any, tmp_path: Path) 
 
 def test_a_reason_finds_its_rows(browser: Chromium, broken: Any, tmp_path: Path) -> None:
     """The list of reasons filters the rows, and lets go again."""
-    show(browser, broken.report(tmp_path / "report.html"))
+    browser.show(broken.report(tmp_path / "report.html"))
 
     browser.ask("[...document.querySelectorAll('[data-reason]')].find(b => "
                 "b.textContent.includes('width')).click()")  # fmt: skip
@@ -494,7 +468,7 @@ def test_of_many_rows_a_sample_and_every_flagged_one(
     job = frame.llmbatch.submit("{{ title }}", "m", client=client, store=store)
     job.wait(poll_seconds=0.01)
 
-    show(browser, job.report(tmp_path / "report.html", rows=20))
+    browser.show(job.report(tmp_path / "report.html", rows=20))
 
     assert shown(browser) == 30 + 20
     assert "90%" in browser.ask("document.querySelector('.headline').textContent")
@@ -521,7 +495,7 @@ def test_images_stand_beside_their_rows(
     job.wait(poll_seconds=0.01)
 
     path = job.report(tmp_path / "report.html")
-    show(browser, path)
+    browser.show(path)
 
     sizes = {}
     for key in frame.index:
@@ -582,7 +556,7 @@ def test_tokens_are_told_always_and_dollars_where_a_price_is_known(
         job = mugs.llmbatch.submit("{{ title }}", model, client=client, store=store)
         used = job.wait(poll_seconds=0.01).usage()
 
-        show(browser, job.report(tmp_path / f"{model}.html"))
+        browser.show(job.report(tmp_path / f"{model}.html"))
 
         told = dict(browser.ask(figures))
         assert told["Tokens in"] == f"{used.prompt_tokens:,}"
@@ -601,7 +575,7 @@ def test_every_endpoint_has_a_report(
         "{{ title }}", "m", endpoint=endpoint, client=client, store=store
     ).wait(poll_seconds=0.01)
 
-    show(browser, job.report(tmp_path / "report.html"))
+    browser.show(job.report(tmp_path / "report.html"))
 
     assert browser.messages == []
     assert shown(browser) == 4
@@ -799,7 +773,7 @@ def test_the_first_lines_tell_usable_from_right(browser: Chromium, tmp_path: Pat
     """Promise 11: without reviewed rows no figure but how to get one; then one with bounds."""
     frame, labels = goods({"Kitchen": 60, "Garden": 40})
     job = answered(frame, labels, tmp_path, labels=GOODS)
-    show(browser, job.report(tmp_path / "before.html"))
+    browser.show(job.report(tmp_path / "before.html"))
     before = browser.ask("document.querySelector('.verdict').innerText")
     review = job.review(n=50)
     sheet = review.to_csv(tmp_path / "r.csv").read_text(encoding="utf-8-sig")
@@ -812,7 +786,7 @@ def test_the_first_lines_tell_usable_from_right(browser: Chromium, tmp_path: Pat
         writer.writeheader()
         writer.writerows(rows)
     job.add_review(tmp_path / "r.csv")
-    show(browser, job.report(tmp_path / "after.html"))
+    browser.show(job.report(tmp_path / "after.html"))
     after = browser.ask("document.querySelector('.verdict').innerText")
     browser.screenshot(tmp_path / "after.png")
 
