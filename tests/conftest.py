@@ -26,6 +26,7 @@ from frameenrich.verbs.job import Job
 
 DEPARTMENTS = ["Kitchen", "Garden", "Clothing", "Electronics", "Toys"]
 ROOT = Path(__file__).parent.parent
+LONGEST_ID = 100
 
 # The same examples every time, so that a red run is a fault of the change and not of the draw; a
 # busy machine is no failure. `.ci/long` draws anew, before a release and by hand.
@@ -35,6 +36,15 @@ settings.register_profile("few", deadline=None, derandomize=True, max_examples=1
 # What a script starts in the background ignores Ctrl-C; the tests of it send one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.load_profile(os.environ.get("FRAMEENRICH_HYPOTHESIS", "tests"))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case of a long text by its argument, not by the text.
+
+    Processes of pytest-xdist compare the names of all tests, and a packed text has the second in
+    it at which it was packed: where two of them differ, nothing is run at all.
+    """
+    return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
 @pytest.fixture(autouse=True)
