@@ -82,7 +82,10 @@ def draw_rows(
         again.
     """
     had = np.empty(0, np.int64) if earlier is None else earlier
-    ranks = _ranks(keys, seed, job_id)
+    # Job and seed go in as the hash's seed: each pair of them ranks the rows independently.
+    start = xxhash.xxh3_64_intdigest(f"{job_id}/{seed}".encode())
+    texts = key_texts(keys).cast(pa.binary()).to_pylist()
+    ranks = np.array([xxhash.xxh3_64_intdigest(text, start) for text in texts], np.uint64)
     members = _members(strata, ranks)
     position = np.empty(len(strata), np.int64)
     for rows in members.values():
@@ -104,13 +107,6 @@ def draw_rows(
         {name: len(rows) for name, rows in members.items()},
         sizes,
     )
-
-
-def _ranks(keys: pa.Table, seed: int, job_id: str) -> npt.NDArray[np.uint64]:
-    # Job and seed go in as the hash's seed: each pair of them ranks the rows independently.
-    start = xxhash.xxh3_64_intdigest(f"{job_id}/{seed}".encode())
-    texts = key_texts(keys).cast(pa.binary()).to_pylist()
-    return np.array([xxhash.xxh3_64_intdigest(text, start) for text in texts], np.uint64)
 
 
 def _members(

@@ -46,18 +46,14 @@ class JobAnswers:
         for each in self.output.fields:
             name, column = each.name or spec.name, column_name(spec, each)
             if each.kind == "any":  # a parser's columns are known only from what it made
-                made = [str(c) for c in self._output_columns]
+                # They stand between the key and the status, as `collect` laid the frame out.
+                end = columns.get_loc(f"{spec.name}_status")
+                made = [str(c) for c in columns[len(self.folder.key_names) : end]]
                 return {c.removeprefix(spec.prefix): AnswerField(c, c, "string") for c in made}
             if each.kind != "vector" and not each.suffix and column in columns:
                 known = {"category": each.categories, "boolean": (True, False)}
                 found[name] = AnswerField(name, column, each.kind, known.get(each.kind))
         return found
-
-    @property
-    def _output_columns(self) -> list[Any]:
-        names = list(self.frame.columns)
-        end = names.index(f"{self.folder.spec.name}_status")
-        return names[len(self.folder.key_names) : end]
 
     @cached_property
     def statuses(self) -> npt.NDArray[np.object_]:

@@ -46,8 +46,14 @@ def learned_scores(job: JobAnswers, names: Sequence[str]) -> dict[str, tuple[str
         return {}
     # Without its scores: they are what is being made.
     found = reviewed_fields(replace(job, scored=False))
-    judged = {name: judge(found[name]) for name in names if name in found}
-    judged = {name: each for name, each in judged.items() if _can_learn(each)}
+    judged = {}
+    for name in (name for name in names if name in found):
+        each = judge(found[name])
+        right = each.right[each.sure]
+        # A classifier needs examples of both: a field that is always right teaches it nothing.
+        rarer = min(int(right.sum()), int((1 - right).sum()))
+        if len(right) >= FEWEST_ROWS and rarer >= FEWEST_OF_A_KIND:
+            judged[name] = each
     if not judged:
         return {}
     try:
@@ -66,12 +72,6 @@ def learned_scores(job: JobAnswers, names: Sequence[str]) -> dict[str, tuple[str
             column[job.usable] = learned
             scores[name] = (SOURCE.format(int(each.sure.sum())), column)
     return scores
-
-
-def _can_learn(judged: Judged) -> bool:
-    right = judged.right[judged.sure]
-    rarer = min(int(right.sum()), int((1 - right).sum()))
-    return len(right) >= FEWEST_ROWS and rarer >= FEWEST_OF_A_KIND
 
 
 def _field_scores(

@@ -184,7 +184,11 @@ def _pair(
             truth = float(value)
         except (TypeError, ValueError):
             return value, False
-        return value, answer is not None and _is_near(answer, truth, tolerance)
+        if answer is None:
+            return value, False
+        gap = abs(answer - truth)
+        # 1.01 - 1 is a little more than 0.01 in doubles, and within 0.01 to people.
+        return value, gap <= tolerance or math.isclose(gap, tolerance, rel_tol=1e-9)
     if field.kind in {"category", "boolean"}:
         return _pair(field, answer, value, None, match, rows)
     raise ParameterError(
@@ -201,10 +205,3 @@ def _objects(values: list[Any]) -> Objects:
     for position, value in enumerate(values):
         cells[position] = value
     return cells
-
-
-def _is_near(answer: float, truth: float, tolerance: float) -> bool:
-    """Tell whether an answer is within the tolerance, both ends included."""
-    gap = abs(answer - truth)
-    # 1.01 - 1 is a little more than 0.01 in doubles, and is within a tolerance of 0.01 to people.
-    return gap <= tolerance or math.isclose(gap, tolerance, rel_tol=1e-9)

@@ -80,18 +80,12 @@ def _kind(cells: pd.Series) -> str | None:
     if isinstance(own, pd.StringDtype) and own.storage == "pyarrow":
         return _TEXT
     if isinstance(own, pd.StringDtype) or own == np.dtype("O"):  # which may hold kinds of str
-        return _TEXT if _all_text(cells) else None
+        # Most columns hold str and None alone, and need no mask of their nulls.
+        alone = set(map(type, cells.to_numpy())) <= {str, type(None)}
+        return _TEXT if alone or set(map(type, cells[cells.notna()])) <= {str} else None
     # A long double is wider: two of its values can be one float64.
     plain = isinstance(own, np.dtype) and own.itemsize <= _NUMBER_BYTES
     return _KINDS.get(own.kind) if plain else None
-
-
-def _all_text(cells: pd.Series) -> bool:
-    """Tell whether each cell that is no null is a `str`, and of no kind of its own."""
-    # Most columns hold str and None alone, and need no mask of their nulls.
-    if set(map(type, cells.to_numpy())) <= {str, type(None)}:
-        return True
-    return set(map(type, cells[cells.notna()])) <= {str}
 
 
 def _pieces(cells: pd.Series, kind: str) -> Iterator[Any]:

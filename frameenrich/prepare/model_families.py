@@ -25,14 +25,6 @@ def _never(_: str | None) -> bool:
     return False
 
 
-def _by_default(effort: str | None) -> bool:
-    return effort in {None, "none"}
-
-
-def _written_out(effort: str | None) -> bool:
-    return effort == "none"
-
-
 @dataclass(frozen=True)
 class _Family:
     """Models that refuse the same parameters, and refuse sampling while they reason.
@@ -58,12 +50,12 @@ _FAMILIES = (
     ),
     _Family(
         re.compile(r"gpt-5\.[124](-mini|-nano)?"),
-        _by_default,
+        lambda effort: effort in {None, "none"},  # reasoning is off by default
         efforts_refused=frozenset({"minimal"}),
     ),
     _Family(
         re.compile(r"gpt-5\.[56](-mini|-nano)?"),
-        _written_out,
+        lambda effort: effort == "none",  # and on by default here
         efforts_refused=frozenset({"minimal"}),
     ),
     _Family(

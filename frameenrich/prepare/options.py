@@ -193,7 +193,10 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
         image_root=os.fspath(options.image_root),
         image_detail=options.image_detail,
         image_max_pixels=None if options.image_max_pixels == "auto" else options.image_max_pixels,
-        image_side=_image_side(model, options),
+        # Pictures are made smaller only by the default: who gave a size has said what is wanted.
+        image_side=side_looked_at(model, options.image_detail)
+        if options.image is not None and options.image_max_pixels == "auto"
+        else None,
         image_max_bytes=options.image_max_bytes,
         on_bad_image=_on_bad_image(options),
         metadata=check_metadata(options.metadata),
@@ -329,13 +332,6 @@ def _image_columns(options: Options) -> tuple[str, ...]:
 
 def _is_limit(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _image_side(model: str, options: Options) -> int | None:
-    """Return the longest side to which large pictures are made smaller, unless the user said."""
-    if options.image is None or options.image_max_pixels != "auto":
-        return None
-    return side_looked_at(model, options.image_detail)
 
 
 def _on_bad_image(options: Options) -> OnBadImage:

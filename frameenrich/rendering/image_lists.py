@@ -23,15 +23,12 @@ def images_in(cell: Any) -> list[Any]:
     """
     if isinstance(cell, str):
         cell = _list_of_text(cell.strip()) or cell
-    items = cell if _is_list(cell) else [cell]
+    several = isinstance(cell, list | tuple)
+    if isinstance(cell, np.ndarray):  # one of numbers may be meant as pixels: refused as it is
+        several = cell.ndim == 1 and cell.dtype.kind in "OUST"
+    items = cell if several else [cell]
     # A CSV makes no difference between an empty text and a null.
     return [i for i in items if not (is_null(i) or (isinstance(i, str) and not i.strip()))]
-
-
-def _is_list(cell: Any) -> bool:
-    if isinstance(cell, np.ndarray):  # one of numbers may be meant as pixels: refused as it is
-        return cell.ndim == 1 and cell.dtype.kind in "OUST"
-    return isinstance(cell, list | tuple)
 
 
 def _list_of_text(text: str) -> list[Any] | None:

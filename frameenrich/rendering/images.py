@@ -163,7 +163,11 @@ class ImageCells:
         cells = self._cells(position)
         if cells is None:
             return None
-        found = (self._read(position, name, cell, _digest) for name, cell in cells.items())
+
+        def digest(cell: Any, spec: JobSpec) -> str:
+            return _digest_of(*_source(cell, spec), spec)
+
+        found = (self._read(position, name, cell, digest) for name, cell in cells.items())
         return tuple(map(_joined, found))
 
     def problem(self, position: int) -> str | None:
@@ -267,10 +271,6 @@ def _image(cell: Any, spec: JobSpec) -> _Image:
     return _Image(data_url(content), digest, spec.image_max_pixels is None and content is not whole)
 
 
-def _digest(cell: Any, spec: JobSpec) -> str:
-    return _digest_of(*_source(cell, spec), spec)
-
-
 def _digest_of(kind: str, source: Any, spec: JobSpec) -> str:
     """Return a digest that stays the same, however a later session reads the frame."""
     if kind == "url":
@@ -291,7 +291,8 @@ def _source(cell: Any, spec: JobSpec) -> tuple[str, Any]:
     if isinstance(cell, bytes | bytearray | memoryview):
         _check_size(len(cell), spec.image_max_bytes)
         return _checked(bytes(cell), spec, "what it holds")
-    if _is_pil(cell):
+    pillow = sys.modules.get("PIL.Image")  # who has such an image has imported it
+    if pillow is not None and isinstance(cell, pillow.Image):
         return "pixels", cell
     if isinstance(cell, Mapping) and set(cell) == {"bytes", "path"}:  # as Hugging Face writes them
         return _source(cell["path"] if cell["bytes"] is None else cell["bytes"], spec)
@@ -424,8 +425,3 @@ def _read_file(name: str, spec: JobSpec) -> bytes:
     except (OSError, ValueError, RuntimeError) as error:  # a name with NUL, a loop of links
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnusableError(f"{shown} cannot be read ({reason or 'no usable path'})") from None
-
-
-def _is_pil(cell: Any) -> bool:
-    module = sys.modules.get("PIL.Image")  # who has such an image has imported it
-    return module is not None and isinstance(cell, module.Image)

@@ -53,14 +53,14 @@ def turns(body: Mapping[str, Json]) -> list[tuple[str, str]]:
     # Embeddings, moderations and completions have one text and no roles: show the member's name.
     if isinstance(turns_in, str):
         return [("prompt" if "prompt" in body else "input", turns_in)]
-    return [(message["role"], _shown_content(message["content"])) for message in turns_in]
-
-
-def _shown_content(content: Json) -> str:
-    """Write a message's content as text: its texts, and for each image its URL or size."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.get("text") or _shown_image(part["image_url"]) for part in content)
+    shown = []
+    for message in turns_in:
+        content = message["content"]
+        if not isinstance(content, str):  # texts and images: each image as its URL or its size
+            texts = (part.get("text") or _shown_image(part["image_url"]) for part in content)
+            content = "\n".join(texts)
+        shown.append((message["role"], content))
+    return shown
 
 
 def _shown_image(image: Json) -> str:

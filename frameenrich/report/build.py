@@ -157,7 +157,10 @@ def make_report(answers: Answers) -> Report:
         reasons=reasons,
         groups=[groups[i] for i in chosen],
         notes=(*_sample_notes(statuses, chosen, whole=answers.whole), *thumbs.notes()),
-        own_turn=_own_turn(folder),
+        # Rows are rendered into the user's last message; the turns before it are examples.
+        own_turn=max(
+            (i for i, each in enumerate(folder.spec.messages) if each.role == "user"), default=0
+        ),
         rights=tuple(rights(judged)),
         review_call=review_call(judged),
         checks=tuple(checks(judged)),
@@ -305,12 +308,6 @@ def _shown(value: Any, kind: str) -> Any:
 
 
 # --- the prompts --------------------------------------------------------------------------------
-
-
-def _own_turn(folder: JobFolder) -> int:
-    """Return the index of the message that rows are rendered into: the user's last."""
-    roles = [message.role for message in folder.spec.messages]
-    return max((i for i, role in enumerate(roles) if role == "user"), default=0)
 
 
 _Prompts = tuple[Prompt, tuple[tuple[str, str], ...]]

@@ -117,17 +117,13 @@ def _bar(counts: Mapping[str, int]) -> Markup:
 
 def _legend(counts: Mapping[str, int], unit: str) -> Markup:
     total = sum(counts.values())
-    words = [
-        _tag("span", _dot(s) + f"{s} {n:,}", "margin-right:16px;white-space:nowrap")
-        for s, n in counts.items()
-    ]
+    words = []
+    for status, n in counts.items():
+        color = COLORS.get(status, "#888")
+        circle = "display:inline-block;width:8px;height:8px;border-radius:4px;margin-right:5px"
+        dot = _tag("span", "", f"{circle};background:{color}")
+        words.append(_tag("span", dot + f"{status} {n:,}", "margin-right:16px;white-space:nowrap"))
     return _tag("div", Markup().join(words) + _tag("span", f"of {total:,} {unit}", "opacity:.7"))
-
-
-def _dot(status: str) -> Markup:
-    color = COLORS.get(status, "#888")
-    round_ = "display:inline-block;width:8px;height:8px;border-radius:4px;margin-right:5px"
-    return _tag("span", "", f"{round_};background:{color}")
 
 
 def _lines(facts: Mapping[str, str]) -> Markup:
@@ -321,12 +317,8 @@ def _facts(job: JobState, used: JobUsage | None, repaired: int) -> Iterator[tupl
     if changed := describe_changes(job):
         yield "asked again", "; ".join(changed)
     # A bucket's address is no path of this computer, so it is never made relative.
-    yield "folder", _short(job.path) if job.store.local else job.path
-
-
-def _short(path: str) -> str:
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
+    near = os.path.relpath(job.path) if job.store.local else job.path
+    yield "folder", job.path if near.startswith(os.pardir) else near
 
 
 def _next_calls(job: JobState, counts: Mapping[str, int], remedies: Counter[Remedy]) -> list[str]:

@@ -41,19 +41,15 @@ def locate_error(raw: str, error: str) -> tuple[int, int] | None:
     parts = [int(i) if i else name for name, i in _PART.findall(named[1])]
     # A model may write a sentence before its JSON, so every opening bracket is tried in turn.
     for opening in re.finditer(r"[{\[]", raw):
+        at = opening.start()
         try:
-            return _walk(raw, opening.start(), parts)
+            for part in parts:
+                at = _member(raw, at, part) if isinstance(part, str) else _item(raw, at, part)
+            return at, _end(raw, at)
         except (ValueError, IndexError, RecursionError):
             if opening.start() > 1_000:  # noqa: PLR2004 - chatter before the JSON is short
                 break
     return None
-
-
-def _walk(raw: str, at: int, parts: list[str | int]) -> tuple[int, int]:
-    """Follow the parts through the JSON that begins at a position."""
-    for part in parts:
-        at = _member(raw, at, part) if isinstance(part, str) else _item(raw, at, part)
-    return at, _end(raw, at)
 
 
 def _member(raw: str, at: int, name: str) -> int:

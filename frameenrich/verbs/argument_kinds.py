@@ -25,16 +25,8 @@ class _Kind:
     example: str
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value >= 0
 
 
 def _is_duration(value: Any) -> bool:
@@ -42,16 +34,17 @@ def _is_duration(value: Any) -> bool:
     return real and not math.isnan(value) and value >= 0
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
-
-
-_FLAG = _Kind(_is_flag, "True or False", "True")
+_FLAG = _Kind(lambda value: isinstance(value, bool), "True or False", "True")
 _TEXT = _Kind(lambda value: isinstance(value, str), "a text", "'...'")
 _WHOLE = _Kind(_is_whole, "a whole number", "3")
-_COUNT = _Kind(_is_count, "a whole number from 0 on", "3")
+_COUNT = _Kind(lambda value: _is_whole(value) and value >= 0, "a whole number from 0 on", "3")
 _SECONDS = _Kind(_is_duration, "a number of seconds from 0 on", "60")
-_PATH = _Kind(_is_path, "a path", "'...'")
+_PATH = _Kind(
+    # A path of bytes would pass `fspath`, and fail where its text is needed.
+    lambda value: isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str),
+    "a path",
+    "'...'",
+)
 
 
 _NAMES: Mapping[_Kind, str] = {

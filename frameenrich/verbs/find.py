@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -120,7 +119,10 @@ def find_job(
             passed.append(folder)
         else:
             if mismatch is not None:
-                if not (match.seen.all() and _used_as_much(folder, passed, frame)):
+                own = _columns_used(folder, frame)
+                # Else the newer job's question on edited data would be answered by an older one.
+                asked_all = all(own >= _columns_used(newer, frame) for newer in passed)
+                if not (match.seen.all() and asked_all):
                     continue
                 warn_user(
                     f"The frame's rows are not those of the newest job {passed[0].id}, but are all "
@@ -134,12 +136,6 @@ def find_job(
         f"The store {where.root} holds no job for this frame.",
         "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
     )
-
-
-def _used_as_much(older: JobFolder, newer: Sequence[JobFolder], frame: pd.DataFrame) -> bool:
-    """Tell whether a job asked about every column of the frame that newer ones asked about."""
-    own = _columns_used(older, frame)
-    return all(own >= _columns_used(folder, frame) for folder in newer)
 
 
 def _columns_used(folder: JobFolder, frame: pd.DataFrame) -> set[Any]:

@@ -68,15 +68,13 @@ def checks_calls(cls: type[T]) -> type[T]:
     for name, method in list(vars(cls).items()):
         # A wrapped coroutine function would be none any more; properties take nothing.
         public = inspect.isfunction(method) and not name.startswith("_")
-        if public and not inspect.iscoroutinefunction(method) and not _passes_on(method):
+        if not public or inspect.iscoroutinefunction(method):
+            continue
+        kinds = {p.kind for p in inspect.signature(inspect.unwrap(method)).parameters.values()}
+        # With options of another verb it has a decorator of its own.
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
             setattr(cls, name, takes_options_of()(method))
     return cls
-
-
-def _passes_on(method: Callable[..., Any]) -> bool:
-    """Tell whether a method has options of another verb, and so a decorator of its own."""
-    kinds = [each.kind for each in inspect.signature(inspect.unwrap(method)).parameters.values()]
-    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 class NamesNearest:

@@ -102,7 +102,13 @@ class Chunk:
         if self.own is not None:
             return self.own
         if self.format == "jsonl":
-            return _object_frame(self._rows, self.columns, self.start)
+            # As objects: a column of JSON may hold numbers, texts and lists side by side.
+            cells = {
+                name: pd.Series([row.get(name) for row in self._rows], dtype=object)
+                for name in self.columns
+            }
+            frame = pd.DataFrame(cells, index=pd.RangeIndex(len(self._rows)))
+            return frame.set_axis(pd.RangeIndex(self.start, self.start + len(self._rows)))
         if self.format == "parquet":
             return _arrow_frame(self.arrow, self.columns, self.start, pd.ArrowDtype)
         return _arrow_frame(_text_table(self._rows), self.columns, self.start, _as_text)
@@ -131,14 +137,6 @@ def _text_columns(rows: list[list[str]]) -> pa.Table:
 
 def _as_text(_: pa.DataType) -> Any:
     return pd.StringDtype("pyarrow")
-
-
-def _object_frame(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str], start: int
-) -> pd.DataFrame:
-    cells = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}
-    frame = pd.DataFrame(cells, index=pd.RangeIndex(len(rows)))
-    return frame.set_axis(pd.RangeIndex(start, start + len(rows)))
 
 
 def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any) -> pd.DataFrame:

@@ -73,7 +73,11 @@ def _check_lines(text: str, called: str) -> None:
 def _check_object(whole: dict[str, Any], called: str) -> None:
     """Refuse an object that is a whole table, and would be read as a table's only row."""
     values = list(whole.values())
-    rows = [name for name, value in whole.items() if _is_rows(value)]
+    rows = [
+        name
+        for name, value in whole.items()
+        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
+    ]
     dicts = [value for value in values if isinstance(value, dict)]
     lists = [value for value in values if isinstance(value, list)]
     keys = {tuple(value) for value in dicts}
@@ -93,10 +97,6 @@ def _check_object(whole: dict[str, Any], called: str) -> None:
             "Write it as rows: df.to_json('rows.json', orient='records').",
             path=called,
         )
-
-
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _elements(text: str, called: str) -> Iterator[str]:

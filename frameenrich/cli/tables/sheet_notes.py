@@ -42,7 +42,9 @@ def sheet_notes(file: IO[bytes], sheet: str) -> Iterator[str]:
         if path is None:
             return
         xml = _part(packed, path)
-    cells = [(_named(found[1]), found[2]) for found in _CELL.finditer(xml)] if _odd(xml) else []
+    # Most sheets hold neither a formula nor an error: a search of the bytes spares them every cell.
+    odd = b"<f" in xml or b't="e"' in xml
+    cells = [(_named(found[1]), found[2]) for found in _CELL.finditer(xml)] if odd else []
     # A formula that came to an empty text is stored with that type, and truly has no value.
     bare = (
         at.get("r", "?")
@@ -70,11 +72,6 @@ def sheet_notes(file: IO[bytes], sheet: str) -> Iterator[str]:
         "hidden rows are read like the others: row {}",
         "Copy the visible rows to another sheet if only those are meant.",
     )
-
-
-def _odd(xml: bytes) -> bool:
-    """Tell whether a closer look at the cells can find anything."""
-    return b"<f" in xml or b't="e"' in xml
 
 
 def _is_hidden(attributes: dict[str, str]) -> bool:

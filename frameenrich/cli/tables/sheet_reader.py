@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
 from datetime import datetime, time
 from typing import Any, NoReturn
 
@@ -81,7 +80,8 @@ def _write(sheet: Any, called: str) -> None:
     width = 0
     for number, cells in enumerate(sheet.iter_rows(), 1):
         row = [*before, *cells]
-        used = _width(row)
+        # Up to the last cell that is filled: a sheet may format cells far beyond its table.
+        used = max((i for i, cell in enumerate(row, 1) if cell not in ("", None)), default=0)
         width = width or used  # the header is the first row that is not empty
         if used > width:
             text.flush()
@@ -96,11 +96,6 @@ def _write(sheet: Any, called: str) -> None:
         else:
             text.write("\n")
     text.flush()
-
-
-def _width(row: Sequence[Any]) -> int:
-    """Return the number of cells up to the last that is not empty."""
-    return max((i for i, cell in enumerate(row, 1) if cell not in ("", None)), default=0)
 
 
 def sheet_text(cell: Any) -> str:

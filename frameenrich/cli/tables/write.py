@@ -256,14 +256,11 @@ def _staged_table(target: TableFile) -> Iterator[IO[bytes]]:
 
 def _same(before: pd.DataFrame, after: pd.DataFrame, column: int) -> bool:
     was, now = before.iloc[:, column], after.iloc[:, column]
-    return bool(was.dtype == now.dtype and (was.equals(now) or _is_shared(was, now)))
-
-
-def _is_shared(was: pd.Series, now: pd.Series) -> bool:
-    """Tell whether both share their Arrow data; `equals` fails where it holds NaN."""
-    if not isinstance(was.dtype, pd.ArrowDtype):
+    if was.dtype != now.dtype:
         return False
-    return _memory_of(was) == _memory_of(now)
+    # `equals` finds no NaN equal to itself; data that both share has not changed.
+    shared = isinstance(was.dtype, pd.ArrowDtype) and _memory_of(was) == _memory_of(now)
+    return shared or bool(was.equals(now))
 
 
 def _memory_of(column: pd.Series) -> list[tuple[int, ...]]:

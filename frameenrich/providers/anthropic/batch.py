@@ -281,10 +281,15 @@ class AnthropicBatch:
         sink.seek(start)
         sink.truncate()
         mark, lines = _mark(batch.tag), 0
+
+        def own_id(wire_id: str) -> str | None:
+            # A line with a foreign mark gets no custom_id, so that it answers no row of ours.
+            return wire_id.removeprefix(mark) if str(wire_id).startswith(mark) else None
+
         batches = self._client.messages.batches.with_streaming_response
         with batches.results(batch.id or "") as response:
             for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
-                sink.write(response_line(line, lambda wire_id: _own_id(wire_id, mark)) + b"\n")
+                sink.write(response_line(line, own_id) + b"\n")
                 lines += 1
         if lines < (batch.total or 0):  # each request has a result, whatever became of it
             raise ShortDownloadError(batch.id or "", lines, batch.total or 0, "lines")
@@ -335,11 +340,6 @@ def _mark(tag: str) -> str:
     '3da9b1d1-'
     """
     return xxhash.xxh3_64_hexdigest(tag.encode())[: _MARK_LENGTH - 1] + "-"
-
-
-def _own_id(wire_id: str, mark: str) -> str | None:
-    # A line with a foreign mark gets no custom_id, so that it answers no row of ours.
-    return wire_id.removeprefix(mark) if str(wire_id).startswith(mark) else None
 
 
 @contextlib.contextmanager

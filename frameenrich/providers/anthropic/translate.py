@@ -325,8 +325,11 @@ def response_line(line: bytes, own_id: Callable[[str], str | None]) -> bytes:
 def _outcome_of(outcome: Mapping[str, Json]) -> dict[str, Json]:
     """Return a result as the ``response`` and ``error`` of a Batch line."""
     try:
+        if read := _OUTCOMES.get(outcome["type"]):
+            return read(outcome)
         # A new kind of result fails its row by name, and no other row.
-        return _OUTCOMES.get(outcome["type"], _strange)(outcome)
+        said = f"a result of the kind {outcome['type']!r}"
+        return {"response": None, "error": {"code": "unknown_result", "message": said}}
     except (KeyError, TypeError, AttributeError, ValueError):
         return _UNREADABLE
 
@@ -426,11 +429,6 @@ def _errored(outcome: Mapping[str, Json]) -> dict[str, Json]:
 def _unrun(code: str, message: str) -> Callable[[Mapping[str, Json]], dict[str, Json]]:
     failure = {"response": None, "error": {"code": code, "message": message}}
     return lambda _: failure
-
-
-def _strange(outcome: Mapping[str, Json]) -> dict[str, Json]:
-    said = f"a result of the kind {outcome['type']!r}"
-    return {"response": None, "error": {"code": "unknown_result", "message": said}}
 
 
 _OUTCOMES: Mapping[str, Callable[[Mapping[str, Json]], dict[str, Json]]] = {

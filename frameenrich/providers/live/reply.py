@@ -191,7 +191,9 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
         return Reply(status, body, request_id)
     if isinstance(document, dict):
         fault = _fault(error or document)
-        status = _inner_status(error, status)
+        # Some gateways answer 200 and put the real status into the error.
+        code = error.get("code") if isinstance(error, dict) and status in _GOOD else None
+        status = code if isinstance(code, int) and code in _ERRORS else status
     else:
         kind = headers.get("Content-Type", "something").partition(";")[0]
         text = f"it answered with {kind}, {len(body)} bytes that are no JSON object"
@@ -223,9 +225,3 @@ def _fault(error: Json) -> tuple[str, str]:
         return "error", str(error)[:_LONGEST_REASON]
     code = error.get("code") or error.get("type") or "error"
     return str(code), str(error.get("message") or error)[:_LONGEST_REASON].rstrip(".")
-
-
-def _inner_status(error: Json, status: int) -> int:
-    """Return the real status: some gateways answer 200 and put it into the error."""
-    code = error.get("code") if isinstance(error, dict) and status in _GOOD else None
-    return code if isinstance(code, int) and code in _ERRORS else status
