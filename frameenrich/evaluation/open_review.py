@@ -29,9 +29,9 @@ def open_review(job: JobAnswers, review_id: str) -> Review:
         The record of its draw is damaged.
     """
     path = draw_path(job.folder, review_id)
-    # The id becomes a part of a path, so its form is checked first.
-    known = re.fullmatch("[0-9a-f]{12}", review_id) and job.folder.store.exists(path)
-    if not known:
+    # The id becomes a part of a path, so its form is checked first; a user may have given anything.
+    well_formed = re.fullmatch("[0-9a-f]{12}", str(review_id))
+    if not (well_formed and job.folder.store.exists(path)):
         ids = ", ".join(review.id for review in reviews(job)) or "none"
         raise InputError(
             f"The job {job.folder.id} has no review {review_id!r}.", f"Its reviews are: {ids}."
