@@ -1,12 +1,15 @@
 """Test the tests: change the code that guards answers and money, and see whether one fails.
 
     uv run --group mutation python tests/mutation.py [--sample 200] [--minutes 120] [--work FOLDER]
+    uv run --group mutation python tests/mutation.py --mutant store/lease.py:107 --tests tests/store
 
 Changes one thing in one module at a time: an operator, a number or a condition as Cosmic Ray does,
 or a call whose value nobody uses left out. The tests run once under coverage, so that each mutant
-meets only the tests that run its line, the quickest first, in a process forked with all libraries
-imported. A mutant that no test notices has survived: it is printed, and is a test to write or a
-change that changes nothing. The score is of a random sample of each folder.
+meets only the tests that run its line, those of its module first, in a process forked with all
+libraries imported. A mutant that no test notices has survived: it is printed, and is a test to
+write or a change that changes nothing. The score is of a random sample of each folder.
+
+`--mutant` runs every change of one line, here on the tests that are named: for a test just written.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +45,7 @@ TESTS = [
     *(f"tests/{folder}" for folder in (*FOLDERS, "verbs", "prepare", "providers")),
     *("tests/test_old_store.py", "tests/test_atomic.py", "tests/test_strangers.py"),
     *("tests/test_odd_errors.py", "tests/test_security.py", "tests/test_import.py"),
+    *("tests/test_model.py", "tests/test_text.py"),
 ]
 """What has to notice; one that takes longer than `SLOW` seconds is left out."""
 
@@ -51,12 +55,19 @@ FEW = {"FRAMEENRICH_HYPOTHESIS": "few"}
 
 
 SLOW = 20.0
-FIRST_SECONDS, MORE_SECONDS = 40.0, 300.0
+FIRST_SECONDS, MORE_SECONDS = 30.0, 240.0
 """How much tests' time each mutant meets at first, and a survivor in all.
 
-The quickest tests notice most; but what only they let through is no survivor yet: the test that was
+The first tests notice most; but what only they let through is no survivor yet: the one that was
 written for the line may be a slower one.
 """
+
+
+SIZES = {
+    *("_BLOCK_BYTES", "_SMALL_BYTES", "_PART_BYTES", "READ_BYTES", "ROWS_PER_GROUP", "_NOTED"),
+    *("_LINES_AT_ONCE", "_BLOCK_ROWS", "BLOCK_ROWS", "REMEMBERED", "_TAKEN_ROWS", "SHORT_BYTES"),
+}
+"""Constants that say how much is taken at once: another value gives the same answers."""
 
 
 WARM = {
@@ -75,6 +86,8 @@ class Mutant:
     row: int
     what: str
     source: str = field(repr=False)
+    change: str = ""
+    met: set[str] = field(default_factory=set, repr=False)
     outcome: str = ""
     noticed_by: str = ""
 
@@ -88,31 +101,25 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(FOLDERS), help="folders, with commas")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--work", help="keep the copy and its coverage here, for the next run")
+    parser.add_argument("--mutant", metavar="MODULE:ROW", help="every change of this line, alone")
+    parser.add_argument("--tests", nargs="+", help="with --mutant: meet these, in this checkout")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="frameenrich-mutants-") as temporary:
-        work = Path(asked.work or temporary)
-        copy = work / "checkout"
-        if not copy.exists():
-            ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*cache")
-            shutil.copytree(ROOT, copy, ignore=ignored)
-        os.chdir(copy)
-        tests = Tests(work)
-        sys.path.insert(0, str(copy))
+        work = Path(asked.work or temporary).absolute()
+        work.mkdir(exist_ok=True)
+        tests = Tests(work, asked.tests)
+        sys.path.insert(0, str(Path.cwd()))
         os.environ.update(FEW)
         for name in sorted(WARM):
             importlib.import_module(name)
         folders = asked.only.split(",")
-        rng = random.Random(asked.seed)
-        mutants: list[Mutant] = []
-        for folder in folders:
-            every = list(changes_of(folder))
-            rng.shuffle(every)
-            made = (mutant for change in every if (mutant := change()))
-            mutants += islice(made, asked.sample // len(folders))
-            print(f"{folder}: {len(every)} changes are possible", flush=True)
-        rng.shuffle(mutants)  # so that a run that is cut short is a sample of all folders too
+        if asked.mutant:
+            mutants = list(mutants_of_row(asked.mutant))
+            folders = [asked.mutant.removeprefix("frameenrich/").split("/")[0]]
+        else:
+            mutants = sampled(folders, asked.sample // len(folders), random.Random(asked.seed))
         run_all(mutants, tests, asked.jobs, time.monotonic() + asked.minutes * 60)
-        doubt(mutants)
+        doubt(mutants, tests.reports)
     for folder in folders:
         report(folder, [m for m in mutants if m.module.split("/")[1] == folder and m.outcome])
     run = [mutant for mutant in mutants if mutant.outcome]
@@ -127,7 +134,7 @@ def report(folder: str, run: list[Mutant]) -> None:
     late = sum(mutant.outcome == "time" for mutant in run)
     print(f"{folder}: {len(run) - len(survivors)} of {len(run)} were noticed, {late} by the clock")
     for mutant in sorted(survivors, key=lambda m: (m.module, m.row)):
-        print(f"  survived: {mutant.module}:{mutant.row} {mutant.what}")
+        print(f"  survived: {mutant.module}:{mutant.row} {mutant.what}: {mutant.change}")
 
 
 # --- the changes ----------------------------------------------------------------------------------
@@ -137,15 +144,38 @@ Change = Callable[[], Mutant | None]
 """Makes a mutant; None where the change would change nothing that runs."""
 
 
-def changes_of(folder: str) -> Iterator[Change]:
-    """Yield every change of a folder's modules, unmade, since parsing each takes time."""
-    for path in sorted(Path("frameenrich", folder).glob("*.py")):
-        source = path.read_text()
-        yield from _of_cosmic_ray(path, source)
-        yield from _calls_left_out(path, source)
+def sampled(folders: list[str], each: int, rng: random.Random) -> list[Mutant]:
+    """Return so many mutants of each folder, in an order that is random, too."""
+    mutants: list[Mutant] = []
+    for folder in folders:
+        every = [
+            change
+            for path in sorted(Path("frameenrich", folder).glob("*.py"))
+            for change in changes_of(path)
+        ]
+        rng.shuffle(every)
+        made = (mutant for _, change in every if (mutant := change()))
+        mutants += islice(made, each)
+        print(f"{folder}: {len(every)} changes are possible", flush=True)
+    rng.shuffle(mutants)  # so that a run that is cut short is a sample of all folders too
+    return mutants
 
 
-def _of_cosmic_ray(path: Path, source: str) -> Iterator[Change]:
+def mutants_of_row(where: str) -> Iterator[Mutant]:
+    """Yield every mutant of one line, as `store/lease.py:107`."""
+    module, _, row = where.rpartition(":")
+    path = Path("frameenrich", module.removeprefix("frameenrich/"))
+    yield from (m for n, change in changes_of(path) if n == int(row) and (m := change()))
+
+
+def changes_of(path: Path) -> Iterator[tuple[int, Change]]:
+    """Yield every change of a module with its line, unmade, since parsing each takes time."""
+    source = path.read_text()
+    yield from _of_cosmic_ray(path, source)
+    yield from _calls_left_out(path, source)
+
+
+def _of_cosmic_ray(path: Path, source: str) -> Iterator[tuple[int, Change]]:
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
@@ -164,10 +194,10 @@ def _of_cosmic_ray(path: Path, source: str) -> Iterator[Change]:
             ) -> Mutant | None:
                 return _mutant(path, row, what, source, mutate_code(source, operator, nth))
 
-            yield make
+            yield start[0], make
 
 
-def _calls_left_out(path: Path, source: str) -> Iterator[Change]:
+def _calls_left_out(path: Path, source: str) -> Iterator[tuple[int, Change]]:
     """Yield a module without one of the calls that are made for what they do."""
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
@@ -175,17 +205,20 @@ def _calls_left_out(path: Path, source: str) -> Iterator[Change]:
             first, last = node.lineno - 1, node.end_lineno or node.lineno
             dropped = " " * node.col_offset + "pass\n"
             kept = "".join((*lines[:first], dropped, *lines[last:]))
-            yield partial(_mutant, path, node.lineno, "call left out", source, kept)
+            made = partial(_mutant, path, node.lineno, "call left out", source, kept)
+            yield node.lineno, made
 
 
 def _mutant(path: Path, row: int, what: str, source: str, changed: str | None) -> Mutant | None:
-    """Return a mutant, unless what was changed is read by type checkers alone."""
+    """Return a mutant, unless what was changed changes nothing by a rule of `_bare`."""
     tree = ast.parse(source)
     inert = any(start <= row <= end for start, end in _inert(tree))
-    # Annotations are never evaluated here, so a change of one alone is no mutant.
     if inert or not changed or _parsed(changed) in {None, ast.dump(_bare(tree))}:
         return None
-    return Mutant(str(path), row, what.removeprefix("core/"), changed)
+    was, now = source.splitlines(), changed.splitlines()
+    pairs = zip(was, now, strict=False)
+    change = next((f"{a.strip()} -> {b.strip()}" for a, b in pairs if a != b), "")
+    return Mutant(str(path), row, what.removeprefix("core/"), changed, change)
 
 
 def _parsed(source: str) -> str | None:
@@ -196,15 +229,31 @@ def _parsed(source: str) -> str | None:
 
 
 def _bare(tree: ast.Module) -> ast.Module:
-    """Return a module without annotations."""
+    """Return a module without what no answer hangs on.
+
+    Annotations, which are never evaluated here; sizes of buffers; `is` where `==` says the same
+    (`None`, members of an enum); a cache; and what guards against programmers only: `strict=` of
+    `zip`, `frozen=`, `slots=` and `kw_only=` of a class.
+    """
+    guards = {"strict", "frozen", "slots", "kw_only"}
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             node.annotation = None
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
+            node.decorator_list = [d for d in node.decorator_list if ast.unparse(d) != "cache"]
         elif isinstance(node, ast.AnnAssign):
             node.annotation = ast.Constant(value=None)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in SIZES:
+            node.value = ast.Constant(value=None)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"zip", "dataclass"}:
+            node.keywords = [k for k in node.keywords if k.arg not in guards]
+        elif isinstance(node, ast.Compare):
+            node.ops = [_EQUAL.get(type(op), type(op))() for op in node.ops]
     return tree
+
+
+_EQUAL: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Is: ast.Eq, ast.IsNot: ast.NotEq}
 
 
 def _inert(tree: ast.Module) -> list[tuple[int, int]]:
@@ -223,11 +272,24 @@ def _inert(tree: ast.Module) -> list[tuple[int, int]]:
 class Tests:
     """Which tests run which lines, and how long each takes."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, named: list[str] | None) -> None:
+        """Go to the copy and read what each test runs there, unless the tests are named."""
+        self.reports = work
+        self.named = named
+        self.seconds: dict[str, float] = defaultdict(lambda: SLOW)
+        self.noticed: dict[str, Counter[str]] = defaultdict(Counter)
+        if named:
+            os.chdir(ROOT)
+            return
+        copy = work / "checkout"
+        if not copy.exists():
+            ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*cache")
+            shutil.copytree(ROOT, copy, ignore=ignored)
+        os.chdir(copy)
         books, times = work / "coverage.db", work / "times.xml"
         if not times.exists():
             self._record(books, times)
-        self.seconds = {
+        self.seconds |= {
             f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(
                 case.get("time", "0")
             )
@@ -235,7 +297,8 @@ class Tests:
             if not list(case)  # failed or skipped: it can notice nothing
         }
         self._by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
-        self._by_module: dict[str, set[str]] = defaultdict(set)
+        self._rows: dict[str, Counter[str]] = defaultdict(Counter)
+        """Of each module, how many of its lines each test runs."""
         data = CoverageData(str(books))
         data.read()
         for path in data.measured_files():
@@ -244,10 +307,12 @@ class Tests:
                 own = {context.rpartition("|")[0] for context in contexts}
                 own = {test for test in own if self.seconds.get(test, SLOW) < SLOW}
                 self._by_line[module, row] |= own
-                self._by_module[module] |= own
+                self._rows[module].update(own)
+        self._all_rows: Counter[str] = sum(self._rows.values(), Counter())
 
     def _record(self, books: Path, times: Path) -> None:
         options = [
+            "--dist=load",  # or the tests of a group get other names
             "--cov=frameenrich",
             "--cov-context=test",
             "--cov-report=",
@@ -260,79 +325,99 @@ class Tests:
             stdout=subprocess.DEVNULL,
         )
 
-    def meeting(self, mutant: Mutant, after: float, until: float) -> list[str]:
-        """Return the tests that could notice a mutant, the quickest first.
-
-        Those are left out that fit into the seconds `after`, and those beyond the seconds `until`.
-        """
-        # What runs at import has no test of its own: a constant is met by those of its module.
-        found = self._by_line[mutant.module, mutant.row] or self._by_module[mutant.module]
+    def meeting(self, mutant: Mutant, seconds: float) -> list[str]:
+        """Return the tests that a mutant has not met and that fit into so many seconds."""
+        if self.named:
+            return [] if mutant.met else self.named
         chosen, sum_seconds = [], 0.0
-        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
-            sum_seconds += self.seconds[test]
-            if after < sum_seconds <= until:
+        for test in self._ranking(mutant):
+            if test not in mutant.met and sum_seconds + self.seconds[test] <= seconds:
+                sum_seconds += self.seconds[test]
                 chosen.append(test)
         return chosen
+
+    def _ranking(self, mutant: Mutant) -> list[str]:
+        """Return the tests of a mutant's line: those first that noticed others of its module.
+
+        Then the quick ones, and those that run little else than this module; of each test with
+        parameters one example before the second of any.
+        """
+        module = self._rows[mutant.module]
+        # What runs at import has no test of its own: a constant is met by those of its module.
+        found = self._by_line[mutant.module, mutant.row] or set(module)
+        costs = {t: max(self.seconds[t], 0.02) * self._all_rows[t] / module[t] for t in found}
+        nth: Counter[str] = Counter()
+        keys: dict[str, tuple[int, int, float]] = {}
+        for test in sorted(found, key=lambda test: (costs[test], test)):
+            function = test.partition("[")[0]
+            keys[test] = (-self.noticed[mutant.module][test], nth[function], costs[test])
+            nth[function] += 1
+        return sorted(found, key=lambda test: (keys[test], test))
 
 
 # --- the runs -------------------------------------------------------------------------------------
 
 
 def run_all(mutants: list[Mutant], tests: Tests, jobs: int, until: float) -> None:
-    """Run the tests on each mutant, some at a time, and note how each went."""
-    running: dict[int, tuple[Mutant, float]] = {}
-    again: list[Mutant] = []
-    waiting = deque((mutant, 0.0, FIRST_SECONDS) for mutant in mutants)
-    while True:
-        while len(running) < jobs and waiting and time.monotonic() < until:
-            mutant, after, before = waiting.popleft()
-            met = tests.meeting(mutant, after, before)
-            # Ample, since the machine may be busy: only an endless loop is to be ended by it.
-            limit = 60 + 5 * sum(map(tests.seconds.__getitem__, met))
-            running[_forked(mutant, met)] = (mutant, time.monotonic() + limit)
-        if not running:
-            return
-        for process, (mutant, limit) in list(running.items()):
-            ended, code = os.waitpid(process, os.WNOHANG)
-            if ended:
-                mutant.noticed_by = _report_of(process).partition("\n")[0]
-                mutant.outcome = "survived" if code == 0 else "noticed"
-                if code == 0 and mutant not in again:
-                    again.append(mutant)
-                    # Before new ones, so that a run that is cut short has no half-tried mutants.
-                    waiting.appendleft((mutant, FIRST_SECONDS, MORE_SECONDS))
-            elif time.monotonic() > limit:
-                os.killpg(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-                mutant.outcome = "time"
-            else:
+    """Run the tests on each mutant, some at a time, and note how each went.
+
+    Survivors meet more after all have met some, so that a run that is cut short knows of each.
+    """
+    for seconds in (FIRST_SECONDS, MORE_SECONDS):
+        waiting = deque(mutant for mutant in mutants if mutant.outcome in {"", "survived"})
+        running: dict[int, tuple[Mutant, float]] = {}
+        while running or (waiting and time.monotonic() < until):
+            if waiting and len(running) < jobs and time.monotonic() < until:
+                mutant = waiting.popleft()
+                met = tests.meeting(mutant, seconds)
+                mutant.met.update(met)
+                # Ample, since the machine may be busy: only an endless loop is to be ended by it.
+                limit = 60 + 5 * sum(map(tests.seconds.__getitem__, met))
+                running[_forked(mutant, met, tests.reports)] = (mutant, time.monotonic() + limit)
                 continue
-            del running[process]
-            said = (mutant.outcome, f"{mutant.module}:{mutant.row}", mutant.what, mutant.noticed_by)
-            print(*said, flush=True)
-        time.sleep(0.05)
+            _note_ended(running, tests)
+            time.sleep(0.05)
 
 
-def doubt(mutants: list[Mutant]) -> None:
+def _note_ended(running: dict[int, tuple[Mutant, float]], tests: Tests) -> None:
+    """Write down how those went that have ended, and end those that do not."""
+    for process, (mutant, limit) in list(running.items()):
+        ended, code = os.waitpid(process, os.WNOHANG)
+        if ended:
+            mutant.outcome = "noticed" if code else "survived"
+            mutant.noticed_by = _report_of(process, tests.reports).partition("\n")[0]
+            tests.noticed[mutant.module][mutant.noticed_by] += bool(code)
+        elif time.monotonic() > limit:
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            mutant.outcome = "time"
+        else:
+            continue
+        del running[process]
+        where = f"{mutant.module}:{mutant.row}"
+        print(mutant.outcome, where, mutant.what, mutant.change, mutant.noticed_by, flush=True)
+
+
+def doubt(mutants: list[Mutant], reports: Path) -> None:
     """Run the tests that noticed something on the code as it is: one that fails proved nothing."""
     noticing = sorted({mutant.noticed_by for mutant in mutants if "::" in mutant.noticed_by})
-    process = _forked(None, noticing)
+    process = _forked(None, noticing, reports)
     os.waitpid(process, 0)
-    failed = _report_of(process).splitlines()
+    failed = _report_of(process, reports).splitlines()
     for mutant in mutants:
         if mutant.outcome == "noticed" and (not failed or mutant.noticed_by in failed[:-1]):
             mutant.outcome = ""
             print("doubtful", mutant.module, mutant.row, mutant.noticed_by)
 
 
-def _report_of(process: int) -> str:
-    path = Path(f"report-{process}")
+def _report_of(process: int, reports: Path) -> str:
+    path = reports / f"report-{process}"
     said = path.read_text().strip() if path.exists() else ""
     path.unlink(missing_ok=True)
     return said
 
 
-def _forked(mutant: Mutant | None, tests: list[str]) -> int:
+def _forked(mutant: Mutant | None, tests: list[str], reports: Path) -> int:
     """Start a child in which the mutant's module is imported as it was changed."""
     process = os.fork()
     if process:
@@ -346,10 +431,10 @@ def _forked(mutant: Mutant | None, tests: list[str]) -> int:
         if mutant is not None:
             sys.meta_path.insert(0, _Changed(mutant))
         pytest = importlib.import_module("pytest")
-        options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--timeout=120", "-o", "addopts="]
+        options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--timeout=60", "-o", "addopts="]
         # What is warm cannot be rewritten, which is no fault of the tests.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", *(["-x"] if mutant else [])]
-        with Path(f"report-{os.getpid()}").open("w") as said:
+        with (reports / f"report-{os.getpid()}").open("w") as said:
             ended = pytest.main([*options, *tests], plugins=[_Recorder(said)]) if tests else 0
             print(f"exit={int(ended)}", file=said)
         code = int(ended != 0)
