@@ -180,13 +180,13 @@ def _of_cosmic_ray(path: Path, source: str) -> Iterator[tuple[int, Change]]:
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
 
-    tree = get_ast(source)
+    nodes = list(ast_nodes(get_ast(source)))
     for name in sorted(operator_names()):
         kind = get_operator(name)
         if kind.arguments():
             continue
         operator = kind()
-        positions = (p for node in ast_nodes(tree) for p in operator.mutation_positions(node))
+        positions = (p for node in nodes for p in operator.mutation_positions(node))
         for nth, (start, _) in enumerate(positions):
 
             def make(
@@ -301,11 +301,13 @@ class Tests:
         """Of each module, how many of its lines each test runs."""
         data = CoverageData(str(books))
         data.read()
+        # One text for each test: some lines are run by thousands.
+        names = {context: context.rpartition("|")[0] for context in data.measured_contexts()}
+        names = {c: test for c, test in names.items() if self.seconds.get(test, SLOW) < SLOW}
         for path in data.measured_files():
             module = str(Path(path).relative_to(Path.cwd()))
             for row, contexts in data.contexts_by_lineno(path).items():
-                own = {context.rpartition("|")[0] for context in contexts}
-                own = {test for test in own if self.seconds.get(test, SLOW) < SLOW}
+                own = {names[context] for context in contexts if context in names}
                 self._by_line[module, row] |= own
                 self._rows[module].update(own)
         self._all_rows: Counter[str] = sum(self._rows.values(), Counter())
