@@ -40,7 +40,7 @@ from frameenrich.verbs.find import find_job, open_job
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.list_jobs import jobs
 from frameenrich.verbs.signatures import NamesNearest, checks_calls, takes_options_of
-from frameenrich.verbs.submit import RootedFolder, submit_parts
+from frameenrich.verbs.submit import submit_parts
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -361,7 +361,7 @@ def _collector(job: Job, **options: Any) -> Collector:
     if not job.spec.image:
         return collector
     folder, root = collector.folder, os.path.abspath(job.spec.image_root)
-    return replace(collector, folder=RootedFolder(folder.store, folder.id, root))
+    return replace(collector, folder=folder.with_spec(replace(folder.spec, image_root=root)))
 
 
 def _tasks(work: Callable[..., Any], frame: DataFrame) -> list[Any]:

@@ -33,13 +33,13 @@ def finish(frame: pd.DataFrame, job: Job) -> pd.DataFrame:
 
 def reach(status: str, job: Job) -> None:
     """Collect until a batch has a status, as the next wait may be too short for a busy machine."""
-    while all(shard.batch.status != status for shard in job._folder.all_shards()):
+    while all(shard.batch.status != status for shard in job._session.job().all_shards()):
         job.collect()
 
 
 def an_hour_passes(job: Job) -> None:
     """Make a doubt an hour older, as if the user came back later: no test waits by the clock."""
-    for shard in job._folder.all_shards():
+    for shard in job._session.job().all_shards():
         if (since := shard.batch.unfound_since) is not None:
             shard.save(shard.batch.replace(unfound_since=since - 3600))
 

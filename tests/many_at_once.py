@@ -39,7 +39,7 @@ from frameenrich.errors import FrameEnrichError
 from frameenrich.model import BatchStatus, Limits
 from frameenrich.providers.live.provider import LiveProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.store import open_store
 
 VERBS_A_PROCESS = 8
@@ -223,7 +223,7 @@ def audit(base_url: str, store: Path, before: Counter[str]) -> list[str]:
             again[body_hash(json.loads(line)["body"])] += 1
         # A batch that somebody gave up while nobody knew whether it was made may have run: who
         # gives it up says that its rows may be asked once more (docs/providers.md).
-        for shard in JobFolder(open_store(store), job.id).all_shards():
+        for shard in JobPath(open_store(store), job.id).open().all_shards():
             if shard.batch.status is BatchStatus.LOST:
                 with shard.open_requests() as lines:
                     again.update(body_hash(json.loads(line)["body"]) for line in lines)

@@ -255,9 +255,9 @@ def test_a_clock_that_was_set_back_makes_nobody_wait(
     with pytest.raises(frameenrich.FrameEnrichError):
         mugs.llmbatch.submit(ASK, "m", client=client, store=store)
     job = frameenrich.open_job(frameenrich.jobs(store=store)["job"][0], store, client=client)
-    shard = job._folder.shards(0)[0]
+    shard = job._session.job().shards(0)[0]
     batch: Batch = shard.batch.replace(retry_at=time.time() + 86_400)
-    with job._folder.lock():
+    with job._session.job().lock():
         shard.save(batch)
 
     out = job.collect(mugs, wait=True, poll_seconds=0.01, timeout=20)

@@ -29,7 +29,7 @@ def draw_path(folder: JobFolder, review_id: str) -> str:
 def review_ids(folder: JobFolder) -> list[str]:
     """Return the ids of a job's reviews, in no particular order."""
     # By the draw's file: a folder without one is a review whose writing was interrupted.
-    found = map(_DRAW.search, folder.store.find(f"{folder.path}/reviews"))
+    found = map(_DRAW.search, folder.review_files())
     return [match[1] for match in found if match]
 
 

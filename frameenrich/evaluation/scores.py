@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from frameenrich.identity.keys import find_keys, sidecar_keys
 from frameenrich.lifecycle.collect import Collector, Reading
-from frameenrich.store.folder import JobFolder
-from frameenrich.store.listing import list_jobs
+from frameenrich.store.folder import JobFolder, job_folders
 
 if TYPE_CHECKING:
     from frameenrich.evaluation.job_answers import JobAnswers
@@ -66,8 +65,7 @@ def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
 
 def newest_second(folder: JobFolder) -> JobFolder | None:
     """Return the newest second opinion on a job whose answers are all here."""
-    folders, _ = list_jobs(folder.store)
-    for other in folders:  # the newest first
+    for other in job_folders(folder.store, folder.id):  # the newest first
         # An unfinished one would make scores that change with every look at the job.
         if other.spec.second_of == folder.id and other.read().settled:
             return other

@@ -19,7 +19,7 @@ from frameenrich.errors import InputError, StoreError
 from frameenrich.evaluation.review_files import kept_sheets, read_draw, review_ids
 from frameenrich.evaluation.sheet import SheetReader, parse_sheet
 from frameenrich.identity.keys import find_keys, sidecar_keys
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 
 _Marks = npt.NDArray[np.bool_]
 
@@ -57,9 +57,9 @@ def _namesakes(folder: JobFolder) -> Iterator[JobFolder]:
     slug = folder.id.rpartition("-")[0]
     for job_id in folder.store.job_ids():
         if job_id != folder.id and job_id.rpartition("-")[0] == slug:
-            other = JobFolder(folder.store, job_id)
             with contextlib.suppress(StoreError):  # a damaged job must not stop this one's figures
-                if other.spec.name == folder.spec.name and other.created_at:
+                other = JobPath(folder.store, job_id).open()
+                if other.spec.name == folder.spec.name:
                     yield other
 
 

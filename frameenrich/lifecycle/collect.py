@@ -216,7 +216,7 @@ class Collector:
     ) -> dict[str, pd.Series]:
         """Say in the error's column why rows were left out, where the sidecar knows."""
         folder = self.folder
-        if SKIP_REASON not in folder.schema.names:
+        if SKIP_REASON not in folder.facts.schema.names:
             return columns
         lines = folder.sidecar(columns=[SKIP_REASON]) if sidecar is None else sidecar
         reasons = lines[SKIP_REASON].take(pa.array(positions, mask=positions < 0))

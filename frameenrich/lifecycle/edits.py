@@ -23,7 +23,7 @@ from frameenrich.identity.keys import find_keys, sidecar_keys
 from frameenrich.lifecycle.match import find_sidecar_rows, frame_keys
 from frameenrich.lifecycle.results import read_results
 from frameenrich.model import JobSpec
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 
 Columns = Mapping[str, pd.Series]
 
@@ -140,8 +140,8 @@ def _earlier_answers(
     for job_id in folder.store.job_ids():
         if job_id.rpartition("-")[0] != slug:
             continue
-        other = JobFolder(folder.store, job_id)
         with contextlib.suppress(FrameEnrichError):  # a damaged job says nothing of this one
+            other = JobPath(folder.store, job_id).open()
             spec = other.spec
             if (spec.name, spec.prefix) != (folder.spec.name, folder.spec.prefix):
                 continue

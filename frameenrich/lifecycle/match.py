@@ -218,7 +218,7 @@ def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None =
         Where the rows most likely are: the lines of this part are searched first, the others only
         for keys that are not there.
     """
-    found = [folder.schema.empty_table()]
+    found = [folder.facts.schema.empty_table()]
     keys = frame_keys(frame, folder.spec, sidecar_keys(found[0]).column_names)
     if keys is None:
         return found[0]
@@ -227,7 +227,7 @@ def find_sidecar_rows(folder: JobFolder, frame: pd.DataFrame, part: int | None =
         span = _span(keys)
         # The part's own row groups come first: mostly they have all its rows, and the rest stays
         # unread.
-        for groups in _order(file, folder.part_rows, part):
+        for groups in _order(file, folder.facts.part_rows, part):
             if not len(left):
                 break
             if not _may_contain(file, groups, span):

@@ -19,10 +19,10 @@ from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.identity.hashes import hash_column, request_hash
 from frameenrich.jsonl import body_of, encode, request_ids
 from frameenrich.rendering.caching import without_marks
-from frameenrich.store.folder import JobFolder, split_jobs
+from frameenrich.store.folder import JobFolder, JobPath, split_jobs
 from frameenrich.store.listing import warn_damaged
 from frameenrich.store.proof import quick_hash
-from frameenrich.store.shard import DAMAGE, ShardFolder
+from frameenrich.store.shard import DAMAGE, ShardPath
 from frameenrich.store.store import Store
 
 
@@ -57,19 +57,18 @@ def other_jobs(
     StoreError
         A damaged job may have asked some of these requests.
     """
-    readable, damaged = split_jobs(store)
+    readable, damaged = split_jobs(store, own_id)
     for folder, error in damaged:
-        if folder.id != own_id:
-            check_unneeded(folder, error, sent)
+        check_unneeded(folder, error, sent)
     if warn:
         warn_damaged(error for _, error in damaged)
-    return [folder for folder in readable if folder.id != own_id]
+    return readable
 
 
-def check_unneeded(folder: JobFolder, error: StoreError, sent: ShortHashes) -> None:
+def check_unneeded(folder: JobPath, error: StoreError, sent: ShortHashes) -> None:
     """Raise a damaged job's error, unless it is proved to have asked none of some requests."""
     try:
-        shards = folder.shards(0)
+        shards = folder.shard_paths()
         shared = sum(_count_shared(shard, sent) for shard in shards)
     except (*DAMAGE, StoreError):
         raise _needed(folder, error, None) from None
@@ -77,7 +76,7 @@ def check_unneeded(folder: JobFolder, error: StoreError, sent: ShortHashes) -> N
         raise _needed(folder, error, shared) from None
 
 
-def _count_shared(shard: ShardFolder, sent: ShortHashes) -> int:
+def _count_shared(shard: ShardPath, sent: ShortHashes) -> int:
     """Count the requests of a shard that are among others, by its requests file alone."""
     with shard.open_requests() as lines:
         # Rot could make a request look like one that was never asked: only a whole file proves.
@@ -109,7 +108,7 @@ def needing(folder: JobFolder, count: int) -> Iterator[None]:
         raise _needed(folder, error, count) from None
 
 
-def _needed(folder: JobFolder, error: StoreError, count: int | None) -> StoreError:
+def _needed(folder: JobPath, error: StoreError, count: int | None) -> StoreError:
     many = f"{count:,} of" if count else "perhaps some of"
     error.problem = f"The job {folder.id} has asked {many} the same requests. {error.problem}"
     error.fix = (

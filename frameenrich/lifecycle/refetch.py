@@ -9,18 +9,18 @@ from frameenrich.errors import DamagedFileError, FrameEnrichError, warn_user
 from frameenrich.lifecycle.fetch import fetch
 from frameenrich.model import Stage
 from frameenrich.providers.protocol import Provider
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.shard import ShardFolder
 
 T = TypeVar("T")
 
 
-def refetch(folder: JobFolder, connect: Callable[[], Provider]) -> int:
+def refetch(folder: JobPath, connect: Callable[[], Provider]) -> int:
     """Fetch damaged responses again and return the number of shards; see `Job.refetch`.
 
     Parameters
     ----------
-    folder : JobFolder
+    folder : JobPath
         The job.
     connect : callable
         Gives the provider; called only where something is damaged.
@@ -46,9 +46,7 @@ def _refetch(shard: ShardFolder, connect: Callable[[], Provider], error: Damaged
     shard.save(batch.replace(responses=fetch(shard, batch, connect())))
 
 
-def with_whole_files(
-    folder: JobFolder, connect: Callable[[], Provider], read: Callable[[], T]
-) -> T:
+def with_whole_files(folder: JobPath, connect: Callable[[], Provider], read: Callable[[], T]) -> T:
     """Read from a job's files; fetch damaged ones again where the provider still has them.
 
     Raises

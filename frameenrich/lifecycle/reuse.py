@@ -179,9 +179,7 @@ def _goes_on(folder: JobFolder, round_: int, number: int) -> bool:
 def jobs_waiting_for(store: Store, job_id: str) -> list[str]:
     """Return the ids of the jobs that wait for a job's answers."""
     found = []
-    for folder in job_folders(store):
-        if folder.id == job_id:
-            continue
+    for folder in job_folders(store, job_id):
         # A job that cannot be read cannot take anything over.
         with contextlib.suppress(StoreError):
             if any(job_id in shard.batch.waits_for for shard in folder.shards(0)):

@@ -27,7 +27,7 @@ from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, Rejection, St
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import NeverMadeError, Provider
-from frameenrich.store.folder import JobFolder, JobState
+from frameenrich.store.folder import JobFolder, JobPath, JobState
 from frameenrich.store.shard import ShardFolder, ids_of
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _MOST_REJECTIONS = 20
 
 
 def step_job(
-    folder: JobFolder,
+    folder: JobPath,
     provider: Provider,
     *,
     max_enqueued_tokens: int | None = None,
@@ -56,7 +56,7 @@ def step_job(
 
     Parameters
     ----------
-    folder : JobFolder
+    folder : JobPath
         The job.
     provider : Provider
         Where its requests go.
@@ -123,16 +123,16 @@ class _Step:
         except (ProviderError, BudgetError) as error:
             self.fail(error)
 
-    def _go_on(self, other: JobFolder) -> None:
+    def _go_on(self, other: JobPath) -> None:
         """Advance a job that this one waits for, as no other process may be doing so."""
         state = other.read()
         if state.settled or any(batch.provider for batch in state.batches):
             return  # a job that was moved elsewhere needs the session that moved it
         try:
             step_job(
-                other,
+                state,
                 self.provider,
-                max_enqueued_tokens=other.spec.max_enqueued_tokens,
+                max_enqueued_tokens=state.spec.max_enqueued_tokens,
                 # No waiting: whoever holds the lock takes the step, and two jobs cannot wait for
                 # each other.
                 lock_seconds=0,

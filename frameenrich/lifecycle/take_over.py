@@ -21,11 +21,11 @@ from frameenrich.lifecycle.outgoing import answered_here, requests_left_out
 from frameenrich.lifecycle.reuse import find_running, find_stored_answers
 from frameenrich.model import TAKEN_OVER, Batch, BatchStatus, Import, OutputSpec, Stage
 from frameenrich.pricing.money import Budget
-from frameenrich.store.folder import JobFolder, JobState
+from frameenrich.store.folder import JobPath, JobState
 from frameenrich.store.shard import ShardFolder
 
 
-def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobFolder], object]) -> None:
+def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobPath], object]) -> None:
     """Advance a waiting shard as far as the jobs that it waits for allow.
 
     Parameters
@@ -46,7 +46,7 @@ def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobFolder], ob
     for job_id in batch.waits_for:
         if job.store.has(job_id):
             try:
-                go_on(JobFolder(job.store, job_id))
+                go_on(JobPath(job.store, job_id))
             except JobBusyError:
                 continue
     ids, hashes = _requests_of(job, shard)

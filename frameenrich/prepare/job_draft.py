@@ -36,7 +36,7 @@ from frameenrich.prepare.job_files import (
 from frameenrich.prepare.writer import Part, ShardFiles
 from frameenrich.rendering.caching import unmarked
 from frameenrich.store.draft import Draft
-from frameenrich.store.folder import PARTS, JobFolder
+from frameenrich.store.folder import PARTS, JobFolder, JobPath
 from frameenrich.store.shard import shard_name
 from frameenrich.store.sidecar import ROWS_PER_GROUP, SKIPPED
 from frameenrich.store.store import Store
@@ -68,7 +68,7 @@ class JobDraft:
     limits: Limits
     parts: Sequence[Part]
     columns: Sequence[str] = ()
-    stage: Callable[[int], JobFolder] | None = None
+    stage: Callable[[int], JobPath] | None = None
 
     def __post_init__(self) -> None:
         self._shards: Sequence[int] = range(len(self.parts[0].requests))
@@ -117,11 +117,11 @@ class JobDraft:
                     found[custom_id] = older.request_hash(self.spec.url, body)
         return found
 
-    def _folder_of(self, part: Part) -> JobFolder:
+    def _folder_of(self, part: Part) -> JobPath:
         if self.stage is not None:
             return self.stage(part.number)
         path = Path(self.draft.finish())
-        return JobFolder(Store(path.parent), path.name)
+        return JobPath(Store(path.parent), path.name)
 
     def written_lines(self) -> Iterator[bytes]:
         """Read the requests of all parts, before the draft is complete."""
@@ -159,9 +159,7 @@ class JobDraft:
     def commit(self) -> JobFolder:
         """Make the draft the job, or return the same job if another process made it meanwhile."""
         made = self.draft.commit(self._id)
-        folder = JobFolder(self.store, self._id)
-        vars(folder)["resumed"] = not made
-        return folder
+        return replace(JobPath(self.store, self._id).open(), resumed=not made)
 
     def _refile(
         self,
@@ -186,18 +184,18 @@ class JobDraft:
         else:
             # New files get the names of old ones, which are read while those are written.
             with self.draft.set_aside("aside") as folder:
-                aside = JobFolder(Store(Path(folder).parent), "aside")
+                aside = JobPath(Store(Path(folder).parent), "aside")
                 self._join(joined, lambda _: aside, {})
         if answers is not None:
             self._write_reused(own_id, answers, joined.reused)
         return dict(enumerate(files.counts, files.first)), files.waits
 
     def _join(
-        self, joined: _Joined, find: Callable[[int], JobFolder], more: dict[bytes, bytes]
+        self, joined: _Joined, find: Callable[[int], JobPath], more: dict[bytes, bytes]
     ) -> None:
         """File each part, and write its rows of the sidecar."""
-        folders = [find(part.number) for part in self.parts]
-        schemas = [folder.schema for folder in folders]
+        folders = [find(part.number).open() for part in self.parts]
+        schemas = [folder.facts.schema for folder in folders]
         schema = common_schema(schemas)
         metadata = {**schemas[0].metadata, **more}
         with self.draft.sidecar_writer(schema.with_metadata(metadata)) as writer:

@@ -40,7 +40,7 @@ from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.whole_frame import render_part
 from frameenrich.prepare.writer import Part
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.store import Store
 
 _NUMBERS = "part.json"
@@ -71,9 +71,9 @@ class PartsFolder:
         """Return the folder of a part, in the store."""
         return f"{self.folder}/part-{number:06d}"
 
-    def folder_of(self, number: int) -> JobFolder:
+    def folder_of(self, number: int) -> JobPath:
         """Return a part's folder, which is laid out as a job's."""
-        return JobFolder(Store(self.url), self.part(number))
+        return JobPath(Store(self.url), self.part(number))
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def _check_keys(stage: PartsFolder, written: Sequence[Part]) -> None:
         if found is None:
             continue
         shown, first, second = found
-        names = stage.folder_of(first).key_names
+        names = stage.folder_of(first).open().key_names
         what = f"key {tuple(names)}" if len(names) > 1 else f"key {names[0]!r}"
         raise RowKeyError(
             f"The {what} repeats across parts of the frame (partitions, or chunks of a file): "

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from frameenrich.errors import StoreError
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.links import is_own
 from frameenrich.store.local import DRAFT
 from frameenrich.store.store import Store
@@ -40,7 +40,7 @@ class FolderSize:
     changed_at: float
 
 
-def folder_size(folder: JobFolder) -> FolderSize:
+def folder_size(folder: JobPath) -> FolderSize:
     """Return the size and last change of a job's folder, by one listing of it.
 
     Raises
@@ -76,7 +76,7 @@ def _changed_at(entry: dict[str, Any]) -> float:
     return float(found) if isinstance(found, int | float) else time.time()
 
 
-def delete_job(folder: JobFolder) -> None:
+def delete_job(folder: JobPath) -> None:
     """Delete a job from the store; the caller holds its lock.
 
     Raises

@@ -7,11 +7,9 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +17,8 @@ import pyarrow.parquet as pq
 from frameenrich.errors import StoreError
 from frameenrich.model import Batch, JobSpec
 from frameenrich.store.local import SIDECAR, missing, unreadable
-from frameenrich.store.shard import DAMAGE, KnownBatch, ShardFolder
-from frameenrich.store.store import Store, T
+from frameenrich.store.shard import DAMAGE, KnownBatch, ShardFolder, ShardPath
+from frameenrich.store.store import Store
 
 _SHARD = re.compile(r"/round-(\d+)/shard-(\d+)\.(requests\.jsonl|batch\.json)$")
 
@@ -35,9 +33,6 @@ def is_job_id(text: object) -> bool:
     return isinstance(text, str) and _JOB_ID.fullmatch(text) is not None
 
 
-_META = b"frameenrich."
-
-
 OWNER = "frameenrich.round"
 """The key of a later round's sidecar that has its job and number; earlier versions wrote none."""
 
@@ -47,8 +42,8 @@ PARTS = "frameenrich.parts"
 
 
 @dataclass(frozen=True)
-class JobFolder:
-    """One job's folder."""
+class JobPath:
+    """Where a job lies in its store; nothing of it is read yet (see `open`)."""
 
     store: Store
     id: str
@@ -58,22 +53,65 @@ class JobFolder:
         """The path of the job's folder."""
         return f"{self.store.root}/{self.id}"
 
-    @cached_property
-    def _footer(self) -> _Footer:
-        """Read the sidecar's footer; it never changes, so it is read once."""
-        with self.reading_sidecar() as file:
-            return _Footer(file.schema_arrow, int(file.metadata.num_rows))
+    def round_path(self, round_: int) -> str:
+        """Return the folder of a round."""
+        return f"{self.path}/round-{round_}"
 
-    @property
-    def schema(self) -> pa.Schema:
-        """The sidecar's columns, and the job's metadata with them."""
-        return self._footer.schema
+    def open(self) -> JobFolder:
+        """Read what the sidecar's footer says of the job.
 
-    def _metadata(self, name: str, read: Callable[[bytes], T]) -> T:
-        try:
-            return read((self.schema.metadata or {})[_META + name.encode()])
-        except DAMAGE as error:
-            raise unreadable(self._sidecar_path(0), error) from error
+        Raises
+        ------
+        StoreError
+            There is no sidecar, or it is damaged.
+        """
+        with self._open_sidecar() as (folder, _):
+            return folder
+
+    def read(self) -> JobState:
+        """Read the job's footer, and its state by one listing and each batch.json once.
+
+        Raises
+        ------
+        StoreError
+            A file is missing or damaged.
+        """
+        return self.open().read()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[JobState]:
+        """Read the job's state, and keep its sidecar open while a verb reads it.
+
+        Raises
+        ------
+        StoreError
+            A file is missing or damaged.
+        """
+        with self._open_sidecar() as (folder, file):
+            yield replace(folder.read(), file=file)
+
+    @contextlib.contextmanager
+    def _open_sidecar(self) -> Iterator[tuple[JobFolder, pq.ParquetFile]]:
+        """Open the sidecar and read its footer."""
+        path = self._sidecar_path(0)
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._open_parquet(path))
+                folder = JobFolder(self.store, self.id, facts_of(file))
+            # Only for the footer: what a verb raises while the file is open is not damage.
+            except DAMAGE as error:
+                raise unreadable(path, error) from error
+            yield folder, file
+
+    @contextlib.contextmanager
+    def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        """Open a Parquet file of the store, with its page checksums verified."""
+        with contextlib.ExitStack() as stack:
+            # Not `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482).
+            local = self.store.local
+            self.store.check_own(path)
+            source = path if local else stack.enter_context(self.store.fs.open(path, "rb"))
+            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
 
     def _sidecar_path(self, round_: int) -> str:
         return f"{self.path}/{SIDECAR}" if round_ == 0 else f"{self.round_path(round_)}/{SIDECAR}"
@@ -98,6 +136,129 @@ class JobFolder:
         except DAMAGE as error:
             raise unreadable(path, error) from error
 
+    def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
+        """Read the sidecar of a round: all rows for round 0, else those sent again."""
+        with self.reading_sidecar(round_) as file:
+            return file.read(columns)
+
+    def shard_paths(self) -> list[ShardPath]:
+        """Return where the shards of round 0 lie, in order; the sidecar may be damaged."""
+        found = self.store.find(self.round_path(0))
+        return [ShardPath(self, *each) for each in _shards(self, found, range(1))]
+
+    @contextlib.contextmanager
+    def lock(self, timeout_seconds: float = 60.0) -> Iterator[None]:
+        """Be the only process at work on this job.
+
+        Raises
+        ------
+        JobBusyError
+            Another process still held the lock after `timeout_seconds`.
+        """
+        with self.store.lock(self.path, timeout_seconds):
+            yield
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What the footer of a job's sidecar says: it never changes, so it is read once.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        What the job sends and how its answers are read.
+    created_at : float
+        The time of submission; Unix seconds.
+    key_names : tuple of str
+        The user's names for the parts of the key.
+    part_rows : tuple of int
+        How many rows each part has, where the job was written in parts; else empty.
+    row_count : int
+        How many rows the job has.
+    schema : pyarrow.Schema
+        The sidecar's columns, and the job's metadata with them.
+    """
+
+    spec: JobSpec
+    created_at: float
+    key_names: tuple[str, ...]
+    part_rows: tuple[int, ...]
+    row_count: int
+    schema: pa.Schema
+
+
+def facts_of(file: pq.ParquetFile) -> JobFacts:
+    """Read a sidecar's footer; what it raises is damage."""
+    schema = file.schema_arrow
+    found: dict[bytes, bytes] = schema.metadata or {}
+    names = found[b"frameenrich.key_names"].decode().split("\x1f")
+    # Somebody else's sidecar may name more parts than it has, or fewer.
+    columns = sum(name.startswith("key_") for name in schema.names)
+    if len(names) != columns:
+        raise ValueError(f"{len(names)} names for {columns} columns of the key")
+    return JobFacts(
+        JobSpec.from_json(found[b"frameenrich.spec"]),
+        _moment(found[b"frameenrich.created_at"]),
+        tuple(names),
+        # Only a job of parts says so; its folder is like any other, so nothing else knows of parts.
+        tuple(int(rows) for rows in json.loads(found.get(PARTS.encode(), b"[]"))),
+        int(file.metadata.num_rows),
+        schema,
+    )
+
+
+@dataclass(frozen=True)
+class JobFolder(JobPath):
+    """One job's folder, with what its sidecar's footer says; see `JobPath.open`.
+
+    Parameters
+    ----------
+    store, id
+        As `JobPath` takes them.
+    facts : JobFacts
+        What the footer says.
+    resumed : bool
+        Whether an earlier process left the files: true of all but those just written here. They
+        may be a copy, or restored, and know less than the provider.
+    """
+
+    # A job is known by its store and id, whatever of it this call says otherwise.
+    facts: JobFacts = field(compare=False, repr=False)
+    resumed: bool = field(default=True, compare=False)
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's spec: what it sends and how its answers are read."""
+        return self.facts.spec
+
+    @property
+    def created_at(self) -> float:
+        """The time of submission; Unix seconds."""
+        return self.facts.created_at
+
+    @property
+    def key_names(self) -> list[str]:
+        """The user's names for the parts of the key."""
+        return list(self.facts.key_names)
+
+    @property
+    def key_columns(self) -> list[str]:
+        """The sidecar's column names for the parts of the key."""
+        return [f"key_{i}" for i in range(len(self.facts.key_names))]
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows of the job."""
+        return self.facts.row_count
+
+    def open(self) -> JobFolder:
+        """Return this folder, which is open."""
+        return self
+
+    def with_spec(self, spec: JobSpec) -> JobFolder:
+        """Return the folder with another spec, where this call says what the first did not."""
+        return replace(self, facts=replace(self.facts, spec=spec))
+
     def read(self) -> JobState:
         """Read the job's state by one listing, and each batch.json once.
 
@@ -113,115 +274,22 @@ class JobFolder:
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         # A round without its sidecar was never published, so its shards do not count.
-        shards = tuple(_shards(self, found, range(rounds)))
+        shards = tuple(self._shards(found, range(rounds)))
         for shard in shards:
             shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
         # From the same listing, so that no caller lists the folder a second time.
-        reviewed = any("/reviews/" in path and path.endswith(".csv") for path in found)
-        state = JobState(self.store, self.id, shards, rounds, reviewed)
-        # A sidecar never changes, so the state need not read it again.
-        kept = ("spec", "resumed", "created_at", "part_rows", "_footer", "_sidecar_file")
-        # Through `__dict__`, as the dataclass is frozen.
-        state.__dict__.update({name: vars(self)[name] for name in kept if name in vars(self)})
-        return state
+        reviews = tuple(path for path in found if path.startswith(f"{self.path}/reviews/"))
+        return JobState(self.store, self.id, self.facts, self.resumed, shards, rounds, reviews)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[JobState]:
-        """Read the job's state, and keep its sidecar open while a verb reads it.
-
-        Raises
-        ------
-        StoreError
-            A file is missing or damaged.
-        """
-        with self._holding_sidecar() as file:
-            # Parsed now, so that `read` hands it on to the state.
-            _ = self.spec
-            state = self.read()
-            vars(state)["_sidecar_file"] = file
-            yield state
-
-    @contextlib.contextmanager
-    def _holding_sidecar(self) -> Iterator[pq.ParquetFile]:
-        """Open the sidecar, and keep what its footer says."""
+    def _open_sidecar(self) -> Iterator[tuple[JobFolder, pq.ParquetFile]]:
         path = self._sidecar_path(0)
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(self._open_parquet(path))
-                footer = _Footer(file.schema_arrow, int(file.metadata.num_rows))
             except DAMAGE as error:
                 raise unreadable(path, error) from error
-            # Handed on, so that the spec and the schema open no file.
-            vars(self).setdefault("_footer", footer)
-            yield file
-
-    @contextlib.contextmanager
-    def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
-        """Open a Parquet file of the store, with its page checksums verified."""
-        with contextlib.ExitStack() as stack:
-            # Not `pq.read_table`: given a Python file, it may hang at exit (apache/arrow#50482).
-            local = self.store.local
-            self.store.check_own(path)
-            source = path if local else stack.enter_context(self.store.fs.open(path, "rb"))
-            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
-
-    @cached_property
-    def spec(self) -> JobSpec:
-        """Read the job's spec: what it sends and how its answers are read."""
-        return self._metadata("spec", JobSpec.from_json)
-
-    @cached_property
-    def resumed(self) -> bool:
-        """Assume that an earlier process left its files: true of all but those just written here.
-
-        They may be a copy, or restored, and know less than the provider.
-        """
-        return True
-
-    @cached_property
-    def created_at(self) -> float:
-        """The time of submission; Unix seconds."""
-        return self._metadata("created_at", _moment)
-
-    @property
-    def key_names(self) -> list[str]:
-        """Return the user's names for the parts of the key."""
-        return self._metadata("key_names", self._key_names)
-
-    def _key_names(self, names: bytes) -> list[str]:
-        found = names.decode().split("\x1f")
-        # Somebody else's sidecar may name more parts than it has, or fewer.
-        columns = sum(name.startswith("key_") for name in self.schema.names)
-        if len(found) != columns:
-            raise ValueError(f"{len(found)} names for {columns} columns of the key")
-        return found
-
-    @property
-    def key_columns(self) -> list[str]:
-        """Return the sidecar's column names for the parts of the key."""
-        return [f"key_{i}" for i in range(len(self.key_names))]
-
-    @property
-    def row_count(self) -> int:
-        """Return how many rows the job has; reads no row."""
-        return self._footer.rows
-
-    @cached_property
-    def part_rows(self) -> list[int]:
-        """Return how many rows each part has, where the job was written in parts; else empty."""
-        # Only a job of parts says so; its folder is like any other, so nothing else knows of parts.
-        if PARTS.encode() not in (self.schema.metadata or {}):
-            return []
-        return self._metadata("parts", lambda written: [int(rows) for rows in json.loads(written)])
-
-    def sidecar(self, round_: int = 0, columns: list[str] | None = None) -> pa.Table:
-        """Read the sidecar of a round: all rows for round 0, else those sent again."""
-        with self.reading_sidecar(round_) as file:
-            return file.read(columns)
-
-    def round_path(self, round_: int) -> str:
-        """Return the folder of a round."""
-        return f"{self.path}/round-{round_}"
+            yield self, file
 
     def rounds(self) -> int:
         """Return how many rounds there are; at least 1."""
@@ -231,32 +299,20 @@ class JobFolder:
 
     def shards(self, round_: int) -> list[ShardFolder]:
         """Return the shards of a round, in order."""
-        return _shards(self, self.store.find(self.round_path(round_)), range(round_, round_ + 1))
+        return self._shards(self.store.find(self.round_path(round_)), range(round_, round_ + 1))
 
     def all_shards(self) -> list[ShardFolder]:
         """Return the shards of every round, in order, by one listing of the folder."""
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
-        return _shards(self, found, range(rounds))
+        return self._shards(found, range(rounds))
 
-    @contextlib.contextmanager
-    def lock(self, timeout_seconds: float = 60.0) -> Iterator[None]:
-        """Be the only process at work on this job.
+    def review_files(self) -> Iterable[str]:
+        """Return the paths of the files of all reviews."""
+        return self.store.find(f"{self.path}/reviews")
 
-        Raises
-        ------
-        JobBusyError
-            Another process still held the lock after `timeout_seconds`.
-        """
-        with self.store.lock(self.path, timeout_seconds):
-            yield
-
-
-class _Footer(NamedTuple):
-    """A sidecar's schema, whose metadata holds the job's, and how many rows it has."""
-
-    schema: pa.Schema
-    rows: int
+    def _shards(self, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
+        return [ShardFolder(self, *each) for each in _shards(self, paths, rounds)]
 
 
 @dataclass(frozen=True)
@@ -267,29 +323,40 @@ class JobState(JobFolder):
     a batch keeps it on the shard too, so that the state after a step is not read again.
     """
 
-    found: tuple[ShardFolder, ...]
-    round_count: int
-    reviewed: bool = False
+    found: tuple[ShardFolder, ...] = ()
+    round_count: int = 1
+    reviews: tuple[str, ...] = ()
+    file: pq.ParquetFile | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> JobState:
         """Read the job's state now; a batch.json that did not change is not read again."""
-        return self._read({s.batch_path: s.known for s in self.found if s.known is not None})
+        known = {s.batch_path: s.known for s in self.found if s.known is not None}
+        # The open file goes along, as the sidecar is the same one.
+        return replace(self._read(known), file=self.file)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[JobState]:
         """Keep the sidecar open while a verb reads this state of the job."""
         # Not closed by the inner of two: the outer verb still reads it.
-        if (held := vars(self).get("_sidecar_file")) is not None and not held.closed:
+        if self.file is not None and not self.file.closed:
             yield self
             return
-        with self._holding_sidecar() as file:
-            vars(self)["_sidecar_file"] = file
-            yield self
+        with self._open_sidecar() as (_, file):
+            yield replace(self, file=file)
 
     @property
     def batches(self) -> list[Batch]:
         """The batches of all shards, in order."""
         return [shard.batch for shard in self.found]
+
+    def review_files(self) -> Iterable[str]:
+        """Return the paths of the files of all reviews."""
+        return self.reviews
+
+    @property
+    def reviewed(self) -> bool:
+        """Tell whether a person's sheet was added to a review."""
+        return any(path.endswith(".csv") for path in self.reviews)
 
     @property
     def settled(self) -> bool:
@@ -330,7 +397,7 @@ class JobState(JobFolder):
     @contextlib.contextmanager
     def reading_sidecar(self, round_: int = 0) -> Iterator[pq.ParquetFile]:
         """Open the sidecar of a round, or yield the open one; see `JobFolder.reading_sidecar`."""
-        file = vars(self).get("_sidecar_file") if round_ == 0 else None
+        file = self.file if round_ == 0 else None
         # `opened` may have ended; the state is good for longer than its file.
         if file is None or file.closed:
             with super().reading_sidecar(round_) as file:
@@ -342,36 +409,36 @@ class JobState(JobFolder):
             raise unreadable(self._sidecar_path(0), error) from error
 
 
-def _shards(job: JobFolder, paths: Iterable[str], rounds: range) -> list[ShardFolder]:
-    """Return the shards of some rounds, found by either of the two files that each is made with."""
+def _shards(job: JobPath, paths: Iterable[str], rounds: range) -> list[tuple[int, int]]:
+    """Return round and number of the shards found, by either of the files each is made with."""
     found = {(int(m[1]), int(m[2]), m[3]) for m in filter(None, map(_SHARD.search, paths))}
-    shards = [
-        ShardFolder(job, *each)
-        for each in sorted({(round_, number) for round_, number, _ in found if round_ in rounds})
-    ]
-    for shard in shards:
+    shards = sorted({(round_, number) for round_, number, _ in found if round_ in rounds})
+    for each in shards:
         # Both files are published with the job, so a batch.json alone is damage.
-        if (shard.round, shard.number, "requests.jsonl") not in found:
-            raise missing(shard.requests_path)
+        if (*each, "requests.jsonl") not in found:
+            raise missing(ShardPath(job, *each).requests_path)
     return shards
 
 
-def job_folders(store: Store) -> list[JobFolder]:
-    """List the folders of all jobs of a store that can be read, the newest first."""
-    return split_jobs(store)[0]
+def job_folders(store: Store, own_id: str = "") -> list[JobFolder]:
+    """List the jobs of a store that can be read, the newest first, except one's own."""
+    return split_jobs(store, own_id)[0]
 
 
-def split_jobs(store: Store) -> tuple[list[JobFolder], list[tuple[JobFolder, StoreError]]]:
-    """List a store's readable jobs, the newest first, and the damaged ones with their errors."""
-    readable: list[JobFolder] = []
-    damaged = []
-    for job_id in sorted(store.job_ids()):
-        folder = JobFolder(store, job_id)
+def split_jobs(
+    store: Store, own_id: str = ""
+) -> tuple[list[JobFolder], list[tuple[JobPath, StoreError]]]:
+    """List a store's readable jobs, the newest first, and the damaged ones with their errors.
+
+    The job `own_id` is left out.
+    """
+    readable, damaged = list[JobFolder](), list[tuple[JobPath, StoreError]]()
+    for job_id in sorted(set(store.job_ids()) - {own_id}):
+        path = JobPath(store, job_id)
         try:
-            _ = folder.created_at, folder.spec
-            readable.append(folder)
+            readable.append(path.open())
         except StoreError as error:
-            damaged.append((folder, error))
+            damaged.append((path, error))
     return sorted(readable, key=lambda folder: folder.created_at, reverse=True), damaged
 
 
@@ -402,5 +469,5 @@ def moment_of_new_job(store: Store, slug: str) -> float:
         doubtful = [] if store.local else [i for i in store.job_ids() if i.startswith(f"{slug}-")]
     for job_id in doubtful:
         with contextlib.suppress(StoreError):  # a damaged job is nobody's newest
-            now = max(now, math.nextafter(JobFolder(store, job_id).created_at, math.inf))
+            now = max(now, math.nextafter(JobPath(store, job_id).open().created_at, math.inf))
     return now

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from frameenrich.errors import JobNotFoundError, StoreError, warn_user
-from frameenrich.store.folder import JobFolder, is_job_id, split_jobs
+from frameenrich.store.folder import JobFolder, JobPath, is_job_id, split_jobs
 from frameenrich.store.store import Store, StoreLike, open_store
 
 MOMENT = "UTC"
@@ -31,7 +31,7 @@ def warn_damaged(damages: Iterable[StoreError]) -> None:
         warn_user(f"A damaged job was passed over: {error}")
 
 
-def find_folder(store: StoreLike, job: str) -> JobFolder:
+def find_folder(store: StoreLike, job: str) -> JobPath:
     """Find the job of that id, or the newest of that name; a pilot only where there is no other.
 
     Raises
@@ -42,7 +42,7 @@ def find_folder(store: StoreLike, job: str) -> JobFolder:
     where = open_store(store)
     # The id first: it names one job, even where another job's name is the same text.
     if is_job_id(job) and where.has(job):
-        return JobFolder(where, job)
+        return JobPath(where, job)
     folders, damages = list_jobs(where)
     own = [folder for folder in folders if isinstance(job, str) and folder.spec.name == job]
     named = pilots_last(own)
@@ -95,9 +95,9 @@ def newest_job(store: StoreLike = None) -> JobFolder:
     raise JobNotFoundError(f"The store {where.root} holds no job.", "Submit one, or say store=.")
 
 
-def folders(store: Store) -> list[JobFolder]:
-    """List the folders of a store, by job id."""
-    return [JobFolder(store, job_id) for job_id in sorted(store.job_ids())]
+def job_paths(store: Store) -> list[JobPath]:
+    """List where the jobs of a store lie, by job id; damaged ones too."""
+    return [JobPath(store, job_id) for job_id in sorted(store.job_ids())]
 
 
 def to_frame(rows: list[dict[str, Any]], types: dict[str, Any]) -> pd.DataFrame:

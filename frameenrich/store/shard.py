@@ -21,7 +21,7 @@ from frameenrich.store.proof import Checked, damaged, prove
 from frameenrich.text import one_line
 
 if TYPE_CHECKING:
-    from frameenrich.store.folder import JobFolder
+    from frameenrich.store.folder import JobFolder, JobPath
 
 _TAG = re.compile(r"(.+-r\d+-s\d{5,})-a\d+")
 
@@ -64,10 +64,10 @@ class KnownBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardFolder:
-    """One shard's three files."""
+class ShardPath:
+    """Where a shard's three files lie, and how they are read and written."""
 
-    job: JobFolder
+    job: JobPath
     round: int
     number: int
 
@@ -269,6 +269,13 @@ class ShardFolder:
     def open_appending(self) -> IO[bytes]:
         """Open the responses file at its end; a line torn by a crash is cut off first."""
         return self.job.store.open_appending(self.responses_path)
+
+
+@dataclass(frozen=True)
+class ShardFolder(ShardPath):
+    """A shard of a job whose sidecar is read."""
+
+    job: JobFolder
 
 
 def _state(batch: Batch) -> str:

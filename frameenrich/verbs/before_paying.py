@@ -36,7 +36,7 @@ from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.prompt import prompt_of
 from frameenrich.rendering.readable import Preview
 from frameenrich.rendering.template_source import Template
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store, open_store
 from frameenrich.verbs.estimate import (
     Counts,
@@ -79,7 +79,7 @@ def pilot(
     # A pilot is a job of its own rows, marked in its spec: killed, it goes on; and the submit after
     # it takes its answers over.
     job = submit_frame(sample, sending)
-    return _shown(job, sample, JobFolder(sending.store, job.id), usage=usage)
+    return _shown(job, sample, JobPath(sending.store, job.id).open(), usage=usage)
 
 
 def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:

@@ -20,8 +20,8 @@ from frameenrich.store.cleanup import (
     folder_size,
     unfinished_files,
 )
-from frameenrich.store.folder import JobFolder
-from frameenrich.store.listing import MOMENT, folders, to_frame
+from frameenrich.store.folder import JobPath
+from frameenrich.store.listing import MOMENT, job_paths, to_frame
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.signatures import takes_options_of
@@ -97,7 +97,7 @@ def clean(
     where = open_store(store)
     limit = time.time() - _seconds(older_than)
     rows = []
-    for folder in folders(where):
+    for folder in job_paths(where):
         size = folder_size(folder)
         if size.changed_at <= limit:
             reason = _why_kept(folder, force=force)
@@ -135,14 +135,12 @@ def _seconds(age: str | timedelta) -> float:
     )
 
 
-def _why_kept(folder: JobFolder, *, force: bool) -> str | None:
+def _why_kept(folder: JobPath, *, force: bool) -> str | None:
     """Say why a job must stay; None where it may go."""
     if force:
         return None
     try:
-        statuses = {s.batch.status for s in folder.all_shards() if not s.batch.settled}
-        # A spec that cannot be read is damage, too; reading it raises.
-        _ = folder.spec
+        statuses = {batch.status for batch in folder.read().batches if not batch.settled}
     except StoreError as error:
         return f"damaged: {error.problem}"
     if statuses:
@@ -152,11 +150,11 @@ def _why_kept(folder: JobFolder, *, force: bool) -> str | None:
     return f"its answers are waited for by {', '.join(waiting)}" if waiting else None
 
 
-def _delete(folder: JobFolder, remote: Job | None, force: bool) -> str | None:
+def _delete(folder: JobPath, remote: Job | None, force: bool) -> str | None:
     """Delete a job; return the reason where it stays."""
     try:
         # The provider's copies first: without the job's folder nobody would know their ids.
-        if remote is not None and any(shard.batch.id for shard in folder.all_shards()):
+        if remote is not None and any(batch.id for batch in folder.read().batches):
             remote.cleanup()
         # No waiting: who holds the lock is using the job, so it is not old. Nor may a submit be
         # reading the answers that it reuses, or about to wait for this job.

@@ -83,7 +83,7 @@ def _collect(
     accept: float | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
-    with session.folder.opened() as found:
+    with session.opened() as found:
         how = session.reading(waiting.budget, **reading)
         if frame is not None and waiting.max_rounds:  # refused before anything is paid for it
             require_match(match_frame(frame, found, found.sidecar()), frame, found)
@@ -104,11 +104,6 @@ def _accepted(job: JobState, how: Reading, accept: float | None) -> RequestColum
     return accept_rows(JobAnswers(job, how.output, own), accept)
 
 
-def collect_own(session: Session, **reading: Any) -> pd.DataFrame:
-    """Return all rows of a job under its own keys, with what each answer took."""
-    return collect(session, None, Waiting(budget=session.budget()), usage=True, **reading)
-
-
 def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting) -> JobState:
     """Poll a job, or wait for it and send failed rows again; return its state afterwards."""
     timing = (waiting.deadline, waiting.poll_seconds)
@@ -123,7 +118,7 @@ def collector(
 ) -> Collector:
     """Fetch a job's answers and return a collector of its parts for any process."""
     how = session.reading(waiting.budget, **reading)
-    job = bring_home(session, session.folder.read(), how.output, waiting)
+    job = bring_home(session, session.job().read(), how.output, waiting)
     return replace(_collector(session, how), added=_accepted(job, how, accept))
 
 
@@ -144,12 +139,12 @@ def _collector(session: Session, reading: Reading) -> Collector:
     output = reading.output
     # A collector is sent to other processes: what this output has cached stays here.
     plain = Output(output.spec, output.model, output.parser)  # without what it keeps
-    return Collector(session.folder, replace(reading, output=plain))
+    return Collector(session.job(), replace(reading, output=plain))
 
 
 def count_seen(session: Session, frame: pd.DataFrame, part: int | None) -> int:
     """Count the rows of a frame that the job was made for; see `Job.count_seen`."""
-    folder = session.folder
+    folder = session.job()
     match = match_frame(frame, folder, find_sidecar_rows(folder, frame, part))
     return int(require_unchanged(match, frame, folder).seen.sum())
 
@@ -162,7 +157,7 @@ def flagged(session: Session, frame: pd.DataFrame | None, **reading: Any) -> pd.
 
 
 def _flagged(session: Session, frame: pd.DataFrame | None, **reading: Any) -> pd.DataFrame:
-    with session.folder.opened() as job:
+    with session.opened() as job:
         output = session.output(**reading)
         if frame is None:
             return flagged_rows(job, output, np.arange(job.row_count))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -12,17 +12,32 @@ from frameenrich.evaluation.compare import Comparison, compare_answers
 from frameenrich.evaluation.evaluate import Evaluation, evaluate_fields
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.review import Review
+from frameenrich.evaluation.reviewed import Reviewed
 from frameenrich.evaluation.truth import truth_fields
 from frameenrich.evaluation.verdicts import reviewed_fields
+from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.match import match_frame, require_match
+from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.usage import job_usage, prices_of
-from frameenrich.verbs.collect import collect_own
+from frameenrich.verbs.collect import Waiting, bring_home
 from frameenrich.verbs.session import Session
 
+T = TypeVar("T")
 
-def answers_to_judge(session: Session) -> JobAnswers:
-    """Collect all rows of a job as answers that can be judged."""
-    return JobAnswers(session.folder, session.output(), collect_own(session))
+
+def judge(session: Session, work: Callable[[JobAnswers], T]) -> T:
+    """Collect all rows of a job, and do some work on them while its sidecar is open.
+
+    The work is done again where a damaged file had to be fetched again.
+    """
+
+    def read() -> T:
+        with session.opened() as found:
+            how = session.reading(session.budget(), usage=True)
+            job = bring_home(session, found, how.output, Waiting())
+            return work(JobAnswers(job, how.output, Collector(job, how).whole(None)))
+
+    return with_whole_files(session.folder, session.routes, read)
 
 
 def evaluate(
@@ -37,7 +52,6 @@ def evaluate(
     level: float,
 ) -> Evaluation:
     """Measure how often answers are right, by a review or truth columns; see `Job.evaluate`."""
-    job_id = session.folder.id
     if truth is None:
         # Options that would silently do nothing are refused.
         if tolerance is not None or match is not None or drawn is not None:
@@ -45,7 +59,8 @@ def evaluate(
                 "tolerance=, match= and drawn= are of truth columns, and there is none.",
                 "Pass truth=, or leave them out: a review has verdicts of its own.",
             )
-        return evaluate_fields(job_id, reviewed_fields(answers_to_judge(session), review), level)
+        judged = judge(session, lambda answers: reviewed_fields(answers, review))
+        return evaluate_fields(session.folder.id, judged, level)
     if review is not None:
         raise ParameterError(
             "Both review= and truth= are given.", "Evaluate by one of them at a time."
@@ -55,27 +70,25 @@ def evaluate(
             "There is no frame with the truth columns.",
             "Pass it: job.evaluate(frame, truth='department').",
         )
-    folder = session.folder
-    found = require_match(match_frame(frame, folder, folder.sidecar()), frame, folder)
-    judged = truth_fields(
-        answers_to_judge(session),
-        frame,
-        found.positions,
-        truth,
-        tolerance=tolerance,
-        match=match,
-        drawn=drawn,
-    )
-    return evaluate_fields(job_id, judged, level)
+
+    def compared(answers: JobAnswers) -> dict[str, Reviewed]:
+        job = answers.folder
+        found = require_match(match_frame(frame, job, job.sidecar()), frame, job)
+        return truth_fields(
+            answers, frame, found.positions, truth, tolerance=tolerance, match=match, drawn=drawn
+        )
+
+    return evaluate_fields(session.folder.id, judge(session, compared), level)
 
 
 def compare(first: Session, second: Session) -> Comparison:
     """Compare two jobs over the same rows; see `Job.compare`."""
-    return compare_answers(
-        answers_to_judge(first), answers_to_judge(second), (_usd(first), _usd(second))
-    )
 
+    def compared(one: JobAnswers, other: JobAnswers) -> Comparison:
+        usd = [
+            job_usage(own.folder, prices_of(own.folder, session.budget())).usd
+            for own, session in ((one, first), (other, second))
+        ]
+        return compare_answers(one, other, (usd[0], usd[1]))
 
-def _usd(session: Session) -> float | None:
-    with session.folder.opened() as job:
-        return job_usage(job, prices_of(job, session.budget())).usd
+    return judge(first, lambda one: judge(second, lambda other: compared(one, other)))

@@ -12,7 +12,7 @@ from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.json_modes import Asking
 from frameenrich.prepare.options import Plan
 from frameenrich.rendering.body import request_body
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store
 
 _BEFORE_FORMS = 1
@@ -62,13 +62,13 @@ def find_same(draft: JobDraft, store: Store) -> JobFolder | None:
     """Find the job of a draft, also where an earlier version's hashes made its id."""
     own_id = draft.id()
     if store.has(own_id):
-        return JobFolder(store, own_id)
+        return JobPath(store, own_id).open()
     specs = _specs_alike(store, own_id.rpartition("-")[0], draft.spec)
     if all(own.version == HASHES for own in specs):
         return None  # which spares reading the draft
     # A store of version 2 keeps its own formula of ids where a job is only to be found.
     older_id = draft.older_id()
-    return JobFolder(store, older_id) if store.has(older_id) else None
+    return JobPath(store, older_id).open() if store.has(older_id) else None
 
 
 def _specs_alike(store: Store, slug: str, spec: JobSpec) -> list[JobSpec]:
@@ -76,7 +76,7 @@ def _specs_alike(store: Store, slug: str, spec: JobSpec) -> list[JobSpec]:
     for job_id in store.job_ids():
         if job_id.rpartition("-")[0] == slug:
             try:
-                own = JobFolder(store, job_id).spec
+                own = JobPath(store, job_id).open().spec
             except StoreError:
                 continue
             if (own.model, own.endpoint) == (spec.model, spec.endpoint):

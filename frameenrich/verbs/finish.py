@@ -35,7 +35,7 @@ def finish(
     Everything that can be refused is refused before the first batch is cancelled. A call that
     follows one that was killed finds batches of `provider`, which it goes on with.
     """
-    spec = session.folder.spec
+    spec = session.job().spec
     changed = check_params(params, spec.endpoint, spec.output)
     elsewhere = session.elsewhere(provider)
     if elsewhere is None and not session.provider().blocking:
@@ -46,7 +46,7 @@ def finish(
     options = RetryOptions(None, model, changed, elsewhere=elsewhere, unanswered=True)
     check_round(session, options)
     keep = elsewhere.provider if elsewhere else None
-    job = session.folder.read()
+    job = session.job().read()
     # Batches of the new provider stay: an earlier call of `finish` made them.
     ending = withdrawn_shards(job, keep)
     for _ in lines_to_move(ending, options):
@@ -58,6 +58,6 @@ def finish(
         job = job.read()
     session.send(job)  # what an earlier call began to ask there
     # Without the job's parser: a missing answer is missing for any.
-    own = session.folder.spec.output
+    own = session.job().spec.output
     reading = Output(own if own.kind in READERS else OutputSpec())
     send_round(session, job, options, reading, budget)

@@ -21,7 +21,7 @@ from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.report.card import card_html, card_of
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.verbs.collect import collect, waiting_of
 from frameenrich.verbs.finish import finish
 from frameenrich.verbs.job_files import JobFiles
@@ -38,8 +38,8 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
 
     Parameters
     ----------
-    folder : JobFolder
-        Where everything is.
+    folder : JobPath
+        Where everything is; read when a verb needs it.
     output : Output, optional
         How answers are read; by default as the folder says.
     provider : Provider, optional
@@ -54,7 +54,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
 
     def __init__(
         self,
-        folder: JobFolder,
+        folder: JobPath,
         *,
         output: Output | None = None,
         provider: Provider | None = None,
@@ -64,28 +64,24 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         self._session = Session(folder, output, provider, client, budget)
 
     @property
-    def _folder(self) -> JobFolder:
-        return self._session.folder
-
-    @property
     def id(self) -> str:
         """The job's name in its store."""
-        return self._folder.id
+        return self._session.folder.id
 
     @property
     def path(self) -> str:
         """The job's folder."""
-        return self._folder.path
+        return self._session.folder.path
 
     @property
     def spec(self) -> JobSpec:
         """The job's spec: prompts, model, parameters, provider and output."""
-        return self._folder.spec
+        return self._session.job().spec
 
     @property
     def requests(self) -> list[str]:
         """The paths of the job's request files (JSONL), in order."""
-        return [shard.requests_path for shard in self._folder.all_shards()]
+        return [shard.requests_path for shard in self._session.job().all_shards()]
 
     def rounds(self) -> pd.DataFrame:
         """List what was sent again, why, and with which changes.
@@ -98,14 +94,14 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
             and ``requests``. Empty before the first `regenerate`.
         """
         table = pd.DataFrame(
-            changes(self._folder), columns=["round", "status", "change", "requests"]
+            changes(self._session.job()), columns=["round", "status", "change", "requests"]
         )
         return table.astype(
             {"round": "Int64", "status": "string", "change": "string", "requests": "Int64"}
         )
 
     def __repr__(self) -> str:
-        job = self._folder.read()
+        job = self._session.job().read()
         # From disk, without a call: a repr must not need a network or a key.
         statuses = ", ".join(sorted({batch.status for batch in job.batches}))
         reused = f", {job.reused:,} answers reused" if job.reused else ""
@@ -126,7 +122,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
     def _repr_html_(self) -> str:
         session, budget = self._session, self._session.budget()
         # One state for the whole card, so that its numbers agree while the job goes on.
-        with self._folder.opened() as job:
+        with self._session.opened() as job:
             return card_html(
                 card_of(
                     job,
@@ -147,7 +143,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         ProviderError
             The provider cannot be asked.
         """
-        job = self._folder.read()
+        job = self._session.job().read()
         return status(job, lambda: self._session.routes(job))
 
     def wait(self, timeout: float | None = None, poll_seconds: float | None = None) -> Job:
@@ -165,7 +161,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         WaitTimeoutError
             The time was up; the job goes on at the provider.
         """
-        job = self._folder.read()
+        job = self._session.job().read()
         # A settled job needs no provider, and so no key.
         if not job.settled:
             wait(job, self._session.routes(job), Deadline.after(timeout), poll_seconds)
@@ -193,7 +189,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         In a notebook: ``job = await job.wait_async()``. Cancelling the task that awaits stops the
         polling, not the provider: a later `wait` or `collect` goes on.
         """
-        job = self._folder.read()
+        job = self._session.job().read()
         if not job.settled:
             deadline = Deadline.after(timeout)
             await wait_async(job, self._session.routes(job), deadline, poll_seconds)
@@ -207,7 +203,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
     @property
     def reused(self) -> int:
         """How many requests were not sent, since the store had a usable answer to them."""
-        return self._folder.read().reused
+        return self._session.job().read().reused
 
     def usage(self, *, prices: PricesLike | None = None) -> JobUsage:
         """Return the tokens and USD that the job has taken so far, by the responses that are here.
@@ -226,16 +222,16 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
             ``usd``, ``requests``, ``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, and
             a ``table`` of them by round and model.
         """
-        with self._folder.opened() as job:
+        with self._session.opened() as job:
             return job_usage(job, prices_of(job, self._session.budget(None, prices)))
 
     def cancel(self) -> Job:
         """Ask the provider to stop; what it has answered by then is kept and merged."""
-        job = self._folder.read()
+        job = self._session.job().read()
         if not job.settled:
             cancel(job, self._session.routes(job))
         # Another job may count on these requests, since running ones are not sent twice.
-        if waiting := jobs_waiting_for(self._folder.store, self.id):
+        if waiting := jobs_waiting_for(self._session.folder.store, self.id):
             warn_user(
                 f"{', '.join(waiting)} wait for answers of {self.id}: what it does not bring they "
                 "send themselves, at their next step."
@@ -261,7 +257,7 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
         ProviderError
             The provider cannot be asked, as with a wrong key; those batches are not given up.
         """
-        job = self._folder.read()
+        job = self._session.job().read()
         if not job.settled:
             give_up(job, self._session.routes(job), force=force)
         return self

@@ -52,7 +52,7 @@ class JobFiles:
         >>> job.requests_by_custom_id(custom_id)[custom_id]["body"]["messages"]
         [{'role': 'user', 'content': 'Sort Blue hose'}]
         """
-        return find_requests(self._session.folder, custom_ids)
+        return find_requests(self._session.job(), custom_ids)
 
     def cleanup(self) -> int:
         """Delete the provider's copies of input, output and error files.
@@ -64,7 +64,7 @@ class JobFiles:
         int
             How many batches were cleaned up.
         """
-        return cleanup(self._session.folder, self._session.routes())
+        return cleanup(self._session.job(), self._session.routes())
 
     def import_responses(self, path: str | os.PathLike[str]) -> Self:
         """Import response lines that came by other means (a web page, ``vllm run-batch``).
@@ -82,7 +82,7 @@ class JobFiles:
             The file cannot be read, or no line of it answers a request of this job: it holds
             another job's answers (its custom_ids end in that one's tag), or requests.
         """
-        import_responses(self._session.folder, path)
+        import_responses(self._session.job(), path)
         return self
 
     def withdraw_import(self, which: str | os.PathLike[str] | None = None) -> Self:
@@ -98,7 +98,7 @@ class JobFiles:
         ResponsesError
             The job has no such import.
         """
-        withdraw_import(self._session.folder, which)
+        withdraw_import(self._session.job(), which)
         return self
 
     def refetch(self) -> int:
@@ -114,4 +114,4 @@ class JobFiles:
         DamagedFileError
             The provider has a file's source no more: `cleanup` deleted it, or it came by an import.
         """
-        return refetch(self._session.folder, self._session.routes)
+        return refetch(self._session.job(), self._session.routes)

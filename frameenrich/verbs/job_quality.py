@@ -83,7 +83,7 @@ class JobQuality:
         """
         from frameenrich.report.flagged_table import styled  # noqa: PLC0415 - for this verb only
 
-        return styled(self.flagged(frame, **reading), rows, self._session.folder.spec.name)
+        return styled(self.flagged(frame, **reading), rows, self._session.job().spec.name)
 
     @takes_options_of(reading)
     def report(
@@ -133,9 +133,9 @@ class JobQuality:
 
     def answers_to_judge(self) -> JobAnswers:
         """Collect all rows of the job, for reviews and evaluations."""
-        from frameenrich.verbs.evaluate import answers_to_judge  # noqa: PLC0415 - for this verb only
+        from frameenrich.verbs.evaluate import judge  # noqa: PLC0415 - for this verb only
 
-        return answers_to_judge(self._session)
+        return judge(self._session, lambda answers: answers)
 
     def review(
         self,
@@ -172,8 +172,12 @@ class JobQuality:
             Rows are still pending, or none is usable.
         """
         from frameenrich.evaluation.make_review import make_review  # noqa: PLC0415 - for this verb only
+        from frameenrich.verbs.evaluate import judge  # noqa: PLC0415 - for this verb only
 
-        return make_review(self.answers_to_judge(), n, by=by, seed=seed, extend=extend)
+        return judge(
+            self._session,
+            lambda answers: make_review(answers, n, by=by, seed=seed, extend=extend),
+        )
 
     def add_review(self, path: str | os.PathLike[str], reviewer: str = "") -> Review:
         """Add a filled-in sheet of a review; it is kept in the job's folder as it came.
@@ -193,8 +197,9 @@ class JobQuality:
             A row does not fit the review (it names row and column), or the sheet is of another job.
         """
         from frameenrich.evaluation.verdicts import add_sheet  # noqa: PLC0415 - for this verb only
+        from frameenrich.verbs.evaluate import judge  # noqa: PLC0415 - for this verb only
 
-        return add_sheet(self.answers_to_judge(), path, reviewer)
+        return judge(self._session, lambda answers: add_sheet(answers, path, reviewer))
 
     def evaluate(
         self,

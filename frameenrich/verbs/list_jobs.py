@@ -16,8 +16,8 @@ from frameenrich.lifecycle.usage import job_usage, prices_of
 from frameenrich.model import FLAGGED, JobSpec, RowStatus
 from frameenrich.pricing.money import Budget
 from frameenrich.store.cleanup import folder_size
-from frameenrich.store.folder import JobFolder, JobState
-from frameenrich.store.listing import MOMENT, folders, to_frame
+from frameenrich.store.folder import JobPath, JobState
+from frameenrich.store.listing import MOMENT, job_paths, to_frame
 from frameenrich.store.store import StoreLike, open_store
 from frameenrich.text import age_text, size_text
 from frameenrich.verbs.signatures import takes_options_of
@@ -72,7 +72,7 @@ def jobs(store: StoreLike = None) -> pd.DataFrame:
     FrameEnrichWarning
         A job's files are damaged; the message names one of them.
     """
-    listed = [_listed(folder) for folder in folders(open_store(store))]
+    listed = [_listed(path) for path in job_paths(open_store(store))]
     listed.sort(key=lambda pair: pair[0].get("created", 0.0), reverse=True)
     left = _MAX_RESPONSE_BYTES
     for row, state in listed:
@@ -83,25 +83,25 @@ def jobs(store: StoreLike = None) -> pd.DataFrame:
     return to_frame([row for row, _ in listed], _COLUMNS)
 
 
-def _listed(folder: JobFolder) -> tuple[dict[str, Any], JobState | None]:
-    size = folder_size(folder)
+def _listed(path: JobPath) -> tuple[dict[str, Any], JobState | None]:
+    size = folder_size(path)
     known: dict[str, Any] = {
-        "job": folder.id,
+        "job": path.id,
         "bytes": size.size_bytes,
         "size": size_text(size.size_bytes),
         "changed": size.changed_at,
     }
     try:
-        state = folder.read()
+        state = path.read()
         return known | {
-            "name": folder.spec.name,
-            "pilot": folder.spec.pilot,
-            "model": folder.spec.model,
-            "provider": folder.spec.provider,
-            "prompt": _first_words(folder.spec),
-            "rows": folder.row_count,
-            "age": age_text(time.time() - folder.created_at),
-            "created": folder.created_at,
+            "name": state.spec.name,
+            "pilot": state.spec.pilot,
+            "model": state.spec.model,
+            "provider": state.spec.provider,
+            "prompt": _first_words(state.spec),
+            "rows": state.row_count,
+            "age": age_text(time.time() - state.created_at),
+            "created": state.created_at,
             "rounds": state.rounds(),
             "batches": ", ".join(batch.status for batch in state.batches),
             "settled": state.settled,

@@ -27,7 +27,7 @@ from frameenrich.prepare.ready import open_requests
 from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
 from frameenrich.providers.protocol import Provider, retry_for
 from frameenrich.rendering.caching import unmarked
-from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.folder import JobFolder, JobPath, job_folders
 from frameenrich.store.store import Store
 from frameenrich.text import shortened
 from frameenrich.verbs.job import Job
@@ -102,14 +102,14 @@ class Probe:
         with open_requests(list(lines)) as ready:
             survey = ready.survey(self.spec.url, self.live.limits)
             job_id = ready_job_id(survey, plain)
-            if self.store.has(job_id) and JobFolder(self.store, job_id).read().settled:
+            if self.store.has(job_id) and JobPath(self.store, job_id).read().settled:
                 # The server may accept it by now: an old refusal must not come from disk for ever.
                 job_id = ready_job_id(survey, plain, secrets.token_hex(8))
             if not self.store.has(job_id):
                 with draft_of_requests(ready, survey, plain, self.store, self.live.limits) as draft:
                     draft.complete(job_id)
                     draft.commit()
-        folder = JobFolder(self.store, job_id)
+        folder = JobPath(self.store, job_id).open()
         try:
             with retry_for(_TRY_AGAIN_SECONDS):
                 Job(folder, output=self.output, provider=self.live).send()

@@ -81,7 +81,7 @@ def regenerate(
     **reading: Any,
 ) -> None:
     """Send flagged rows again, as a new round; see `Job.regenerate`."""
-    with session.folder.opened() as found:
+    with session.opened() as found:
         spec = found.spec
         # A row whose answer has come meanwhile is not to be paid again.
         job = bring_up_to_date(session, found, Deadline(), None, waiting=False)
@@ -126,7 +126,7 @@ def corrected_requests(job: JobState, frame: pd.DataFrame, output: Output) -> fr
 
 def check_round(session: Session, options: RetryOptions) -> None:
     """Refuse a model or parameter that the round's provider lacks, before anything is sent."""
-    spec, other = session.folder.spec, options.elsewhere
+    spec, other = session.job().spec, options.elsewhere
     changed = replace(spec, params={**spec.params, **options.params})
     check_tier(changed, other.provider if other else spec.provider)
     if options.params or options.model is not None or other is not None:

@@ -32,7 +32,7 @@ def report(session: Session, path: str | os.PathLike[str], *, rows: int, **readi
 
 
 def _report(session: Session, path: str | os.PathLike[str], *, rows: int, **reading: Any) -> Path:
-    with session.folder.opened() as found:
+    with session.opened() as found:
         how = session.reading(session.budget(), usage=True, **reading)
         job = bring_home(session, found, how.output, Waiting(budget=session.budget()))
         shown, texts_of = _rows_shown(job, how.output, rows)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.draw import WHOLE, draw_rows
+from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.model import HASHES
 from frameenrich.prepare.codebook import with_system_text
 from frameenrich.prepare.json_modes import choose_asking, words_of
@@ -22,7 +23,7 @@ from frameenrich.pricing.money import check_max_cost
 from frameenrich.pricing.prices import PricesLike, check_prices
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect
-from frameenrich.verbs.evaluate import answers_to_judge
+from frameenrich.verbs.evaluate import judge
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.session import Session
 from frameenrich.verbs.submit import Submission
@@ -45,7 +46,7 @@ def second_opinion(
     check_model(model)
     if name is not None:
         check_name(name)
-    first = session.folder
+    first = session.job()
     own = first.spec
     if provider is None:
         # A client belongs to its provider, so it is passed on only where the provider stays.
@@ -103,15 +104,18 @@ def second_opinion(
 def _positions(session: Session, n: int | None, seed: int) -> npt.NDArray[np.int64]:
     """Return all rows, or as many of the usable ones as are wanted, drawn at random."""
     if n is None:
-        return np.arange(session.folder.row_count)
+        return np.arange(session.job().row_count)
     if type(n) is not int or n < 1:
         raise ParameterError(f"n={n!r} rows cannot be drawn.", "Give a whole number above 0.", n=n)
-    job = answers_to_judge(session)
+    return judge(session, lambda job: _drawn(job, n, seed))
+
+
+def _drawn(job: JobAnswers, n: int, seed: int) -> npt.NDArray[np.int64]:
     if not len(job.usable):
         raise InputError(
-            f"The job {session.folder.id} has no usable row to ask about.",
+            f"The job {job.folder.id} has no usable row to ask about.",
             "Wait for its answers: job.wait().",
         )
     keys = job.keys.take(pa.array(job.usable))
-    drawn = draw_rows(keys, [WHOLE] * len(keys), n, seed=seed, job_id=session.folder.id)
+    drawn = draw_rows(keys, [WHOLE] * len(keys), n, seed=seed, job_id=job.folder.id)
     return np.sort(job.usable[drawn.positions])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from frameenrich.providers.registry import (
     provider_names,
 )
 from frameenrich.providers.routed import Routed
-from frameenrich.store.folder import JobFolder, JobState
+from frameenrich.store.folder import JobFolder, JobPath, JobState
 
 
 class Session:
@@ -46,7 +47,7 @@ class Session:
 
     def __init__(
         self,
-        folder: JobFolder,
+        folder: JobPath,
         output: Output | None,
         provider: Provider | None,
         client: Any,
@@ -62,11 +63,24 @@ class Session:
         if output is not None:
             keep_class(folder.path, output)
 
+    def job(self) -> JobFolder:
+        """Return the job with what its sidecar says of it, read by the first call of a session."""
+        # Not when the handle is made: a verb that opens the sidecar anyway opens it once, then.
+        folder = self.folder = self.folder.open()
+        return folder
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[JobState]:
+        """Read the job's state, and keep its sidecar open while a verb reads it."""
+        with self.folder.opened() as job:
+            self.folder = JobFolder(job.store, job.id, job.facts, job.resumed)
+            yield job
+
     def provider(self) -> Provider:
         """Return the job's own provider, connected on first use."""
         # Not before it is used: answers that are on disk need no key and no network.
         if self._provider is None:
-            spec = self.folder.spec
+            spec = self.job().spec
             provider = connect(spec.provider, self.client, spec.models[0], spec.pace)
             # A pilot is answered live, in a later session too.
             self._provider = live_version(provider) if spec.pilot else provider
@@ -77,17 +91,17 @@ class Session:
         if name is None:
             return self.provider()
         if name not in self._others:
-            self._others[name] = connect_other(name, self.folder.spec.provider, self.provider)
+            self._others[name] = connect_other(name, self.job().spec.provider, self.provider)
         return self._others[name]
 
     def routes(self, job: JobState | None = None) -> Provider:
         """Return a provider for all batches of the job, whichever provider each is at."""
-        batches = (job or self.folder.read()).batches
+        batches = (job or self.job().read()).batches
         # Mostly all of a job is at its own provider, which needs no routing.
         if not any(batch.provider for batch in batches):
             return self.provider()
         left = [batch.provider for batch in batches if not batch.settled]
-        return Routed(self.folder.spec.provider, self.provider_of, left)
+        return Routed(self.job().spec.provider, self.provider_of, left)
 
     def elsewhere(self, provider: str | Provider | None) -> Elsewhere | None:
         """Return where a round goes; None where that is the job's own provider.
@@ -97,7 +111,7 @@ class Session:
         ParameterError
             There is no such provider, or it does not answer the job's endpoint.
         """
-        own = self.folder.spec.provider
+        own = self.job().spec.provider
         if not isinstance(provider, str | None):
             given = connect(provider)
             provider = given.name
@@ -110,12 +124,12 @@ class Session:
             return None
         other = self.provider_of(provider)
         check = getattr(other, "check", lambda _: None)
-        return Elsewhere(provider, other.url(self.folder.spec.endpoint), check)
+        return Elsewhere(provider, other.url(self.job().spec.endpoint), check)
 
     def check_has(self, model: str, elsewhere: Elsewhere | None = None) -> None:
         """Refuse a model that a provider in this process does not have, before a round."""
         other = elsewhere.provider if elsewhere else None
-        name = other or self.folder.spec.provider
+        name = other or self.job().spec.provider
         if self.provider_of(other).blocking and name in provider_names():
             with contextlib.suppress(CredentialsError):  # a key is not the question
                 connect(name, None if other else self.client, model)
@@ -128,7 +142,7 @@ class Session:
         **options
             ``labels``, ``response_model`` and ``parser``, as `Job.collect` takes them.
         """
-        folder = self.folder
+        folder = self.job()
         if any(option is not None for option in options.values()):
             if folder.spec.output.kind in READERS:
                 raise OutputError(
@@ -167,12 +181,12 @@ class Session:
         **output: Any,
     ) -> Reading:
         """Return how answers become columns, by the options of `Job.collect`."""
-        prices = prices_of(self.folder, budget)
+        prices = prices_of(self.job(), budget)
         return Reading(self.output(**output), prices, usage, flatten, overwrite)
 
     def send(self, job: JobState | None = None) -> None:
         """Send what is not sent yet; a provider that answers in this process answers all."""
-        job = job or self.folder.read()
+        job = job or self.job().read()
         if job.settled:
             return  # without a key, too
         try:

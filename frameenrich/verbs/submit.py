@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import pandas as pd
@@ -37,7 +36,7 @@ from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
 from frameenrich.rendering.column_cells import may_print_otherwise
 from frameenrich.rendering.template_source import Template
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store, StoreLike, open_store
 from frameenrich.verbs.find_older import Write, find_older, find_same
 from frameenrich.verbs.job import Job
@@ -115,41 +114,6 @@ def submit_parts(
 
 
 @dataclass(frozen=True)
-class RootedFolder(JobFolder):
-    """A job's folder, read with the options in which this submit differs from the first.
-
-    Where images lie, how long a lost batch is looked for, and what a job may cost are no part of
-    its identity: a submit with others finds the job that is there, whose spec has the first ones.
-
-    Parameters
-    ----------
-    store, id
-        As `JobFolder` takes them.
-    image_root : str
-        The folder that its images lie in now, as this process sees it.
-    said : JobSpec, optional
-        What this submit says, of which its time to look, its cap and its prices count.
-    """
-
-    image_root: str = "."
-    said: JobSpec | None = field(default=None, compare=False)
-
-    @cached_property
-    def spec(self) -> JobSpec:
-        """Return the job's spec, with the image folder, caps and prices of this submit."""
-        first = self._metadata("spec", JobSpec.from_json)
-        said = self.said or first
-        return replace(
-            first,
-            image_root=self.image_root,
-            confirm_seconds=said.confirm_seconds,
-            # A later call's cap and prices win: to go beyond a cap is to name a greater one.
-            max_cost=first.max_cost if said.max_cost is None else said.max_cost,
-            prices={**first.prices, **said.prices},
-        )
-
-
-@dataclass(frozen=True)
 class Submission:
     """A submit whose options are checked, before a row is read."""
 
@@ -171,7 +135,7 @@ class Submission:
         if not self.nonce:
             return find_same(draft, self.store)
         job_id = draft.id(self.nonce)
-        return JobFolder(self.store, job_id) if self.store.has(job_id) else None
+        return JobPath(self.store, job_id).open() if self.store.has(job_id) else None
 
     def find_older(self, write: Write, draft: JobDraft, *, floats: bool) -> JobFolder | None:
         """Find the job whose requests an earlier version wrote differently; none if fresh."""
@@ -203,7 +167,7 @@ class Submission:
         # jobs that waited for a third would both send.
         with self.store.deciding():
             if self.store.has(job_id):  # another process has made it meanwhile
-                return JobFolder(self.store, job_id)
+                return JobPath(self.store, job_id).open()
             answers, running = probed, dict[bytes, str]()
             if not self.nonce:
                 # What another job has at its provider is not sent twice: this job waits for it.
@@ -267,7 +231,7 @@ class Submission:
         for job_id in self.store.job_ids():
             if job_id.rpartition("-")[0] == slug:
                 with contextlib.suppress(StoreError):
-                    spec = JobFolder(self.store, job_id).spec
+                    spec = JobPath(self.store, job_id).open().spec
                     if spec.name == name:
                         made = JobColumns.of(spec, Output(spec.output))
                         found.update(made.added, made.nested)
@@ -277,11 +241,7 @@ class Submission:
         """Send the job that was made, or was there already."""
         spec = self.plan.spec
         budget = Budget(spec.max_cost, spec.prices)
-        # What the old handle has read is handed on, or the sidecar's footer would be read again.
-        known: dict[str, Any] = {k: v for k, v in vars(folder).items() if k in _STAYS}
-        folder = RootedFolder(folder.store, folder.id, spec.image_root, spec)
-        vars(folder).update(known)
-        _ = folder.spec  # kept, so that each state that is read of the job has it, too
+        folder = folder.with_spec(_as_said(folder.spec, spec))
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
 
 
@@ -291,8 +251,20 @@ def _both(one: StoredAnswers | None, other: StoredAnswers | None) -> StoredAnswe
     return replace(one, origins={**one.origins, **other.origins})
 
 
-_STAYS = {"_footer", "resumed"}
-"""Cached attributes of a folder that do not depend on its spec."""
+def _as_said(first: JobSpec, said: JobSpec) -> JobSpec:
+    """Return a stored job's spec, with the image folder, caps and prices of this submit.
+
+    Where images lie, how long a lost batch is looked for, and what a job may cost are no part of
+    its identity: a submit with others finds the job that is there, whose spec has the first ones.
+    """
+    return replace(
+        first,
+        image_root=said.image_root,
+        confirm_seconds=said.confirm_seconds,
+        # A later call's cap and prices win: to go beyond a cap is to name a greater one.
+        max_cost=first.max_cost if said.max_cost is None else said.max_cost,
+        prices={**first.prices, **said.prices},
+    )
 
 
 def prepare(template: Template, model: str, options: Options, *, pilot: bool = False) -> Submission:
@@ -416,7 +388,7 @@ confirm_seconds, fresh
         # Ready requests are rows whose key is their custom_id; the spec has no messages.
         job_id = ready_job_id(survey, plan.spec, sending.nonce)
         if where.has(job_id):
-            return sending.send(JobFolder(where, job_id))
+            return sending.send(JobPath(where, job_id).open())
         with draft_of_requests(ready, survey, plan.spec, where, limits) as draft:
             folder = sending.find_made(draft) or sending.make_job(draft)
     return sending.send(folder)

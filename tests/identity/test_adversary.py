@@ -23,7 +23,7 @@ from frameenrich.identity import older
 from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.identity.hashes import request_hash
 from frameenrich.jsonl import body_of, encode, request_ids
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store
 
 
@@ -58,7 +58,7 @@ def as_older(folder: JobFolder) -> JobFolder:
     spec = json.loads(metadata[b"frameenrich.spec"])
     metadata[b"frameenrich.spec"] = json.dumps({**spec, "version": 2}).encode()
     pq.write_table(table.replace_schema_metadata(metadata), path)
-    return JobFolder(folder.store, folder.id)
+    return JobPath(folder.store, folder.id).open()
 
 
 def test_the_twins_are_what_they_are_made_to_be() -> None:
@@ -113,7 +113,7 @@ def test_no_answer_is_reused_for_a_twin(
     first = allowed.llmbatch.submit("{{ text }}", "m", name="one", client=client, store=store)
     first.wait(**FAST)
     if by == "an earlier version":
-        as_older(JobFolder(Store(store), first.id))
+        as_older(JobPath(Store(store), first.id).open())
 
     job = forbidden.llmbatch.submit("{{ text }}", "m", name="two", client=client, store=store)
     same = allowed.llmbatch.submit("{{ text }}", "m", name="three", client=client, store=store)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import frameenrich
 from frameenrich.errors import FrameEnrichError, FrameEnrichWarning, StoreError
 from frameenrich.model import RowStatus
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.store import open_store
 from frameenrich.verbs.job import Job
 
@@ -464,7 +464,7 @@ def test_a_flipped_bit_moves_no_answer(tmp_path: Path) -> None:
     name = tagged(job, "row-T-0").encode()
     length = len(name).to_bytes(4, "little")  # a value; the page's header quotes it, too
     start = whole.index(length + name, columns["custom_id"].data_page_offset) + 4
-    folder = JobFolder(open_store(tmp_path / "s"), job.id)
+    folder = JobPath(open_store(tmp_path / "s"), job.id).open()
 
     for at in range(start, start + len(name)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -62,7 +62,7 @@ def test_a_look_that_comes_too_early_is_looked_at_again(
     server.faults.add(**fault)
     job = submit(frame, provider, store)
     out = frame.llmbatch.collect(job)
-    while not job._folder.read().settled:
+    while not job._session.job().read().settled:
         out = frame.llmbatch.collect(job)
         assert set(out["llmbatch_status"]) <= {"ok", "pending"}
 
@@ -85,7 +85,7 @@ def test_what_does_not_add_up_is_told(
     assert why in str(job.status())
     with pytest.raises(WaitTimeoutError, match=why):
         job.wait(timeout=0)
-    assert not job._folder.read().settled
+    assert not job._session.job().read().settled
 
 
 @pytest.mark.parametrize("fault", [{"name": "late_files", "looks": 99}, {"name": "missing"}])
@@ -247,7 +247,7 @@ def test_the_answers_of_another_job_are_no_answers(
     """Promise 4: a cache that gives another file's lines settles no row as missing."""
     other = submit(shelf(12, first=50), provider, store)
     finish(shelf(12, first=50), other)
-    theirs = b"".join(other._folder.all_shards()[0].read_responses())
+    theirs = b"".join(other._session.job().all_shards()[0].read_responses())
     server.faults.add("odd_body", where=CONTENT, times=2, body=theirs)
 
     job = submit(frame, provider, store)

@@ -22,7 +22,7 @@ from object_server import BUCKET, take_requests
 from frameenrich.errors import JobBusyError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.verbs.find import open_job
 from frameenrich.verbs.job import Job
 
@@ -53,7 +53,8 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     class Counted(pq.ParquetFile):  # type: ignore[misc] # pyarrow has no types
         def __init__(self, source: Any, *args: Any, **options: Any) -> None:
-            counts["open sidecar"] += 1
+            # Recorded draws are Parquet files, too, each read from memory.
+            counts["open sidecar"] += str(source).endswith("/sidecar.parquet")
             super().__init__(source, *args, **options)
 
     RECORDED.append(counts)
@@ -88,7 +89,8 @@ VERBS: dict[str, tuple[Verb, int]] = {
     "collect with usage": (lambda job, frame: job.collect(frame, usage=True), 1),
     "flagged": (lambda job, _: job.flagged(), 1),
     "usage": (lambda job, _: job.usage(), 1),
-    "status": (lambda job, _: job.status(), 0),
+    # The handle's first verb reads what the job is, whatever of it the verb needs.
+    "status": (lambda job, _: job.status(), 1),
 }
 """Each verb, and how often it opens the sidecar of a settled job."""
 
@@ -99,8 +101,11 @@ def report(job: Job, _: pd.DataFrame) -> None:
 
 
 LOCAL_VERBS: dict[str, tuple[Verb, int, int]] = {
-    # A second opinion on this job is looked for among all jobs, this one too.
-    "report": (report, 2, 1),
+    "report": (report, 1, 1),
+    "review": (lambda job, _: job.review(n=5), 1, 1),
+    "the same review": (lambda job, _: job.review(n=5), 1, 1),
+    "evaluate": (lambda job, frame: job.evaluate(frame, truth="title", match=str.__eq__), 1, 1),
+    "card of a reviewed job": (lambda job, _: job._repr_html_(), 1, 1),
     # Listed again under the lock: another process may have sent the same round meanwhile.
     "regenerate": (lambda job, _: job.regenerate(), 1, 2),
     "regenerate for a frame": (lambda job, frame: job.regenerate(frame), 1, 2),
@@ -132,6 +137,13 @@ def test_a_settled_job_is_read_once(
     assert found == {
         name: ([1] * SHARDS, [], lists, opens) for name, (_, opens, lists) in verbs.items()
     }
+
+    with counting(monkeypatch) as counts:
+        frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
+
+    assert (batches(counts, "read"), batches(counts, "write")) == ([1] * SHARDS, [])
+    # The new rendering's own sidecar is written, not read.
+    assert counts["open sidecar"] == 1
 
 
 def test_the_same_submit_of_a_running_job_reads_once_and_writes_nothing(
@@ -175,8 +187,8 @@ def test_what_another_process_wrote_meanwhile_is_read(
     frame = shelf(4)
     server.hold("validating")
     made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
-    state = made._folder.read()
-    first, second = made._folder.all_shards()
+    state = made._session.job().read()
+    first, second = made._session.job().all_shards()
     first.save(first.batch.replace(status="cancelled", stage="fetched"))
 
     again = state.read()
@@ -202,29 +214,38 @@ def bucket(
 
 
 def test_a_settled_job_in_a_bucket_is_read_once(
-    sharded: OpenAIBatch, bucket: tuple[str, str]
+    sharded: OpenAIBatch, bucket: tuple[str, str], tmp_path: Path
 ) -> None:
     """Each batch.json is one GET, the job's objects are listed once, and nothing is put."""
     frame, (store, url) = shelf(2 * SHARDS), bucket
     made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
     made.wait(poll_seconds=0.01)
-    folder: JobFolder = made._folder
+    folder: JobFolder = made._session.job()
     found = {}
-    for name, (verb, _) in VERBS.items():
+    verbs: dict[str, Verb] = {name: verb for name, (verb, _) in VERBS.items()}
+    verbs["report"] = lambda job, _: job.report(tmp_path / "report.html")
+    for name, verb in verbs.items():
         take_requests(url)
-        verb(Job(JobFolder(folder.store, made.id), provider=sharded), frame)
+        verb(Job(JobPath(folder.store, made.id), provider=sharded), frame)
         requests = take_requests(url)
         gets = Counter(p for method, p in requests if method == "GET" and ".batch.json" in p)
         lists = [path for method, path in requests if method == "GET" and "list-type" in path]
+        # The report lists the store, too, for a second opinion and for reviews of the same name.
+        lists = [path for path in lists if made.id in path]
         puts = [path for method, path in requests if method in {"PUT", "POST", "DELETE"}]
         found[name] = (sorted(gets.values()), len(lists), puts)
 
-    assert {name: ([1] * SHARDS, 1, []) for name in VERBS} == found
+    assert {name: ([1] * SHARDS, 1, []) for name in verbs} == found
 
-    Job(JobFolder(folder.store, made.id), provider=sharded).regenerate()
+    Job(JobPath(folder.store, made.id), provider=sharded).regenerate()
 
     requests = [each for each in take_requests(url) if ".batch.json" in each[1]]
     assert sorted(Counter(requests).values()) == [1] * SHARDS, "a GET each, and no PUT"
+
+    frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=folder.store)
+
+    requests = [each for each in take_requests(url) if ".batch.json" in each[1]]
+    assert sorted(Counter(requests).values()) == [1] * SHARDS, "the same submit likewise"
 
 
 def test_a_running_job_in_a_bucket_is_read_once(
@@ -236,7 +257,7 @@ def test_a_running_job_in_a_bucket_is_read_once(
     made = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
     take_requests(url)
 
-    Job(JobFolder(made._folder.store, made.id), provider=sharded).collect(frame)
+    Job(JobPath(made._session.job().store, made.id), provider=sharded).collect(frame)
 
     requests = take_requests(url)
     gets = Counter(path for method, path in requests if method == "GET" and ".batch.json" in path)
@@ -250,9 +271,9 @@ def test_a_batch_in_a_bucket_that_changed_unseen_is_not_written_over(
     """A batch that is known from before the lease is written only over that same version."""
     server.hold("validating")
     made = shelf(2).llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=bucket[0])
-    state, store = made._folder.read(), made._folder.store
+    state, store = made._session.job().read(), made._session.job().store
     (shard,) = state.all_shards()
-    with made._folder.lock():
+    with made._session.job().lock():
         (known,) = state.read().all_shards()
         store.fs.pipe_file(shard.batch_path, b"{}")  # by one who lost the lease and did not see it
         cancelled = known.batch.replace(status="cancelled")

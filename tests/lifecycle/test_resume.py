@@ -26,7 +26,7 @@ import frameenrich
 from frameenrich.errors import JobBusyError, ProviderError, WaitTimeoutError
 from frameenrich.model import BYTES_PER_TOKEN, Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.store import open_store
 from frameenrich.verbs.job import Job
 
@@ -250,9 +250,9 @@ def test_two_processes_on_one_job(store: Path, server: BatchServer) -> None:
 def locked_elsewhere(store: Path, job_id: str) -> Iterator[None]:
     """Another process is at work on the job."""
     script = (
-        "import sys; from frameenrich.store.folder import JobFolder\n"
+        "import sys; from frameenrich.store.folder import JobPath\n"
         "from frameenrich.store.store import open_store\n"
-        "with JobFolder(open_store(sys.argv[1]), sys.argv[2]).lock():\n"
+        "with JobPath(open_store(sys.argv[1]), sys.argv[2]).lock():\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
     with warm.Popen(
@@ -274,7 +274,7 @@ def test_a_job_that_another_process_is_at_work_on(submit: Submit, store: Path) -
     with (
         locked_elsewhere(store, job.id),
         pytest.raises(JobBusyError, match=f"the job {job.id}. Wait for it to end") as caught,
-        JobFolder(open_store(store), job.id).lock(timeout_seconds=0.05),
+        JobPath(open_store(store), job.id).lock(timeout_seconds=0.05),
     ):
         pass
 

@@ -188,13 +188,13 @@ def test_words_of_another_type_never_make_a_job_unreadable(
     said: dict[str, Any], frame: pd.DataFrame, provider: OpenAIBatch, store: Path
 ) -> None:
     """Promise 6: what cannot be read back is not written, and the state stays as it was."""
-    (shard,) = submit(frame, provider, store)._folder.all_shards()
+    (shard,) = submit(frame, provider, store)._session.job().all_shards()
     before = shard.batch
 
     with pytest.raises(ProviderError, match="cannot be kept"):
         shard.save(before.replace(**said))
 
-    (again,) = submit(frame, provider, store)._folder.all_shards()
+    (again,) = submit(frame, provider, store)._session.job().all_shards()
     assert again.batch.id == before.id
 
 

@@ -39,7 +39,7 @@ from frameenrich.prepare.parts import PartsFolder, open_parts_folder, write_part
 from frameenrich.prepare.writer import Part
 from frameenrich.providers.file import FileProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.store import Store, open_store
 from frameenrich.verbs.submit import submit_parts
 
@@ -502,7 +502,7 @@ def test_lines_are_found_in_a_job_of_no_parts(kind: Any, store: Path) -> None:
     """Row groups are searched until all keys are found; those that cannot have them, not at all."""
     frame = pd.DataFrame({"title": "a"}, index=[kind(n) for n in range(40_000)])
     job = frame.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
-    folder = JobFolder(Store(store), job.id)
+    folder = JobPath(Store(store), job.id).open()
     some = frame.iloc[[39_999, 5, 32_768]]
 
     assert find_sidecar_rows(folder, some)["key_0"].to_pylist() == [

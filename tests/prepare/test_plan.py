@@ -36,7 +36,7 @@ from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.rendering.encode_rows import input_hashes
 from frameenrich.rendering.prompt import CHUNK_ROWS
 from frameenrich.rendering.template_source import read_template
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.shard import ids_of
 from frameenrich.store.sidecar import SKIPPED
 from frameenrich.store.store import Store
@@ -432,7 +432,7 @@ def test_columns_keep_their_order_in_a_later_session(jobs: Store) -> None:
     wish = {"zeta": str, "alpha": int, "mid": Literal["x", "y"]}
     job = a_job(FRAME, jobs, response_model=wish)
 
-    schema = JobFolder(Store(jobs.root), job.id).spec.output.schema
+    schema = JobPath(Store(jobs.root), job.id).open().spec.output.schema
 
     assert schema is not None
     assert list(wish) == list(schema["properties"])

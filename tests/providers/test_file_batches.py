@@ -299,7 +299,7 @@ def test_an_upload_that_went_away_is_made_again(
     )
     frame = shelf(2)
     job = submit(frame)
-    provider.delete_files(job._folder.all_shards()[0].batch)
+    provider.delete_files(job._session.job().all_shards()[0].batch)
     server.faults.clear(fault.name)
 
     with pytest.raises(ProviderError, match="call again"):

@@ -635,7 +635,7 @@ def test_a_large_jobs_card_reads_no_answer(
     """Beyond a few megabytes of responses the batches' counts are shown."""
     job = mugs.llmbatch.submit("{{ title }}", "m", client=client, store=store)
     job.wait(poll_seconds=0.01)
-    shard = job._folder.all_shards()[0]
+    shard = job._session.job().all_shards()[0]
     with open(shard.responses_path, "ab") as file:
         file.write(b"\0" * MAX_RESPONSE_BYTES)  # would be parsed, and told, if it were read
 

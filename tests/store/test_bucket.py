@@ -39,7 +39,7 @@ from frameenrich.prepare.parts import draft_of_parts, open_parts_folder, write_p
 from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.prepare.submit_options import Options
 from frameenrich.store.bucket import Bucket
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.lease import S3Objects
 from frameenrich.store.store import Store
 
@@ -80,7 +80,7 @@ def objects_of(job: JobFolder, *more: str) -> set[str]:
 def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_path: Path) -> None:
     """The same id, rows, requests and intents; found by another session."""
     local, made = a_job(Store(tmp_path / "disk")), a_job(bucket())
-    remote = JobFolder(bucket(), local.id)
+    remote = JobPath(bucket(), local.id).open()
 
     assert (made.id, local.spec, local.key_names) == (remote.id, remote.spec, remote.key_names)
     assert local.sidecar().equals(remote.sidecar())
@@ -178,8 +178,8 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     job, other = a_job(bucket()), bucket()
     seen = (
         other.job_ids(),
-        JobFolder(other, job.id).rounds(),
-        JobFolder(other, job.id).shards(0)[0].batch.id,
+        JobPath(other, job.id).open().rounds(),
+        JobPath(other, job.id).open().shards(0)[0].batch.id,
     )
     with job.lock():
         job.shards(0)[0].save(job.shards(0)[0].batch.replace(id="batch_1"))
@@ -188,9 +188,9 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     a_job(bucket(), "more")
 
     assert seen == ([job.id], 1, None)
-    assert JobFolder(other, job.id).shards(0)[0].batch.id == "batch_1"
-    assert (len(other.job_ids()), JobFolder(other, job.id).rounds()) == (2, 2)
-    assert len(JobFolder(other, job.id).all_shards()) == 3
+    assert JobPath(other, job.id).open().shards(0)[0].batch.id == "batch_1"
+    assert (len(other.job_ids()), JobPath(other, job.id).open().rounds()) == (2, 2)
+    assert len(JobPath(other, job.id).open().all_shards()) == 3
 
 
 def test_an_object_of_many_parts_is_whole(bucket: Callable[[], Store]) -> None:
@@ -227,7 +227,7 @@ def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
         writer.append(answer.encode())
         writer.append(b"x" * 600_000)
         writer.append(b"next part")
-    later = JobFolder(bucket(), job.id).shards(0)[0]
+    later = JobPath(bucket(), job.id).open().shards(0)[0]
     with later.job.lock(), StoreShardWriter(later) as writer:
         known = writer.answered()
         writer.append(b"later")
@@ -263,9 +263,9 @@ def test_answers_to_a_job_that_was_taken_over_are_not_asked_for_any_more(
 APPEND = """
 import os, signal, sys
 from frameenrich.atomic import sync
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store
-job = JobFolder(Store(sys.argv[1]), sys.argv[2])
+job = JobPath(Store(sys.argv[1]), sys.argv[2]).open()
 with job.lock():
     file = job.shards(0)[0].open_appending()
     for n in range(3):
@@ -384,10 +384,10 @@ WORK = """
 import sys
 import frameenrich.store.lease
 from frameenrich.errors import FrameEnrichError
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store
 frameenrich.store.lease.LEASE_SECONDS = float(sys.argv[3])
-shard = JobFolder(Store(sys.argv[1]), sys.argv[2]).shards(0)[0]
+shard = JobPath(Store(sys.argv[1]), sys.argv[2]).open().shards(0)[0]
 with shard.job.lock():
     batch = shard.batch
     print("held", flush=True)
@@ -540,7 +540,7 @@ def test_a_server_without_conditions_is_found_out(
 
     assert len(told) == 1
     assert keys(job.store) == objects_of(job)
-    assert JobFolder(Store(url), job.id).shards(0)[0].batch == Batch("t", id="batch_1")
+    assert JobPath(Store(url), job.id).open().shards(0)[0].batch == Batch("t", id="batch_1")
 
 
 def test_a_proof_that_another_process_removes_is_no_proof_against_the_bucket(

@@ -27,7 +27,7 @@ import frameenrich
 from frameenrich.errors import JobBusyError, JobNotFoundError, StoreError
 from frameenrich.model import Batch, BatchError, Limits
 from frameenrich.prepare.rounds import RetryRequest
-from frameenrich.store.folder import JobFolder, job_folders
+from frameenrich.store.folder import JobFolder, JobPath, job_folders
 from frameenrich.store.listing import find_folder
 from frameenrich.store.store import Store, open_store
 
@@ -404,9 +404,9 @@ def test_a_broken_file_is_named(name: str, broken: bytes | None, tmp_path: Path)
     folder = a_job(Store(tmp_path))
     path = Path(folder.path, name)
     path.unlink() if broken is None else path.write_bytes(broken)
-    job = JobFolder(folder.store, folder.id)
 
     with pytest.raises(StoreError, match=f"{path} cannot be read.*Restore it"):
+        job = JobPath(folder.store, folder.id).open()
         _ = (job.spec, job.created_at, job.sidecar(), [s.batch for s in job.shards(0)])
 
 
@@ -426,7 +426,7 @@ def test_a_foreign_parquet_file_is_no_sidecar(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(f"{job.path}/sidecar.parquet")
 
     with pytest.raises(StoreError, match="cannot be read"):
-        _ = JobFolder(job.store, job.id).spec
+        _ = JobPath(job.store, job.id).open().spec
 
 
 # --- finding jobs ---------------------------------------------------------------------------------
@@ -495,9 +495,9 @@ def test_a_jobs_name_becomes_a_safe_folder(name: str, stem: str, tmp_path: Path)
 
 HOLD = """
 import sys
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store
-with JobFolder(Store(sys.argv[1]), sys.argv[2]).lock():
+with JobPath(Store(sys.argv[1]), sys.argv[2]).lock():
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -571,7 +571,7 @@ def bucket() -> Iterator[Store]:
 def test_a_job_in_an_object_store_is_the_same(bucket: Store, tmp_path: Path) -> None:
     """The same id, files, rows and requests as on disk; found again by another handle."""
     local, remote = a_job(Store(tmp_path)), a_job(bucket)
-    again = JobFolder(Store("memory://bucket/jobs"), remote.id)
+    again = JobPath(Store("memory://bucket/jobs"), remote.id).open()
 
     assert (local.id, local.spec) == (again.id, again.spec)
     assert local.sidecar().equals(again.sidecar())

@@ -19,7 +19,7 @@ from conftest import status_counts
 import frameenrich
 from frameenrich.errors import FrameEnrichWarning, JobNotFoundError, ParameterError, StoreError
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.listing import newest_job
 from frameenrich.store.store import open_store
 from frameenrich.verbs.job import Job
@@ -257,7 +257,7 @@ def test_a_job_that_somebody_works_on_stays(
     job = done(mugs, store, provider)
     make_old(job.path)
 
-    with JobFolder(open_store(store), job.id).lock():
+    with JobPath(open_store(store), job.id).lock():
         cleaned = frameenrich.clean("30d", store=store)
 
     assert fates(cleaned) == {job.id: "another process is at work on it"}

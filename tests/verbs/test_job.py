@@ -573,7 +573,7 @@ def test_an_import_while_the_batch_runs_loses_nothing(
     assert status_counts(out) == {"ok": 4}
     assert out["llmbatch"].tolist()[2] == "Imported"
     assert set(server.executed.values()) == {1}
-    assert b"Imported" in b"".join(job._folder.shards(0)[0].read_responses())
+    assert b"Imported" in b"".join(job._session.job().shards(0)[0].read_responses())
 
 
 def test_an_import_of_all_answers_ends_a_batch(
