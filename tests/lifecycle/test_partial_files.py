@@ -271,7 +271,7 @@ def test_files_that_cannot_be_had_end_at_the_users_word_alone(
     with pytest.raises(ProviderError, match=r"did not download.*give_up\(force=True\)"):
         job.give_up()
 
-    assert not job._folder.read().settled
+    assert not job._session.job().read().settled
     job.give_up(force=True)
     out = finish(frame, job)
     check_rows(out, frame, dict.fromkeys(frame.index, "missing"))
@@ -290,7 +290,7 @@ def test_a_batch_that_cannot_be_looked_for_is_not_given_up(
     server.faults.add(fault, where="GET /v1/batches*", times="always")
     with contextlib.suppress(ProviderError):
         submit(frame, provider, store)
-    job = Job(frame.llmbatch.job(store=store)._folder, provider=provider)
+    job = Job(frame.llmbatch.job(store=store)._session.job(), provider=provider)
 
     with pytest.raises(ProviderError, match=r"did not create.*give_up\(force=True\)"):
         job.give_up()

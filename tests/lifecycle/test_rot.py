@@ -22,7 +22,7 @@ import frameenrich
 from frameenrich.errors import FrameEnrichError
 from frameenrich.lifecycle import read_cache
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder
+from frameenrich.store.folder import JobPath
 from frameenrich.store.store import open_store
 from frameenrich.verbs.job import Job
 
@@ -129,7 +129,7 @@ def verbs(made: Stores, name: str) -> Iterator[tuple[str, Callable[[], object]]]
     def job() -> Job:
         found = frameenrich.llmbatch(made.frame).job(name, store=made.used)
         own = made.provider if name == "sent" else None
-        return Job(JobFolder(open_store(made.used), found.id), provider=own)
+        return Job(JobPath(open_store(made.used), found.id), provider=own)
 
     yield "jobs", lambda: frameenrich.jobs(store=made.used)
     yield "repr", lambda: (repr(job()), job()._repr_html_())

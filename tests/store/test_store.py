@@ -406,8 +406,7 @@ def test_a_broken_file_is_named(name: str, broken: bytes | None, tmp_path: Path)
     path.unlink() if broken is None else path.write_bytes(broken)
 
     with pytest.raises(StoreError, match=f"{path} cannot be read.*Restore it"):
-        job = JobPath(folder.store, folder.id).open()
-        _ = (job.spec, job.created_at, job.sidecar(), [s.batch for s in job.shards(0)])
+        JobPath(folder.store, folder.id).read().sidecar()
 
 
 def test_responses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
