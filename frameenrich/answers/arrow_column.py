@@ -17,10 +17,11 @@ Positions = npt.NDArray[np.int64]
 
 
 SHORT_BYTES = 100
-"""Texts up to this length are kept of every row, also where the others' are not wanted."""
+"""Texts up to this length are kept where only short values are wanted."""
 
 
-_TAKEN_ROWS = 65_536
+TAKEN_ROWS = 65_536
+"""How many rows are taken at once."""
 
 
 _MOST_SMALL = 127
@@ -32,10 +33,12 @@ _MOST_SMALL = 127
 class ArrowColumn:
     """Cells, kept in Arrow where `kind` is a type of Arrow's, else as the objects they are.
 
-    Where `kind` is a tuple of texts, the cells are some of those, kept as their numbers.
+    Where `kind` is a tuple of texts, the cells are some of those, kept as their numbers. With
+    `short`, objects and texts longer than `SHORT_BYTES` are null.
     """
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Any, *, short: bool = False) -> None:
+        self._short = short
         self._numbers: dict[str, int] | None = None
         self.type = kind
         if isinstance(kind, tuple):
@@ -52,12 +55,15 @@ class ArrowColumn:
     def add(self, cells: Sequence[Any]) -> None:
         """Add cells to the part that is coming."""
         if self.type is None:
-            self._pieces.append(cells)
+            self._pieces.append([None] * len(cells) if self._short else cells)
         elif self._numbers is not None:
             # As numbers: mostly a byte a row, and a pandas categorical takes them as they are.
             self._pieces.append(pa.array(map(self._numbers.get, cells), self.type))
         else:
-            self._pieces.append(arrow_array(cells, self.type))
+            piece = arrow_array(cells, self.type)
+            # Here, and not when the part ends: of a shard's long texts no more is in memory than
+            # those of a block.
+            self._pieces.append(_without_long(piece) if self._short else piece)
 
     def add_array(self, cells: pa.Array) -> None:
         """Add cells that are of the column's type already."""
@@ -78,27 +84,20 @@ class ArrowColumn:
         """Return the cells that were added and are in no part yet."""
         return pa.chunked_array(self._pieces, self.type)
 
-    def close(
-        self, order: pa.Array | None = None, whole: npt.NDArray[np.bool_] | None = None
-    ) -> None:
+    def close(self, order: pa.Array | None = None) -> None:
         """End a part: of the cells that came for it those at `order`, in that order.
 
-        Without one they are all there and in order. Of the cells that are not marked as `whole`,
-        objects and long texts are dropped.
+        Without one they are all there and in order.
         """
         pieces, self._pieces = self._pieces, []
         if self.type is None:
             part: Any = [cell for piece in pieces for cell in piece]
             if order is not None:
                 part = [part[position] for position in order.to_pylist()]
-            if whole is not None:
-                part = [cell if own else None for cell, own in zip(part, whole, strict=True)]
         else:
             part = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
             # Freed before take() makes a second copy of the part.
             del pieces
-            if whole is not None and pa.types.is_large_string(self.type):
-                order = _but_long(part, order, whole)
             if order is not None:
                 part = part.take(order)
         self._parts.append(part)
@@ -123,12 +122,12 @@ class ArrowColumn:
         if len(positions) and np.array_equal(positions, np.arange(len(self))):
             return pa.chunked_array(self._parts, self.type)
         parts = np.searchsorted(self._starts, positions, side="right") - 1
-        blocks = np.arange(len(positions)) // _TAKEN_ROWS
+        blocks = np.arange(len(positions)) // TAKEN_ROWS
         last = np.full(len(self._parts), -1)
         last[parts[positions >= 0]] = blocks[positions >= 0]  # of each part's, the last one stays
         taken = []
-        for block, start in enumerate(range(0, len(positions), _TAKEN_ROWS)):
-            rows = slice(start, start + _TAKEN_ROWS)
+        for block, start in enumerate(range(0, len(positions), TAKEN_ROWS)):
+            rows = slice(start, start + TAKEN_ROWS)
             taken.append(self._taken(positions[rows], parts[rows]))
             for part in np.flatnonzero(last <= block) if forget else ():
                 self._parts[part] = None
@@ -147,9 +146,10 @@ class ArrowColumn:
         return joined if sorted_already else joined.take(pa.array(order, mask=order < 0))
 
 
-def _but_long(texts: pa.Array, order: pa.Array | None, whole: npt.NDArray[np.bool_]) -> pa.Array:
-    """Return an order of texts in which the long ones that are not `whole` are null."""
-    at = np.arange(len(texts)) if order is None else order.to_numpy()
-    short = pc.less_equal(pc.binary_length(texts), SHORT_BYTES).fill_null(True).to_numpy(False)
+def _without_long(cells: pa.Array) -> pa.Array:
+    """Return cells without texts longer than `SHORT_BYTES`, which are null."""
+    if not pa.types.is_large_string(cells.type):
+        return cells
+    long = pc.greater(pc.binary_length(cells), SHORT_BYTES).fill_null(False).to_numpy(False)
     # By `take`: `if_else` only marks the nulls, and their texts would stay in memory.
-    return pa.array(at, mask=~(whole | short[at]))
+    return cells.take(pa.array(np.arange(len(cells)), mask=long)) if long.any() else cells

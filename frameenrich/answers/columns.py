@@ -40,6 +40,10 @@ def details_needed(spec: JobSpec, *, usage: bool) -> list[str]:
     return [*USAGE, "repaired", "reasoning", *votes, "raw", *sure] if usage else sure
 
 
+LONG_DETAILS = frozenset({"raw", "reasoning", "votes", "model", "finish_reason"})
+"""Details that are looked at one row at a time; nothing is counted or drawn of them."""
+
+
 def result_columns(
     result_table: ResultTable,
     slots: Positions,
@@ -81,11 +85,11 @@ def result_columns(
         columns[f"{spec.name}_agreement"] = _series(
             result_table.column("agreement", slots), "Float64"
         )
-    columns[f"{spec.name}_status"] = _statuses(result_table, slots, seen)
+    columns[f"{spec.name}_status"] = statuses_of(result_table, slots, seen)
     columns[f"{spec.name}_error"] = _series(result_table.column("error", slots), "string")
     if custom_ids is not None:
         columns |= _usage_columns(result_table, slots, custom_ids, spec.name)
-        if spec.output.samples > 1:
+        if spec.output.samples > 1 and "votes" in result_table.details:
             columns[f"{spec.name}_votes"] = _series(result_table.column("votes", slots), "string")
     return columns
 
@@ -102,13 +106,16 @@ def to_text(cells: pa.Array | pa.ChunkedArray) -> pd.Series:
     return _series(cells, "string")
 
 
-def _statuses(
-    result_table: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_]
+def statuses_of(
+    result_table: ResultTable, slots: Positions, seen: npt.NDArray[np.bool_] | None = None
 ) -> pd.Series:
+    """Return rows' statuses: <NA> for rows that were never `seen`; all were by default."""
     names = pa.array([str(status) for status in STATUSES], pa.large_string())
     # -1 reads the last slot's code, which `where` replaces.
     codes = np.where(slots >= 0, result_table.codes[slots], STATUSES.index(RowStatus.SKIPPED))
-    return _series(names.take(pa.array(codes.astype(np.int32), mask=~seen)), "string")
+    return _series(
+        names.take(pa.array(codes.astype(np.int32), mask=None if seen is None else ~seen)), "string"
+    )
 
 
 def _value_columns(
@@ -247,21 +254,38 @@ def _usage_columns(
     none = slots < 0
     attempts = pa.array(result_table.attempts[slots].astype(np.int64), mask=none)
     ids = custom_ids.take(pa.array(slots, mask=none))
-    details = {
-        detail: result_table.column(detail, slots)
-        for detail in (*USAGE, "repaired", "reasoning", "raw")
+    found = {"attempt": _series(attempts, "Int64"), "custom_id": _series(ids, "string")}
+    # A report of many rows keeps only those that it draws.
+    found |= {
+        detail: _series(result_table.column(detail, slots), dtype)
+        for detail, dtype in _DETAIL_DTYPES.items()
+        if detail in result_table.details
     }
-    return {
-        f"{name}_model": _series(details["model"], "string"),
-        f"{name}_attempt": _series(attempts, "Int64"),
-        f"{name}_prompt_tokens": _series(details["prompt_tokens"], "Int64"),
-        f"{name}_completion_tokens": _series(details["completion_tokens"], "Int64"),
-        f"{name}_finish_reason": _series(details["finish_reason"], "string"),
-        f"{name}_custom_id": _series(ids, "string"),
-        f"{name}_repaired": _series(details["repaired"], "boolean"),
-        f"{name}_reasoning": _series(details["reasoning"], "string"),
-        f"{name}_raw": _series(details["raw"], "string"),
-    }
+    return {f"{name}_{detail}": found[detail] for detail in _USAGE_ORDER if detail in found}
+
+
+_DETAIL_DTYPES = {
+    "model": "string",
+    "prompt_tokens": "Int64",
+    "completion_tokens": "Int64",
+    "finish_reason": "string",
+    "repaired": "boolean",
+    "reasoning": "string",
+    "raw": "string",
+}
+
+
+_USAGE_ORDER = (
+    "model",
+    "attempt",
+    "prompt_tokens",
+    "completion_tokens",
+    "finish_reason",
+    "custom_id",
+    "repaired",
+    "reasoning",
+    "raw",
+)
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,8 @@ DETAILS: dict[str, Any] = {
 """Details of a result beside its values; ``answer_id`` is the custom_id it came under."""
 
 
-_LONG = frozenset({"raw", "reasoning"})
+Kept = Literal["all", "short", "none"]
+"""Which values a result table keeps: all, those that are no object and no long text, or none."""
 
 
 class ResultTable:
@@ -78,9 +79,9 @@ class ResultTable:
     details : collection of str
         Which of `DETAILS` to keep. The raw text of usable answers is kept with ``"raw"`` only, that
         of others with ``"bad_raw"``, too.
-    texts_of : array of bool, optional
-        Marks the slots whose texts and objects are wanted whole; of the others, values and raw
-        texts longer than `SHORT_BYTES` are null. All are wanted by default.
+    values : str
+        Which values to keep: ``"all"``; ``"short"``, where objects and texts longer than
+        `SHORT_BYTES` are null; or ``"none"``, where only statuses and details are wanted.
     """
 
     def __init__(
@@ -88,15 +89,18 @@ class ResultTable:
         slots: int,
         fields: Sequence[Field],
         details: Iterable[str],
-        texts_of: npt.NDArray[np.bool_] | None = None,
+        values: Kept = "all",
     ) -> None:
-        self.fields = tuple(fields)
-        self._texts_of = texts_of
+        self.fields = () if values == "none" else tuple(fields)
         wanted = {*details, "error"}
         self._raw = "raw" if "raw" in wanted else "bad_raw"
         # In the order of DETAILS, whatever order the caller has.
         names = [n for n in DETAILS if n in wanted or (n == "raw" and "bad_raw" in wanted)]
-        self._columns = [ArrowColumn(_kind(field)) for field in fields]
+        self._columns = [
+            # What a parser makes is kept: only its values say which columns there are.
+            ArrowColumn(_kind(field), short=values == "short" and field.kind != "any")
+            for field in self.fields
+        ]
         self._detail_columns = {name: ArrowColumn(DETAILS[name]) for name in names}
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
         self.attempts = np.ones(slots, dtype=np.int32)
@@ -108,6 +112,11 @@ class ResultTable:
         self._reason = np.zeros(slots, dtype=np.int32)
         self._coming: list[npt.NDArray[np.uint8]] = []
         self._coming_marks: list[npt.NDArray[np.uint8]] = []
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The details that are kept."""
+        return tuple(self._detail_columns)
 
     @property
     def slots(self) -> int:
@@ -126,7 +135,8 @@ class ResultTable:
         # Kept as they come until `assign` knows the slots of the whole shard.
         self._coming.append(block.codes)
         self._coming_marks.append(block.marks)
-        for column, cells in zip(self._columns, block.columns, strict=True):
+        # None of them where values are not wanted.
+        for column, cells in zip(self._columns, block.columns, strict=bool(self._columns)):
             column.add(cells)
         for name, detail_cells in self._detail_columns.items():
             detail_cells.add(block.detail(self._raw if name == "raw" else name))
@@ -188,11 +198,8 @@ class ResultTable:
         # Mostly all lines count and are in order: then nothing has to be copied.
         ready = len(chosen) == len(codes) and (chosen[1:] > chosen[:-1]).all()
         order = None if ready else pa.array(chosen)
-        whole = None if self._texts_of is None else self._texts_of[own]
-        for column in self._columns:
-            column.close(order, whole)
-        for name, detail_cells in self._detail_columns.items():
-            detail_cells.close(order, whole if name in _LONG else None)
+        for column in (*self._columns, *self._detail_columns.values()):
+            column.close(order)
 
     @property
     def _count(self) -> int:

@@ -16,7 +16,14 @@ import pyarrow as pa
 
 from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.column_names import JobColumns, beside
-from frameenrich.answers.columns import details_needed, result_columns, to_text, with_columns
+from frameenrich.answers.columns import (
+    LONG_DETAILS,
+    details_needed,
+    result_columns,
+    statuses_of,
+    to_text,
+    with_columns,
+)
 from frameenrich.answers.output import Output
 from frameenrich.answers.parser_columns import ParserColumns
 from frameenrich.answers.result_table import ResultTable
@@ -30,7 +37,7 @@ from frameenrich.lifecycle.match import (
     require_unchanged,
     rows_per_request,
 )
-from frameenrich.lifecycle.prompts import prompts_of
+from frameenrich.lifecycle.prompts import prompt_column
 from frameenrich.lifecycle.regenerate import history
 from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.row_facts import counting_rows, note_rows
@@ -112,8 +119,8 @@ class Collector:
     added: RequestColumns | None = None
     """Further columns of each row."""
 
-    texts_of: Positions | None = None
-    """The slots whose texts are wanted whole, where those are not all (`read_results`)."""
+    short: bool = False
+    """Whether objects and long values are null, and what the provider said beside left out."""
 
     def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
         """Return a frame of the job's rows, or the job's own keys, with their answers.
@@ -133,6 +140,12 @@ class Collector:
         if not self.reading.overwrite:
             columns = keep_edits(frame, columns, folder, self.reading.output)
         return with_columns(frame, columns)
+
+    def rows(self, positions: Positions) -> pd.DataFrame:
+        """Return some of the job's own rows, by their positions, as `whole` does."""
+        sidecar = self.folder.sidecar().take(pa.array(positions))
+        frame = key_frame(self.folder, sidecar_keys(sidecar))
+        return with_columns(frame, self._columns(frame, np.arange(len(frame)), sidecar))
 
     def __call__(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
         """Return some rows with their answers; see `Job.collect_part`.
@@ -178,6 +191,7 @@ class Collector:
         """
         folder, reading, name = self.folder, self.reading, self.folder.spec.name
         details = details_needed(folder.spec, usage=reading.usage)
+        details = [name for name in details if not (self.short and name in LONG_DETAILS)]
         # What ``usage=True`` adds is as large as the responses, so that is not kept.
         found = read_results(
             folder,
@@ -185,7 +199,7 @@ class Collector:
             details=details,
             sidecar=sidecar,
             keep=not reading.usage,
-            texts_of=self.texts_of,
+            values="short" if self.short else "all",
         )
         slots = found.at(positions)
         columns = result_columns(
@@ -318,24 +332,30 @@ def flagged_rows(
         Its rows that are wanted, where those are not all.
     """
     # Only flagged rows are shown, so no value is wanted; raw texts are, of them all.
-    found = read_results(folder, output, details=["bad_raw"], sidecar=sidecar)
+    found = read_results(folder, output, details=["bad_raw"], sidecar=sidecar, values="none")
     result_table, slots = found.table, found.at(positions)
     rows = np.flatnonzero((slots >= 0) & result_table.flagged()[slots])
     own = slots[rows]
-    # All columns, for the few flagged rows: their keys, ids and shards are shown or looked up.
-    whole = folder.sidecar() if sidecar is None else sidecar
+    columns = {
+        "status": statuses_of(result_table, own),
+        "error": to_text(result_table.column("error", own)),
+        "raw": to_text(result_table.column("raw", own)),
+        "attempt": pd.Series(result_table.attempts[own], dtype="Int64"),
+    }
+    # What else is as long as the job is let go before more columns are read beside these.
+    del found, result_table, slots
+    names = [*folder.key_columns, "custom_id", "shard"]
+    whole = folder.sidecar(columns=names) if sidecar is None else sidecar.select(names)
     taken = whole.take(pa.array(positions[rows]))
+    del whole
+    columns["prompt"] = to_text(
+        prompt_column(folder, taken["custom_id"], taken["shard"].to_numpy())
+    )
     table = key_frame(folder, sidecar_keys(taken))
-    table["status"] = pd.Series([str(result_table.status(slot)) for slot in own], dtype="string")
-    table["error"] = to_text(result_table.column("error", own))
-    table["raw"] = to_text(result_table.column("raw", own))
-    table["attempt"] = pd.Series(result_table.attempts[own], dtype="Int64")
-    ids, shards = taken["custom_id"].to_pylist(), set(taken["shard"].to_pylist())
-    # Without an id there is no flagged row, and no requests file need be read.
-    prompts_by_id = prompts_of(folder, set(ids), shards) if ids else {}
-    table["prompt"] = pd.Series([prompts_by_id.get(custom_id) for custom_id in ids], dtype="string")
-    earlier = history(folder, output, own.tolist(), sidecar)
-    table["history"] = pd.Series(earlier, dtype=object)
+    del taken
+    columns["history"] = pd.Series(history(folder, output, own.tolist(), sidecar), dtype=object)
+    # All at once: each column that is added to a frame by itself costs a block of its own.
+    table = pd.concat([table, pd.DataFrame(columns, copy=False)], axis=1)
     return table if index is None else table.set_axis(index[rows])
 
 

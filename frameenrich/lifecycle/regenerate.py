@@ -34,7 +34,7 @@ import xxhash
 from frameenrich.answers.output import Output
 from frameenrich.errors import ParameterError
 from frameenrich.lifecycle.last_requests import FEEDBACK, LastRequests, last_requests
-from frameenrich.lifecycle.results import NO_TEXTS, JobResults, read_results
+from frameenrich.lifecycle.results import JobResults, read_results
 from frameenrich.model import FLAGGED, JobSpec, Json, Limits, Remedy, Result, RowStatus
 from frameenrich.prepare.rounds import RetryRequest, RoundDraft, draft_of_round
 from frameenrich.pricing.tokens import whole_cap
@@ -180,7 +180,9 @@ def _chosen(
 ) -> Iterator[tuple[LastRequests, _Chosen]]:
     """Yield the flagged rows to send again, by the shard that their newest request is in."""
     for last in last_requests(folder):
-        found = read_results(last.job, output, details=_DETAILS, sidecar=last.sidecar())
+        found = read_results(
+            last.job, output, details=_DETAILS, sidecar=last.sidecar(), values="none"
+        )
         chosen: dict[str, Callable[[], Result]] = {}
         for custom_id, slot in _flagged(found):
             # Somebody corrected these rows by hand: a new answer would cost, and not be used.
@@ -445,11 +447,11 @@ def history(
         and ``then``, what the next attempt changed.
     """
     wanted = list(slots)
-    attempts: dict[int, list[dict[str, Any]]] = {slot: [] for slot in wanted}
     if not wanted or folder.rounds() == 1:
-        return [attempts[slot] for slot in wanted]
+        return [[] for _ in wanted]
+    attempts: dict[int, list[dict[str, Any]]] = {slot: [] for slot in wanted}
     for round_ in range(folder.rounds()):
-        found = read_results(folder, output, only_round=round_, sidecar=sidecar, texts_of=NO_TEXTS)
+        found = read_results(folder, output, only_round=round_, sidecar=sidecar, values="none")
         earlier = (
             attempts if round_ == 0 else _attempts_with_changes(folder, round_, found, attempts)
         )

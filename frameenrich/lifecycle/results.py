@@ -19,7 +19,7 @@ from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output
 from frameenrich.answers.reader import ResponseReader
-from frameenrich.answers.result_table import ResultTable
+from frameenrich.answers.result_table import Kept, ResultTable
 from frameenrich.jsonl import whole_lines
 from frameenrich.lifecycle.read_cache import ReadCache
 from frameenrich.model import Batch, BatchStatus, Result, RowStatus
@@ -101,7 +101,7 @@ def read_results(
     details: Collection[str] = (),
     sidecar: pa.Table | None = None,
     keep: bool = False,
-    texts_of: Positions | None = None,
+    values: Kept = "all",
 ) -> JobResults:
     """Read every response of a job, or of one of its rounds, into a table of its requests.
 
@@ -118,6 +118,8 @@ def read_results(
         default all. Only
         the shards that they name are read, slots are counted among them, and responses to others
         are passed over.
+    values : str
+        Which values to keep, as `ResultTable` takes it.
 
     Notes
     -----
@@ -134,7 +136,7 @@ def read_results(
     count = len(custom_ids)
     found = _ResultReader(
         output,
-        ResultTable(max(count, 1), output.fields, details, _marked(texts_of, max(count, 1))),
+        ResultTable(max(count, 1), output.fields, details, values),
         details,
         ReadCache(folder.spec, output, details) if keep else None,
         only_own=part,
@@ -156,18 +158,6 @@ def read_results(
                 shard, _at(_whole(sent["custom_id"]), shard_positions), answers[shard_positions]
             )
     return replace(whole, unmatched_lines=found.unmatched_lines, broken_lines=found.broken_lines)
-
-
-def _marked(slots: Positions | None, count: int) -> npt.NDArray[np.bool_] | None:
-    if slots is None:
-        return None
-    marks = np.zeros(count, np.bool_)
-    marks[slots[slots >= 0]] = True
-    return marks
-
-
-NO_TEXTS: Positions = np.empty(0, np.int64)
-"""For `read_results`: no text is wanted."""
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -24,7 +24,7 @@ from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.identity.hashes import hash_column, request_hash
 from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
 from frameenrich.lifecycle.other_jobs import check_unneeded, needing, other_jobs
-from frameenrich.lifecycle.results import NO_TEXTS, read_results
+from frameenrich.lifecycle.results import read_results
 from frameenrich.model import HASHES, JobSpec, RowStatus
 from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.shard import ShardFolder
@@ -240,7 +240,7 @@ def _answered(
         return {}
     # Half a hash only preselects; the caller looks origins up by the whole hash.
     with needing(folder, len(shared)):
-        found = read_results(folder, output, details=["answer_id"], texts_of=NO_TEXTS)
+        found = read_results(folder, output, details=["answer_id"], values="none")
     slots = found.find(shared["custom_id"])
     good = found.table.codes[slots] == STATUSES.index(RowStatus.OK)
     # The custom_id, of whichever round, under which the good answer came.

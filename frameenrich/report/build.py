@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,14 +16,14 @@ import numpy.typing as npt
 import pandas as pd
 import xxhash
 
-from frameenrich.answers.arrow_column import SHORT_BYTES, Positions
+from frameenrich.answers.arrow_column import SHORT_BYTES, TAKEN_ROWS, Positions
 from frameenrich.answers.output import Output
 from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.last_requests import last_lines
 from frameenrich.lifecycle.regenerate import history
-from frameenrich.lifecycle.results import NO_TEXTS, read_results
+from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED
 from frameenrich.pricing.money import show_usd
@@ -63,12 +63,13 @@ _BYTES_AT_MOST = 4
 class Answers:
     """The results of `Job.collect` (with ``usage=True``) and `Job.usage`.
 
-    ``shown`` are the positions of the rows that the page holds. Where the frame is not ``whole``,
-    the long texts of the others are not in it.
+    ``page`` are the rows that the page holds, at the positions ``shown``. Where the frame of all
+    rows is not ``whole``, long texts are in the page's rows only.
     """
 
     folder: JobFolder
     frame: pd.DataFrame
+    page: pd.DataFrame
     shown: Positions
     used: JobUsage
     reading: Output
@@ -135,12 +136,10 @@ def _without_keys(text: str, secrets: Iterable[str]) -> str:
 
 def make_report(answers: Answers) -> Report:
     """Collect what the report shows."""
-    folder, statuses = answers.folder, list(answers.frame[f"{answers.folder.spec.name}_status"])
-    chosen = answers.shown.tolist()
-    counts = pd.Series(statuses, dtype=object).value_counts().to_dict()
-    errors = answers.said("error")
-    said = [None if pd.isna(e) else e for e in errors] if errors is not None else []
-    reasons, groups = grouped(statuses, said)
+    folder, chosen = answers.folder, answers.shown.tolist()
+    statuses, errors = (answers.frame[f"{folder.spec.name}_{n}"] for n in ("status", "error"))
+    counts = {str(status): int(n) for status, n in statuses.value_counts().items()}
+    reasons, groups = grouped(_in_blocks(statuses), _in_blocks(errors))
     columns = tuple(Column(str(n), _kind(c)) for n, c in answers.output.items())
     thumbs = _Thumbnails()
     judged = JobAnswers(folder, answers.reading, answers.frame)
@@ -150,13 +149,13 @@ def make_report(answers: Answers) -> Report:
         name=folder.spec.name,
         facts=_facts(folder),
         figures=tuple(_figures(answers)),
-        counts={str(status): int(n) for status, n in counts.items()},
+        counts=counts,
         columns=columns,
         rows=shown,
         charts=tuple(_charts(answers, columns)),
         reasons=reasons,
-        groups=[groups[i] for i in chosen],
-        notes=(*_sample_notes(statuses, chosen, whole=answers.whole), *thumbs.notes()),
+        groups=[None if group < 0 else group for group in groups[answers.shown].tolist()],
+        notes=(*_sample_notes(counts, shown, whole=answers.whole), *thumbs.notes()),
         # Rows are rendered into the user's last message; the turns before it are examples.
         own_turn=max(
             (i for i, each in enumerate(folder.spec.messages) if each.role == "user"), default=0
@@ -186,15 +185,22 @@ def _sample(positions: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64
     return np.random.default_rng(0).choice(positions, size, replace=False)
 
 
-def _sample_notes(statuses: Sequence[str], chosen: Sequence[int], *, whole: bool) -> Iterator[str]:
-    if len(chosen) == len(statuses):
+def _in_blocks(cells: pd.Series) -> Iterator[Any]:
+    """Yield a column's cells, nulls as None; of a million no more than a block are objects."""
+    for start in range(0, len(cells), TAKEN_ROWS):
+        yield from _cells(cells.iloc[start : start + TAKEN_ROWS], 0)
+
+
+def _sample_notes(counts: Mapping[str, int], shown: Sequence[Row], *, whole: bool) -> Iterator[str]:
+    total = sum(counts.values())
+    if len(shown) == total:
         return
-    flagged = sum(status in FLAGGED for status in statuses)
-    held = sum(statuses[i] in FLAGGED for i in chosen)
+    flagged = sum(n for status, n in counts.items() if status in FLAGGED)
+    held = sum(row.status in FLAGGED for row in shown)
     every = f"all {flagged:,} flagged rows" if held == flagged else f"{held:,} of the flagged rows"
     yield (
-        f"The list below holds {every} and a random sample of {len(chosen) - held:,} of the other "
-        f"{len(statuses) - flagged:,}. Counts and charts are of all rows."
+        f"The list below holds {every} and a random sample of {len(shown) - held:,} of the other "
+        f"{total - flagged:,}. Counts and charts are of all rows."
     )
     if not whole:
         yield "Long texts and the lengths of answers have no charts in a job of this size."
@@ -210,8 +216,8 @@ def _rows(
     chosen: Sequence[int],
     thumbs: _Thumbnails,
 ) -> list[Row]:
-    # Cut first: prompts and images are read back only for the rows that the page holds.
-    part = replace(answers, frame=answers.frame.iloc[list(chosen)])
+    # Prompts and images are read back only for the rows that the page holds.
+    part = replace(answers, frame=answers.page)
     ids = _cells(part.said("custom_id"), len(chosen))
     prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
     values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
@@ -278,7 +284,7 @@ def _histories(part: Answers, chosen: Sequence[int]) -> dict[int, list[Mapping[s
     if part.folder.rounds() == 1:
         return {}
     flagged = np.array([i for i, s in zip(chosen, statuses, strict=True) if s in FLAGGED], np.int64)
-    slots = read_results(part.folder, part.reading, texts_of=NO_TEXTS).at(flagged)
+    slots = read_results(part.folder, part.reading, values="none").at(flagged)
     earlier = history(part.folder, part.reading, slots.tolist())
     return dict(zip(flagged.tolist(), earlier, strict=True))
 
@@ -316,9 +322,12 @@ _Prompts = tuple[Prompt, tuple[tuple[str, str], ...]]
 def _prompts(folder: JobFolder, ids: set[str], thumbs: _Thumbnails) -> dict[str | None, _Prompts]:
     """Return the last prompt of each custom_id, and its images as thumbnails."""
     found: dict[str | None, _Prompts] = {}
+    same: dict[str, str] = {}
     for custom_id, line in last_lines(folder, ids):
         prompt = read_prompt(json.loads(line)["body"])  # takes a lone surrogate
-        found[custom_id] = Prompt(prompt.messages), tuple(map(thumbs.take, prompt.images))
+        # What all rows are told stands in memory once, however long and many they are.
+        messages = tuple((role, same.setdefault(text, text)) for role, text in prompt.messages)
+        found[custom_id] = Prompt(messages), tuple(map(thumbs.take, prompt.images))
     return found
 
 
@@ -392,11 +401,14 @@ def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
         yield "Asked more than once", f"{int((attempts > 1).sum()):,}"
 
 
-def _has_long(column: pd.Series) -> bool:
-    """Tell whether a column's texts were dropped for their length."""
-    if not isinstance(column.dtype, pd.StringDtype):
-        return False
-    return bool((column.dropna().str.len() * _BYTES_AT_MOST > SHORT_BYTES).any())
+def _has_long(name: Hashable, *frames: pd.DataFrame) -> bool:
+    """Tell whether texts of a column were dropped for their length, by those that are known."""
+    texts = [frame[name].dropna() for frame in frames]
+    return any(
+        isinstance(own.dtype, pd.StringDtype)
+        and bool((own.str.len() * _BYTES_AT_MOST > SHORT_BYTES).any())
+        for own in texts
+    )
 
 
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
@@ -405,7 +417,8 @@ def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
     wanted_charts = [
         chart_of(column.name, f"v{i}", output.iloc[:, i])
         for i, column in enumerate(columns[:_MAX_CHARTS])
-        if column.kind != "json" and (answers.whole or not _has_long(output.iloc[:, i]))
+        if column.kind != "json"
+        and (answers.whole or not _has_long(output.columns[i], answers.page, output))
     ]
     raw = answers.said("raw") if answers.whole else None
     measures = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
@@ -18,6 +18,8 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from frameenrich.model import FLAGGED, STATUS_ORDER
@@ -191,31 +193,41 @@ def _template() -> jinja2.Template:
 
 
 def grouped(
-    statuses: Sequence[str], errors: Sequence[str | None]
-) -> tuple[tuple[Reason, ...], list[int | None]]:
+    statuses: Iterable[str], errors: Iterable[str | None]
+) -> tuple[tuple[Reason, ...], npt.NDArray[np.int32]]:
     """Group the flagged rows by reason; reasons that differ in quotes or numbers are one.
 
     Returns
     -------
-    (tuple of Reason, list of int or None)
-        The most frequent reasons, and which of them each row has.
+    (tuple of Reason, array of int32)
+        The most frequent reasons, and which of them each row has; -1 for none of them.
 
     Examples
     --------
     >>> reasons, groups = grouped(["malformed", "ok"], ["$.n: 'x' is no number", None])
-    >>> reasons[0].text, groups
-    ("$.n: 'x' is no number", [0, None])
+    >>> reasons[0].text, groups.tolist()
+    ("$.n: 'x' is no number", [0, -1])
     """
-    kinds = [
-        (status, _kind(error or "")) if status in FLAGGED else None
-        for status, error in zip(statuses, errors, strict=True)
-    ]
-    counts = Counter(kind for kind in kinds if kind is not None).most_common(_MAX_REASONS)
-    indexes = {kind: index_of for index_of, (kind, _) in enumerate(counts)}
-    # Reversed, so that of the rows of one kind the first remains in the dict.
-    example = dict(zip(reversed(kinds), reversed(errors), strict=True))
-    reasons = tuple(Reason(k[0], _first_words(example[k] or k[0]), n) for k, n in counts)
-    return reasons, [None if kind is None else indexes.get(kind) for kind in kinds]
+    # A number a row, since a text a row would be as large as the answers.
+    numbers, examples, kinds = dict[tuple[str, str], int](), list[tuple[str, str]](), array("i")
+    for status, error in zip(statuses, errors, strict=True):
+        if status not in FLAGGED:
+            kinds.append(-1)
+            continue
+        number = numbers.setdefault((status, _kind(error or "")), len(numbers))
+        if number == len(examples):
+            examples.append((status, error or status))
+        kinds.append(number)
+    each = np.asarray(kinds, np.int32)
+    counts = np.bincount(each[each >= 0], minlength=len(examples))
+    # Stable: of two that are as frequent, the one that came first.
+    most = np.argsort(-counts, kind="stable")[:_MAX_REASONS].tolist()
+    reasons = tuple(
+        Reason(examples[k][0], _first_words(examples[k][1]), int(counts[k])) for k in most
+    )
+    rank = np.full(len(examples) + 1, -1, np.int32)  # its last is that of -1
+    rank[most] = np.arange(len(most))
+    return reasons, rank[each]
 
 
 _PARTICULARS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+")

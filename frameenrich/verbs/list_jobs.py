@@ -130,7 +130,7 @@ def _counted(state: JobState) -> dict[str, Any]:
         if state.spec.output.kind == "parser":
             return {"usd": used.usd}
         output = stored_output(state.path, state.id, Output(state.spec.output))
-        found = read_results(state, output)
+        found = read_results(state, output, values="none")
     except OutputError:  # its class is not to be found here
         return {"usd": used.usd}
     except StoreError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.output import Output
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews
-from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.collect import Collector, Reading
 from frameenrich.lifecycle.refetch import with_whole_files
-from frameenrich.lifecycle.results import NO_TEXTS, read_results
+from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.usage import job_usage, prices_of
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.report.build import ALL_ROWS, Answers, rows_shown, write_report
@@ -35,28 +36,43 @@ def _report(session: Session, path: str | os.PathLike[str], *, rows: int, **read
     with session.opened() as found:
         how = session.reading(session.budget(), usage=True, **reading)
         job = bring_home(session, found, how.output, Waiting(budget=session.budget()))
-        shown, texts_of = _rows_shown(job, how.output, rows)
-        answers = Answers(
-            job,
-            Collector(job, how, texts_of=texts_of).whole(None),
-            shown,
-            job_usage(job, prices_of(job, session.budget())),
-            how.output,
-            whole=texts_of is None,
-        )
+        shown = _rows_shown(job, how.output, rows)
+        whole = job.row_count <= ALL_ROWS
+        collector = Collector(job, how, short=not whole)
+        frame = collector.whole(None)
+        page = frame.iloc[shown] if whole else replace(collector, short=False).rows(shown)
+        if not whole:
+            # Reviewed rows are judged by their values, on the page or not.
+            frame = _with_whole_rows(frame, replace(collector, short=False), _reviewed(job, how))
+        used = job_usage(job, prices_of(job, session.budget()))
+        answers = Answers(job, frame, page, shown, used, how.output, whole=whole)
         # A page is passed on to others: an echoed key must not be in an answer or an error on it.
         return write_report(path, answers, secrets=secrets_of(session.client))
 
 
-def _rows_shown(job: JobState, output: Output, rows: int) -> tuple[Positions, Positions | None]:
-    """Choose the rows of the page, and the slots whose texts are read; None for all of them."""
-    found = read_results(job, output, texts_of=NO_TEXTS)
-    positions = np.arange(len(found.slots))
-    slots = found.at(positions)
-    flagged = (slots >= 0) & found.table.flagged()[slots]
-    shown = rows_shown(flagged, rows)
-    if len(slots) <= ALL_ROWS:
-        return shown, None
-    # Reviewed rows are judged by their values, on the page or not.
-    reviewed = [review.positions for review in reviews(JobAnswers(job, output, pd.DataFrame()))]
-    return shown, found.at(np.concatenate([shown, *reviewed]).astype(np.int64))
+def _rows_shown(job: JobState, output: Output, rows: int) -> Positions:
+    """Choose the rows of the page."""
+    found = read_results(job, output, values="none")
+    slots = found.slots
+    return rows_shown((slots >= 0) & found.table.flagged()[slots], rows)
+
+
+def _reviewed(job: JobState, how: Reading) -> Positions:
+    """Return the positions of the rows that were drawn for a review."""
+    drawn = [review.positions for review in reviews(JobAnswers(job, how.output, pd.DataFrame()))]
+    return np.unique(np.concatenate([*drawn, np.empty(0)])).astype(np.int64)
+
+
+def _with_whole_rows(
+    frame: pd.DataFrame, collector: Collector, positions: Positions
+) -> pd.DataFrame:
+    """Return a frame whose rows at some positions have their long values, too."""
+    if not len(positions):
+        return frame
+    whole = collector.rows(positions)
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.StringDtype) or frame[name].dtype == object:
+            column = frame[name].copy()
+            column.iloc[positions] = whole[name].to_numpy()
+            frame[name] = column
+    return frame

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import openai
 import pandas as pd
-from conftest import DEPARTMENTS
+import pytest
+from conftest import DEPARTMENTS, answer_lines
 from crash import server_process
 
 from frameenrich.providers.openai.batch import OpenAIBatch
@@ -25,6 +29,19 @@ def peak_bytes(work: Callable[[], Any]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def peak_above_result(call: Callable[[], Any]) -> int:
+    """How much memory Python took at most beside what it holds in the end, with the result."""
+    tracemalloc.start()
+    try:
+        result = call()
+        gc.collect()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result is not None
+    return peak - held
 
 
 def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
@@ -50,3 +67,48 @@ def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
 
     assert sizes[2] > 32_000_000
     assert peaks[2] < peaks[1] + sizes[2] / 10, (peaks, sizes)
+
+
+ROWS = (1_000, 5_000)
+
+
+def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
+    """Return a job whose rows have answers of a kilobyte, of which one in so many is cut off."""
+    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(rows)]})
+    job: Any = frame.llmbatch.submit(
+        "{{ title }}?",
+        "m",
+        response_model={"text": str, "n": int},
+        provider="file",
+        store=folder / f"store-{rows}",
+    )
+    text = json.dumps({"text": "long " * 200, "n": 7})
+    with (folder / "came.jsonl").open("wb") as file:
+        for n in range(rows):
+            file.write(answer_lines(job, text[:-9] if n % flagged_every == 0 else text, [str(n)]))
+    job.import_responses(folder / "came.jsonl")
+    return job
+
+
+@pytest.mark.parametrize(
+    ("verb", "flagged_every", "most_bytes"), [("flagged", 1, 200), ("report", 500, 200)]
+)
+def test_a_row_more_takes_a_few_bytes_and_no_objects(
+    verb: str,
+    flagged_every: int,
+    most_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What Python holds for each row beside what the verb gives does not add up (promise 8)."""
+    monkeypatch.setattr("frameenrich.verbs.report.ALL_ROWS", 0)  # read as a large job's
+    peaks = []
+    for rows in (10, *ROWS):  # the first warms up
+        job = answered(rows, tmp_path, flagged_every=flagged_every)
+        call = (
+            job.flagged
+            if verb == "flagged"
+            else partial(job.report, tmp_path / "page.html", rows=50)
+        )
+        peaks.append(peak_above_result(call))
+    assert (peaks[2] - peaks[1]) / (ROWS[1] - ROWS[0]) < most_bytes, peaks
