@@ -65,7 +65,7 @@ written for the line may be a slower one.
 
 SIZES = {
     *("_BLOCK_BYTES", "_SMALL_BYTES", "_PART_BYTES", "READ_BYTES", "ROWS_PER_GROUP", "_NOTED"),
-    *("_LINES_AT_ONCE", "_BLOCK_ROWS", "BLOCK_ROWS", "REMEMBERED", "_TAKEN_ROWS", "SHORT_BYTES"),
+    *("_LINES_AT_ONCE", "_BLOCK_ROWS", "BLOCK_ROWS", "REMEMBERED", "TAKEN_ROWS", "SHORT_BYTES"),
 }
 """Constants that say how much is taken at once: another value gives the same answers."""
 

@@ -111,10 +111,10 @@ class ArrowColumn:
         cell = self._parts[part][position - self._starts[part]]
         return cell if self.type is None else cell.as_py()
 
-    def take(self, positions: Positions, *, forget: bool = False) -> Any:
+    def take(self, positions: Positions, *, release: bool = False) -> Any:
         """Return cells by position, -1 for null: Arrow's, in chunks, or a list of objects.
 
-        With `forget`, a part is dropped as soon as no later cell is in it; take only once then.
+        With `release`, a part is dropped as soon as no later cell is in it; take only once then.
         """
         if self.type is None:
             cells = [cell for part in self._parts for cell in part]
@@ -125,15 +125,15 @@ class ArrowColumn:
         blocks = np.arange(len(positions)) // TAKEN_ROWS
         last = np.full(len(self._parts), -1)
         last[parts[positions >= 0]] = blocks[positions >= 0]  # of each part's, the last one stays
-        taken = []
+        chunks = []
         for block, start in enumerate(range(0, len(positions), TAKEN_ROWS)):
             rows = slice(start, start + TAKEN_ROWS)
-            taken.append(self._taken(positions[rows], parts[rows]))
-            for part in np.flatnonzero(last <= block) if forget else ():
+            chunks.append(self._take_rows(positions[rows], parts[rows]))
+            for part in np.flatnonzero(last <= block) if release else ():
                 self._parts[part] = None
-        return pa.chunked_array(taken or [pa.array([], self.type)], self.type)
+        return pa.chunked_array(chunks or [pa.array([], self.type)], self.type)
 
-    def _taken(self, positions: Positions, parts: Positions) -> Any:
+    def _take_rows(self, positions: Positions, parts: Positions) -> Any:
         """Take cells from several parts: each part's own, joined and put in order."""
         pieces, order, count = [pa.array([], self.type)], np.full(len(positions), -1), 0
         for part in np.unique(parts[positions >= 0]):

@@ -19,7 +19,7 @@ _kept: dict[str, Output] = {}
 
 
 _warned: set[str] = set()
-"""The paths of the jobs whose missing class has been told: once a process is enough."""
+"""The paths of the jobs whose missing class was warned of: once a process is enough."""
 
 
 def keep_class(job_path: str, output: Output) -> None:

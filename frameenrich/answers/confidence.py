@@ -5,7 +5,7 @@ label's text, without the quotes around it, and
 
     confidence = exp(sum of their logprobs)
 
-which is the product of their probabilities: what the model gave this very text at that place. It is
+which is the product of their probabilities: what the model gave this very text there. It is
 between 0 and 1. It is not shared out among the labels, so that the other labels' need not add up to
 the rest, and whether 0.9 means right nine times in ten is to be measured, not assumed.
 """

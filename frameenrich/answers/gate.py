@@ -106,7 +106,7 @@ class _StructGate:
         taken, whole = self._columns(texts, rows)
         if whole:
             return taken
-        # Some text has a key twice, or what looks like it: each is looked at alone.
+        # Some text has a key twice, or what looks like it: each is judged alone.
         for position, row in enumerate(rows):
             if row is not None:
                 count = _count_keys(msgspec.to_builtins(row))

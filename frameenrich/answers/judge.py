@@ -351,7 +351,7 @@ def _listed(given: Json) -> Vector:
     if not isinstance(given, list) or not {type(number) for number in given} <= {int, float}:
         raise MalformedError("$.data[0].embedding: not a list of numbers")
     try:
-        with np.errstate(over="ignore"):  # becomes infinite, which is told by its own message
+        with np.errstate(over="ignore"):  # becomes infinite, which has a message of its own
             return np.asarray(given, dtype=np.float64).astype(np.float32)
     except OverflowError:
         raise MalformedError("$.data[0].embedding: not all numbers are finite") from None

@@ -178,8 +178,8 @@ class Output:
         if not isinstance(value, dict) or value.keys() not in _TEXT_CALLS:
             return value, mended
         given = value.get("arguments", value.get("parameters"))
-        asked = (self.spec.schema or {}).get("properties", {})
-        if not isinstance(given, dict) or not asked.keys().isdisjoint(value):
+        known = (self.spec.schema or {}).get("properties", {})
+        if not isinstance(given, dict) or not known.keys().isdisjoint(value):
             return value, mended
         return given, True
 
@@ -444,7 +444,7 @@ def _where_and_why(error: Any) -> str:
 
 
 def json_path(parts: Sequence[str | int]) -> str:
-    """Write the path to a place in a JSON value.
+    """Write the path to a part of a JSON value.
 
     Examples
     --------

@@ -22,8 +22,8 @@ from frameenrich.answers.result_table import USAGE, ParsedLines
 from frameenrich.jsonl import DECODE_ERRORS, ResponseLine
 from frameenrich.model import Result, Usage
 
-_TOLD = (*USAGE, "raw", "repaired")
-"""Details that an ordinary answer has."""
+_DETAILS = (*USAGE, "raw", "repaired")
+"""Details that an ordinary answer has beside its text."""
 
 
 _HTTP_OK = 200
@@ -67,7 +67,7 @@ class _Tokens(msgspec.Struct, gc=False):
     completion_tokens: Any = None
 
 
-class _TellingBody(_Body, gc=False):
+class _BodyWithUsage(_Body, gc=False):
     model: Any = None
     usage: _Tokens | None = None
 
@@ -148,11 +148,11 @@ class ResponseReader:
 
     def __init__(self, output: Output, details: Collection[str] = ()) -> None:
         self._output, self._gate = output, make_gate(output)
-        self._telling = not set(_TOLD).isdisjoint(details)
+        self._with_details = not set(_DETAILS).isdisjoint(details)
         # Usage is read only where somebody wants it, as its members cost time on every line.
         lines: Any = (
-            ResponseLine[_TellingBody | None, Any]
-            if self._telling
+            ResponseLine[_BodyWithUsage | None, Any]
+            if self._with_details
             else ResponseLine[_Body | None, Any]
         )
         self._decoder = msgspec.json.Decoder(lines)
@@ -174,22 +174,25 @@ class ResponseReader:
         if wanted is not None:
             lines = lines.about(wanted)
         texts = self._texts(lines.opened)
-        taken = self._taken(texts)
+        accepted = self._accepted(texts)
         ids = [line.custom_id for line in lines.opened]
         odd: dict[int, Result] = {}
         # The quick way only ever accepts: what it refuses is judged alone, with every rule.
-        for position in taken.refused:
+        for position in accepted.refused:
             result = self._judged(lines, position, texts[position])
             ids[position] = None
             if result is not None:
                 odd[position], ids[position] = result, result.custom_id
-                for column, value in zip(taken.columns, result.values or (), strict=False):
+                for column, value in zip(accepted.columns, result.values or (), strict=False):
                     column[position] = value
         return ParsedLines(
-            ids, taken.columns, odd, self._details_of(lines.opened, texts) if self._telling else {}
+            ids,
+            accepted.columns,
+            odd,
+            self._details_of(lines.opened, texts) if self._with_details else {},
         )
 
-    def _taken(self, texts: list[str | None]) -> Taken:
+    def _accepted(self, texts: list[str | None]) -> Taken:
         if self._gate is not None:
             return self._gate(texts)
         nothing: list[list[Any]] = [[None] * len(texts) for _ in self._output.fields]
@@ -222,7 +225,7 @@ class ResponseReader:
         if self._output.spec.kind in READERS or self._output.spec.samples > 1:
             return [None] * len(opened)
         texts = list(map(_ordinary_text, opened))
-        if self._telling:
+        if self._with_details:
             pairs = zip(texts, opened, strict=True)
             return [None if text is None or not _has_usage(line) else text for text, line in pairs]
         return texts
@@ -231,16 +234,16 @@ class ResponseReader:
         if text is None or not text.strip():
             return read_result(lines.raw[position], self._output)
         line = lines.opened[position]
-        usage = _usage(line) if self._telling else Usage()
+        usage = _usage(line) if self._with_details else Usage()
         return read_answer(line.custom_id, text, self._output, usage)
 
     def _details_of(self, opened: list[Any], texts: list[str | None]) -> dict[str, Sequence[Any]]:
-        nothing = (None,) * len(_TOLD)
+        nothing = (None,) * len(_DETAILS)
         cells = [
             nothing if text is None else (*msgspec.structs.astuple(_usage(line)), text, False)
             for text, line in zip(texts, opened, strict=True)
         ]
-        return dict(zip(_TOLD, zip(*cells, strict=True), strict=True)) if cells else {}
+        return dict(zip(_DETAILS, zip(*cells, strict=True), strict=True)) if cells else {}
 
 
 def _ordinary_text(line: Any) -> str | None:

@@ -277,7 +277,7 @@ class ResultTable:
         The table forgets them, so that they are not in memory twice; a field can be had once.
         """
         column, self._columns[index] = self._columns[index], ArrowColumn(None)
-        return column.take(self._records_at(slots), forget=True)
+        return column.take(self._records_at(slots), release=True)
 
     def column(self, name: str, slots: Positions) -> Any:
         """Return one of the details kept, at some slots; -1 for none."""
@@ -306,11 +306,11 @@ def _best(slots: Positions, good: npt.NDArray[np.bool_]) -> Positions:
     Lines of nobody's slot, -1, are left out.
     """
     lines = np.arange(len(slots))
-    line_of = np.full(slots.max(initial=-1) + 1, -1)
+    record_of = np.full(slots.max(initial=-1) + 1, -1)
     # The good ones are assigned after the others, and so replace them.
     for chosen in (lines[~good & (slots >= 0)], lines[good & (slots >= 0)]):
-        line_of[slots[chosen[::-1]]] = chosen[::-1]  # what is assigned last stays: the first line
-    return line_of[line_of >= 0]
+        record_of[slots[chosen[::-1]]] = chosen[::-1]  # what is assigned last stays: the first line
+    return record_of[record_of >= 0]
 
 
 OK_CODE = CODES[RowStatus.OK]
@@ -326,7 +326,7 @@ class ParsedLines:
     Parameters
     ----------
     ids : sequence of str or None
-        The custom_id of each; None where no row can be told from the line.
+        The custom_id of each; None where the line names no row.
     columns : sequence of sequence
         One for each field, with the value of each line; None where it is no usable answer.
     odd : mapping of int to Result

@@ -54,7 +54,7 @@ _INTERRUPTED = 130
 _NO_READER = 141  # what a shell makes of SIGPIPE
 
 
-_PANELS = (_WHOLE, _LOOK, _STEPS, _RIGHT, _STORE) = (
+_PANELS = (_WHOLE, _CHECK, _STEPS, _RIGHT, _STORE) = (
     "A job in one go",
     "Before paying",
     "A job step by step",
@@ -247,7 +247,7 @@ def _options(
 
 _COMMANDS: Mapping[str, Sequence[Callable[..., None]]] = {
     _WHOLE: (run, embed, demo),
-    _LOOK: (preview, estimate, pilot),
+    _CHECK: (preview, estimate, pilot),
     _STEPS: (
         submit,
         requests,

@@ -74,7 +74,7 @@ class Evaluation:
         least = pd.DataFrame({name: self._scores(field) for name, field in self.each.items()})
         scores: Floats = least.reindex(rows).min(axis=1, skipna=False).to_numpy(float)
         judged = replace(judged, reviewed=replace(judged.reviewed, score=None), own_scores=scores)
-        # min() passes NaN by or not, depending on its place; NumPy's always keeps it.
+        # min() passes NaN by or not, depending on its position; NumPy's always keeps it.
         return replace(judged, right=np.array([np.min(v) for v in whole]))
 
     @staticmethod

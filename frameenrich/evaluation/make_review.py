@@ -157,7 +157,7 @@ def strata_of(
 
 
 def _had(job: JobAnswers, chain: list[Review]) -> npt.NDArray[np.int64]:
-    """Return the places, among the fresh rows, of earlier drawn rows that still count."""
+    """Return the positions, among the fresh rows, of earlier drawn rows that still count."""
     rows = [review.positions[review.counts] for review in chain]
     found = np.concatenate(rows) if rows else np.empty(0, np.int64)
     # Safe, as rows that count are not spent and usable: all of them are in `fresh`, sorted.

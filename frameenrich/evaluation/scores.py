@@ -66,7 +66,7 @@ def _vote_shares(job: JobAnswers, column: str) -> dict[str, Floats]:
 def newest_second(folder: JobFolder) -> JobFolder | None:
     """Return the newest second opinion on a job whose answers are all here."""
     for other in job_folders(folder.store, folder.id):  # the newest first
-        # An unfinished one would make scores that change with every look at the job.
+        # An unfinished one would make scores that change with every call.
         if other.spec.second_of == folder.id and other.read().settled:
             return other
     return None

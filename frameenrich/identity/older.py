@@ -1,9 +1,9 @@
 """The hashes of the jobs that earlier versions wrote: XXH3, which names but does not guard.
 
-Each text of a request had a digest that knew its place, and so had the rest of the body; a hash was
-all of these together (XOR). Whoever can choose texts can make two agree, so these hashes only find
-what is on disk already: the job of the same submit, and whether a frame is the one of that job. An
-answer is never reused by them.
+Each text of a request had a digest that knew its position, and so had the rest of the body; a hash
+was all of these together (XOR). Whoever can choose texts can make two agree, so these hashes only
+find what is on disk already: the job of the same submit, and whether a frame is the one of that
+job. An answer is never reused by them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def texts_hashes(texts: Sequence[Sequence[str]]) -> bytes:
 
 def request_hash(url: str, body: bytes) -> bytes:
     """Return the hash of a request as it was: 16 bytes of url and body."""
-    # The place is the seed: XOR alone would give two texts that change places the same hash.
+    # The position is the seed: XOR alone would give two texts that are swapped the same hash.
     own = [xxhash.xxh3_128_digest(body_rest(body), xxhash.xxh3_64_intdigest(url.encode()))]
     own += (
         xxhash.xxh3_128_digest(text, position) for position, text in enumerate(body_texts(body))

@@ -132,7 +132,7 @@ def _compare(
     positions = pc.index_in(
         pa.array([custom_id for custom_id, _ in block], ids.type), value_set=ids
     )
-    # An unknown custom_id has no place, so its comparison is null: damage, too.
+    # An unknown custom_id has no position, so its comparison is null: damage, too.
     same = pc.fill_null(pc.equal(own, expected.take(positions)), False)
     if not pc.all(same).as_py():
         custom_id = block[pc.index(same, False).as_py()][0]

@@ -34,7 +34,7 @@ def fetch(shard: ShardFolder, batch: Batch, provider: Provider) -> Proof:
         return prove([sink])
 
 
-def look_again(folder: JobFolder, connect: Callable[[], Provider]) -> None:
+def fetch_short_again(folder: JobFolder, connect: Callable[[], Provider]) -> None:
     """Read once more what batches left that fell short, before their rows are asked anew.
 
     What came late, or behind a gateway that had its bad hour, was paid for. The caller holds the
@@ -57,7 +57,7 @@ def look_again(folder: JobFolder, connect: Callable[[], Provider]) -> None:
 def bring_home(shard: ShardFolder, batch: Batch, provider: Provider, *, last: bool = False) -> None:
     """Write what an ended batch left to disk; settle it where no more will come.
 
-    The `last` look settles it whatever came.
+    The `last` fetch settles it whatever came.
 
     Raises
     ------
@@ -90,14 +90,14 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider, *, last: bo
                 _keep_earlier(shard, sink)
             sink.seek(0)
             batch = batch.replace(responses=prove([sink]))
-    # Counts decide no row: too few lines are a reason to look again for `confirm_seconds`, never
+    # Counts decide no row: too few lines are a reason to fetch again for `confirm_seconds`, never
     # one to call a row done or missing at once.
     why = _shortfall(shard, batch, lines) or why
     now = time.time()
     # A start in the future (the clock was set back) would make the wait longer: begin anew.
     since = batch.short_since if batch.short_since and batch.short_since <= now else now
     if why is not None and not last and now - since < shard.job.spec.confirm_seconds:
-        # Without a proof, as the next look writes the file anew and may be killed at that.
+        # Without a proof, as the next fetch writes the file anew and may be killed at that.
         shard.save(batch.replace(short=why, short_since=since, responses=None))
     else:
         shard.save(batch.replace(short=why, short_since=None, stage=Stage.FETCHED))

@@ -33,7 +33,7 @@ def withdraw_all(
     WaitTimeoutError
         The time was up; the batches go on to their end.
     """
-    # Kept over all looks: a server refuses to cancel a batch that it is cancelling.
+    # Kept over all polls: a server refuses to cancel a batch that it is cancelling.
     ended_tags = set[str]()
     for pause in pauses(poll_seconds):
         with retry_for(deadline.left):

@@ -90,7 +90,7 @@ def _look_for(shard: ShardFolder, provider: Provider) -> None:
 
 def _is_in_no_list(error: ProviderError) -> bool:
     """Tell whether the provider was asked for a batch, and has no list that shows it."""
-    # A status would be that of a look that failed, as with a wrong key.
+    # A status would be that of a poll that failed, as with a wrong key.
     return error.status_code is None and (error.try_later or error.one_shard)
 
 
@@ -103,7 +103,7 @@ def _settle(shard: ShardFolder, why: str) -> None:
     if not shard.job.store.exists(shard.responses_path):
         with shard.write_responses():  # empty, as a fetched batch without it is a damaged one
             pass
-    # With the reason: a later round looks at the files once more (`look_again`).
+    # With the reason: a later round looks at the files once more (`fetch_short_again`).
     proof = shard.prove_responses()
     shard.save(batch.replace(stage=Stage.FETCHED, short=why.rstrip("."), responses=proof))
 

@@ -116,7 +116,7 @@ class StoreShardWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what was appended is on disk, or was told of
+            with contextlib.suppress(OSError):  # what was appended is on disk, or was an error
                 self._file.close()
 
     def record(self, batch: Batch) -> Batch:
@@ -154,7 +154,7 @@ class StoreShardWriter:
 
 
 class NothingKept:
-    """A `ShardWriter` for a look that changes nothing on disk."""
+    """A `ShardWriter` for a search that changes nothing on disk."""
 
     def record(self, batch: Batch) -> Batch:
         """Return the batch."""
@@ -165,5 +165,5 @@ class NothingKept:
         return set()
 
     def append(self, *lines: bytes) -> None:
-        """Refuse lines: a look brings none."""
+        """Refuse lines: a search brings none."""
         raise NotImplementedError

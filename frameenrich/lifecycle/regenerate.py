@@ -69,7 +69,7 @@ _TURNS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
 class Elsewhere:
     """The provider of a round that does not go to the job's own.
 
-    ``url`` is what that provider calls the job's endpoint, ``check`` its look at a request's body,
+    ``url`` is what that provider calls the job's endpoint, ``check`` its check of a request's body,
     which raises `ParameterError` for one that it cannot carry.
     """
 

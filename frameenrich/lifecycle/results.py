@@ -269,17 +269,17 @@ class _ResultReader:
         if not heard[slots].all():
             _settle_rest(shard, ids, slots, heard, self.table, came.null_count)
 
-    def _lines(self, shard: ShardFolder, asked: pa.Array) -> pa.Array:
+    def _lines(self, shard: ShardFolder, own_ids: pa.Array) -> pa.Array:
         """Add a shard's lines to the table and return the custom_id of each."""
-        ids = [pa.array([], asked.type)]
+        ids = [pa.array([], own_ids.type)]
         # Small parts of a frame share a shard: the answers to the other parts' rows are passed
         # over before they are judged.
-        wanted = frozenset(asked.to_pylist()) if self._only_own else None
+        wanted = frozenset(own_ids.to_pylist()) if self._only_own else None
         for chunk in whole_lines(shard.open_responses()):
             with _collector_paused():
                 block = self._reader.read(chunk, wanted)
                 self.table.add(block)
-                ids.append(pa.array(block.ids, asked.type))
+                ids.append(pa.array(block.ids, own_ids.type))
         return pa.concat_arrays(ids)
 
 

@@ -51,7 +51,7 @@ def note_rows(
     job_id, name : str
         The job's, and the start of its columns.
     table, slots : ResultTable, int64 array
-        What is known of the job's requests, and the rows' places there, -1 for none.
+        What is known of the job's requests, and the rows' slots there, -1 for none.
     shown : bool
         Whether a column says which answers were mended.
 

@@ -63,9 +63,9 @@ def _requests_of(job: JobState, shard: ShardFolder) -> tuple[dict[bytes, str], S
     rows = job.sidecar(columns=["custom_id", "request_hash", "shard"])
     own = rows.filter(pc.equal(rows["shard"], pa.scalar(shard.number, pa.int32())))
     ids = dict(zip(own["request_hash"].to_pylist(), own["custom_id"].to_pylist(), strict=True))
-    halves = short_hash_column(own["request_hash"])
-    halves.sort()
-    return ids, halves
+    hashes = short_hash_column(own["request_hash"])
+    hashes.sort()
+    return ids, hashes
 
 
 def _without_waiting(

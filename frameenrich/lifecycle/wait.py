@@ -144,19 +144,19 @@ def status(job: JobState, connected: Callable[[], Provider]) -> JobStatus:
 
 
 @contextlib.contextmanager
-def telling_what_goes_on(folder: JobFolder, provider: Provider) -> Iterator[None]:
+def explaining_interrupts(folder: JobFolder, provider: Provider) -> Iterator[None]:
     """Make an interrupt say that the job goes on, and how to come back to it."""
     try:
         yield
     except KeyboardInterrupt as error:
-        fate = (
+        outlook = (
             "what was answered is kept, and the rest is asked when you come back"
             if provider.blocking
             else "what was sent goes on at the provider and is paid"
         )
         interrupted = JobInterruptedError(
-            f"Interrupted; {fate}. Go on with df.llmbatch.collect({folder.id!r}, wait=True), also "
-            "in another session."
+            f"Interrupted; {outlook}. Go on with df.llmbatch.collect({folder.id!r}, wait=True), "
+            "also in another session."
         )
         interrupted.job_id = folder.id
         raise interrupted from error
@@ -164,7 +164,7 @@ def telling_what_goes_on(folder: JobFolder, provider: Provider) -> Iterator[None
 
 def send(folder: JobFolder, provider: Provider) -> None:
     """Send what is not sent yet; a provider that answers in this process answers all."""
-    with telling_what_goes_on(folder, provider):
+    with explaining_interrupts(folder, provider):
         _send(folder, provider)
 
 
@@ -197,7 +197,7 @@ def wait(job: JobState, provider: Provider, deadline: Deadline, poll_seconds: fl
     WaitTimeoutError
         The time was up; the job goes on at the provider.
     """
-    with telling_what_goes_on(job, provider), _bar(job) as bar:
+    with explaining_interrupts(job, provider), _bar(job) as bar:
         for pause in _steps(job, provider, bar, deadline, poll_seconds):
             time.sleep(pause)
 
@@ -284,19 +284,19 @@ def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTime
     # Read anew: the step that failed may have moved some of them.
     batches = folder.read().batches
     statuses = sorted({word_of(batch).rstrip(",") for batch in batches})
-    fate = "It goes on at the provider: collect() later, also in another session."
+    outlook = "It goes on at the provider: collect() later, also in another session."
     if provider.blocking:
-        fate = "What was answered is on disk: call again and the rest is asked."
+        outlook = "What was answered is on disk: call again and the rest is asked."
     elif any(batch.creating for batch in batches):
-        fate = (
+        outlook = (
             "Whether the provider has all of it is not known yet: call again later, and it is "
             "looked for before anything is sent."
         )
     elif all(batch.unsent for batch in batches):
-        fate = "The provider has nothing of it yet: call again with more time, and it is sent."
+        outlook = "The provider has nothing of it yet: call again with more time, and it is sent."
     return WaitTimeoutError(
         f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
-        fate,
+        outlook,
         job_id=folder.id,
     )
 

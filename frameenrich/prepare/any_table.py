@@ -184,7 +184,7 @@ def _batches(table: Any) -> tuple[list[str], Iterator[Any]]:
         if not hasattr(table, "collect_batches"):  # Polars before 1.34
             return schema.names(), iter([table.collect()])
         empty = polars.DataFrame(schema=schema)
-        # Rows are named by their place in the job, so a second read has to give the same order.
+        # Rows are named by their position in the job, so a second read has to give the same order.
         rows = table.collect_batches(chunk_size=_PART_ROWS, maintain_order=True)
         return schema.names(), itertools.chain([empty], rows)
     if polars is not None or isinstance(table, pa.Table):

@@ -52,7 +52,7 @@ def with_caching(spec: JobSpec, provider: Provider) -> JobSpec:
         _check(spec, provider.name, way)
     if way is None or spec.endpoint not in _ENDPOINTS or not spec.messages:
         return spec
-    # A key of the user's own, at either place in params=, is never replaced.
+    # A key of the user's own, in either part of params=, is never replaced.
     given = {**spec.params, **(spec.params.get("extra_body") or {})}
     if spec.cache is None:
         # A key costs nothing, so add it by default where the server is known to take it.

@@ -57,7 +57,7 @@ def find_resumed(
     is there. The search is a precaution: a server without a list, or one that denies access
     to it, is no reason not to send.
     """
-    # A create in doubt is looked for by `create_once`, which must not skip a failed look.
+    # A create in doubt is looked for by `create_once`, which must not skip a failed search.
     if batch.creating or not shard.resumed:
         return None
     try:
@@ -129,7 +129,7 @@ def create_once(
 
     `find` gives None where there is none, and raises where it cannot read the whole list; `before`
     may raise what says that it is too early. A create whose answer was lost is made again only
-    after ``confirm_seconds`` in which every look found nothing: lists show a batch late.
+    after ``confirm_seconds`` in which every search found nothing: lists show a batch late.
     """
     # Intent first: the stage is on disk before the paid call, and after any doubt the provider is
     # searched for the tag. The SDK's own retries are off, since they would make a batch twice.
@@ -144,7 +144,7 @@ def create_once(
             batch = writer.record(seen_nothing(batch))
             confirm(shard, batch)
         before()
-        # After the look: a batch that may not be made may still be found.
+        # After the search: a batch that may not be made may still be found.
         if not shard.may_create:
             raise NeverMadeError(shard.tag)
         batch = writer.record(begin_create(batch))
@@ -212,7 +212,7 @@ def begin_create(batch: Batch) -> Batch:
 
 
 def seen_nothing(batch: Batch) -> Batch:
-    """Mark a batch in doubt as not found, with the time of the first such look."""
+    """Mark a batch in doubt as not found, with the time of the first such search."""
     now = time.time()
     since = batch.unfound_since
     if since is None or since > now:  # a clock that was set back proves nothing
@@ -221,7 +221,7 @@ def seen_nothing(batch: Batch) -> Batch:
 
 
 def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> None:
-    """Check that looks found nothing for long enough, so that a batch may be created again.
+    """Check that searches found nothing for long enough, so that a batch may be created again.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def check_own(own_id: object, status: object, wanted: str | None) -> None:
     DoubtfulReplyError
         The reply cannot be about our batch.
     """
-    # A create may answer without a status; a look at a known batch always has one.
+    # A create may answer without a status; a poll of a known batch always has one.
     if not (own_id and isinstance(own_id, str)) or (wanted is not None and not status):
         raise DoubtfulReplyError("it answered with something that is no batch")
     if wanted not in {None, own_id}:

@@ -21,9 +21,9 @@ class Shard:
     ``open`` gives the request lines as a binary file, rejected requests left out; ``metadata``
     names the job on the provider's page, and holds the user's own pairs;
     ``completion_window`` is how long the user lets a batch take, None as the provider has it.
-    A create whose answer was lost is made again only after ``confirm_seconds`` of looks that found
-    nothing. ``resumed`` says that another process may have sent the shard, whatever is known of
-    it here; without ``may_create`` a batch may be found, and none be made (`NeverMadeError`).
+    A create whose answer was lost is made again only after ``confirm_seconds`` of searches that
+    found nothing. ``resumed`` says that another process may have sent the shard, whatever is known
+    of it here; without ``may_create`` a batch may be found, and none be made (`NeverMadeError`).
     ``since`` is when its job was made (Unix seconds), ``others`` gives the batches that other
     shards of the store have: no batch of this shard is older than the one or among the others.
     """
@@ -78,7 +78,7 @@ class Provider(Protocol):
     with other limits on how fast it asks, and ``live()`` one that answers the same requests at
     once (see `one_by_one`).
 
-    ``prompt_caching`` says how the server is told to keep what requests begin with: ``"key"``
+    ``prompt_caching`` says how the server is asked to keep what requests begin with: ``"key"``
     (``prompt_cache_key``), ``"breakpoint"`` (that, and OpenAI's marks), ``"cache_control"``
     (Anthropic's), ``"implicit"`` (nothing to say). Without it a user's ``cache=`` is refused.
 

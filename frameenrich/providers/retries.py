@@ -220,8 +220,8 @@ def surely_unmade(error: BaseException) -> bool:
     never_there = (httpx2.ConnectError, httpx2.ConnectTimeout)
     own = error if isinstance(error, never_there) else error.__cause__
     # Unless a redirect led there, which makes a GET of a POST: whoever redirected has heard it.
-    asked = vars(own).get("_request") if isinstance(own, never_there) else None
-    return isinstance(own, never_there) and getattr(asked, "method", "POST") == "POST"
+    request = vars(own).get("_request") if isinstance(own, never_there) else None
+    return isinstance(own, never_there) and getattr(request, "method", "POST") == "POST"
 
 
 _FILE_STATUSES = frozenset({400, 403, 404, 422})

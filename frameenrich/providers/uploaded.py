@@ -1,6 +1,6 @@
 """What is the same in every provider whose batches are made of uploaded files.
 
-A provider says how its server is called; the order of the paid steps, the looks after a lost
+A provider says how its server is called; the order of the paid steps, the searches after a lost
 answer and the retries are here and in `frameenrich.providers.once`.
 """
 

@@ -121,7 +121,7 @@ def _text_cells(cells: npt.NDArray[np.object_]) -> list[Any]:
 
 def _may_hold_floats(column: pd.Series) -> bool:
     """Tell whether a column of objects may have a float cell that prints as a whole number."""
-    # pandas looks at all cells in C; texts, the usual case before pandas 3, need no second look.
+    # pandas looks at all cells in C; texts, the usual case before pandas 3, need no second pass.
     return pd.api.types.infer_dtype(column, skipna=True) not in {"string", "empty"}
 
 

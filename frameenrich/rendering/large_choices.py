@@ -67,7 +67,7 @@ def without_large_choices(
     for each in found:
         long = len(each.values) > LONG_ENUM and each.characters > MOST_IN_LONG_ENUM
         too_many = total > MOST_CHOICES or characters > MOST_CHARACTERS
-        # Without one JSON type there would be nothing left to enforce in the enum's place.
+        # Without one JSON type there would be nothing left to enforce instead of the enum.
         if each.type is not None and (long or too_many):
             total, characters = total - len(each.values), characters - each.characters
             lost.append(each)

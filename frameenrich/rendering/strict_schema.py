@@ -196,7 +196,7 @@ _DROPPED = _ALWAYS_DROPPED | frozenset(
 )  # fmt: skip
 
 
-_LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
+_LOOKAROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\(\?P=")
 """Patterns that constrained decoding cannot follow: look-arounds and back-references."""
 
 
@@ -245,7 +245,7 @@ def _acceptable(node: Mapping[str, Json]) -> dict[str, Json]:
     kept = {name: value for name, value in node.items() if name not in _DROPPED}
     if "format" in kept and kept["format"] not in _FORMATS:
         del kept["format"]
-    if isinstance(kept.get("pattern"), str) and _LOOKS_AROUND.search(kept["pattern"]):
+    if isinstance(kept.get("pattern"), str) and _LOOKAROUND.search(kept["pattern"]):
         del kept["pattern"]
     return kept
 

@@ -146,7 +146,7 @@ class Draft:
     def close(self) -> None:
         """Close files that were not finished."""
         for file in self._files.values():
-            with contextlib.suppress(OSError):  # a full disk was told of when it was written to
+            with contextlib.suppress(OSError):  # a full disk was an error when it was written to
                 file.close()
         self._files.clear()
 

@@ -457,7 +457,7 @@ _LAST_MOMENT = 4_102_444_800.0
 def moment_of_new_job(store: Store, slug: str) -> float:
     """Return the time, or a moment after the newest job where the clock was set back since.
 
-    Jobs are told apart by when they were made: without this, "the newest" would be the older one
+    Jobs are ordered by when they were made: without this, "the newest" would be the older one
     until the clock has caught up.
     """
     now = time.time()

@@ -36,7 +36,7 @@ _PATIENCE = 1.25
 """In multiples of a lease's time; for clocks that do not run alike."""
 
 
-_LOOK_SECONDS = (0.1, 0.5)
+_RETRY_SECONDS = (0.1, 0.5)
 
 
 # The note must not grow with every lock; only its newest holders can still be in a lease.
@@ -93,14 +93,14 @@ class Lease:
             # differ.
             if seen is not None and seen.version != watched:
                 watched, since = seen.version, time.monotonic()
-            if self._over(seen, time.monotonic() - since) and self._taken(seen):
+            if self._expired(seen, time.monotonic() - since) and self._acquire_once(seen):
                 break
             if time.monotonic() >= give_up_at:
                 raise _held(self._job_id, seen)
-            time.sleep(random.uniform(*_LOOK_SECONDS))  # noqa: S311 - so that no two keep step
+            time.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 - so that no two keep step
         self._thread.start()
 
-    def _over(self, seen: ObjectVersion | None, unchanged_seconds: float) -> bool:
+    def _expired(self, seen: ObjectVersion | None, unchanged_seconds: float) -> bool:
         record = _record(seen)
         if seen is None or record is None or record.get("holder") in {None, *self._left_here}:
             return True
@@ -109,7 +109,7 @@ class Lease:
         seconds = float(record.get("seconds", LEASE_SECONDS)) * _PATIENCE
         return unchanged_seconds > seconds or seen.age_seconds > seconds + _SKEW_SECONDS
 
-    def _taken(self, seen: ObjectVersion | None) -> bool:
+    def _acquire_once(self, seen: ObjectVersion | None) -> bool:
         try:
             self._write(self._holder, None if seen is None else seen.version)
         except ConflictError:

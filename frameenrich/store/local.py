@@ -101,7 +101,7 @@ class Disk:
         draft, destination : str
             The folder, and what it becomes.
         adopted : mapping
-            Files of the store that are moved into it first, by their place in it.
+            Files of the store that are moved into it first, by their path in it.
 
         Raises
         ------

@@ -156,7 +156,7 @@ class Store:
     def publish(self, path: str, target: str, adopted: Mapping[str, str]) -> bool:
         """Make a filled folder the folder `target`; False where that is there already.
 
-        `adopted` are files of the store that become the folder's, by their place in it.
+        `adopted` are files of the store that become the folder's, by their path in it.
         """
         self.check_own(f"{self.root}/{target}")
         made = self._medium.publish(path, f"{self.root}/{target}", adopted)

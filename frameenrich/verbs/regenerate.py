@@ -16,7 +16,7 @@ from frameenrich.answers.output import Output
 from frameenrich.errors import BudgetError, CredentialsError, ProviderError, warn_user
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.edits import corrected_rows
-from frameenrich.lifecycle.fetch import look_again
+from frameenrich.lifecycle.fetch import fetch_short_again
 from frameenrich.lifecycle.match import match_frame
 from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.regenerate import (
@@ -56,7 +56,7 @@ def bring_up_to_date(
             wait(job, session.routes(job), deadline, poll_seconds)
             return job.read()
         provider = session.routes(job)
-        # Such a provider's step answers every row here and now, which a mere look must not do.
+        # Such a provider's step answers every row here and now, which a mere poll must not do.
         return job if provider.blocking else step(job, provider)
     except (ProviderError, CredentialsError, BudgetError) as error:
         # What is home can be read whatever the provider says; who waits wants to know, though.
@@ -163,7 +163,7 @@ def send_round(
             now = job.read()
             if now.rounds() > max_rounds:
                 return counts, now
-            look_again(now, session.routes)
+            fetch_short_again(now, session.routes)
             with draft_of_retries(now, output, options, limits, counts) as draft:
                 if draft is not None:
                     lines = draft.request_lines()

@@ -172,7 +172,7 @@ class Submission:
             if not self.nonce:
                 # What another job has at its provider is not sent twice: this job waits for it.
                 # In this order, since a fetch takes no lock of the store: a batch that ends
-                # between the two looks is seen by both, and its answer wins. The other way round
+                # between the two searches is seen by both, and its answer wins. The other way round
                 # neither saw it, and its rows were paid twice.
                 running = find_running(self.store, spec, draft.hashes)
                 stored = find_stored_answers(self.store, spec, output, draft.hashes)

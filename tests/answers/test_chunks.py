@@ -188,7 +188,7 @@ def test_shards_of_blocks_come_to_the_same_as_results_one_by_one(
     st.booleans(),
 )
 def test_a_column_gives_back_its_cells_in_any_order(
-    kind: Any, parts: list[list[int | None]], random: Any, forget: bool
+    kind: Any, parts: list[list[int | None]], random: Any, release: bool
 ) -> None:
     """Whatever its type, however its parts were put in order, and -1 is a null."""
     column, cells = ArrowColumn(kind), []
@@ -203,7 +203,7 @@ def test_a_column_gives_back_its_cells_in_any_order(
     places = [random.randint(-1, len(cells) - 1) for _ in range(random.randint(0, 12))]
     wanted = random.choice([places, list(range(len(cells)))])
 
-    taken = column.take(np.array(wanted, dtype=np.int64), forget=forget)
+    taken = column.take(np.array(wanted, dtype=np.int64), release=release)
     found = taken if kind is None else taken.to_pylist()
     if isinstance(kind, tuple):
         found = [None if cell is None else kind[cell] for cell in found]
@@ -228,8 +228,8 @@ def test_a_column_in_the_jobs_order_is_not_copied(slots: list[int]) -> None:
     assert own_parts == (-1 not in slots)
 
 
-@pytest.mark.parametrize("forget", [True, False])
-def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> None:
+@pytest.mark.parametrize("release", [True, False])
+def test_a_column_over_many_blocks_keeps_what_is_needed_later(release: bool) -> None:
     """A part is dropped when the last cell of it was taken, not before."""
     column, many = ArrowColumn(pa.int64()), 70_000
     for start in (0, many, 2 * many):
@@ -237,7 +237,7 @@ def test_a_column_over_many_blocks_keeps_what_is_needed_later(forget: bool) -> N
         column.close()
     places = np.concatenate([[3 * many - 1], np.arange(3 * many)[::-1], [0, -1]])
 
-    taken = column.take(places, forget=forget)
+    taken = column.take(places, release=release)
 
     assert taken.to_pylist() == [None if place < 0 else place for place in places.tolist()]
 

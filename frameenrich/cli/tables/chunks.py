@@ -340,10 +340,10 @@ def parquet_bytes(file: IO[bytes], origin: TableFile) -> int:
     """
     packed = os.fstat(file.fileno()).st_size
     with parquet_errors(origin):
-        told = pq.ParquetFile(file)
-        size, most = _unpacked_bytes(told.metadata), most_unpacked_bytes(packed)
+        parquet = pq.ParquetFile(file)
+        size, most = _unpacked_bytes(parquet.metadata), most_unpacked_bytes(packed)
         # The footer counts a text once that stands in a million rows, and each row gets its own.
-        if repeated := _repeated_texts(told):
+        if repeated := _repeated_texts(parquet):
             apart = pq.ParquetFile(file, read_dictionary=repeated)
             for batch in apart.iter_batches(columns=repeated):
                 size += sum(map(_length_of_texts, batch.columns))

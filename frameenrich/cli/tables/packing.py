@@ -137,13 +137,13 @@ class _Bounded(io.RawIOBase):
         return self._content.seekable()
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to another place; from the start everything counts anew."""
+        """Go to another position; from the start everything counts anew."""
         if offset == whence == 0:
             self._left = most_unpacked_bytes(self._packed_bytes)
         return self._content.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the place in the content."""
+        """Return the position in the content."""
         return self._content.tell()
 
     def readinto(self, buffer: Any) -> int:

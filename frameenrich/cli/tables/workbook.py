@@ -82,7 +82,7 @@ def sheet_as_csv(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
         name = json.loads(read.stderr)
         for note in sheet_notes(file, name):
             warn_user(f"{origin.called}, sheet {name!r}: {note}")
-        # The child has moved the place in the file, of which this process does not know.
+        # The child has moved the position in the file, of which this process does not know.
         os.lseek(copy.fileno(), 0, os.SEEK_SET)
         copy.seek(0)
         yield copy

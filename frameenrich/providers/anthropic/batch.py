@@ -385,7 +385,7 @@ def _may_be_it(tag: str, running: list[str]) -> ProviderError:
 
 
 def _in_doubt(batch: Batch) -> Batch:
-    """Mark a batch as in doubt: it may have been made, and no look has yet found nothing."""
+    """Mark a batch as in doubt: it may have been made, and no search has yet found nothing."""
     return batch.replace(stage=Stage.CREATING, status=BatchStatus.UNCONFIRMED, unfound_since=None)
 
 

@@ -175,7 +175,7 @@ class GeminiBatch(TranslatedBatches):
             self._call("delete", name)  # a name is taken once
             return None
         except errors.ClientError as error:
-            if error.code in {403, 404}:  # one that is not there is told as not permitted
+            if error.code in {403, 404}:  # one that is not there counts as not permitted
                 return None
             raise
 
@@ -250,7 +250,7 @@ class GeminiBatch(TranslatedBatches):
         metadata = made.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
         check_own(made.get("name"), metadata.get("state") or made.get("done"), batch_id)
-        # A reply without a display name passes; a look has compared the batch's name above.
+        # A reply without a display name passes; a poll has compared the batch's name above.
         if metadata.get("displayName", tag) != tag:
             raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
         return made

@@ -48,7 +48,7 @@ MAX_SHARED_FAILURES = 20
 """The client stops after so many failures in a row that may hit every request."""
 
 
-_ATTEMPTS_AT_A_STRANGER = 2
+_ATTEMPTS_UNANSWERED = 2
 """For a server that never answered, and cannot be reached or says what is no answer: its address
 may be wrong, or it is not started. The user is waiting, so the error comes in two seconds."""
 
@@ -67,7 +67,7 @@ _RENEWAL_SECONDS = 30.0
 
 
 # How often the waiting thread looks for Ctrl-C and the caller's deadline.
-_LOOK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 
 
 _LONGEST_WAIT_SECONDS = 60.0
@@ -149,7 +149,7 @@ class LiveClient:
         with ThreadPoolExecutor(1, "frameenrich-live") as pool:
             running = pool.submit(self._run_loop)
             try:
-                while not wait_for([running], _LOOK_SECONDS).done:
+                while not wait_for([running], _CHECK_SECONDS).done:
                     if seconds_to_retry() <= 0:
                         self._stop(_out_of_time())
                 running.result()
@@ -303,8 +303,8 @@ class LiveClient:
 
         def given_up(state: tenacity.RetryCallState) -> bool:
             reply = _outcome(state)
-            stranger = (reply.unreachable or reply.no_answer) and not self._trusted
-            most = min(self._attempts, _ATTEMPTS_AT_A_STRANGER if stranger else self._attempts)
+            unanswered = (reply.unreachable or reply.no_answer) and not self._trusted
+            most = min(self._attempts, _ATTEMPTS_UNANSWERED if unanswered else self._attempts)
             many = faults >= most or lost >= _MOST_LOST
             return many or self._flow.seconds_since_answer > _STARVED_SECONDS
 

@@ -28,7 +28,7 @@ class Semaphore:
         room = int(self._flow.limit) - self._inside
         while room > 0 and self._waiting:
             turn = self._waiting.popleft()
-            # A waiter may have been cancelled; its place goes to the next.
+            # A waiter may have been cancelled; its turn goes to the next.
             if not turn.done():
                 turn.set_result(None)
                 room -= 1

@@ -250,7 +250,7 @@ class MistralBatch(TranslatedBatches):
     def _own(self, made: Json, tag: str, batch_id: str | None = None) -> Json:
         check_own(made.get("id"), made.get("status"), batch_id)
         kept = made.get("metadata")
-        # A reply without metadata passes; a look has compared the id above.
+        # A reply without metadata passes; a poll has compared the id above.
         if isinstance(kept, dict) and kept and kept.get(TAG_KEY) != tag:
             raise DoubtfulReplyError("it answered with a batch that does not carry this job's tag")
         return made
