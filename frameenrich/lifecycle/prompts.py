@@ -61,7 +61,7 @@ def prompt_column(
             filled[rows] = np.arange(len(column), len(column) + len(rows))
             column.add([texts.get(custom_id) for custom_id in own])
             column.close()
-    return column.take(filled, forget=True)
+    return column.take(filled, release=True)
 
 
 def _prompts_in(shard: ShardFolder, wanted: Collection[str] | None) -> Iterator[tuple[str, str]]:
