@@ -88,6 +88,9 @@ class Mutant:
     source: str = field(repr=False)
     change: str = ""
     met: set[str] = field(default_factory=set, repr=False)
+    tests: list[str] = field(default_factory=list, repr=False)
+    """What it meets, where that is named."""
+
     outcome: str = ""
     noticed_by: str = ""
 
@@ -276,7 +279,8 @@ class Tests:
         """Go to the copy and read what each test runs there, unless the tests are named."""
         self.reports = work
         self.named = named
-        self.seconds: dict[str, float] = defaultdict(lambda: SLOW)
+        # What is named is whole files, so an endless loop is given ten minutes.
+        self.seconds: dict[str, float] = defaultdict(lambda: 120.0 if named else SLOW)
         self.noticed: dict[str, Counter[str]] = defaultdict(Counter)
         if named:
             os.chdir(ROOT)
@@ -329,8 +333,8 @@ class Tests:
 
     def meeting(self, mutant: Mutant, seconds: float) -> list[str]:
         """Return the tests that a mutant has not met and that fit into so many seconds."""
-        if self.named:
-            return [] if mutant.met else self.named
+        if named := mutant.tests or self.named:
+            return [] if mutant.met else named
         chosen, sum_seconds = [], 0.0
         for test in self._ranking(mutant):
             if test not in mutant.met and sum_seconds + self.seconds[test] <= seconds:
