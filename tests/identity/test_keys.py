@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from frameenrich.errors import RowKeyError
 from frameenrich.identity.keys import (
+    BLOCK_ROWS,
     check_keys,
     custom_ids,
     find_keys,
@@ -299,6 +300,18 @@ def test_keys_that_do_not_name_each_row_once_are_refused(case: str) -> None:
         check_keys(read_keys(frame, key), key_names(frame, key))
 
     assert caught.value.fix.endswith(".")
+
+
+@pytest.mark.parametrize("position", [1, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, -1])
+def test_a_repeat_in_a_long_rising_index_is_found_anywhere(position: int) -> None:
+    """Rising keys are compared block by block, and no two neighbours escape (promise 2)."""
+    index = np.arange(2 * BLOCK_ROWS + 3)
+    keys = read_keys(indexed(pd.Index(index)), None)
+    check_keys(keys, ["index"])
+
+    index[position] = index[position - 1]
+    with pytest.raises(RowKeyError, match=r"1 value\(s\) name more than one row"):
+        check_keys(read_keys(indexed(pd.Index(index)), None), ["index"])
 
 
 @pytest.mark.parametrize(
