@@ -134,14 +134,14 @@ MISTAKES = (
         "store/lease.py",
         "        self.check()\n        if path not in",
         "        if path not in",
-        "tests/store/test_bucket.py",
+        "tests/store/test_leases.py tests/store/test_bucket.py",
     ),
     Mistake(
         "a lease is taken over though its holder lives",
         "store/lease.py",
         "return unchanged_seconds > seconds or",
         "return True or",
-        "tests/store/test_bucket.py",
+        "tests/store/test_leases.py tests/store/test_bucket.py",
     ),
     Mistake(
         "a batch with another job's tag is taken for the lost one",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -83,5 +84,6 @@ def test_a_cap_of_exactly_the_cost_is_enough() -> None:
     with pytest.raises(BudgetError) as refused:
         refuse_over_budget(0.1, 0.3, spent_usd=0.1, running_usd=0.1001)
 
-    assert (refused.value.estimate_usd, refused.value.max_usd) == (0.1, 0.3)
-    assert refused.value.spent_usd == pytest.approx(0.2001)
+    error: Any = refused.value
+    assert (error.estimate_usd, error.max_usd) == (0.1, 0.3)
+    assert error.spent_usd == pytest.approx(0.2001)
