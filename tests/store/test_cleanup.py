@@ -30,12 +30,12 @@ def test_what_was_touched_within_the_hour_is_left(inside: bool, tmp_path: Path) 
             touched = age if path == file or not inside else 9_999
             os.utime(path, (now - touched, now - touched))
 
-    ((path, size),) = unfinished_files(store)
-    assert (os.path.basename(path), size.size_bytes) == (f"{DRAFT}idle", 5)
+    ((left, size),) = unfinished_files(store)
+    assert (os.path.basename(left), size.size_bytes) == (f"{DRAFT}idle", 5)
     assert size.changed_at == pytest.approx(now - ages["idle"], abs=1)
-    assert delete_leftover(path)
+    assert delete_leftover(left)
     assert list(unfinished_files(store)) == []
-    assert delete_leftover(path)  # another process was faster
+    assert delete_leftover(left)  # another process was faster
 
 
 @pytest.mark.parametrize("name", ["mtime", "LastModified", "last_modified", "created"])

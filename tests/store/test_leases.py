@@ -24,7 +24,7 @@ from frameenrich.store.lease import (
 
 
 @pytest.fixture
-def place() -> str:
+def folder() -> str:
     """Return a folder of fsspec's store in memory that nobody else has."""
     return f"/{uuid.uuid4().hex}"
 
@@ -35,9 +35,9 @@ def objects() -> Objects:
     return PlainObjects(MemoryFileSystem())
 
 
-def lease_of(objects: Objects, place: str, note: Path) -> Lease:
+def lease_of(objects: Objects, folder: str, note: Path) -> Lease:
     """Return a lease of one job; each `note` is a computer."""
-    return Lease(objects, f"{place}/lease.json", "job", str(note))
+    return Lease(objects, f"{folder}/lease.json", "job", str(note))
 
 
 def lapse(lease: Lease) -> None:
@@ -46,72 +46,72 @@ def lapse(lease: Lease) -> None:
     lease._proven._wall -= 12 * 3600
 
 
-def take(objects: Objects, place: str, holder: str = "somebody") -> None:
+def take(objects: Objects, folder: str, holder: str = "somebody") -> None:
     """Take the lease over, as another computer does."""
-    path = f"{place}/lease.json"
+    path = f"{folder}/lease.json"
     seen = objects.read(path)
     record = json.dumps({"holder": holder, "seconds": leases.LEASE_SECONDS}).encode()
     objects.write(path, record, None if seen is None else seen.version)
 
 
 def test_a_lapsed_lease_is_proven_before_a_write(
-    objects: Objects, place: str, tmp_path: Path
+    objects: Objects, folder: str, tmp_path: Path
 ) -> None:
     """Who slept writes nothing over who took the job over, not even a new object (promise 6)."""
-    lease = lease_of(objects, place, tmp_path / "note")
+    lease = lease_of(objects, folder, tmp_path / "note")
     with hold(lease, 0.0):
-        lease.replace(f"{place}/batch.json", b"1")
+        lease.replace(f"{folder}/batch.json", b"1")
         lapse(lease)
-        take(objects, place)
+        take(objects, folder)
         for name in ("batch.json", "new.json"):
             with pytest.raises(JobBusyError, match="took over"):
-                lease.replace(f"{place}/{name}", b"2")
+                lease.replace(f"{folder}/{name}", b"2")
 
-    seen = objects.read(f"{place}/batch.json")
+    seen = objects.read(f"{folder}/batch.json")
     assert seen is not None
     assert seen.data == b"1"
-    assert not objects.exists(f"{place}/new.json")
+    assert not objects.exists(f"{folder}/new.json")
 
 
 def test_a_lapsed_lease_that_nobody_took_is_renewed(
-    objects: Objects, place: str, tmp_path: Path
+    objects: Objects, folder: str, tmp_path: Path
 ) -> None:
     """A laptop that was shut goes on where it was."""
-    lease = lease_of(objects, place, tmp_path / "note")
+    lease = lease_of(objects, folder, tmp_path / "note")
     with hold(lease, 0.0):
         lapse(lease)
-        lease.replace(f"{place}/batch.json", b"1")
+        lease.replace(f"{folder}/batch.json", b"1")
         assert lease._proven.seconds_ago < leases.LEASE_SECONDS / 2
-        take(objects, place)
+        take(objects, folder)
         # Renewed a moment ago: nothing is asked again before half its time is over.
-        lease.replace(f"{place}/batch.json", b"2")
+        lease.replace(f"{folder}/batch.json", b"2")
 
 
-def test_the_holder_has_it_until_it_ends(objects: Objects, place: str, tmp_path: Path) -> None:
+def test_the_holder_has_it_until_it_ends(objects: Objects, folder: str, tmp_path: Path) -> None:
     """Others are refused by name of the holder; afterwards the next one has it at once."""
-    with hold(lease_of(objects, place, tmp_path / "note"), 0.0) as held:
+    with hold(lease_of(objects, folder, tmp_path / "note"), 0.0) as held:
         assert held._thread.daemon  # a process may end while it holds one
         with pytest.raises(JobBusyError, match="process"):
-            lease_of(objects, place, tmp_path / "other").acquire(0.0)
+            lease_of(objects, folder, tmp_path / "other").acquire(0.0)
 
-    with hold(lease_of(objects, place, tmp_path / "other"), 0.0):
+    with hold(lease_of(objects, folder, tmp_path / "other"), 0.0):
         pass
 
 
 def test_what_a_killed_process_of_this_computer_held_is_over(
-    objects: Objects, place: str, tmp_path: Path
+    objects: Objects, folder: str, tmp_path: Path
 ) -> None:
     """The note says whose it was, and its lock that they are gone."""
-    killed = lease_of(objects, place, tmp_path / "note")
+    killed = lease_of(objects, folder, tmp_path / "note")
     killed.acquire(0.0)
     killed._ended.set()
 
-    with hold(lease_of(objects, place, tmp_path / "note"), 0.0):
+    with hold(lease_of(objects, folder, tmp_path / "note"), 0.0):
         pass
 
 
 @pytest.mark.parametrize(
-    ("unchanged", "age", "seconds", "over"),
+    ("unchanged", "age", "seconds", "expired"),
     [
         (0.0, 0.0, 30.0, False),
         (37.0, 0.0, 30.0, False),
@@ -123,13 +123,13 @@ def test_what_a_killed_process_of_this_computer_held_is_over(
     ],
 )
 def test_a_lease_is_over_by_this_clock_or_long_after_any(
-    unchanged: float, age: float, seconds: float, over: bool, tmp_path: Path, objects: Objects
+    unchanged: float, age: float, seconds: float, expired: bool, tmp_path: Path, objects: Objects
 ) -> None:
     """Its own time and a quarter as watched here, or a quarter of an hour more by the server's."""
     own = lease_of(objects, "/nowhere", tmp_path / "note")
     seen = ObjectVersion(json.dumps({"holder": "x", "seconds": seconds}).encode(), "v", age)
 
-    assert own._over(seen, unchanged) is over
+    assert own._expired(seen, unchanged) is expired
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"holder": null}', b"\xff"])
@@ -137,7 +137,7 @@ def test_a_lease_that_names_nobody_is_free(data: bytes, tmp_path: Path, objects:
     """What was released, and what cannot be read, holds up nobody."""
     own = lease_of(objects, "/nowhere", tmp_path / "note")
 
-    assert own._over(ObjectVersion(data, "v"), 0.0)
+    assert own._expired(ObjectVersion(data, "v"), 0.0)
 
 
 @pytest.mark.parametrize(("monotonic", "wall"), [(5.0, -3600.0), (0.0, 100.0), (5.0, 5.0)])
@@ -153,9 +153,9 @@ def test_the_clock_that_went_further_counts(
     assert moment.seconds_ago == pytest.approx(max(monotonic, wall), abs=1e-3)
 
 
-def test_writes_are_refused_where_the_object_is_another(objects: Objects, place: str) -> None:
+def test_writes_are_refused_where_the_object_is_another(objects: Objects, folder: str) -> None:
     """Whatever the order of two versions: one that is not expected is a conflict."""
-    path = f"{place}/object"
+    path = f"{folder}/object"
     with pytest.raises(ConflictError):
         objects.write(path, b"1", "a version of nothing")
     versions = [objects.write(path, b"1", None)]
@@ -174,7 +174,7 @@ def test_writes_are_refused_where_the_object_is_another(objects: Objects, place:
 
 
 @pytest.mark.parametrize("theirs", [b"a", b"b", b"c", b"d", b"e"])
-def test_of_two_writers_at_once_the_first_is_told(theirs: bytes, place: str) -> None:
+def test_of_two_writers_at_once_the_first_is_refused(theirs: bytes, folder: str) -> None:
     """Without conditions who was written over finds other bytes than its own."""
 
     class Shared(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -185,4 +185,4 @@ def test_of_two_writers_at_once_the_first_is_told(theirs: bytes, place: str) -> 
             super().pipe_file(path, theirs, mode="overwrite")
 
     with pytest.raises(ConflictError):
-        PlainObjects(Shared()).write(f"{place}/object", b"ours", None)
+        PlainObjects(Shared()).write(f"{folder}/object", b"ours", None)
