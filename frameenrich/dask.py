@@ -38,16 +38,13 @@ from frameenrich.verbs.before_paying import estimate_parts, preview
 from frameenrich.verbs.estimate import Counts, count_frame
 from frameenrich.verbs.find import find_job, open_job
 from frameenrich.verbs.job import Job
-from frameenrich.verbs.list_jobs import jobs
-from frameenrich.verbs.signatures import NamesNearest, checks_calls, takes_options_of
+from frameenrich.verbs.job_of_frame import JobVerbs
+from frameenrich.verbs.signatures import checks_calls, takes_options_of
 from frameenrich.verbs.submit import submit_parts
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
 
-    from frameenrich.evaluation.evaluate import Evaluation
-    from frameenrich.evaluation.review import Review
-    from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.rendering.readable import Preview
     from frameenrich.verbs.estimate import Estimate
 
@@ -58,7 +55,7 @@ _LOOKED_AT = 1000
 
 @register_dataframe_accessor("llmbatch")
 @checks_calls
-class DaskAccessor(NamesNearest):
+class DaskAccessor(JobVerbs):
     """Methods of ``df.llmbatch`` for a Dask DataFrame.
 
     Parameters
@@ -66,9 +63,6 @@ class DaskAccessor(NamesNearest):
     frame : dask.dataframe.DataFrame
         The frame; nothing of it is computed before a verb needs it.
     """
-
-    _called = "df.llmbatch"
-    _else_meant = " A column of that name is written df['llmbatch']."
 
     def __init__(self, frame: DataFrame) -> None:
         self._frame = frame
@@ -163,7 +157,7 @@ class DaskAccessor(NamesNearest):
         """
         import dask.dataframe as dd  # noqa: PLC0415 - two seconds, which a worker can do without
 
-        found = self._job(job, store, client)
+        found = self.job(job, store=store, client=client)
         # A lazy frame states its columns before it has them: a parser's are those of the first
         # rows' answers, or `meta`. A partition that makes another is an error, never a lost column.
         collector = _collector(found, **options).with_parser_columns(meta)
@@ -188,102 +182,10 @@ class DaskAccessor(NamesNearest):
         **reading: Unpack[ReadingOptions],
     ) -> pd.DataFrame:
         """Return the frame's flagged rows under its index, in this process; see `Job.flagged`."""
-        collector = _collector(self._job(job, store, client), **reading)
+        collector = _collector(self.job(job, store=store, client=client), **reading)
         found: tuple[pd.DataFrame, ...] = dask.compute(*_tasks(collector.flagged, self._frame))
         filled = [part for part in found if len(part)]
         return pd.concat(filled) if filled else found[0]
-
-    def review(
-        self,
-        job: Job | str | None = None,
-        *,
-        n: int,
-        by: str | None = None,
-        seed: int = 0,
-        extend: Review | str | None = None,
-        store: StoreLike = None,
-        client: Any = None,
-    ) -> Review:
-        """Draw rows of the job for people to judge, and record the draw; see `Job.review`."""
-        return self._job(job, store, client).review(n=n, by=by, seed=seed, extend=extend)
-
-    def evaluate(
-        self,
-        job: Job | str | None = None,
-        *,
-        review: Review | str | None = None,
-        truth: str | Mapping[str, str] | None = None,
-        tolerance: float | None = None,
-        match: Callable[[Any, Any], Any] | None = None,
-        drawn: str | None = None,
-        level: float = 0.95,
-        store: StoreLike = None,
-        client: Any = None,
-    ) -> Evaluation:
-        """Measure how often answers are right, by a review or a truth; see `Job.evaluate`.
-
-        Of a frame with the truth only the key, the truth and the template's columns are computed,
-        and brought into this process.
-        """
-        found = self._job(job, store, client)
-        return found.evaluate(
-            None if truth is None else _to_compare(self._frame, found.spec, truth),
-            review=review,
-            truth=truth,
-            tolerance=tolerance,
-            match=match,
-            drawn=drawn,
-            level=level,
-        )
-
-    def regenerate(
-        self,
-        job: Job | str | None = None,
-        *,
-        store: StoreLike = None,
-        client: Any = None,
-        **options: Any,
-    ) -> Job:
-        """Send the job's flagged rows again, as a new round of it; see `Job.regenerate`."""
-        return self._job(job, store, client).regenerate(**options)
-
-    def finish(
-        self,
-        job: Job | str | None = None,
-        *,
-        store: StoreLike = None,
-        client: Any = None,
-        **options: Any,
-    ) -> Job:
-        """Cancel what is stuck, keep what came, and ask the rest elsewhere; see `Job.finish`."""
-        return self._job(job, store, client).finish(**options)
-
-    def status(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
-    ) -> JobStatus:
-        """Return the status of the job's batches; sends and downloads nothing."""
-        return self._job(job, store, client).status()
-
-    def cancel(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
-    ) -> Job:
-        """Stop the job; what was answered by then is kept."""
-        return self._job(job, store, client).cancel()
-
-    def give_up(
-        self,
-        job: Job | str | None = None,
-        *,
-        force: bool = False,
-        store: StoreLike = None,
-        client: Any = None,
-    ) -> Job:
-        """Wait no longer for batches that are lost at the provider; see `Job.give_up`."""
-        return self._job(job, store, client).give_up(force=force)
-
-    def jobs(self, *, store: StoreLike = None) -> pd.DataFrame:
-        """List the jobs of the store, the newest first."""
-        return jobs(store)
 
     @takes_options_of(LLMBatch.submit)
     def estimate(
@@ -312,16 +214,18 @@ class DaskAccessor(NamesNearest):
         rows = next((rows for _, rows in _heads(self._frame, n)), _empty(self._frame))
         return preview(rows, template, model, n=n, **_with_rows(options, self._frame))
 
-    def _job(self, job: Job | str | None, store: StoreLike, client: Any) -> Job:
-        """Find the job: the given one, the named one, or the newest made for this frame."""
-        if isinstance(job, Job):
-            return job
+    def _find(self, job: str | None, store: StoreLike, client: Any) -> Job:
         if job is not None:
             return open_job(job, store, client=client)
         for part, rows in _heads(self._frame, _LOOKED_AT):
             with contextlib.suppress(JobNotFoundError):  # these rows may all be newer than the job
                 return find_job(rows, store, part=part, client=client)
         return find_job(_empty(self._frame), store, part=0, client=client)  # which refuses
+
+    def _rows_to_evaluate(
+        self, job: Job, truth: str | Mapping[str, str] | None
+    ) -> pd.DataFrame | None:
+        return None if truth is None else _to_compare(self._frame, job.spec, truth)
 
 
 def _to_compare(frame: DataFrame, spec: JobSpec, truth: str | Mapping[str, str]) -> pd.DataFrame:

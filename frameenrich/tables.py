@@ -22,8 +22,6 @@ from frameenrich.accessor import LLMBatch
 from frameenrich.answers.arrow_types import common_type
 from frameenrich.answers.output import Output
 from frameenrich.errors import InputError, ParameterError
-from frameenrich.evaluation.evaluate import Evaluation
-from frameenrich.evaluation.review import Review
 from frameenrich.lifecycle.collect import Collector
 from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.prepare.any_table import (
@@ -235,35 +233,16 @@ class TableBatch(LLMBatch):
             return whole.to_reader()
         return whole.lazy() if is_lazy(self._table) else whole
 
-    def evaluate(
+    def _rows_to_evaluate(
         self,
-        job: Job | str | None = None,
-        *,
-        review: Review | str | None = None,
-        truth: str | Mapping[str, str] | None = None,
-        tolerance: float | None = None,
-        match: Callable[[Any, Any], Any] | None = None,
-        drawn: str | None = None,
-        level: float = 0.95,
-        store: StoreLike = None,
-        client: Any = None,
-    ) -> Evaluation:
-        """Measure how often answers are right, by a review or a truth; see `Job.evaluate`."""
-        found, rows = self.job(job, store=store, client=client), self._rows
+        job: Job,  # noqa: ARG002 - a Dask frame needs its template
+        truth: str | Mapping[str, str] | None,
+    ) -> pd.DataFrame | None:
+        rows = self._rows
         if isinstance(rows, TableStream) and truth is not None:
             # One estimate is of all rows, so that the parts are brought together for it.
-            frame = pd.concat((to_frame(part) for part in rows.parts()), ignore_index=True)
-        else:
-            frame = self._frame
-        return found.evaluate(
-            frame,
-            review=review,
-            truth=truth,
-            tolerance=tolerance,
-            match=match,
-            drawn=drawn,
-            level=level,
-        )
+            return pd.concat((to_frame(part) for part in rows.parts()), ignore_index=True)
+        return self._frame
 
     def flagged(
         self,
@@ -285,14 +264,11 @@ class TableBatch(LLMBatch):
         """List the jobs of the store, the newest first."""
         return self._of_kind(jobs(store))
 
-    def job(
-        self, job: Job | str | None = None, *, store: StoreLike = None, client: Any = None
-    ) -> Job:
-        """Find a job: the given one, the named one, or the newest made for this table."""
+    def _find(self, job: str | None, store: StoreLike, client: Any) -> Job:
         rows = self._rows
         if job is None and isinstance(rows, TableStream):
             return find_job(rows.first, store, part=0, client=client)
-        return super().job(job, store=store, client=client)
+        return super()._find(job, store, client)
 
     def _of_kind(self, frame: pd.DataFrame) -> Any:
         """Convert a frame of results to the kind of table that the caller works with."""

@@ -406,3 +406,15 @@ def answer_line(job: Job, number: int) -> str:
     response = {"status_code": 200, "body": {"choices": [choice]}}
     custom_id = tagged(job, f"row-{number}")
     return f"{json.dumps({'custom_id': custom_id, 'response': response, 'error': None})}\n"
+
+
+def test_a_job_has_the_verbs_that_need_no_row(store: Path, tmp_path: Path) -> None:
+    """What pandas' ``df.llmbatch`` does with a job and none of its rows, Dask's does, too."""
+    ddf = dd.from_pandas(catalogue(4), npartitions=2)
+    job = ddf.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
+
+    assert ddf.llmbatch.job(store=store).id == ddf.llmbatch.job(job.id, store=store).id == job.id
+    assert ddf.llmbatch.usage(store=store).requests == 0
+    assert ddf.llmbatch.rounds(job).empty
+    assert ddf.llmbatch.report(tmp_path / "page.html", job).exists()
+    assert ddf.llmbatch.cancel(job).status().ended

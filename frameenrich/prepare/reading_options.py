@@ -20,8 +20,8 @@ class ReadingOptions(TypedDict, total=False):
     parser: Parser | None
 
 
-class CollectOptions(ReadingOptions, total=False):
-    """Type the keyword arguments of ``df.llmbatch.collect``, for callers that pass them on."""
+class JobCollectOptions(ReadingOptions, total=False):
+    """Type the keyword arguments of `Job.collect`."""
 
     wait: bool
     timeout: float | None
@@ -33,5 +33,10 @@ class CollectOptions(ReadingOptions, total=False):
     flatten: bool
     overwrite: bool
     accept: float | None
+
+
+class CollectOptions(JobCollectOptions, total=False):
+    """Type the keyword arguments of ``df.llmbatch.collect``, for callers that pass them on."""
+
     client: Any
     store: StoreLike

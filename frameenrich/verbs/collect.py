@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,12 +40,12 @@ class Waiting:
 
 def waiting_of(
     session: Session,
-    wait: bool,
-    timeout: float | None,
-    poll_seconds: float | None,
-    max_rounds: int,
-    max_cost: float | None,
-    prices: PricesLike | None,
+    wait: bool = False,
+    timeout: float | None = None,
+    poll_seconds: float | None = None,
+    max_rounds: int = 0,
+    max_cost: float | None = None,
+    prices: PricesLike | None = None,
 ) -> Waiting:
     """Check the options of `Job.collect` on waiting, rounds and cost."""
     budget = session.budget(max_cost, prices)
@@ -113,11 +114,14 @@ def bring_home(session: Session, job: JobState, output: Output, waiting: Waiting
     return mend(session, job, output, waiting.max_rounds, *timing, waiting.budget)
 
 
-def collector(
-    session: Session, waiting: Waiting, *, accept: float | None = None, **reading: Any
-) -> Collector:
+_WAITING = frozenset(inspect.signature(waiting_of).parameters) - {"session"}
+
+
+def collector(session: Session, *, accept: float | None = None, **options: Any) -> Collector:
     """Fetch a job's answers and return a collector of its parts for any process."""
-    how = session.reading(waiting.budget, **reading)
+    waiting = waiting_of(session, **{name: options.pop(name) for name in _WAITING & options.keys()})
+    # What is left says how answers become columns.
+    how = session.reading(waiting.budget, **options)
     job = bring_home(session, session.job().read(), how.output, waiting)
     return replace(_collector(session, how), added=_accepted(job, how, accept))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -17,19 +17,20 @@ from frameenrich.lifecycle.step import cancel
 from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
 from frameenrich.lifecycle.wait import Deadline, JobStatus, status, wait, wait_async
 from frameenrich.model import JobSpec
+from frameenrich.prepare.reading_options import JobCollectOptions
 from frameenrich.pricing.money import Budget
 from frameenrich.pricing.prices import PricesLike
 from frameenrich.providers.protocol import Provider
 from frameenrich.report.card import card_html, card_of
 from frameenrich.store.folder import JobPath
-from frameenrich.verbs.collect import collect, waiting_of
+from frameenrich.verbs.collect import collect, collector, waiting_of
 from frameenrich.verbs.finish import finish
 from frameenrich.verbs.job_files import JobFiles
 from frameenrich.verbs.job_parts import JobParts
 from frameenrich.verbs.job_quality import JobQuality
 from frameenrich.verbs.regenerate import regenerate
 from frameenrich.verbs.session import Session
-from frameenrich.verbs.signatures import NamesNearest, checks_calls
+from frameenrich.verbs.signatures import NamesNearest, checks_calls, takes_options_of
 
 
 @checks_calls
@@ -77,11 +78,6 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
     def spec(self) -> JobSpec:
         """The job's spec: prompts, model, parameters, provider and output."""
         return self._session.job().spec
-
-    @property
-    def requests(self) -> list[str]:
-        """The paths of the job's request files (JSONL), in order."""
-        return [shard.requests_path for shard in self._session.job().all_shards()]
 
     def rounds(self) -> pd.DataFrame:
         """List what was sent again, why, and with which changes.
@@ -350,6 +346,17 @@ class Job(JobFiles, JobParts, JobQuality, NamesNearest):
             response_model=response_model,
             parser=parser,
         )
+
+    @takes_options_of(collect)
+    def collector(self, **options: Unpack[JobCollectOptions]) -> Collector:
+        """Return a collector of this job's parts for any process; takes what `collect` takes.
+
+        What `collect` does before it reads (poll, wait, repair) is done here, once. The collector
+        asks no provider; called with a part's rows and number, it gives them with their answers.
+
+        With ``accept=`` the job's own answers are in memory once, here: a threshold is of all rows.
+        """
+        return collector(self._session, **options)
 
     def regenerate(
         self,

@@ -20,6 +20,11 @@ class JobFiles:
 
     _session: Session
 
+    @property
+    def requests(self) -> list[str]:
+        """The paths of the job's request files (JSONL), in order."""
+        return [shard.requests_path for shard in self._session.job().all_shards()]
+
     def requests_by_custom_id(self, custom_ids: str | Iterable[str]) -> dict[str, Any]:
         """Find requests as they were sent, without reading the job's files whole.
 

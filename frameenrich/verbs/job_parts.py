@@ -6,10 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from frameenrich.answers.output import Parser
-from frameenrich.lifecycle.collect import Collector
-from frameenrich.pricing.prices import PricesLike
-from frameenrich.verbs.collect import collect_part, collector, count_seen, waiting_of
+from frameenrich.verbs.collect import collect_part, count_seen
 from frameenrich.verbs.session import Session
 from frameenrich.verbs.signatures import checks_calls
 
@@ -55,42 +52,3 @@ class JobParts:
             Rows changed under their keys, or lack the key or a column of the template.
         """
         return count_seen(self._session, frame, part)
-
-    def collector(
-        self,
-        *,
-        wait: bool = False,
-        timeout: float | None = None,
-        poll_seconds: float | None = None,
-        max_rounds: int = 0,
-        max_cost: float | None = None,
-        prices: PricesLike | None = None,
-        usage: bool = False,
-        flatten: bool = False,
-        overwrite: bool = False,
-        accept: float | None = None,
-        labels: Any = None,
-        response_model: Any = None,
-        parser: Parser | None = None,
-    ) -> Collector:
-        """Return a collector of this job's parts for any process; takes what `collect` takes.
-
-        What `collect` does before it reads (poll, wait, repair) is done here, once. The collector
-        asks no provider; called with a part's rows and number, it gives them with their answers.
-
-        With ``accept=`` the job's own answers are in memory once, here: a threshold is of all rows.
-        """
-        waiting = waiting_of(
-            self._session, wait, timeout, poll_seconds, max_rounds, max_cost, prices
-        )
-        return collector(
-            self._session,
-            waiting,
-            usage=usage,
-            flatten=flatten,
-            overwrite=overwrite,
-            accept=accept,
-            labels=labels,
-            response_model=response_model,
-            parser=parser,
-        )
