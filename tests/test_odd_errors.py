@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import frameenrich
 from frameenrich.errors import FrameEnrichWarning, ParameterError, StoreError, WaitTimeoutError
 from frameenrich.model import Batch
 from frameenrich.pricing.tokens import LARGEST_CAP
+from frameenrich.providers import guard
 from frameenrich.providers.retries import _retry_after
 
 ASK = "Sort {{ title }}"
@@ -107,6 +110,52 @@ def test_a_hanging_server_holds_nobody_longer_than_timeout(
     transport: Any = http._transport
     assert transport.waits
     assert max(transport.waits) <= 0.3
+
+
+@pytest.mark.parametrize("kind", ["openai", "mistral", "gemini", "anthropic"])
+def test_a_reply_in_drops_holds_nobody_longer_than_timeout(
+    kind: str, store: Path, mugs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each drop begins a read's time-out anew, and so the reply's whole time is limited."""
+    monkeypatch.setattr(guard, "_GRACE_SECONDS", 0.1)
+    with silent_after(kind) as (server, _), dripping() as (url, came_to_its_end):
+        job = send(mugs, provider_at(kind, server.origin), store)
+        slow = provider_at(kind, url, attempts=6)
+
+        with pytest.raises(WaitTimeoutError):
+            frameenrich.open_job(job.id, store, provider=slow).wait(timeout=0.2)
+
+    assert not came_to_its_end
+
+
+@contextmanager
+def dripping() -> Iterator[tuple[str, list[str]]]:
+    """Serve a reply of a minute, in drops; gives the paths of those that were heard to the end."""
+    heard: list[str] = []
+    closing = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(3_000):
+                    self.wfile.write(b" ")
+                    if closing.wait(0.02):
+                        return
+                heard.append(self.path)
+
+        do_POST = do_GET  # noqa: N815 - http.server's naming
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", heard
+        closing.set()
+        server.shutdown()
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def answering(
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # whoever had enough of it hangs up
+                self.wfile.write(body)
 
         do_POST = do_GET  # noqa: N815 - http.server's naming
 
@@ -229,22 +230,23 @@ def test_a_deep_batch_file_hides_no_other_job(store: Path, mugs: pd.DataFrame) -
 # --- a server -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reply_that_bursts_is_not_held(
     kind: str, coding: str, store: Path, mugs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small reply that would fill the memory is given up before it does."""
+    """A reply that would fill the memory, packed or as it is, is given up before it does."""
     most = 4 << 20
     monkeypatch.setattr(guard, "MOST_BYTES", most)
     monkeypatch.setattr(live_client, "MOST_BYTES", most)
     plain = b'{"id": "' + b"x" * (4 * most) + b'"}'
-    bomb = gzip.compress(plain, 9) if coding == "gzip" else zlib.compress(plain, 9)
+    bombs = {"gzip": gzip.compress(plain, 9), "deflate": zlib.compress(plain, 9)}
+    bomb = bombs.get(coding, plain)
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     with answering(bomb, headers) as (url, asked):
         tracemalloc.start()
         with suppress(ProviderError):  # or a job whose create is in doubt
-            send(mugs, provider_at(kind, url), store)
+            send(mugs.head(1), provider_at(kind, url), store)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 

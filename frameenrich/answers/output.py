@@ -7,6 +7,7 @@ one built from the stored schema, whose constraints `jsonschema-rs` then checks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
@@ -23,6 +24,7 @@ from frameenrich.answers.fields import Field, as_cell, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_answer, only_one
 from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
+    check_stored_schema,
     has_look_alikes,
     look_alike,
     no_retrieval,
@@ -60,6 +62,9 @@ class _InvalidError(MalformedError):
             return "$: a validator refused the answer"
 
 
+_STORED = "The stored schema of the answers"
+
+
 @dataclass(frozen=True)
 class Output:
     """The form of answers as stored, with the class or parser that this session has for it.
@@ -75,12 +80,17 @@ class Output:
     reserved : frozenset of str
         Keys that a parser must not give, since columns of the row's status are called so: they
         often are the model's words, which must not stop the other rows.
+    called : str
+        What an error calls the schema.
     """
 
     spec: OutputSpec
     model: Any = None
     parser: Parser | None = None
     reserved: frozenset[str] = frozenset()
+    called: str = dataclasses.field(
+        default="The stored schema of the answers", compare=False, kw_only=True
+    )
 
     def reserving(self, columns: Iterable[str], prefix: str) -> Output:
         """Return a copy that refuses a parser's keys which, with the prefix, name these columns."""
@@ -99,7 +109,10 @@ class Output:
             return (Field("", "boolean"), Field("", "object", suffix="_categories"))
         if self.spec.schema is None:
             return (Field("", "any"),)
-        fields = make_fields(self.spec.schema)
+        with self._of_stored_schema():
+            if self.model is None:
+                check_stored_schema(self.spec.schema)
+            fields = make_fields(self.spec.schema)
         return (Field("", "category", fields[0].categories),) if self._labels else fields
 
     @property
@@ -258,12 +271,28 @@ class Output:
         if error is not None:
             raise MalformedError(f"{json_path(error.instance_path)}: {error.message}")
 
+    @contextlib.contextmanager
+    def _of_stored_schema(self) -> Iterator[None]:
+        """Make an error of whatever a schema that somebody changed in the store leads to."""
+        try:
+            yield
+        except Exception as error:
+            # A class is the user's own, and was checked when it was given.
+            if self.model is not None or isinstance(error, OutputError):
+                raise
+            why = shortened((str(error) or type(error).__name__).splitlines()[0], 200)
+            raise OutputError(
+                f"{self.called} cannot be used: {why}.",
+                "Collect with response_model= the schema that was asked for.",
+            ) from None
+
     @cached_property
     def adapter(self) -> Any:
         """Pydantic's validator of an answer that is an object."""
         from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and not needed at import
 
-        return TypeAdapter(self.model or python_type(self.spec.schema or {}))
+        with self._of_stored_schema():
+            return TypeAdapter(self.model or python_type(self.spec.schema or {}))
 
     @cached_property
     def _constraints(self) -> Any:
@@ -271,13 +300,8 @@ class Output:
             return None
         import jsonschema_rs  # noqa: PLC0415 - needed only without the class
 
-        try:
+        with self._of_stored_schema():
             return jsonschema_rs.validator_for(dict(self.spec.schema), retriever=no_retrieval)
-        except (ValueError, jsonschema_rs.ReferencingError) as error:
-            raise OutputError(
-                f"The stored schema of the answers cannot be used: {str(error).splitlines()[0]}.",
-                "Collect with response_model= the schema that was asked for.",
-            ) from None
 
     @cached_property
     def _known_labels(self) -> dict[str, str]:

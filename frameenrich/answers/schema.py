@@ -178,6 +178,21 @@ def leads_to_cycle(reference: str, root: Mapping[str, Json]) -> bool:
     return loops(reference, frozenset())
 
 
+def check_stored_schema(schema: Mapping[str, Json]) -> None:
+    """Refuse what cannot have been stored as an answer's schema: somebody may have changed it.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON Schema, or none of an object.
+    """
+    import jsonschema_rs  # noqa: PLC0415 - needed only without the class
+
+    jsonschema_rs.meta.validate(dict(schema))
+    if "properties" not in schema:
+        raise ValueError("it has no properties")
+
+
 def no_retrieval(uri: str) -> Json:
     """Refuse to fetch what a schema refers to: it may be somebody else's, and lead anywhere."""
     raise ValueError(f"it refers to {uri}, which is not in it")

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
+import pyarrow as pa
+
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.review import DRAW_METADATA, DrawRecord, Review
 from frameenrich.evaluation.review_files import draw_path, kept_sheets, read_draw, review_ids
+from frameenrich.identity.keys import find_keys
 from frameenrich.store.local import unreadable
+from frameenrich.store.shard import DAMAGE
+from frameenrich.text import shortened
 
 
 def reviews(job: JobAnswers) -> list[Review]:
@@ -38,10 +44,25 @@ def open_review(job: JobAnswers, review_id: str) -> Review:
         )
     table = read_draw(job.folder, review_id)
     try:
-        record = DrawRecord(**json.loads(table.schema.metadata[DRAW_METADATA]))
-    except (ValueError, TypeError, KeyError) as error:
+        record = msgspec.convert(json.loads(table.schema.metadata[DRAW_METADATA]), DrawRecord)
+        if (record.id, record.job) != (review_id, job.folder.id):
+            raise ValueError("it is of another review")
+        _check_rows(table, record, job)
+    except DAMAGE as error:
         raise unreadable(path, error) from error
     return Review(job, record, table)
+
+
+def _check_rows(table: pa.Table, record: DrawRecord, job: JobAnswers) -> None:
+    """Refuse rows that no draw of the job has: somebody else may have written them."""
+    for name in ("stratum", "answer_hash"):
+        if not pa.types.is_string(table.schema.field(name).type):
+            raise TypeError(f"its column {name} holds no text")
+    if strange := set(table["stratum"].to_pylist()) - record.strata.keys():
+        raise ValueError(f"it knows no stratum {shortened(str(strange.pop()))}")
+    keys = table.select([name for name in table.column_names if name.startswith("key_")])
+    if (find_keys(keys, job.keys) < 0).any():
+        raise ValueError("it has rows that the job does not have")
 
 
 def with_top_ups(job: JobAnswers, review: Review | str | None) -> list[Review]:
@@ -60,9 +81,11 @@ def with_top_ups(job: JobAnswers, review: Review | str | None) -> list[Review]:
         first = found.get(review.id) or open_review(job, review.id)
     else:
         first = open_review(job, review)
-    # Any review of a chain names the whole chain: back to its first draw, then forward.
-    while first.record.extends in found:
-        first = found[first.record.extends]
+    # Any review of a chain names the whole chain: back to its first draw, then forward. Each is
+    # passed once: in a store that somebody else wrote, a chain may bite its tail.
+    left = dict(found)
+    while first.record.extends in left:
+        first = left.pop(first.record.extends)
     chain = [first]
     for each in found.values():
         if each.record.extends in {one.id for one in chain}:

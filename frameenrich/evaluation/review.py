@@ -115,7 +115,7 @@ class Review:
         """Every reviewer's judgements, of each sheet that was added."""
         found = []
         for name, data, said in kept_sheets(self.job.folder, self.id):
-            found += self._reader(name).read(parse_sheet(data, name), str(said["reviewer"]))
+            found += self._reader(name).read(parse_sheet(data, name), said.reviewer)
         # Sheets overlap when somebody adds one again with more rows filled in.
         return list({(j.row, j.field, j.reviewer): j for j in found}.values())
 

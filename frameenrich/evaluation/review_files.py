@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import Any
+from dataclasses import dataclass
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import unreadable
+from frameenrich.store.shard import DAMAGE
 
 _DRAW = re.compile(r"/reviews/([0-9a-f]{12})/draw\.parquet$")
 
@@ -49,7 +51,15 @@ def read_draw(folder: JobFolder, review_id: str) -> pa.Table:
         raise unreadable(path, error) from error
 
 
-def kept_sheets(folder: JobFolder, review_id: str) -> list[tuple[str, bytes, dict[str, Any]]]:
+@dataclass(frozen=True)
+class SheetRecord:
+    """Who filled in a sheet, and when it was added; Unix seconds."""
+
+    reviewer: str
+    added_at: float = 0.0
+
+
+def kept_sheets(folder: JobFolder, review_id: str) -> list[tuple[str, bytes, SheetRecord]]:
     """Return the sheets that were added to a review, in order: name, bytes, by whom and when."""
     root = review_path(folder, review_id)
     # Their numbers have four digits, so names sort in the order of adding.
@@ -63,7 +73,8 @@ def kept_sheets(folder: JobFolder, review_id: str) -> list[tuple[str, bytes, dic
         about = f"{root}/{name.removesuffix('.csv')}.json"
         try:
             with folder.store.open(about) as file:
-                found.append((name, data, dict(json.loads(file.read()))))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+                said = msgspec.convert(json.loads(file.read()), SheetRecord)
+            found.append((name, data, said))
+        except DAMAGE as error:
             raise unreadable(about, error) from error
     return found

@@ -74,7 +74,7 @@ def _judged_keys(folder: JobFolder, before: float) -> Iterator[pa.Table]:
         draw = read_draw(folder, review_id)
         keys = draw.select([name for name in draw.column_names if name.startswith("key_")])
         for name, data, said in kept_sheets(folder, review_id):
-            if float(said.get("added_at", 0)) >= before:
+            if said.added_at >= before:
                 continue
             with contextlib.suppress(InputError):
                 at = SheetReader(name, review_id, keys, folder.key_names, {}, {}).judged(

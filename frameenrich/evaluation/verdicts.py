@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from frameenrich.evaluation.job_answers import JobAnswers, own_message
 from frameenrich.evaluation.make_review import field_of, strata_of
 from frameenrich.evaluation.open_review import open_review, reviews, with_top_ups
 from frameenrich.evaluation.review import Review
-from frameenrich.evaluation.review_files import kept_sheets
+from frameenrich.evaluation.review_files import SheetRecord, kept_sheets
 from frameenrich.evaluation.reviewed import Design, Drawn, Reviewed
 from frameenrich.evaluation.sheet import Judgement, parse_sheet
 from frameenrich.identity.keys import show_key
@@ -52,12 +53,12 @@ def add_sheet(job: JobAnswers, path: str | os.PathLike[str], reviewer: str = "")
         # Under the lock: two sheets added at once must not get the same number.
         kept = kept_sheets(job.folder, review.id)
         # A notebook cell that is run twice adds its sheet once.
-        if not any((data, reviewer) == (old, said["reviewer"]) for _, old, said in kept):
+        if not any((data, reviewer) == (old, said.reviewer) for _, old, said in kept):
             _refuse_changed(review, judgements, name)
             stem = f"{review.path}/verdicts-{len(kept) + 1:04}"
-            said = {"reviewer": reviewer, "added_at": time.time()}
+            said = SheetRecord(reviewer, time.time())
             with job.folder.store.write_whole(f"{stem}.json") as file:
-                file.write(json.dumps(said).encode())
+                file.write(json.dumps(asdict(said)).encode())
             with job.folder.store.write_whole(f"{stem}.csv") as file:
                 file.write(data)  # last: sheets are found by their .csv, which needs its .json
     return Review(job, review.record, review.draw)

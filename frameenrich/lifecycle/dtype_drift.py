@@ -65,6 +65,8 @@ def find_drift(
         The job.
     """
     spec, found = folder.spec, list[Drift]()
+    if not spec.messages:  # in somebody else's store: nothing says what the rows printed
+        return None
     # What the rows printed is in their requests alone: a job keeps no frame.
     ids = then["custom_id"].to_pylist()
     printed = prompts_of(folder, set(ids), set(then["shard"].to_pylist()))

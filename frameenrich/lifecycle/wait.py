@@ -26,7 +26,7 @@ from frameenrich.model import TERMINAL, Batch
 from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for, seconds_to_retry
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
-from frameenrich.text import NO_MATH
+from frameenrich.text import NO_MATH, shortened
 
 # Short at first, as small batches end soon; growing, as a large one takes hours.
 _FIRST_POLL_SECONDS = 0.5
@@ -96,7 +96,7 @@ def word_of(batch: Batch) -> str:
         return "not found at the provider"
     if batch.short is not None and not batch.settled:
         return f"{batch.status} and looked at again, since {batch.short},"
-    return batch.status
+    return shortened(batch.status)  # a server's word, of any length
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ are changed from outside, by the hooks that httpx has for that.
 
 from __future__ import annotations
 
+import functools
 import math
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +26,13 @@ _MOST_RATIO = 100
 _LEAST_SECONDS = 0.1
 
 
+_GRACE_SECONDS = 1.0
+
+
+_LEAST_BYTES_PER_SECOND = 10_000
+"""A slower reply is broken off once it took the client's read time-out, or the caller's time."""
+
+
 def guard(client: Any) -> None:
     """Limit the time and the decompressed size of a client's calls; a second call changes nothing.
 
@@ -37,7 +46,7 @@ def guard(client: Any) -> None:
     if http is not None and _limit_time not in (hooks := http.event_hooks)["request"]:
         http.event_hooks = {
             "request": [*hooks["request"], _limit_time],
-            "response": [*hooks["response"], _limit_size],
+            "response": [*hooks["response"], _limit_size, _limit_drip],
         }
 
 
@@ -58,10 +67,65 @@ def _limit_time(request: Any) -> None:
 
 
 def _limit_size(response: Any) -> None:
-    """End a decompression bomb as a broken reply, before it fills the memory."""
+    """End a reply without end, or a decompression bomb, as a broken one before it fills the memory.
+
+    A file that is downloaded is read by pieces, and may be of any size.
+    """
+    response.read = functools.partial(_read_whole, response)
     if response.headers.get("content-encoding", "identity") != "identity":
         content = response._get_content_decoder()  # noqa: SLF001 - httpx has no other way in
         response._decoder = _Bounded(content)  # noqa: SLF001
+
+
+def _read_whole(response: Any) -> bytes:
+    """Do as httpx's ``read`` does, for what can be held in memory."""
+    import httpx2  # noqa: PLC0415 - comes with the SDKs
+
+    if not hasattr(response, "_content"):
+        content = bytearray()
+        for piece in response.iter_bytes():
+            content += piece
+            if len(content) > MOST_BYTES:
+                raise httpx2.DecodingError(f"the reply is longer than {MOST_BYTES:,} bytes")
+        response._content = bytes(content)  # noqa: SLF001 - where httpx keeps it
+    found: bytes = response._content  # noqa: SLF001
+    return found
+
+
+def _limit_drip(response: Any) -> None:
+    """End a reply that comes in drops: the SDK's time-outs begin anew with each of them."""
+    import httpx2  # noqa: PLC0415 - comes with the SDKs
+
+    # A client of the user's may be of another httpx, which takes no stream of this one.
+    if not isinstance(response.stream, httpx2.SyncByteStream):
+        return
+    limits = response.request.extensions.get("timeout") or {}
+    patience = limits.get("read") or math.inf
+
+    class Timed(httpx2.SyncByteStream):
+        """A reply's bytes, as long as they come at a speed that lets it end."""
+
+        def __init__(self, pieces: Any) -> None:
+            self._pieces = pieces
+
+        def __iter__(self) -> Iterator[bytes]:
+            started, came = time.monotonic(), 0
+            for piece in self._pieces:
+                came += len(piece)
+                seconds = time.monotonic() - started
+                late = seconds > patience or seconds_to_retry() < -_GRACE_SECONDS
+                # A file of gigabytes that comes fast is not cut: it would begin anew each time.
+                if late and came < seconds * _LEAST_BYTES_PER_SECOND:
+                    raise httpx2.ReadTimeout(
+                        f"{came:,} bytes of the reply came in {seconds:.1f} seconds",
+                        request=response.request,
+                    )
+                yield piece
+
+        def close(self) -> None:
+            self._pieces.close()
+
+    response.stream = Timed(response.stream)
 
 
 class _Bounded:

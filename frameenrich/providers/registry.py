@@ -12,6 +12,7 @@ from typing import Any, cast
 from frameenrich.errors import ParameterError
 from frameenrich.model import Pace
 from frameenrich.providers.protocol import Provider
+from frameenrich.text import shortened
 
 _GROUP = "frameenrich.providers"
 
@@ -69,7 +70,7 @@ def _no_provider(provider: str) -> ParameterError:
     names = provider_names()
     close = difflib.get_close_matches(provider, names, n=1)
     return ParameterError(
-        f"There is no provider {provider!r}.",
+        f"There is no provider {shortened(provider)!r}.",
         f"Use {f'{close[0]!r} or another' if close else 'one'} of: {', '.join(names)}."
         if names
         else "Install frameenrich with pip: providers are found by its entry points.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import random
 import secrets
@@ -21,11 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from frameenrich.errors import JobBusyError
 from frameenrich.store.local import busy
+from frameenrich.text import one_line, shortened
 
 LEASE_SECONDS = 30.0
 """Shorter than the default wait for a job, so that one call can continue after a dead process."""
+
+
+_LONGEST_SECONDS = 10 * LEASE_SECONDS
+"""Of a lease that another version wrote; one that says more is damaged."""
 
 
 _SKEW_SECONDS = 900.0
@@ -102,11 +108,11 @@ class Lease:
 
     def _expired(self, seen: ObjectVersion | None, unchanged_seconds: float) -> bool:
         record = _record(seen)
-        if seen is None or record is None or record.get("holder") in {None, *self._left_here}:
+        if seen is None or record is None or record.holder in {None, *self._left_here}:
             return True
         # An old lease need not be watched for its time, if even the largest clock error makes it
         # old.
-        seconds = float(record.get("seconds", LEASE_SECONDS)) * _PATIENCE
+        seconds = record.seconds * _PATIENCE
         return unchanged_seconds > seconds or seen.age_seconds > seconds + _SKEW_SECONDS
 
     def _acquire_once(self, seen: ObjectVersion | None) -> bool:
@@ -120,14 +126,9 @@ class Lease:
         # Counted from before the request: the server may write at once and answer late.
         started = _Moment()
         self._renewals += 1
-        record = {
-            "holder": holder,
-            "who": f"process {os.getpid()} on {socket.gethostname()}",
-            "seconds": LEASE_SECONDS,
-            # A renewal has to differ from the one before, as versions may be hashes of the content.
-            "renewals": self._renewals,
-        }
-        self._version = self._objects.write(self._path, json.dumps(record).encode(), expected)
+        who = f"process {os.getpid()} on {socket.gethostname()}"
+        record = _Record(holder, who, LEASE_SECONDS, self._renewals)
+        self._version = self._objects.write(self._path, msgspec.json.encode(record), expected)
         self._proven = started
 
     def _keep(self) -> None:
@@ -227,18 +228,30 @@ class _Moment:
         return max(time.monotonic() - self._monotonic, time.time() - self._wall)
 
 
-def _record(seen: ObjectVersion | None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Record:
+    """What a lease's object says."""
+
+    holder: str | None = None
+    who: str = ""
+    seconds: float = LEASE_SECONDS
+    # A renewal has to differ from the one before, as versions may be hashes of the content.
+    renewals: int = 0
+
+
+def _record(seen: ObjectVersion | None) -> _Record | None:
     try:
-        record = json.loads(seen.data) if seen is not None else None
-    except ValueError:
+        record = msgspec.json.decode(b"" if seen is None else seen.data, type=_Record)
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    # Junk in somebody else's store holds a job no longer than a lease of ours would.
+    return record if 0 < record.seconds <= _LONGEST_SECONDS else None
 
 
 def _held(job_id: str, seen: ObjectVersion | None) -> JobBusyError:
-    error = busy(job_id)
-    who = (_record(seen) or {}).get("who")
-    error.problem = f"{error.problem.rstrip('.')} ({who})." if who else error.problem
+    error, record = busy(job_id), _record(seen)
+    if record is not None and record.who:
+        error.problem = f"{error.problem.rstrip('.')} ({one_line(shortened(record.who, 100))})."
     return error
 
 

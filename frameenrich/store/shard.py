@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 # What reading a damaged file can raise, from Arrow, JSON or what is made of them.
 DAMAGE = (
-    OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException,
+    OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException,
 )  # fmt: skip
 
 

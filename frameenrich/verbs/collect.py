@@ -142,7 +142,7 @@ def collect_part(
 def _collector(session: Session, reading: Reading) -> Collector:
     output = reading.output
     # A collector is sent to other processes: what this output has cached stays here.
-    plain = Output(output.spec, output.model, output.parser)  # without what it keeps
+    plain = Output(output.spec, output.model, output.parser, called=output.called)
     return Collector(session.job(), replace(reading, output=plain))
 
 

@@ -34,6 +34,7 @@ from frameenrich.providers.registry import (
 )
 from frameenrich.providers.routed import Routed
 from frameenrich.store.folder import JobFolder, JobPath, JobState
+from frameenrich.store.local import SIDECAR
 
 
 class Session:
@@ -160,7 +161,8 @@ class Session:
                 f"The job {folder.id} reads its answers with a parser that this session lacks.",
                 "Pass it again: collect(parser=...); nothing is sent for that.",
             )
-        return stored_output(folder.path, folder.id, Output(folder.spec.output))
+        called = f"The schema in {folder.path}/{SIDECAR}"
+        return stored_output(folder.path, folder.id, Output(folder.spec.output, called=called))
 
     def budget(self, max_cost: float | None = None, prices: PricesLike | None = None) -> Budget:
         """Return the cap and prices of this call, else those of this session."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import openai
 import pandas as pd
 import pytest
@@ -40,7 +41,7 @@ from frameenrich.prepare.rounds import RetryRequest
 from frameenrich.prepare.submit_options import Options
 from frameenrich.store.bucket import Bucket
 from frameenrich.store.folder import JobFolder, JobPath
-from frameenrich.store.lease import S3Objects
+from frameenrich.store.lease import Lease, PlainObjects, S3Objects, hold
 from frameenrich.store.store import Store
 
 pytestmark = pytest.mark.any_pandas
@@ -746,3 +747,35 @@ def test_threads_that_share_a_job_are_one_process(
 
     assert failures == []
     assert done[0].result()["llmbatch_status"].eq("ok").all()
+
+
+JUNK = [
+    b"", b"null", b"[]", b'"x"', b"{}", b"[" * 20_000, b'{"holder": ' * 20_000, b"\xff",
+    b'{"holder": []}', b'{"holder": {}}', b'{"holder": "a", "seconds": 1e308}',
+    b'{"holder": "a", "seconds": NaN}', b'{"holder": "a", "seconds": -1}',
+    b'{"holder": "a", "seconds": "soon"}', b'{"holder": "a", "who": [1]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=map(str, range(len(JUNK))))
+def test_a_lease_that_is_junk_is_nobodys(junk: bytes, tmp_path: Path) -> None:
+    """Promise 9: neither a raw exception nor a job that is held for ever."""
+    fs = fsspec.filesystem("memory")
+    path = f"{tmp_path}/.lease.json"
+    fs.pipe_file(path, junk)
+
+    lease = Lease(PlainObjects(fs), path, "job-1", str(tmp_path / "note"))
+    with hold(lease, 0.0):
+        assert json.loads(fs.cat_file(path))["holder"]
+
+
+def test_who_holds_a_lease_is_told_in_few_words(tmp_path: Path) -> None:
+    """Promise 9: somebody else's words, of any length, are one short line."""
+    fs = fsspec.filesystem("memory")
+    path = f"{tmp_path}/.lease.json"
+    fs.pipe_file(path, json.dumps({"holder": "a", "who": "x\n" * 50_000}).encode())
+
+    with pytest.raises(JobBusyError) as held:
+        Lease(PlainObjects(fs), path, "job-1", str(tmp_path / "note")).acquire(0.0)
+    assert len(str(held.value)) < 500
+    assert "\n" not in str(held.value)
