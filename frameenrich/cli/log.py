@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
+from logging.handlers import WatchedFileHandler
 from typing import Annotated, Any
 
 import typer
@@ -31,8 +33,27 @@ class _OneLine(logging.Formatter):
         return one_line(super().format(record))
 
 
-class _LogFile(logging.FileHandler):
-    """Appends to a file; where that fails, warns once, as the job is worth more than its log."""
+class _LogFile(WatchedFileHandler):
+    """Appends to a file; where that fails, warns once, as the job is worth more than its log.
+
+    A file that was moved away, as logrotate does, is followed by a new one of its name.
+    """
+
+    def _open(self) -> io.TextIOWrapper:
+        # Unbuffered and at the file's end: one write a line, so that two processes mix no lines,
+        # and a file that is copied and cut goes on from its start. Private, as the store is: it
+        # names jobs, files and the keys of rows.
+        raw = io.FileIO(
+            self.baseFilename, "a", opener=lambda name, flags: os.open(name, flags, 0o600)
+        )
+        return io.TextIOWrapper(raw, "utf-8", "backslashreplace", newline="\n", write_through=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        try:
+            super().emit(record)
+        except OSError as error:  # no file can be made anew
+            self._give_up(error)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """Give the log up where its file cannot be written any more."""
@@ -101,14 +122,12 @@ def _handlers(
     handlers: list[logging.Handler] = []
     if log_file is not None:
         try:
-            # Made private, as the store is: it names jobs, files and the keys of rows.
-            os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+            handlers.append(_LogFile(log_file))
         except OSError as error:
             raise ParameterError(
                 f"--log-file {log_file} cannot be written: {error.strerror}.",
                 "Name a file in a folder that exists and is yours.",
             ) from None
-        handlers.append(_LogFile(log_file, encoding="utf-8"))
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))
     return handlers

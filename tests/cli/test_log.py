@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm
 from batch_server import BatchServer
 from typer.testing import CliRunner
 
+from frameenrich.cli.log import _LogFile
 from frameenrich.cli.main import app
 from frameenrich.errors import FrameEnrichWarning
 
@@ -86,6 +92,61 @@ def test_a_log_file_on_a_full_disk_is_one_warning_and_no_lost_answer() -> None:
     assert len(warned) == 1
     assert len(pd.read_csv("out.csv")) == 2
     assert "Traceback" not in said
+
+
+def logs_two_lines(then: Callable[[], object], called: str = "night.log") -> None:
+    """Log a line, do something with the file, and log another."""
+    handler = _LogFile(called)
+    try:
+        handler.handle(logging.makeLogRecord({"msg": "first"}))
+        then()
+        handler.handle(logging.makeLogRecord({"msg": "second"}))
+    finally:
+        handler.close()
+
+
+def test_a_log_that_is_moved_away_goes_on_in_a_new_file() -> None:
+    """As logrotate does it; the new one is as private as the first."""
+    logs_two_lines(lambda: Path("night.log").rename("night.log.1"))
+
+    assert Path("night.log.1").read_text() == "first\n"
+    assert Path("night.log").read_text() == "second\n"
+    assert stat.S_IMODE(Path("night.log").stat().st_mode) == 0o600
+
+
+def test_a_log_that_is_copied_and_cut_goes_on_from_its_start() -> None:
+    """As logrotate's `copytruncate` does it: no hole of zeros before the next line."""
+    logs_two_lines(lambda: os.truncate("night.log", 0))
+
+    assert Path("night.log").read_text() == "second\n"
+
+
+def test_a_log_whose_folder_is_gone_is_one_warning() -> None:
+    """Promise 9: the command goes on, in words."""
+    Path("logs").mkdir()
+    with pytest.warns(FrameEnrichWarning, match="cannot be written any more") as warned:
+        logs_two_lines(lambda: shutil.rmtree("logs"), "logs/night.log")
+
+    assert len(warned) == 1
+
+
+LINES = 200
+WRITER = """
+import logging, sys
+from frameenrich.cli.log import _LogFile
+handler = _LogFile("night.log")
+for n in range(int(sys.argv[2])):
+    handler.handle(logging.makeLogRecord({"msg": sys.argv[1] * 20_000}))
+"""
+
+
+def test_two_processes_write_whole_lines_into_one_log() -> None:
+    """However long they are: each is one write at the file's end."""
+    writers = [warm.Popen([sys.executable, "-c", WRITER, word, str(LINES)]) for word in ("a", "b")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+
+    lines = Path("night.log").read_text().splitlines()
+    assert sorted(lines) == ["a" * 20_000] * LINES + ["b" * 20_000] * LINES
 
 
 def test_python_users_have_the_same_lines(
