@@ -16,7 +16,7 @@ from frameenrich.answers.judge import read_response
 from frameenrich.errors import ProviderError
 from frameenrich.jsonl import names_request, split_lines
 from frameenrich.lifecycle.outgoing import requests_left_out
-from frameenrich.model import Batch, BatchStatus, Proof, Stage
+from frameenrich.model import Batch, BatchStatus, Proof, Stage, begun_at
 from frameenrich.providers.protocol import IncompleteDownloadError, Provider
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.local import READ_BYTES
@@ -93,10 +93,8 @@ def bring_home(shard: ShardFolder, batch: Batch, provider: Provider, *, last: bo
     # Counts decide no row: too few lines are a reason to fetch again for `confirm_seconds`, never
     # one to call a row done or missing at once.
     why = _shortfall(shard, batch, lines) or why
-    now = time.time()
-    # A start in the future (the clock was set back) would make the wait longer: begin anew.
-    since = batch.short_since if batch.short_since and batch.short_since <= now else now
-    if why is not None and not last and now - since < shard.job.spec.confirm_seconds:
+    since = begun_at(batch.short_since)
+    if why is not None and not last and time.time() - since < shard.job.spec.confirm_seconds:
         # Without a proof, as the next fetch writes the file anew and may be killed at that.
         shard.save(batch.replace(short=why, short_since=since, responses=None))
     else:

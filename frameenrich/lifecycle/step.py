@@ -23,7 +23,7 @@ from frameenrich.lifecycle.outgoing import (
     shard_for_provider,
 )
 from frameenrich.lifecycle.take_over import take_over
-from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, Rejection, Stage
+from frameenrich.model import BYTES_PER_TOKEN, Batch, BatchStatus, Rejection, Stage, begun_at
 from frameenrich.prepare.job_files import batch_tag
 from frameenrich.pricing.money import Budget
 from frameenrich.providers.protocol import NeverMadeError, Provider
@@ -256,7 +256,7 @@ def poll(shard: ShardFolder, provider: Provider) -> Batch:
                 "If it belongs to another project, pass client= with that project's key. If it is "
                 "gone, job.give_up() waits for it no longer; nothing is sent again by itself."
             )
-            shard.save(batch.replace(unfound_since=batch.unfound_since or time.time()))
+            shard.save(batch.replace(unfound_since=begun_at(batch.unfound_since)))
         raise
     shard.save(batch)
     return batch

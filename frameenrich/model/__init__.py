@@ -12,6 +12,7 @@ from frameenrich.model.batch import (
     Proof,
     Rejection,
     Stage,
+    begun_at,
 )
 from frameenrich.model.limits import BYTES_PER_TOKEN, Limits
 from frameenrich.model.result import TIMED_OUT, Json, Remedy, Response, Result, Usage
@@ -72,4 +73,5 @@ __all__ = [
     "RowStatus",
     "Stage",
     "Usage",
+    "begun_at",
 ]

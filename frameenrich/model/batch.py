@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -311,6 +312,20 @@ class Batch:
             "deleted": self.stage is Stage.CLEANED,
         }
         return replace(moved, stage=_stage_from_flags(_Flags(**(own | flags)), moved))
+
+
+def begun_at(noted: float | None) -> float:
+    """Return when a wait began; now where nothing is noted, or a clock that was set back since.
+
+    Waiting for the noted moment to come again would make a minute a day.
+
+    Examples
+    --------
+    >>> begun_at(1.0), begun_at(time.time() + 86_400) <= time.time()
+    (1.0, True)
+    """
+    now = time.time()
+    return now if noted is None or noted > now else noted
 
 
 _MARK = "xxh3"

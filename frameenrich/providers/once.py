@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol, TypeVar
 
 from frameenrich.errors import ProviderError
-from frameenrich.model import Batch, BatchStatus, Json, Stage
+from frameenrich.model import Batch, BatchStatus, Json, Stage, begun_at
 from frameenrich.providers.protocol import (
     IncompleteDownloadError,
     NeverMadeError,
@@ -213,11 +213,11 @@ def begin_create(batch: Batch) -> Batch:
 
 def seen_nothing(batch: Batch) -> Batch:
     """Mark a batch in doubt as not found, with the time of the first such search."""
-    now = time.time()
-    since = batch.unfound_since
-    if since is None or since > now:  # a clock that was set back proves nothing
-        since = now
-    return batch.replace(stage=Stage.CREATING, status=BatchStatus.UNCONFIRMED, unfound_since=since)
+    return batch.replace(
+        stage=Stage.CREATING,
+        status=BatchStatus.UNCONFIRMED,
+        unfound_since=begun_at(batch.unfound_since),
+    )
 
 
 def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> None:

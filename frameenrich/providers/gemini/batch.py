@@ -15,7 +15,7 @@ import xxhash
 
 from frameenrich.errors import ParameterError
 from frameenrich.jsonl import split_lines
-from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits
+from frameenrich.model import Batch, BatchError, BatchStatus, Json, Limits, begun_at
 from frameenrich.providers.credentials import secrets_of
 from frameenrich.providers.gemini.translate import (
     generate_request,
@@ -283,7 +283,9 @@ def _heard(batch: Batch, made: Mapping[str, Json], secrets: tuple[str | None, ..
     status = _WORDS.get(state, state.lower() or batch.status)
     ended_at = _moment(metadata.get("endTime"))
     if status == BatchStatus.COMPLETED and not output:
-        ended_at = ended_at or batch.ended_at or time.time()
+        # The server's clock may be ahead of this one: then what was seen first counts.
+        seen_at = begun_at(batch.ended_at)
+        ended_at = ended_at if ended_at and ended_at <= time.time() else seen_at
         if time.time() - ended_at < _FILE_SECONDS:  # it was seen to come before its file
             status = BatchStatus.FINALIZING
     said = scrub(str(error.get("message")), secrets)
