@@ -45,7 +45,7 @@ def give_up(folder: JobFolder, provider: Provider, *, force: bool = False) -> li
                 # A wrong key or no network says nothing of the batch: rows that were settled by it
                 # would be paid twice. So the user hears of it first.
                 if not force:
-                    failure = failure or _told(error)
+                    failure = failure or _with_advice(error)
                     continue
                 _settle(shard, error.problem)
                 given_up = True
@@ -70,7 +70,7 @@ def _ask_once_more(shard: ShardFolder, provider: Provider) -> bool:
         elif shard.batch.running:
             poll(shard, provider)
         else:
-            _look_for(shard, provider)
+            _search_for(shard, provider)
         return False
     except NeverMadeError:
         _settle(shard, "it was never made")
@@ -81,7 +81,7 @@ def _ask_once_more(shard: ShardFolder, provider: Provider) -> bool:
     return True
 
 
-def _look_for(shard: ShardFolder, provider: Provider) -> None:
+def _search_for(shard: ShardFolder, provider: Provider) -> None:
     """Look for a batch whose creation got no answer; keep it where the provider has it."""
     outgoing = shard_for_provider(shard, shard.batch, may_create=False)
     with StoreShardWriter(shard) as writer:
@@ -108,7 +108,7 @@ def _settle(shard: ShardFolder, why: str) -> None:
     shard.save(batch.replace(stage=Stage.FETCHED, short=why.rstrip("."), responses=proof))
 
 
-def _told(error: ProviderError) -> ProviderError:
+def _with_advice(error: ProviderError) -> ProviderError:
     """Add to an error what the user's word would be."""
     error.fix = (
         f"{error.fix} Nothing was given up by it. If that is for good, job.give_up(force=True) "
