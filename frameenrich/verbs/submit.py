@@ -187,7 +187,8 @@ class Submission:
         if not (many if self.probe is None else self.probe):
             return None
         spec, output = self.plan.spec, self.plan.output
-        # One after the other, or submits at once would ask the same first row live.
+        # One after the other, or submits at once would ask the same first row live. The others wait
+        # for seconds only, whatever the server does: `Probe` hangs up on one that is slow.
         with self.store.deciding():
             stored, running = None, dict[bytes, str]()
             if not self.nonce:

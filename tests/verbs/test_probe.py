@@ -12,6 +12,8 @@ from batch_server import BatchServer
 
 import frameenrich
 from frameenrich.errors import BudgetError, ParameterError
+from frameenrich.providers.live import client as live_client
+from frameenrich.verbs import probe
 
 LIVE = "/v1/chat/completions"
 REFUSED: dict[str, Any] = {
@@ -83,6 +85,20 @@ def test_everything_else_proves_nothing_and_the_batch_goes(
     frame_of(4).llmbatch.submit(**ask, probe=True)
 
     assert len(server.batches) == 1
+
+
+def test_a_server_that_is_slow_holds_no_other_submit_up(
+    server: BatchServer, ask: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other submits wait while a row is asked, so a call that takes long is ended."""
+    monkeypatch.setattr(probe, "_TRY_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr(live_client, "GRACE_SECONDS", 0.1)
+    server.faults.add("slow", where=f"POST {LIVE}", times="always", seconds=60.0)
+
+    frame_of(4).llmbatch.submit(**ask, probe=True)
+
+    assert len(server.batches) == 1
+    assert not server.executed  # the slow answer would have been waited for
 
 
 def test_by_default_it_is_asked_where_much_is_at_stake_and_nothing_is_known(
