@@ -73,10 +73,10 @@ def main() -> None:
 
 
 @contextmanager
-def object_server() -> Iterator[dict[str, str]]:
+def object_server(script: str = "object_server.py") -> Iterator[dict[str, str]]:
     """Run one with an empty bucket; the environment that leads to it."""
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__))], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(Path(__file__).parent / script)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
