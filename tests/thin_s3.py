@@ -163,7 +163,7 @@ class Buckets:
         entries = dict(self._entries(bucket, prefix, cut, after))
         names = sorted(entries)[:most]
         more = len(entries) > most
-        texts = [f"<IsTruncated>{str(more).lower()}</IsTruncated>", f"<KeyCount>{len(names)}</KeyCount>"]  # fmt: skip
+        texts = [f"<IsTruncated>{str(more).lower()}</IsTruncated><KeyCount>{len(names)}</KeyCount>"]
         if more:
             texts.append(f"<NextContinuationToken>{escape(names[-1])}</NextContinuationToken>")
         return f"<ListBucketResult>{''.join([*texts, *(entries[n] for n in names)])}</ListBucketResult>".encode()  # noqa: E501 - as S3 writes it

@@ -20,14 +20,15 @@ from frameenrich.answers.output import Output
 from frameenrich.answers.parser_columns import ParserColumns
 from frameenrich.cli.tables.chunks import CHUNK_ROWS
 from frameenrich.cli.tables.files import TableFile
-from frameenrich.cli.tables.read import Source, Table, read_whole
+from frameenrich.cli.tables.read import NoRowsError, Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
 from frameenrich.errors import FrameEnrichError, FrameMismatchError
-from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.collect import Collector, Reading, columns_of_no_rows
 from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.lifecycle.row_facts import RowFacts, counting_rows
-from frameenrich.prepare.options import Plan
+from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.parts import PartsFolder, write_part
+from frameenrich.prepare.submit_options import Options
 from frameenrich.prepare.writer import Part
 from frameenrich.store.store import StoreLike
 from frameenrich.verbs.before_paying import estimate, estimate_parts
@@ -267,6 +268,38 @@ class StreamedTable:
         with counting_rows():  # discarded: rows are counted when they are written
             made = ParserColumns.learn(collector.folder.spec, parts, final=True)
         return replace(collector, parser_columns=made)
+
+
+def write_no_rows(
+    nothing: NoRowsError,
+    options: Mapping[str, Any],
+    target: TableFile,
+    *,
+    safe: bool = False,
+    usage: bool = False,
+    flatten: bool = False,
+) -> None:
+    """Write a table without rows, with the columns that answers would fill; ask nobody.
+
+    Parameters
+    ----------
+    nothing : NoRowsError
+        What reading the table raised.
+    options : mapping
+        As `submit` takes them; they are checked as for any other table.
+    target, safe
+        As `write_table` takes them.
+    usage, flatten : bool
+        As `Job.collect` takes them.
+    """
+    given = dict(options)
+    plan = make_plan(given.pop("template"), given.pop("model"), Options(**given))
+    chunk = nothing.chunk
+    if chunk.format != "jsonl":  # without rows, JSON Lines name no column
+        plan.prompt.columns_used(list(chunk.columns))
+    reading = Reading(plan.output, {}, usage=usage, flatten=flatten)
+    answers = pd.DataFrame(columns_of_no_rows(plan.spec, reading))
+    write_chunks(lambda: [ChunkWithAnswers(chunk, answers)], target, safe=safe)
 
 
 def _refuse_other_rows(job: Job, rows: int, seen: int) -> None:

@@ -42,6 +42,7 @@ from frameenrich.lifecycle.regenerate import history
 from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.row_facts import counting_rows, note_rows
 from frameenrich.lifecycle.usage import row_costs, with_costs
+from frameenrich.model import JobSpec
 from frameenrich.pricing.prices import Prices
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.sidecar import SKIP_REASON
@@ -69,6 +70,16 @@ class Reading:
     usage: bool = False
     flatten: bool = False
     overwrite: bool = False
+
+
+def columns_of_no_rows(spec: JobSpec, reading: Reading) -> dict[str, pd.Series]:
+    """Return every column that answers fill, with its dtype; it takes no job."""
+    details = details_needed(spec, usage=reading.usage)
+    table = ResultTable(1, reading.output.fields, details)
+    none = np.empty(0, np.int64)
+    ids = pa.array([], pa.string()) if reading.usage else None
+    columns = result_columns(table, none, none >= 0, spec, custom_ids=ids, flatten=reading.flatten)
+    return with_costs(columns, none.astype(np.float64), spec.name) if reading.usage else columns
 
 
 @dataclass(frozen=True)
@@ -242,17 +253,9 @@ class Collector:
     def empty_result(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the result for no rows: every column, with its dtype."""
         spec, reading = self.folder.spec, self.reading
-        details = details_needed(spec, usage=reading.usage)
-        table = ResultTable(1, reading.output.fields, details)
-        none = np.empty(0, np.int64)
-        ids = pa.array([], pa.string()) if reading.usage else None
-        columns = result_columns(
-            table, none, none >= 0, spec, custom_ids=ids, flatten=reading.flatten
-        )
+        columns = columns_of_no_rows(spec, reading)
         if self.parser_columns is not None:
             columns = self.parser_columns.conform(columns)
-        if reading.usage:
-            columns = with_costs(columns, none.astype(np.float64), spec.name)
         columns = self._beside(columns, frame)
         if self.added is not None:
             columns = {**columns, **self.added.of(pa.chunked_array([], pa.string()))}

@@ -240,6 +240,55 @@ def test_formats_by_file_ending(ending: str) -> None:
     assert back["again"].equals(back["llmbatch"])
 
 
+@pytest.mark.parametrize(
+    ("source", "out", "written"),
+    [
+        ("none.csv", "out.csv", b"sku;title;kind;kind_status;kind_error\r\n"),
+        ("none.csv", "-", b"sku;title;kind;kind_status;kind_error\r\n"),
+        ("none.csv", "out.jsonl", b""),
+        ("none.csv", "out.parquet", None),
+        ("none.parquet", "out.parquet", None),
+        ("none.parquet", "out.xlsx", None),
+        ("none.xlsx", "out.xlsx", None),
+        ("none.jsonl", "out.jsonl", b"\n"),
+        ("none.json", "out.json", b"[]\n"),
+    ],
+)
+def test_a_table_without_rows_is_done_at_once(
+    source: str, out: str, written: bytes | None, server: BatchServer
+) -> None:
+    """A nightly script's empty file is no failure: exit 0, header and new columns, nothing sent."""
+    Path("none.csv").write_bytes(b"sku;title\r\n")
+    Path("none.jsonl").write_bytes(b"\n")
+    Path("none.json").write_text("[]")
+    nothing = pd.DataFrame({"sku": pd.Series(dtype="Int64"), "title": pd.Series(dtype="string")})
+    nothing.to_parquet("none.parquet")
+    nothing.to_excel("none.xlsx", index=False)
+    ask = [
+        *ASK,
+        "--name",
+        "kind",
+        "--labels",
+        "a,b",
+        *(["--delimiter", ";"] if "csv" in source else []),
+    ]
+
+    done = here("run", source, out, *ask)
+
+    assert (done.exit_code, server.requests) == (0, [])
+    assert "holds no rows. Nothing was sent" in done.stderr
+    if written is not None:
+        assert (done.stdout_bytes if out == "-" else Path(out).read_bytes()) == written
+    else:
+        back = pd.read_excel(out, engine="calamine") if out.endswith("x") else pd.read_parquet(out)
+        assert list(back.columns) == ["sku", "title", "kind", "kind_status", "kind_error"]
+        assert len(back) == 0
+    lost = here("run", source, out, "-t", "{{ nope }}", *ask[2:])
+    assert lost.exit_code == (
+        2 if "json" not in source else 0
+    )  # a wrong column is told all the same
+
+
 def test_limit_asks_for_the_first_rows_only(server: BatchServer) -> None:
     """A try-out of one row; the whole run later does not ask for it again."""
     here("run", "mugs.csv", "one.csv", *ASK, "--limit", "1", *FAST)

@@ -18,6 +18,7 @@ from frameenrich.cli.commands.shared import (
     table_files_of,
     with_timeout,
     write_answers,
+    write_nothing,
 )
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import (
@@ -112,7 +113,14 @@ def _run(
                 job_id, (source, target), asking, sending, reading, writing, store, as_json=as_json
             )
 
-    with opened(here, reading) as table, with_timeout(writing):
+    from frameenrich.cli.tables.read import NoRowsError  # noqa: PLC0415 - heavy
+
+    try:
+        table = opened(here, reading)
+    except NoRowsError as nothing:
+        write_nothing(nothing, asking, sending, there, writing, as_json=as_json)
+        return
+    with table, with_timeout(writing):
         try:
             job = send(table, asking, sending, store)
         except BaseException as error:  # Ctrl-C, too: what was sent runs on and is paid

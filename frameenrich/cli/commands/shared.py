@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from frameenrich.cli.table_jobs import InMemoryTable, StatusCounts, StreamedTable
     from frameenrich.cli.tables.files import TableFile
-    from frameenrich.cli.tables.read import Table
+    from frameenrich.cli.tables.read import NoRowsError, Table
     from frameenrich.lifecycle.wait import JobStatus
     from frameenrich.verbs.job import Job
 
@@ -266,6 +266,29 @@ def write_answers(
     options = {**writing.kwargs(), **(reading_options or {}), "wait": wait}
     totals = table.write_answers(job, there, safe=writing.safe_csv, **options)
     print_summary(job, totals, there, writing, as_json=as_json)
+
+
+def write_nothing(
+    nothing: NoRowsError,
+    asking: RequestOptions | Embedding,
+    sending: ProviderOptions,
+    there: TableFile,
+    writing: CollectOptions,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the output of a table without rows, and say so: an empty file is no failure."""
+    from frameenrich.cli.table_jobs import write_no_rows  # noqa: PLC0415 - heavy
+
+    options = {**asking.kwargs(), **sending.kwargs()}
+    shown = {"usage": writing.usage, "flatten": writing.flatten}
+    write_no_rows(nothing, options, there, safe=writing.safe_csv, **shown)
+    if as_json:
+        summary = {"job": None, "rows": 0, "statuses": {}, "repaired": 0, "output": there.path}
+        typer.echo(as_line(summary), err=there.is_stream)
+    else:
+        out = "the output" if there.is_stream else there.path
+        say(f"{nothing.problem} Nothing was sent; {out} has no rows either.")
 
 
 def print_summary(

@@ -49,6 +49,14 @@ _PACKED = 4
 """The assumed compression ratio of a workbook."""
 
 
+class NoRowsError(InputError):
+    """A table holds no rows; ``chunk`` is what can be written back of it."""
+
+    def __init__(self, called: str, chunk: Chunk) -> None:
+        super().__init__(f"{called} holds no rows.", "Give a table with at least one row.")
+        self.chunk = chunk
+
+
 class Source:
     """An open table in one file or several, which can be read repeatedly, chunk by chunk.
 
@@ -118,6 +126,8 @@ class Source:
 
         Raises
         ------
+        NoRowsError
+            There are none.
         InputError
             A file is empty, not of its format, or not like the first one, or a record of it is not
             like the others; the message has file and line.
@@ -130,7 +140,15 @@ class Source:
             yield Chunk(number, start, columns, self.format, **content)
             start += rows
         if not start:
-            raise InputError(f"{self.called} holds no rows.", "Give a table with at least one row.")
+            raise NoRowsError(self.called, self._without_rows())
+
+    def _without_rows(self) -> Chunk:
+        """Return what a table without rows has all the same: its header, or its schema."""
+        if self.format != "parquet":
+            own = pd.DataFrame([], columns=self.columns, dtype=pd.StringDtype("pyarrow"))
+            return Chunk(0, 0, self.columns, self.format, lines=list(self._lines()), own=own)
+        schema = next(self._parquet_files())[1].schema_arrow
+        return Chunk(0, 0, self.columns, self.format, arrow=schema.empty_table())
 
     def _opened(self) -> Iterator[tuple[IO[bytes], TableFile]]:
         """Yield each file, unchanged since the source was opened."""
