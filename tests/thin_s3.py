@@ -147,9 +147,9 @@ class Buckets:
         parts = self._uploads.pop(request.asked("uploadId") or "", None)
         if parts is None:
             return *UNKNOWN, {}
-        status, text, said = self._stored(request, b"".join(parts[n] for n in sorted(parts)))
+        status, refusal, said = self._stored(request, b"".join(parts[n] for n in sorted(parts)))
         done = f"<CompleteMultipartUploadResult><ETag>{said.get('ETag')}</ETag></CompleteMultipartUploadResult>"  # noqa: E501 - as S3 writes it
-        return status, done.encode() if status == 200 else text, said
+        return status, done.encode() if status == 200 else refusal, said
 
     def _deleted(self, bucket: str, text: str) -> bytes:
         for key in re.findall(r"<Key>(.*?)</Key>", text):

@@ -13,6 +13,7 @@ from typing import Any
 
 from frameenrich.answers.output import Output
 from frameenrich.errors import warn_user
+from frameenrich.model import OutputSpec
 
 _kept: dict[str, Output] = {}
 """By the job's path, how this process reads the jobs that it submitted with a class."""
@@ -38,9 +39,7 @@ def stored_output(job_path: str, job_id: str, stored: Output) -> Output:
     """
     kept = _kept.get(job_path)
     # An older version stored no rules; the class is the one that made the same schema all the same.
-    if kept is not None and replace(kept.spec, class_rules=()) == replace(
-        stored.spec, class_rules=()
-    ):
+    if kept is not None and _same_form(kept.spec, stored.spec):
         return kept
     rules = stored.spec.class_rules
     if rules and job_path not in _warned:
@@ -51,6 +50,11 @@ def stored_output(job_path: str, job_id: str, stored: Output) -> Output:
             f"them. Pass the class to check them too: collect(response_model={rules[0]})."
         )
     return stored
+
+
+def _same_form(one: OutputSpec, other: OutputSpec) -> bool:
+    """Tell whether two specs ask for the same, whatever is known of how it is read."""
+    return replace(one, class_rules=(), exact=False) == replace(other, class_rules=(), exact=False)
 
 
 def class_rules(name: str, adapter: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from operator import attrgetter
 from typing import Any, cast
@@ -175,7 +176,9 @@ class _ModelGate:
     """Validates one by one as pydantic does, without its dump where that would change nothing."""
 
     def __init__(self, output: Output, names: Sequence[str]) -> None:
-        self._validate, get = output.adapter.validate_json, attrgetter(*names)
+        # Strictly where types are exact: what only fits when it is made to is read in full.
+        self._validate = partial(output.adapter.validate_json, strict=output.exact or None)
+        get = attrgetter(*names)
         self._values = get if len(names) > 1 else lambda answer: (get(answer),)
         self._classes = [_CLASSES[field.kind] for field in output.fields]
         # A default fills in for a name that is absent, so that each has to be found in the text.

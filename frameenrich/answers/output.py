@@ -20,6 +20,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
+from frameenrich.answers.exact_types import odd_values
 from frameenrich.answers.fields import Field, as_cell, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_answer, only_one
 from frameenrich.answers.labels import plain_forms
@@ -159,16 +160,31 @@ class Output:
             raise MalformedError("$: the answer is not a JSON object")
         if self._has_look_alikes:
             self._refuse_look_alike(value)
+        as_text = self.exact and self._has_numbers_as_text(value)
         # As it came first: nothing is mended that pydantic takes.
         if not mended:
             try:
-                return self._validated(text), False
+                return self._validated(text), as_text
             except MalformedError:
                 pass  # a choice in another case, or a field encoded twice, is mended below
         schema = self.spec.schema or {}
         unpacked = with_decoded_fields(value, schema, schema)
         exact = with_exact_choices(unpacked, schema, schema)
-        return self._validated(json.dumps(exact)), mended or unpacked != value
+        return self._validated(json.dumps(exact)), mended or as_text or unpacked != value
+
+    @property
+    def exact(self) -> bool:
+        """Whether a value of another type is wrong, though pydantic would make it fit."""
+        return self.spec.exact and "validators" not in self.spec.class_rules
+
+    def _has_numbers_as_text(self, value: Json) -> bool:
+        """Tell whether texts stand for numbers or booleans; refuse these for each other."""
+        schema = self.spec.schema or {}
+        found = list(odd_values(value, schema, schema))
+        for where, said in found:
+            if not isinstance(said, str):
+                self._refuse_type(where, said)
+        return bool(found)
 
     @cached_property
     def _has_look_alikes(self) -> bool:
@@ -179,9 +195,12 @@ class Output:
         schema = self.spec.schema or {}
         found = look_alike(value, schema, schema)
         if found is not None:
-            where, said = found
-            what = "boolean where a number" if isinstance(said, bool) else "number where a boolean"
-            raise MalformedError(f"{json_path(where)}: {json.dumps(said)} is a {what} is wanted")
+            self._refuse_type(*found)
+
+    @staticmethod
+    def _refuse_type(where: Sequence[str | int], said: Json) -> None:
+        what = "boolean where a number" if isinstance(said, bool) else "number where a boolean"
+        raise MalformedError(f"{json_path(where)}: {json.dumps(said)} is a {what} is wanted")
 
     def _called_with(self, value: Json, mended: bool) -> tuple[Json, bool]:
         """Take the arguments out of a tool call that a model wrote as text.

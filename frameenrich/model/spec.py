@@ -58,7 +58,9 @@ class OutputSpec:
     embeddings); its properties are the output columns. ``dimensions`` is how long a vector has to
     be, where that was asked for. ``class_rules`` names the class that the schema was made of, and
     the kinds of its rules that are code; empty where it has none. ``samples`` is how many answers
-    each request asks for.
+    each request asks for. ``exact`` says that `true` is no number and 1 no boolean: where the
+    schema is the user's, or made of a dict of types. A class reads by its own rules, and jobs of
+    earlier versions are read as they were.
     """
 
     kind: OutputKind = "text"
@@ -66,6 +68,7 @@ class OutputSpec:
     dimensions: int | None = None
     class_rules: tuple[str, ...] = ()
     samples: int = 1
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ class JobSpec:
             del loaded[younger]
         del loaded["output"]["class_rules"]  # younger than the ids; answers do not depend on it
         del loaded["output"]["samples"]  # as younger; `params` has it as ``n``
+        del loaded["output"]["exact"]  # as younger; it follows from how the schema was given
         return json.dumps(loaded)
 
     @classmethod

@@ -157,7 +157,7 @@ def _model_output(given: Any) -> Output:
     if isinstance(given, type) and issubclass(given, BaseModel) and given is not BaseModel:
         model: Any = given
     elif isinstance(given, Mapping) and _is_json_schema(given):
-        return Output(OutputSpec("schema", _checked_schema(dict(given))))
+        return Output(OutputSpec("schema", _checked_schema(dict(given)), exact=True))
     elif isinstance(given, Mapping) and given:
         try:
             members: dict[str, Any] = {  # by alias: not every column name can be an attribute
@@ -189,7 +189,9 @@ def _model_output(given: Any) -> Output:
     rules = class_rules(model.__name__, TypeAdapter(model))
     if _lacks_defaults(model, checked):
         rules = (model.__name__, *sorted({*rules[1:], "defaults"}))
-    return Output(OutputSpec("schema", checked, class_rules=rules), model=model)
+    # What a class takes is its own to say; of types alone JSON's own sense is meant.
+    exact = isinstance(given, Mapping)
+    return Output(OutputSpec("schema", checked, class_rules=rules, exact=exact), model=model)
 
 
 def _lacks_defaults(model: Any, schema: Mapping[str, Json]) -> bool:

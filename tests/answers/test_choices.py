@@ -115,3 +115,72 @@ def test_a_decimal_that_may_be_endless_is_none_all_the_same(word: str) -> None:
     for reader in (output, Output(output.spec)):
         (result,) = read_texts([f'{{"v": {word}}}'], reader)
         assert str(result.status) == "malformed"
+
+
+@pytest.mark.parametrize("without_class", [False, True])
+@pytest.mark.parametrize("made", [as_types, as_schema])
+@pytest.mark.parametrize(
+    ("kind", "good", "mended", "wrong"),
+    [
+        (int, ["7", "7.0", "-1"], ['"12"'], ["true", "false", "[true]"]),
+        (float, ["7", "1e3"], ['"1.5"'], ["true", "false"]),
+        (bool, ["true", "false"], ['"true"'], ["1", "0", "1.0", "0.0", "2"]),
+        (int | None, ["7", "null"], ['"12"'], ["true"]),
+        (bool | None, ["true", "null"], ['"false"'], ["1", "0"]),
+        (int | bool, ["7", "true"], [], []),
+        (int | str, ["7", '"12"'], [], ["true"]),
+        (Annotated[int, Field(ge=0)], ["7"], ['"12"'], ["true", "-1"]),
+        (Annotated[float, Field(ge=0, gt=-1)], ["7"], ['"12"'], ["true"]),
+        (list[int], ["[7, 8]", "[]"], ['[7, "8"]'], ["[7, true]"]),
+        (list[bool], ["[true]"], ['["true"]'], ["[1]"]),
+        (dict[str, int], ['{"a": 1}'], ['{"a": "1"}'], ['{"a": true}']),
+        (tuple[str, int], ['["a", 1]'], [], ['["a", true]']),
+    ],
+    ids=str,
+)
+def test_true_is_no_number(
+    made: Callable[[Any], Output],
+    kind: Any,
+    good: list[str],
+    mended: list[str],
+    wrong: list[str],
+    without_class: bool,
+) -> None:
+    """Promise 10: `true` is no number, 1 no boolean: at the gate, in full, and after a restart."""
+    output = made(kind)
+    output = Output(output.spec) if without_class else output
+
+    def read(values: list[str]) -> list[tuple[str, bool]]:
+        texts = [f'{{"v": {value}}}' for value in values]
+        return [(str(each.status), each.repaired) for each in read_texts(texts, output)]
+
+    assert read(good) == [("ok", False)] * len(good)
+    assert read(mended) == [("ok", True)] * len(mended)
+    assert [status for status, _ in read(wrong)] == ["malformed"] * len(wrong)
+
+
+def test_a_class_takes_what_pydantic_takes() -> None:
+    """A class reads by its own rules: pydantic makes 1 of true unless it is told not to."""
+    output = as_class(int)
+
+    assert [each.values for each in read_texts(['{"v": true}', '{"v": "12"}'], output)] == [
+        (1,),
+        (12,),
+    ]
+
+
+def test_a_type_that_is_wrong_is_named() -> None:
+    """Promise 9: the reason goes to the model as feedback, so it says what was wrong where."""
+    output = output_from_options(response_model={"size": list[int], "new": bool})
+
+    reasons = [
+        each.error
+        for each in read_texts(
+            ['{"size": [1, true], "new": true}', '{"size": [], "new": 1}'], output
+        )
+    ]
+
+    assert reasons == [
+        "$.size[1]: true is a boolean where a number is wanted",
+        "$.new: 1 is a number where a boolean is wanted",
+    ]
