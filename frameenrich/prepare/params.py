@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import enum
 import functools
@@ -58,7 +59,7 @@ def check_params(
         )
     given = {name: _plain(value) for name, value in params.items() if name != "extra_body"}
     # Reading `openai`'s types takes time, so only where there is a parameter to check.
-    known = _known_parameters(endpoint) if given else frozenset()
+    known = _known_parameters(endpoint) if given else {}
     for name in [*extra, *given]:
         if name in _OURS:
             raise ParameterError(
@@ -76,8 +77,11 @@ def check_params(
             )
     merged = {**given, **{name: _plain(value) for name, value in extra.items()}}
     _check_values(merged, output, json_mode)
-    for name in CAPS & set(given):
-        _check_cap(name, given[name])
+    for name, value in given.items():
+        if name in CAPS:
+            _check_cap(name, value)
+        else:
+            _check_type(name, value, known[name])
     # Sorted, so that the order in which a user writes them makes no other request hash.
     return dict(sorted(merged.items()))
 
@@ -101,6 +105,48 @@ def _check_cap(name: str, value: Any) -> None:
         "out; what only your server understands goes into extra_body.",
         name=name,
     )
+
+
+_WORDS = {
+    "float": "number",
+    "int": "whole number",
+    "bool": "boolean",
+    "str": "text",
+    "dict": "object",
+}
+"""What messages call a parameter's type."""
+
+
+def _check_type(name: str, value: Any, wanted: str) -> None:
+    """Refuse a value of another type than the API takes: each row would come back as an error."""
+    if value is None or wanted not in _WORDS or _is_of(value, wanted):
+        return
+    said = f"the text {value!r}" if isinstance(value, str) else f"{value!r}"
+    raise ParameterError(
+        f"params= sets {name!r} to {said}, which is no {_WORDS[wanted]}.",
+        f"Write {{{name!r}: {_example(value, wanted)}}}; what only your server understands goes "
+        "into extra_body.",
+        name=name,
+    )
+
+
+def _is_of(value: Any, wanted: str) -> bool:
+    if wanted in {"float", "int"}:  # 5.0 is left as it is written, as it is for a cap
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (wanted == "float" or value == int(value))
+    return isinstance(value, {"bool": bool, "str": str, "dict": Mapping}[wanted])
+
+
+def _example(value: Any, wanted: str) -> str:
+    """Return the value as it was meant where that can be seen, else one of its type."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        text = str(value).strip()
+        meant = ast.literal_eval(text.capitalize() if wanted == "bool" else text)
+        if _is_of(meant, wanted):
+            return repr(meant)
+    if wanted == "str":
+        return repr(str(value))
+    return {"float": "0.1", "int": "1", "bool": "True", "dict": "{...}"}[wanted]
 
 
 def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: JsonMode) -> None:
@@ -135,12 +181,14 @@ def _check_values(params: Mapping[str, Any], output: OutputSpec, json_mode: Json
 def request_parameters() -> frozenset[str]:
     """Return the parameters of text requests, at chat completions and responses."""
     chat, responses = map(_known_parameters, ("/v1/chat/completions", "/v1/responses"))
-    return (chat | responses) - _OURS
+    return frozenset(chat.keys() | responses.keys()) - _OURS
 
 
 @functools.cache
-def _known_parameters(endpoint: str) -> frozenset[str]:
+def _known_parameters(endpoint: str) -> dict[str, str]:
     """Return the endpoint's parameters, as the types of the installed `openai` package list them.
+
+    Each with its type where that is a plain one, else with whatever its annotation says.
 
     Their source is parsed: importing them, with all that they import, takes as long as pandas.
     """
@@ -149,14 +197,27 @@ def _known_parameters(endpoint: str) -> frozenset[str]:
     (folder,) = (spec.submodule_search_locations if spec else None) or ("",)
     source = Path(folder, *parts).with_suffix(".py").read_text(encoding="utf-8")
     names = {
-        line.target.id
+        line.target.id: _DICTS.get(line.target.id, _type_in(line.annotation))
         for item in ast.parse(source).body
         if isinstance(item, ast.ClassDef) and item.name.endswith(("CreateParams", _BASE))
         for line in item.body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
     }
     # The types have "stream" in subclasses only; known, it gets an error of its own.
-    return frozenset(names | {"stream"})
+    return {"stream": "", **names}
+
+
+# Classes in the annotations, which are objects in JSON; a word in their stead is a common mistake.
+_DICTS = dict.fromkeys(("response_format", "text", "reasoning", "logit_bias", "metadata"), "dict")
+
+
+def _type_in(annotation: ast.expr) -> str:
+    """Return the type that an annotation names: ``float`` for ``Required[Optional[float]]``."""
+    while isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):
+        if annotation.value.id not in {"Optional", "Required"}:
+            break
+        annotation = annotation.slice
+    return ast.unparse(annotation)
 
 
 _BASE = "CreateParamsBase"

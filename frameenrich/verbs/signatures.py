@@ -56,6 +56,14 @@ def takes_options_of(
             _check_call(method.__name__, shown, args, own)
             return method(*args, **cast("Any", own))
 
+        if inspect.iscoroutinefunction(method):  # a plain wrapper of one would be none any more
+
+            @functools.wraps(method)
+            async def awaited(*args: Any, **options: Any) -> Any:
+                return await cast("Any", checked)(*args, **options)
+
+            vars(awaited)["__signature__"] = shown
+            return cast("Callable[P, R]", awaited)
         # inspect, and so editors and help(), prefer this attribute to the real signature.
         vars(checked)["__signature__"] = shown
         return checked
@@ -66,9 +74,8 @@ def takes_options_of(
 def checks_calls(cls: type[T]) -> type[T]:
     """Check the calls of a class's own public methods, as `takes_options_of` checks one's."""
     for name, method in list(vars(cls).items()):
-        # A wrapped coroutine function would be none any more; properties take nothing.
-        public = inspect.isfunction(method) and not name.startswith("_")
-        if not public or inspect.iscoroutinefunction(method):
+        # Properties take nothing.
+        if not inspect.isfunction(method) or name.startswith("_"):
             continue
         kinds = {p.kind for p in inspect.signature(inspect.unwrap(method)).parameters.values()}
         # With options of another verb it has a decorator of its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -258,6 +259,36 @@ def test_a_wish_that_cannot_be_met_is_refused(case: str) -> None:
 def test_parameters_of_the_endpoint_pass(endpoint: str, params: dict[str, Any]) -> None:
     """Whatever the SDK's own types list goes into the request as it is."""
     assert params == check_params(params, endpoint, OutputSpec())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "params", "said", "write"),
+    [
+        (CHAT, {"temperature": "0.1"}, "the text '0.1', which is no number", "0.1"),
+        (CHAT, {"top_p": True}, "True, which is no number", "0.1"),
+        (CHAT, {"seed": "7"}, "the text '7', which is no whole number", "7"),
+        (CHAT, {"seed": 7.5}, "7.5, which is no whole number", "1"),
+        (CHAT, {"logprobs": "true"}, "the text 'true', which is no boolean", "True"),
+        (CHAT, {"store": 1}, "1, which is no boolean", "True"),
+        (CHAT, {"user": 5}, "5, which is no text", "'5'"),
+        (CHAT, {"response_format": "json_object"}, "'json_object', which is no object", "{...}"),
+        ("/v1/completions", {"logprobs": True}, "True, which is no whole number", "1"),
+        ("/v1/responses", {"reasoning": "high"}, "the text 'high', which is no object", "{...}"),
+        ("/v1/embeddings", {"dimensions": "256"}, "the text '256', which is no whole", "256"),
+    ],
+)
+def test_a_parameter_of_another_type_is_refused(
+    endpoint: str, params: dict[str, Any], said: str, write: str
+) -> None:
+    """Promise 9: a type that the API fixes is told before a batch in which each row would fail."""
+    (name,) = params
+
+    with pytest.raises(ParameterError, match=re.escape(said)) as caught:
+        check_params(params, endpoint, OutputSpec())
+
+    assert caught.value.fix.startswith(f"Write {{'{name}': {write}}}")
+    assert check_params({"extra_body": params}, endpoint, OutputSpec()) == params
+    assert check_params({name: None}, endpoint, OutputSpec()) == {name: None}
 
 
 def test_a_template_file_is_read_as_utf8(tmp_path: Path) -> None:
@@ -594,4 +625,4 @@ def test_parameters_are_read_as_the_sdk_would_import_them(endpoint: str) -> None
         for name in item.__annotations__
     }
 
-    assert _known_parameters(endpoint) == imported | {"stream"}
+    assert set(_known_parameters(endpoint)) == imported | {"stream"}

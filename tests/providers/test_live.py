@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import resource
@@ -28,6 +29,7 @@ from crash import control, ledger, server_process
 import frameenrich
 from frameenrich.errors import (
     CredentialsError,
+    FrameEnrichError,
     FrameEnrichWarning,
     ParameterError,
     ProviderError,
@@ -836,6 +838,16 @@ def test_wait_async_lets_the_loop_go_on(
         return done
 
     check_rows(asyncio.run(main()).collect(frame), frame)
+
+
+def test_wait_async_refuses_as_wait_does(client: openai.OpenAI, store: Path) -> None:
+    """Promise 9: a misspelt option is one sentence, also where the call is awaited."""
+    job = shelf(1).llmbatch.submit(ASK, "m", client=client, store=store)
+
+    for options, says in (({"timout": 5}, "Did you mean 'timeout'"), ({"timeout": "5"}, "seconds")):
+        with pytest.raises(FrameEnrichError, match=says):
+            asyncio.run(job.wait_async(**options))
+    assert inspect.iscoroutinefunction(job.wait_async)
 
 
 def test_wait_async_gives_up(client: openai.OpenAI, server: BatchServer, store: Path) -> None:
