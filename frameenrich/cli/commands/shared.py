@@ -284,7 +284,13 @@ def write_nothing(
     shown = {"usage": writing.usage, "flatten": writing.flatten}
     write_no_rows(nothing, options, there, safe=writing.safe_csv, **shown)
     if as_json:
-        summary = {"job": None, "rows": 0, "statuses": {}, "repaired": 0, "output": there.path}
+        summary: dict[str, Any] = {
+            "job": None,
+            "rows": 0,
+            "statuses": {},
+            "repaired": 0,
+            "output": there.path,
+        }
         typer.echo(as_line(summary), err=there.is_stream)
     else:
         out = "the output" if there.is_stream else there.path
