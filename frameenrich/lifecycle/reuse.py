@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from frameenrich.answers.arrow_column import Positions
 from frameenrich.answers.output import Output
 from frameenrich.answers.reader import ResponseReader
-from frameenrich.answers.result_table import OK_CODE, STATUSES
+from frameenrich.answers.result_table import OK_CODE
 from frameenrich.errors import StoreError
 from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
+from frameenrich.identity.hash_table import KnownRequests
 from frameenrich.identity.hashes import hash_column, request_hash
 from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
 from frameenrich.lifecycle.other_jobs import check_unneeded, needing, other_jobs
 from frameenrich.lifecycle.results import read_results
-from frameenrich.model import HASHES, JobSpec, RowStatus
+from frameenrich.model import HASHES, JobSpec
 from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.shard import ShardFolder
 from frameenrich.store.store import Store
@@ -44,44 +47,103 @@ _LINES_AT_ONCE = 256
 class StoredAnswers:
     """Requests that have a stored answer, and where it is.
 
-    ``origins`` maps a request hash to a job's folder and the custom_id of the answer there.
+    Parameters
+    ----------
+    requests : KnownRequests
+        The requests, by the job that was paid for the answer.
+    folders : sequence of JobFolder
+        Those jobs.
+    ids : pyarrow.Array
+        The custom_id that each answer has in its job.
+    shards : array of int32
+        The number of the shard of round 0 that holds it; -1 for one of a later round.
+    output : Output
+        How answers are read.
     """
 
-    origins: Mapping[bytes, tuple[JobFolder, str]]
+    requests: KnownRequests
+    folders: Sequence[JobFolder]
+    ids: pa.Array
+    shards: npt.NDArray[np.int32]
     output: Output
+
+    @classmethod
+    def of(cls, found: Sequence[StoredAnswers]) -> StoredAnswers | None:
+        """Put some together; of several answers to a request the first counts. None for none."""
+        if len(found) < 2:  # noqa: PLR2004 - nothing to put together
+            return found[0] if found else None
+        pieces = [
+            (folder.id, hashes)
+            for one in found
+            for folder, hashes in zip(one.folders, one.requests.columns(), strict=True)
+        ]
+        return cls(
+            KnownRequests.of(pieces),
+            [folder for one in found for folder in one.folders],
+            pa.concat_arrays([one.ids for one in found]),
+            np.concatenate([one.shards for one in found]),
+            found[0].output,
+        )
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """The ids of the jobs that were paid for these answers."""
-        return tuple(sorted({folder.id for folder, _ in self.origins.values()}))
+        return self.requests.used_jobs
 
-    def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
-        """Yield the response lines for some request hashes, each under its new custom_id."""
+    def lines(self, positions: Positions, names: pa.Array) -> Iterator[bytes]:
+        """Yield the response lines of some requests, each under its new custom_id."""
+        numbers = self.requests.job_numbers(positions)
         # Sorted by job, so that each job's responses are read once.
-        wanted = sorted((self.origins[h][0].id, self.origins[h][1], own) for h, own in ids.items())
-        folders = {folder.id: folder for folder, _ in self.origins.values()}
-        for job_id, group in groupby(wanted, key=lambda item: item[0]):
-            yield from self._lines_of(folders[job_id], {old: own for _, old, own in group})
+        for number in sorted(np.unique(numbers).tolist(), key=lambda n: self.folders[n].id):
+            own = np.flatnonzero(numbers == number)
+            yield from self._lines_of(
+                self.folders[number], positions[own], names.take(pa.array(own))
+            )
 
-    def _lines_of(self, folder: JobFolder, renamed: dict[str, str]) -> Iterator[bytes]:
-        # By the reader that `collect` has: judged one by one, lines took ten times as long.
-        reader = ResponseReader(self.output)
-        for shard in folder.all_shards():
-            lines = split_lines(shard.read_responses())
-            while some := list(islice(lines, _LINES_AT_ONCE)):
-                block = reader.read(b"\n".join([*some, b""]))
-                codes = block.codes.tolist()
-                for line, custom_id, code in zip(some, block.ids, codes, strict=True):
-                    # Taken once: a second line for the same request would be a duplicate.
-                    if code == OK_CODE and custom_id in renamed:
-                        yield under_id(line, renamed.pop(custom_id))
+    def _lines_of(
+        self, folder: JobFolder, positions: Positions, names: pa.Array
+    ) -> Iterator[bytes]:
+        lost = 0
+        ids, shards = self.ids.take(pa.array(positions)), self.shards[positions]
+        # A shard at a time: the names of no more than one are Python's objects.
+        for shard in folder.shards(0):
+            own = np.flatnonzero(shards == shard.number)
+            lost += yield from self._lines_in(shard, ids, names, own)
+        later = np.flatnonzero(shards < 0)
+        for round_ in range(1, folder.rounds()) if len(later) else ():
+            sent = folder.sidecar(round_, ["custom_id", "shard"])
+            at = pc.index_in(ids.take(pa.array(later)), value_set=sent["custom_id"])
+            home = sent["shard"].take(at).fill_null(-1).to_numpy()
+            for shard in folder.shards(round_):
+                own = later[home == shard.number]
+                lost += yield from self._lines_in(shard, ids, names, own)
         # Withdrawn since they were found: without a word their rows would be missing for good.
-        if renamed:
+        if lost:
             raise StoreError(
-                f"{len(renamed):,} answers of the job {folder.id} that were to be reused are not "
+                f"{lost:,} answers of the job {folder.id} that were to be reused are not "
                 "there any more: another process changed it.",
                 "Call again; nothing was sent.",
             )
+
+    def _lines_in(
+        self, shard: ShardFolder, ids: pa.Array, names: pa.Array, own: Positions
+    ) -> Generator[bytes, None, int]:
+        """Yield the lines of some answers of one shard; return how many are not there."""
+        if not len(own):
+            return 0
+        old, new = (cells.take(pa.array(own)).to_pylist() for cells in (ids, names))
+        renamed = dict(zip(old, new, strict=True))
+        # By the reader that `collect` has: judged one by one, lines took ten times as long.
+        reader = ResponseReader(self.output)
+        lines = split_lines(shard.read_responses())
+        while some := list(islice(lines, _LINES_AT_ONCE)):
+            block = reader.read(b"\n".join([*some, b""]))
+            codes = block.codes.tolist()
+            for line, custom_id, code in zip(some, block.ids, codes, strict=True):
+                # Taken once: a second line for the same request would be a duplicate.
+                if code == OK_CODE and custom_id in renamed:
+                    yield under_id(line, renamed.pop(custom_id))
+        return len(renamed)
 
 
 def find_stored_answers(
@@ -101,23 +163,39 @@ def find_stored_answers(
     own_id : str
         A job that does not count.
     """
-    origins: dict[bytes, tuple[JobFolder, str]] = {}
-    for folder in other_jobs(store, sent, own_id, warn=True):
-        if same_route(folder.spec, spec):
-            # Jobs come newest first, and what is already found stays: the newest answer wins.
-            origins = {**_answered(folder, output, sent), **origins}
-    return StoredAnswers(origins, output) if origins else None
+    # Jobs come newest first, and the newest answer wins.
+    return StoredAnswers.of(
+        [
+            found
+            for folder in other_jobs(store, sent, own_id, warn=True)
+            if same_route(folder.spec, spec)
+            and (found := answers_in(folder, output, sent)) is not None
+        ]
+    )
 
 
 def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> StoredAnswers | None:
     """Find the requests that one job answered ``ok``; see `find_stored_answers`."""
-    origins = _answered(folder, output, sent)
-    return StoredAnswers(origins, output) if origins else None
+    shared = _shared(folder, sent)
+    if len(shared) == 0:
+        return None
+    # Half a hash only preselects; the caller looks requests up by the whole hash.
+    with needing(folder, len(shared)):
+        found = read_results(folder, output, details=["answer_id"], sidecar=shared, values="none")
+    good = np.flatnonzero(found.table.codes[found.slots] == OK_CODE)
+    if not len(good):
+        return None
+    # The custom_id, of whichever round, under which the good answer came.
+    ids = found.table.column("answer_id", found.slots[good]).cast(pa.string()).combine_chunks()
+    del found
+    taken = shared.take(pa.array(good))
+    first = pc.equal(taken["custom_id"].combine_chunks(), ids).to_numpy(zero_copy_only=False)
+    shards = np.where(first, taken["shard"].to_numpy(), -1).astype(np.int32)
+    requests = KnownRequests.of([(folder.id, taken["request_hash"])])
+    return StoredAnswers(requests, [folder], ids, shards, output)
 
 
-def find_running(
-    store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = ""
-) -> dict[bytes, str]:
+def find_running(store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = "") -> KnownRequests:
     """Find the requests that a running job of the store has sent and may still answer.
 
     Parameters
@@ -129,13 +207,13 @@ def find_running(
 
     Returns
     -------
-    dict
-        The job's id, by request hash. Neither what answers in this process counts, nor files that
-        somebody else runs, nor a batch that the provider has had no more for `confirm_seconds`.
+    KnownRequests
+        Neither what answers in this process counts, nor files that somebody else runs, nor a batch
+        that the provider has had no more for `confirm_seconds`.
     """
-    found: dict[bytes, str] = {}
+    found: list[tuple[str, pa.ChunkedArray]] = []
     if spec.provider in _NOT_AT_A_PROVIDER:
-        return found
+        return KnownRequests.of(found)
     for folder in other_jobs(store, sent, own_id):
         other = folder.spec
         if other.provider != spec.provider or not same_route(other, spec):
@@ -145,9 +223,8 @@ def find_running(
         shared = _shared(folder, sent)
         if len(shared):
             with needing(folder, len(shared)):
-                at_work = _at_work(folder, shared)
-            found.update(dict.fromkeys(at_work.to_pylist(), folder.id))
-    return found
+                found.append((folder.id, _at_work(folder, shared)))
+    return KnownRequests.of(found)
 
 
 # Their answers come only while a process or a person works on them: nobody can wait for that.
@@ -230,20 +307,3 @@ def _shared(folder: JobFolder, sent: ShortHashes) -> pa.Table:
 
 
 _REQUEST_COLUMNS = {"custom_id": pa.string(), "request_hash": pa.binary(), "shard": pa.int32()}
-
-
-def _answered(
-    folder: JobFolder, output: Output, sent: ShortHashes
-) -> dict[bytes, tuple[JobFolder, str]]:
-    shared = _shared(folder, sent)
-    if len(shared) == 0:
-        return {}
-    # Half a hash only preselects; the caller looks origins up by the whole hash.
-    with needing(folder, len(shared)):
-        found = read_results(folder, output, details=["answer_id"], values="none")
-    slots = found.find(shared["custom_id"])
-    good = found.table.codes[slots] == STATUSES.index(RowStatus.OK)
-    # The custom_id, of whichever round, under which the good answer came.
-    ids = found.table.column("answer_id", np.where(good, slots, -1)).to_pylist()
-    hashes = shared["request_hash"].to_pylist()
-    return {h: (folder, own) for h, own in zip(hashes, ids, strict=True) if own}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from frameenrich.answers.output import Output
 from frameenrich.errors import JobBusyError
 from frameenrich.identity.dedupe import ShortHashes, short_hash_column
+from frameenrich.identity.hash_table import HashTable
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.outgoing import answered_here, requests_left_out
@@ -49,27 +51,27 @@ def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobPath], obje
                 go_on(JobPath(job.store, job_id))
             except JobBusyError:
                 continue
-    ids, hashes = _requests_of(job, shard)
+    requests, hashes = _requests_of(job, shard)
     with job.store.deciding():  # or two jobs that waited for a third would both send
         running = find_running(job.store, job.spec, hashes, job.id)
-        if running:
-            shard.save(batch.replace(waits_for=tuple(sorted(set(running.values())))))
+        if len(running.hashes):
+            shard.save(batch.replace(waits_for=running.used_jobs))
             return
-        shard.save(_without_waiting(job, shard, ids, hashes))
+        shard.save(_without_waiting(job, shard, requests, hashes))
 
 
-def _requests_of(job: JobState, shard: ShardFolder) -> tuple[dict[bytes, str], ShortHashes]:
-    """Return a shard's custom_ids by request hash, and the hashes' halves, in order."""
+def _requests_of(job: JobState, shard: ShardFolder) -> tuple[pa.Table, ShortHashes]:
+    """Return a shard's requests, each once, and the halves of their hashes, in order."""
     rows = job.sidecar(columns=["custom_id", "request_hash", "shard"])
     own = rows.filter(pc.equal(rows["shard"], pa.scalar(shard.number, pa.int32())))
-    ids = dict(zip(own["request_hash"].to_pylist(), own["custom_id"].to_pylist(), strict=True))
+    own = own.filter(pa.array(HashTable([own["request_hash"]]).is_first))
     hashes = short_hash_column(own["request_hash"])
     hashes.sort()
-    return ids, hashes
+    return own, hashes
 
 
 def _without_waiting(
-    job: JobState, shard: ShardFolder, ids: dict[bytes, str], hashes: ShortHashes
+    job: JobState, shard: ShardFolder, requests: pa.Table, hashes: ShortHashes
 ) -> Batch:
     """Write the answers found; return the batch with the rest still to send."""
     batch = shard.batch
@@ -80,20 +82,22 @@ def _without_waiting(
     # An answer that was imported while the shard waited stays; an error line stands in the way of
     # none, but its request is not sent.
     own_answers = answered_here(shard)
-    answered = {
-        h: own
-        for h, own in ids.items()
-        if found is not None and h in found.origins and own not in own_answers
-    }
-    missing = set(ids.values()) - set(answered.values()) - requests_left_out(shard, batch)
+    ids = requests["custom_id"].combine_chunks()
+    positions = np.full(len(ids), -1)
+    if found is not None:
+        positions = found.requests.hashes.find(requests["request_hash"])
+    kept = pc.is_in(ids, value_set=pa.array(own_answers, ids.type)).to_numpy(zero_copy_only=False)
+    answered = np.flatnonzero((positions >= 0) & ~kept)
+    names = ids.take(pa.array(answered))
+    missing = {*ids.to_pylist()}.difference(names.to_pylist(), requests_left_out(shard, batch))
     if missing and job.spec.max_cost is not None:
         with shard.open_requests() as lines:
             to_come = [line for custom_id, line in request_ids(lines) if custom_id in missing]
         # Before anything is written: a shard that is over the cap goes on waiting.
         approve_round(job, Budget(), to_come, batch.provider, [shard])
-    if found is not None and answered:
+    if found is not None and len(answered):
         # As an import, so that `collect` has one way to read answers from elsewhere.
-        proof = shard.write_import(TAKEN_OVER, found.lines(answered))
+        proof = shard.write_import(TAKEN_OVER, found.lines(positions[answered], names))
         name = ", ".join(found.jobs)
         own = Import(TAKEN_OVER, name, time.time(), len(answered), proof)
         batch = batch.replace(imports=(*batch.imports, own))
@@ -104,6 +108,6 @@ def _without_waiting(
         status=BatchStatus.COMPLETED,
         waits_for=(),
         total=len(ids),
-        completed=len(own_answers.intersection(ids.values())) + len(answered),
+        completed=len(own_answers.intersection(ids.to_pylist())) + len(answered),
         reused_from=found.jobs if found is not None else (),
     )

@@ -6,7 +6,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
+import pyarrow as pa
+
 from frameenrich.identity.dedupe import JobHash
+from frameenrich.identity.hash_table import KnownRequests, Positions
 from frameenrich.identity.older import OlderJobHash
 from frameenrich.model import Batch, BatchStatus, JobSpec, Stage
 from frameenrich.store.draft import Draft
@@ -76,15 +79,15 @@ class Answers(Protocol):
     """Answers that the store has to requests, which are not sent then (`lifecycle.reuse`)."""
 
     @property
-    def origins(self) -> Mapping[bytes, object]:
-        """Map the answered requests' hashes to where their answers are."""
+    def requests(self) -> KnownRequests:
+        """Return the answered requests."""
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """Return the ids of the jobs that have the answers."""
 
-    def lines(self, ids: Mapping[bytes, str]) -> Iterator[bytes]:
-        """Yield the response lines of some request hashes, each under the custom_id given."""
+    def lines(self, positions: Positions, names: pa.Array) -> Iterator[bytes]:
+        """Yield the response lines of some of the requests, each under the custom_id given."""
 
 
 def requests_file(number: int) -> str:

@@ -174,9 +174,9 @@ def _plan_to_estimate(template: Template, model: str, options: Options) -> tuple
 def _answered(plan: Plan, where: Store, *, fresh: bool) -> FindAnswered:
     """Return a function that finds the requests which the store has usable answers to."""
 
-    def answered(sent: ShortHashes) -> Iterable[bytes]:
+    def answered(sent: ShortHashes) -> ShortHashes:
         found = None if fresh else find_stored_answers(where, plan.spec, plan.output, sent)
-        return () if found is None else found.origins
+        return np.empty(0, np.uint64) if found is None else found.requests.hashes.short
 
     return answered
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from frameenrich.identity.dedupe import ShortHashes, short_hashes
+from frameenrich.identity.dedupe import ShortHashes, is_in, short_hashes
 from frameenrich.lifecycle.approve import (
     SHORTEST_PREFIX_TOKENS,
     AnswerLengths,
@@ -38,7 +38,7 @@ from frameenrich.text import NO_MATH
 _EMPTY = Counted("", 0, 0)
 
 
-FindAnswered = Callable[[ShortHashes], Iterable[bytes]]
+FindAnswered = Callable[[ShortHashes], ShortHashes]
 """Returns the hashes of the requests with usable answers in the store, given halves of all."""
 
 
@@ -85,8 +85,7 @@ def estimate_counts(
 ) -> Estimate:
     """Estimate what submitting a frame would send and cost, from the counts of its parts."""
     spec, counts = plan.spec, _together(parts)
-    reused = short_hashes(b"".join(answered(counts.hashes)))
-    free = np.isin(counts.hashes, reused)
+    free = is_in(answered(counts.hashes), counts.hashes)
     paid = ~free
     cap = counts.last.cap
     demand = TokenDemand(

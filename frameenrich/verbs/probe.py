@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 from frameenrich.answers.judge import read_response
 from frameenrich.answers.output import Output
 from frameenrich.errors import ParameterError, ProviderError, StoreError
+from frameenrich.identity.dedupe import duplicates, short_hashes
+from frameenrich.identity.hash_table import HashTable
 from frameenrich.identity.hashes import request_hash
 from frameenrich.jsonl import body_of, split_lines
 from frameenrich.lifecycle.results import read_results
@@ -56,7 +58,7 @@ class Probe:
     store: Store
     live: Provider
 
-    def ask(self, draft: JobDraft, known: Collection[bytes]) -> StoredAnswers | None:
+    def ask(self, draft: JobDraft, known: Sequence[HashTable]) -> StoredAnswers | None:
         """Send one request of a draft live, and return its answer if it is usable.
 
         Raises
@@ -138,14 +140,17 @@ def _has_ok(folder: JobFolder) -> bool:
     return RowStatus.OK in found.table.counts(found.slots[found.slots >= 0])
 
 
-def unknown_lines(draft: JobDraft, url: str, known: Collection[bytes]) -> Iterator[bytes]:
-    """Yield the draft's requests that have no answer yet, each once."""
-    seen = set(known)
+def unknown_lines(draft: JobDraft, url: str, known: Sequence[HashTable]) -> Iterator[bytes]:
+    """Yield the draft's requests that are in none of some tables, each once."""
+    # Only those that may repeat are remembered: a large frame has as many hashes as rows.
+    repeats, seen = frozenset(duplicates(draft.hashes).tolist()), set[bytes]()
     for line in draft.written_lines():
         own = request_hash(url, unmarked(draft.spec, body_of(line)))
-        if own not in seen:
+        if own in seen or any(table.has(own) for table in known):
+            continue
+        if int(short_hashes(own)[0]) in repeats:
             seen.add(own)
-            yield line
+        yield line
 
 
 def _responses(folder: JobFolder) -> Iterator[Response]:

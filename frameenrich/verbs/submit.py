@@ -13,6 +13,7 @@ import pandas as pd
 from frameenrich.answers.column_names import JobColumns
 from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import ParameterError, StoreError
+from frameenrich.identity.hash_table import KnownRequests
 from frameenrich.lifecycle.approve import approve_job, approve_probe
 from frameenrich.lifecycle.reuse import StoredAnswers, find_running, find_stored_answers
 from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
@@ -168,7 +169,7 @@ class Submission:
         with self.store.deciding():
             if self.store.has(job_id):  # another process has made it meanwhile
                 return JobPath(self.store, job_id).open()
-            answers, running = probed, dict[bytes, str]()
+            answers, running = probed, KnownRequests.of([])
             if not self.nonce:
                 # What another job has at its provider is not sent twice: this job waits for it.
                 # In this order, since a fetch takes no lock of the store: a batch that ends
@@ -176,7 +177,7 @@ class Submission:
                 # neither saw it, and its rows were paid twice.
                 running = find_running(self.store, spec, draft.hashes)
                 stored = find_stored_answers(self.store, spec, output, draft.hashes)
-                answers = _both(stored, probed)
+                answers = _both(probed, stored)
             draft.complete(job_id, answers, running)
             approve_job(spec, self.store, draft.request_lines())
             return draft.commit()
@@ -190,7 +191,7 @@ class Submission:
         # One after the other, or submits at once would ask the same first row live. The others wait
         # for seconds only, whatever the server does: `Probe` hangs up on one that is slow.
         with self.store.deciding():
-            stored, running = None, dict[bytes, str]()
+            stored, running = None, KnownRequests.of([])
             if not self.nonce:
                 # Nor is a row asked live that another job's batch has asked.
                 running = find_running(self.store, spec, draft.hashes)
@@ -209,18 +210,19 @@ class Submission:
         return many and not is_answered(self.store, self.plan.spec)
 
     def _probed(
-        self, draft: JobDraft, answers: StoredAnswers | None, running: Mapping[bytes, str]
+        self, draft: JobDraft, answers: StoredAnswers | None, running: KnownRequests
     ) -> StoredAnswers | None:
         """Send a row live, if the provider can, after the cost of all is approved."""
         try:
             live = live_version(self.route)
         except ParameterError:  # it has no live calls: nobody can be asked
             return None
-        spec, known = self.plan.spec, {*running, *(answers.origins if answers else ())}
+        spec = self.plan.spec
+        known = [running.hashes, *([answers.requests.hashes] if answers else [])]
         approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
         probe = Probe(spec, self.plan.output, self.store, live)
         found = probe.ask(draft, known)
-        return _both(answers, found)
+        return _both(found, answers)
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
         """Name the frame's columns that an earlier job of this name made; they may be replaced."""
@@ -246,10 +248,8 @@ class Submission:
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
 
 
-def _both(one: StoredAnswers | None, other: StoredAnswers | None) -> StoredAnswers | None:
-    if one is None or other is None:
-        return one or other
-    return replace(one, origins={**one.origins, **other.origins})
+def _both(first: StoredAnswers | None, other: StoredAnswers | None) -> StoredAnswers | None:
+    return StoredAnswers.of([each for each in (first, other) if each is not None])
 
 
 def _as_said(first: JobSpec, said: JobSpec) -> JobSpec:

@@ -72,16 +72,17 @@ def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
 ROWS = (1_000, 5_000)
 
 
+def asked(rows: int, store: Path) -> Any:
+    """Submit so many rows; those that the store has answers to are not sent."""
+    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(rows)]})
+    return frame.llmbatch.submit(
+        "{{ title }}?", "m", response_model={"text": str, "n": int}, provider="file", store=store
+    )
+
+
 def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
     """Return a job whose rows have answers of a kilobyte, of which one in so many is cut off."""
-    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(rows)]})
-    job: Any = frame.llmbatch.submit(
-        "{{ title }}?",
-        "m",
-        response_model={"text": str, "n": int},
-        provider="file",
-        store=folder / f"store-{rows}",
-    )
+    job = asked(rows, folder / f"store-{rows}")
     text = json.dumps({"text": "long " * 200, "n": 7})
     with (folder / "came.jsonl").open("wb") as file:
         for n in range(rows):
@@ -91,7 +92,8 @@ def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("verb", "flagged_every", "most_bytes"), [("flagged", 1, 200), ("report", 500, 200)]
+    ("verb", "flagged_every", "most_bytes"),
+    [("flagged", 1, 200), ("report", 500, 200), ("reuse", 500, 300)],
 )
 def test_a_row_more_takes_a_few_bytes_and_no_objects(
     verb: str,
@@ -105,10 +107,11 @@ def test_a_row_more_takes_a_few_bytes_and_no_objects(
     peaks = []
     for rows in (10, *ROWS):  # the first warms up
         job = answered(rows, tmp_path, flagged_every=flagged_every)
-        call = (
-            job.flagged
-            if verb == "flagged"
-            else partial(job.report, tmp_path / "page.html", rows=50)
-        )
+        calls: dict[str, Callable[[], Any]] = {
+            "flagged": job.flagged,
+            "report": partial(job.report, tmp_path / "page.html", rows=50),
+            "reuse": partial(asked, rows + 1, tmp_path / f"store-{rows}"),
+        }
+        call = calls[verb]
         peaks.append(peak_above_result(call))
     assert (peaks[2] - peaks[1]) / (ROWS[1] - ROWS[0]) < most_bytes, peaks

@@ -1,0 +1,131 @@
+"""Find whole request hashes among millions, in some 44 bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from frameenrich.identity.dedupe import ShortHashes
+from frameenrich.identity.hashes import HASH_BYTES, hash_column
+
+Positions = npt.NDArray[np.int64]
+
+_Words = npt.NDArray[np.uint64]
+"""Hashes as rows of four numbers."""
+
+
+def _words(hashes: pa.Array | pa.ChunkedArray) -> _Words:
+    """Return the hashes of a column without nulls."""
+    chunks = hashes.chunks if isinstance(hashes, pa.ChunkedArray) else [hashes]
+    pieces = [
+        np.frombuffer(chunk.buffers()[1], "<u8").reshape(-1, HASH_BYTES // 8)[
+            chunk.offset : chunk.offset + len(chunk)
+        ]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate(pieces) if pieces else np.empty((0, HASH_BYTES // 8), np.uint64)
+
+
+class HashTable:
+    """Tells where whole hashes stand in a column; of equal ones the first.
+
+    Examples
+    --------
+    >>> column = pa.array([b"a" * 32, b"b" * 32], pa.binary(32))
+    >>> HashTable([column]).find(pa.array([b"b" * 32, b"c" * 32], pa.binary(32)))
+    array([ 1, -1])
+    """
+
+    # No dict: an object a hash would take three times as much for its entry alone. Sorted are the
+    # first eight bytes, which numpy finds fast; whoever makes two requests agree in those, which
+    # can be done, is found out by the other 24.
+    def __init__(self, columns: Iterable[pa.Array | pa.ChunkedArray]) -> None:
+        pieces = [_words(column) for column in columns]
+        self._hashes = np.concatenate(pieces) if pieces else _words(pa.array([], pa.binary(32)))
+        self._order = np.argsort(self._hashes[:, 0], kind="stable").astype(np.uint32)
+        self.short: ShortHashes = self._hashes[self._order, 0]
+        """The first eight bytes of each, in order."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._hashes)
+
+    def has(self, own: bytes) -> bool:
+        """Tell whether a hash is among them."""
+        return bool(self._find(np.frombuffer(own, "<u8").reshape(1, -1))[0] >= 0)
+
+    def find(self, hashes: pa.Array | pa.ChunkedArray) -> Positions:
+        """Return the position of each hash in the column; -1 for one that is not there."""
+        return self._find(_words(hashes))
+
+    def part(self, start: int, end: int) -> pa.Array:
+        """Return some of the column's hashes."""
+        return hash_column(self._hashes[start:end].tobytes())
+
+    @cached_property
+    def is_first(self) -> npt.NDArray[np.bool_]:
+        """Tell which hashes do not stand before in the column."""
+        first: npt.NDArray[np.bool_] = self._find(self._hashes) == np.arange(len(self))
+        return first
+
+    def _find(self, wanted: _Words) -> Positions:
+        found = np.full(len(wanted), -1, np.int64)
+        at = np.searchsorted(self.short, wanted[:, 0])
+        left = np.arange(len(wanted))
+        while len(left):
+            left = left[at[left] < len(self)]
+            left = left[self.short[at[left]] == wanted[left, 0]]
+            positions = self._order[at[left]]
+            same = (self._hashes[positions] == wanted[left]).all(axis=1)
+            found[left[same]] = positions[same]
+            left = left[~same]
+            at[left] += 1  # the next one with the same first bytes
+        return found
+
+
+@dataclass(frozen=True)
+class KnownRequests:
+    """Requests that other jobs have, found by their hashes, and the job of each.
+
+    Parameters
+    ----------
+    hashes : HashTable
+        Those of one job after the other.
+    jobs : sequence of str
+        The jobs' ids.
+    ends : sequence of int
+        Where each job's hashes end.
+    """
+
+    hashes: HashTable
+    jobs: Sequence[str] = ()
+    ends: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, pieces: Sequence[tuple[str, pa.Array | pa.ChunkedArray]]) -> KnownRequests:
+        """Put jobs' requests together; of equal ones the first job's counts."""
+        table = HashTable(hashes for _, hashes in pieces)
+        ends = tuple(accumulate(len(hashes) for _, hashes in pieces))
+        return cls(table, tuple(job_id for job_id, _ in pieces), ends)
+
+    def job_numbers(self, positions: Positions) -> Positions:
+        """Return the number among `jobs` of each request's job, by its position."""
+        return np.searchsorted(np.array(self.ends, np.int64), positions, side="right")
+
+    def columns(self) -> list[pa.Array]:
+        """Return each job's hashes, as `of` takes them."""
+        starts = [0, *self.ends[:-1]] if self.ends else []
+        return [self.hashes.part(a, b) for a, b in zip(starts, self.ends, strict=True)]
+
+    @property
+    def used_jobs(self) -> tuple[str, ...]:
+        """The ids of the jobs whose requests count, in order."""
+        numbers = self.job_numbers(np.flatnonzero(self.hashes.is_first))
+        return tuple(sorted({self.jobs[number] for number in np.unique(numbers).tolist()}))
