@@ -322,7 +322,7 @@ class LLMBatch(JobOfFrame):
         <BLANKLINE>
         -> columns: llmbatch, llmbatch_status, llmbatch_error
         """
-        from frameenrich.verbs.before_paying import preview  # noqa: PLC0415 - nothing but pandas at import
+        from frameenrich.verbs.preview import preview  # noqa: PLC0415 - nothing but pandas at import
 
         return preview(self._frame, template, model, n=n, **options)
 

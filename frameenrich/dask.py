@@ -34,11 +34,12 @@ from frameenrich.prepare.writer import Part
 from frameenrich.rendering.prompt import prompt_of
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.store import StoreLike
-from frameenrich.verbs.before_paying import estimate_parts, preview
+from frameenrich.verbs.before_paying import estimate_parts
 from frameenrich.verbs.estimate import Counts, count_frame
 from frameenrich.verbs.find import find_job, open_job
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.job_of_frame import JobVerbs
+from frameenrich.verbs.preview import preview
 from frameenrich.verbs.signatures import checks_calls, takes_options_of
 from frameenrich.verbs.submit import submit_parts
 

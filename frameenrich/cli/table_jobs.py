@@ -30,11 +30,18 @@ from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.submit_options import Options
 from frameenrich.prepare.writer import Part
+from frameenrich.rendering.readable import Preview
 from frameenrich.store.store import StoreLike
-from frameenrich.verbs.before_paying import estimate, estimate_parts
+from frameenrich.verbs.before_paying import (
+    estimate,
+    estimate_parts,
+    pilot,
+    pilot_parts,
+)
 from frameenrich.verbs.estimate import Estimate, count_frame
 from frameenrich.verbs.find import find_job, find_named_job, open_job
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.preview import preview, preview_parts
 from frameenrich.verbs.submit import submit, submit_parts
 
 STREAM_BYTES = 256_000_000
@@ -148,6 +155,16 @@ class InMemoryTable:
         with with_line_numbers(self.table.location):
             return estimate(self.table.frame, **options)
 
+    def preview(self, **options: Any) -> Preview:
+        """Return the first requests as they would be sent."""
+        with with_line_numbers(self.table.location):
+            return preview(self.table.frame, **options)
+
+    def pilot(self, **options: Any) -> pd.DataFrame:
+        """Have a few rows answered now."""
+        with with_line_numbers(self.table.location):
+            return pilot(self.table.frame, **options)
+
     def find_job(self, store: StoreLike, job: str | None = None, client: Any = None) -> Job:
         """Find the job of that id or name, else the newest that was made for this table."""
         if job is not None:
@@ -202,6 +219,19 @@ class StreamedTable:
             self.source.columns,
             **options,
         )
+
+    def preview(self, **options: Any) -> Preview:
+        """Return the first requests as they would be sent."""
+        with with_line_numbers(self.source.location):
+            return preview_parts(self._frames, self.source.columns, **options)
+
+    def pilot(self, **options: Any) -> pd.DataFrame:
+        """Have a few rows answered now, the same as of a table in memory."""
+        with with_line_numbers(self.source.location):
+            return pilot_parts(self._frames, **options)
+
+    def _frames(self) -> Iterator[pd.DataFrame]:
+        return (chunk.frame for chunk in self.source.chunks())
 
     def find_job(self, store: StoreLike, job: str | None = None, client: Any = None) -> Job:
         """Find the job of that id or name, else the newest for this table, by its first rows."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.errors import FrameEnrichError, ImageError, InputError, warn_user
-from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
+from frameenrich.identity.dedupe import ShortHashes, duplicates, is_in
+from frameenrich.identity.keys import check_keys, key_digests, key_names, read_keys, show_key
 from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Part
@@ -81,6 +86,75 @@ def warn_of_sizes(sized: int, spec: JobSpec) -> None:
             f"{what} made smaller, to a longest side of {spec.image_side:,} pixels, which is what "
             f"{spec.model} looks at. Pass image_max_pixels=None to send images as they are."
         )
+
+
+class PartKeys:
+    """Check that keys name the rows of a whole frame, of which no more than a part is held.
+
+    Eight bytes a key stay; whole keys are compared only where those agree.
+    """
+
+    def __init__(self, key: Sequence[Any] | None) -> None:
+        self._key = key
+        self._digests: list[ShortHashes] = []
+
+    def read(self, frame: pd.DataFrame) -> pa.Table:
+        """Return the keys of a part's rows, none of which may be null or repeat."""
+        keys, names = read_keys(frame, self._key), key_names(frame, self._key)
+        check_keys(keys, names)
+        return keys
+
+    def add(self, keys: pa.Table) -> None:
+        """Note the keys of a part."""
+        self._digests.append(key_digests(keys))
+
+    def check(self, frames: Callable[[], Iterable[pd.DataFrame]]) -> None:
+        """Refuse a key that two parts have; `frames` yields them anew.
+
+        Raises
+        ------
+        RowKeyError
+            There is one.
+        """
+        if len(self._digests) < 2:  # noqa: PLR2004 - no second part
+            return
+        digests = np.concatenate(self._digests)
+        digests.sort()
+        suspect = duplicates(digests)
+        if not len(suspect):
+            return
+        found, names = [], list[str]()
+        for frame in frames():
+            keys, names = read_keys(frame, self._key), key_names(frame, self._key)
+            found.append(keys.filter(pa.array(is_in(suspect, key_digests(keys)))))
+        check_keys(pa.concat_tables(found), names)
+
+
+@contextlib.contextmanager
+def in_whole_frame(start: int) -> Iterator[None]:
+    """Make errors about a part's rows speak of their positions in the whole frame."""
+    with _moved(lambda position: start + position):
+        yield
+
+
+@contextlib.contextmanager
+def at_positions(positions: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[None]:
+    """Make errors about picked rows speak of their positions in the whole frame."""
+    with _moved(lambda position: int(positions[position])):
+        yield
+
+
+@contextlib.contextmanager
+def _moved(whole: Callable[[int], int]) -> Iterator[None]:
+    try:
+        yield
+    except FrameEnrichError as error:
+        if (position := error.position) is not None:
+            error.position = whole(position)
+            own = re.compile(rf"at position {position}\b")
+            error.problem = own.sub(f"at position {error.position}", error.problem)
+            error.args = (error.problem, error.fix)
+        raise
 
 
 _NAMED = 20

@@ -17,7 +17,6 @@ from frameenrich.prepare.check_frame import (
     check_any_request,
     check_frame,
     errors_by_row_key,
-    warn_of_sizes,
 )
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.job_files import slug_of
@@ -72,15 +71,17 @@ def render_part(
         return write_requests(draft, rows, keys, spec, limits, metadata)
 
 
-def preview_bodies(frame: pd.DataFrame, plan: Plan, n: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return the first `n` requests as (key, body), with nothing written or sent."""
-    keys = check_frame(frame, plan)
-    plan.check_uses_rows(list(frame.columns), len(frame))
+def preview_bodies(
+    frame: pd.DataFrame, keys: pa.Table, plan: Plan
+) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+    """Return rows' requests as (key, body), and how many images were made smaller; sends nothing.
+
+    `keys` are the keys of these rows, at least.
+    """
     shown, sized = [], 0
     with errors_by_row_key(keys):
-        for found in row_requests(frame.iloc[:n], plan.spec, plan.prompt):
+        for found in row_requests(frame, plan.spec, plan.prompt):
             for position, body in zip(found.positions, found.bodies, strict=True):
                 shown.append((show_key(keys, position), json.loads(body)))
             sized += found.sized
-    warn_of_sizes(sized, plan.spec)
-    return shown
+    return shown, sized

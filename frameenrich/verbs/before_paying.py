@@ -13,28 +13,22 @@ import pyarrow as pa
 from frameenrich.answers.arrow_column import Positions
 from frameenrich.errors import (
     CredentialsError,
-    FrameEnrichError,
     InputError,
-    NullValueError,
     ParameterError,
 )
 from frameenrich.identity.dedupe import ShortHashes
-from frameenrich.identity.keys import check_keys, key_names, read_keys, show_key
 from frameenrich.lifecycle.approve import measure_answers
 from frameenrich.lifecycle.match import match_frame, require_match
 from frameenrich.lifecycle.prompts import prompts_of
 from frameenrich.lifecycle.reuse import find_stored_answers
 from frameenrich.model import JobSpec
-from frameenrich.prepare.check_frame import check_frame
+from frameenrich.prepare.check_frame import PartKeys, at_positions, in_whole_frame
 from frameenrich.prepare.examples import with_rows
 from frameenrich.prepare.options import Plan, key_parts, make_plan
 from frameenrich.prepare.submit_options import Options, SubmitOptions
-from frameenrich.prepare.whole_frame import preview_bodies
 from frameenrich.providers.dialects import address_of
 from frameenrich.providers.protocol import Provider
 from frameenrich.providers.registry import connect, live_version
-from frameenrich.rendering.prompt import prompt_of
-from frameenrich.rendering.readable import Preview
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store, open_store
@@ -61,16 +55,59 @@ def pilot(
     **options: Unpack[SubmitOptions],
 ) -> pd.DataFrame:
     """Answer a few rows now; see ``df.llmbatch.pilot``."""
+    # Examples first: those of a review are rows of this frame, and part of every request.
+    own = with_rows(Options(**options), frame) if len(frame) else Options(**options)
+    return _pilot(lambda: [frame], template, model, own, n=n, seed=seed, usage=usage)
+
+
+def pilot_parts(
+    frames: Callable[[], Iterable[pd.DataFrame]],
+    template: Template,
+    model: str,
+    *,
+    n: int = 5,
+    seed: int = 0,
+    usage: bool = False,
+    **options: Unpack[SubmitOptions],
+) -> pd.DataFrame:
+    """Answer a few rows of a frame that comes in parts, the same as of the whole frame.
+
+    Parameters
+    ----------
+    frames : callable
+        Yields the parts, from the first on; no more than one is held, and the rows that are picked.
+    template, model, n, seed, usage, **options
+        As ``df.llmbatch.pilot`` takes them.
+    """
+    own = Options(**options)
+    return _pilot(frames, template, model, own, n=n, seed=seed, usage=usage)
+
+
+def _pilot(
+    frames: Callable[[], Iterable[pd.DataFrame]],
+    template: Template,
+    model: str,
+    own: Options,
+    *,
+    n: int,
+    seed: int,
+    usage: bool,
+) -> pd.DataFrame:
     if n < 1:
         raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
-    if len(frame) == 0:
-        raise InputError("The frame is empty.", "Give a frame with at least one row.")
-    # Examples first: those of a review are rows of this frame, and part of every request.
-    own = with_rows(Options(**options), frame)
     live = live_version(connect(own.provider, own.client, model))
     # The whole frame's keys, not the sample's: the submit after the pilot must not fail on them.
-    check_keys(read_keys(frame, key_parts(own.key)), key_names(frame, key_parts(own.key)))
-    sample = frame.iloc[spread_rows(len(frame), n, seed)]
+    keys, rows = PartKeys(key_parts(own.key)), 0
+    for frame in frames():
+        if len(frame):
+            with in_whole_frame(rows):
+                keys.add(keys.read(frame))
+        rows += len(frame)
+    if not rows:
+        raise InputError("The frame is empty.", "Give a frame with at least one row.")
+    keys.check(frames)
+    picked = spread_rows(rows, n, seed)
+    sample = _rows_at(frames(), picked)
     # What goes along with a batch is not for live calls, and no part of what they ask.
     own = replace(
         own, provider=live, client=None, metadata=None, completion_window=None, cache=None
@@ -78,8 +115,20 @@ def pilot(
     sending = prepare(template, model, own, pilot=True)
     # A pilot is a job of its own rows, marked in its spec: killed, it goes on; and the submit after
     # it takes its answers over.
-    job = submit_frame(sample, sending)
+    with at_positions(picked):
+        job = submit_frame(sample, sending)
     return _shown(job, sample, JobPath(sending.store, job.id).open(), usage=usage)
+
+
+def _rows_at(frames: Iterable[pd.DataFrame], positions: Positions) -> pd.DataFrame:
+    """Return the rows at some positions, in order, of a frame that comes in parts."""
+    found, start = [], 0
+    for frame in frames:
+        own = positions[(positions >= start) & (positions < start + len(frame))]
+        if len(own):
+            found.append(frame.iloc[own - start])
+        start += len(frame)
+    return found[0] if len(found) == 1 else pd.concat(found)
 
 
 def spread_rows(rows: int, n: int, seed: int = 0) -> Positions:
@@ -197,62 +246,3 @@ def provider_url(
     except CredentialsError:
         return str(provider), endpoint, ""
     return route.name, route.url(endpoint), getattr(route, "server", "")
-
-
-def preview(
-    frame: pd.DataFrame,
-    template: Template,
-    model: str,
-    *,
-    n: int = 3,
-    **options: Unpack[SubmitOptions],
-) -> Preview:
-    """Return the first requests as they would be sent; see ``df.llmbatch.preview``."""
-    if n < 1:
-        raise ParameterError(f"n={n} asks for no row.", "Give 1 or more.")
-    own = Options(**options)
-    plan = make_plan(template, model, with_rows(own, frame))
-    if plan.output.spec.schema is not None:  # how it is asked for is the server's to say
-        try:
-            plan = plan.sent_to(*provider_url(own.provider, own.client, model, own.endpoint))
-        except FrameEnrichError:  # a preview needs no provider that works
-            plan = plan.sent_to(str(own.provider), own.endpoint)
-    keys = check_frame(frame, plan)
-    slow = plan.prompt.why_slow(list(frame.columns))
-    try:
-        bodies = tuple(preview_bodies(frame, plan, n))
-    except NullValueError as error:
-        nulls = _nulls_text(frame, plan, keys)
-        raise NullValueError(f"{error.problem} In all, {nulls}.", error.fix) from None
-    found = _nulls_text(frame, plan, keys)
-    nulls = None if found is None else f"{found}, which {_FATE_OF_NULLS[plan.spec.on_null]}"
-    return Preview(bodies, tuple(plan.columns.added), slow, nulls)
-
-
-_FATE_OF_NULLS = {
-    "raise": "submit refuses: pass on_null='empty' or 'skip', or write {{ column or 'unknown' }}",
-    "skip": "are not sent (on_null='skip')",
-    "empty": "are sent with nothing there (on_null='empty')",
-}
-
-
-_SHOWN_ROWS = 5
-
-
-def _nulls_text(frame: pd.DataFrame, plan: Plan, keys: pa.Table) -> str | None:
-    """Name the rows that would print a null, and the columns; None where there are none."""
-    # With "skip" a row that would print a null renders to None and can be counted.
-    prompt = prompt_of(replace(plan.spec, on_null="skip"))
-    texts = prompt.render(frame, lenient=True)
-    rows = np.flatnonzero([text is None for chunk in texts for text in chunk])
-    nulls = {
-        name: int(frame[name].iloc[rows].isna().sum())
-        for name in prompt.columns_used(list(frame.columns))
-    }
-    where = ", ".join(f"{name!r} is empty in {n:,}" for name, n in nulls.items() if n)
-    if not len(rows) or not where:
-        return None
-    shown = ", ".join(show_key(keys, int(row)) for row in rows[:_SHOWN_ROWS])
-    more = ", ..." if len(rows) > _SHOWN_ROWS else ""
-    what = "row would print a null" if len(rows) == 1 else "rows would print a null"
-    return f"{len(rows):,} {what}: {shown}{more} ({where})"

@@ -30,6 +30,7 @@ from frameenrich.errors import (
 )
 from frameenrich.identity.dedupe import duplicates, is_in
 from frameenrich.model import JobSpec, Limits, Message, OutputSpec
+from frameenrich.prepare.check_frame import check_frame
 from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.params import _PARAMETER_TYPES, _known_parameters, check_params
 from frameenrich.prepare.submit_options import Options
@@ -548,7 +549,7 @@ def test_a_prefix_keeps_fields_apart(jobs: Store) -> None:
 def test_a_preview_is_what_would_be_sent(jobs: Store) -> None:
     """The first rows' bodies by key, and nothing on disk."""
     plan = a_plan(labels=["a", "b"])
-    shown = preview_bodies(FRAME, plan, 2)
+    shown, _ = preview_bodies(FRAME.iloc[:2], check_frame(FRAME, plan), plan)
 
     assert not Path(jobs.root).exists()
     sent = requests(write_job(FRAME, plan, jobs, Limits()))
@@ -559,7 +560,9 @@ def test_a_preview_leaves_out_skipped_rows() -> None:
     """It shows requests, and they have none."""
     plan = a_plan("{{ price }}", on_null="skip")
 
-    assert [key for key, _ in preview_bodies(FRAME, plan, 3)] == ["30", "10"]
+    shown, _ = preview_bodies(FRAME, check_frame(FRAME, plan), plan)
+
+    assert [key for key, _ in shown] == ["30", "10"]
 
 
 def test_input_hashes_are_of_what_is_printed() -> None:

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from frameenrich.cli.commands.shared import Source, files_of, opened, read
+from frameenrich.cli.commands.shared import Source, files_of, opened
 from frameenrich.cli.option_groups import flatten_options
 from frameenrich.cli.options import (
     AsJson,
     ProviderOptions,
     Store,
     StreamInputOptions,
-    TableInputOptions,
 )
 from frameenrich.cli.phrases import in_flags
 from frameenrich.cli.request_options import RequestOptions
@@ -26,16 +25,13 @@ from frameenrich.cli.terminal import as_line, print_rows, print_text, say
 def preview(
     source: Source,
     asking: RequestOptions,
-    reading: TableInputOptions,
+    reading: StreamInputOptions,
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Show the first requests as they would be sent; sends and writes nothing."""
-    from frameenrich.cli.table_jobs import with_line_numbers  # noqa: PLC0415 - heavy
-    from frameenrich.verbs.before_paying import preview as show  # noqa: PLC0415
-
-    with read(source, reading) as table, with_line_numbers(table.location):
-        shown = show(table.frame, n=n, **asking.kwargs())
+    with opened(files_of(source, reading), reading) as table:
+        shown = table.preview(n=n, **asking.kwargs())
     if as_json:
         bodies = [{"key": key, "body": body} for key, body in shown.requests]
         typer.echo(as_line({"requests": bodies, "columns": shown.columns}))
@@ -69,19 +65,16 @@ def pilot(
     source: Source,
     asking: RequestOptions,
     sending: ProviderOptions,
-    reading: TableInputOptions,
+    reading: StreamInputOptions,
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Another number picks other rows.")] = 0,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a few rows of IN answered now, and show them; run and submit reuse the answers."""
-    from frameenrich.cli.table_jobs import with_line_numbers  # noqa: PLC0415 - heavy
-    from frameenrich.verbs.before_paying import pilot as ask  # noqa: PLC0415
-
-    with read(source, reading) as table, with_line_numbers(table.location):
+    with opened(files_of(source, reading), reading) as table:
         options = {**asking.kwargs(), **sending.kwargs()}
-        answers = ask(table.frame, n=n, seed=seed, store=store, **options)
+        answers = table.pilot(n=n, seed=seed, store=store, **options)
     answers = answers.reset_index(names="row", drop=asking.prompt.key is not None)
     if as_json:
         typer.echo(answers.to_json(orient="records", force_ascii=False))

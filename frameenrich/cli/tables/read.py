@@ -150,6 +150,11 @@ class Source:
         schema = next(self._parquet_files())[1].schema_arrow
         return Chunk(0, 0, self.columns, self.format, arrow=schema.empty_table())
 
+    def location(self, position: int) -> str:
+        """Return the line of a row in its file, for messages."""
+        own = next(each for each in self.chunks() if position < each.start + each.rows)
+        return own.location(position - own.start)
+
     def _opened(self) -> Iterator[tuple[IO[bytes], TableFile]]:
         """Yield each file, unchanged since the source was opened."""
         for origin, stamp in zip(self.files, self._stamps, strict=True):
@@ -232,9 +237,7 @@ class Table:
 
     def location(self, position: int) -> str:
         """Return the line of a row in its file, for messages."""
-        chunks = self.source.chunks()
-        own = next(each for each in chunks if position < each.start + each.rows)
-        return own.location(position - own.start)
+        return self.source.location(position)
 
     def __enter__(self) -> Self:
         return self
