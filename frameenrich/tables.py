@@ -167,8 +167,8 @@ class TableBatch(LLMBatch):
         """Render each row to a request and send them as a batch job; see `frameenrich.submit`."""
         if not options.get("key"):
             raise ParameterError(
-                "Nothing names the rows: a table that is not pandas' has no index.",
-                "Say which column(s) do: key='sku'.",
+                "Nothing names the rows: only pandas' tables have an index.",
+                "Pass key= with the column or columns that do: key='sku'.",
                 name="key",
             )
         rows = self._rows

@@ -132,16 +132,13 @@ def _choice_answer(choice: Mapping[str, Json], *, structured: bool) -> Answer:
     content = message.get("content")
     # Some servers hand the object over as it is, and not as text.
     text = _dumps(content) if isinstance(content, dict) else as_text(content)
-    refusal = as_text(message.get("refusal")) or _refusal_in(content)
+    # A refusal may also be a part of the content, where that is a list.
+    parts = (as_text(p.get("refusal")) or "" for p in as_list(content) if isinstance(p, dict))
+    refusal = as_text(message.get("refusal")) or "".join(parts) or None
     reasoning = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
     said = Answer(text, refusal, finish, reasoning, error)
     calls = [*as_list(message.get("tool_calls")), message.get("function_call")]
     return _from_elsewhere(said, [*calls, *as_list(content)], structured=structured)
-
-
-def _refusal_in(content: Json) -> str | None:
-    parts = [part for part in as_list(content) if isinstance(part, dict)]
-    return "".join(as_text(part.get("refusal")) or "" for part in parts) or None
 
 
 # No sets: a server may put a list there, which is in no set and raises.

@@ -71,6 +71,7 @@ class _LogFile(WatchedFileHandler):
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
+        # A full disk fails at every line: one warning is enough, and the job goes on.
         if self.level > logging.CRITICAL:
             return
         self.setLevel(logging.CRITICAL + 1)
@@ -126,7 +127,7 @@ def _handlers(
         except OSError as error:
             raise ParameterError(
                 f"--log-file {log_file} cannot be written: {error.strerror}.",
-                "Name a file in a folder that exists and is yours.",
+                "Name a file in a folder that exists and that you may write to.",
             ) from None
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))

@@ -57,15 +57,11 @@ def to_argv(group: Any) -> list[str]:
             words += to_argv(value)
         # Defaults are left out: people read the command, and type it.
         elif value != field.default:
-            words += _argv_of(_option_of(field.name, hints[field.name]), value)
+            info = get_args(hints[field.name])[1]
+            # The first name of its declaration, else its field's, as Typer makes it.
+            own = (n for n in (info.default, *(info.param_decls or ())) if isinstance(n, str))
+            words += _argv_of(next(own, f"--{field.name.replace('_', '-')}"), value)
     return words
-
-
-def _option_of(name: str, hint: Any) -> str:
-    """Return an option's name: the first of its declaration, else its field's."""
-    info = get_args(hint)[1]
-    own = (each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str))
-    return next(own, f"--{name.replace('_', '-')}")
 
 
 def _argv_of(option: str, value: Any) -> list[str]:

@@ -81,8 +81,12 @@ class ServerOptions:
         """
         from frameenrich.providers.dialects import client_at  # noqa: PLC0415 - heavy
 
+        # None and not a client: the provider then reads the environment as its SDK does, or needs
+        # no key.
         if self.base_url is None and self.api_key_env is None:
             return None
+        # Anthropic's and the others' SDKs read variables of their own; an OpenAI client would reach
+        # them with the wrong key, and the error would be about something else.
         if provider not in (None, "openai", "live"):
             raise ParameterError(
                 f"--base-url and --api-key-env are for --provider openai and live, not {provider}.",
@@ -324,6 +328,7 @@ class RetryOptions:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments ``model`` and ``params``."""
+        # Only what differs is given: the row otherwise goes as it was last sent.
         return {"model": self.model, "params": read_params(self.param)}
 
 
@@ -405,6 +410,8 @@ class CollectOptions:
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``collect``."""
         rounds = self.max_rounds or None
+        # Exit codes and quoting are about the file that is written, so `collect` never hears of
+        # them.
         own = given(self, safe_csv=None, strict=None, min_ok=None, max_rounds=rounds)
         return {**own, **given(self.waiting)}
 

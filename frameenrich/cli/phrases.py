@@ -113,6 +113,7 @@ def in_flags(message: str) -> str:
         message = re.sub(pattern, words, message)
     message = _PARAM.sub(r"--param \1=\2", message)
     message = _argument().sub(_as_flag, message)
+    # Last, as patterns above match the word; column names and Python's attributes are left alone.
     message = _FRAME.sub(r"\1 table", message)
     # Replacements that drop words leave blanks behind, also before a full stop.
     return re.sub(r"  +", " ", re.sub(r" ([.,;:?])(?=\s|$)", r"\1", message))

@@ -83,6 +83,7 @@ class PromptOptions:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of every verb with a template."""
+        # Three ways to write a template on the command line, and one argument of `submit`.
         template = read_template(self.template, self.template_file)
         params = read_params(self.param)
         return given(self, template=template, template_file=None, params=params, param=None)
@@ -150,6 +151,8 @@ class Images:
 
     def kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``submit`` that are about images."""
+        # `given` drops what was left out, so that a default has one place: the signature of
+        # `submit`.
         kwargs = given(self)
         if self.image_max_pixels is not None:
             kwargs["image_max_pixels"] = pixels_of(self.image_max_pixels)

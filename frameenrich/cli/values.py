@@ -141,6 +141,7 @@ def text_of(text: str) -> str:
 
 def _read_text(path: Path, error_type: type[TemplateError | OutputError]) -> str:
     try:
+        # Not the system's encoding: the same command has to send the same prompt on every machine.
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

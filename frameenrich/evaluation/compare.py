@@ -90,6 +90,8 @@ def compare_answers(
             f"The jobs {names[0]} and {names[1]} have no field in common.",
             "Compare jobs that asked for the same labels or response_model.",
         )
+    # Keys of other columns may have equal values and still name other rows: then nothing is
+    # matched.
     there = one.keys.column_names == other.keys.column_names
     at = find_keys(one.keys, other.keys) if there else np.full(one.keys.num_rows, -1)
     rows = np.flatnonzero(np.isin(at, other.usable) & np.isin(np.arange(len(at)), one.usable))
@@ -103,10 +105,12 @@ def compare_answers(
     for name, second in fields.items():
         a, b = one.values(name, rows), other.values(second, at[rows])
         own, theirs = one.fields[name], other.fields[second]
+        # As texts: two jobs may have asked for one value as a label and as a number.
         texts = ([field.spelled(v) for v in cells] for field, cells in ((own, a), (theirs, b)))
         same = np.array([x == y for x, y in zip(*texts, strict=True)], bool)
         agreement[name] = wilson(int(same.sum()), len(same), level)
         labels = own.labels
+        # A table of both answers needs the same labels on both sides; free text has no such table.
         if labels is not None and set(labels) == set(theirs.labels or ()):
             cells = [np.array(values, object) for values in (a, b)]
             churn[name] = confusion(cells[0], cells[1], labels, names)

@@ -39,7 +39,7 @@ class Evaluation:
     def __getitem__(self, name: str) -> Field:
         if name not in self.each:
             raise ParameterError(
-                f"No reviewed row has the field {name!r}.", f"There are {', '.join(self.each)}."
+                f"No reviewed row has the field {name!r}.", f"Use one of: {', '.join(self.each)}."
             )
         return self.each[name]
 

@@ -83,6 +83,7 @@ class Interval:
 
 def _points(share: float) -> str:
     """Percent without digits, but never 0 or 100 for what is not."""
+    # 99.6 % rounded to "100 %" would claim that nothing is wrong.
     percent = 100 * share
     whole = round(percent)
     if whole in {0, 100} and not math.isclose(percent, whole, abs_tol=1e-9):
@@ -185,8 +186,10 @@ def stratified(
         p, weight = (hits + 0.5) / (size + 1), rows / total
         smooth += weight * p
         variance += weight**2 * max(0.0, 1 - size / rows) * p * (1 - p) / size
+    # Every row was reviewed: nothing was sampled, so nothing is uncertain.
     if variance <= 0:
         return Interval(share, share, share, round(reviewed), level, "every row")
+    # The size of a simple draw that would know as much: so one formula serves both kinds of draw.
     effective = smooth * (1 - smooth) / variance
     low, high = _wilson_bounds(share, effective, level)
     return Interval(share, low, high, round(reviewed), level, "stratified Wilson")

@@ -167,6 +167,7 @@ def _prompts(folder: JobFolder, ids: Collection[str]) -> Mapping[str, Prompt]:
 
 def own_message(prompt: Prompt) -> str:
     """Return the text that a row was rendered into: the user's last message."""
+    # The last one: examples go before it, as earlier turns of the conversation.
     texts = [text for role, text in prompt.messages if role == "user"]
     return texts[-1] if texts else "\n".join(text for _, text in prompt.messages)
 

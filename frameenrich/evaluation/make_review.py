@@ -123,7 +123,7 @@ def _require_ended(job: JobAnswers) -> None:
         raise InputError(
             f"All {len(job.usable):,} usable rows of the job {job.folder.id} are spent: "
             f"{'; '.join(job.spent_notes)}.",
-            "Submit more rows than those under the same name, and review these.",
+            "Submit more rows under the same name, and review the new ones.",
         )
 
 

@@ -100,6 +100,8 @@ class Review:
     @cached_property
     def replaced(self) -> npt.NDArray[np.bool_]:
         """Marks of the drawn rows that got another answer, or none, since the draw."""
+        # A verdict is about the answer that was shown; after a regenerate the row may have another
+        # one.
         then = self.draw["answer_hash"].to_pylist()
         now = self.job.hashes(self.positions)
         return np.array([a != b for a, b in zip(then, now, strict=True)], bool)
@@ -114,6 +116,7 @@ class Review:
     def judgements(self) -> list[Judgement]:
         """Every reviewer's judgements, of each sheet that was added."""
         found = []
+        # Sheets are kept as they came, so that a better reader needs no new review.
         for name, data, said in kept_sheets(self.job.folder, self.id):
             found += self._reader(name).read(parse_sheet(data, name), said.reviewer)
         # Sheets overlap when somebody adds one again with more rows filled in.
@@ -217,12 +220,15 @@ class Review:
         names = key_columns(self.job.folder.key_names)
         fields, several = self.job.fields, len(self.job.fields) > 1
         shown = [f for f in fields.values() if not (blind and f.labels)]
+        # A column that says the same in every row would only take room on the reviewer's screen.
         left_out = {"field": not several, ANSWER: not shown}
         header = [name for name in COLUMNS if not left_out.get(name)]
         header[1:1] = names
         sink = io.StringIO(newline="")
         writer = csv.DictWriter(sink, header, restval="", extrasaction="ignore")
         writer.writeheader()
+        # The prompt stands beside the answer: a label is right or wrong for what the model was
+        # shown.
         rows = zip(self.keys.to_pylist(), self.job.prompts(self.positions), strict=True)
         for i, (key, prompt) in enumerate(rows):
             for field in fields.values():

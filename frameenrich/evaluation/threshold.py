@@ -88,6 +88,7 @@ def find_threshold(
     for trying many is needed. With weights the error rate is weighted and n is Kish's effective
     size ("Survey Sampling", 1965).
     """
+    # A row without a score can neither be kept nor left out by one.
     known = ~np.isnan(score)
     score, right = score[known], np.asarray(right, float)[known]
     weights = np.ones(len(score)) if weights is None else np.asarray(weights, float)[known]

@@ -83,7 +83,7 @@ def truth_fields(
         if not known.any():
             raise InputError(
                 f"Every row with a truth in {column!r} is spent: {'; '.join(job.spent_notes)}.",
-                "Evaluate on rows that the prompt was not made of.",
+                "Evaluate on rows that did not help to write the prompt.",
             )
         found[name] = _compare(
             job, job.fields[name], positions[known], frame[column][known].tolist(),
@@ -97,7 +97,7 @@ def _columns(job: JobAnswers, truth: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(truth, str):
         if len(fields) != 1:
             raise ParameterError(
-                f"truth={truth!r} does not say which of the fields {', '.join(fields)} it is of.",
+                f"truth={truth!r} does not say which field it is for: {', '.join(fields)}.",
                 f"Pass truth={{{fields[0] if fields else 'field'!r}: {truth!r}}}.",
             )
         return {fields[0]: truth}
@@ -177,7 +177,7 @@ def _pair(
     if field.kind in {"integer", "number"}:
         if tolerance is None:
             raise ParameterError(
-                f"The field {field.name!r} is a number, and nothing says how near is right.",
+                f"The field {field.name!r} is a number, and no tolerance= says how near is right.",
                 "Pass tolerance=0.01, say, or tolerance=0.",
             )
         try:

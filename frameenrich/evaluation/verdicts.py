@@ -88,6 +88,8 @@ def _review_of(job: JobAnswers, table: pd.DataFrame, name: str) -> str:
 
 def _refuse_changed(review: Review, judgements: list[Judgement], name: str) -> None:
     """Refuse a verdict that contradicts the same reviewer's earlier sheet."""
+    # Two people may disagree, which is measured; one person's sheets may not, or the last would
+    # win.
     before = {(j.row, j.field, j.reviewer): j for j in review.judgements}
     for new in judgements:
         old = before.get((new.row, new.field, new.reviewer))
@@ -95,7 +97,7 @@ def _refuse_changed(review: Review, judgements: list[Judgement], name: str) -> N
             who = new.reviewer or "The same reviewer"
             raise InputError(
                 f"{name}, row {new.sheet_row}, column 'verdict': {who} judged the row "
-                f"{show_key(review.keys, new.row)} otherwise in an earlier sheet.",
+                f"{show_key(review.keys, new.row)} differently in an earlier sheet.",
                 "Added verdicts never change: give this sheet another reviewer's name "
                 "(reviewer='second look').",
                 row=new.sheet_row,
@@ -137,6 +139,7 @@ def reviewed_fields(job: JobAnswers, review: Review | str | None = None) -> dict
             and not each.replaced[judged.row]
             and not job.spent[each.positions[judged.row]]
         ]
+        # A field that nobody judged has no figure, and must not look like one that is never right.
         if rows:
             found[name] = _reviewed(job, name, design, rows)
     return found
@@ -145,6 +148,8 @@ def reviewed_fields(job: JobAnswers, review: Review | str | None = None) -> dict
 def _design(job: JobAnswers, chain: list[Review]) -> Design:
     by = field_of(job, chain[0].record.by)
     strata, _ = strata_of(job, by, chain[0].record.n, chain)
+    # Strata as they are now, not at the draw: weights have to add up to the rows that can count
+    # today.
     names, counts = np.unique(np.array(strata, object), return_counts=True)
     labelled = [name for name, field in job.fields.items() if field.labels]
     scores = {name: job.scores(name, job.usable) for name in job.fields}

@@ -8,7 +8,7 @@ job. An answer is never reused by them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from itertools import repeat
 
@@ -29,14 +29,13 @@ Digests = npt.NDArray[np.uint64]
 """Hashes as two numbers each."""
 
 
-def _digests(texts: Iterable[bytes], position: int) -> Digests:
-    digests = b"".join(map(xxhash.xxh3_128_digest, texts, repeat(position)))
-    return np.frombuffer(digests, "<u8").reshape(-1, 2)
-
-
 def texts_hashes(texts: Sequence[Sequence[str]]) -> bytes:
     """Return the input hashes of some rows; their texts are given message by message."""
-    own = (_digests(encode_all(column), position) for position, column in enumerate(texts))
+    own = []
+    for position, column in enumerate(texts):
+        # The position is the hash's seed, or two messages with their texts exchanged would agree.
+        digests = map(xxhash.xxh3_128_digest, encode_all(column), repeat(position))
+        own.append(np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2))
     return reduce(np.bitwise_xor, own).tobytes()
 
 

@@ -258,14 +258,14 @@ def most_usd(
             raise unknown_price(model)
         if demand.uncapped and measured is None:
             raise ParameterError(
-                f"max_cost= cannot be held: nothing bounds how long {demand.uncapped:,} answers "
-                "may get.",
+                f"max_cost= cannot be kept: nothing limits the length of {demand.uncapped:,} "
+                "answers.",
                 'Set params={"max_tokens": ...} (max_completion_tokens, max_output_tokens), or '
                 "have a few rows answered first: pilot().",
             )
         if demand.uncounted:
             raise ParameterError(
-                f"max_cost= cannot be held: what an image costs with {model!r} is not known.",
+                f"max_cost= cannot be kept: it is not known what an image costs with {model!r}.",
                 "Leave out max_cost=, or use a model whose image tokens are documented.",
             )
         longest = demand.capped_tokens + demand.uncapped * (measured.most_tokens if measured else 0)

@@ -131,7 +131,7 @@ def rows_of_examples(examples: Any) -> pd.DataFrame:
     # `with_rows` has replaced a review where the whole frame is there; here only parts of it are.
     if isinstance(examples, ReviewedRows):
         raise ParameterError(
-            "examples= is a review, and the rows come in parts, which do not show it whole.",
+            "examples= is a review, and none of the frame's parts holds all of its rows.",
             "Take its rows out of a frame that has them: examples=review.examples_in(frame).",
         )
     if not isinstance(examples, pd.DataFrame):

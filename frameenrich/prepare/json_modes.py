@@ -72,12 +72,6 @@ def best_mode(provider: str, server: str, model: str) -> AskedBy:
     return "schema"
 
 
-def _has_choice_limits(provider: str, server: str, model: str) -> bool:
-    """Tell whether the server is known to refuse large enums: OpenAI's API, there or at Azure."""
-    there = provider in _OPENAI or server.endswith(("openai.com", "azure.com"))
-    return there or _OPENAIS_NAMES.match(model) is not None
-
-
 _GEMINI_CHOICES = 100
 """Above so many values the provider puts the schema in words (`providers.gemini.translate`)."""
 
@@ -102,7 +96,10 @@ def choose_asking(spec: JobSpec, server: str) -> Asking:
     asked_by = best_mode(spec.provider, server, spec.model) if mode == "auto" else mode
     # An object or a prompt carries the whole schema in words anyway, its large enums included.
     in_words = False
-    if asked_by in {"schema", "tools"} and _has_choice_limits(spec.provider, server, spec.model):
+    # OpenAI's API refuses large enums, there and at Azure, whatever the deployment is called.
+    limited = spec.provider in _OPENAI or server.endswith(("openai.com", "azure.com"))
+    limited = limited or _OPENAIS_NAMES.match(spec.model) is not None
+    if asked_by in {"schema", "tools"} and limited:
         in_words = bool(without_large_choices(spec.output.schema)[1])
     return Asking(asked_by, in_words)
 
@@ -175,7 +172,7 @@ def check_json_mode(mode: JsonMode, output: OutputSpec) -> JsonMode:
         )
     if mode != "auto" and output.schema is None:
         raise OutputError(
-            f"json_mode={mode!r} says how structure is asked for, and none is.",
+            f"json_mode={mode!r} chooses how structure is requested, and no structure is.",
             "Give labels= or response_model=, or leave json_mode= out.",
         )
     return mode

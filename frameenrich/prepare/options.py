@@ -148,7 +148,7 @@ def make_plan(template: Template, model: str, options: Options, *, pilot: bool =
     endpoint, params = options.endpoint, {} if options.params is None else options.params
     if endpoint not in ENDPOINTS:
         raise ParameterError(
-            f"endpoint={endpoint!r} is not one this version answers for.",
+            f"endpoint={endpoint!r} is not supported.",
             f"Use one of: {', '.join(ENDPOINTS)}.",
         )
     output = _output(endpoint, options)

@@ -139,7 +139,7 @@ def _check_same(store: Store, stage: PartsFolder, part: Part) -> None:
     """Refuse a part that differs from the one written under this number before."""
     if store.read(f"{store.root}/{stage.part(part.number)}/{_NUMBERS}") != part.mark:
         raise InputError(
-            "It was computed twice, and had other rows or another order the second time.",
+            "Its rows were computed twice, and had other values or another order the second time.",
             "Have the frame computed once: persist it, or write it to Parquet and submit that.",
         )
 

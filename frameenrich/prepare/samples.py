@@ -41,7 +41,7 @@ def with_samples(output: Output, samples: Any, endpoint: str, params: Mapping[st
         )
     if output.spec.kind not in {"labels", "schema"}:
         raise ParameterError(
-            f"samples={samples} takes what most answers say, and texts are hardly ever the same.",
+            f"samples={samples} takes what most answers say, and no two free texts are the same.",
             "Give labels= or response_model=, or leave samples= out.",
         )
     if params.get("temperature") == 0:

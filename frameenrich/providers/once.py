@@ -186,9 +186,9 @@ def _find_made(find: Callable[[], T], shard: Shard) -> T:
         if status_of(error) not in _NO_ROUTE:
             raise
         raise ProviderError(
-            f"Whether the batch {shard.tag} was made cannot be found out: the server has no list "
-            "of batches.",
-            f"Nothing is sent again by itself. {_USERS_WORD}",
+            f"Nobody can tell whether the batch {shard.tag} was made: the server has no list of "
+            "batches.",
+            f"Nothing is sent again automatically. {_USERS_WORD}",
             one_shard=True,
         ) from None
 
@@ -234,9 +234,9 @@ def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> No
         raise UnconfirmedError(f"whether it was made is not known yet, {why}")
     if batch.creates >= _MOST_CREATES and shard.may_create:
         raise ProviderError(
-            f"The batch {shard.tag} was sent {batch.creates} times, and neither an answer nor a "
-            "list says that it was made.",
-            f"It is not sent again by itself. {_USERS_WORD}",
+            f"The batch {shard.tag} was sent {batch.creates} times, and the server has confirmed "
+            "none of them.",
+            f"It is not sent again automatically. {_USERS_WORD}",
             one_shard=True,
         )
 

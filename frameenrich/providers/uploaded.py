@@ -95,6 +95,8 @@ class UploadedBatches(ABC):
         made = find_resumed(self._calls, shard, batch, lambda: self._find_batch(shard.tag, known))
         if made is not None:
             return writer.record(self._heard(batch, made))
+        # Two steps that each write down their intent: a kill between them must not upload or create
+        # twice.
         batch = upload_once(
             self._calls,
             shard,

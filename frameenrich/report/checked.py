@@ -83,6 +83,7 @@ class Check:
 
 def checks(job: JobAnswers) -> Iterator[Check]:
     """Yield a check for each reviewed field; none without reviews, or without SciPy."""
+    # Judging reads all prompts of the job, which a report without reviews need not wait for.
     if not job.fields or not reviews(job):
         return
     judged = reviewed_fields(job)
@@ -118,6 +119,8 @@ def _confusion(field: Field) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ..
     table = field.confusion
     if table is None:
         return (), (), 0
+    # By rows and columns together: a label that is often true and never answered belongs in the
+    # picture.
     sizes = table.sum(axis=0) + table.sum(axis=1)
     kept = sizes.sort_values(ascending=False, kind="stable").index[:_MOST_LABELS]
     # In the labels' own order, which the other tables have, too.
@@ -171,6 +174,7 @@ def drawn(job: JobAnswers) -> Iterator[Drawn]:
 def _who(review: Review) -> str:
     rows: dict[str, set[int]] = {}
     for judgement in review.judgements:
+        # Rows and not judgements: a row with three fields was looked at once.
         rows.setdefault(judgement.reviewer or "somebody", set()).add(judgement.row)
     if not rows:
         return "nobody has judged any"

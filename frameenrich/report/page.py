@@ -373,12 +373,9 @@ def _in_common(
     ]
     own = [texts[p[own_turn][1]] for p in prompted if len(p) > own_turn]
     # What the least and the greatest text have in common at the start, all between have too.
-    start = _common_start(min(own), max(own)) if len(set(own)) > 1 else ""
-    return same, _utf16(start) if len(start) >= _MIN_SHARED else 0
-
-
-def _common_start(one: str, other: str) -> str:
-    """Return the common start of two texts, in whole words."""
+    one, other = (min(own), max(own)) if len(set(own)) > 1 else ("", "")
     pairs = enumerate(zip(one, other, strict=False))
     length = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-    return one[: max(one.rfind(mark, 0, length) for mark in " \n") + 1]
+    # Whole words only, or a row would begin in the middle of one.
+    start = one[: max(one.rfind(mark, 0, length) for mark in " \n") + 1]
+    return same, _utf16(start) if len(start) >= _MIN_SHARED else 0

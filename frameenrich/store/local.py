@@ -343,6 +343,6 @@ def private_folder() -> str:
         raise unwritable(path, error) from None
     if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
         raise StoreError(
-            f"{path} belongs to somebody else.", "Set TMPDIR to a folder of your own.", path=path
+            f"{path} belongs to another user.", "Set TMPDIR to a folder of your own.", path=path
         )
     return path

@@ -290,7 +290,7 @@ def _opened(url: str) -> tuple[Any, str]:
         return fsspec.filesystem("file"), url.rstrip("/")
     if "::" in url:
         raise StoreError(
-            f"The store {url} is in two file systems at once, by its '::'.",
+            f"The store {url} names two file systems at once, joined by '::'.",
             "Give one URL, such as s3://bucket/prefix, or a folder.",
             path=url,
         )

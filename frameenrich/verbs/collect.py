@@ -56,7 +56,7 @@ def waiting_of(
         )
     if max_cost is not None and not max_rounds:
         raise ParameterError(
-            f"max_cost={max_cost} without max_rounds=, and so nothing to pay for.",
+            f"max_cost={max_cost} limits nothing here: without max_rounds=, collect sends nothing.",
             "Add wait=True and max_rounds=, or give max_cost= to submit or regenerate.",
         )
     return Waiting(wait, Deadline.after(timeout), poll_seconds, max_rounds, budget)
@@ -68,8 +68,8 @@ def collect(
     """Fetch a job's answers and return them beside a frame, or beside the job's own keys."""
     if frame is not None and not isinstance(frame, pd.DataFrame):
         raise InputError(
-            f"Answers cannot be put beside a {type(frame).__name__}.",
-            "Give the DataFrame that was submitted, or none for key and answers alone.",
+            f"Answers are added to a DataFrame, and collect was given a {type(frame).__name__}.",
+            "Give the DataFrame that was submitted, or nothing: that returns key and answers.",
         )
     return with_whole_files(
         session.folder, session.routes, lambda: _collect(session, frame, waiting, **options)

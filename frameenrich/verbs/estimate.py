@@ -70,6 +70,7 @@ def check_price(spec: JobSpec) -> Rates:
     ParameterError
         The model's price is not known.
     """
+    # An own model costs nothing whatever it is called, so no price list is asked about it.
     rates = (
         Rates(FREE, FREE)
         if rate_of(spec) == "free"
@@ -84,6 +85,8 @@ def estimate_counts(
     parts: Sequence[Counts], plan: Plan, measured: AnswerLengths | None, answered: FindAnswered
 ) -> Estimate:
     """Estimate what submitting a frame would send and cost, from the counts of its parts."""
+    # Requests with an answer in the store cost nothing, so they are taken out before anything is
+    # summed.
     spec, counts = plan.spec, _together(parts)
     free = is_in(answered(counts.hashes), counts.hashes)
     paid = ~free
@@ -97,6 +100,7 @@ def estimate_counts(
         prefix_tokens=counts.last.prefix_tokens * int(paid.sum()),
         written_tokens=_written(counts, paid),
     )
+    # Anthropic bills its one-hour marks at another price than the short ones (docs/providers.md).
     if counts.last.mark == "cache_control":
         demand.written_1h_tokens = demand.written_tokens
     return make_estimate(
@@ -269,6 +273,8 @@ class Estimate:
         ]
         if self.rate == "free":
             return [*cells, ("cost", "nothing")]
+        # Both, whatever the provider: whether half the price is worth a day's wait is the user's to
+        # decide.
         amounts = (("batch", self.batch_usd), ("live", self.live_usd))
         return [
             *cells,

@@ -61,10 +61,12 @@ def evaluate(
             )
         judged = judge(session, lambda answers: reviewed_fields(answers, review))
         return evaluate_fields(session.folder.id, judged, level)
+    # One figure out of both would mix two samples, and no interval could be promised for it.
     if review is not None:
         raise ParameterError(
             "Both review= and truth= are given.", "Evaluate by one of them at a time."
         )
+    # A truth lies in the user's columns, which no store keeps.
     if frame is None:
         raise InputError(
             "There is no frame with the truth columns.",

@@ -69,6 +69,7 @@ class JobFiles:
         int
             How many batches were cleaned up.
         """
+        # Of every provider that a round went to: each keeps copies of its own.
         return cleanup(self._session.job(), self._session.routes())
 
     def import_responses(self, path: str | os.PathLike[str]) -> Self:
@@ -119,4 +120,5 @@ class JobFiles:
         DamagedFileError
             The provider has a file's source no more: `cleanup` deleted it, or it came by an import.
         """
+        # Connected only when something is missing: a whole store needs no key.
         return refetch(self._session.job(), self._session.routes)

@@ -78,6 +78,7 @@ class JobVerbs(NamesNearest):
         """
         from frameenrich.verbs.job import Job  # noqa: PLC0415 - nothing but pandas at import
 
+        # A handle knows its store and client already; `store=` beside it would be a second answer.
         return job if isinstance(job, Job) else self._find(job, store, client)
 
     def review(

@@ -73,6 +73,7 @@ def jobs(store: StoreLike = None) -> pd.DataFrame:
         A job's files are damaged; the message names one of them.
     """
     listed = [_listed(path) for path in job_paths(open_store(store))]
+    # A damaged job has no time and goes last: it is listed all the same, or nobody would find it.
     listed.sort(key=lambda pair: pair[0].get("created", 0.0), reverse=True)
     left = _MAX_RESPONSE_BYTES
     for row, state in listed:
@@ -113,6 +114,7 @@ def _listed(path: JobPath) -> tuple[dict[str, Any], JobState | None]:
 
 def _first_words(spec: JobSpec) -> str | None:
     """Return the start of the last message; those before it are often alike in all jobs."""
+    # Ready requests have no template; each carries a prompt of its own.
     if not spec.messages:
         return None
     text = " ".join(spec.messages[-1].content.split())
@@ -131,6 +133,8 @@ def _counted(state: JobState) -> dict[str, Any]:
             return {"usd": used.usd}
         output = stored_output(state.path, state.id, Output(state.spec.output))
         found = read_results(state, output, values="none")
+        # Judged as `collect` does it, never by the provider's counts: `ok` means one thing
+        # everywhere.
     except OutputError:  # its class is not to be found here
         return {"usd": used.usd}
     except StoreError as error:

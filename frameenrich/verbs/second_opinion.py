@@ -77,8 +77,8 @@ def second_opinion(
     )
     if (spec.model, spec.params, spec.provider) == (own.model, own.params, own.provider):
         raise ParameterError(
-            f"model={model!r} with the same parameters gave the first opinion, and agrees with it.",
-            "Name another model, or other params=; submit(samples=5) asks one several times.",
+            f"model={model!r} with the same parameters gave the first opinion already.",
+            "Name another model, or other params=; submit(samples=5) asks one model several times.",
             model=model,
         )
     # The other model's server may take another form of schema than the first one's.

@@ -921,7 +921,7 @@ def test_a_job_is_named_as_it_was_called_and_is_the_newest_by_default() -> None:
     assert here("collect", "kind", "mugs.csv", "out.csv").exit_code == 4
     assert "kind_status" in Path("out.csv").read_text()
     assert json.loads(here("report", "kind", "--json").stdout)["job"] == first
-    assert "Say where with --out page.html." in here("report", "page.html").stderr
+    assert "To write the report there: --out page.html." in here("report", "page.html").stderr
     done = here("regenerate")
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{second}: ")

@@ -168,7 +168,7 @@ def test_what_auto_decides_otherwise_now_finds_the_older_job(
     ("options", "error", "words"),
     [
         ({"json_mode": "xml", "response_model": FIELDS}, ParameterError, "'xml' is not known"),
-        ({"json_mode": "object"}, OutputError, "none is"),
+        ({"json_mode": "object"}, OutputError, "no structure is"),
         (
             {"json_mode": "tools", "response_model": FIELDS, "params": {"tools": []}},
             ParameterError,

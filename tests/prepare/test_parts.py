@@ -368,7 +368,7 @@ def test_a_part_may_be_written_twice_at_once_in_other_processes(store: Path) -> 
         before = (path.read_bytes(), path.stat().st_mtime_ns)
 
         assert write_part(stage, 0, PARTS[0]).requests == (3,)
-        with pytest.raises(InputError, match="Part 0: It was computed twice"):
+        with pytest.raises(InputError, match="Part 0: Its rows were computed twice"):
             write_part(stage, 0, PARTS[1])
 
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before

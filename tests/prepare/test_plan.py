@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[InputError], str]] = {
     "no model": ({"model": " "}, ParameterError, "model= is empty"),
     "model of another type": ({"model": None}, ParameterError, "model= is empty"),
     "null policy": ({"on_null": "drop"}, ParameterError, "on_null='drop' is not known"),
-    "endpoint": ({"endpoint": "/v1/videos"}, ParameterError, "not one this version answers for"),
+    "endpoint": ({"endpoint": "/v1/videos"}, ParameterError, "is not supported"),
     "empty name": ({"name": ""}, ParameterError, "name='' cannot name a column"),
     "long name": ({"name": "x" * 81}, ParameterError, "cannot name a column"),
     "name of another type": ({"name": 7}, ParameterError, "name=7 cannot name a column"),

@@ -341,7 +341,7 @@ def test_collect_on_what_is_no_frame(
     """A column, or a list, has no keys to find answers by."""
     job = frame.llmbatch.submit(ASK, "m", client=client, store=store)
 
-    with pytest.raises(errors.InputError, match=r"beside a Series\. Give the DataFrame"):
+    with pytest.raises(errors.InputError, match=r"was given a Series\. Give the DataFrame"):
         job.collect(frame["title"])
 
 

@@ -375,8 +375,8 @@ def test_money_is_no_part_of_what_a_job_is(mugs: pd.DataFrame, store: Path) -> N
 
 
 def test_a_cap_wants_an_end_to_answers_and_a_price(mugs: pd.DataFrame, store: Path) -> None:
-    """Nothing is promised that cannot be held: each refusal says what to set."""
-    with pytest.raises(ParameterError, match=r"how long 4 answers may get\. Set params="):
+    """Nothing is promised that cannot be kept: each refusal says what to set."""
+    with pytest.raises(ParameterError, match=r"the length of 4 answers\. Set params="):
         submit(mugs, store, provider="file", params={}, max_cost=5)
     with pytest.raises(ParameterError, match="Pass prices="):
         mugs.llmbatch.submit(

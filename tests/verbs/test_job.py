@@ -750,7 +750,7 @@ def test_a_column_that_came_later_is_not_overwritten(
 
 
 def test_a_schema_that_cannot_be_strict_is_told_at_once(mugs: pd.DataFrame) -> None:
-    """What the provider cannot be held to is said where it is asked for, and asked all the same."""
+    """What the provider cannot be kept to is said where it is asked for, and asked all the same."""
     with pytest.warns(FrameEnrichWarning, match="not held to it"):
         shown = mugs.llmbatch.preview(ASK, "m", response_model={"specs": dict[str, int]})
 

@@ -40,6 +40,8 @@ def evaluate(
     """Say how right a job's answers are, by a review or by a column with the truth."""
     from frameenrich.errors import ParameterError  # noqa: PLC0415 - heavy
 
+    # A truth column is of a table: without the file there is nothing to compare with, and a file
+    # without a column would be read for nothing.
     if (not truth) != (source is None):
         raise ParameterError(
             "--truth and --in go together.", "Give both: --truth COLUMN --in FILE, or neither."
@@ -57,6 +59,8 @@ def evaluate(
 
 def _truth_of(columns: list[str]) -> str | dict[str, str]:
     """Return the argument ``truth=``: a column, or the column of each field."""
+    # `--truth department` is what most people need; FIELD=COLUMN only where a job has several
+    # fields.
     pairs = [column.partition("=") for column in columns]
     if len(pairs) == 1 and not pairs[0][1]:
         return columns[0]

@@ -103,9 +103,11 @@ def requests(
             "Leave it out; marks for a cache can stand in the requests.",
         )
     there = None if target is None else target_of(target, reading, writing)
+    # A pipe on both sides is fine; one file as both would be gone before it is read.
     if there is not None:
         check_other(source, there)
     note_resume_command(ctx, again=not sending.fresh)
+    # As bytes: a request goes out as it was written, so nothing may decode it on the way.
     lines = sys.stdin.buffer if source == "-" else source
     options = {"name": name, **answering.kwargs(), **sending.kwargs(), "store": store}
     with with_timeout(writing):
@@ -159,6 +161,7 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Write IN with the answers that came so far to OUT."""
+    # One list of words: Typer cannot make the first of three arguments the optional one.
     if len(names) not in (2, 3):
         raise typer.BadParameter("give [JOB] IN OUT", ctx=ctx)
     *ids, source, target = names
@@ -193,8 +196,12 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page on a job's answers, for a person who decides whether to trust them."""
+    # `report page.html` is what people try first, as other programs name their output so.
     if job is not None and job.lower().endswith((".html", ".htm")):
-        raise ParameterError(f"{job} is a file, and no job.", f"Say where with --out {job}.")
+        raise ParameterError(
+            f"{job} is the name of a file, not of a job.",
+            f"To write the report there: --out {job}.",
+        )
     found = job_of(job, store)
     path = found.report(out, rows=rows, **answering.kwargs())
     print_result({"job": found.id, "report": str(path)}, str(path), as_json=as_json)
@@ -232,6 +239,8 @@ def regenerate(
 ) -> None:
     """Ask again for the rows without a usable answer, as a new round of the same job."""
     note_resume_command(ctx)
+    # Read again by the same labels or schema that `collect` had, or rows would be flagged for
+    # another reason than the one that the user saw.
     again = own.open().regenerate(
         statuses=statuses or None,
         provider=provider,

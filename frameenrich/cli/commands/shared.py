@@ -44,6 +44,7 @@ RESUME = "frameenrich.go_on"
 """The key of the context under which a command notes how to go on."""
 
 
+# Scripts decide by these numbers, so they keep their meaning; `cli/main.py` lists all of them.
 _TOO_FEW_OK = 1
 
 
@@ -127,6 +128,8 @@ def table_files_of(
     """Find the input and output files, checked before anything is sent."""
     from frameenrich.cli.tables.files import check_output_outside_input  # noqa: PLC0415 - heavy
 
+    # A mistake in OUT has to show now: after the batch the answers would be paid for and not
+    # written.
     here = files_of(source, reading)
     there = target_of(target, reading, writing, like=here[0])
     check_output_outside_input(source, here, there)
@@ -187,6 +190,7 @@ def job_and_files(
     ctx: typer.Context, words: list[str], store: str | None
 ) -> tuple[Job, list[Path]]:
     """Split ``[JOB] FILE...``: the first word is a job unless such a file exists."""
+    # A job may be called like a file that is there: the file wins, as its path is what was typed.
     first, *rest = words
     if rest and not os.path.exists(first):
         return job_of(first, store), [Path(each) for each in rest]
@@ -234,6 +238,7 @@ def collect_command(
 ) -> str:
     """Build the command that resumes a job which another ``run --fresh`` would pay for again."""
     answering = asking.answering if isinstance(asking, RequestOptions) else AnswerOptions()
+    # A --max-cost on `run` caps the job; `collect` refuses one where no round can follow.
     spending = sending.spending
     if not writing.max_rounds:  # collect takes a cap for further rounds only
         spending = replace(spending, max_cost=None)
@@ -248,6 +253,7 @@ def with_timeout(writing: CollectOptions) -> Iterator[None]:
     """Apply ``--timeout`` to a whole command: sending may take long, too."""
     from frameenrich.providers.protocol import retry_for  # noqa: PLC0415 - heavy
 
+    # Also around the sending: a time limit that began after an hour of retries would be none.
     with retry_for(math.inf if writing.waiting.timeout is None else writing.waiting.timeout):
         yield
 
@@ -332,6 +338,7 @@ def print_summary(
                 say(f"To ask the flagged rows again: {command}")
         if not there.is_stream:
             say(f"Wrote {counted(totals.rows, 'row')} to {there.path}.")
+    # Before the share of ok rows: as long as rows run, too few being ok says nothing yet.
     if counts.get("pending"):
         say(f"{counts['pending']:,} rows still run; to go on: {_command(sys.argv[1:])}")
         raise typer.Exit(STILL_RUNS)

@@ -101,6 +101,7 @@ def clean(
 
 def _batch_words(statuses: str, rounds: Any) -> str:
     """Sum up statuses, such as "completed" or "3 completed, 1 in_progress in 2 rounds"."""
+    # A job of a million rows has dozens of batches: their statuses are counted, not listed.
     counts = Counter(statuses.split(", "))
     batches_in_words = ", ".join(f"{n} {status}" for status, n in counts.items())
     if len(counts) == counts.total() == 1:
@@ -129,7 +130,7 @@ def _confirm(question: str) -> None:
     """Ask for confirmation on a terminal; refuse where there is none."""
     if not sys.stdin.isatty():
         raise ParameterError(
-            "Deleting asks for a confirmation, and there is no terminal to ask on.",
+            "Deleting needs a confirmation, and there is no terminal to ask in.",
             "Add --yes, or --dry-run to see what would be deleted.",
         )
     if not typer.confirm(question, err=True):

@@ -111,7 +111,10 @@ class Chunk:
             return frame.set_axis(pd.RangeIndex(self.start, self.start + len(self._rows)))
         if self.format == "parquet":
             return _arrow_frame(self.arrow, self.columns, self.start, pd.ArrowDtype)
-        return _arrow_frame(_text_table(self._rows), self.columns, self.start, _as_text)
+        rows = self._rows
+        parts = (rows[at : at + _ARROW_ROWS] for at in range(0, len(rows), _ARROW_ROWS))
+        table = pa.concat_tables(map(_text_columns, parts))
+        return _arrow_frame(table, self.columns, self.start, _as_text)
 
     @property
     def rows(self) -> int:
@@ -121,11 +124,6 @@ class Chunk:
     @property
     def _rows(self) -> list[Any]:
         return [line.row for line in self.lines if line.row is not None]
-
-
-def _text_table(rows: list[list[str]]) -> pa.Table:
-    parts = [rows[at : at + _ARROW_ROWS] for at in range(0, len(rows), _ARROW_ROWS)]
-    return pa.concat_tables(map(_text_columns, parts))
 
 
 def _text_columns(rows: list[list[str]]) -> pa.Table:
@@ -282,7 +280,7 @@ def _check_header(own: Record, first: Record, origin: TableFile, before: TableFi
     raise InputError(
         f"{origin.called}, line {own.line}: column {at} is {_shown(has)}, where "
         f"{before.called} has {_shown(wanted)}.",
-        "Give files with the same header; others are tables of their own.",
+        "Give files with the same header; run those with another one separately.",
         path=origin.path,
     )
 
@@ -326,7 +324,9 @@ def parquet_errors(origin: TableFile) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
-            f"{origin.called} cannot be read as Parquet: {reason}.", "Check it.", path=origin.path
+            f"{origin.called} cannot be read as Parquet: {reason}.",
+            "Copy or download it again, or check how it was written.",
+            path=origin.path,
         ) from None
 
 
@@ -352,7 +352,7 @@ def parquet_bytes(file: IO[bytes], origin: TableFile) -> int:
     if size > most:
         raise InputError(
             f"{origin.called} is not read: {unpacks_to_too_much(packed)}.",
-            "If it is your own, split it, or give those columns a code in origin of the long text.",
+            "If it is your own, split it, or store a short code instead of the long text.",
             path=origin.path,
         )
     return size
@@ -397,7 +397,7 @@ def check_schema(own: pa.Schema, first: pa.Schema, origin: TableFile, before: Ta
     raise InputError(
         f"{origin.called} has the column {_name_and_type(has)}, where {before.called} "
         f"has {_name_and_type(wanted)}.",
-        "Give files with the same columns and types; others are tables of their own.",
+        "Give files with the same columns and types; run the others separately.",
         path=origin.path,
     )
 

@@ -126,6 +126,7 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
     >>> found.format, found.packing, table_file("-", like=table_file("goods.jsonl")).format
     ('csv', '.gz', 'jsonl')
     """
+    # Before anything looks at its ending: a link to a .csv is still no file.
     _refuse_address(path)
     if wanted is not None and wanted not in _FORMATS:
         raise InputError(
@@ -227,6 +228,7 @@ def table_files(path: str, wanted: str | None = None) -> tuple[TableFile, ...]:
             path=path,
         )
     found = tuple(table_file(name, wanted) for name in names)
+    # By formats, not by endings: a folder may hold .csv and .csv.gz of one table.
     for file in found[1:]:
         if file.format != found[0].format:
             raise InputError(
@@ -388,7 +390,7 @@ def check_unchanged(file: IO[bytes], origin: TableFile, stamp: tuple[int, int]) 
     if file_version(file) != stamp:
         raise FrameEnrichError(
             f"{origin.called} changed since it was read.",
-            "Give the same command again; what stayed the same is not asked again.",
+            "Run the same command again; rows that stayed the same are not sent again.",
             path=origin.path,
         )
 

@@ -102,6 +102,8 @@ class Source:
         """Tell whether it has more bytes than that, unpacked; of a workbook roughly."""
         if self.format == "parquet":
             return sum(parquet_bytes(file, origin) for file, origin in self._opened()) > most
+        # A workbook is a zip of XML; to measure it, it would have to be unpacked, which this
+        # spares.
         times = [_PACKED if origin.container == "workbook" else 1 for origin in self.files]
         sizes = (size * by for (size, _), by in zip(self._stamps, times, strict=True))
         return sum(sizes) > most or any(
@@ -221,9 +223,9 @@ class Source:
             # Arrow takes the data for what it is where the footer says otherwise.
             if read != file.metadata.num_rows:
                 raise InputError(
-                    f"{origin.called} has {read:,} of the {file.metadata.num_rows:,} rows that its "
-                    "footer tells of.",
-                    "Check it: it may be damaged.",
+                    f"{origin.called} has only {read:,} of the {file.metadata.num_rows:,} rows "
+                    "that its footer counts.",
+                    "Copy or download it again: it may be damaged.",
                     path=origin.path,
                 )
 

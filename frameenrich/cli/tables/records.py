@@ -88,7 +88,8 @@ def csv_records(file: IO[bytes], delimiter: str, name: str = "The file") -> Gene
     except csv.Error as error:
         raise InputError(
             f"{name}, line {first}: this is not CSV ({error}).",
-            "Put a cell that holds a quote, a delimiter or a line end in quotes, its own doubled.",
+            "Put a cell that holds a quote, a delimiter or a line end in quotes, and double each "
+            "quote inside it.",
             line=first,
         ) from None
     finally:
@@ -112,8 +113,8 @@ def _taken_lines(text: io.TextIOWrapper, taken: list[str], name: str) -> Iterato
 
 def _too_long(name: str, line: int) -> InputError:
     return InputError(
-        f"{name}, line {line}: the record that begins there is longer than {LONGEST_RECORD:,} "
-        f"characters or {MOST_LINES:,} lines, which no request may be.",
+        f"{name}, line {line}: the record that begins there has more than {LONGEST_RECORD:,} "
+        f"characters or {MOST_LINES:,} lines, too many for a request.",
         "Look for a quote that is not closed, or for line ends that are missing.",
         line=line,
     )
@@ -291,7 +292,7 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
             if line.count(b"{") + line.count(b"[") > DEEPEST and _is_deep(value):
                 raise InputError(
                     f"{name}, line {number}: its values are nested more than {DEEPEST} deep.",
-                    "Put what the prompt needs of them into members of their own.",
+                    "Move what the prompt needs of them to the top level of the object.",
                     line=number,
                 )
             return value

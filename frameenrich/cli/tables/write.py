@@ -235,8 +235,8 @@ def _same_columns(chunks: Iterable[ChunkWithAnswers]) -> Iterator[ChunkWithAnswe
             name = next(has or wanted for has, wanted in pairs if has != wanted)
             raise OutputError(
                 f"The answers' column {name!r} is missing or moved in some of the rows.",
-                "Collect with a parser whose keys are no column of the job's; nothing that was "
-                "answered is lost.",
+                "Collect with a parser whose keys differ from the job's columns; no answer is "
+                "lost.",
                 column=name,
             )
         yield filled

@@ -373,8 +373,8 @@ def _too_long(custom_id: str) -> ParameterError:
 
 def _undecided(tag: str, why: str) -> ProviderError:
     return ProviderError(
-        f"Whether the batch {tag} was made is not known yet: {why}.",
-        "Nothing is sent again until it is: wait, or call again later.",
+        f"It is not known yet whether the batch {tag} was made: {why}.",
+        "Nothing is sent again before that is clear: wait, or call again later.",
         try_later=True,
         passing=True,
     )

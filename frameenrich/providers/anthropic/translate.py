@@ -172,7 +172,7 @@ def _answer_format(wanted: Mapping[str, Json]) -> dict[str, Json]:
     described = wanted.get("json_schema")
     if described is None:
         raise ParameterError(
-            f"A response_format {wanted['type']!r} is asked for, which Anthropic lacks.",
+            f"The response_format {wanted['type']!r} is one that Anthropic does not have.",
             "Use response_model= or labels=, with json_mode='schema', 'tools' or 'prompt'.",
             name="response_format",
         )
@@ -253,7 +253,7 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[Json, list[dict[str,
             )
     if not turns:
         raise ParameterError(
-            "The template has no message of the role 'user', and Anthropic wants one.",
+            "The template has no message of the role 'user', and Anthropic needs one.",
             "Write what a row asks as the user's message.",
         )
     # One string where it can be one; blocks only where one of them carries a cache mark.

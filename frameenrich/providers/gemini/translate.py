@@ -220,7 +220,7 @@ def _conversation(messages: list[dict[str, Json]]) -> tuple[list[str], list[dict
             )
     if not turns:
         raise ParameterError(
-            "The template has no message of the role 'user', and Gemini wants one.",
+            "The template has no message of the role 'user', and Gemini needs one.",
             "Write what a row asks as the user's message.",
         )
     return systems, turns

@@ -31,6 +31,7 @@ class LiveCalls(Blocking):
 
     def at_pace(self, pace: Pace) -> Self:
         """Return the same provider at another pace."""
+        # A copy: two jobs of one process may share a provider, each at its own pace.
         other = copy.copy(self)
         other._pace = pace  # noqa: SLF001 - our own
         other._timeout_seconds = pace.request_timeout_seconds or self._timeout_seconds  # noqa: SLF001
@@ -44,6 +45,8 @@ class LiveCalls(Blocking):
             found = self._route(shard)
             return replace(found, answer_seconds=self._timeout_seconds or found.answer_seconds)
 
+        # What the disk says and no list in memory: after a kill the paid answers are there and
+        # nowhere else.
         done = writer.answered()
         batch = writer.record(batch.replace(status=BatchStatus.IN_PROGRESS, total=shard.requests))
         with shard.open() as lines:

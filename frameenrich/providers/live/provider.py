@@ -69,6 +69,7 @@ class LiveProvider(LiveCalls):
     ) -> None:
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
+        # The client decides: an Azure client needs Azure's urls, also where the provider is `live`.
         classic = isinstance(client, openai.AzureOpenAI)
         self._dialect = dialect or (AZURE if classic else OPENAI)
         check_client(client, self.name)
@@ -99,6 +100,7 @@ class LiveProvider(LiveCalls):
     def _route(self, shard: Shard) -> Route:
         import openai  # noqa: PLC0415 - half a second that `import frameenrich` saves
 
+        # The client's base URL ends in /v1 already.
         path = shard.endpoint.removeprefix("/v1")
         return sdk_route(self._client, path, shard.model, openai.OpenAIError)
 
