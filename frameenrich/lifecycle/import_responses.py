@@ -154,11 +154,13 @@ def _chosen(
     fitting = [own for own in known.values() if wanted in {None, own.id, own.name}]
     if fitting:
         return max(fitting, key=lambda own: own.at)
-    there = ", ".join(own.name for own in known.values()) or "none"
+    there = ", ".join(own.name for own in known.values())
     what = "" if which is None else f" of {os.fspath(which)}"
     raise ResponsesError(
         f"The job {folder.id} has no import{what} to withdraw.",
-        f"Its imports are: {there}. What earlier versions imported cannot be withdrawn any more.",
+        f"Name one of: {there}."
+        if there
+        else "Nothing has to be undone; what an earlier version imported stays.",
     )
 
 
@@ -247,7 +249,7 @@ def _lines(name: str, heard: Callable[[bytes], None]) -> Iterator[bytes]:
         raise ResponsesError(
             f"The responses file {name} cannot be read: "
             f"{getattr(error, 'strerror', None) or error}.",
-            "Check the path.",
+            "Give the output file of the requests in job.requests, gzipped or not.",
             path=name,
         ) from None
 

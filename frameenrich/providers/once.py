@@ -18,6 +18,7 @@ from frameenrich.providers.protocol import (
     NeverMadeError,
     Shard,
     ShardWriter,
+    seconds_to_retry,
 )
 from frameenrich.providers.retries import (
     Calls,
@@ -42,6 +43,14 @@ PIECE_BYTES = 1 << 16
 
 _NO_ROUTE = {404, 405, 501}
 """Statuses of a server without such a list: not there, not for GET, not implemented."""
+
+
+_MOST_PAGES = 10_000
+"""Pages of a list that are read; one has up to a hundred items."""
+
+
+_PAGES_SECONDS = 10.0
+"""How long beyond the caller's time a list that is being read may take to its end."""
 
 
 _MOST_CREATES = 3
@@ -280,9 +289,17 @@ def each_once(pages: Iterable[list[T]], name: Callable[[T], Any]) -> Iterator[T]
     """Yield the items of a list's pages, each once, up to a page that brings nothing new.
 
     Pages overlap where something was made meanwhile, and some servers page in circles.
+
+    Raises
+    ------
+    DoubtfulReplyError
+        There is always another page, or the caller's time was up long ago.
     """
     seen = set()
-    for page in pages:
+    for number, page in enumerate(pages):
+        # What is on pages that were not read is not known, so this is no end of the list.
+        if number >= _MOST_PAGES or seconds_to_retry() < -_PAGES_SECONDS:
+            raise DoubtfulReplyError(f"its list has no end, after {number:,} pages")
         new = [item for item in page if name(item) not in seen]
         # A server that pages in circles would never end; a page of known items ends the list.
         if not new:

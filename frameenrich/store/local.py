@@ -293,9 +293,10 @@ def unwritable(path: str, error: OSError) -> StoreError:
         )
     else:
         fix = "Correct that, then call again: the job goes on from here, and pays once."
-    return StoreError(
-        f"The store cannot be written at {path}: {error.strerror or error}.", fix, path=path
-    )
+    reason = error.strerror or error
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        reason = "it, or a folder that it is in, is a file"
+    return StoreError(f"The store cannot be written at {path}: {reason}.", fix, path=path)
 
 
 def _complete(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ from batch_server import BatchServer
 from frameenrich.errors import CredentialsError, ParameterError, ProviderError
 from frameenrich.model import Limits
 from frameenrich.providers.dialects import AZURE, GROQ, TOGETHER, Dialect
+from frameenrich.providers.once import each_once
 from frameenrich.providers.openai.batch import OpenAIBatch
+from frameenrich.providers.protocol import retry_for
+from frameenrich.providers.retries import DoubtfulReplyError
 
 pytestmark = pytest.mark.any_pandas
 KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -329,3 +333,12 @@ def test_a_search_in_a_list_without_an_end(store: Path) -> None:
 
         check_rows(finish(frame, job), frame)
     assert len(service.batches) == 4
+
+
+@pytest.mark.parametrize(("seconds", "pages"), [(60, "10,000"), (-60, "0")])
+def test_a_list_with_a_new_page_for_ever_is_given_up(seconds: float, pages: str) -> None:
+    """A server that makes items up holds nobody for ever, and nobody beyond ``timeout=``."""
+    endless = ([n] for n in itertools.count())
+
+    with retry_for(seconds), pytest.raises(DoubtfulReplyError, match=f"after {pages} pages"):
+        list(each_once(endless, str))
