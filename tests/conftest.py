@@ -63,6 +63,15 @@ def server() -> Iterator[BatchServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """The embedded model in one thread: where cores are busy, two spin for each other's share."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[dict[str, str]]:
     """An S3 server for all tests of a process, as the environment that leads to it."""

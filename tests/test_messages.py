@@ -1,6 +1,6 @@
 """Every message that a user can meet, printed for a person to read, and held to the rules.
 
-``FRAMEENRICH_WRITE_MESSAGES=1 uv run pytest tests/test_messages.py`` writes ``MESSAGES.md`` anew.
+A change of a message wants the page written anew; `WRITE` is the command.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from frameenrich import errors
 from frameenrich.errors import FrameEnrichError
 
 PAGE = Path(__file__).parent / "MESSAGES.md"
+WRITE = "FRAMEENRICH_WRITE_MESSAGES=1 uv run pytest -n 0 tests/test_messages.py"
 ERRORS = {
     name
     for name, value in vars(errors).items()
@@ -96,7 +97,7 @@ def test_the_page_is_what_the_package_says() -> None:
         PAGE.write_text(page())
 
     assert len(all_said()) > 200
-    assert PAGE.read_text() == page(), "Write the page anew (see this module's docstring)."
+    assert PAGE.read_text() == page(), f"Messages changed; this writes the page: {WRITE}"
 
 
 def test_an_error_says_what_and_what_to_do() -> None:

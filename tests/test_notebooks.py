@@ -166,6 +166,7 @@ CHECKS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
     [pytest.param(p, marks=[pytest.mark.slow] * (p != CAPTION)) for p in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
+@pytest.mark.usefixtures("one_core")
 def test_a_notebook_runs_with_the_embedded_model(
     path: Path, tmp_path: Path, products: pd.DataFrame
 ) -> None:

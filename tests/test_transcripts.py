@@ -1,6 +1,4 @@
-"""What a user sees: errors as they come, on a page that this test makes.
-
-    FRAMEENRICH_WRITE_MESSAGES=1 uv run pytest -n 0 tests/test_transcripts.py
+"""What a user sees: errors as they come, on a page that this test makes (`WRITE`).
 
 Each step is run as it stands there, against real servers and files. Only what differs from run to
 run is written with dots: folders, ports, ids.
@@ -26,6 +24,7 @@ import frameenrich
 from frameenrich.errors import FrameEnrichError
 
 PAGE = ROOT / "tests" / "TRANSCRIPTS.md"
+WRITE = "FRAMEENRICH_WRITE_MESSAGES=1 uv run pytest -n 0 tests/test_transcripts.py"
 HEAD = """\
 # What users see
 
@@ -133,4 +132,4 @@ def test_the_page_is_what_a_user_sees(
 
     if os.environ.get("FRAMEENRICH_WRITE_MESSAGES"):
         PAGE.write_text("".join(rows))
-    assert PAGE.read_text() == "".join(rows), "Write the page anew (see this module's docstring)."
+    assert PAGE.read_text() == "".join(rows), f"Messages changed; this writes the page: {WRITE}"

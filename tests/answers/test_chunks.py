@@ -25,8 +25,8 @@ from frameenrich.jsonl import split_lines, whole_lines
 from frameenrich.model import JobSpec, Message, Result
 from frameenrich.prepare.output_options import output_from_options
 
-MANY = examples(60)
-FEW = examples(60)
+MANY = examples(30)
+FEW = examples(30)
 
 
 class Size(BaseModel):

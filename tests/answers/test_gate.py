@@ -178,7 +178,7 @@ def in_full(output: Output, text: str) -> tuple[Any, ...] | None:
 @pytest.mark.parametrize(
     "wanted", [*MODELS, *SCHEMAS], ids=lambda w: getattr(w, "__name__", "dict")
 )
-@examples(40)
+@examples(20)
 @given(
     changes=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3),
     absent=st.sets(st.sampled_from(NAMES), max_size=1),
@@ -198,7 +198,7 @@ def test_what_is_taken_quickly_is_what_the_full_way_gives(
             assert repr(values) == repr(in_full(output, text))
 
 
-@examples(100)
+@examples(50)
 @given(st.sampled_from(["x", "y", " X", "z", "\u2028", "1"]) | st.text(max_size=3), st.booleans())
 def test_labels_are_taken_as_the_full_way_takes_them(label: str, extra: bool) -> None:
     """Exact labels at once; another case, spacing or member the long way."""
@@ -401,7 +401,7 @@ OUTPUTS = {
     "labels": output_from_options(labels=["x", "y", "1", "true"]),
 }
 DEEP = os.environ.get("FRAMEENRICH_HYPOTHESIS") == "explore"  # in `.ci/long`
-EXAMPLES = 100_000 // len(OUTPUTS) if DEEP else 500
+EXAMPLES = 100_000 // len(OUTPUTS) if DEEP else 200
 
 
 @pytest.mark.parametrize("asked", OUTPUTS)

@@ -37,7 +37,7 @@ from frameenrich.errors import OutputError
 from frameenrich.model import JobSpec, Message, OutputSpec
 from frameenrich.prepare.output_options import labels_spec, output_from_options
 
-FEW = examples(80)
+FEW = examples(40)
 
 
 class Colour(enum.Enum):

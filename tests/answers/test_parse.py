@@ -17,7 +17,7 @@ from frameenrich.jsonl import split_lines
 from frameenrich.model import Batch, Response, Result, RowStatus, Usage
 from frameenrich.prepare.output_options import output_from_options
 
-FEW = examples(150)
+FEW = examples(75)
 
 TEXT = output_from_options()
 LABELS = output_from_options(labels=["Kitchen", "Garden"])

@@ -122,6 +122,7 @@ def test_live_calls_take_samples(server: BatchServer, store: Path) -> None:
 
 
 @pytest.mark.xdist_group("model")
+@pytest.mark.usefixtures("one_core")
 def test_the_embedded_model_gives_several_answers(store: Path) -> None:
     """`provider="local"` draws with seeds of its own, the same each time; one prompt counts."""
     frame = pd.DataFrame({"title": ["Red mug"]})

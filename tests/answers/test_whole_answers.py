@@ -193,7 +193,7 @@ AROUND = st.sampled_from(
 )
 
 
-@examples(100)
+@examples(50)
 @given(OBJECTS | st.lists(OBJECTS, min_size=1, max_size=3), AROUND, st.data())
 def test_no_cut_is_taken_for_the_answer(value: Any, before: str, data: Any) -> None:
     """Whatever an answer holds and wherever it is cut, nothing is made of the rest."""
@@ -289,7 +289,7 @@ SHAPES = [
 ]
 
 
-@examples(200)
+@examples(100)
 @given(st.sampled_from(sorted(ANSWERS)), st.sampled_from(SHAPES), st.data())
 def test_a_cut_is_never_another_value(kind: str, shape: Any, data: Any) -> None:
     """Wherever an answer stands, however it is packed, and whatever good word it ends with."""

@@ -29,7 +29,11 @@ from frameenrich.errors import (
 )
 
 # One process of the tests loads the model, and makes the jobs that its tests share.
-pytestmark = [pytest.mark.any_pandas, pytest.mark.xdist_group("model")]
+pytestmark = [
+    pytest.mark.any_pandas,
+    pytest.mark.xdist_group("model"),
+    pytest.mark.usefixtures("one_core"),
+]
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 4
 COMMAND = [sys.executable, "-c", "from frameenrich.cli.main import main; main()"]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import proportion_confint
 
 from frameenrich.evaluation.intervals import (
     Interval,
@@ -21,12 +20,17 @@ from frameenrich.evaluation.intervals import (
     wilson,
 )
 
+# The oracle takes long to import: where it is used, and in one process.
+pytestmark = pytest.mark.xdist_group("oracles")
+
 
 @pytest.mark.parametrize(("ours", "theirs"), [(clopper_pearson, "beta"), (wilson, "wilson")])
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (0, 30), (1, 3), (87, 100), (30, 30), (399, 400)])
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_oracle(ours: Any, theirs: str, right: int, n: int, level: float) -> None:
     """Clopper-Pearson and Wilson are statsmodels' to nine digits."""
+    from statsmodels.stats.proportion import proportion_confint
+
     made = ours(right, n, level)
     low, high = proportion_confint(right, n, 1 - level, method=theirs)
 
@@ -68,6 +72,8 @@ def test_every_row_leaves_no_doubt() -> None:
 
 def test_finite_population_narrows() -> None:
     """Most of a small population reviewed says more than the same rows of a large one."""
+    from statsmodels.stats.proportion import proportion_confint
+
     widths = [
         (made.high - made.low)
         for made in (clopper_pearson(45, 50, population=size) for size in (60, 200, 10**6))

@@ -5,17 +5,8 @@ from __future__ import annotations
 import math
 
 import coverage_simulation as simulation
-import krippendorff
 import numpy as np
 import pytest
-from scipy.stats import binom
-from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import (
-    cohen_kappa_score,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
-from statsmodels.stats.inter_rater import cohens_kappa
 
 from frameenrich.evaluation.agreement import cohen_kappa, krippendorff_alpha
 from frameenrich.evaluation.calibration import auroc, calibrate, calibration
@@ -23,8 +14,15 @@ from frameenrich.evaluation.recall import label_figures
 from frameenrich.evaluation.shares import corrected_shares
 from frameenrich.evaluation.threshold import find_threshold
 
-RANDOM = np.random.default_rng(18)
+# The oracles take long to import: where they are used, and in one process.
+pytestmark = pytest.mark.xdist_group("oracles")
 TABLE = np.array([[40, 3, 1], [5, 30, 2], [0, 4, 15]])
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    """The same draws for a test, whatever ran before it."""
+    return np.random.default_rng(18)
 
 
 @pytest.mark.parametrize("model", ["good", "biased"])
@@ -63,6 +61,8 @@ def test_every_row_reviewed_is_the_truth() -> None:
 
 def test_label_figures_are_scikit_learns() -> None:
     """With answers reviewed in their proportions the figures are scikit-learn's."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     answers, truths = np.repeat(np.indices((3, 3)).reshape(2, -1), TABLE.ravel(), axis=1)
     theirs = precision_recall_fscore_support(truths, answers)
     figures = label_figures(TABLE, TABLE.sum(1) * 100)
@@ -98,25 +98,31 @@ def test_few_rows_give_no_interval() -> None:
     assert ((shares.low >= 0) & (shares.low <= shares.high) & (shares.high <= 1)).all()
 
 
-def test_kappa_and_alpha() -> None:
+def test_kappa_and_alpha(random: np.random.Generator) -> None:
     """Kappa with its interval is statsmodels' and scikit-learn's, alpha is krippendorff's."""
+    import krippendorff
+    from sklearn.metrics import cohen_kappa_score
+    from statsmodels.stats.inter_rater import cohens_kappa
+
     rows, columns = np.repeat(np.indices((3, 3)).reshape(2, -1), TABLE.ravel(), axis=1)
     made, theirs = cohen_kappa(TABLE), cohens_kappa(TABLE)
 
     assert made.estimate == pytest.approx(cohen_kappa_score(rows, columns))
     assert (made.low, made.high) == pytest.approx((theirs.kappa_low, theirs.kappa_upp))
-    ratings = RANDOM.integers(0, 4, (60, 3)).astype(float)
-    ratings[RANDOM.random(ratings.shape) < 0.3] = np.nan
+    ratings = random.integers(0, 4, (60, 3)).astype(float)
+    ratings[random.random(ratings.shape) < 0.3] = np.nan
     ours = krippendorff_alpha([[v for v in row if not np.isnan(v)] for row in ratings])
     assert ours == pytest.approx(krippendorff.alpha(ratings.T, level_of_measurement="nominal"))
     assert math.isnan(krippendorff_alpha([["a"], ["b"]]))
     assert math.isnan(cohen_kappa(np.array([[9]])).estimate)
 
 
-def test_auroc_with_ties_and_weights() -> None:
+def test_auroc_with_ties_and_weights(random: np.random.Generator) -> None:
     """AUROC is scikit-learn's, with ties and weights; nothing where all rows are right."""
-    score, right = RANDOM.integers(0, 10, 200) / 10, RANDOM.integers(0, 2, 200).astype(float)
-    weights = RANDOM.uniform(1, 5, 200)
+    from sklearn.metrics import roc_auc_score
+
+    score, right = random.integers(0, 10, 200) / 10, random.integers(0, 2, 200).astype(float)
+    weights = random.uniform(1, 5, 200)
 
     assert auroc(score, right, weights) == pytest.approx(
         roc_auc_score(right, score, sample_weight=weights)
@@ -124,10 +130,12 @@ def test_auroc_with_ties_and_weights() -> None:
     assert math.isnan(auroc(score, np.ones(200)))
 
 
-def test_venn_abers_is_two_isotonic_fits() -> None:
+def test_venn_abers_is_two_isotonic_fits(random: np.random.Generator) -> None:
     """Above 200 rows each probability is that of two isotonic fits with the row added."""
-    score = np.round(RANDOM.random(220), 2)
-    right = (RANDOM.random(220) < score**2).astype(float)
+    from sklearn.isotonic import IsotonicRegression
+
+    score = np.round(random.random(220), 2)
+    right = (random.random(220) < score**2).astype(float)
     made = calibrate(score, right)
     fresh = np.array([0.0, 0.105, score[3], 0.77, 0.985, 1.0])
 
@@ -158,6 +166,8 @@ def test_temperature_mends_overconfidence() -> None:
 
 def test_threshold_is_the_exact_binomial_test() -> None:
     """Each step is the exact binomial test: 22 rows without an error pass at 90 %, 21 do not."""
+    from scipy.stats import binom
+
     score = np.linspace(1, 0.5, 22)
     made = find_threshold(score, np.ones(22), precision=0.9, confidence=0.9)
     none = find_threshold(score[:21], np.ones(21), precision=0.9, confidence=0.9)
@@ -172,12 +182,12 @@ def test_threshold_is_the_exact_binomial_test() -> None:
         assert bool(made) == passes
 
 
-def test_order_of_rows_changes_no_threshold() -> None:
+def test_order_of_rows_changes_no_threshold(random: np.random.Generator) -> None:
     """A shuffled review gives the same threshold, calibration and curve."""
-    score = np.round(RANDOM.beta(4, 1, 300), 2)
-    right = (RANDOM.random(300) < 0.7 + 0.3 * score).astype(float)
-    weights = RANDOM.choice([1.0, 3.0], 300)
-    order = RANDOM.permutation(300)
+    score = np.round(random.beta(4, 1, 300), 2)
+    right = (random.random(300) < 0.7 + 0.3 * score).astype(float)
+    weights = random.choice([1.0, 3.0], 300)
+    order = random.permutation(300)
     one = find_threshold(score, right, precision=0.9, weights=weights)
     other = find_threshold(score[order], right[order], precision=0.9, weights=weights[order])
 

@@ -23,7 +23,7 @@ from frameenrich.identity.fingerprint import fingerprint
 from frameenrich.model import Message
 from frameenrich.rendering.prompt import Prompt
 
-FEW = examples(60)
+FEW = examples(40)
 # What a template can tell of a cell: its text, its type, and whether it is there.
 TELLING = (
     "{{ x is none }}{{ x is string }}{{ x is integer }}{{ x is float }}{{ x is boolean }}"
@@ -68,7 +68,7 @@ def columns(cells: list[Any]) -> list[pd.Series[Any]]:
     return made
 
 
-@examples(15)  # each in every dtype
+@examples(8)  # each in every dtype
 @given(st.lists(CELLS, max_size=3), st.lists(CELLS, max_size=3))
 @example([1], ["1"])
 @example([1, 0], [True, False])

@@ -31,7 +31,7 @@ from frameenrich.identity.keys import (
 )
 
 TAG = "3f9a1c"
-FEW = examples(60)
+FEW = examples(40)
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(min_size=1, max_size=70)

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
         RECORDED[-1][f"{'write' if written else 'read'} {name}"] += 1
 
 
-sys.addaudithook(_record)
+@cache
+def _listen() -> None:
+    """Begin to hear of files, once: a hook makes a process slower to its end."""
+    sys.addaudithook(_record)
 
 
 @contextmanager
@@ -57,6 +61,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
             counts["open sidecar"] += str(source).endswith("/sidecar.parquet")
             super().__init__(source, *args, **options)
 
+    _listen()
     RECORDED.append(counts)
     try:
         with monkeypatch.context() as patch:

@@ -394,6 +394,8 @@ def test_the_report_and_the_card_show_ready_requests(
     assert job.id in job._repr_html_()
 
 
+@pytest.mark.xdist_group("model")
+@pytest.mark.usefixtures("one_core")
 def test_the_embedded_model_answers_ready_requests(store: Path) -> None:
     """A model that the local provider lacks is refused before anything is written."""
     asked = [ask("a", "Say yes.", "smollm2-135m", max_tokens=4), ask("b", model="no/such.gguf")]

@@ -24,10 +24,14 @@ from batch_server import row_name
 
 import frameenrich
 from frameenrich.errors import ParameterError, ProviderError
-from frameenrich.providers.local.provider import EMBEDDED_MODEL, model_path
+from frameenrich.providers.local.provider import EMBEDDED_MODEL, _cores, model_path
 
 # One process of the tests loads the model, and makes the jobs that its tests share.
-pytestmark = [pytest.mark.any_pandas, pytest.mark.xdist_group("model")]
+pytestmark = [
+    pytest.mark.any_pandas,
+    pytest.mark.xdist_group("model"),
+    pytest.mark.usefixtures("one_core"),
+]
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -78,8 +82,8 @@ def test_labels_come_from_the_list(store: Path) -> None:
 
 def test_same_prompt_same_answer(store: Path, tmp_path: Path) -> None:
     """Without a temperature the model does not roll dice: two jobs, one answer."""
-    first = ask(TITLES[:1], store).collect()
-    second = ask(TITLES[:1], tmp_path / "other").collect()
+    first = ask(TITLES[:1], store, params={"max_tokens": 24}).collect()
+    second = ask(TITLES[:1], tmp_path / "other", params={"max_tokens": 24}).collect()
 
     pd.testing.assert_frame_equal(first, second)
 
@@ -171,7 +175,7 @@ def test_another_model_answers_a_later_round(store: Path) -> None:
 
     with pytest.raises(ParameterError, match="has no model 'gpt-5'"):
         job.regenerate(model="gpt-5")
-    out = job.regenerate(model=other, params={"max_tokens": 90}).collect(usage=True)
+    out = job.regenerate(model=other, params={"max_tokens": 8}).collect(usage=True)
 
     assert out["llmbatch_model"].tolist() == [other]
     assert out["llmbatch_attempt"].tolist() == [2]
@@ -191,6 +195,11 @@ def test_cut_answer_is_truncated(store: Path) -> None:
     out = ask(TITLES[:1], store, response_model=SCHEMA, params={"max_tokens": 3}).collect()
 
     assert out["llmbatch_status"].tolist() == ["truncated"]
+
+
+def test_one_thread_for_each_core_that_the_process_may_use(one_core: None) -> None:
+    """A container's share counts, not the machine: threads without a core are waited for."""
+    assert _cores() == 1
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "no/such/file.gguf", "smollm2-135M", "/etc"])
@@ -220,7 +229,8 @@ def test_other_endpoints_are_refused(store: Path) -> None:
 
 def test_weights_by_path(store: Path) -> None:
     """Any GGUF file is a model by its path."""
-    out = ask(TITLES[:1], store, model=str(model_path(EMBEDDED_MODEL))).collect()
+    path = str(model_path(EMBEDDED_MODEL))
+    out = ask(TITLES[:1], store, model=path, params={"max_tokens": 8}).collect()
 
     assert out["llmbatch_status"].isin(["ok", "truncated"]).all()
 

@@ -34,6 +34,8 @@ def llama() -> Iterator[str]:
     settings = xllamacpp.CommonParams()
     settings.model.path = str(model_path(EMBEDDED_MODEL))
     settings.n_parallel, settings.n_ctx, settings.verbosity, settings.warmup = 1, 2048, 0, False
+    # Two threads would spin for each other's share of a busy core.
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(settings)
     yield f"{server.listening_address}/v1"
     del server

@@ -251,7 +251,7 @@ PARTS = st.lists(st.sampled_from([*NAMES.split(), "", " "]), min_size=1, max_siz
 
 
 @given(parts=PARTS, absolute=st.booleans())
-@examples(100)
+@examples(50)
 def test_no_path_leads_out_of_the_folder(
     parts: list[str], absolute: bool, outside: tuple[Path, set[bytes]]
 ) -> None:

@@ -153,7 +153,7 @@ def test_every_form_renders_as_jinja_renders_it(form: str) -> None:
     check(FORMS[form])
 
 
-@examples(300)
+@examples(100)
 @given(st.lists(st.one_of(st.integers(), st.floats(), st.floats(-1, 1), st.booleans(), st.none())))
 @example([1e-4, 1e-5, 0.00012, 9e15, 1e16, 2**64, -0.0, 5e-324])
 @example([0.1, 2.0, -3, 12345678.9])
@@ -240,7 +240,7 @@ HEAD = (
 )
 
 
-@examples(60, suppress_health_check=list(HealthCheck))
+@examples(30, suppress_health_check=list(HealthCheck))
 @given(bodies(frozenset(), 3), st.booleans())
 @example("{% for w in tags %}{% block b scoped %}{{ loop.index }}{% endblock %}{% endfor %}", True)
 def test_any_nesting_of_forms_renders_as_in_jinja(source: str, head: bool) -> None:

@@ -24,7 +24,7 @@ from frameenrich.rendering.column_cells import plain_cell
 from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
 from frameenrich.rendering.template_source import read_template
 
-FEW = examples(60)
+FEW = examples(30)
 
 ROW: dict[str, Any] = {
     "title": "Bob's “Deluxe” <mug>",
@@ -242,7 +242,7 @@ def text_or_none(template: jinja2.Template, row: dict[str, Any]) -> Rendered | N
         return None
 
 
-@examples(100)
+@examples(50)
 @given(st.lists(PARTS, min_size=1, max_size=6).map("".join), st.lists(PRINTED_VALUES, min_size=6))
 def test_the_loop_over_rows_renders_as_plain_jinja_does(template: str, cells: list[Any]) -> None:
     """Whatever is put together, and whatever is printed: the fast way is no other way.

@@ -218,8 +218,7 @@ def _server(path: Path) -> Iterator[Any]:
     parameters.model.path = str(path)
     # One slot: the context is divided among them, and each row is to have all of it.
     parameters.n_parallel, parameters.n_ctx = 1, _CONTEXT_TOKENS
-    threads = os.cpu_count() or 1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = _cores()
     parameters.verbosity, parameters.warmup = 0, False
     try:
         server = xllamacpp.Server(parameters)
@@ -228,6 +227,16 @@ def _server(path: Path) -> Iterator[Any]:
             f"The model file {path} could not be loaded: {error}.", "Check that it is a GGUF model."
         ) from None
     yield server
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, as a container or `taskset` has it.
+
+    One thread more than that, and all others wait for it by spinning: twenty times the work.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
 
 
 def _answer_line(server: Any, custom_id: str, line: bytes) -> bytes:
