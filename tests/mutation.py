@@ -94,6 +94,11 @@ class Mutant:
     outcome: str = ""
     noticed_by: str = ""
 
+    @property
+    def name(self) -> str:
+        """The module's name as it is imported."""
+        return self.module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
 
 def main() -> int:
     """Print each folder's score and its survivors; 1 where nothing was run."""
@@ -104,7 +109,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(FOLDERS), help="folders, with commas")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--work", help="keep the copy and its coverage here, for the next run")
-    parser.add_argument("--mutant", metavar="MODULE:ROW", help="every change of this line, alone")
+    parser.add_argument("--mutant", metavar="MODULE:ROW[:KIND]", help="this line's, alone")
     parser.add_argument("--tests", nargs="+", help="with --mutant: meet these, in this checkout")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="frameenrich-mutants-") as temporary:
@@ -165,10 +170,11 @@ def sampled(folders: list[str], each: int, rng: random.Random) -> list[Mutant]:
 
 
 def mutants_of_row(where: str) -> Iterator[Mutant]:
-    """Yield every mutant of one line, as `store/lease.py:107`."""
-    module, _, row = where.rpartition(":")
+    """Yield every mutant of one line, as `store/lease.py:107`, or `:107:AddNot` of one kind."""
+    module, row, *kinds = where.split(":")
     path = Path("frameenrich", module.removeprefix("frameenrich/"))
-    yield from (m for n, change in changes_of(path) if n == int(row) and (m := change()))
+    made = (m for n, change in changes_of(path) if n == int(row) and (m := change()))
+    yield from (m for m in made if not kinds or kinds[0] in m.what)
 
 
 def changes_of(path: Path) -> Iterator[tuple[int, Change]]:
@@ -390,9 +396,11 @@ def _note_ended(running: dict[int, tuple[Mutant, float]], tests: Tests) -> None:
     for process, (mutant, limit) in list(running.items()):
         ended, code = os.waitpid(process, os.WNOHANG)
         if ended:
-            mutant.outcome = "noticed" if code else "survived"
+            code = os.waitstatus_to_exitcode(code)
+            # Of a run without tests nothing is known.
+            mutant.outcome = {0: "survived", _NO_SUCH_TEST: ""}.get(code, "noticed")
             mutant.noticed_by = _report_of(process, tests.reports).partition("\n")[0]
-            tests.noticed[mutant.module][mutant.noticed_by] += bool(code)
+            tests.noticed[mutant.module][mutant.noticed_by] += mutant.outcome == "noticed"
         elif time.monotonic() > limit:
             os.killpg(process, signal.SIGKILL)
             os.waitpid(process, 0)
@@ -401,7 +409,14 @@ def _note_ended(running: dict[int, tuple[Mutant, float]], tests: Tests) -> None:
             continue
         del running[process]
         where = f"{mutant.module}:{mutant.row}"
-        print(mutant.outcome, where, mutant.what, mutant.change, mutant.noticed_by, flush=True)
+        print(
+            mutant.outcome or "not run",
+            where,
+            mutant.what,
+            mutant.change,
+            mutant.noticed_by,
+            flush=True,
+        )
 
 
 def doubt(mutants: list[Mutant], reports: Path) -> None:
@@ -423,6 +438,9 @@ def _report_of(process: int, reports: Path) -> str:
     return said
 
 
+_NO_SUCH_TEST = 4
+
+
 def _forked(mutant: Mutant | None, tests: list[str], reports: Path) -> int:
     """Start a child in which the mutant's module is imported as it was changed."""
     process = os.fork()
@@ -441,9 +459,12 @@ def _forked(mutant: Mutant | None, tests: list[str], reports: Path) -> int:
         # What is warm cannot be rewritten, which is no fault of the tests.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", *(["-x"] if mutant else [])]
         with (reports / f"report-{os.getpid()}").open("w") as said:
+            if mutant is not None:
+                # A module that cannot even be imported is seen by any test.
+                importlib.import_module(mutant.name)
             ended = pytest.main([*options, *tests], plugins=[_Recorder(said)]) if tests else 0
             print(f"exit={int(ended)}", file=said)
-        code = int(ended != 0)
+        code = _NO_SUCH_TEST if ended == pytest.ExitCode.USAGE_ERROR else int(ended != 0)
     finally:
         os._exit(code)  # threads of the tests may still wait for something
 
@@ -465,11 +486,10 @@ class _Changed:
 
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant
-        self._name = mutant.module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         """Return how the changed module is loaded."""
-        if name != self._name:
+        if name != self._mutant.name:
             return None
         path = str(Path(self._mutant.module).absolute())
         loader = _Source(name, path)

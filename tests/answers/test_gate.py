@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -411,7 +412,13 @@ def test_the_gate_takes_only_what_pydantic_takes(asked: str, data: st.DataObject
     """Promise 10: with the same values to the bit, whatever the answers beside it hold."""
     output = OUTPUTS[asked]
     fields = ["label"] if asked == "labels" else [field.name for field in output.fields]
-    texts = data.draw(st.lists(st.none() | hostile(fields), min_size=1, max_size=4))
+    check_gate(
+        output, fields, data.draw(st.lists(st.none() | hostile(fields), min_size=1, max_size=4))
+    )
+
+
+def check_gate(output: Output, fields: list[str], texts: Sequence[str | None]) -> None:
+    """Check that what passes the gate is what it is when it is read alone."""
     gate = make_gate(output)
     taken = gate(texts) if gate is not None else Taken([[None] * len(texts)], [*range(len(texts))])
 
@@ -426,6 +433,38 @@ def test_the_gate_takes_only_what_pydantic_takes(asked: str, data: st.DataObject
         if output.model is not None:
             dumped = output.model.model_validate_json(text).model_dump(mode="json")
             assert repr(values) == repr(tuple(dumped[name] for name in fields))
+
+
+class EachBound(BaseModel):
+    """Numbers with each bound, and with two."""
+
+    above: int = Field(gt=1)
+    least: int = Field(ge=1)
+    below: int = Field(lt=1)
+    most: int = Field(le=1)
+    between: int = Field(gt=-1, lt=2)
+    within: int = Field(ge=0, le=1)
+    more: float = Field(gt=1)
+    less: float = Field(lt=1)
+    share: float = Field(ge=0, le=1)
+
+
+@pytest.mark.parametrize("asked", [*OUTPUTS, "bounds"])
+def test_each_odd_value_in_each_field(asked: str) -> None:
+    """Promise 10, also at the very bound of a number or of a length."""
+    output = OUTPUTS.get(asked) or output_from_options(response_model=EachBound)
+    fields = ["label"] if asked == "labels" else [field.name for field in output.fields]
+    plain = {name: ORDINARY.get(name, "1") for name in fields}
+    if asked == "bounds":
+        plain = {**plain, "above": "2", "below": "0", "more": "2", "less": "0.5", "share": "1.0"}
+    values = [*ODD, "-1", "0", "1", "2", "-0.5", "0.5", "1.5", "0.9999999999999999", "-1e-300"]
+    for changed in fields:
+        answers = ({**plain, changed: value} for value in values)
+        check_gate(output, fields, [*map(_written, answers)])
+
+
+def _written(members: dict[str, str]) -> str:
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in members.items()) + "}"
 
 
 @pytest.mark.parametrize("asked", OUTPUTS)

@@ -283,3 +283,25 @@ def test_an_imported_error_stands_in_no_answers_way(
 
     check_rows(finish(shelf(11), job), shelf(11))
     assert times(server) == [1] * 11
+
+
+def test_it_waits_for_whoever_asks_it_now(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """The other batch brings nothing, and a third job has asked it since: that one is polled."""
+    server.hold("in_progress")
+    first = submit(shelf(4), provider, store)
+    job = submit(shelf(5), provider, store)
+    server.faults.add("expired", ran=0.0)
+    server.release()
+    first.wait(poll_seconds=0.01)
+    server.hold("in_progress")
+    third = submit(shelf(6), provider, store)
+
+    job.status()
+
+    assert f"4 requests wait for {third.id}" in repr(job)
+    server.release()
+    check_rows(finish(shelf(5), job), shelf(5))
+    check_rows(finish(shelf(6), third), shelf(6))
+    assert times(server) == [1] * 6
