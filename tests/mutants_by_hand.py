@@ -194,11 +194,11 @@ MISTAKES = (
         "tests/lifecycle/test_reused_answers.py tests/lifecycle/test_resume.py",
     ),
     Mistake(
-        "an answer of another server is reused",
+        "an answer of another provider is reused",
         "lifecycle/reuse.py",
         "return alike and other.url == spec.url and",
-        "return alike and",
-        "tests/lifecycle/test_resume.py tests/lifecycle/test_reused_answers.py",
+        "return other.url == spec.url and",
+        "tests/lifecycle/test_resume.py",
     ),
     Mistake(
         "a batch is created before the intent is on disk",
