@@ -7,124 +7,144 @@ is judged alone and in full. Both ways give the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+import io
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from frameenrich.answers.gate import Taken, make_gate
 from frameenrich.answers.judge import READERS, read_answer, read_result
 from frameenrich.answers.output import Output
 from frameenrich.answers.result_table import USAGE, ParsedLines
-from frameenrich.jsonl import DECODE_ERRORS, ResponseLine
+from frameenrich.jsonl import DECODE_ERRORS
 from frameenrich.model import Result, Usage
 
 _DETAILS = (*USAGE, "raw", "repaired")
 """Details that an ordinary answer has beside its text."""
 
 
-_HTTP_OK = 200
-
-
-_MOST_TOKENS = 2**63 - 1
-
-
-_NEWLINE, _OPENS, _CLOSES = b"\n{}"
-
-
 Chunk = bytes | memoryview
 """Some whole lines."""
 
 
-# Members are Any where another type would only make the whole chunk be opened line by line.
+# The types are the rule: what they take is an ordinary answer, so no line is looked at in Python.
+# Several choices or an error beside them need a judgement; with log probabilities a label's
+# confidence is found, and tool calls may say another answer: all these are judged in full.
+
+_Nothing = Literal[""] | None
+
+
+_NoItems = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class _Message(msgspec.Struct, gc=False):
-    content: Any = None
-    refusal: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    tool_calls: Any = None
+    content: str
+    refusal: _Nothing = None
+    tool_calls: _NoItems = None
 
 
-class _Choice(msgspec.Struct, gc=False):
-    message: _Message | None = None
-    finish_reason: Any = None
-    logprobs: Any = None
-    error: Any = None
+class _MessageWithThinking(_Message, gc=False):
+    reasoning_content: _Nothing = None  # thinking goes into a column of its own
+    reasoning: _Nothing = None
+
+
+Message = TypeVar("Message")
+
+
+class _Choice(msgspec.Struct, Generic[Message], gc=False):
+    message: Message
+    finish_reason: Literal["stop"]
+    logprobs: None = None
+    error: None = None
 
 
 class _Body(msgspec.Struct, gc=False):
-    choices: tuple[_Choice, ...] = ()
-    error: Any = None
+    choices: tuple[_Choice[_Message]]
+    error: None = None
 
 
 class _Tokens(msgspec.Struct, gc=False):
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
+    prompt_tokens: _Count
+    completion_tokens: _Count
 
 
-class _BodyWithUsage(_Body, gc=False):
-    model: Any = None
-    usage: _Tokens | None = None
+class _BodyWithUsage(msgspec.Struct, gc=False):
+    choices: tuple[_Choice[_MessageWithThinking]]
+    model: str
+    usage: _Tokens
+    error: None = None
 
 
-_UNOPENED = ResponseLine[Any, Any]()
+Body = TypeVar("Body")
 
 
-@dataclass(frozen=True)
-class _RawLines:
-    """A chunk's lines, each cut out on access, which only the odd ones need."""
+class _Answered(msgspec.Struct, Generic[Body], gc=False):
+    body: Body
+    status_code: Literal[200]
 
-    chunk: Chunk
-    ends: npt.NDArray[np.intp]
 
-    def __getitem__(self, position: int) -> bytes:
-        start = self.ends[position - 1] + 1 if position else 0
-        return bytes(self.chunk[start : self.ends[position]])
+class _OrdinaryLine(msgspec.Struct, Generic[Body], gc=False):
+    """A line with an ordinary chat answer, stopped by itself."""
+
+    custom_id: Annotated[str, msgspec.Meta(min_length=1)]
+    response: _Answered[Body]
+    error: None = None
+
+
+class _Named(msgspec.Struct, gc=False):
+    custom_id: Any = None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """A chunk's lines: opened, and as they came."""
+    """A chunk's lines: the ordinary ones opened, None for the others, which are kept as they came.
+
+    ``numbers`` says which of the chunk's lines these are.
+    """
 
     opened: list[Any]
-    raw: Sequence[bytes] | _RawLines
+    odd: dict[int, bytes]
+    data: bytes
+    numbers: Sequence[int]
+
+    def raw(self, position: int) -> bytes:
+        """Return a line as it came."""
+        if (line := self.odd.get(position)) is not None:
+            return line
+        # Rare: an ordinary line whose text is blank. Only the odd lines were cut out and kept.
+        return _filled(self.data)[self.numbers[position]]
 
     def about(self, wanted: Container[str]) -> _Lines:
         """Return the lines about some requests, and those that do not say of which they are."""
-        at = [
-            i
-            for i, line in enumerate(self.opened)
-            if line.custom_id.__class__ is not str or line.custom_id in wanted
-        ]
-        if len(at) == len(self.opened):
-            return self
-        return _Lines([self.opened[i] for i in at], [self.raw[i] for i in at])
+        at = []
+        for position, line in enumerate(self.opened):
+            custom_id = _id_in(self.odd[position]) if line is None else line.custom_id
+            if custom_id is None or custom_id in wanted:
+                at.append(position)
+        odd = {i: self.odd[position] for i, position in enumerate(at) if position in self.odd}
+        return _Lines([self.opened[i] for i in at], odd, self.data, at)
 
 
-def _one_a_line(chunk: Chunk, ends: npt.NDArray[np.intp], count: int) -> bool:
-    """Tell whether each of `count` objects has a line of its own, and no line anything else.
-
-    No object has a line's end between ``}`` and ``{`` in it, so as many of those as there are
-    objects stand between them.
-    """
-    if len(ends) != count:
-        return False
-    data = np.frombuffer(chunk, np.uint8)
-    return bool((data[ends - 1] == _CLOSES).all() and (data[ends[:-1] + 1] == _OPENS).all())
+def _filled(data: bytes) -> list[bytes]:
+    """Cut lines apart and leave out the blank ones."""
+    return [stripped for line in data.split(b"\n") if (stripped := line.strip())]
 
 
-def _line_ends(chunk: Chunk) -> npt.NDArray[np.intp]:
-    # A search in C for each line is faster than a comparison of each byte.
-    data, ends, end = bytes(chunk), [], -1
-    find = data.find
-    while (end := find(b"\n", end + 1)) >= 0:
-        ends.append(end)
-    return np.array(ends, np.intp)
+def _id_in(line: bytes) -> str | None:
+    try:
+        custom_id = _decode_named(line).custom_id
+    except DECODE_ERRORS:
+        return None
+    return custom_id if custom_id.__class__ is str else None
 
 
 def _check_text(data: Chunk) -> None:
@@ -148,14 +168,12 @@ class ResponseReader:
 
     def __init__(self, output: Output, details: Collection[str] = ()) -> None:
         self._output, self._gate = output, make_gate(output)
+        # Several answers to a request, and answers that are no text, are judged in full.
+        self._ordinary = output.spec.kind not in READERS and output.spec.samples == 1
         self._with_details = not set(_DETAILS).isdisjoint(details)
         # Usage is read only where somebody wants it, as its members cost time on every line.
-        lines: Any = (
-            ResponseLine[_BodyWithUsage | None, Any]
-            if self._with_details
-            else ResponseLine[_Body | None, Any]
-        )
-        self._decoder = msgspec.json.Decoder(lines)
+        lines: Any = _OrdinaryLine[_BodyWithUsage] if self._with_details else _OrdinaryLine[_Body]
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(lines).decode
 
     def read(self, chunk: Chunk, wanted: Container[str] | None = None) -> ParsedLines:
         r"""Return what a chunk's lines hold; nothing in them can raise.
@@ -175,7 +193,7 @@ class ResponseReader:
             lines = lines.about(wanted)
         texts = self._texts(lines.opened)
         accepted = self._accepted(texts)
-        ids = [line.custom_id for line in lines.opened]
+        ids = [None if line is None else line.custom_id for line in lines.opened]
         odd: dict[int, Result] = {}
         # The quick way only ever accepts: what it refuses is judged alone, with every rule.
         for position in accepted.refused:
@@ -199,40 +217,45 @@ class ResponseReader:
         return Taken(nothing, list(range(len(texts))))
 
     def _open(self, chunk: Chunk) -> _Lines:
-        # One call opens all lines of a chunk, and an ordinary answer never becomes a `Result`.
-        # That each object has a line to itself is checked at the line ends.
-        ends = _line_ends(chunk)
+        data = bytes(chunk)
+        if not self._ordinary:
+            lines = _filled(data)
+            return _Lines([None] * len(lines), dict(enumerate(lines)), data, range(len(lines)))
+        decode = self._decode
         try:
-            _check_text(chunk)
-            opened = self._decoder.decode_lines(chunk)
-        except DECODE_ERRORS:
-            opened = []
-        if _one_a_line(chunk, ends, len(opened)):
-            return _Lines(opened, _RawLines(chunk, ends))
-        # One bad line fails the call for all, so each is opened alone.
-        lines = [stripped for line in bytes(chunk).split(b"\n") if (stripped := line.strip())]
-        return _Lines(list(map(self._open_one, lines)), lines)
+            _check_text(data)
+        except UnicodeDecodeError:
+            decode = self._decode_checked
+        opened: list[Any] = []
+        odd: dict[int, bytes] = {}
+        # One loop in C cuts a line out and opens it while it is in the processor's own cache. It
+        # ends at a line that is not ordinary: that one is kept as it came, and it goes on behind.
+        source = io.BytesIO(data)
+        while source.tell() < len(data):
+            try:
+                opened.extend(map(decode, source))
+            except DECODE_ERRORS:
+                end = source.tell()
+                line = data[data.rfind(b"\n", 0, end - 1) + 1 : end].strip()
+                if line:
+                    odd[len(opened)] = line
+                    opened.append(None)
+        return _Lines(opened, odd, data, range(len(opened)))
 
-    def _open_one(self, line: bytes) -> Any:
-        try:
-            _check_text(line)
-            return self._decoder.decode(line)
-        except DECODE_ERRORS:
-            return _UNOPENED
+    def _decode_checked(self, line: bytes) -> Any:
+        _check_text(line)
+        return self._decode(line)
 
     def _texts(self, opened: list[Any]) -> list[str | None]:
-        """Return the answer's text where a line is an ordinary chat answer, stopped by itself."""
-        if self._output.spec.kind in READERS or self._output.spec.samples > 1:
-            return [None] * len(opened)
-        texts = list(map(_ordinary_text, opened))
-        if self._with_details:
-            pairs = zip(texts, opened, strict=True)
-            return [None if text is None or not _has_usage(line) else text for text, line in pairs]
-        return texts
+        """Return the answer's text where a line is an ordinary chat answer."""
+        return [
+            None if line is None else line.response.body.choices[0].message.content
+            for line in opened
+        ]
 
     def _judged(self, lines: _Lines, position: int, text: str | None) -> Result | None:
         if text is None or not text.strip():
-            return read_result(lines.raw[position], self._output)
+            return read_result(lines.raw(position), self._output)
         line = lines.opened[position]
         usage = _usage(line) if self._with_details else Usage()
         return read_answer(line.custom_id, text, self._output, usage)
@@ -244,48 +267,6 @@ class ResponseReader:
             for text, line in zip(texts, opened, strict=True)
         ]
         return dict(zip(_DETAILS, zip(*cells, strict=True), strict=True)) if cells else {}
-
-
-def _ordinary_text(line: Any) -> str | None:
-    response = line.response
-    if response is None or response.status_code != _HTTP_OK or line.error is not None:
-        return None
-    body = response.body
-    # Several choices or an error beside them need a judgement; here only the plain case is taken.
-    if body is None or body.error is not None or len(body.choices) != 1:
-        return None
-    (choice,) = body.choices
-    message = choice.message
-    # With log probabilities the answer is judged in full, which finds a label's confidence; tool
-    # calls may say another answer.
-    if (
-        message is None
-        or choice.finish_reason != "stop"
-        or message.refusal
-        or choice.error
-        or choice.logprobs is not None
-        or message.tool_calls
-    ):
-        return None
-    text, own = message.content, line.custom_id
-    return text if text.__class__ is str and own and own.__class__ is str else None
-
-
-def _has_usage(line: Any) -> bool:
-    """Tell whether an ordinary answer's line holds its usage and model, as most do."""
-    body = line.response.body
-    tokens = body.usage
-    message = body.choices[0].message
-    if message.reasoning_content or message.reasoning:
-        return False  # it goes into a column of its own
-    return (
-        tokens is not None
-        and body.model.__class__ is str
-        and all(
-            n.__class__ is int and 0 <= n <= _MOST_TOKENS
-            for n in (tokens.prompt_tokens, tokens.completion_tokens)
-        )
-    )
 
 
 def _usage(line: Any) -> Usage:

@@ -481,3 +481,14 @@ def test_ordinary_answers_pass_the_gate(asked: str) -> None:
         gate = make_gate(output)
         assert gate is not None
         assert gate(texts).refused == list(odd)
+
+
+@pytest.mark.parametrize("value", ["note: red", "à savoir : rouge", "12:30"])
+def test_colons_in_values_cost_no_answer_its_quick_way(value: str) -> None:
+    """Nor does a key given twice, or one with a blank before its colon, hide beside them."""
+    gate = make_gate(output_from_options(response_model={"color": str, "score": int}))
+    good, spaced = (f'{{"color"{blank}: "{value}", "score": 1}}' for blank in ("", " "))
+    twice = [text[:-1] + ', "score": 2}' for text in (good, spaced)]
+
+    assert gate is not None
+    assert gate([good] * 50 + twice + [good] * 50).refused == [50, 51]
