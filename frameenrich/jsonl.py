@@ -219,6 +219,27 @@ def body_of(line: bytes) -> bytes:
         return encode(json.loads(line)["body"])
 
 
+class _UrlLine(msgspec.Struct):
+    url: str
+
+
+_decode_url = msgspec.json.Decoder(_UrlLine).decode
+
+
+def url_of(line: bytes) -> str:
+    """Return the url of a request line.
+
+    Examples
+    --------
+    >>> url_of(b'{"custom_id":"row-1","method":"POST","url":"/v1/x","body":{"a": 1}}')
+    '/v1/x'
+    """
+    try:
+        return _decode_url(line).url
+    except msgspec.DecodeError:  # a lone surrogate, in the body
+        return _decode_url(line.partition(b',"body":')[0] + b"}").url
+
+
 def under_id(line: bytes, custom_id: str) -> bytes:
     """Put a response line under another custom_id and leave the rest as it came.
 

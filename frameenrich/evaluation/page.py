@@ -35,15 +35,14 @@ _MAX_IMAGE_CHARACTERS = 40_000_000
 def review_page(review: Review) -> str:
     """Return the HTML text of a review's page."""
     # The page's policy lets only this script run, by its hash: row data can never become code.
-    script = _part("review.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template().render(
+    script = asset("evaluation", "review.js")
+    return page_template("evaluation", "review.html.j2").render(
         job=review.record.job,
         rows=len(review),
-        css=Markup(_part("review.css")),  # noqa: S704 - a file of this package
+        css=Markup(asset("evaluation", "review.css")),  # noqa: S704 - a file of this package
         js=Markup(script),  # noqa: S704 - likewise
         data=Markup(script_json(_payload(review))),  # noqa: S704 - see script_json
-        script_hash=f"sha256-{digest}",
+        script_hash=script_hash(script),
     )
 
 
@@ -113,13 +112,20 @@ class _Images:
 
 
 @cache
-def _part(name: str) -> str:
-    return (files("frameenrich") / "evaluation" / "assets" / name).read_text(encoding="utf-8")
+def asset(folder: str, name: str) -> str:
+    """Return the text of a page's file: its template, script or style."""
+    return (files("frameenrich") / folder / "assets" / name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> jinja2.Template:
+def page_template(folder: str, name: str) -> jinja2.Template:
+    """Return the template of a page, with everything escaped."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_part("review.html.j2"))
+    return environment.from_string(asset(folder, name))
+
+
+def script_hash(script: str) -> str:
+    """Return the hash by which a content security policy lets one script run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

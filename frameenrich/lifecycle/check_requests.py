@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from frameenrich.errors import DamagedFileError
 from frameenrich.identity import hashes, older
-from frameenrich.jsonl import body_of, request_ids
+from frameenrich.jsonl import body_of, request_ids, url_of
 from frameenrich.model import HASHES
 from frameenrich.rendering.caching import unmarked
 from frameenrich.store.folder import JobFolder
@@ -26,13 +25,6 @@ _LINES_AT_ONCE = 4096
 
 _OLDER = 2
 """The version of hashes before `HASHES` that requests can still be compared with."""
-
-
-class _Line(msgspec.Struct):
-    url: str
-
-
-_url_of = msgspec.json.Decoder(_Line).decode
 
 
 def check_requests(shard: ShardFolder) -> None:
@@ -104,18 +96,11 @@ def _formula(job: JobFolder, width: int) -> Callable[[bytes], bytes] | None:
     if width == hashes.HASH_BYTES:
         spec = job.spec
         # Cache marks are no part of a request's hash, as they change no answer.
-        return lambda line: hashes.request_hash(_url(line), unmarked(spec, body_of(line)))
+        return lambda line: hashes.request_hash(url_of(line), unmarked(spec, body_of(line)))
     # A store of version 2 goes on by its own formula. Version 1 hashed whole bodies: not checked.
     if job.spec.version in {_OLDER, HASHES}:
-        return lambda line: older.request_hash(_url(line), body_of(line))
+        return lambda line: older.request_hash(url_of(line), body_of(line))
     return None
-
-
-def _url(line: bytes) -> str:
-    try:
-        return _url_of(line).url
-    except msgspec.DecodeError:  # half a surrogate pair, in the body
-        return _url_of(line.partition(b',"body":')[0] + b"}").url
 
 
 def _compare(

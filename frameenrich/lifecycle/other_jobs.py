@@ -11,27 +11,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
 import pyarrow as pa
 
 from frameenrich.errors import StoreError
 from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.identity.hashes import hash_column, request_hash
-from frameenrich.jsonl import body_of, encode, request_ids
+from frameenrich.jsonl import body_of, encode, request_ids, url_of
 from frameenrich.rendering.caching import without_marks
 from frameenrich.store.folder import JobFolder, JobPath, split_jobs
 from frameenrich.store.listing import warn_damaged
 from frameenrich.store.proof import quick_hash
 from frameenrich.store.shard import DAMAGE, ShardPath
 from frameenrich.store.store import Store
-
-
-class _Line(msgspec.Struct):
-    url: str
-
-
-_url_of = msgspec.json.Decoder(_Line).decode
-
 
 _CACHE_KEY = "prompt_cache_key"
 
@@ -91,7 +82,7 @@ def _count_shared(shard: ShardPath, sent: ShortHashes) -> int:
 
 def _possible_hashes(line: bytes) -> set[bytes]:
     """Return the hashes that a request may have: which cache marks are ours, a spec would tell."""
-    url, body = _url_of(line).url, body_of(line)
+    url, body = url_of(line), body_of(line)
     marked = json.loads(body)
     plain = without_marks(marked)
     # Unless the key in it is the user's own parameter, and a part of the hash.

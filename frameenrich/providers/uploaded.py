@@ -29,6 +29,19 @@ from frameenrich.providers.retries import Calls, DoubtfulReplyError, SdkErrors
 CHAT = "/v1/chat/completions"
 
 
+@contextlib.contextmanager
+def translating_for(product: str) -> Iterator[None]:
+    """Make an error of what a request holds in a form that a translation does not expect."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            "A request holds a message or parameter of a form that cannot be translated for "
+            f"{product} ({type(error).__name__}: {error}).",
+            "Give messages of texts and images.",
+        ) from None
+
+
 class UploadedBatches(ABC):
     """The verbs of a provider, made of its server's calls.
 

@@ -7,21 +7,18 @@ other script run and nothing be fetched.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
-from importlib.resources import files
+from functools import cached_property
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from frameenrich.evaluation.page import asset, page_template, script_hash
 from frameenrich.model import FLAGGED, STATUS_ORDER
 from frameenrich.rendering.readable import Prompt
 from frameenrich.report.charts import Chart, short
@@ -161,35 +158,21 @@ def page(report: Report, *, version: str, made_at: str) -> str:
     version, made_at : str
         For the last line: the version of frameenrich, and when the page was made.
     """
-    script = _part("report.js")
+    script = asset("report", "report.js")
     # The page shows text that a model wrote. Its policy (CSP) allows this one script by its hash,
     # and the script makes text nodes only: nothing else can run, and nothing can be fetched.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     counts = {str(s): report.counts[s] for s in reversed(STATUS_ORDER) if report.counts.get(s)}
-    return _template().render(
+    return page_template("report", "page.html.j2").render(
         report=replace(report, counts=counts),
-        css=Markup(_part("report.css")),  # noqa: S704 - a file of this package
+        css=Markup(asset("report", "report.css")),  # noqa: S704 - a file of this package
         js=Markup(script),  # noqa: S704 - likewise
         data=Markup(script_json(_payload(report))),  # noqa: S704 - see script_json
-        script_hash=f"sha256-{digest}",
+        script_hash=script_hash(script),
         short=short,
         coverage=COVERAGE,
         version=version,
         made_at=made_at,
     )
-
-
-@cache
-def _part(name: str) -> str:
-    return (files("frameenrich") / "report" / "assets" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_part("page.html.j2"))
 
 
 def grouped(

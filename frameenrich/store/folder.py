@@ -97,11 +97,15 @@ class JobPath:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(self._open_parquet(path))
-                folder = JobFolder(self.store, self.id, facts_of(file))
+                folder = self._described_by(file)
             # Only for the footer: what a verb raises while the file is open is not damage.
             except DAMAGE as error:
                 raise unreadable(path, error) from error
             yield folder, file
+
+    def _described_by(self, file: pq.ParquetFile) -> JobFolder:
+        """Return the folder with what its sidecar's footer says."""
+        return JobFolder(self.store, self.id, facts_of(file))
 
     @contextlib.contextmanager
     def _open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -281,15 +285,8 @@ class JobFolder(JobPath):
         reviews = tuple(path for path in found if path.startswith(f"{self.path}/reviews/"))
         return JobState(self.store, self.id, self.facts, self.resumed, shards, rounds, reviews)
 
-    @contextlib.contextmanager
-    def _open_sidecar(self) -> Iterator[tuple[JobFolder, pq.ParquetFile]]:
-        path = self._sidecar_path(0)
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(self._open_parquet(path))
-            except DAMAGE as error:
-                raise unreadable(path, error) from error
-            yield self, file
+    def _described_by(self, file: pq.ParquetFile) -> JobFolder:  # noqa: ARG002 - it is read
+        return self
 
     def rounds(self) -> int:
         """Return how many rounds there are; at least 1."""

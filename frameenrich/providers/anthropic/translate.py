@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from frameenrich.errors import ParameterError
 from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
+from frameenrich.providers.uploaded import translating_for
 
 DEFAULT_MAX_TOKENS = 4096
 """Anthropic wants a cap; what is not used of it costs nothing."""
@@ -93,14 +94,8 @@ def message_params(body: Mapping[str, Json]) -> dict[str, Json]:
 'messages': [{'role': 'user', 'content': 'What is a mug?'}], 'system': 'Be brief.', \
 'stop_sequences': ['.']}
     """
-    try:
+    with translating_for("Anthropic"):
         return _message_params(body)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ParameterError(
-            "A request holds a message or parameter of a form that cannot be translated for "
-            f"Anthropic ({type(error).__name__}: {error}).",
-            "Give messages of texts and images.",
-        ) from None
 
 
 def _message_params(body: Mapping[str, Json]) -> dict[str, Json]:

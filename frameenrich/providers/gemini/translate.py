@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from frameenrich.errors import ParameterError
 from frameenrich.jsonl import encode, loads
 from frameenrich.model import Json
+from frameenrich.providers.uploaded import translating_for
 
 _MOST_ITEMS = 960
 """The sum of all maxItems from which on Gemini refuses a schema (python-genai#2170)."""
@@ -84,14 +85,8 @@ def generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
     {'contents': [{'role': 'user', 'parts': [{'text': 'Red mug'}]}], \
 'generation_config': {'max_output_tokens': 64}}
     """
-    try:
+    with translating_for("Gemini"):
         return _generate_request(body)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ParameterError(
-            "A request holds a message or parameter of a form that cannot be translated for "
-            f"Gemini ({type(error).__name__}: {error}).",
-            "Give messages of texts and images.",
-        ) from None
 
 
 def _generate_request(body: Mapping[str, Json]) -> dict[str, Json]:
