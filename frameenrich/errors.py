@@ -55,16 +55,20 @@ class _ShownShort:
 
 def _lines_of_user(trace: TracebackType | None) -> list[str]:
     """Return the traceback's lines that are in a cell or in a file of no installed package."""
-    # Installed packages may be in two folders: pure Python ones and those with compiled parts.
-    ours = [os.path.dirname(__file__), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))]
+    ours = tuple(
+        path + os.sep for path in (os.path.dirname(__file__), sysconfig.get_path("stdlib"))
+    )
+    # By their folders' names: an environment may lie over another one, as `uv run --with` makes it.
+    installed = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
     found = []
     for frame, number in traceback.walk_tb(trace):
         file = frame.f_code.co_filename
         # Code that a library made while running is nobody's line, as a dataclass's __init__ is.
-        if file != "<string>" and not file.startswith(tuple(path + os.sep for path in ours)):
-            # A notebook's cells are in no file; IPython puts their source into linecache.
-            line = linecache.getline(file, number).strip()
-            found.append(f"{_cell_name(file)}, line {number}\n----> {number} {line}\n")
+        if file == "<string>" or file.startswith(ours) or any(name in file for name in installed):
+            continue
+        # A notebook's cells are in no file; IPython puts their source into linecache.
+        line = linecache.getline(file, number).strip()
+        found.append(f"{_cell_name(file)}, line {number}\n----> {number} {line}\n")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,23 @@ def test_an_error_survives_another_process(kind: type[FrameEnrichError]) -> None
     again = pickle.loads(pickle.dumps(error))
 
     assert (kind, str(error), vars(error)) == (type(again), str(again), vars(again))
+
+
+@pytest.mark.parametrize("folder", ["/a/lib/python3.12/site-packages", "/usr/lib/dist-packages"])
+def test_a_package_of_an_environment_below_is_nobodys_line(folder: str) -> None:
+    """An environment may lie over others (`uv run --with`): what they hold is installed, too."""
+
+    def fail() -> None:
+        raise FrameEnrichError("Row 4 is bad.", "Mend it.")
+
+    library: dict[str, Any] = {}
+    exec(compile("def call(f): f()", f"{folder}/shell.py", "exec"), library)
+    with pytest.raises(FrameEnrichError) as caught:
+        library["call"](fail)
+    shown = "".join(caught.value._render_traceback_())
+
+    assert __file__ in shown
+    assert "shell.py" not in shown
 
 
 def test_the_public_names_are_there() -> None:

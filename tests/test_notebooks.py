@@ -160,7 +160,7 @@ CHECKS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
 """What has to be true of the files that a notebook wrote, by its name."""
 
 
-# The shortest one runs with the suite, the others in `.ci/run`, after it.
+# Of each kind the shortest runs with the suite, the others in `.ci/run`, after it.
 @pytest.mark.parametrize(
     "path",
     [pytest.param(p, marks=[pytest.mark.slow] * (p != CAPTION)) for p in NOTEBOOKS],
@@ -178,6 +178,7 @@ def test_a_notebook_runs_with_the_embedded_model(
         CHECKS[path.stem](tmp_path, products)
 
 
+@pytest.mark.slow
 def test_classify_products_through_the_batch_api(
     server: BatchServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, products: pd.DataFrame
 ) -> None:
@@ -224,6 +225,7 @@ def test_caption_images_through_the_batch_api(
     assert set(server.executed_bodies.values()) == {1}
 
 
+@pytest.mark.slow
 def test_translation_pairs_are_mended_through_the_batch_api(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -21,11 +21,12 @@ from frameenrich.verbs.job import Job
 COUNTS = {"Kitchen": 60, "Garden": 30, "Toys": 10}
 
 
-@pytest.fixture(scope="module")
-def goods_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Job]:
+@pytest.fixture
+def goods_job(store: Path) -> tuple[pd.DataFrame, Job]:
     """Return a frame whose truth differs from each fifth answer, and its job."""
     frame, labels = goods(COUNTS)
-    job = answered(frame, labels, tmp_path_factory.mktemp("store"), labels=LABELS)
+    store.mkdir()
+    job = answered(frame, labels, store, labels=LABELS)
     truths = ["Garden" if i % 5 == 0 else label for i, label in enumerate(labels)]
     return frame.assign(truth=truths), job
 

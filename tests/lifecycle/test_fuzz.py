@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "responses": {"endpoint": "/v1/responses"},
 }
 
-fuzzed = examples(20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+fuzzed = examples(10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def answer(kind: str, word: str) -> str:

@@ -36,7 +36,7 @@ def matrix(*arguments: str) -> list[int]:
     return [int(number) for number in done.stdout.splitlines()[-1].split()[1:]]
 
 
-@pytest.mark.parametrize("fault", ["none", "create made; answered 500", "queue full"])
+@pytest.mark.parametrize("fault", ["none", "create made; answered 500"])
 def test_a_job_killed_anywhere_is_finished_by_the_next_run(fault: str) -> None:
     """Rows lost 0, requests executed twice 0, one batch a shard.
 

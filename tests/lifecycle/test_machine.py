@@ -141,6 +141,6 @@ def test_every_history_of_a_job_ends_well() -> None:
         stack.callback(JobMachine.worker.kill)
         machine = JobMachine.TestCase
         machine.settings = examples(
-            8, stateful_step_count=12, suppress_health_check=list(HealthCheck)
+            5, stateful_step_count=12, suppress_health_check=list(HealthCheck)
         )
         machine().runTest()

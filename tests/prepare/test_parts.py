@@ -108,7 +108,7 @@ def answer(job: Job, folder: Path, but: str = "") -> None:
     job.import_responses(path)
 
 
-@examples(24)
+@examples(12)
 @given(
     titles=st.lists(st.sampled_from(["a", "b", "c", "d", "é", None]), min_size=1, max_size=12),
     ends=st.lists(st.integers(0, 12), max_size=4),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import openai
 import pandas as pd
 import pytest
+import warm
 from audit import reach
 from batch_server import BatchServer, Reply, pick, user_text
 from conftest import DEPARTMENTS, ROOT, status_counts, tagged
@@ -90,7 +90,7 @@ def test_a_new_process_with_the_re_read_csv_collects(
     result = store.parent / "out.parquet"
 
     csv = str(ROOT / "sample_data" / "products.csv")
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", script, csv, str(store), str(result)],
         env={"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.base_url, "PATH": ""},
         capture_output=True,

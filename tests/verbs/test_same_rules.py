@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from decimal import Decimal
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import pytest
+import warm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PastDate, field_validator
 
 import frameenrich
@@ -102,7 +102,7 @@ def test_a_later_process_says_which_class_it_lacks(tmp_path: Path) -> None:
     """A validator is never dropped in silence: the warning names the class and what to pass."""
     job = submitted(tmp_path, Product)
 
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", COLLECT, job.id, str(tmp_path / "store")],
         capture_output=True,
         text=True,

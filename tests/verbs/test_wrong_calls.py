@@ -122,7 +122,7 @@ def test_verbs_of_a_job_refuse_or_take_whatever_they_are_given(
     monkeypatch.chdir(store)
     method = getattr(FRAME.llmbatch, verb)
     parameters = inspect.signature(method).parameters
-    for name in set(parameters) - {"store", "client", "provider", "model"}:
+    for name in sorted(set(parameters) - {"store", "client", "provider", "model"}):
         for value in WRONG:
             given = {"job": job, "store": store, "n": 1, "timeout": 0} | {name: value}
             if name == "timeout" and (value is None or isinstance(value, float | np.int64)):
