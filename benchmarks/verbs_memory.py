@@ -5,7 +5,7 @@
 Answers have a kilobyte of text each. Every figure is one process, run alone: it builds the frame,
 gives back what is free, begins its peak anew (``VmHWM``; Linux only) and runs one verb. The stores
 that the verbs read are made before, once for each number of rows; a verb gets a copy by links.
-It prints the table of benchmarks/README.md, "Memory of every verb".
+It prints the whole table of benchmarks/README.md, "Memory of every verb", as Markdown.
 """
 
 from __future__ import annotations
@@ -165,17 +165,22 @@ def run(name: str, rows: int, folder: Path) -> dict[str, float] | str:
 
 
 def table(found: dict[tuple[str, int], dict[str, float] | str]) -> Iterator[str]:
-    """Yield the table's lines."""
-    yield "| verb | rows | peak above the frame, MB | of which what it gives, MB | CPU, s |"
-    yield "|---|--:|--:|--:|--:|"
-    for (name, rows), figures in found.items():
-        title = VERBS[name][0]
-        if isinstance(figures, str):
-            yield f"| {title} | {rows:,} | {figures} | | |"
-            continue
-        given = f"{figures['result_mb']:,.0f}" if figures["result_mb"] else ""
-        peak, cpu = figures["peak_mb"], figures["cpu"]
-        yield f"| {title} | {rows:,} | {peak:,.0f} | {given} | {cpu:,.1f} |"
+    """Yield the table's lines: a line for each verb, columns for each number of rows."""
+    counts = list(dict.fromkeys(rows for _, rows in found))
+    heads = [f"{rows:,} rows: MB | of which given, MB | CPU, s" for rows in counts]
+    yield f"| verb, peak above the frame | {' | '.join(heads)} |"
+    yield "|---" + "|--:" * 3 * len(counts) + "|"
+    for name in dict.fromkeys(name for name, _ in found):
+        cells = [cell for rows in counts for cell in cells_of(found.get((name, rows), "not run"))]
+        yield f"| {VERBS[name][0]} | {' | '.join(cells)} |"
+
+
+def cells_of(figures: dict[str, float] | str) -> list[str]:
+    """Return the cells of one measurement."""
+    if isinstance(figures, str):
+        return [figures, "", ""]
+    given = f"{figures['result_mb']:,.0f}" if figures["result_mb"] else ""
+    return [f"{figures['peak_mb']:,.0f}", given, f"{figures['cpu']:,.1f}"]
 
 
 def main() -> None:
@@ -210,7 +215,8 @@ def main() -> None:
                 for each in folder.iterdir():
                     shutil.rmtree(each) if each.is_dir() else each.unlink()
     lines = "\n".join(table(found))
-    print(lines)
+    others = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    print(f"{lines}\n\nOne run each; load averages at the end: {others}.")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def make_review(
 
 
 def _require_ended(job: JobAnswers) -> None:
-    pending = int((job.statuses == str(RowStatus.PENDING)).sum())
+    pending = int(job.have(RowStatus.PENDING).sum())
     if pending:
         raise InputError(
             f"{pending:,} rows of the job {job.folder.id} are still pending, and could not be "

@@ -57,7 +57,7 @@ def truth_fields(
         raise ParameterError(
             f"drawn={drawn!r} is unknown.", "Pass drawn='random', or leave it out."
         )
-    pending = int((job.statuses == str(RowStatus.PENDING)).sum())
+    pending = int(job.have(RowStatus.PENDING).sum())
     if pending:
         raise InputError(
             f"{pending:,} rows of the job {job.folder.id} are still pending.",

@@ -51,6 +51,9 @@ _MAX_IMAGE_CHARACTERS = 24_000_000
 _MAX_CHARTS = 12
 
 
+_WRITTEN_CHARACTERS = 1_000_000
+
+
 ALL_ROWS = 50_000
 """Of a job with more rows, long texts are read of the rows on the page only."""
 
@@ -98,7 +101,7 @@ class Answers:
 
 
 def write_report(
-    path: str | os.PathLike[str], answers: Answers, *, secrets: Iterable[str] = ()
+    path: str | os.PathLike[str], report: Report, *, secrets: Iterable[str] = ()
 ) -> Path:
     """Write a job's report, whole or not at all.
 
@@ -108,7 +111,7 @@ def write_report(
         The file cannot be written.
     """
     made_at = _moment(datetime.now(UTC))
-    text = page(make_report(answers), version=version("frameenrich"), made_at=made_at)
+    text = page(report, version=version("frameenrich"), made_at=made_at)
     _write(Path(path), _without_keys(text, secrets))
     return LinkedPath(path)
 
@@ -116,7 +119,9 @@ def write_report(
 def _write(path: Path, text: str) -> None:
     try:
         with named_file(path, private=True) as file:  # it holds rows, as the store does
-            file.write(text.encode())
+            # In pieces: a second copy of a page of 40 MB is not needed.
+            for start in range(0, len(text), _WRITTEN_CHARACTERS):
+                file.write(text[start : start + _WRITTEN_CHARACTERS].encode())
     except OSError as error:
         raise InputError(
             f"The report cannot be written to {path}: {error.strerror}.",

@@ -19,7 +19,7 @@ from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.results import read_results
 from frameenrich.lifecycle.usage import job_usage, prices_of
 from frameenrich.providers.credentials import secrets_of
-from frameenrich.report.build import ALL_ROWS, Answers, rows_shown, write_report
+from frameenrich.report.build import ALL_ROWS, Answers, make_report, rows_shown, write_report
 from frameenrich.store.folder import JobState
 from frameenrich.verbs.collect import Waiting, bring_home
 from frameenrich.verbs.session import Session
@@ -45,9 +45,10 @@ def _report(session: Session, path: str | os.PathLike[str], *, rows: int, **read
             # Reviewed rows are judged by their values, on the page or not.
             frame = _with_whole_rows(frame, replace(collector, short=False), _reviewed(job, how))
         used = job_usage(job, prices_of(job, session.budget()))
-        answers = Answers(job, frame, page, shown, used, how.output, whole=whole)
+        made = make_report(Answers(job, frame, page, shown, used, how.output, whole=whole))
+        del frame, page  # before the page's text is made, which may be as large
         # A page is passed on to others: an echoed key must not be in an answer or an error on it.
-        return write_report(path, answers, secrets=secrets_of(session.client))
+        return write_report(path, made, secrets=secrets_of(session.client))
 
 
 def _rows_shown(job: JobState, output: Output, rows: int) -> Positions:
