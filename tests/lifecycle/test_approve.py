@@ -61,7 +61,7 @@ def test_what_is_free_needs_no_price() -> None:
 @pytest.mark.parametrize("counted", [Counted("m", 10, None), Counted("m", 10, 5, uncounted=1)])
 def test_what_nobody_can_count_is_refused(counted: Counted) -> None:
     """Answers without an end and images of unknown size are no reason to guess (promise 3)."""
-    with pytest.raises(ParameterError, match="max_cost= cannot be held"):
+    with pytest.raises(ParameterError, match="max_cost="):
         most_usd(sum_demand([counted]), PRICES, "openai", "live", None)
 
 
