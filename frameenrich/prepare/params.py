@@ -124,8 +124,8 @@ def _check_type(name: str, value: Any, wanted: str) -> None:
     said = f"the text {value!r}" if isinstance(value, str) else f"{value!r}"
     raise ParameterError(
         f"params= sets {name!r} to {said}, which is no {_WORDS[wanted]}.",
-        f"Write {{{name!r}: {_example(value, wanted)}}}; what only your server understands goes "
-        "into extra_body.",
+        f"Write params={{{name!r}: {_example(value, wanted)}}}; what only your server understands "
+        "goes into extra_body.",
         name=name,
     )
 

@@ -287,7 +287,7 @@ def test_a_parameter_of_another_type_is_refused(
     with pytest.raises(ParameterError, match=re.escape(said)) as caught:
         check_params(params, endpoint, OutputSpec())
 
-    assert caught.value.fix.startswith(f"Write {{'{name}': {write}}}")
+    assert caught.value.fix.startswith(f"Write params={{'{name}': {write}}}")
     assert check_params({"extra_body": params}, endpoint, OutputSpec()) == params
     assert check_params({name: None}, endpoint, OutputSpec()) == {name: None}
 

@@ -260,7 +260,22 @@ def test_azure_wants_a_file_processed_first(looks: int, azure: Azure, store: Pat
     assert service.count("POST", "/v1/batches") == 1
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b"7"])
+@pytest.mark.parametrize("status", [404, 405, 500, 501])
+def test_azures_files_behind_a_gateway_that_shows_none(
+    status: int, azure: Azure, store: Path
+) -> None:
+    """No wedge: a look at the file is useful, and the create goes on where nobody can take it."""
+    service, provider = azure
+    service.faults.add("no_route", where="GET /v1/files/file-??????", times="always", status=status)
+    frame = shelf(3)
+
+    out = finish(frame, frame.llmbatch.submit(ASK, "m", provider=provider, store=store))
+
+    check_rows(out, frame)
+    assert max(service.executed.values()) == 1
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"7", b'{"status": []}'])
 def test_azures_word_on_a_file_that_is_none(body: bytes, azure: Azure, store: Path) -> None:
     """Promise 9: no raw `AttributeError`; the create tells whether the file is ready."""
     service, provider = azure

@@ -214,15 +214,17 @@ def send(
 
 def note_resume_command(ctx: typer.Context, *, again: bool = True) -> None:
     """Note how to go on after an interrupt, a time-out or a failure of the provider."""
-    own = _command(sys.argv[1:])
+    own = _command(sys.argv[1:], ctx.params.get("source"))
     # The same command with --fresh would pay again, so it is not suggested.
     ctx.meta[RESUME] = own if again else "frameenrich jobs lists what was sent; then collect it."
 
 
-def _command(words: list[str]) -> str:
+def _command(words: list[str], source: str | None = None) -> str:
     """Quote a command for the shell, with a reminder of its standard input."""
     typed = shlex.join(["frameenrich", *words])
-    return f"{typed}  # with the same standard input" if "-" in words else typed
+    # Where the source is not known a "-" may be the target, which is no input.
+    from_stdin = source == "-" if source is not None else "-" in words
+    return f"{typed}  # with the same standard input" if from_stdin else typed
 
 
 def collect_command(
@@ -245,7 +247,7 @@ def collect_command(
     options = ["--wait", *(["--store", store] if store else []), *(["--json"] if as_json else [])]
     for group in (reading, writing, answering, spending, sending.server):
         options += to_argv(group)
-    return _command(["collect", *options, job_id, *names])
+    return _command(["collect", *options, job_id, *names], names[0])
 
 
 @contextlib.contextmanager

@@ -61,6 +61,11 @@ T = TypeVar("T")
 _UNREADY = frozenset({"pending", "uploaded", "running"})
 
 
+# What gateways answer that lack a route, or break down at it; 404 may also be a file that is gone,
+# which the create says in words that are known.
+_NO_ROUTE = frozenset({404, 405, 500, 501})
+
+
 _OTHER_SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
 
 
@@ -228,11 +233,17 @@ class OpenAIBatch(UploadedBatches):
 
     def _await_file(self, file_id: str) -> None:
         """Raise while Azure still processes the file (openai-dotnet#312)."""
-        if (
-            self._dialect.must_wait_for_file
-            # Of a reply that is no file nothing is known: the create itself will tell.
-            and getattr(self._client.files.retrieve(file_id), "status", None) in _UNREADY
-        ):
+        if not self._dialect.must_wait_for_file:
+            return
+        # Where nothing is said of the file, by a reply that is none or by a gateway without this
+        # route, the create itself will tell.
+        try:
+            status = getattr(self._client.files.retrieve(file_id), "status", None)
+        except Exception as error:
+            if status_of(error) not in _NO_ROUTE:
+                raise
+            return
+        if isinstance(status, str) and status in _UNREADY:
             raise NotYetError(f"the file {file_id} is still being processed")
 
     def _find_file(self, shard: Shard, name: str) -> str | None:
