@@ -123,9 +123,19 @@ def _keep_earlier(shard: ShardFolder, sink: IO[bytes]) -> None:
             sink.write(line + b"\n")
 
 
+def _tells_nothing(batch: Batch) -> bool:
+    """Tell whether a batch that may have run in part says nothing of what it did."""
+    # One that failed did not run; one that names its files or counts says how far it came.
+    stopped = batch.status in {BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+    silent = batch.completed is None and batch.failed is None
+    return stopped and silent and not (batch.output_file_id or batch.error_file_id)
+
+
 def _shortfall(shard: ShardFolder, batch: Batch, lines: int) -> str | None:
     """Describe the shortfall, where fewer lines came than the batch counts answers."""
     sent = shard.request_count - len(requests_left_out(shard, batch))
+    if not lines and _tells_nothing(batch):
+        return f"the batch is {batch.status}, and tells neither files nor counts"
     counted = min((batch.completed or 0) + (batch.failed or 0), sent)
     # A completed batch has a line for every request, whatever it counts.
     if lines >= (sent if batch.status == BatchStatus.COMPLETED else counted):

@@ -71,6 +71,23 @@ def test_a_look_that_comes_too_early_is_looked_at_again(
     check_paid(server, batches=1)
 
 
+@pytest.mark.parametrize("end", ["expired", "cancelled"])
+def test_a_batch_that_says_nothing_of_what_it_did_is_looked_at_again(
+    end: str, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """Promise 4: without counts, files named late are no sign that nothing was answered."""
+    for fault in ({"name": end, "ran": 0.5}, {"name": "late_files", "looks": 3}):
+        server.faults.add(**fault)
+    server.faults.add("null_request_counts")
+    job = submit(frame, provider, store)
+    out = frame.llmbatch.collect(job)
+    while not job._session.job().read().settled:
+        out = frame.llmbatch.collect(job)
+
+    assert out["llmbatch_status"].value_counts().to_dict() == {"ok": 6, end: 6}
+    assert sorted(server.executed.values()) == [1] * 6
+
+
 def test_what_does_not_add_up_is_told(
     frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
 ) -> None:
