@@ -189,8 +189,8 @@ MISTAKES = (
     Mistake(
         "an answer is reused that the new job's schema refuses",
         "lifecycle/reuse.py",
-        "    good = found.table.codes[slots] == STATUSES.index(RowStatus.OK)",
-        "    good = slots >= 0",
+        "    good = np.flatnonzero(found.table.codes[found.slots] == OK_CODE)",
+        "    good = np.flatnonzero(found.slots >= 0)",
         "tests/lifecycle/test_reused_answers.py tests/lifecycle/test_resume.py",
     ),
     Mistake(
