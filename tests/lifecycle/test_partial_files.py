@@ -76,8 +76,8 @@ def test_a_batch_that_says_nothing_of_what_it_did_is_looked_at_again(
     end: str, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
 ) -> None:
     """Promise 4: without counts, files named late are no sign that nothing was answered."""
-    for fault in ({"name": end, "ran": 0.5}, {"name": "late_files", "looks": 3}):
-        server.faults.add(**fault)
+    server.faults.add(end, ran=0.5)
+    server.faults.add("late_files", looks=3)
     server.faults.add("null_request_counts")
     job = submit(frame, provider, store)
     out = frame.llmbatch.collect(job)
