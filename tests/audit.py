@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from batch_server import BatchServer
@@ -23,6 +25,12 @@ def shelf(count: int = 12, first: int = 0) -> pd.DataFrame:
 def said(title: str) -> str:
     """What the server answers to `ASK`."""
     return f"echo: Which department sells {title}?"
+
+
+def submit(frame: pd.DataFrame, provider: Any, store: Path, **options: Any) -> Job:
+    """Ask `ASK` of a frame."""
+    job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=provider, store=store, **options)
+    return job
 
 
 def finish(frame: pd.DataFrame, job: Job) -> pd.DataFrame:

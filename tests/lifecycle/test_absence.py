@@ -8,19 +8,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import audit
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, an_hour_passes, check_paid, check_rows, finish, shelf
+from audit import an_hour_passes, check_paid, check_rows, finish, shelf
 from batch_server import BatchServer
 
 from frameenrich.errors import ProviderError, WaitTimeoutError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.verbs.job import Job
 
 LIST = "GET /v1/batches"
 
@@ -39,12 +39,8 @@ def provider(client: openai.OpenAI) -> OpenAIBatch:
     return made
 
 
-def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **options: Any) -> Job:
-    """Submit with the usual template; a doubt stays one, however slow the machine is."""
-    job: Job = frame.llmbatch.submit(
-        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 900, **options}
-    )
-    return job
+# A doubt stays one, however slow the machine is.
+submit = partial(audit.submit, confirm_seconds=900)
 
 
 @pytest.mark.parametrize("loss", ["accepted_then_500", "accepted_then_closed"])

@@ -9,14 +9,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import audit
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, check_paid, check_rows, finish, reach, said, shelf, unrun
+from audit import check_paid, check_rows, finish, reach, said, shelf, unrun
 from batch_server import BatchServer
 from batch_server.life import batch_error, parse_line, split_lines
 from batch_server.rows import SEPARATORS
@@ -24,7 +26,6 @@ from batch_server.rows import SEPARATORS
 from frameenrich.errors import FrameEnrichWarning, ProviderError, WaitTimeoutError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.verbs.job import Job
 
 TESTS = Path(__file__).parent.parent
 
@@ -50,11 +51,7 @@ def halves(provider: OpenAIBatch) -> OpenAIBatch:
     return provider
 
 
-def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **wishes: Any) -> Job:
-    """Submit with the usual template."""
-    wishes = {"confirm_seconds": 0.05, **wishes}
-    job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=provider, store=store, **wishes)
-    return job
+submit = partial(audit.submit, confirm_seconds=0.05)
 
 
 # --- what really comes back: the thirteen of tests/README.md --------------------------------------

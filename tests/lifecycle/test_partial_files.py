@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import audit
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, check_paid, check_rows, finish, shelf
+from audit import check_paid, check_rows, finish, shelf
 from batch_server import BatchServer
 
 from frameenrich.errors import FrameEnrichWarning, ProviderError, WaitTimeoutError
@@ -33,12 +35,7 @@ def provider(client: openai.OpenAI) -> OpenAIBatch:
     return OpenAIBatch(client, attempts=2, wait_seconds=0.01)
 
 
-def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **options: Any) -> Job:
-    """Submit with the usual template."""
-    job: Job = frame.llmbatch.submit(
-        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 900, **options}
-    )
-    return job
+submit = partial(audit.submit, confirm_seconds=900)
 
 
 EARLY = [

@@ -13,14 +13,13 @@ import httpx2
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, check_paid, check_rows, finish, shelf
+from audit import check_paid, check_rows, finish, shelf, submit
 from batch_server import BatchServer
 
 from frameenrich.errors import ProviderError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.providers.retries import surely_unmade
-from frameenrich.verbs.job import Job
 
 NO_BATCH = [
     pytest.param(b"[" * 3000, id="brackets"),
@@ -44,12 +43,6 @@ def provider(client: openai.OpenAI) -> OpenAIBatch:
     made = OpenAIBatch(client, attempts=3, wait_seconds=0.01)
     made.limits = Limits(queue_wait_seconds=0.05)
     return made
-
-
-def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path) -> Job:
-    """Submit with the usual template."""
-    job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=provider, store=store)
-    return job
 
 
 @pytest.mark.parametrize("body", NO_BATCH)

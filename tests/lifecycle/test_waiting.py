@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import audit
 import openai
 import pandas as pd
 import pytest
-from audit import ASK, check_rows, finish, said, shelf
+from audit import check_rows, finish, said, shelf
 from batch_server import BatchServer, Reply
 from crash import ledger, server_process, start
 
@@ -28,12 +30,7 @@ def provider(client: openai.OpenAI) -> OpenAIBatch:
     return OpenAIBatch(client, attempts=3, wait_seconds=0.01)
 
 
-def submit(frame: pd.DataFrame, provider: OpenAIBatch, store: Path, **options: Any) -> Job:
-    """Submit with the usual template."""
-    job: Job = frame.llmbatch.submit(
-        ASK, "gpt-4o-mini", provider=provider, store=store, **{"confirm_seconds": 0.2, **options}
-    )
-    return job
+submit = partial(audit.submit, confirm_seconds=0.2)
 
 
 def times(server: BatchServer) -> list[int]:
