@@ -208,7 +208,7 @@ def test_one_reviewer_has_one_verdict_a_row(job: Job, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"row 5, column 'verdict'.*in row 2 already"):
         job.add_review(write(tmp_path / "twice.csv", [*rows, *changed]))
     job.add_review(write(tmp_path / "one.csv", rows), reviewer="ada")
-    with pytest.raises(InputError, match=r"judged the row 'T-.*' otherwise"):
+    with pytest.raises(InputError, match=r"judged the row 'T-.*' differently"):
         job.add_review(write(tmp_path / "changed.csv", changed), reviewer="ada")
     both = job.add_review(tmp_path / "changed.csv", reviewer="bob")
 

@@ -109,13 +109,15 @@ def test_a_large_enum_goes_in_words() -> None:
     assert "label 100" in made["system_instruction"]["parts"][0]["text"]
 
 
-@pytest.mark.parametrize("name", ["logit_bias", "logprobs", "user"])
-def test_what_the_api_has_no_word_for_is_refused(name: str, store: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("logit_bias", {"1": 1}), ("logprobs", True), ("user", "me")]
+)
+def test_what_the_api_has_no_word_for_is_refused(name: str, value: object, store: Path) -> None:
     """Before anything is written or sent."""
     provider = GeminiBatch(client("http://127.0.0.1:9"))
 
     with pytest.raises(ParameterError, match=f"'{name}'.*Gemini"):
-        shelf(1).llmbatch.submit(ASK, MODEL, provider=provider, store=store, params={name: 2})
+        shelf(1).llmbatch.submit(ASK, MODEL, provider=provider, store=store, params={name: value})
 
     assert not store.exists()
 

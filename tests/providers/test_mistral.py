@@ -49,15 +49,15 @@ def test_a_request_is_asked_as_the_api_wants_it(store: Path) -> None:
     assert batch["model"] == MODEL
 
 
-@pytest.mark.parametrize("name", ["logit_bias", "user", "modalities"])
-def test_what_the_api_has_no_word_for_is_refused(name: str, store: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("logit_bias", {"1": 1}), ("user", "me"), ("modalities", ["text"])]
+)
+def test_what_the_api_has_no_word_for_is_refused(name: str, value: object, store: Path) -> None:
     """Before anything is written or sent."""
     provider = MistralBatch(Mistral(api_key="k", server_url="http://127.0.0.1:9"))
 
     with pytest.raises(ParameterError, match=f"'{name}'.*Mistral"):
-        shelf(1).llmbatch.submit(
-            ASK, MODEL, provider=provider, store=store, params={name: {"1": 1}}
-        )
+        shelf(1).llmbatch.submit(ASK, MODEL, provider=provider, store=store, params={name: value})
     with pytest.raises(ParameterError, match="/v1/embeddings"):
         shelf(1).llmbatch.submit(
             ASK, MODEL, provider=provider, store=store, endpoint="/v1/embeddings"
