@@ -51,10 +51,12 @@ def fetch_short_again(folder: JobFolder, connect: Callable[[], Provider]) -> Non
             continue
         # Not fetched again before it is: a process that is killed here goes on as after its end.
         shard.save(batch.replace(stage=Stage.ENDED, responses=None))
-        bring_home(shard, shard.batch, connect(), last=True)
+        fetch_responses(shard, shard.batch, connect(), last=True)
 
 
-def bring_home(shard: ShardFolder, batch: Batch, provider: Provider, *, last: bool = False) -> None:
+def fetch_responses(
+    shard: ShardFolder, batch: Batch, provider: Provider, *, last: bool = False
+) -> None:
     """Write what an ended batch left to disk; settle it where no more will come.
 
     The `last` fetch settles it whatever came.

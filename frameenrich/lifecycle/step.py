@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from frameenrich.errors import BudgetError, FrameEnrichError, ProviderError
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.check_requests import check_requests
-from frameenrich.lifecycle.fetch import bring_home
+from frameenrich.lifecycle.fetch import fetch_responses
 from frameenrich.lifecycle.outgoing import (
     NothingKept,
     Progress,
@@ -281,7 +281,7 @@ def is_lost(error: FrameEnrichError) -> bool:
 def fetch_or_retry(shard: ShardFolder, batch: Batch, provider: Provider) -> None:
     """Fetch an ended batch's lines, or plan its requests again where nothing ran."""
     if batch.status != BatchStatus.FAILED or batch.output_file_id or batch.error_file_id:
-        bring_home(shard, batch, provider)
+        fetch_responses(shard, batch, provider)
         return
     # It failed validation (OpenAI's batch guide, "status"): nothing ran or was billed, so the
     # shard may go again.

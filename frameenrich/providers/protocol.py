@@ -76,7 +76,7 @@ class Provider(Protocol):
 
     Two verbs more are used where a provider has them: ``at_pace(pace)`` gives the same provider
     with other limits on how fast it asks, and ``live()`` one that answers the same requests at
-    once (see `one_by_one`).
+    once, each request by a call of its own.
 
     ``prompt_caching`` says how the server is asked to keep what requests begin with: ``"key"``
     (``prompt_cache_key``), ``"breakpoint"`` (that, and OpenAI's marks), ``"cache_control"``
