@@ -118,6 +118,8 @@ class RetryDeadline:
     """The ``time.monotonic()`` until which a caller waits; another thread may change it."""
 
     until: float = math.inf
+    answer_seconds: float = 0.0
+    """Seconds after ``until`` in which a live call that was made before may still be answered."""
 
     def end(self) -> None:
         """Wait no longer, from any thread."""
@@ -131,7 +133,7 @@ _deadline: ContextVar[RetryDeadline] = ContextVar("retry_deadline", default=Retr
 @contextlib.contextmanager
 def retry_for(seconds: float, given: RetryDeadline | None = None) -> Iterator[None]:
     """Limit for how long providers try again, whatever a server asks for."""
-    given = given or RetryDeadline()
+    given = given or RetryDeadline(answer_seconds=_deadline.get().answer_seconds)
     given.until = min(given.until, time.monotonic() + seconds)
     token = _deadline.set(given)
     try:
@@ -149,3 +151,15 @@ def seconds_to_retry() -> float:
     inf
     """
     return _deadline.get().until - time.monotonic()
+
+
+def seconds_to_answer() -> float:
+    """Return the seconds for which a live call that is out may still be waited for.
+
+    Examples
+    --------
+    >>> with retry_for(5.0, RetryDeadline(answer_seconds=60.0)):
+    ...     round(seconds_to_retry()), round(seconds_to_answer())
+    (5, 65)
+    """
+    return seconds_to_retry() + _deadline.get().answer_seconds

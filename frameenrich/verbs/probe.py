@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,7 +17,7 @@ from typing import Any
 
 from frameenrich.answers.judge import read_response
 from frameenrich.answers.output import Output
-from frameenrich.errors import ParameterError, ProviderError, StoreError
+from frameenrich.errors import ParameterError, ProviderError, StoreError, warn_user
 from frameenrich.identity.dedupe import duplicates, short_hashes
 from frameenrich.identity.hash_table import HashTable
 from frameenrich.identity.hashes import request_hash
@@ -27,7 +28,7 @@ from frameenrich.model import JobSpec, Response, RowStatus
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.ready import open_requests
 from frameenrich.prepare.ready_job import KEY, draft_of_requests, ready_job_id
-from frameenrich.providers.protocol import Provider, retry_for
+from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for
 from frameenrich.rendering.caching import unmarked
 from frameenrich.store.folder import JobFolder, JobPath, job_folders
 from frameenrich.store.store import Store
@@ -44,6 +45,11 @@ _WITNESSES = 2
 
 _TRY_AGAIN_SECONDS = 5.0
 """How long to retry where the server is busy or broken, which proves nothing."""
+
+
+_ANSWER_SECONDS = 60.0
+"""How long to wait for an answer after that: a model that thinks takes longer than five seconds,
+and a row that is hung up on is paid twice, here and in the batch."""
 
 
 _READ_ROWS = 1_000
@@ -112,11 +118,20 @@ class Probe:
                     draft.complete(job_id)
                     draft.commit()
         folder = JobPath(self.store, job_id).open()
+        patience = RetryDeadline(answer_seconds=_ANSWER_SECONDS)
+        last = time.monotonic() + _TRY_AGAIN_SECONDS + _ANSWER_SECONDS
         try:
-            with retry_for(_TRY_AGAIN_SECONDS):
+            with retry_for(_TRY_AGAIN_SECONDS, patience):
                 Job(folder, output=self.output, provider=self.live).send()
         except ProviderError:
-            pass  # it is down, busy or has no such call: that says nothing of the batch
+            # It is down, busy or has no such call: that says nothing of the batch. Only a call that
+            # is out lasts so long.
+            if time.monotonic() >= last:
+                warn_user(
+                    f"The row that was asked live first had no answer after {_ANSWER_SECONDS:.0f} "
+                    "seconds. It goes out with the batch, so it may be paid twice; probe=False "
+                    "sends the batch at once."
+                )
         return folder
 
 

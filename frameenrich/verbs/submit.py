@@ -189,7 +189,7 @@ class Submission:
             return None
         spec, output = self.plan.spec, self.plan.output
         # One after the other, or submits at once would ask the same first row live. The others wait
-        # for seconds only, whatever the server does: `Probe` hangs up on one that is slow.
+        # for a minute at most, whatever the server does: `Probe` hangs up on one that is slow.
         with self.store.deciding():
             stored, running = None, KnownRequests.of([])
             if not self.nonce:

@@ -11,7 +11,7 @@ import pytest
 from batch_server import BatchServer
 
 import frameenrich
-from frameenrich.errors import BudgetError, ParameterError
+from frameenrich.errors import BudgetError, FrameEnrichWarning, ParameterError
 from frameenrich.providers.live import client as live_client
 from frameenrich.verbs import probe
 
@@ -87,15 +87,30 @@ def test_everything_else_proves_nothing_and_the_batch_goes(
     assert len(server.batches) == 1
 
 
-def test_a_server_that_is_slow_holds_no_other_submit_up(
+def test_a_model_that_thinks_for_long_is_waited_for(
     server: BatchServer, ask: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other submits wait while a row is asked, so a call that takes long is ended."""
-    monkeypatch.setattr(probe, "_TRY_AGAIN_SECONDS", 0.3)
+    """A row that is hung up on would be paid again in the batch: only trying again has an end."""
+    monkeypatch.setattr(probe, "_TRY_AGAIN_SECONDS", 0.05)
+    server.faults.add("slow", where=f"POST {LIVE}", times="always", seconds=0.5)
+
+    job = frame_of(4).llmbatch.submit(**ask, probe=True)
+
+    assert (job.reused, len(server.batches)) == (1, 1)
+    assert set(server.executed.values()) == {1}
+
+
+def test_a_server_that_hangs_holds_no_other_submit_up(
+    server: BatchServer, ask: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other submits wait while a row is asked, so a call has an end, which is told."""
+    monkeypatch.setattr(probe, "_TRY_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(probe, "_ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(live_client, "GRACE_SECONDS", 0.1)
     server.faults.add("slow", where=f"POST {LIVE}", times="always", seconds=60.0)
 
-    frame_of(4).llmbatch.submit(**ask, probe=True)
+    with pytest.warns(FrameEnrichWarning, match="may be paid twice; probe=False"):
+        frame_of(4).llmbatch.submit(**ask, probe=True)
 
     assert len(server.batches) == 1
     assert not server.executed  # the slow answer would have been waited for

@@ -33,7 +33,7 @@ from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLim
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.live.route import Route
 from frameenrich.providers.live.semaphore import Semaphore
-from frameenrich.providers.protocol import seconds_to_retry
+from frameenrich.providers.protocol import seconds_to_answer, seconds_to_retry
 from frameenrich.text import scrub
 
 _log = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class LiveClient:
         self.timed_out = 0
         """Number of those that may have run all the same."""
         self._silent = 0
+        self._calls_out = 0
 
     # --- the caller's thread --------------------------------------------------------------------
 
@@ -150,7 +151,9 @@ class LiveClient:
             running = pool.submit(self._run_loop)
             try:
                 while not wait_for([running], _CHECK_SECONDS).done:
-                    if seconds_to_retry() <= 0:
+                    # A call that is out has been paid for, mostly: hang up later than on a pause.
+                    left = seconds_to_answer() if self._calls_out else seconds_to_retry()
+                    if left <= 0:
                         self._stop(_out_of_time())
                 running.result()
             finally:  # Ctrl-C too: what is on its way may still come, for a moment
@@ -347,7 +350,11 @@ class LiveClient:
             if self._stopping.is_set():
                 raise _StoppedError
             left_at, route = time.monotonic(), self._route
-            reply = await self._post(route, custom_id, body)
+            self._calls_out += 1
+            try:
+                reply = await self._post(route, custom_id, body)
+            finally:
+                self._calls_out -= 1
         _log.info("live call for %s: %s", custom_id, reply.status or "no answer")
         if reply.fault is None:
             self._flow.answered(tokens, reply.used_tokens)
