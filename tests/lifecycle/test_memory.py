@@ -72,9 +72,13 @@ def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
 ROWS = (1_000, 5_000)
 
 
-def asked(rows: int, store: Path) -> Any:
-    """Submit so many rows; those that the store has answers to are not sent."""
-    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(rows)]})
+def things(rows: int) -> pd.DataFrame:
+    """Make a frame of so many short texts."""
+    return pd.DataFrame({"title": [f"Thing {n}" for n in range(rows)]})
+
+
+def asked(frame: pd.DataFrame, store: Path) -> Any:
+    """Submit a frame; rows that the store has answers to are not sent."""
     return frame.llmbatch.submit(
         "{{ title }}?", "m", response_model={"text": str, "n": int}, provider="file", store=store
     )
@@ -82,7 +86,7 @@ def asked(rows: int, store: Path) -> Any:
 
 def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
     """Return a job whose rows have answers of a kilobyte, of which one in so many is cut off."""
-    job = asked(rows, folder / f"store-{rows}")
+    job = asked(things(rows), folder / f"store-{rows}")
     text = json.dumps({"text": "long " * 200, "n": 7})
     with (folder / "came.jsonl").open("wb") as file:
         for n in range(rows):
@@ -110,7 +114,7 @@ def test_a_row_more_takes_a_few_bytes_and_no_objects(
         calls: dict[str, Callable[[], Any]] = {
             "flagged": job.flagged,
             "report": partial(job.report, tmp_path / "page.html", rows=50),
-            "reuse": partial(asked, rows + 1, tmp_path / f"store-{rows}"),
+            "reuse": partial(asked, things(rows + 1), tmp_path / f"store-{rows}"),
         }
         call = calls[verb]
         peaks.append(peak_above_result(call))
