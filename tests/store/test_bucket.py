@@ -1,4 +1,8 @@
-"""Stores in buckets, against moto's S3 in a process of its own: whole objects and one writer."""
+"""Stores in buckets, on S3 servers in processes of their own: whole objects and one writer.
+
+What hangs on the server's rules is tried on moto's; the rest, which only takes many requests, on
+`thin_s3.py`, which costs a tenth of it.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +52,20 @@ pytestmark = pytest.mark.any_pandas
 TESTS = Path(__file__).parent.parent
 
 
+def with_moto(test: Callable[..., None]) -> Callable[..., None]:
+    """Have a test's `bucket` on moto's server; one process of the tests starts it."""
+    for mark in (pytest.mark.usefixtures("moto"), pytest.mark.xdist_group("moto")):
+        test = mark(test)
+    return test
+
+
 @pytest.fixture
 def bucket(
-    s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[[], Store]]:
     """Open the test's own store anew, as another session would."""
-    for name, value in s3.items():
+    kind = "moto" if "moto" in request.fixturenames else "s3"
+    for name, value in request.getfixturevalue(kind).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "machine").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "machine"))
@@ -78,6 +90,7 @@ def objects_of(job: JobFolder, *more: str) -> set[str]:
 # --- the same job ---------------------------------------------------------------------------------
 
 
+@with_moto
 def test_a_job_in_a_bucket_is_the_job_on_disk(bucket: Callable[[], Store], tmp_path: Path) -> None:
     """The same id, rows, requests and intents; found by another session."""
     local, made = a_job(Store(tmp_path / "disk")), a_job(bucket())
@@ -114,6 +127,7 @@ def test_what_was_read_is_kept_in_a_bucket(
     assert found[0] != found[1]
 
 
+@with_moto
 def test_parts_in_a_bucket_are_copied_within_it(
     bucket: Callable[[], Store], tmp_path: Path
 ) -> None:
@@ -194,6 +208,7 @@ def test_what_another_process_changed_shows_at_once(bucket: Callable[[], Store])
     assert len(JobPath(other, job.id).open().all_shards()) == 3
 
 
+@with_moto
 def test_an_object_of_many_parts_is_whole(bucket: Callable[[], Store]) -> None:
     """More than one upload part there, and more than one block back."""
     shard = a_job(bucket()).shards(0)[0]
@@ -219,6 +234,7 @@ def test_an_object_that_fails_in_the_middle_is_not_there(
 # --- answers that come one by one -----------------------------------------------------------------
 
 
+@with_moto
 def test_answers_are_added_to_a_bucket(bucket: Callable[[], Store]) -> None:
     """In parts, each whole; another session goes on after them, and they become one file."""
     job = a_job(bucket())
@@ -306,6 +322,7 @@ def test_what_never_became_a_job_is_not_sent(bucket: Callable[[], Store]) -> Non
     assert [shard.number for shard in again.all_shards()] == [0, 1]
 
 
+@with_moto
 def test_what_never_became_a_job_is_swept_after_a_day(
     bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +382,7 @@ def test_answers_of_a_job_without_its_sidecar_are_left_alone(
     assert keys(store) == left | objects_of(another)
 
 
+@with_moto
 def test_the_second_of_two_that_submit_the_same_finds_the_first(
     bucket: Callable[[], Store],
 ) -> None:
@@ -466,6 +484,7 @@ def test_a_killed_process_holds_no_lease_on_its_computer(
     assert lease["holder"] is not None
 
 
+@with_moto
 def test_a_killed_computer_holds_no_lease_for_long(
     bucket: Callable[[], Store], tmp_path: Path
 ) -> None:
@@ -496,6 +515,7 @@ def test_a_process_that_slept_cannot_write_over_the_next(
     assert shard.batch.id == "in time"
 
 
+@with_moto
 def test_a_batch_that_somebody_else_wrote_is_not_written_over(
     bucket: Callable[[], Store],
 ) -> None:
@@ -513,13 +533,14 @@ def test_a_batch_that_somebody_else_wrote_is_not_written_over(
     assert shard.batch.id == "theirs"
 
 
+@with_moto
 @pytest.mark.parametrize("end", [".lease.json", "shard-00000.batch.json"])
 def test_a_write_whose_answer_is_lost_counts(
-    bucket: Callable[[], Store], s3: dict[str, str], end: str
+    bucket: Callable[[], Store], moto: dict[str, str], end: str
 ) -> None:
     """The client tries again and is refused, by its own write: that is no other writer."""
     shard = a_job(bucket()).shards(0)[0]
-    lose_answer(s3["AWS_ENDPOINT_URL"], end)
+    lose_answer(moto["AWS_ENDPOINT_URL"], end)
     with shard.job.lock(timeout_seconds=5.0):
         shard.save(shard.batch.replace(id="batch_1"))
         shard.save(shard.batch.replace(id="batch_2"))
@@ -527,6 +548,7 @@ def test_a_write_whose_answer_is_lost_counts(
     assert shard.batch.id == "batch_2"
 
 
+@with_moto
 @pytest.mark.parametrize("name", [CARELESS, HALF])
 def test_a_server_without_conditions_is_found_out(
     name: str, bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -544,6 +566,7 @@ def test_a_server_without_conditions_is_found_out(
     assert JobPath(Store(url), job.id).open().shards(0)[0].batch == Batch("t", id="batch_1")
 
 
+@with_moto
 def test_a_proof_that_another_process_removes_is_no_proof_against_the_bucket(
     bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,6 +653,7 @@ def test_two_computers_at_once(
     assert len(server.batches) == 2 if jobs == 1 else 3
 
 
+@with_moto
 def test_one_decision_at_a_time_on_all_computers(
     bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -688,6 +712,7 @@ def test_a_job_in_a_bucket_killed_anywhere_is_finished_by_the_next_run() -> None
 # --- bad input ------------------------------------------------------------------------------------
 
 
+@with_moto
 def test_a_store_that_cannot_be_reached_says_so(
     bucket: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
