@@ -77,9 +77,14 @@ def test_what_every_row_is_refused_for_is_told_and_no_batch_goes(
     ids=["one row only", "a broken server", "no live calls", "a long row", "a bad row"],
 )
 def test_everything_else_proves_nothing_and_the_batch_goes(
-    fault: dict[str, Any], times: Any, server: BatchServer, ask: dict[str, Any]
+    fault: dict[str, Any],
+    times: Any,
+    server: BatchServer,
+    ask: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A row of its own may be to blame, or the server that has no such call."""
+    monkeypatch.setattr(probe, "_TRY_AGAIN_SECONDS", 0.3)
     server.faults.add("http_error", times=times, **fault)
 
     frame_of(4).llmbatch.submit(**ask, probe=True)
