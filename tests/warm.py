@@ -57,6 +57,7 @@ class Popen(subprocess.Popen[Any]):
             "words": words[1:],
             "cwd": os.fspath(cwd or os.getcwd()),
             "environment": dict(os.environ if env is None else env),
+            "cores": list(os.sched_getaffinity(0)),  # the server may have begun with others
         }
         files = [own if end == -1 else end for own, end in enumerate(ends)]
         with _LOCK:
@@ -156,6 +157,7 @@ def _become(command: dict[str, Any], files: list[int]) -> NoReturn:
             os.dup2(file, fd)
         os.closerange(3, 1024)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.sched_setaffinity(0, command["cores"])
         os.chdir(command["cwd"])
         os.environ.clear()
         os.environ.update(command["environment"])
