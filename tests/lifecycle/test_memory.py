@@ -69,7 +69,7 @@ def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
     assert peaks[2] < peaks[1] + sizes[2] / 10, (peaks, sizes)
 
 
-ROWS = (1_000, 5_000)
+ROWS = (1_000, 3_000)
 
 
 def things(rows: int) -> pd.DataFrame:
