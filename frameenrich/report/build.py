@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,12 @@ def make_report(answers: Answers) -> Report:
     statuses, errors = (answers.frame[f"{folder.spec.name}_{n}"] for n in ("status", "error"))
     counts = {str(status): int(n) for status, n in statuses.value_counts().items()}
     reasons, groups = grouped(_in_blocks(statuses), _in_blocks(errors))
-    columns = tuple(Column(str(n), _kind(c)) for n, c in answers.output.items())
+    # Objects are null in a short frame, so the page's cells are looked at, too.
+    on_page = replace(answers, frame=answers.page).output.items()
+    columns = tuple(
+        Column(str(name), _kind(column, cells))
+        for (name, column), (_, cells) in zip(answers.output.items(), on_page, strict=True)
+    )
     thumbs = _Thumbnails()
     judged = JobAnswers(folder, answers.reading, answers.frame)
     shown = _rows(answers, judged, columns, chosen, thumbs)
@@ -294,12 +300,13 @@ def _histories(part: Answers, chosen: Sequence[int]) -> dict[int, list[Mapping[s
     return dict(zip(flagged.tolist(), earlier, strict=True))
 
 
-def _kind(column: pd.Series) -> str:
+def _kind(column: pd.Series, some: pd.Series) -> str:
+    """Name the kind of a column by its dtype, or by its cells and `some` that are whole."""
     if pd.api.types.is_bool_dtype(column.dtype):
         return "bool"
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
-    cells = column.dropna() if column.dtype == object else ()
+    cells = chain(column.dropna(), some.dropna()) if column.dtype == object else ()
     plain = not any(isinstance(cell, dict | list | tuple) for cell in cells)
     return "text" if plain else "json"
 

@@ -40,10 +40,10 @@ def _report(session: Session, path: str | os.PathLike[str], *, rows: int, **read
         whole = job.row_count <= ALL_ROWS
         collector = Collector(job, how, short=not whole)
         frame = collector.whole(None)
-        page = frame.iloc[shown] if whole else replace(collector, short=False).rows(shown)
+        page = frame.iloc[shown] if whole else _whole_rows(frame, collector, shown)
         if not whole:
             # Reviewed rows are judged by their values, on the page or not.
-            frame = _with_whole_rows(frame, replace(collector, short=False), _reviewed(job, how))
+            frame = _with_whole_rows(frame, collector, _reviewed(job, how))
         used = job_usage(job, prices_of(job, session.budget()))
         made = make_report(Answers(job, frame, page, shown, used, how.output, whole=whole))
         del frame, page  # before the page's text is made, which may be as large
@@ -64,13 +64,24 @@ def _reviewed(job: JobState, how: Reading) -> Positions:
     return np.unique(np.concatenate([*drawn, np.empty(0)])).astype(np.int64)
 
 
+def _whole_rows(frame: pd.DataFrame, collector: Collector, positions: Positions) -> pd.DataFrame:
+    """Return some rows of a frame with their long values."""
+    rows = replace(collector, short=False).rows(positions)
+    if not collector.has_parser:
+        return rows
+    # Some rows alone do not show all columns of a parser, whose values the frame has whole.
+    status = f"{collector.folder.spec.name}_status"
+    made = frame.iloc[positions, : frame.columns.get_loc(status)].reset_index(drop=True)
+    return pd.concat([made, rows.iloc[:, rows.columns.get_loc(status) :]], axis=1)
+
+
 def _with_whole_rows(
     frame: pd.DataFrame, collector: Collector, positions: Positions
 ) -> pd.DataFrame:
     """Return a frame whose rows at some positions have their long values, too."""
     if not len(positions):
         return frame
-    whole = collector.rows(positions)
+    whole = _whole_rows(frame, collector, positions)
     for name in frame.columns:
         if isinstance(frame[name].dtype, pd.StringDtype) or frame[name].dtype == object:
             column = frame[name].copy()
