@@ -103,9 +103,10 @@ def answer_in(body: Mapping[str, Json], *, structured: bool = False) -> Answer:
         Whether an object or a label is wanted: then the arguments of a tool call are the answer
         also where the model said something beside.
     """
-    if isinstance(body.get("output"), list):
-        return _responses_answer(body, structured=structured)
     choices = [c for c in as_list(body.get("choices")) if isinstance(c, dict)]
+    # A gateway between the two APIs may leave an empty output beside its choices.
+    if isinstance(body.get("output"), list) and (body["output"] or not choices):
+        return _responses_answer(body, structured=structured)
     if not choices:
         # Azure answers a filtered prompt without choices, and says why beside them.
         blocked = any(map(_is_filtered_prompt, as_list(body.get("prompt_filter_results"))))
@@ -135,7 +136,9 @@ def _choice_answer(choice: Mapping[str, Json], *, structured: bool) -> Answer:
     # A refusal may also be a part of the content, where that is a list.
     parts = (as_text(p.get("refusal")) or "" for p in as_list(content) if isinstance(p, dict))
     refusal = as_text(message.get("refusal")) or "".join(parts) or None
-    reasoning = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
+    reasoning = (
+        as_text(message.get("reasoning_content")) or as_text(message.get("reasoning")) or None
+    )
     said = Answer(text, refusal, finish, reasoning, error)
     calls = [*as_list(message.get("tool_calls")), message.get("function_call")]
     return _from_elsewhere(said, [*calls, *as_list(content)], structured=structured)

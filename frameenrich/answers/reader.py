@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -47,6 +48,7 @@ class _Message(msgspec.Struct, gc=False):
     content: str
     refusal: _Nothing = None
     tool_calls: _NoItems = None
+    function_call: None = None
 
 
 class _MessageWithThinking(_Message, gc=False):
@@ -67,6 +69,7 @@ class _Choice(msgspec.Struct, Generic[Message], gc=False):
 class _Body(msgspec.Struct, gc=False):
     choices: tuple[_Choice[_Message]]
     error: None = None
+    output: None = None  # where answers of the Responses API stand
 
 
 class _Tokens(msgspec.Struct, gc=False):
@@ -79,6 +82,7 @@ class _BodyWithUsage(msgspec.Struct, gc=False):
     model: str
     usage: _Tokens
     error: None = None
+    output: None = None
 
 
 Body = TypeVar("Body")
@@ -120,8 +124,13 @@ class _Lines:
         """Return a line as it came."""
         if (line := self.odd.get(position)) is not None:
             return line
-        # Rare: an ordinary line whose text is blank. Only the odd lines were cut out and kept.
-        return _filled(self.data)[self.numbers[position]]
+        # An ordinary line whose text is blank: only the odd lines were cut out and kept.
+        return self._all[self.numbers[position]]
+
+    @cached_property
+    def _all(self) -> list[bytes]:
+        # Kept, since a whole chunk may be blank: its lines are cut apart once, not for each.
+        return _filled(self.data)
 
     def about(self, wanted: Container[str]) -> _Lines:
         """Return the lines about some requests, and those that do not say of which they are."""

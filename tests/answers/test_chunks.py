@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from frameenrich.answers import reader
 from frameenrich.answers.arrow_column import ArrowColumn
 from frameenrich.answers.columns import result_columns
 from frameenrich.answers.judge import read_result
-from frameenrich.answers.reader import ResponseReader
+from frameenrich.answers.reader import ResponseReader, _filled
 from frameenrich.answers.result_table import DETAILS, ParsedLines, ResultTable
 from frameenrich.jsonl import split_lines, whole_lines
 from frameenrich.model import JobSpec, Message, Result
@@ -61,22 +63,37 @@ CONTENTS = [
 ]
 
 
+OTHER = '{"size": "M", "width": 9, "label": "Kitchen"}'
+ODD: list[Any] = [
+    *(None, False, True, 0, "", " ", "x", [], {}, [{}], {"code": None}, {"code": "x"}),
+    {"arguments": OTHER},
+    [{"type": "function", "function": {"name": "answer", "arguments": OTHER}}],
+    [{"type": "message", "content": [{"type": "output_text", "text": OTHER}]}],
+]
+"""What may stand where an ordinary line has nothing, also another answer."""
+
+
 @st.composite
 def lines(draw: Any) -> bytes:
     """A line of a responses file: most often ordinary, now and then odd in some member."""
-    odd: Any = st.sampled_from([None, 0, "", "x", [], {}, {"code": "x"}, [{}], True])
+    odd: Any = st.sampled_from(ODD)
 
     def mostly(usual: Any) -> Any:
         return draw(odd) if draw(st.integers(0, 24)) == 0 else usual
 
-    message = {"content": draw(st.sampled_from(CONTENTS)), "refusal": mostly(None)}
+    message = {
+        "content": draw(st.sampled_from(CONTENTS)),
+        **{name: mostly(None) for name in ("refusal", "tool_calls", "function_call", "reasoning")},
+    }
     choice = {
         "message": mostly(message),
         "finish_reason": mostly("stop"),
         "logprobs": mostly(None),
     }
     tokens = {"prompt_tokens": mostly(7), "completion_tokens": mostly(2)}
+    choice["error"] = mostly(None)
     body = {"model": mostly("m"), "choices": mostly([choice]), "usage": mostly(tokens)}
+    body["output"] = mostly(None)
     inner = {"status_code": mostly(200), "body": mostly({**body, "error": mostly(None)})}
     own = mostly(f"row-{draw(st.integers(0, 5))}")
     whole = {"custom_id": own, "response": mostly(inner), "error": mostly(None)}
@@ -108,6 +125,96 @@ def test_lines_read_together_are_read_as_each_alone(
     assert [r and (r.custom_id, r.status, r.values, r.error) for r in expected] == [
         r and (r.custom_id, r.status, r.values, r.error) for r in results_of(block)
     ]
+
+
+def line_with(member: str, value: Any, content: str = "Garden") -> bytes:
+    """Return an ordinary line with one more member, or another value of one."""
+    message = {"content": content}
+    choice = {"message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    body = {"choices": [choice], "model": "m", "usage": usage}
+    response = {"status_code": 200, "body": body}
+    line = {"custom_id": "row-1", "response": response}
+    objects: dict[str, Any] = {
+        "message": message,
+        "choice": choice,
+        "body": body,
+        "usage": usage,
+        "response": response,
+        "line": line,
+    }
+    inside, _, name = member.partition(".")
+    objects[inside][name] = value
+    return json.dumps(line).encode() + b"\n"
+
+
+MEMBERS = [
+    *("message.refusal", "message.tool_calls", "message.function_call", "message.reasoning"),
+    *("message.reasoning_content", "message.audio", "choice.error", "choice.logprobs"),
+    *("choice.text", "choice.finish_reason", "body.error", "body.errors", "body.output"),
+    *("body.status", "body.data", "body.model", "body.usage", "usage.prompt_tokens"),
+    *("response.error", "response.status_code", "line.error", "line.custom_id"),
+]
+
+
+@pytest.mark.parametrize("asked", OUTPUTS)
+def test_an_odd_member_is_read_the_same_in_a_chunk_and_alone(asked: str) -> None:
+    """What a chunk's quick reading takes, the full one takes too, and says the same of it."""
+    output = OUTPUTS[asked]
+    contents = {"labels": ["Garden"], "text": ["Garden", ""]}.get(asked, CONTENTS[:1])
+    quick, telling = ResponseReader(output), ResponseReader(output, DETAILS)
+    for member, value, content in itertools.product(MEMBERS, ODD, contents):
+        line = line_with(member, value, content)
+        expected = read_result(line, output)
+        assert results_of(telling.read(line)) == [expected], (member, value)
+        (found,) = results_of(quick.read(line))
+        plain = expected and (expected.status, expected.values, expected.error)
+        assert (found and (found.status, found.values, found.error)) == plain, (member, value)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "status"),
+    [
+        ("message.refusal", False, "ok"),
+        ("message.function_call", None, "ok"),
+        ("message.function_call", {"arguments": '{"label": "Kitchen"}'}, "malformed"),
+        ("choice.error", {}, "ok"),
+        ("body.error", {}, "ok"),
+        ("body.output", None, "ok"),
+        ("body.output", [], "ok"),
+    ],
+)
+def test_nothing_in_an_odd_form_is_nothing(member: str, value: Any, status: str) -> None:
+    """An empty error beside an answer is no error; a call with another answer is seen."""
+    line = line_with(member, value)
+    (found,) = results_of(ResponseReader(OUTPUTS["labels"]).read(line))
+    assert found is not None
+    assert found.status == status
+
+
+def test_a_chunk_of_blank_answers_is_cut_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose answers are blank takes time by its lines, not by their square."""
+    cut = []
+
+    def counted(data: bytes) -> list[bytes]:
+        cut.append(len(data))
+        return _filled(data)
+
+    monkeypatch.setattr(reader, "_filled", counted)
+    chunk = b"".join(line_with("line.custom_id", f"row-{n}", "") for n in range(40))
+
+    for wanted in (None, {f"row-{n}" for n in range(30)}):
+        cut.clear()
+        block = ResponseReader(OUTPUTS["text"]).read(chunk, wanted)
+        assert block.detail("error") == ["the answer holds no text"] * (30 if wanted else 40)
+        assert len(cut) == 1
+
+
+def test_empty_reasoning_is_none() -> None:
+    """A server may name a member for thinking of which there was none."""
+    result = read_result(line_with("message.reasoning", ""), OUTPUTS["text"])
+    assert result is not None
+    assert result.reasoning is None
 
 
 @FEW
