@@ -6,9 +6,15 @@ what can be typed there.
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import json
 import re
+import shlex
 from functools import cache
 from typing import get_type_hints
+
+from frameenrich.cli.values import read_params
 
 _PARAM = re.compile(r"""params=\{["'](\w+)["']: ?(\{[^{}]*\}|\.\.\.|[^{}]*?)\}""")
 
@@ -85,7 +91,8 @@ def _argument() -> re.Pattern[str]:
     known = {*get_type_hints(SubmitOptions), *get_type_hints(CollectOptions), *_OF_OTHER_VERBS}
     return re.compile(
         # Longest names first: an alternation takes the first that fits.
-        rf"""(?<![\w."'{{-])({"|".join(sorted(known, key=len, reverse=True))})=(True\b|None\b|"""
+        rf"""(?<![\w."'{{-])(?<!--param )({"|".join(sorted(known, key=len, reverse=True))})="""
+        r"""(True\b|None\b|"""
         r"""'[^'\n]*'(?: or '[^'\s]*')*|"[^"\s]*"|-?[\d.]*\d|\[[^\]]*\]|\{[^}]*\}|\.\.\.)?"""
     )
 
@@ -104,6 +111,8 @@ def in_flags(message: str) -> str:
     'Leave it out, or pass --on-null empty or skip.'
     >>> in_flags("did you mean params={'temperature': 0.1}?")
     'did you mean --param temperature=0.1?'
+    >>> in_flags("Write params={'logprobs': True}; {...} means others.")
+    'Write --param logprobs=true; {...} means others.'
     >>> in_flags("Pass image_max_pixels=None to send images as they are.")
     'Pass --image-max-pixels none to send images as they are.'
     >>> in_flags("Read the file with dtype={'c': str}, or submit the frame as it is now.")
@@ -111,12 +120,25 @@ def in_flags(message: str) -> str:
     """
     for pattern, words in _COMMANDS:
         message = re.sub(pattern, words, message)
-    message = _PARAM.sub(r"--param \1=\2", message)
+    message = _PARAM.sub(_as_param, message)
     message = _argument().sub(_as_flag, message)
     # Last, as patterns above match the word; column names and Python's attributes are left alone.
     message = _FRAME.sub(r"\1 table", message)
     # Replacements that drop words leave blanks behind, also before a full stop.
     return re.sub(r"  +", " ", re.sub(r" ([.,;:?])(?=\s|$)", r"\1", message))
+
+
+def _as_param(found: re.Match[str]) -> str:
+    """Write a parameter as a shell passes it on, its value as JSON."""
+    name, value = found.groups()
+    # What stands for any value, such as {...}, is no JSON and stays as it is.
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        meant = ast.literal_eval(value)
+        pair = f"{name}={json.dumps(meant, ensure_ascii=False)}"
+        if isinstance(meant, str) and read_params([f"{name}={meant}"]) == {name: meant}:
+            pair = f"{name}={meant}"
+        return f"--param {shlex.quote(pair)}"
+    return f"--param {name}={value}"
 
 
 def _as_flag(found: re.Match[str]) -> str:

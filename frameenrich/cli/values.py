@@ -30,11 +30,15 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
 
     Examples
     --------
-    >>> read_params(["temperature=0.2", "stop=[1, 2]", "service_tier=flex"])
-    {'temperature': 0.2, 'stop': [1, 2], 'service_tier': 'flex'}
+    >>> read_params(["temperature=0.2", "stop=[1, 2]", "service_tier=flex", "user=123"])
+    {'temperature': 0.2, 'stop': [1, 2], 'service_tier': 'flex', 'user': '123'}
     """
+    if not pairs:
+        return {}
+    from frameenrich.prepare.params import text_parameters  # noqa: PLC0415 - heavy
+
     params: dict[str, Any] = {}
-    for pair in pairs or []:
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ParameterError(
@@ -42,7 +46,10 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
             )
         try:
             params[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
+            params[name] = value
+        # A shell takes quotes away: a customer's number is a text where the API takes nothing else.
+        if name in text_parameters() and not isinstance(params[name], str | None):
             params[name] = value
     return params
 

@@ -133,15 +133,17 @@ def _check_type(name: str, value: Any, wanted: str) -> None:
 def _is_of(value: Any, wanted: str) -> bool:
     if wanted in {"float", "int"}:  # 5.0 is left as it is written, as it is for a cap
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and (wanted == "float" or value == int(value))
+        return number and (wanted == "float" or isinstance(value, int) or value.is_integer())
     return isinstance(value, {"bool": bool, "str": str, "dict": Mapping}[wanted])
 
 
 def _example(value: Any, wanted: str) -> str:
     """Return the value as it was meant where that can be seen, else one of its type."""
-    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+    # A text may be anything: nested too deeply for Python's parser, or an endless number.
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         text = str(value).strip()
         meant = ast.literal_eval(text.capitalize() if wanted == "bool" else text)
+        json.dumps(meant, allow_nan=False)
         if _is_of(meant, wanted):
             return repr(meant)
     if wanted == "str":
@@ -182,6 +184,16 @@ def request_parameters() -> frozenset[str]:
     """Return the parameters of text requests, at chat completions and responses."""
     chat, responses = map(_known_parameters, ("/v1/chat/completions", "/v1/responses"))
     return frozenset(chat.keys() | responses.keys()) - _OURS
+
+
+@functools.cache
+def text_parameters() -> frozenset[str]:
+    """Return the parameters that are texts at each endpoint that knows them."""
+    known = [_known_parameters(endpoint) for endpoint in _PARAMETER_TYPES]
+    kinds = {
+        name: {each[name] for each in known if name in each} for each in known for name in each
+    }
+    return frozenset(name for name, found in kinds.items() if found == {"str"}) - _OURS
 
 
 @functools.cache

@@ -89,9 +89,9 @@ def lines(draw: Any) -> bytes:
         "message": mostly(message),
         "finish_reason": mostly("stop"),
         "logprobs": mostly(None),
+        "error": mostly(None),
     }
     tokens = {"prompt_tokens": mostly(7), "completion_tokens": mostly(2)}
-    choice["error"] = mostly(None)
     body = {"model": mostly("m"), "choices": mostly([choice]), "usage": mostly(tokens)}
     body["output"] = mostly(None)
     inner = {"status_code": mostly(200), "body": mostly({**body, "error": mostly(None)})}
@@ -127,7 +127,7 @@ def test_lines_read_together_are_read_as_each_alone(
     ]
 
 
-def line_with(member: str, value: Any, content: str = "Garden") -> bytes:
+def line_with(member: str, value: Any, content: Any = "Garden") -> bytes:
     """Return an ordinary line with one more member, or another value of one."""
     message = {"content": content}
     choice = {"message": message, "finish_reason": "stop"}

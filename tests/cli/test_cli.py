@@ -476,6 +476,30 @@ def test_strict_is_1_where_a_row_has_no_good_answer(server: BatchServer) -> None
 
 
 @pytest.mark.parametrize(
+    "pair",
+    ["logprobs=True", "parallel_tool_calls=1", 'seed="7"', 'seed="1e999"', 'temperature="0.1"'],
+)
+def test_what_an_error_advises_for_a_parameter_can_be_typed(pair: str) -> None:
+    """The advised flag goes through a shell, and the command with it ends with 0."""
+    ask = ["preview", "mugs.csv", *ASK, "--param"]
+    refused = here(*ask, pair)
+
+    assert refused.exit_code == 2
+    said = re.search(r"Write (--param .*?);", " ".join(refused.stderr.split()))
+    assert said is not None, refused.stderr
+    better = here(*ask[:-1], *shlex.split(said[1]))
+    assert better.exit_code == 0, better.output
+
+
+def test_a_customers_number_is_a_text_where_the_api_takes_texts() -> None:
+    """``--param user=123`` is what people type."""
+    done = here("submit", "mugs.csv", *ASK, "--param", "user=123", "--provider", "file")
+    assert done.exit_code == 0, done.output
+    (file,) = Path(".frameenrich").glob("*/round-0/*.requests.jsonl")
+    assert json.loads(file.read_text().splitlines()[0])["body"]["user"] == "123"
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["none.csv", "out.csv", *ASK], "none.csv cannot be read: No such file"),

@@ -167,6 +167,17 @@ def test_parameters_are_json_else_text(pair: str, value: Any) -> None:
     assert read_params([pair]) == {"x": value}
 
 
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [("user=123", "123"), ("user=true", "true"), ("user=[1]", "[1]"), ('user="1"', "1"),
+     ("user=null", None), ("safety_identifier=0012", "0012"), ("seed=123", 123)],
+)  # fmt: skip
+def test_a_text_parameter_is_taken_as_typed(pair: str, value: Any) -> None:
+    """A shell takes quotes away, and the API takes only texts there."""
+    (found,) = read_params([pair]).values()
+    assert found == value
+
+
 @pytest.mark.parametrize("pair", ["temperature", "=1", ""])
 def test_a_parameter_that_is_no_pair_is_refused(pair: str) -> None:
     """With the form that it should have."""
