@@ -23,6 +23,7 @@ from frameenrich.cli.tables.files import TableFile
 from frameenrich.cli.tables.read import NoRowsError, Source, Table, read_whole
 from frameenrich.cli.tables.write import ChunkWithAnswers, write_chunks, write_table
 from frameenrich.errors import FrameEnrichError, FrameMismatchError
+from frameenrich.identity.keys import read_keys
 from frameenrich.lifecycle.collect import Collector, Reading, columns_of_no_rows
 from frameenrich.lifecycle.edits import warn_of_edits
 from frameenrich.lifecycle.row_facts import RowFacts, counting_rows
@@ -30,6 +31,7 @@ from frameenrich.prepare.options import Plan, make_plan
 from frameenrich.prepare.parts import PartsFolder, write_part
 from frameenrich.prepare.submit_options import Options
 from frameenrich.prepare.writer import Part
+from frameenrich.providers.registry import check_provider
 from frameenrich.rendering.readable import Preview
 from frameenrich.store.store import StoreLike
 from frameenrich.verbs.before_paying import (
@@ -102,6 +104,8 @@ def open_table(
 
     Raises
     ------
+    NoRowsError
+        It holds no rows.
     InputError
         It cannot be read.
     """
@@ -111,7 +115,11 @@ def open_table(
             # So few rows are one chunk: streamed, they would only be read more often.
             few = limit is not None and limit <= CHUNK_ROWS
             stream = not few and source.is_larger_than(STREAM_BYTES)
-        return StreamedTable(source) if stream else InMemoryTable(read_whole(source))
+        if not stream:
+            return InMemoryTable(read_whole(source))
+        # A table without rows is told here, as one in memory is: what follows may need a key.
+        next(source.chunks())
+        return StreamedTable(source)
     except BaseException:
         source.__exit__()
         raise
@@ -316,17 +324,21 @@ def write_no_rows(
     nothing : NoRowsError
         What reading the table raised.
     options : mapping
-        As `submit` takes them; they are checked as for any other table.
+        As `submit` takes them; they are checked as for any other table, as far as that takes no
+        key of a provider's.
     target, safe
         As `write_table` takes them.
     usage, flatten : bool
         As `Job.collect` takes them.
     """
     given = dict(options)
-    plan = make_plan(given.pop("template"), given.pop("model"), Options(**given))
+    template, model, checked = given.pop("template"), given.pop("model"), Options(**given)
+    plan = make_plan(template, model, checked)
+    check_provider(checked.provider)
     chunk = nothing.chunk
     if chunk.format != "jsonl":  # without rows, JSON Lines name no column
         plan.prompt.columns_used(list(chunk.columns))
+        read_keys(chunk.frame, plan.spec.key)
     reading = Reading(plan.output, {}, usage=usage, flatten=flatten)
     answers = pd.DataFrame(columns_of_no_rows(plan.spec, reading))
     write_chunks(lambda: [ChunkWithAnswers(chunk, answers)], target, safe=safe)

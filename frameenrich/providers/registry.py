@@ -43,13 +43,31 @@ def connect(
     """
     if not isinstance(provider, str):
         return _at_pace(_checked(provider), pace)
+    # Loaded only when it is asked for, as each provider imports an SDK.
+    made = _found(provider).load()(client=client, model=model)
+    return _at_pace(cast("Provider", made), pace)
+
+
+def check_provider(provider: str | Provider) -> None:
+    """Check that there is a provider of that name, without connecting to it.
+
+    Raises
+    ------
+    ParameterError
+        There is none.
+    """
+    if isinstance(provider, str):
+        _found(provider)
+    else:
+        _checked(provider)
+
+
+def _found(name: str) -> EntryPoint:
     try:
         # The path is part of the cache's key: a notebook may install a provider and extend it.
-        point = _point(provider, tuple(sys.path))
+        return _point(name, tuple(sys.path))
     except LookupError:
-        raise _no_provider(provider) from None
-    # Loaded only when it is asked for, as each provider imports an SDK.
-    return _at_pace(cast("Provider", point.load()(client=client, model=model)), pace)
+        raise _no_provider(name) from None
 
 
 @functools.lru_cache(maxsize=64)

@@ -240,6 +240,40 @@ def test_formats_by_file_ending(ending: str) -> None:
     assert back["again"].equals(back["llmbatch"])
 
 
+@pytest.mark.parametrize("verb", ["run", "embed"])
+@pytest.mark.parametrize("way", ["--stream", "--no-stream"])
+def test_a_table_without_rows_needs_no_key_streamed_or_not(
+    verb: str, way: str, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The empty file of a nightly script is done, however it is read."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    Path("none.csv").write_bytes(b"sku,title\r\n")
+
+    done = here(verb, "none.csv", "out.csv", *ASK, "--name", "kind", way)
+
+    assert (done.exit_code, server.requests) == (0, [])
+    assert Path("out.csv").read_bytes() == b"sku,title,kind,kind_status,kind_error\r\n"
+
+
+@pytest.mark.parametrize("way", ["--stream", "--no-stream"])
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (["--key", "nokey"], "key column 'nokey' is not in the table"),
+        (["--provider", "nosuch"], "There is no provider 'nosuch'"),
+        (["--template", "{{ nope }}"], "'nope'"),
+    ],
+)
+def test_wrong_options_are_told_without_rows_too(way: str, wrong: list[str], says: str) -> None:
+    """The mistake shows tonight, not when the first row comes."""
+    Path("none.csv").write_bytes(b"sku,title\r\n")
+    done = here("run", "none.csv", "out.csv", *ASK, *wrong, way)
+
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert not Path("out.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("source", "out", "written"),
     [
