@@ -94,6 +94,36 @@ def looks(store: Path, job_id: str) -> Iterator[Any]:
 # --- a store --------------------------------------------------------------------------------------
 
 
+NO_LABELS: list[Any] = [
+    None,
+    {},
+    {"type": "object", "properties": {}},
+    {"type": "object", "properties": {"label": {"type": "string"}}},
+    {"type": "object", "properties": {"label": {"enum": [1, 2]}}},
+    {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}},
+    {"type": "object", "properties": {"label": {"enum": ["a"]}, "more": {"enum": ["b"]}}},
+]
+
+
+@pytest.mark.parametrize("schema", NO_LABELS, ids=json.dumps)
+def test_stored_labels_that_are_none_are_told(
+    schema: Any, store: Path, mugs: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Promise 9: one sentence, and the labels given again read the answers that were paid for."""
+    job = mugs.llmbatch.submit(ASK, "m", labels=["a", "b"], provider="file", store=store)
+    (tmp_path / "a.jsonl").write_bytes(answer_lines(job, "a", ["A1"]))
+    job.import_responses(tmp_path / "a.jsonl")
+    rewrite_spec(job, output={"kind": "labels", "schema": schema})
+
+    for look in looks(store, job.id):
+        with suppress(FrameEnrichError):
+            look()
+    opened = frameenrich.open_job(job.id, store)
+    with pytest.raises(OutputError, match=r"cannot be used: .*\. Collect with labels="):
+        opened.collect()
+    assert opened.collect(labels=["a", "b"])["llmbatch"].iloc[0] == "a"
+
+
 @pytest.mark.parametrize("kind", ["http", "file", "$dynamicRef"])
 def test_a_stored_schema_has_nothing_fetched(
     kind: str, store: Path, mugs: pd.DataFrame, tmp_path: Path

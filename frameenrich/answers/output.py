@@ -108,13 +108,21 @@ class Output:
         # The second column is called after the job as well, so a suffix tells them apart.
         if self.spec.kind == "moderation":
             return (Field("", "boolean"), Field("", "object", suffix="_categories"))
-        if self.spec.schema is None:
+        if self.spec.schema is None and not self._labels:
             return (Field("", "any"),)
         with self._of_stored_schema():
+            schema = self.spec.schema or {}
             if self.model is None:
-                check_stored_schema(self.spec.schema)
-            fields = make_fields(self.spec.schema)
-        return (Field("", "category", fields[0].categories),) if self._labels else fields
+                check_stored_schema(schema)
+            fields = make_fields(schema)
+            return (Field("", "category", self._choices_of(fields)),) if self._labels else fields
+
+    @staticmethod
+    def _choices_of(fields: Sequence[Field]) -> tuple[str, ...]:
+        """Return the labels, which are the choices of the one field."""
+        if [field.name for field in fields] != [LABEL] or not fields[0].categories:
+            raise ValueError("it holds no labels")
+        return fields[0].categories
 
     @property
     def _labels(self) -> bool:
@@ -300,9 +308,10 @@ class Output:
             if self.model is not None or isinstance(error, OutputError):
                 raise
             why = shortened((str(error) or type(error).__name__).splitlines()[0], 200)
+            given = "labels= those" if self._labels else "response_model= the schema"
             raise OutputError(
                 f"{self.called} cannot be used: {why}.",
-                "Collect with response_model= the schema that was asked for.",
+                f"Collect with {given} that {'were' if self._labels else 'was'} asked for.",
             ) from None
 
     @cached_property
