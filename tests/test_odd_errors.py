@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -126,6 +127,34 @@ def test_a_reply_in_drops_holds_nobody_longer_than_timeout(
             frameenrich.open_job(job.id, store, provider=slow).wait(timeout=0.2)
 
     assert not came_to_its_end
+
+
+@pytest.mark.parametrize(("came", "length", "whole"), [(9, "9", True), (9, "10", False)])
+def test_a_late_reply_that_is_there_is_taken(
+    came: int, length: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What took long is thrown away only while bytes of it are to come."""
+    clock = [0.0]
+    monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Slow(httpx2.SyncByteStream):
+        """A byte in two seconds."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            for _ in range(came):
+                clock[0] += 2
+                yield b"x"
+
+    def reply(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-length": length}, stream=Slow())
+
+    with httpx2.Client(transport=httpx2.MockTransport(reply), timeout=17) as http:
+        guard.guard(SimpleNamespace(_client=http))
+        if whole:
+            assert http.get("http://x.test/").content == b"x" * came
+        else:
+            with pytest.raises(httpx2.ReadTimeout):
+                http.get("http://x.test/")
 
 
 @contextmanager

@@ -101,6 +101,8 @@ def _limit_drip(response: Any) -> None:
         return
     limits = response.request.extensions.get("timeout") or {}
     patience = limits.get("read") or math.inf
+    length = response.headers.get("content-length", "")
+    whole = int(length) if length.isdecimal() else math.inf
 
     class Timed(httpx2.SyncByteStream):
         """A reply's bytes, as long as they come at a speed that lets it end."""
@@ -115,7 +117,8 @@ def _limit_drip(response: Any) -> None:
                 seconds = time.monotonic() - started
                 late = seconds > patience or seconds_to_retry() < -_GRACE_SECONDS
                 # A file of gigabytes that comes fast is not cut: it would begin anew each time.
-                if late and came < seconds * _LEAST_BYTES_PER_SECOND:
+                # Nor is a reply that is there, however late.
+                if late and came < min(seconds * _LEAST_BYTES_PER_SECOND, whole):
                     raise httpx2.ReadTimeout(
                         f"{came:,} bytes of the reply came in {seconds:.1f} seconds",
                         request=response.request,
