@@ -308,10 +308,11 @@ class Output:
             if self.model is not None or isinstance(error, OutputError):
                 raise
             why = shortened((str(error) or type(error).__name__).splitlines()[0], 200)
-            given = "labels= those" if self._labels else "response_model= the schema"
             raise OutputError(
                 f"{self.called} cannot be used: {why}.",
-                f"Collect with {given} that {'were' if self._labels else 'was'} asked for.",
+                "Collect with labels= those that were asked for."
+                if self._labels
+                else "Collect with response_model= the schema that was asked for.",
             ) from None
 
     @cached_property
