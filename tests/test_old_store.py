@@ -6,6 +6,7 @@ Only the public face is used here, so that these tests stay as they are while wh
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,29 @@ def test_old_answers_are_not_paid_for_again(
     assert dict(server.executed) == {"row-new": 1}
     assert out[entry.name].tolist()[:-1] == entry.before[entry.name]
     assert status_counts(out, entry.name) == {"ok": len(more)}
+
+
+@pytest.mark.parametrize("entry", ["file", "ready", "labels", "types", "two_rounds"], indirect=True)
+def test_an_import_can_be_withdrawn(
+    entry: Entry, client: openai.OpenAI, server: BatchServer, tmp_path: Path
+) -> None:
+    """Withdraw an import into a job that was never sent: it is unsent again (promise 14)."""
+    folder = entry.store / entry.job / "round-0"
+    answers = tmp_path / "answers.jsonl"
+    responses = sorted(folder.glob("*.responses.jsonl"))
+    answers.write_bytes(b"".join(path.read_bytes() for path in responses))
+    for path in responses:
+        path.unlink()
+    for path in folder.glob("*.batch.json"):
+        path.write_text(json.dumps({"tag": json.loads(path.read_text())["tag"]}))
+    job = entry.open(client)
+
+    job.import_responses(answers)
+    job.withdraw_import()
+
+    table = frameenrich.jobs(store=entry.store).set_index("job")
+    # Another job of this store was paid for the same requests, so nothing is left to be sent.
+    assert table["settled"][entry.job] == (entry.kind == "labels")
+    job.import_responses(answers)
+    check(entry, entry.collect(job), entry.before)
+    assert sent(server) == 0

@@ -23,6 +23,9 @@ _Words = npt.NDArray[np.uint64]
 def _words(hashes: pa.Array | pa.ChunkedArray) -> _Words:
     """Return the hashes of a column without nulls."""
     chunks = hashes.chunks if isinstance(hashes, pa.ChunkedArray) else [hashes]
+    # Read as rows of 32, an older store's shorter hashes would be found in silence or not at all.
+    if any(len(chunk) and chunk.type != pa.binary(HASH_BYTES) for chunk in chunks):
+        raise ValueError(f"hashes of another length than {HASH_BYTES} bytes: {hashes.type}")
     pieces = [
         np.frombuffer(chunk.buffers()[1], "<u8").reshape(-1, HASH_BYTES // 8)[
             chunk.offset : chunk.offset + len(chunk)

@@ -272,7 +272,7 @@ def same_route(other: JobSpec, spec: JobSpec) -> bool:
     return alike and other.url == spec.url and not set(other.models).isdisjoint(spec.models)
 
 
-def _requests(folder: JobFolder) -> pa.Table:
+def requests_of(folder: JobFolder) -> pa.Table:
     """Return a job's requests of round 0: their custom_ids, hashes and shards.
 
     Those of an earlier version's job are hashed anew: who can choose texts could make two agree.
@@ -299,7 +299,7 @@ def _requests(folder: JobFolder) -> pa.Table:
 def _shared(folder: JobFolder, sent: ShortHashes) -> pa.Table:
     """Return those of a job's requests of round 0 that are among others."""
     try:
-        requests = _requests(folder)
+        requests = requests_of(folder)
     except StoreError as error:
         check_unneeded(folder, error, sent)
         return pa.table({name: pa.array([], kind) for name, kind in _REQUEST_COLUMNS.items()})

@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 from frameenrich.answers.output import Output
 from frameenrich.errors import JobBusyError
 from frameenrich.identity.dedupe import ShortHashes, short_hash_column
-from frameenrich.identity.hash_table import HashTable
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.approve import approve_round
 from frameenrich.lifecycle.outgoing import answered_here, requests_left_out
-from frameenrich.lifecycle.reuse import find_running, find_stored_answers
+from frameenrich.lifecycle.reuse import find_running, find_stored_answers, requests_of
 from frameenrich.model import TAKEN_OVER, Batch, BatchStatus, Import, OutputSpec, Stage
 from frameenrich.pricing.money import Budget
 from frameenrich.store.folder import JobPath, JobState
@@ -62,9 +61,11 @@ def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobPath], obje
 
 def _requests_of(job: JobState, shard: ShardFolder) -> tuple[pa.Table, ShortHashes]:
     """Return a shard's requests, each once, and the halves of their hashes, in order."""
-    rows = job.sidecar(columns=["custom_id", "request_hash", "shard"])
+    rows = requests_of(job)
     own = rows.filter(pc.equal(rows["shard"], pa.scalar(shard.number, pa.int32())))
-    own = own.filter(pa.array(HashTable([own["request_hash"]]).is_first))
+    ids = own["custom_id"].combine_chunks()
+    # By custom_id, as that is what an answer goes by: rows that share a request share it.
+    own = own.take(pa.array(np.unique(pc.index_in(ids, value_set=ids).to_numpy())))
     hashes = short_hash_column(own["request_hash"])
     hashes.sort()
     return own, hashes

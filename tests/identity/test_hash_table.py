@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 
 from frameenrich.identity.hash_table import HashTable, KnownRequests
@@ -48,3 +49,11 @@ def test_the_first_job_that_has_a_request_counts(jobs: list[list[bytes]]) -> Non
     assert known.used_jobs == tuple(sorted({f"job-{n}" for n in first.values()}))
     assert [part.to_pylist() for part in known.columns()] == jobs
     assert np.all(np.diff(known.hashes.short.astype(object)) >= 0)
+
+
+def test_hashes_of_another_length_are_refused() -> None:
+    """An even number of an older store's would be read as half as many, and never be found."""
+    older = pa.array([bytes(16), bytes(16)], pa.binary(16))
+
+    with pytest.raises(ValueError, match="another length"):
+        HashTable([older])
