@@ -237,6 +237,8 @@ class ProviderError(FrameEnrichError):
     """Nothing was made by the call, surely."""
     lost: bool = False
     """The provider no longer has the batch."""
+    unlisted: bool = False
+    """It was looked for, and no list of the provider shows the batch."""
     lost_file: bool = False
     """The provider cannot find a file that was uploaded."""
     cut: bool = False

@@ -64,34 +64,39 @@ def _ask_once_more(shard: ShardFolder, provider: Provider) -> bool:
     ProviderError
         The provider says nothing of it.
     """
+    if not (shard.batch.ended or shard.batch.running):
+        return _look_once_more(shard, provider)
     try:
         if shard.batch.ended:
             fetch_or_retry(shard, shard.batch, provider)
-        elif shard.batch.running:
-            poll(shard, provider)
         else:
-            _search_for(shard, provider)
-        return False
-    except NeverMadeError:
-        _settle(shard, "it was never made")
+            poll(shard, provider)
     except ProviderError as error:
-        if not (is_lost(error) or _is_in_no_list(error)):
+        if not is_lost(error):
             raise
         _settle(shard, error.problem)
-    return True
+        return True
+    return False
 
 
-def _search_for(shard: ShardFolder, provider: Provider) -> None:
+def _look_once_more(shard: ShardFolder, provider: Provider) -> bool:
     """Look for a batch whose creation got no answer; keep it where the provider has it."""
     outgoing = shard_for_provider(shard, shard.batch, may_create=False)
-    with StoreShardWriter(shard) as writer:
-        provider.send(outgoing, shard.batch, writer)
-
-
-def _is_in_no_list(error: ProviderError) -> bool:
-    """Tell whether the provider was asked for a batch, and has no list that shows it."""
-    # A status would be that of a poll that failed, as with a wrong key.
-    return error.status_code is None and (error.try_later or error.one_shard)
+    try:
+        with StoreShardWriter(shard) as writer:
+            provider.send(outgoing, shard.batch, writer)
+    except NeverMadeError:
+        why = "it was never made"
+    except ProviderError as error:
+        # Not any passing failure: a reply that cannot be read, or a batch that may be ours, says
+        # nothing against it.
+        if not error.unlisted:
+            raise
+        why = error.problem
+    else:
+        return False
+    _settle(shard, why)
+    return True
 
 
 def _settle(shard: ShardFolder, why: str) -> None:

@@ -199,6 +199,7 @@ def _find_made(find: Callable[[], T], shard: Shard) -> T:
             "batches.",
             f"Nothing is sent again automatically. {_USERS_WORD}",
             one_shard=True,
+            unlisted=True,
         ) from None
 
 
@@ -247,6 +248,7 @@ def confirm(shard: Shard, batch: Batch, why: str = "no list shows it yet") -> No
             "none of them.",
             f"It is not sent again automatically. {_USERS_WORD}",
             one_shard=True,
+            unlisted=True,
         )
 
 

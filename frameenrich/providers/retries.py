@@ -151,6 +151,7 @@ class Calls:
                 lost_file=_lost_file(error),
                 passing=self.passing(error),
                 cut=isinstance(error, ShortDownloadError),
+                unlisted=isinstance(error, UnconfirmedError),
                 try_later=type(error) in {NotYetError, UnconfirmedError}
                 or (status == 429 and self.passing(error)),  # noqa: PLR2004 - HTTP's own
             ) from None

@@ -674,6 +674,41 @@ def test_a_batch_in_doubt_cannot_be_cancelled(
     check_rows(finish(frame, job), frame)
 
 
+def test_a_batch_that_may_be_ours_is_not_given_up(
+    server: AnthropicServer,
+    provider: AnthropicBatch,
+    other: AnthropicBatch,
+    store: Path,
+    tmp_path: Path,
+) -> None:
+    """Promise 3: what runs and may be it is paid for; nothing is settled as lost over it."""
+    frame = shelf(4)
+    server.hold("in_progress")
+    server.faults.add("accepted_then_500", where=CREATE)
+    job = submit(frame, provider, store, confirm_seconds=900)
+    submit(frame, other, tmp_path / "theirs", system="Be brief.")
+
+    with pytest.raises(ProviderError, match=r"may be it.*give_up\(force=True\)"):
+        job.give_up()
+
+    server.release()
+    check_rows(finish(frame, job), frame)
+    assert len(server.batches) == 2
+
+
+def test_a_batch_that_no_list_shows_is_given_up(
+    server: AnthropicServer, provider: AnthropicBatch, store: Path
+) -> None:
+    """A create in doubt that the list does not have is lost at the user's word."""
+    frame = shelf(4)
+    server.faults.add("http_503", where=CREATE)
+    job = submit(frame, provider, store, confirm_seconds=900)
+
+    job.give_up()
+
+    check_rows(finish(frame, job), frame, dict.fromkeys(frame.index, "missing"))
+
+
 def test_shards_of_one_size_do_not_wait_for_each_other(
     server: AnthropicServer, provider: AnthropicBatch, store: Path
 ) -> None:

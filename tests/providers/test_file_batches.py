@@ -6,6 +6,7 @@ One table of faults and ends for all of them; what each translates stands in its
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -368,6 +369,37 @@ def test_cancel_keeps_what_was_answered(server: BatchServer, submit: Callable[..
     out = finish(frame, job)
 
     assert sorted(out["llmbatch_status"]) == ["cancelled"] * 2 + ["ok"] * 2
+    check_paid(server, batches=1)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null"])
+@pytest.mark.parametrize("doubt", [False, True], ids=["it runs", "its create is in doubt"])
+def test_a_reply_that_says_nothing_gives_no_batch_up(
+    doubt: bool,
+    body: bytes,
+    server: BatchServer,
+    provider: Any,
+    submit: Callable[..., Job],
+    store: Path,
+) -> None:
+    """Promise 3: a gateway's 200 is no word about a batch that runs, nor about one in doubt."""
+    frame = shelf(4)
+    server.hold("in_progress")
+    odd: dict[str, Any] = {"where": "GET /v1/batches*", "times": "always", "body": body}
+    if doubt:
+        server.faults.add("accepted_then_500")
+        server.faults.add("odd_body", **odd)
+    with contextlib.suppress(ProviderError):
+        submit(frame, confirm_seconds=900)
+    server.faults.add("odd_body", **odd)
+    job = Job(frame.llmbatch.job(store=store)._session.job(), provider=provider)
+
+    with pytest.raises(ProviderError, match=r"give_up\(force=True\)"):
+        job.give_up()
+
+    server.faults.clear("odd_body")
+    server.release()
+    check_rows(finish(frame, job), frame)
     check_paid(server, batches=1)
 
 

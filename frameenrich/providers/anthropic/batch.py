@@ -217,7 +217,9 @@ class AnthropicBatch:
         try:
             confirm(shard, batch)
         except UnconfirmedError:
-            raise _undecided(shard.tag, "one may just be being made") from None
+            error = _undecided(shard.tag, "one may just be being made")
+            error.unlisted = True
+            raise error from None
         return None
 
     def _search(self, shard: Shard, batch: Batch) -> tuple[MessageBatch | None, list[str]]:
