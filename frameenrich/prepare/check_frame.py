@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from frameenrich.errors import FrameEnrichError, ImageError, InputError, warn_user
 from frameenrich.identity.dedupe import ShortHashes, duplicates, is_in
-from frameenrich.identity.keys import check_keys, key_digests, key_names, read_keys, show_key
+from frameenrich.identity.keys import (
+    cast_keys,
+    check_keys,
+    common_schema,
+    key_digests,
+    key_names,
+    read_keys,
+    show_key,
+)
 from frameenrich.model import JobSpec
 from frameenrich.prepare.options import Plan
 from frameenrich.prepare.writer import Part
@@ -127,7 +135,9 @@ class PartKeys:
         for frame in frames():
             keys, names = read_keys(frame, self._key), key_names(frame, self._key)
             found.append(keys.filter(pa.array(is_in(suspect, key_digests(keys)))))
-        check_keys(pa.concat_tables(found), names)
+        # A part may have other types than the next, as JSON lines of which some name a row "1".
+        schema = common_schema([keys.schema for keys in found])
+        check_keys(pa.concat_tables([cast_keys(keys, schema) for keys in found]), names)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ from frameenrich.providers.file import FileProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import JobPath
 from frameenrich.store.store import Store, open_store
+from frameenrich.verbs.preview import preview_parts
 from frameenrich.verbs.submit import submit_parts
 
 TEMPLATE = "Say {{ title }}."
@@ -535,3 +536,20 @@ def test_parts_in_a_bucket(tmp_path: Path) -> None:
     where = open_store(url)
     assert {path.split("/")[-3] for path in where.find(where.root)} <= {where.root[1:], job.id}
     assert collect(job, PARTS)["llmbatch_status"].tolist() == ["pending"] * 7
+
+
+@pytest.mark.parametrize("other", [["1", "x"], [1.0, 3.5], pd.array([1, 9], "int32")])
+def test_a_preview_refuses_a_key_of_two_parts_whatever_its_type(other: Any, store: Path) -> None:
+    """A row that is named 1 in one part and "1" in the next is refused as `submit` does."""
+    parts = [
+        pd.DataFrame({"id": ids, "title": ["a", "b"]}) for ids in (pd.array([1, 2], "int64"), other)
+    ]
+
+    for look in (
+        lambda: submit(parts, store, key="id"),
+        lambda: preview_parts(
+            lambda: iter(parts), ["id", "title"], TEMPLATE, "m", n=2, store=store, key="id"
+        ),
+    ):
+        with pytest.raises(RowKeyError, match="The key 'id' repeats"):
+            look()
