@@ -325,6 +325,10 @@ class JobState(JobFolder):
     reviews: tuple[str, ...] = ()
     file: pq.ParquetFile | None = field(default=None, compare=False, repr=False)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the open file out of what is pickled or copied; it is opened anew when needed."""
+        return {**vars(self), "file": None}
+
     def read(self) -> JobState:
         """Read the job's state now; a batch.json that did not change is not read again."""
         known = {s.batch_path: s.known for s in self.found if s.known is not None}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
 import math
+import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from frameenrich.cli.main import app
 from frameenrich.errors import InputError, ParameterError
 from frameenrich.evaluation.draw import allocate, draw_rows, pooled
 from frameenrich.evaluation.open_review import open_review
+from frameenrich.evaluation.review import Review
 from frameenrich.evaluation.reviewed import Drawn
 from frameenrich.evaluation.verdicts import reviewed_fields
 from frameenrich.report.rightness import rights
@@ -123,6 +127,19 @@ def test_the_record_says_how_each_row_was_drawn(job: Job) -> None:
     )
     answers = job.collect().set_index("sku")["llmbatch"].astype(str)
     assert answers[drawn["key_0"]].tolist() == drawn["stratum"].tolist()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))])
+def test_a_review_can_be_kept_and_copied(job: Job, again: Callable[[Review], Review]) -> None:
+    """It holds no open file, so that joblib and a notebook's checkpoint take it."""
+    review = job.review(n=1)
+
+    copied = again(review)
+
+    assert copied.id == review.id
+    assert copied.verdicts.equals(review.verdicts)
+    first = np.array([0])
+    assert copied.job.prompts(first) == review.job.prompts(first)
 
 
 def test_rare_labels_share_a_stratum_where_there_are_too_many() -> None:
