@@ -278,7 +278,10 @@ class JobFolder(JobPath):
         found = self.store.find(self.path)
         rounds = next(n for n in count(1) if self._sidecar_path(n) not in found)
         # A round without its sidecar was never published, so its shards do not count.
-        shards = tuple(self._shards(found, range(rounds)))
+        # Of a plain folder: with the state before as their job, every poll of a wait would keep all
+        # states before it in memory.
+        plain = JobFolder(self.store, self.id, self.facts, self.resumed)
+        shards = tuple(plain._shards(found, range(rounds)))
         for shard in shards:
             shard.read_batch(found.get(shard.batch_path), known.get(shard.batch_path))
         # From the same listing, so that no caller lists the folder a second time.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -201,6 +203,21 @@ def test_what_another_process_wrote_meanwhile_is_read(
     assert [shard.batch.settled for shard in again.all_shards()] == [True, False]
     assert again.all_shards()[1].batch is state.all_shards()[1].batch
     assert second.batch == again.all_shards()[1].batch
+
+
+def test_states_that_were_read_before_are_let_go(
+    sharded: OpenAIBatch, server: BatchServer, store: Path
+) -> None:
+    """A wait of days keeps one state in memory, not one of each poll."""
+    server.hold("validating")
+    state = shelf(4).llmbatch.submit(ASK, "m", provider=sharded, store=store)._session.job().read()
+    before = weakref.ref(state)
+
+    state = state.read()
+    gc.collect()
+
+    assert before() is None
+    assert len(state.all_shards()) == 2
 
 
 # --- in a bucket ----------------------------------------------------------------------------------
