@@ -180,7 +180,8 @@ class JobDraft:
             with self.draft.set_aside("aside") as folder:
                 aside = JobPath(Store(Path(folder).parent), "aside")
                 self._join(joined, lambda _: aside, {})
-        if answers is not None:
+        # Half a hash found the answers, the whole one chose among them: perhaps none.
+        if answers is not None and len(joined.reused):
             self._write_reused(own_id, answers, joined.reused)
         return dict(enumerate(files.counts, files.first)), files.waits
 
@@ -203,7 +204,7 @@ class JobDraft:
         stem, total = f"round-0/{shard_name(0)}", len(reused)
         for line in answers.lines(*reused.whole()):
             self.draft.file(f"{stem}.responses.jsonl").write(line + b"\n")
-        proof = self.draft.prove(f"{stem}.responses.jsonl") if total else None
+        proof = self.draft.prove(f"{stem}.responses.jsonl")
         batch = Batch(
             batch_tag(own_id, 0, 0),
             status=BatchStatus.COMPLETED,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, field_validator
 
 import frameenrich
@@ -58,6 +60,16 @@ def answer(job: frameenrich.Job, folder: Path) -> None:
     job.import_responses(folder / "answers.jsonl")
 
 
+def label(job: frameenrich.Job, folder: Path) -> None:
+    """Import one label for each row."""
+    choice = {"message": {"content": '{"label":"a"}'}, "finish_reason": "stop"}
+    response = {"status_code": 200, "body": {"choices": [choice]}}
+    ids = [json.loads(x)["custom_id"] for x in Path(job.requests[0]).read_text().splitlines()]
+    lines = [json.dumps({"custom_id": own, "response": response}) + "\n" for own in ids]
+    (folder / "labels.jsonl").write_text("".join(lines))
+    job.import_responses(folder / "labels.jsonl")
+
+
 def test_only_whole_answers_are_taken_over(store: Path, tmp_path: Path) -> None:
     """Each ending, cut and doubling that `collect` flags is asked again; a mended one is marked."""
     answer(submitted(store, "first", response_model={"price": float}), tmp_path)
@@ -77,3 +89,24 @@ def test_a_classs_validators_decide_what_is_taken_over(store: Path, tmp_path: Pa
 
     assert submitted(store, "second", response_model=plain).reused == 2
     assert submitted(store, "third", response_model=Price).reused == 0
+
+
+def test_an_answer_to_another_request_of_half_its_hash_is_left_alone(
+    store: Path, tmp_path: Path
+) -> None:
+    """Whoever makes two requests agree in 64 bits spoils no job: it is whole, and reuses none."""
+    first = submitted(store, "first", labels=["a", "b"])
+    label(first, tmp_path)
+    path = Path(first.path, "sidecar.parquet")
+    sidecar = pq.read_table(path)
+    halves = [own[:8] + bytes(24) for own in sidecar["request_hash"].to_pylist()]
+    column = pa.array(halves, pa.binary(32))
+    index = sidecar.column_names.index("request_hash")
+    pq.write_table(sidecar.set_column(index, "request_hash", column), path)
+
+    second = submitted(store, "second", labels=["a", "b"])
+
+    assert second.reused == 0
+    assert len(second.requests) == 1
+    label(second, tmp_path)
+    assert second.collect(FRAME)["second_status"].tolist() == ["ok"] * len(FRAME)
