@@ -189,6 +189,26 @@ def beside(columns: Mapping[str, T], name: str, frame: Collection[str]) -> dict[
     return {f"{name}_{own}" if own in moved else own: value for own, value in columns.items()}
 
 
+def key_beside(names: Sequence[str], ours: Collection[str]) -> list[str]:
+    """Name the columns of a key in a table of ours, apart from its other columns.
+
+    Examples
+    --------
+    >>> key_beside(["sku", "note"], ["field", "note"])
+    ['sku', 'key note']
+    >>> key_beside(["key note", "note"], ["note"])
+    ['key note', 'key key note']
+    """
+    taken, found = {*names, *ours}, []
+    for own in names:
+        name = own
+        # What code looks up in the table is ours, so that the key makes room.
+        while own in ours and name in taken:
+            name = f"key {name}"
+        found.append(name)
+    return found
+
+
 def _common(names: Iterable[str], others: Iterable[str]) -> list[str]:
     # A set: frames of thousands of columns are compared with each other.
     taken = frozenset(others)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from frameenrich.answers.column_names import key_beside
 from frameenrich.errors import InputError
 from frameenrich.evaluation.agreement import confusion
 from frameenrich.evaluation.intervals import Interval, wilson
@@ -101,6 +102,7 @@ def compare_answers(
             "Compare jobs over the same rows, named by the same key, once both have answers.",
         )
     keys = one.frame.iloc[rows, : len(one.folder.key_names)].reset_index(drop=True)
+    keys = keys.set_axis(key_beside(one.folder.key_names, ("field", "one", "other")), axis=1)
     agreement, churn, changed = {}, {}, []
     for name, second in fields.items():
         a, b = one.values(name, rows), other.values(second, at[rows])

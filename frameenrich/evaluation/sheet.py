@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from frameenrich.answers.column_names import key_beside
 from frameenrich.errors import InputError
 from frameenrich.evaluation.answer_field import AnswerField
 from frameenrich.evaluation.reviewed import Verdict
@@ -35,7 +36,7 @@ def key_columns(names: Sequence[str]) -> list[str]:
     >>> key_columns(["sku", "note"])
     ['sku', 'key note']
     """
-    return [f"key {name}" if name in COLUMNS else name for name in names]
+    return key_beside(names, COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.arrow_column import Positions
-from frameenrich.answers.column_names import JobColumns, beside
+from frameenrich.answers.column_names import JobColumns, beside, key_beside
 from frameenrich.answers.columns import (
     LONG_DETAILS,
     details_needed,
@@ -357,6 +357,7 @@ def flagged_rows(
     table = key_frame(folder, sidecar_keys(taken))
     del taken
     columns["history"] = pd.Series(history(folder, output, own.tolist(), sidecar), dtype=object)
+    table = table.set_axis(key_beside(folder.key_names, columns), axis=1)
     # All at once: each column that is added to a frame by itself costs a block of its own.
     table = pd.concat([table, pd.DataFrame(columns, copy=False)], axis=1)
     return table if index is None else table.set_axis(index[rows])

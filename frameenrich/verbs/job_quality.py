@@ -49,7 +49,8 @@ class JobQuality:
         DataFrame
             The key, ``status``, ``error``, ``raw``, ``attempt`` (how often the row was asked) and
             ``history``: a list with a dict for each earlier attempt (``attempt``, ``status``,
-            ``error``, and ``then``, which is what was changed for the next one).
+            ``error``, and ``then``, which is what was changed for the next one). A key that is
+            called as one of these stands under ``key <name>``.
         """
         # The verbs of this class import what they need when called: SciPy, pandas' Styler and the
         # report are heavy, and most sessions use none of them.

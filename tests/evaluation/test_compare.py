@@ -37,6 +37,20 @@ def test_compare(tmp_path: Path) -> None:
     assert json.loads(ran.output) == made.to_dict()
 
 
+@pytest.mark.parametrize("key", ["field", "one", "other"])
+def test_a_key_called_like_a_column_of_the_comparison_is_kept(key: str, tmp_path: Path) -> None:
+    """Which rows differ is told, whatever their key is called."""
+    frame = pd.DataFrame({"title": ["a", "b"], key: ["k1", "k2"]})
+    options: dict[str, Any] = {"labels": LABELS, "key": key}
+    one = answered(frame, ["Toys", "Toys"], tmp_path, **options)
+    two = answered(frame, ["Toys", "Garden"], tmp_path, "And {{ title }}?", name="b", **options)
+
+    changed = one.compare(two).changed
+
+    assert list(changed.columns) == [f"key {key}", "field", "one", "other"]
+    assert changed[f"key {key}"].tolist() == ["k2"]
+
+
 NUMBERS = {"type": "number"}, {"type": "integer"}
 
 

@@ -17,6 +17,7 @@ from audit import reach
 from batch_server import BatchServer, Reply, pick, user_text
 from conftest import DEPARTMENTS, ROOT, status_counts, tagged
 from pydantic import BaseModel, Field
+from reviews import answered
 
 import frameenrich
 from frameenrich.errors import (
@@ -388,6 +389,21 @@ def test_flagged_rows_and_regenerate(
     sent = server.content(list(server.files.values())[-2]["id"]).decode()
     assert "no idea" in sent
     assert "is not one of the 5 labels" in sent
+
+
+@pytest.mark.parametrize("key", ["status", "error", "raw", "attempt", "prompt", "history"])
+def test_a_key_called_like_a_column_of_flagged_makes_room(key: str, store: Path) -> None:
+    """No two columns have one name: ours keep theirs, the key's says that it is the key."""
+    frame = pd.DataFrame({"title": ["a", "b"], key: ["k1", "k2"]})
+    job = answered(frame, ["Toys", "?"], store, labels=["Toys", "Food"], key=key)
+
+    bad = frame.llmbatch.flagged(job)
+
+    ours = ["status", "error", "raw", "attempt", "prompt", "history"]
+    assert list(bad.columns) == [f"key {key}", *ours]
+    assert bad[f"key {key}"].tolist() == ["k2"]
+    assert bad["status"].tolist() == ["malformed"]
+    assert "k2" in job.show_flagged().to_html()
 
 
 def test_regenerate_with_nothing_flagged_sends_nothing(
