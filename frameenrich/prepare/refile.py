@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from frameenrich.errors import DamagedFileError
 from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.identity.hash_table import HashTable, KnownRequests, Positions
 from frameenrich.jsonl import request_ids
@@ -165,13 +166,24 @@ class Refiling:
         model: str,
         kind: Literal["own", "shared"],
     ) -> None:
-        """Write the requests of a shard to where each goes, and number them."""
+        """Write the requests of a shard to where each goes, and number them.
+
+        Raises
+        ------
+        DamagedFileError
+            The file does not have one line for each of them, in their order.
+        """
         files, shards = self.files, self.files.of(model, kind)
         answered, repeated = (own.answered >= 0).tolist(), own.repeated.tolist()
         jobs = self.running.job_numbers(own.waiting).tolist()
         waiting = (own.waiting >= 0).tolist()
+        names, read = own.names.to_pylist(), 0
         with folder.store.open(path) as lines:
-            for i, (_, line) in enumerate(request_ids(lines)):
+            for i, (custom_id, line) in enumerate(request_ids(lines)):
+                # Else rows would be counted to a shard that does not have their requests.
+                if i == len(names) or custom_id != names[i]:
+                    raise _damaged(path, f"its line {i + 1:,} is of {custom_id!r}")
+                read += 1
                 if repeated[i]:
                     continue
                 if answered[i]:
@@ -182,6 +194,8 @@ class Refiling:
                 else:
                     index = shards.cutter.assign(len(line), i)
                     own.number[i] = files.write(model, index, i, line, own=shards)
+        if read < len(names):
+            raise _damaged(path, f"it has {read:,} of {len(names):,} requests")
 
     def _is_small(self, folder: JobFolder, path: str, requests: int) -> bool:
         """Tell whether a part's shard goes into a file with others'."""
@@ -194,6 +208,14 @@ class Refiling:
             requests * _SHARING <= limits.max_requests
             and folder.store.fs.size(path) * _SHARING <= limits.max_bytes
         )
+
+
+def _damaged(path: str, how: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"The file {path} is not as it was written: {how}.",
+        "Nothing was sent. Write the parts anew: submit again.",
+        path=path,
+    )
 
 
 def _with_homes(

@@ -9,7 +9,7 @@ import pickle
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import httpx2
 import openai
 import pandas as pd
 import pytest
+from audit import shelf
 from batch_server import BatchServer, row_name
 from conftest import tagged
 from crash import KillPoint, forked, ledger, server_process, watch
@@ -24,6 +25,7 @@ from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+import frameenrich
 from frameenrich import Job
 from frameenrich.errors import (
     BudgetError,
@@ -312,6 +314,31 @@ def test_a_key_in_two_parts_is_refused(store: Path) -> None:
     )
     assert {path.name for path in store.iterdir()} <= {".gitignore", ".lock"}
     assert len(submit(parts, store, key="title").collect()) == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda lines: lines[:-1], "it has 1 of 2 requests"),
+        (lambda lines: [*lines, lines[0]], "its line 3 is of"),
+        (lambda lines: lines[::-1], "its line 1 is of"),
+    ],
+)
+def test_a_file_of_a_part_that_changed_meanwhile_is_named(
+    damage: Callable[[list[bytes]], list[bytes]], why: str, store: Path
+) -> None:
+    """Each row is counted to the shard that has its request; before anything is sent."""
+
+    def write(stage: PartsFolder) -> Iterator[Part]:
+        written = [write_part(stage, n, shelf(2, first=2 * n)) for n in range(2)]
+        path = Path(stage.folder_of(1).path, "round-0", "shard-00000.requests.jsonl")
+        path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+        yield from written
+
+    with pytest.raises(StoreError, match=rf"part-000001.*{why}"):
+        submit_parts(write, ["title"], TEMPLATE, "m", provider="file", store=store)
+
+    assert frameenrich.jobs(store=store).empty
 
 
 def test_a_bad_row_is_named_with_its_part(store: Path) -> None:
