@@ -146,6 +146,7 @@ def test_the_verbs_are_there() -> None:
     assert verbs <= set(commands())
 
 
+@pytest.mark.slow
 def test_shell_completion_can_be_installed() -> None:
     """The shell's completion names the commands."""
     env = {**os.environ, "_FRAMEENRICH_COMPLETE": "complete_bash", "COMP_CWORD": "1"}

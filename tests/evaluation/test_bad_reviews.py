@@ -102,6 +102,7 @@ def test_three_reviewed_rows(job: Job, tmp_path: Path) -> None:
     assert "no reviewed row has a score" in str(threshold)
 
 
+@pytest.mark.slow
 def test_four_hundred_labels(store: Path, tmp_path: Path) -> None:
     """Many labels are pooled for the draw, and each still has its line."""
     names = [f"label {i:03}" for i in range(400)]

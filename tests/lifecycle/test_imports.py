@@ -136,6 +136,7 @@ def test_the_command_line_withdraws_an_import(
     assert status_counts(job.collect(mugs)) == {"pending": 4}
 
 
+@pytest.mark.slow
 def test_a_packed_file_is_read_line_by_line(
     job: frameenrich.Job, mugs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,9 @@ def matrix(*arguments: str) -> list[int]:
     return [int(number) for number in done.stdout.splitlines()[-1].split()[1:]]
 
 
-@pytest.mark.parametrize("fault", ["none", "create made; answered 500"])
+@pytest.mark.parametrize(
+    "fault", ["none", pytest.param("create made; answered 500", marks=pytest.mark.slow)]
+)
 def test_a_job_killed_anywhere_is_finished_by_the_next_run(fault: str) -> None:
     """Rows lost 0, requests executed twice 0, one batch a shard.
 
@@ -66,6 +68,7 @@ def test_so_it_is_with_other_providers(service: str, fault: str) -> None:
     assert bad == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("service", "fault", "every"), [("live", "503 anywhere", 40), ("finish", "none", 90)]
 )

@@ -95,6 +95,7 @@ def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "flagged_every", "most_bytes"),
     [("flagged", 1, 200), ("report", 500, 200), ("reuse", 500, 300)],

@@ -379,6 +379,7 @@ def write_pickled(stage: bytes, number: int, frame: pd.DataFrame) -> None:
     write_part(pickle.loads(stage), number, frame)
 
 
+@pytest.mark.slow
 def test_a_part_may_be_written_twice_at_once_in_other_processes(store: Path) -> None:
     """The same bytes, once; another frame under the same number is refused."""
     with open_parts_folder(open_store(store), SPEC, Limits()) as stage:
@@ -424,6 +425,7 @@ def named_after(store: Path) -> list[pd.DataFrame]:
     return cut(frame.set_axis([f"{store.name}{n}" for n in range(5)]), [2, 4])
 
 
+@pytest.mark.slow
 def test_the_paying_process_may_be_killed_anywhere(tmp_path: Path) -> None:
     """The same submit again goes on: each request is paid once, and no step's remains are a job."""
     with server_process(instant=True) as base_url:

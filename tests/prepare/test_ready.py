@@ -420,6 +420,7 @@ def _run(base_url: str, folder: Path) -> None:
     (folder / "result.json").write_text(out.to_json(orient="records"))
 
 
+@pytest.mark.slow
 def test_a_job_of_ready_requests_killed_anywhere_is_finished_by_the_next_run(
     tmp_path: Path,
 ) -> None:

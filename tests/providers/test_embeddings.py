@@ -387,6 +387,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(
         embed_locally(pd.DataFrame({"title": ["a"]}), store)
 
 
+@pytest.mark.slow
 def test_a_killed_embedding_goes_on_where_it_stopped(store: Path) -> None:
     """SIGKILL in the middle: no line is lost or made twice."""
     script = (

@@ -1110,6 +1110,7 @@ print(len(shown), job.reused, *frame.llmbatch.collect(job)["llmbatch_status"].un
 """
 
 
+@pytest.mark.slow
 def test_live_calls_and_await_work_in_a_notebook(
     server: BatchServer, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

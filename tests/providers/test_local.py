@@ -114,6 +114,7 @@ def _kill_in_the_middle(store: Path, answers: int) -> None:
         child.wait()
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_where_it_stopped(store: Path) -> None:
     """After a SIGKILL the same submit keeps the answers byte for byte and asks for the rest."""
     _kill_in_the_middle(store, answers=2)

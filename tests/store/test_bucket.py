@@ -484,6 +484,7 @@ def test_a_killed_process_holds_no_lease_on_its_computer(
     assert lease["holder"] is not None
 
 
+@pytest.mark.slow
 @with_moto
 def test_a_killed_computer_holds_no_lease_for_long(
     bucket: Callable[[], Store], tmp_path: Path

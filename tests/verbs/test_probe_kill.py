@@ -34,6 +34,7 @@ def answers_on_disk(store: Path) -> int:
     return sum(len(path.read_bytes().splitlines()) for path in store.rglob("*.responses.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.any_pandas
 def test_a_probe_killed_anywhere_is_paid_once(tmp_path: Path) -> None:
     """Only a kill inside the call itself may cost its row twice, as any live call."""
