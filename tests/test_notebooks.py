@@ -205,6 +205,7 @@ def test_classify_products_through_the_batch_api(
     assert set(server.executed_bodies.values()) == {1}
 
 
+@pytest.mark.slow
 def test_caption_images_through_the_batch_api(
     server: BatchServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, products: pd.DataFrame
 ) -> None:

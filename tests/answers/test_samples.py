@@ -121,6 +121,7 @@ def test_live_calls_take_samples(server: BatchServer, store: Path) -> None:
     assert (row["llmbatch"], row["llmbatch_agreement"]) == ("Kitchen", pytest.approx(2 / 3))
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("model")
 @pytest.mark.usefixtures("one_core")
 def test_the_embedded_model_gives_several_answers(store: Path) -> None:
