@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from frameenrich.answers.schema import (
@@ -16,6 +17,7 @@ from frameenrich.answers.schema import (
     without_null,
 )
 from frameenrich.model import Json
+from frameenrich.text import can
 
 FieldKind = Literal[
     "string", "integer", "number", "boolean", "date", "datetime", "category", "object", "vector",
@@ -40,6 +42,25 @@ class Field:
     suffix: str = ""
     inner: tuple[Field, ...] = dataclasses.field(default=(), compare=False)
     mixed: bool = dataclasses.field(default=False, compare=False)
+
+
+def is_of_kind(value: Any, field: Field) -> bool:
+    """Tell whether a column takes a value; users' validators and serializers make anything.
+
+    Texts take every value, as JSON, and objects are not looked into.
+    """
+    if field.kind == "boolean":
+        return isinstance(value, bool)
+    if field.kind == "category":
+        return isinstance(value, str) and value in field.categories
+    if field.kind == "integer":
+        whole = value.is_integer() if isinstance(value, float) else isinstance(value, int)
+        return whole and not isinstance(value, bool)
+    if field.kind == "number":
+        return not isinstance(value, bool) and can(float, value)
+    if field.kind in {"date", "datetime"}:
+        return can(datetime.fromisoformat, value)
+    return True
 
 
 def as_cell(value: Any, field: Field) -> Any:

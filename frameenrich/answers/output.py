@@ -15,13 +15,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
 from frameenrich.answers.exact_types import odd_values
-from frameenrich.answers.fields import Field, as_cell, make_fields
+from frameenrich.answers.fields import Field, as_cell, is_of_kind, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_answer, only_one
 from frameenrich.answers.labels import plain_forms
 from frameenrich.answers.schema import (
@@ -36,7 +35,7 @@ from frameenrich.answers.schema import (
 )
 from frameenrich.errors import OutputError
 from frameenrich.model import Json, OutputSpec
-from frameenrich.text import can, encodable, shortened
+from frameenrich.text import encodable, shortened
 
 Parser = Callable[[str], Any]
 
@@ -435,7 +434,7 @@ def _floats(
 def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
     """Return the value, where its column can hold it: pandas' Int64 has 64 bits."""
     here = (*path, field.name)
-    if value is not None and not _is_of_kind(value, field):
+    if value is not None and not is_of_kind(value, field):
         shown = shortened(json.dumps(value))
         raise MalformedError(f"{json_path(here)}: the model made {shown} of it, no {field.kind}")
     if field.kind == "integer" and value is not None and not -(2**63) <= value < 2**63:
@@ -445,25 +444,6 @@ def _to_cell(value: Any, field: Field, path: tuple[str, ...] = ()) -> Any:
         made = {inner.name: _to_cell(value[inner.name], inner, here) for inner in members}
         return {**value, **made}
     return as_cell(value, field)
-
-
-def _is_of_kind(value: Any, field: Field) -> bool:
-    """Tell whether a column takes a value; users' validators and serializers make anything.
-
-    Texts take every value, as JSON, and objects are not looked into.
-    """
-    if field.kind == "boolean":
-        return isinstance(value, bool)
-    if field.kind == "category":
-        return isinstance(value, str) and value in field.categories
-    if field.kind == "integer":
-        whole = value.is_integer() if isinstance(value, float) else isinstance(value, int)
-        return whole and not isinstance(value, bool)
-    if field.kind == "number":
-        return not isinstance(value, bool) and can(float, value)
-    if field.kind in {"date", "datetime"}:
-        return can(datetime.fromisoformat, value)
-    return True
 
 
 def _parsed(parser: Parser, text: str) -> Any:
