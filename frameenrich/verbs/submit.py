@@ -163,66 +163,54 @@ class Submission:
         warn_of_sizes(sum(part.sized for part in draft.parts), spec)
         own = self._earlier_columns(draft)
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
-        probed = self._probe_first(draft)  # it makes a job of its own, so before the lock
         # One lock of the store decides who waits for a running request and who sends it, or two
-        # jobs that waited for a third would both send.
+        # jobs that waited for a third would both send; and submits at once would ask the same first
+        # row live. The others wait a minute longer for that at most, whatever the server does:
+        # `Probe` hangs up on one that is slow.
         with self.store.deciding():
             if self.store.has(job_id):  # another process has made it meanwhile
                 return JobPath(self.store, job_id).open()
-            answers, running = probed, KnownRequests.of([])
+            answers, running = None, KnownRequests.of([])
             if not self.nonce:
-                # What another job has at its provider is not sent twice: this job waits for it.
+                # What another job has at its provider is not sent twice: this job waits for it, nor
+                # is such a row asked live.
                 # In this order, since a fetch takes no lock of the store: a batch that ends
                 # between the two searches is seen by both, and its answer wins. The other way round
                 # neither saw it, and its rows were paid twice.
                 running = find_running(self.store, spec, draft.hashes)
-                stored = find_stored_answers(self.store, spec, output, draft.hashes)
-                answers = _both(probed, stored)
+                answers = find_stored_answers(self.store, spec, output, draft.hashes)
+            if self._probes(draft, answers):
+                answers = self._probed(draft, answers, running)
             draft.complete(job_id, answers, running)
             approve_job(spec, self.store, draft.request_lines())
             return draft.commit()
-
-    def _probe_first(self, draft: JobDraft) -> StoredAnswers | None:
-        """Send a row live before the others, if a probe is due; None if it is not."""
-        many = len(draft.hashes) >= FROM_REQUESTS
-        if not (many if self.probe is None else self.probe):
-            return None
-        spec, output = self.plan.spec, self.plan.output
-        # One after the other, or submits at once would ask the same first row live. The others wait
-        # for a minute at most, whatever the server does: `Probe` hangs up on one that is slow.
-        with self.store.deciding():
-            stored, running = None, KnownRequests.of([])
-            if not self.nonce:
-                # Nor is a row asked live that another job's batch has asked.
-                running = find_running(self.store, spec, draft.hashes)
-                stored = find_stored_answers(self.store, spec, output, draft.hashes)
-            return self._probed(draft, stored, running) if self._probes(draft, stored) else None
 
     def _probes(self, draft: JobDraft, answers: StoredAnswers | None) -> bool:
         """Tell whether a row is sent first: as ``probe=`` says, or for large jobs."""
         if self.probe is not None:
             return self.probe
-        if self.route.blocking or answers is not None:
+        if self.route.blocking or answers is not None or len(draft.hashes) < FROM_REQUESTS:
             return False
         # The hashes are sorted. `np.unique` would sort or hash them again, a twentieth of a submit.
         distinct = 1 + int((draft.hashes[1:] != draft.hashes[:-1]).sum())
-        many = min(len(draft.hashes), distinct) >= FROM_REQUESTS
-        return many and not is_answered(self.store, self.plan.spec)
+        return distinct >= FROM_REQUESTS and not is_answered(self.store, self.plan.spec)
 
     def _probed(
         self, draft: JobDraft, answers: StoredAnswers | None, running: KnownRequests
     ) -> StoredAnswers | None:
-        """Send a row live, if the provider can, after the cost of all is approved."""
+        """Send a row live, if the provider can, after the cost of all is approved.
+
+        Returns its answer with those that were known.
+        """
         try:
             live = live_version(self.route)
         except ParameterError:  # it has no live calls: nobody can be asked
-            return None
+            return answers
         spec = self.plan.spec
         known = [running.hashes, *([answers.requests.hashes] if answers else [])]
         approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
-        probe = Probe(spec, self.plan.output, self.store, live)
-        found = probe.ask(draft, known)
-        return _both(found, answers)
+        found = Probe(spec, self.plan.output, self.store, live).ask(draft, known)
+        return StoredAnswers.of([each for each in (found, answers) if each is not None])
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
         """Name the frame's columns that an earlier job of this name made; they may be replaced."""
@@ -246,10 +234,6 @@ class Submission:
         budget = Budget(spec.max_cost, spec.prices)
         folder = folder.with_spec(_as_said(folder.spec, spec))
         return Job(folder, output=self.plan.output, provider=self.route, budget=budget).send()
-
-
-def _both(first: StoredAnswers | None, other: StoredAnswers | None) -> StoredAnswers | None:
-    return StoredAnswers.of([each for each in (first, other) if each is not None])
 
 
 def _as_said(first: JobSpec, said: JobSpec) -> JobSpec:

@@ -18,8 +18,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from audit import ASK, shelf
+from audit import ASK, shelf, submit
 from batch_server import BatchServer
+from conftest import answer_lines
 from object_server import BUCKET, take_requests
 
 from frameenrich.errors import JobBusyError
@@ -159,18 +160,32 @@ def test_the_same_submit_of_a_running_job_reads_once_and_writes_nothing(
     """What a poll brings that is known already is not written again."""
     frame = shelf(2 * SHARDS)
 
-    def submit() -> Job:
-        job: Job = frame.llmbatch.submit(ASK, "gpt-4o-mini", provider=sharded, store=store)
-        return job
-
     server.hold("validating")
     with counting(monkeypatch) as first:
-        submit()
+        submit(frame, sharded, store)
     with counting(monkeypatch) as again:
-        submit()
+        submit(frame, sharded, store)
 
     assert (len(batches(first, "write")), min(batches(first, "write"))) == (SHARDS, 5)
     assert (batches(again, "read"), batches(again, "write")) == ([1] * SHARDS, [])
+
+
+def test_a_submit_that_may_ask_a_row_first_searches_the_other_jobs_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found before the probe is handed on, and none of it is lost where nobody can ask."""
+    opened = []
+    for probe in (False, True):
+        own = store / str(probe)
+        first = submit(shelf(4), "file", own)
+        (tmp_path / "a.jsonl").write_bytes(answer_lines(first, "Garden", list(shelf(4).index)))
+        first.import_responses(tmp_path / "a.jsonl")
+        with counting(monkeypatch) as counts:
+            job = submit(shelf(5), "file", own, probe=probe)
+        opened.append(counts["open sidecar"])
+        assert job.reused == 4
+
+    assert opened[0] == opened[1] > 0
 
 
 def test_a_collect_of_a_running_job_reads_each_batch_once(
