@@ -1,4 +1,4 @@
-"""Find the answer, its end, and errors in a response body, in the shapes that servers send.
+"""Find the answer in a response body, and how it ended, in the shapes that servers send.
 
 Chat completions, Responses and completions bodies, also where the answer is the arguments of a
 tool call or stands in a reasoning model's reasoning.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from frameenrich.answers.error_text import error_as_json, error_text
 from frameenrich.answers.json_text import NotJsonError, loads_exactly
 from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
 from frameenrich.model import Json, RowStatus
@@ -39,9 +40,17 @@ class Answer(msgspec.Struct, frozen=True):
 
 # --- how answers end ------------------------------------------------------------------------------
 
+# Beside OpenAI's own words those that well-known servers, or gateways in front of them, pass on:
+# `eos` of Together, `eos_token` of text-generation-inference before its pull request 2344,
+# `end_turn`, `stop_sequence` and `tool_use` of Anthropic and Bedrock, `complete` and `tool_call`
+# of Cohere, whose word for a cut answer is MAX_TOKENS. `end` and FINISH_REASON_STOP stay out:
+# no server is known by name that sends them.
 _WHOLE = frozenset(
-    {"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "function_call", "completed"}
-)
+    {
+        "stop", "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "tool_call",
+        "tool_use", "function_call", "complete", "completed",
+    }
+)  # fmt: skip
 _CUT = frozenset(
     {
         "length", "max_tokens", "model_length", "max_output_tokens", "max_completion_tokens",
@@ -275,89 +284,3 @@ def as_text(value: Json) -> str | None:
         ]
         return "".join(part for part in parts if isinstance(part, str))
     return None
-
-
-# --- errors ---------------------------------------------------------------------------------------
-
-_FILTER_CODES = frozenset(
-    {
-        "content_filter",
-        "content_policy_violation",
-        "moderation_blocked",
-        "ResponsibleAIPolicyViolation",
-    }
-)
-
-
-def error_text(error: Json) -> str | None:
-    """Write an error as text; None where it says nothing, as an object of nulls does.
-
-    Examples
-    --------
-    >>> error_text({"code": "too_long", "message": "Too long."}), error_text({"code": None})
-    ('too_long: Too long.', None)
-    """
-    if not error or (
-        isinstance(error, dict) and all(v is None or v in ("", {}, []) for v in error.values())
-    ):
-        return None
-    if isinstance(error, list):
-        return "; ".join(text for item in error if (text := error_text(item))) or None
-    if not isinstance(error, dict):
-        return str(error)
-    if isinstance(error.get("error"), dict):  # an error's whole body, as `vllm run-batch` has it
-        return error_text(error["error"])
-    if "msg" in error:  # one of FastAPI's
-        where = ".".join(map(str, as_list(error.get("loc"))))
-        return f"{where}: {error['msg']}" if where else str(error["msg"])
-    code = error.get("code") or error.get("type")
-    message = error.get("message") or error.get("detail")
-    if isinstance(message, dict | list):
-        message = error_text(message)
-    elif not isinstance(message, str):
-        message = None
-    if code and message:
-        return f"{code}: {message}"
-    return str(code or message or error_as_json(error))
-
-
-def body_error(body: Json) -> str | None:
-    """Find the error in a body: in OpenAI's, vLLM's, FastAPI's or Gemini's shape, or bare text."""
-    if isinstance(body, list):
-        return error_text([item.get("error", item) for item in body if isinstance(item, dict)])
-    if not isinstance(body, dict):
-        return body if isinstance(body, str) and body.strip() else None
-    inner = error_text(body.get("error"))
-    if inner is not None or has_answer(body):
-        return inner
-    if (several := error_text(body.get("errors"))) is not None:
-        return several
-    flat = {name: body[name] for name in ("code", "type", "message", "detail") if name in body}
-    if flat.get("code") == body.get("status") or isinstance(flat.get("code"), int):
-        flat.pop("code", None)  # the HTTP status once more
-    return error_text(flat) if "message" in flat or "detail" in flat else None
-
-
-def is_filtered(body: Json) -> bool:
-    """Tell whether a failed request was stopped by a content filter, which no retry passes."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return False
-    # Azure puts ResponsibleAIPolicyViolation into an error inside the error.
-    inner = error.get("innererror") or error.get("inner_error")
-    codes = [error.get("code"), inner.get("code") if isinstance(inner, dict) else None]
-    return any(isinstance(code, str) and code in _FILTER_CODES for code in codes)
-
-
-def has_answer(body: Mapping[str, Json]) -> bool:
-    """Tell whether a body has the member that answers stand in."""
-    # Of chat and completions, Responses, embeddings and moderations.
-    return any(name in body for name in ("choices", "output", "data", "results"))
-
-
-def error_as_json(value: Json) -> str:
-    """Write a value as JSON, to be shown."""
-    try:
-        return _dumps(value)
-    except RecursionError:
-        return "(nested too deeply to show)"

@@ -20,14 +20,16 @@ from frameenrich.answers.body import (
     answer_in,
     as_list,
     as_text,
-    body_error,
     end_status,
+)
+from frameenrich.answers.confidence import label_confidence
+from frameenrich.answers.error_text import (
+    body_error,
     error_as_json,
     error_text,
     has_answer,
     is_filtered,
 )
-from frameenrich.answers.confidence import label_confidence
 from frameenrich.answers.output import MalformedError, Output
 from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
 from frameenrich.answers.votes import by_majority
@@ -271,6 +273,8 @@ def _why_failed(code: int | None, body: Json) -> str:
         return said or f"HTTP {code} with a body that is no answer"
     if said is None and isinstance(body, dict | list) and body:
         said = shortened(error_as_json(body))
+    # Gemini's errors have the HTTP status as their code.
+    said = said.removeprefix(f"{code}: ") if said else None
     return f"HTTP {code}: {said}" if said else f"HTTP {code} without a reason"
 
 

@@ -359,9 +359,37 @@ SHAPES = [
         "text",
         "<html>502</html>",
         "failed",
-        "HTTP 502: <html>502</html>",
+        "HTTP 502: a web page: 502",
         code=502,
     ),
+    *[
+        bad(f"an error {name}", "chat", "text", came, "failed", f"HTTP 422: {said}", code=422)
+        for name, came, said in [
+            ("as a list", {"error": ["Too long.", {"message": "No."}]}, "Too long.; No."),
+            ("as a text", {"error": "Too long."}, "Too long."),
+            ("in an error", {"error": {"error": {"error": "Too long."}}}, "Too long."),
+            (
+                "of FastAPI",
+                {"detail": [{"loc": ["body", "n"], "msg": "Too large.", "type": "int"}]},
+                "body.n: Too large.",
+            ),
+            ("in detail", {"detail": {"error": "Too long."}}, "Too long."),
+            ("of OAuth", {"error": "no", "error_description": "Too long."}, "no: Too long."),
+            (
+                "of JSON in a message",
+                {"error": {"code": 422, "message": json.dumps({"error": {"message": "No."}})}},
+                "No.",
+            ),
+            (
+                "in a proxy's page",
+                "<!DOCTYPE html><head><title>Bad\nGateway &amp; co</title></head><p>x</p>",
+                "a web page: Bad Gateway & co",
+            ),
+            ("in a page without words", "<html><hr></html>", "a web page without words"),
+            ("as plain text", "upstream connect error", "upstream connect error"),
+            ("without words", {"oops": 1}, '{"oops": 1}'),
+        ]
+    ],
     bad(
         "expired line",
         "chat",

@@ -83,14 +83,14 @@ BEFORE_LABELS = (
     [
         *[(word, "ok") for word in ("stop", "eos", "end_turn", "stop_sequence", "tool_calls")],
         *[(word, "ok") for word in ("function_call", "completed", "STOP", None)],
+        # Of text-generation-inference, Bedrock's gateways and Cohere.
+        *[(word, "ok") for word in ("eos_token", "tool_use", "COMPLETE", "TOOL_CALL")],
         *[(word, "truncated") for word in ("length", "max_tokens", "MAX_TOKENS", "model_length")],
         ("max_output_tokens", "truncated"),
         *[(word, "truncated") for word in ("model_context_window_exceeded", "max_new_tokens")],
         *[(word, "refused") for word in ("ContentFilter", "content-filter")],
-        *[
-            (word, "failed")
-            for word in ("eos_token", "tool_use", "COMPLETE", "pause_turn", "<eos>")
-        ],
+        *[(word, "failed") for word in ("FINISH_REASON_STOP", "end", "pause_turn", "<eos>")],
+        *[(word, "failed") for word in ("TIMEOUT", "ERROR", "compaction", "complete_with_error")],
         *[(word, "refused") for word in ("content_filter", "sensitive", "SAFETY", "RECITATION")],
         *[(word, "refused") for word in ("PROHIBITED_CONTENT", "IMAGE_SAFETY", "SPII")],
         *[(word, "malformed") for word in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL")],

@@ -274,6 +274,23 @@ def test_members_of_other_types_are_doubt(
     assert len(server.batches) == 1
 
 
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"later"'], ids=["list", "null", "text"])
+def test_a_list_that_is_no_object_is_told(
+    body: bytes, server: BatchServer, submit: Callable[..., Job]
+) -> None:
+    """Promises 3 and 9: a create in doubt is not made again, and what stood in its way is said."""
+    server.faults.add("accepted_then_500", where="POST /v1/batches")
+    server.faults.add("odd_body", where="GET /v1/batches", body=body, times="always")
+    frame = shelf(4)
+
+    with pytest.raises(ProviderError, match="did not create the batch"):
+        submit(frame)
+    server.faults.clear()
+
+    check_rows(finish(frame, submit(frame)), frame)
+    check_paid(server, batches=1)
+
+
 def test_a_store_restored_from_before_the_create(
     server: BatchServer, submit: Callable[..., Job], store: Path
 ) -> None:

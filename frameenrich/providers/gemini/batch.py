@@ -35,7 +35,6 @@ from frameenrich.providers.once import (
 from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import (
     DoubtfulReplyError,
-    NotYetError,
     ShortDownloadError,
 )
 from frameenrich.providers.uploaded import (
@@ -139,7 +138,8 @@ class GeminiBatch(TranslatedBatches):
         once = types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1))
         answer = json.loads(self._api.request(method, path, body or {}, once).body or "{}")
         if not isinstance(answer, dict):
-            raise NotYetError(f"the answer to {method.upper()} {path} is none of the API's")
+            # In doubt and not merely early: a job must not wait for this without a word.
+            raise DoubtfulReplyError(f"the answer to {method.upper()} {path} is none of the API's")
         return answer
 
     # --- the server's calls ----------------------------------------------------------------------
