@@ -2,8 +2,8 @@
 
 Data goes to standard output, all messages to standard error. Exit codes: 0 done, 1
 no row has a usable answer, or fewer than ``--min-ok`` or ``--strict`` want, 2 the input, the store
-or the command has to change, 3 the provider refused or broke, 4 a batch still runs (``--timeout``
-is over, or nobody waited), 130 interrupted, 141 nobody reads standard output any more.
+or the command has to change, 3 the provider refused or broke, 4 there is more to come (the time of
+``--timeout`` was up, or nobody waited), 130 interrupted, 141 nobody reads standard output any more.
 """
 
 from __future__ import annotations
@@ -204,16 +204,17 @@ def _near_options(flag: str, ctx: Any) -> list[str]:
 
 
 def exit_code(error: FrameEnrichError) -> int:
-    """Return 4 where a batch still runs, 3 where the provider is at fault, else 2.
+    """Return 4 where the time was up, 3 where the provider is at fault, else 2.
 
     Examples
     --------
     >>> exit_code(ProviderError("It broke.", "Try again.")), exit_code(FrameEnrichError("No.", ""))
     (3, 2)
     """
-    if isinstance(error, WaitTimeoutError):
-        return STILL_RUNS
-    return _PROVIDER if isinstance(error, ProviderError) else 2
+    if isinstance(error, ProviderError):
+        # Live calls are made while they are sent, so their time is up before any waiting begins.
+        return STILL_RUNS if error.impatient and error.passing else _PROVIDER
+    return STILL_RUNS if isinstance(error, WaitTimeoutError) else 2
 
 
 app = typer.Typer(

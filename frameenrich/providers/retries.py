@@ -88,10 +88,11 @@ class Calls:
         `again` says of a passing fault whether the call may be repeated blindly. The error's
         ``unmade`` tells what it said of the last one.
         """
+        given_up = _GivenUp(self._attempts, self._is_not_there)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: self.passing(e) and again(e)),
             wait=self._wait,
-            stop=_GivenUp(self._attempts, self._is_not_there),
+            stop=given_up,
             reraise=True,
         )
         try:
@@ -100,7 +101,7 @@ class Calls:
             self._met = True
             return answer
         except ProviderError as error:
-            error.impatient = retrying.statistics["attempt_number"] < self._attempts
+            error.impatient = given_up.out_of_time
             error.__context__ = None  # `from None` hides the SDK's error, whose request has the key
             raise
 
@@ -264,10 +265,14 @@ class _GivenUp(tenacity.stop_after_attempt):
     def __init__(self, most: int, is_hopeless: Callable[[tenacity.RetryCallState], bool]) -> None:
         super().__init__(most)
         self._is_hopeless = is_hopeless
+        self.out_of_time = False
+        """Whether the last call ended since the caller's time was up, and for no other reason."""
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        hopeless = super().__call__(retry_state) or self._is_hopeless(retry_state)
-        return hopeless or retry_state.upcoming_sleep > seconds_to_retry()
+        if super().__call__(retry_state) or self._is_hopeless(retry_state):
+            return True
+        self.out_of_time = retry_state.upcoming_sleep > seconds_to_retry()
+        return self.out_of_time
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ _LONGEST_SECONDS = 10 * LEASE_SECONDS
 
 
 _SKEW_SECONDS = 900.0
-"""The largest clock error: S3 refuses requests beyond it (RequestTimeTooSkewed)."""
+"""The clocks of a store's servers differ by less: S3 itself allows its clients no more."""
 
 
 _PATIENCE = 1.25
@@ -110,8 +111,8 @@ class Lease:
         record = _record(seen)
         if seen is None or record is None or record.holder in {None, *self._left_here}:
             return True
-        # An old lease need not be watched for its time, if even the largest clock error makes it
-        # old.
+        # An old lease need not be watched for its time, where no difference of the server's clocks
+        # makes it look so.
         seconds = record.seconds * _PATIENCE
         return unchanged_seconds > seconds or seen.age_seconds > seconds + _SKEW_SECONDS
 
@@ -282,7 +283,7 @@ class ConflictError(Exception):
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """An object as it was read; `age_seconds` by this computer's clock, 0 where unknown."""
+    """An object as it was read; `age_seconds` by the store's clock, 0 where unknown."""
 
     data: bytes
     version: str
@@ -335,7 +336,7 @@ class S3Objects:
             data, answer = sync(self._fs.loop, self._get, path)
         except FileNotFoundError:
             return None
-        return ObjectVersion(data, answer["ETag"], time.time() - answer["LastModified"].timestamp())
+        return ObjectVersion(data, answer["ETag"], _age_seconds(answer))
 
     async def _get(self, path: str) -> tuple[bytes, dict[str, Any]]:
         answer = await self._fs._call_s3("get_object", **self._named(path))  # noqa: SLF001 - s3fs's own way to call within its loop
@@ -379,6 +380,17 @@ class S3Objects:
         if answer.get("Metadata", {}).get("write") != mark:
             raise ConflictError(path)
         return str(answer["ETag"])
+
+
+def _age_seconds(answer: dict[str, Any]) -> float:
+    """Return how old an object is by the server's clock; 0 where it does not tell the time."""
+    # Not by this computer's: set forward, it would take over the lease of a process that lives.
+    now = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        age: float = (parsedate_to_datetime(now) - answer["LastModified"]).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0
+    return age
 
 
 def _refused(error: OSError) -> bool:

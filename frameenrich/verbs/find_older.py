@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -19,39 +19,43 @@ _BEFORE_FORMS = 1
 """The schema form of stored specs whose version did not record it: it is 1 or 2."""
 
 
-Write = Callable[[Plan], AbstractContextManager[JobDraft]]
-"""Writes a draft of the submit by a given plan."""
-
-
-def find_older(
-    write: Write, plan: Plan, store: Store, own_id: str, *, floats: bool
-) -> JobFolder | None:
-    """Find the job of the same submit by a version that wrote other request bytes.
+def older_plans(plan: Plan, store: Store, own_id: str, *, floats: bool) -> Iterator[Plan]:
+    """Yield the plans by which earlier versions would have written other request bytes.
 
     Whole floats were printed as ``3.0``, lists without commas; schemas went out with other
     keywords, or where a newer table says that the server takes none; images went out in another
-    size. Such a job is named in a warning; nothing of it is asked again.
+    size.
 
     Parameters
     ----------
-    write, plan, store
+    plan, store
         What is to be submitted, and where.
     own_id : str
         The id that its job has by this version.
     floats : bool
         Whether numbers or lists may be among its cells that were printed otherwise.
     """
-    slug = own_id.rpartition("-")[0]
-    specs = _specs_alike(store, slug, plan.spec)
+    specs = _specs_alike(store, own_id.rpartition("-")[0], plan.spec)
     # An older job is only found by rendering the frame anew, so no way is tried without a reason.
     floats = floats or plan.prompt.makes_numbers  # of nulls, 0 was made
-    for older_plan in _earlier_ways(plan, specs, floats=floats):
-        with write(older_plan) as older:
+    yield from _earlier_ways(plan, specs, floats=floats)
+
+
+def find_older(
+    drafts: Iterable[AbstractContextManager[JobDraft]], spec: JobSpec, store: Store
+) -> JobFolder | None:
+    """Find the job that one of the drafts by `older_plans` would be, and name it in a warning.
+
+    Each draft is written only when the ones before it found nothing; nothing of the job is asked
+    again.
+    """
+    for draft in drafts:
+        with draft as older:
             folder = find_same(older, store)
         if folder is not None:
             warn_user(
                 f"The job {folder.id} of an earlier version asked the same, with "
-                f"{_what_differs(plan.spec, older_plan.spec)}. Its answers are taken and nothing "
+                f"{_what_differs(spec, older.spec)}. Its answers are taken and nothing "
                 "is sent again; fresh=True asks anew."
             )
             return folder

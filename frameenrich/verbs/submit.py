@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -39,7 +40,7 @@ from frameenrich.rendering.column_cells import may_print_otherwise
 from frameenrich.rendering.template_source import Template
 from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.store import Store, StoreLike, open_store
-from frameenrich.verbs.find_older import Write, find_older, find_same
+from frameenrich.verbs.find_older import find_older, find_same, older_plans
 from frameenrich.verbs.job import Job
 from frameenrich.verbs.probe import FROM_REQUESTS, Probe, is_answered, unknown_lines
 from frameenrich.verbs.signatures import takes_options_of
@@ -59,11 +60,13 @@ def submit_frame(frame: pd.DataFrame, sending: Submission) -> Job:
         warn_of_left_out(draft.parts, sending.plan.spec.name)
         # The draft comes before the search: a job is known by the hashes of its rendered rows.
         folder = sending.find_made(draft) or sending.find_older(
-            lambda plan: draft_of_frame(frame, plan, sending.store, sending.limits),
-            draft,
-            floats=may_print_otherwise(
-                frame, sending.plan.prompt.columns_used(list(frame.columns))
-            ),
+            draft_of_frame(frame, plan, sending.store, sending.limits)
+            for plan in sending.older_plans(
+                draft,
+                floats=may_print_otherwise(
+                    frame, sending.plan.prompt.columns_used(list(frame.columns))
+                ),
+            )
         )
         folder = folder or sending.make_job(draft)
     return sending.send(folder)
@@ -109,7 +112,9 @@ def submit_parts(
 
     with written_by(plan) as draft:
         warn_of_left_out(draft.parts, plan.spec.name)
-        folder = sending.find_made(draft) or sending.find_older(written_by, draft, floats=True)
+        folder = sending.find_made(draft) or sending.find_older(
+            map(written_by, sending.older_plans(draft, floats=True))
+        )
         folder = folder or sending.make_job(draft)
     return sending.send(folder)
 
@@ -138,11 +143,14 @@ class Submission:
         job_id = draft.id(self.nonce)
         return JobPath(self.store, job_id).open() if self.store.has(job_id) else None
 
-    def find_older(self, write: Write, draft: JobDraft, *, floats: bool) -> JobFolder | None:
-        """Find the job whose requests an earlier version wrote differently; none if fresh."""
-        if self.nonce:
-            return None
-        return find_older(write, self.plan, self.store, draft.id(), floats=floats)
+    def older_plans(self, draft: JobDraft, *, floats: bool) -> Iterator[Plan]:
+        """Yield the plans by which an earlier version would have made the job; none if fresh."""
+        if not self.nonce:
+            yield from older_plans(self.plan, self.store, draft.id(), floats=floats)
+
+    def find_older(self, drafts: Iterable[AbstractContextManager[JobDraft]]) -> JobFolder | None:
+        """Find the job whose requests an earlier version wrote differently, by its drafts."""
+        return find_older(drafts, self.plan.spec, self.store)
 
     def make_job(self, draft: JobDraft) -> JobFolder:
         """Reuse answers, check the cost, and commit a draft as a new job.

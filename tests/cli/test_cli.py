@@ -636,7 +636,7 @@ def test_a_timeout_holds_while_a_provider_answers_what_it_is_sent(
     live = ["--provider", "live", "--max-in-flight", "1", *fresh]
 
     late = frameenrich("run", "many.csv", "out.csv", *ASK, *live, "--timeout", "3")
-    assert late.returncode == 3, late.stderr
+    assert late.returncode == 4, late.stderr
     assert sum(server.executed.values()) < 100
 
     assert not Path("out.csv").exists()
@@ -662,7 +662,7 @@ def test_a_timeout_holds_for_further_rounds(server: BatchServer) -> None:
 
     before = sum(server.executed.values())
     late = frameenrich(*slow)
-    assert late.returncode == 3, late.stderr
+    assert late.returncode == 4, late.stderr
     assert sum(server.executed.values()) - before < 100
 
 

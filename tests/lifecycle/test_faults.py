@@ -460,6 +460,24 @@ def test_the_server_is_down(
     check_paid(server, batches=1)
 
 
+def test_waiting_in_another_session_where_nobody_listens(
+    frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """The address is named, and no time that nobody set is said to be up."""
+    server.hold("in_progress")
+    job = submit(frame, provider, store)
+    server.stop()
+    elsewhere = openai.OpenAI(api_key="k", base_url=server.base_url)
+
+    with pytest.raises(ProviderError, match=rf" at http://127\.0\.0\.1:{server.port}\. Nothing"):
+        frame.llmbatch.collect(job.id, wait=True, client=elsewhere, store=store)
+
+    server.start()
+    server.release()
+    check_rows(finish(frame, job), frame)
+    check_paid(server, batches=1)
+
+
 def test_cannot_find_file_just_after_upload(
     frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
 ) -> None:

@@ -469,6 +469,22 @@ def test_a_job_at_work_on_another_computer_is_refused(
     assert (said_there, batch.id) == ("saved\n", "late")
 
 
+@pytest.mark.parametrize("jump", [-86_400.0, 3_600.0, 86_400.0], ids=["back", "hour", "day"])
+def test_a_clock_that_jumps_takes_no_living_lease(
+    jump: float, bucket: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 3: how old a lease is says the server's clock, or two would make the same calls."""
+    job, own = a_job(bucket()), time.time
+    with at_work(job, tmp_path / "other") as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: own() + jump)
+            with pytest.raises(JobBusyError, match=rf"process {process.pid}"), job.lock(0.0):
+                pass
+        said_there = let_it_save(process)
+
+    assert said_there == "saved\n"
+
+
 def test_a_killed_process_holds_no_lease_on_its_computer(
     bucket: Callable[[], Store], tmp_path: Path
 ) -> None:
