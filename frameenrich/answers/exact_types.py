@@ -13,6 +13,7 @@ Found = tuple[tuple[str | int, ...], Json]
 
 # JSON has one type for both; that a whole number is whole is checked where values are validated.
 _KINDS = {"integer": "number"}
+_MOMENTS = frozenset({"date", "date-time", "time", "duration"})
 
 
 def odd_values(
@@ -30,21 +31,77 @@ def odd_values(
     >>> list(odd_values({"size": "12", "new": 1}, schema, schema))
     [(('size',), '12'), (('new',), 1)]
     """
+    for where, each, own in _leaves(value, wanted, root, path):
+        kinds = _kinds(own, root)
+        if kinds & {"number", "boolean"} and not _fits(each, kinds):
+            yield where, each
+
+
+def numbers_for_dates(
+    value: Json, wanted: Json, root: Mapping[str, Json], path: tuple[str | int, ...] = ()
+) -> Iterator[Found]:
+    """Yield each number, as a text or not, that stands where a schema has a date or a time.
+
+    Pydantic counts seconds from 1970, so that the year 2024 and 20240209 are moments of that year.
+
+    Examples
+    --------
+    >>> schema = {"properties": {"since": {"type": "string", "format": "date-time"}}}
+    >>> list(numbers_for_dates({"since": "20240209"}, schema, schema))
+    [(('since',), '20240209')]
+    >>> list(numbers_for_dates({"since": "2024-02-09"}, schema, schema))
+    []
+    """
+    for where, each, own in _leaves(value, wanted, root, path):
+        if _is_number(each) and _kinds(own, root) - {"null"} == {"moment"}:
+            yield where, each
+
+
+def has_dates(node: Json) -> bool:
+    """Tell whether a schema has a date or a time.
+
+    Examples
+    --------
+    >>> has_dates({"format": "date"}), has_dates({"enum": ["date"]})
+    (True, False)
+    """
+    if isinstance(node, list):
+        return any(map(has_dates, node))
+    if not isinstance(node, Mapping):
+        return False
+    return node.get("format") in _MOMENTS or any(map(has_dates, node.values()))
+
+
+def _leaves(
+    value: Json, wanted: Json, root: Mapping[str, Json], path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Json, Json]]:
+    """Yield each value that is no object, list or null: where it stands, and its schema."""
     if isinstance(value, dict):
         node = without_null(wanted, root)
         members, others = node.get("properties", {}), node.get("additionalProperties")
         for name, each in value.items():
-            yield from odd_values(each, members.get(name, others), root, (*path, name))
+            yield from _leaves(each, members.get(name, others), root, (*path, name))
     elif isinstance(value, list):
         node = without_null(wanted, root)
         first = node.get("prefixItems", ())
         for i, each in enumerate(value):
             own = first[i] if i < len(first) else node.get("items")
-            yield from odd_values(each, own, root, (*path, i))
+            yield from _leaves(each, own, root, (*path, i))
     elif value is not None:
-        kinds = _kinds(wanted, root)
-        if kinds & {"number", "boolean"} and _kind(value) not in kinds:
-            yield path, value
+        yield path, value, wanted
+
+
+def _fits(value: Json, kinds: set[str]) -> bool:
+    kind = _kind(value)
+    return kind in kinds or (kind == "string" and "moment" in kinds)
+
+
+def _is_number(value: Json) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return isinstance(value, int)  # one beyond a float
+    return True
 
 
 def _kind(value: Json) -> str:
@@ -63,4 +120,7 @@ def _kinds(wanted: Json, root: Mapping[str, Json]) -> set[str]:
     if "enum" in node or "const" in node:
         return set()
     named = node.get("type", [])
-    return {_KINDS.get(kind, kind) for kind in ([named] if isinstance(named, str) else named)}
+    kinds = {_KINDS.get(kind, kind) for kind in ([named] if isinstance(named, str) else named)}
+    if "string" in kinds and node.get("format") in _MOMENTS:
+        kinds = kinds - {"string"} | {"moment"}
+    return kinds

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from frameenrich.answers.mending import end_of_string, mend
 from frameenrich.model import Json
-from frameenrich.text import shortened, without_surrogates
+from frameenrich.text import shortened
 
 _OPENERS = {"{": "}", "[": "]"}
-_AFTER_STRING = frozenset(",:}]/")  # a comment may follow, too
 # Not every bracket begins JSON: prose has [sic] and {placeholders}. One at the very end does, as an
 # answer may be cut right there.
 _JSON_BEGINS = re.compile(
@@ -251,7 +251,7 @@ def _end_of(text: str, start: int) -> int | None:
         # A ' elsewhere than after these is an apostrophe within a bare word.
         elif char in '"“' or (char == "'" and text[:i].rstrip()[-1:] in {"{", "[", ",", ":"}):
             closing = "”" if char == "“" else char
-            end = _end_of_string(text, i + 1, closing)
+            end = end_of_string(text, i + 1, closing)
             if end is None:
                 return None
             i = end
@@ -259,99 +259,8 @@ def _end_of(text: str, start: int) -> int | None:
     return None
 
 
-def _end_of_string(text: str, start: int, quote: str) -> int | None:
-    """Return where a string's closing quote is; quotes that stand within the string are no end.
-
-    In valid JSON a closing quote is always followed by one of ``,:}]``, so this gives what a strict
-    reader gives, and for `"5" pipe"` what a person would.
-    """
-    # By leaps from quote to quote: an answer that was cut off may be a long text.
-    stops, i = _STOPS[quote], start
-    while (found := stops.search(text, i)) is not None:
-        i = found.start()
-        if text[i] == "\\":
-            i += 2
-            continue
-        after = i + 1
-        while after < len(text) and text[after].isspace():
-            after += 1
-        if after == len(text) or text[after] in _AFTER_STRING:
-            return i
-        i += 1
-    return None
-
-
 def _mended(span: str) -> Json:
-    """Mend commas, quotes and the like, where that neither adds nor drops a word.
-
-    Raises
-    ------
-    NotJsonError
-        It would.
-    """
-    from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
-
-    # The strict reader has refused the span already. json_repair fails on some texts itself.
-    try:
-        value = repair_json(span, return_objects=True, skip_json_loads=True)
-    except (ValueError, RecursionError, IndexError):
-        value = None
-    if not isinstance(value, dict | list) or not value or not _says_the_same(span, value):
+    value = mend(span)
+    if value is None:
         raise NotJsonError(f"Not JSON, and not to be mended: {shortened(span, _SHOWN)!r}")
     return value
-
-
-_STOPS = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'”"}
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_COMMENT = re.compile(r"(?m)^\s*(//|#)[^\n]*$|(?<=[,{\[\s])//[^\n\"']*$|/\*.*?\*/", re.DOTALL)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_UNSAID = re.compile(r"[\s\"'“”`,\\]+")
-_BLANKS = {"n": "\n", "t": "\t", "r": "\r", "b": "", "f": ""}
-_WORDS = {"none": "null", "undefined": "null"}
-
-
-def _says_the_same(span: str, value: Json) -> bool:
-    """Tell whether a mended value holds exactly the words, numbers and brackets of its text.
-
-    A repair library fills what is missing with empty texts and drops what it does not understand;
-    both would be values that nobody said.
-    """
-    raw = _COMMENT.sub(" ", span)
-    empty = raw.count('""') + raw.count("''")
-    # Empty texts leave no trace in a skeleton, so they are counted.
-    return _skeleton(_unescaped(raw)) == _skeleton(_flat(value)) and _empties(value) <= empty
-
-
-def _unescaped(text: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        escape = match[1]
-        if len(escape) > 1:
-            return chr(int(escape[1:], 16))
-        return _BLANKS.get(escape, escape)
-
-    return without_surrogates(_ESCAPE.sub(one, text))
-
-
-def _skeleton(text: str) -> str:
-    # Case and form of numbers do not count: True is mended to true, and 1.50 is read as 1.5.
-    numbers = _NUMBER.sub(lambda match: repr(float(match[0])), text.casefold())
-    bare = _UNSAID.sub("", numbers)
-    for word, meant in _WORDS.items():
-        bare = bare.replace(word, meant)
-    return bare
-
-
-def _flat(value: Json) -> str:
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_flat(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_flat, value)) + "]"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _empties(value: Json) -> int:
-    if isinstance(value, dict):
-        return sum(_empties(item) for item in [*value, *value.values()])
-    if isinstance(value, list):
-        return sum(map(_empties, value))
-    return int(value == "" and isinstance(value, str))

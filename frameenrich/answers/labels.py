@@ -57,8 +57,9 @@ def plain_forms(text: str) -> Iterator[str]:
             if inner == form and longer and form.startswith(opening) and form.endswith(closing):
                 inner = form[len(opening) : -len(closing)].strip()
         if inner == form:
-            # Not a comma: after one, more may have been meant.
-            inner = form.removesuffix(".").removesuffix("!").strip()
+            # Not a comma, and not three dots: after these, more may have been meant.
+            inner = form if form.endswith("..") else form.removesuffix(".").removesuffix("!")
+            inner = inner.strip()
         if inner == form:
             inner = _BULLET.sub("", form, count=1)
         if inner == form:

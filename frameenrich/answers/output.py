@@ -19,7 +19,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from frameenrich.answers.exact_types import odd_values
+from frameenrich.answers.exact_types import has_dates, numbers_for_dates, odd_values
 from frameenrich.answers.fields import Field, as_cell, is_of_kind, make_fields
 from frameenrich.answers.json_text import CutOffError, Found, NotJsonError, find_answer, only_one
 from frameenrich.answers.labels import plain_forms
@@ -165,8 +165,7 @@ class Output:
         value, mended = self._called_with(*self._unlisted(found))
         if not isinstance(value, dict):
             raise MalformedError("$: the answer is not a JSON object")
-        if self._has_look_alikes:
-            self._refuse_look_alike(value)
+        self._refuse_other_types(value)
         as_text = self.exact and self._has_numbers_as_text(value)
         # As it came first: nothing is mended that pydantic takes.
         if not mended:
@@ -194,15 +193,19 @@ class Output:
         return bool(found)
 
     @cached_property
-    def _has_look_alikes(self) -> bool:
-        # A class's own validators may well make a number of a boolean.
-        return "validators" not in self.spec.class_rules and has_look_alikes(self.spec.schema)
+    def _look_for(self) -> tuple[bool, bool]:
+        # A class's own validators may well make a number of a boolean, or a date of a number.
+        own = "validators" in self.spec.class_rules
+        schema = self.spec.schema
+        return not own and has_look_alikes(schema), not own and has_dates(schema)
 
-    def _refuse_look_alike(self, value: Json) -> None:
-        schema = self.spec.schema or {}
-        found = look_alike(value, schema, schema)
-        if found is not None:
+    def _refuse_other_types(self, value: Json) -> None:
+        schema, (choices, dates) = self.spec.schema or {}, self._look_for
+        if choices and (found := look_alike(value, schema, schema)) is not None:
             self._refuse_type(*found)
+        for where, said in numbers_for_dates(value, schema, schema) if dates else ():
+            what = f"{json.dumps(said)} is a number where a date or a time is wanted"
+            raise MalformedError(f"{json_path(where)}: {what}")
 
     @staticmethod
     def _refuse_type(where: Sequence[str | int], said: Json) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from blocks import read_lines
 from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from frameenrich.answers.json_text import NotJsonError, find_json
 from frameenrich.answers.judge import read_result
@@ -389,6 +390,58 @@ def test_small_faults_are_mended_and_counted(text: str, repaired: bool) -> None:
     assert (str(result.status), result.values, result.repaired) == ("ok", RED, repaired)
 
 
+ONE_OR_TWO = [
+    *[f'["a"{between}"b"]' for between in (";", " | ", "/", " or ", " + ", "-", " -> ", " & ", "")],
+    *['["a", "b" or "c"]', '["a", and "b"]', '["a" , and "b"]', '["a"., "b"]', '["a"? "b"]'],
+    *['["a", "b, "c"]', '["a, "b"]', "['it's', 'b']", '["5" pipe", "b"]', '["5", pipe", "b"]'],
+    *["[`a`, `b`]", '[\u201ca", "b\u201d]', "[a; b]", "[a | b]", "[a\nb]", '[not "a"]'],
+    *['["\\u00e"]', '["a"\\n"b"]', '["a": "b"]', "[1 2]", '["a" "b]', '["a", : "b"]'],
+]
+
+
+@pytest.mark.parametrize("tags", ONE_OR_TWO)
+def test_no_text_is_cut_or_joined_to_mend_it(tags: str) -> None:
+    """`["a";"b"]` was mended into one text, `["5" pipe"]` into two: values that nobody said."""
+    result = read(chat(f'{{"tags": {tags}}}'), TAGS)
+
+    assert (str(result.status), result.values) == ("malformed", None)
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [
+        *['"red" or "blue"', '"red"/"blue"', '"red" + "mug"', '"red": "mug"', '"red"; "blue"'],
+        *['"red', 'red"', "\"red'", '"red...', '"\\u12"', ': "red"', "red # or blue", "`red`"],
+    ],
+)
+def test_no_text_is_closed_to_mend_it(colour: str) -> None:
+    """A quote that is missing in the middle is as much of a guess as one at the end."""
+    result = read(chat(f'{{"colour": {colour}, "price": 9.9}}'), FIELDS)
+
+    assert (str(result.status), result.values) == ("malformed", None)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ('["a" "b"]', ["a", "b"]),
+        ('["a"\n"b",\n]', ["a", "b"]),
+        ("['a', 'it\\'s']", ["a", "it's"]),
+        ('["the "red" one", "b"]', ['the "red" one', "b"]),
+        ('["12" x 8" pipe"]', ['12" x 8" pipe']),
+        ("[red mug, https://x.y/z]", ["red mug", "https://x.y/z"]),
+        ('["a", // one\n"b"]', ["a", "b"]),
+        ('["\\d+\\.", "C:\\Users"]', ["\\d+\\.", "C:\\Users"]),
+        ('["a\tb\nc"]', ["a\tb\nc"]),
+    ],
+)
+def test_a_text_is_mended_as_it_stands(tags: str, said: list[str]) -> None:
+    """Where one reading is left, small faults cost no row."""
+    result = read(chat(f'{{"tags": {tags}}}'), TAGS)
+
+    assert (str(result.status), result.values, result.repaired) == ("ok", (said,), True)
+
+
 @pytest.mark.parametrize(
     "before", ["", "Sure: ", "```json\n", "<think>a</think>", "<think>{}</think>"]
 )
@@ -426,7 +479,15 @@ def test_thinking_tags_within_an_answer_are_its_words(before: str, word: str) ->
         ],
         *[
             (t, None)
-            for t in ("(Kitchen", "Kitchen,", "Kitchen;", "- Kitchen\n- Garden", "[Kitchen")
+            for t in (
+                "Garden...",
+                "**Garden..**",
+                "(Kitchen",
+                "Kitchen,",
+                "Kitchen;",
+                "- Kitchen\n- Garden",
+                "[Kitchen",
+            )
         ],
         *[(t, None) for t in ("Kitchen, Garden", "Kitchens", "Not Kitchen", "Kitchen (Garden)")],
         ('{"label": "**Kitchen**"}', "Kitchen"),
@@ -762,3 +823,54 @@ def test_a_choice_in_another_case_is_the_choice() -> None:
     result = read(chat('{"colour": "Dark  Blue"}'), output)
 
     assert (result.values, result.repaired) == (("dark blue",), False)
+
+
+class Sale(BaseModel):
+    """Dates of each kind, one of them within a list."""
+
+    day: date
+    at: list[datetime | None]
+    took: timedelta | None = None
+
+
+@pytest.mark.parametrize("form", ["class", "stored", "types"])
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        *[("at", [each]) for each in (2024, "2024", 20240209, "20240209", 1.5, "1e9", " 5 ", 0)],
+        *[("day", each) for each in (0, 1707436800, "1707436800")],
+        *[("took", each) for each in (5, 2024)],
+    ],
+)
+def test_a_number_is_no_date(form: str, field: str, said: Any) -> None:
+    """`"20240209"` was read as 20,240,209 seconds: a morning in August 1970, and `ok`."""
+    outputs = {
+        "class": output_from_options(response_model=Sale),
+        "types": output_from_options(
+            response_model={"day": date, "at": list[datetime | None], "took": timedelta | None}
+        ),
+    }
+    output = outputs.get(form) or Output(outputs["class"].spec)
+    whole = {"day": "2024-02-09", "at": ["2024-02-09T10:00:00Z", None], "took": "PT5M"}
+
+    assert str(read(chat(json.dumps(whole)), output).status) == "ok"
+    result = read(chat(json.dumps({**whole, field: said})), output)
+    assert str(result.status) == "malformed"
+    assert "is a number where a date or a time is wanted" in str(result.error)
+
+
+def test_a_class_may_make_dates_of_numbers_itself() -> None:
+    """A validator of the user's own decides, and so does a form that takes both."""
+
+    class Year(BaseModel):
+        since: date
+
+        @field_validator("since", mode="before")
+        @classmethod
+        def _of_year(cls, said: Any) -> Any:
+            return f"{said}-01-01" if isinstance(said, int) else said
+
+    either = output_from_options(response_model={"since": int | date})
+    for output, value in ((output_from_options(response_model=Year), "2024-01-01"), (either, 2024)):
+        result = read(chat('{"since": 2024}'), output)
+        assert (str(result.status), str((result.values or ("",))[0])) == ("ok", str(value))
