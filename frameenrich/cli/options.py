@@ -390,6 +390,8 @@ class CollectOptions:
     accept: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=1,
             metavar="SHARE",
             help="Add columns on how sure each row is, and on whether such rows are right this "
             "often, say 0.95, by the newest review.",

@@ -48,6 +48,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
         r"(?:Read the file with \w+=|Set frame\[|Keep the frame as).*, or submit the frame",
         "Give the file that was submitted, or submit this one",
     ),
+    (r"the answers: examples\.rename\(columns=\{\.\.\.: ('[^']*')\}\)", r"the answers to \1"),
     (r"statuses=\['(\w+)'\]", r"--status \1"),
     (r"statuses=", "--status"),
     (r"older_than=", "--older-than "),
@@ -146,5 +147,6 @@ def _as_flag(found: re.Match[str]) -> str:
     flag = f"--{_FLAGS.get(name, name).replace('_', '-')}"
     words = {"True": "", "...": "", "None": "none"}.get(value, value)
     if " " not in value.replace("' or '", ""):  # a shell needs no quotes
-        words = words.replace("'", "").replace('"', "")
+        bare = words.replace("'", "").replace('"', "")
+        words = bare if bare.strip(".,;:?") else words  # a dot alone would end the sentence
     return f"{flag} {words}" if words else flag

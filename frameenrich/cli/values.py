@@ -42,7 +42,8 @@ def read_params(pairs: list[str] | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ParameterError(
-                f"--param {pair} has no =.", "Write --param NAME=VALUE, such as temperature=0."
+                f"--param {pair} has no name, or no =.",
+                "Write --param NAME=VALUE, such as temperature=0.",
             )
         try:
             params[name] = json.loads(value)

@@ -231,10 +231,16 @@ def client_at(base_url: str | None, key_variable: str | None = None) -> Any:
     Raises
     ------
     ParameterError
-        It is no URL.
+        It is no URL, or the variable's name cannot be one.
     CredentialsError
         The variable is not set.
     """
+    # Not quoted: it may well be the key itself.
+    if key_variable is not None and not key_variable.isidentifier():
+        raise ParameterError(
+            "--api-key-env is not the name of an environment variable.",
+            "Put the key into a variable, such as OPENAI_API_KEY, and give the variable's name.",
+        )
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if url is not None and not url.startswith(("http://", "https://")):
         raise ParameterError(
@@ -289,7 +295,8 @@ def is_loopback(url: str | None) -> bool:
 
 
 def _no_credentials(provider: str, missing: str) -> CredentialsError:
-    what = "API key" if "KEY" in missing else "server"
+    of_server = "ENDPOINT" in missing or "VERSION" in missing
+    what = "server" if of_server and "KEY" not in missing else "API key"
     own = " (any text, if the server checks none)" if missing == _OPENAI[0] else ""
     return CredentialsError(
         f"There is no {what} for the provider {provider!r}.",

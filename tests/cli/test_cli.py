@@ -539,7 +539,18 @@ def test_a_customers_number_is_a_text_where_the_api_takes_texts() -> None:
     [
         (["none.csv", "out.csv", *ASK], "none.csv cannot be read: No such file"),
         (["mugs.csv", "out.docx", *ASK], "The format of out.docx is not known"),
+        (["mugs.csv", ".", *ASK], "The format of '.' is not known"),
         (["mugs.csv", "no/out.csv", *ASK], "there is no folder"),
+        (["mugs.csv", "out.csv", *ASK, "--param", "=5"], "--param =5 has no name, or no =."),
+        (["mugs.csv", "out.csv", *ASK, "--accept", "2"], "'--accept': Give a share, such as 0.95"),
+        (
+            ["mugs.csv", "out.csv", *ASK, "--labels", "a,b", "--examples", "mugs.csv"],
+            "; rename the one with the answers to 'llmbatch'.",
+        ),
+        (
+            ["mugs.csv", "out.csv", *ASK, "--image", "title"],
+            "is not there under --image-root '.'",
+        ),
         (["mugs.csv", "out.csv", "-m", "m", "-t", "{{ name }}"], "'name'"),
         (["mugs.csv", "out.csv", "-m", "m"], "No template was given"),
         (["mugs.csv", "out.csv", "-m", "m", "-t", "mugs.csv"], "--template @mugs.csv"),
@@ -1243,13 +1254,30 @@ def test_a_line_that_another_delimiter_would_cut_right_says_so() -> None:
 
     told = here("preview", "goods.csv", *ASK)
 
-    assert (
-        "line 3: 1 cells, where the header has 2. The file looks like it uses ';'." in told.stderr
-    )
+    assert "line 3: 1 cell, where the header has 2. The file looks like it uses ';'." in told.stderr
     assert here("preview", "goods.csv", *ASK, "--delimiter", "ab").exit_code == 2
     Path("goods.csv").write_text("title;and more\nRed mug\n")
     ask = ("-t", '{{ row["title;and more"] }}', "-m", "m")
     assert here("preview", "goods.csv", *ask, "--delimiter", ",").exit_code == 0
+
+
+def test_a_key_that_was_given_for_its_variable_is_not_repeated() -> None:
+    """Promise 7: the key itself, typed after --api-key-env, goes into no log of a terminal."""
+    told = here("run", "mugs.csv", "out.csv", *ASK, "--api-key-env", "sk-proj-0123456789")
+
+    assert told.exit_code == 2
+    assert "--api-key-env is not the name of an environment variable." in told.stderr
+    assert "0123456789" not in told.output
+    unset = here("run", "mugs.csv", "out.csv", *ASK, "--api-key-env", "NOT_SET")
+    assert "There is no API key for the provider 'openai'. Set NOT_SET;" in unset.stderr
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_name() -> None:
+    """Also where the encoding that was given has none of its own, as utf-16-le."""
+    Path("goods.csv").write_bytes("sku,title\n1,Mug\n".encode("utf-16"))
+
+    told = here("preview", "goods.csv", *ASK, "--encoding", "utf-16-le", "--key", "sku")
+    assert "row '1'" in told.stdout
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])

@@ -284,7 +284,7 @@ def test_many_parquet_files_are_one_table() -> None:
     [
         ("a,b\n1,2\n", "a,c\n1,2\n", r"b\.csv, line 1: column 2 is 'c', where .*a\.csv has 'b'"),
         ("a,b\n1,2\n", "a\n1\n", r"b\.csv, line 1: column 2 is none, where .*a\.csv has 'b'"),
-        ("a,b\n1,2\n", "a,b\n\n1\n", r"b\.csv, line 3: 1 cells, where the header has 2"),
+        ("a,b\n1,2\n", "a,b\n\n1\n", r"b\.csv, line 3: 1 cell, where the header has 2"),
         ("a,b\n1,2\n", "", r"b\.csv is empty"),
     ],
 )

@@ -218,17 +218,17 @@ def header_cells(line: Line) -> list[str]:
 def _as_wide(record: Record, header: Record, origin: TableFile) -> list[str]:
     if len(record.cells) == len(header.cells):
         return record.cells
+    cells = "1 cell" if len(record.cells) == 1 else f"{len(record.cells)} cells"
     guess = likely_delimiter(header, record, origin.separator) if origin.delimiter is None else None
     if guess is not None:
         raise InputError(
-            f"{origin.called}, line {record.line}: {len(record.cells)} cells, where the header has "
+            f"{origin.called}, line {record.line}: {cells}, where the header has "
             f"{len(header.cells)}. The file looks like it uses {_shown_sign(guess)}.",
             f"Pass --delimiter {_typed_sign(guess)}.",
             line=record.line,
         )
     raise InputError(
-        f"{origin.called}, line {record.line}: {len(record.cells)} cells, where the header has "
-        f"{len(header.cells)}.",
+        f"{origin.called}, line {record.line}: {cells}, where the header has {len(header.cells)}.",
         "Correct that line: a cell that holds the delimiter has to be in quotes.",
         line=record.line,
     )

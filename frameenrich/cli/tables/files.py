@@ -144,7 +144,13 @@ def table_file(path: str, wanted: str | None = None, *, like: TableFile | None =
         choice, container = like.format, like.container
     whole_files = choice == "parquet" or container == "workbook"
     if choice is None or (whole_files and (path == STANDARD_STREAM or packing)):
-        what = "standard input or output" if path == STANDARD_STREAM else path
+        what = (
+            "standard input or output"
+            if path == STANDARD_STREAM
+            else path
+            if path.strip(".")
+            else repr(path)
+        )
         raise InputError(
             f"The format of {what} is not known.",
             "Use a file that ends in .csv, .tsv, .jsonl or .json (each also with .gz, .zst or "
@@ -411,10 +417,32 @@ def decompressed(file: IO[bytes], origin: TableFile) -> Iterator[IO[bytes]]:
             content.seek(0)
             if not marked:
                 content = stack.enter_context(_recoded(content, origin, origin.encoding))
+        else:
+            _refuse_wide(content, origin)
         if origin.container == "array":
             packed = bool(origin.packing)
             content = stack.enter_context(array_as_lines(content, origin.called, bounded=packed))
         yield content
+
+
+def _refuse_wide(content: IO[bytes], origin: TableFile) -> None:
+    """Refuse what has two or four bytes a character, which would be read as cells full of NULs."""
+    start = content.read(4)
+    content.seek(0)
+    wide = next((name for marks, name in _WIDE if start.startswith(marks)), None)
+    # Without a mark: a table begins with an ASCII character.
+    if wide is None and len(start) == 4 and b"\0" in start:
+        pattern = tuple(byte == 0 for byte in start)
+        wide = {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(pattern)
+    if wide is not None:
+        raise InputError(f"{origin.called} is not UTF-8 but {wide}.", f"Pass --encoding {wide}.")
+
+
+# The longer mark first: UTF-32's begins with UTF-16's.
+_WIDE = (
+    ((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+    ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
+)
 
 
 @contextlib.contextmanager
@@ -429,7 +457,8 @@ def _recoded(content: IO[bytes], origin: TableFile, encoding: str) -> Iterator[I
                 # With errors="strict" the error would come for a buffer, without a line number.
                 if NOT_TEXT.search(line):
                     raise _not_of_encoding(f"{origin.called}, line {number}: this", encoding)
-                copy.write(line.encode())
+                # Encodings without a byte order of their own leave a file's mark in its text.
+                copy.write((line.removeprefix("\ufeff") if number == 1 else line).encode())
         except UnicodeError:
             raise _not_of_encoding(origin.called, encoding) from None
         finally:
