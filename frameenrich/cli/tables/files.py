@@ -431,7 +431,7 @@ def _refuse_wide(content: IO[bytes], origin: TableFile) -> None:
     content.seek(0)
     wide = next((name for marks, name in _WIDE if start.startswith(marks)), None)
     # Without a mark: a table begins with an ASCII character.
-    if wide is None and len(start) == 4 and b"\0" in start:
+    if wide is None:
         pattern = tuple(byte == 0 for byte in start)
         wide = {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(pattern)
     if wide is not None:
