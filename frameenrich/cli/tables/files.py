@@ -430,10 +430,10 @@ def _refuse_wide(content: IO[bytes], origin: TableFile) -> None:
     start = content.read(4)
     content.seek(0)
     wide = next((name for marks, name in _WIDE if start.startswith(marks)), None)
-    # Without a mark: a table begins with an ASCII character.
+    # Without a mark: a table begins with ASCII characters.
     if wide is None:
-        pattern = tuple(byte == 0 for byte in start)
-        wide = {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(pattern)
+        zeros = "".join("0" if byte == 0 else "x" for byte in start)
+        wide = {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
     if wide is not None:
         raise InputError(f"{origin.called} is not UTF-8 but {wide}.", f"Pass --encoding {wide}.")
 
