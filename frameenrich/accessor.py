@@ -101,7 +101,9 @@ class LLMBatch(JobOfFrame):
             what may differ from row to row: free-form objects (``dict[str, Any]``,
             `additionalProperties`), ``Any``, unions such as ``int | list``, what leads back to
             itself, and a list with any of these in it, whole. Such a part of a closed object is
-            JSON text within the dict.
+            JSON text within the dict. A class reads as pydantic does: for an ``int`` field
+            ``true`` and ``"1"`` are 1, unless it is ``StrictInt`` or the class strict. Schemas and
+            types take no ``true`` for a number, and count the row of a ``"1"`` as repaired.
         labels : list of str, Enum class or dict of labels and definitions, optional
             Asks for one of them; a Categorical column called `name`. The definitions of a dict (a
             codebook: ``{"Kitchen": "things to cook or eat with", ...}``) go to the end of the

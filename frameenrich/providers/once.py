@@ -6,6 +6,7 @@ open whether it was made, the provider is searched for our tag first.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from frameenrich.providers.retries import (
     Calls,
     DoubtfulReplyError,
     ShortDownloadError,
+    TornDownloadError,
     UnconfirmedError,
     status_of,
     surely_unmade,
@@ -354,6 +356,31 @@ def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
         turn = page.get_next_page
 
 
+def whole_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield the pieces of a file of JSON lines; where they end within a line, raise after them.
+
+    A gateway that gives up may end a reply without a length as if it were whole; the broken line
+    would count as one, and its row as one that got no answer.
+
+    Raises
+    ------
+    TornDownloadError
+        The last line has no end, and is no JSON.
+    """
+    rest: list[bytes] = []
+    for piece in pieces:
+        if (end := piece.rfind(b"\n")) >= 0:
+            rest.clear()
+        rest.append(piece[end + 1 :])
+        yield piece
+    try:
+        json.loads(b"".join(rest).strip() or b"0")
+    except RecursionError:
+        return
+    except ValueError:
+        raise TornDownloadError(name) from None
+
+
 class Download(Protocol):
     """A response whose body has yet to be read."""
 
@@ -374,7 +401,7 @@ def whole_body(response: Download, file_id: str, size: int | None = None) -> Ite
         Fewer bytes came than were declared.
     """
     received, size = 0, size if isinstance(size, int) else None  # a server's word, of any type
-    for piece in response.iter_bytes(PIECE_BYTES):
+    for piece in whole_lines(response.iter_bytes(PIECE_BYTES), file_id):
         received += len(piece)
         yield piece
     declared = response.headers.get("content-length")

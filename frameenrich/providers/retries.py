@@ -259,6 +259,13 @@ class ShortDownloadError(NotYetError):
         super().__init__(f"{what} was cut short, {received:,} of {expected:,} {unit}")
 
 
+class TornDownloadError(ShortDownloadError):
+    """What came ends within a line, whatever the server said of its size."""
+
+    def __init__(self, what: str) -> None:
+        NotYetError.__init__(self, f"{what} was cut short, within its last line")
+
+
 class _GivenUp(tenacity.stop_after_attempt):
     """Stops after enough attempts, at a server nobody runs, or when the caller's time is up."""
 

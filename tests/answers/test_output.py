@@ -305,6 +305,35 @@ def test_an_answer_is_read_or_flagged(case: str) -> None:
         assert expected == actual
 
 
+class Counted(BaseModel):
+    """A class whose number pydantic reads laxly, as it does by default."""
+
+    n: int
+
+
+class StrictlyCounted(Counted, strict=True):
+    """The same, where somebody said that a number is a number."""
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (Counted, (1,)),
+        (StrictlyCounted, "malformed: $.n: Input should be a valid integer"),
+        ({"n": int}, "malformed: $.n: true is a boolean where a number is wanted"),
+        (object_schema(n={"type": "integer"}), "malformed: $.n: true is a boolean"),
+    ],
+    ids=["class", "strict class", "types", "schema"],
+)
+def test_a_boolean_for_a_number_is_what_pydantic_makes_of_it_in_a_class(
+    wish: Any, expected: Any
+) -> None:
+    """A class has pydantic's semantics, as `submit` says; other forms take no boolean."""
+    actual = read(output_from_options(response_model=wish), '{"n": true}')
+
+    assert actual == expected or str(actual).startswith(str(expected))
+
+
 @pytest.mark.parametrize("case", ANSWERS)
 def test_a_later_session_reads_answers_alike(case: str) -> None:
     """Without the class, from the stored schema: the same values, the same rows flagged."""

@@ -47,7 +47,7 @@ name (options)                  scope  what happens
 ``truncated_download``          http   [11] Content-Length says more than is sent (keep)
 ``short_download``              http   [11] Content-Length agrees, the file's ``bytes`` says more
 ``download_without_length``     http   no fault: a chunked download with no Content-Length
-``half_written``                http   a file's content is half of its lines, and its size null
+``half_written``                http   half of a file's lines come, and its size is null (less)
 ``ration_spent``                http   no fault: the answer's headers say it was the last (reset)
 ``slow``                        http   waits before the work (seconds)
 ``slow_answer``                 http   waits after the work, before the answer (seconds)

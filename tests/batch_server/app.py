@@ -362,10 +362,17 @@ def _cut(answer: Answer, keep: float) -> bytes:
     return answer.body[: int(len(answer.body) * keep)]
 
 
-def _half_written(answer: Answer, _: Fault) -> Answer:
-    """A file that is still being written: half of its lines, and no size to compare them with."""
+def _half_written(answer: Answer, fault: Fault) -> Answer:
+    """A file that is still being written: half of its lines, and no size to compare them with.
+
+    Or all but its last bytes, in a reply without a length that ends as a whole one does.
+    """
     if answer.content_type == "application/json":
-        return replace(answer, body=json.dumps({**json.loads(answer.body), "bytes": None}).encode())
+        known = json.loads(answer.body)
+        nothing = {name: None for name in ("bytes", "sizeBytes") if name in known}
+        return replace(answer, body=json.dumps({**known, **nothing}).encode())
+    if fault["less"]:
+        return replace(answer, body=answer.body[: -fault["less"]], chunked=True)
     lines = answer.body.splitlines(keepends=True)
     return replace(answer, body=b"".join(lines[: len(lines) // 2]))
 

@@ -100,7 +100,7 @@ _ALL = (
     _http("truncated_download", _DOWNLOAD, keep=0.5),
     _http("short_download", _DOWNLOAD, keep=0.5),
     _http("download_without_length", _DOWNLOAD),
-    _http("half_written", "GET /v1/files/*"),
+    _http("half_written", "GET /v1/files/*", less=0),
     _http("ration_spent", reset="1s"),
     _http("slow", group="slow", seconds=1.0),
     _http("slow_answer", group="slow", seconds=1.0),

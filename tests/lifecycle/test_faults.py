@@ -294,6 +294,20 @@ def test_11_a_download_cut_short(
     assert server.count("GET", "/v1/files/*/content") == (1 if "without" in fault else 3)
 
 
+@pytest.mark.parametrize("less", [1, 2, 40])
+def test_11_a_download_without_a_length_cut_in_its_last_line(
+    less: int, frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """It ends as a whole one does, with as many lines: fetched again, but for a mere line end."""
+    server.faults.add("half_written", where="GET /v1/files/*output*", less=less, times=2)
+
+    out = finish(frame, submit(frame, provider, store))
+
+    check_rows(out, frame)
+    check_paid(server, batches=1)
+    assert server.count("GET", "/v1/files/*/content") == (1 if less == 1 else 2)
+
+
 def test_11_a_download_that_stays_short(
     frame: pd.DataFrame, provider: OpenAIBatch, store: Path, server: BatchServer
 ) -> None:

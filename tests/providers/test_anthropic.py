@@ -359,6 +359,7 @@ def test_without_a_key_the_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         {"name": "closed_before", "where": POLL},
         {"name": "short_download", "where": RESULTS},
         {"name": "truncated_download", "where": RESULTS},
+        {"name": "half_written", "where": RESULTS, "less": 40},
     ],
     ids=lambda fault: " ".join(map(str, fault.values())),
 )

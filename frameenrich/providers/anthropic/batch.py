@@ -41,6 +41,7 @@ from frameenrich.providers.once import (
     each_once,
     find_resumed,
     seen_nothing,
+    whole_lines,
 )
 from frameenrich.providers.protocol import (
     IncompleteDownloadError,
@@ -290,7 +291,8 @@ class AnthropicBatch:
 
         batches = self._client.messages.batches.with_streaming_response
         with batches.results(batch.id or "") as response:
-            for line in split_lines(response.iter_bytes(_PIECE_BYTES)):
+            pieces = whole_lines(response.iter_bytes(_PIECE_BYTES), batch.id or "")
+            for line in split_lines(pieces):
                 sink.write(response_line(line, own_id) + b"\n")
                 lines += 1
         if lines < (batch.total or 0):  # each request has a result, whatever became of it

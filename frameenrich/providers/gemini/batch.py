@@ -31,6 +31,7 @@ from frameenrich.providers.once import (
     check_own,
     each_once,
     is_named,
+    whole_lines,
 )
 from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import (
@@ -217,7 +218,8 @@ class GeminiBatch(TranslatedBatches):
             if size is not None and received < size:
                 raise ShortDownloadError(name, received, size)
             content.seek(0)
-            for line in split_lines(iter(lambda: content.read(PIECE_BYTES), b"")):
+            pieces = iter(lambda: content.read(PIECE_BYTES), b"")
+            for line in split_lines(whole_lines(pieces, name)):
                 yield response_line(line) + b"\n"
 
     def _delete_file(self, file_id: str) -> object:
