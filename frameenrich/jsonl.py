@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, Generic, TypeVar
 
 import msgspec
@@ -279,13 +279,16 @@ def encode(value: Json) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def encode_all(texts: Iterable[Json]) -> list[bytes]:
-    """Write each value as `encode` does."""
-    texts = list(texts)
+_encode_text = msgspec.json.Encoder().encode
+
+
+def encode_all(texts: Sequence[str]) -> list[bytes]:
+    """Write each text as `encode` does."""
     try:
-        # Surrogates are rare: all are tried in one go, and again one by one where that fails.
-        return list(map(orjson.dumps, texts))
-    except TypeError:  # a lone surrogate somewhere
+        # The same bytes (tests/test_jsonl.py). orjson asks for eight times the memory that a text
+        # needs and gives the rest back, which took twice as long for a list of texts.
+        return list(map(_encode_text, texts))
+    except UnicodeEncodeError:  # a lone surrogate somewhere; rare, so all are tried in one go
         return list(map(encode, texts))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from frameenrich.identity.hashes import HASH_BYTES
+from frameenrich.identity.hashes import HASH_BYTES, split_hashes
 from frameenrich.identity.older import mixed
 from frameenrich.model import JobSpec
 
@@ -61,13 +61,6 @@ def is_in(ordered: ShortHashes, some: ShortHashes) -> npt.NDArray[np.bool_]:
     at = np.searchsorted(ordered, some)
     found: npt.NDArray[np.bool_] = ordered[np.minimum(at, len(ordered) - 1)] == some
     return found
-
-
-def split_hashes(hashes: bytes) -> list[bytes]:
-    """Return each hash by itself."""
-    # V and not S, from which NumPy would cut zero bytes at the end.
-    each: list[bytes] = np.frombuffer(hashes, f"V{HASH_BYTES}").tolist()
-    return each
 
 
 class Deduplicator:

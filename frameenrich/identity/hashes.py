@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import chain, repeat
 
+import numpy as np
 import pyarrow as pa
 
 from frameenrich.jsonl import encode
@@ -97,8 +98,7 @@ def rest_hash(url: str, body: bytes) -> bytes:
 
 def request_hashes(rest: bytes, texts: bytes) -> bytes:
     """Return the request hashes of some requests, given the hashes of their texts."""
-    starts = range(0, len(texts), HASH_BYTES)
-    return _continued(rest, (texts[start : start + HASH_BYTES] for start in starts))
+    return _continued(rest, split_hashes(texts))
 
 
 def _continued(start: bytes, ends: Iterable[bytes]) -> bytes:
@@ -109,6 +109,13 @@ def _continued(start: bytes, ends: Iterable[bytes]) -> bytes:
         own.update(end)
         digests.append(own.digest())
     return b"".join(digests)
+
+
+def split_hashes(hashes: bytes) -> list[bytes]:
+    """Return each hash by itself."""
+    # V and not S, from which NumPy would cut zero bytes at the end.
+    each: list[bytes] = np.frombuffer(hashes, f"V{HASH_BYTES}").tolist()
+    return each
 
 
 def hash_column(hashes: bytes | bytearray, width: int = HASH_BYTES) -> pa.Array:
