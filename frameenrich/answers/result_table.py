@@ -105,7 +105,7 @@ class ResultTable:
         self.codes = np.full(slots, _PENDING, dtype=np.uint8)
         self.attempts = np.ones(slots, dtype=np.int32)
         self._marks = np.zeros(slots, dtype=np.uint8)
-        self._rounds = np.zeros(slots, dtype=np.int16)
+        self.rounds = np.zeros(slots, dtype=np.int16)
         self._records = np.full(slots, -1, dtype=np.int32)
         # A batch's reason is that of all its requests without a line: its text is kept once.
         self._reasons: list[str | None] = [None]
@@ -187,12 +187,12 @@ class ResultTable:
         chosen = _best(slots, codes == OK_CODE)
         own = slots[chosen]
         # A record from this very round: a status without a line has none, and any line replaces it.
-        heard_now = (self._records[own] >= 0) & (self._rounds[own] == round_)
+        heard_now = (self._records[own] >= 0) & (self.rounds[own] == round_)
         good = codes[chosen] == OK_CODE
         # Paid answers that are usable are never given up for a later one.
         better = (self.codes[own] != OK_CODE) & ~(heard_now & ~good)
         chosen, own = chosen[better], own[better]
-        self.codes[own], self._rounds[own], self._reason[own] = codes[chosen], round_, 0
+        self.codes[own], self.rounds[own], self._reason[own] = codes[chosen], round_, 0
         self._marks[own] = marks[chosen]
         self._records[own] = np.arange(self._count, self._count + len(own))
         # Mostly all lines count and are in order: then nothing has to be copied.
@@ -220,7 +220,7 @@ class ResultTable:
         slots = slots[self.codes[slots] != OK_CODE]
         if reason not in self._reasons:
             self._reasons.append(reason)
-        self.codes[slots], self._rounds[slots], self._marks[slots] = CODES[status], round_, 0
+        self.codes[slots], self.rounds[slots], self._marks[slots] = CODES[status], round_, 0
         self._records[slots], self._reason[slots] = -1, self._reasons.index(reason)
 
     # --- reading it ---------------------------------------------------------------------------

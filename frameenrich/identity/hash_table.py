@@ -20,20 +20,19 @@ _Words = npt.NDArray[np.uint64]
 """Hashes as rows of four numbers."""
 
 
-def _words(hashes: pa.Array | pa.ChunkedArray) -> _Words:
-    """Return the hashes of a column without nulls."""
-    chunks = hashes.chunks if isinstance(hashes, pa.ChunkedArray) else [hashes]
-    # Read as rows of 32, an older store's shorter hashes would be found in silence or not at all.
-    if any(len(chunk) and chunk.type != pa.binary(HASH_BYTES) for chunk in chunks):
-        raise ValueError(f"hashes of another length than {HASH_BYTES} bytes: {hashes.type}")
-    pieces = [
-        np.frombuffer(chunk.buffers()[1], "<u8").reshape(-1, HASH_BYTES // 8)[
-            chunk.offset : chunk.offset + len(chunk)
-        ]
-        for chunk in chunks
-        if len(chunk)
-    ]
-    return np.concatenate(pieces) if pieces else np.empty((0, HASH_BYTES // 8), np.uint64)
+def _words(columns: Iterable[pa.Array | pa.ChunkedArray]) -> _Words:
+    """Return the hashes of columns without nulls, one after the other."""
+    pieces = [np.empty((0, HASH_BYTES // 8), np.uint64)]
+    for column in columns:
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            # Read as rows of 32, an older store's shorter hashes would be found in silence or not
+            # at all.
+            if len(chunk) and chunk.type != pa.binary(HASH_BYTES):
+                raise ValueError(f"hashes of another length than {HASH_BYTES} bytes: {chunk.type}")
+            if len(chunk):
+                words = np.frombuffer(chunk.buffers()[1], "<u8").reshape(-1, HASH_BYTES // 8)
+                pieces.append(words[chunk.offset : chunk.offset + len(chunk)])
+    return np.concatenate(pieces)
 
 
 class HashTable:
@@ -50,8 +49,7 @@ class HashTable:
     # first eight bytes, which numpy finds fast; whoever makes two requests agree in those, which
     # can be done, is found out by the other 24.
     def __init__(self, columns: Iterable[pa.Array | pa.ChunkedArray]) -> None:
-        pieces = [_words(column) for column in columns]
-        self._hashes = np.concatenate(pieces) if pieces else _words(pa.array([], pa.binary(32)))
+        self._hashes = _words(columns)
         self._order = np.argsort(self._hashes[:, 0], kind="stable").astype(np.uint32)
         self.short: ShortHashes = self._hashes[self._order, 0]
         """The first eight bytes of each, in order."""
@@ -66,7 +64,7 @@ class HashTable:
 
     def find(self, hashes: pa.Array | pa.ChunkedArray) -> Positions:
         """Return the position of each hash in the column; -1 for one that is not there."""
-        return self._find(_words(hashes))
+        return self._find(_words([hashes]))
 
     def part(self, start: int, end: int) -> pa.Array:
         """Return some of the column's hashes."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from frameenrich.jsonl import request_ids
 from frameenrich.lifecycle.check_requests import check_request
 from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS, refuse_lost
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
+from frameenrich.store.sidecar import row_groups
 
 FEEDBACK = "feedback"
 """The first word of a request's change where it ends with feedback on an earlier answer."""
@@ -50,7 +50,7 @@ class LastRequests:
         own = self.table["answers"].combine_chunks()
         found = [
             group.filter(pc.is_in(group["custom_id"], value_set=own))
-            for group in _groups(self.job, 0, list(SIDECAR_ID_COLUMNS))
+            for group, _ in row_groups(self.job, SIDECAR_ID_COLUMNS)
         ]
         return pa.concat_tables(found)
 
@@ -60,7 +60,7 @@ class LastRequests:
         # text is not searched for. Earlier versions wrote no `change`.
         own, found = self.table["answers"].combine_chunks(), set[str]()
         for round_ in range(1, self.shard.round + 1):
-            for group in _groups(self.job, round_, ["answers", "change"]):
+            for group, _ in row_groups(self.job, ["answers", "change"], round_):
                 if "change" in group.column_names:
                     corrected = pc.match_substring_regex(group["change"], f"^{FEEDBACK}(, |$)")
                     rows = group["answers"].filter(pc.fill_null(corrected, False))
@@ -104,7 +104,7 @@ def last_requests(
         # Before anything is yielded: what is lost must not pass for rows without an answer.
         for round_ in range(job.rounds()):
             own = job.shards(round_)
-            for group in _groups(job, round_, ["shard"]):
+            for group, _ in row_groups(job, ["shard"], round_):
                 refuse_lost(job, round_, group["shard"].to_numpy(), own)
         for shard in job.all_shards():
             table = _of_shard(job, shard, some)
@@ -127,8 +127,7 @@ def _of_shard(job: JobState, shard: ShardFolder, some: pa.Array | None) -> pa.Ta
     answers = ["answers"] if shard.round else []
     names = [*answers, "custom_id", "request_hash", "shard"]
     found = []
-    for group in _groups(job, shard.round, names, shard.number):
-        own = group.filter(pc.equal(group["shard"], pa.scalar(shard.number, pa.int32())))
+    for own, _ in row_groups(job, names, shard.round, shard.number):
         table = pa.table(
             {
                 "answers": own["answers" if shard.round else "custom_id"],
@@ -138,40 +137,18 @@ def _of_shard(job: JobState, shard: ShardFolder, some: pa.Array | None) -> pa.Ta
         )
         wanted = None if some is None else pc.is_in(table["answers"], value_set=some)
         found.append(table if wanted is None else table.filter(wanted))
-    whole = pa.concat_tables(found) if found else _EMPTY
+    whole = pa.concat_tables(found)
     ids = whole["custom_id"].combine_chunks()
     # Rows that share a request share its line, which is sent once.
     first = np.unique(pc.index_in(ids, value_set=ids).to_numpy())
     return whole if len(first) == len(ids) else whole.take(pa.array(first))
 
 
-_EMPTY = pa.table({name: pa.array([], pa.string()) for name in ("answers", "custom_id")})
-
-
 def _without(table: pa.Table, job: JobState, round_: int) -> pa.Table:
     """Leave out the rows that a later round sent again."""
     own = table["answers"].combine_chunks()
     again = np.zeros(len(own), np.bool_)
-    for group in _groups(job, round_, ["answers"]):
+    for group, _ in row_groups(job, ["answers"], round_):
         found_at = pc.index_in(group["answers"], value_set=own).drop_null()
         again[found_at.to_numpy()] = True
     return table if not again.any() else table.filter(pa.array(~again))
-
-
-def _groups(
-    job: JobState, round_: int, names: list[str], shard: int | None = None
-) -> Iterator[pa.Table]:
-    """Yield a round's sidecar by row groups, those that may have rows of a shard."""
-    with job.reading_sidecar(round_) as file:
-        known = [name for name in names if name in file.schema_arrow.names]
-        for group in range(file.num_row_groups):
-            if shard is None or _may_hold(file, group, shard):
-                yield file.read_row_group(group, known)
-
-
-def _may_hold(file: pq.ParquetFile, group: int, shard: int) -> bool:
-    """Tell whether a row group may have rows of a shard, by its statistics."""
-    column_index = file.schema_arrow.get_field_index("shard")
-    known = file.metadata.row_group(group).column(column_index).statistics
-    # Statistics are optional in Parquet: without them the group has to be read.
-    return known is None or not known.has_min_max or known.min <= shard <= known.max

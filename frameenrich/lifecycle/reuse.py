@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,13 +23,14 @@ from frameenrich.answers.result_table import OK_CODE
 from frameenrich.errors import StoreError
 from frameenrich.identity.dedupe import ShortHashes, is_in, short_hash_column
 from frameenrich.identity.hash_table import KnownRequests
-from frameenrich.identity.hashes import hash_column, request_hash
+from frameenrich.identity.hashes import HASH_BYTES, hash_column, request_hash
 from frameenrich.jsonl import body_of, request_ids, split_lines, under_id
 from frameenrich.lifecycle.other_jobs import check_unneeded, needing, other_jobs
-from frameenrich.lifecycle.results import read_results
+from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS, read_results
 from frameenrich.model import HASHES, JobSpec
 from frameenrich.store.folder import JobFolder, job_folders
 from frameenrich.store.shard import ShardFolder
+from frameenrich.store.sidecar import row_groups
 from frameenrich.store.store import Store
 
 # Live calls and a provider's batches send the same url and body, so a pilot's live answers serve
@@ -44,6 +44,25 @@ _LINES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
+class JobAnswers:
+    """The requests that one job answered ``ok``.
+
+    Parameters
+    ----------
+    folder : JobFolder
+        The job.
+    hashes : pyarrow.ChunkedArray
+        The requests' hashes.
+    homes : pyarrow.Table
+        Their custom_ids and shards in round 0, and the round of each answer.
+    """
+
+    folder: JobFolder
+    hashes: pa.Array | pa.ChunkedArray
+    homes: pa.Table
+
+
+@dataclass(frozen=True)
 class StoredAnswers:
     """Requests that have a stored answer, and where it is.
 
@@ -53,37 +72,37 @@ class StoredAnswers:
         The requests, by the job that was paid for the answer.
     folders : sequence of JobFolder
         Those jobs.
-    ids : pyarrow.Array
-        The custom_id that each answer has in its job.
-    shards : array of int32
-        The number of the shard of round 0 that holds it; -1 for one of a later round.
+    homes : pyarrow.Table
+        As `JobAnswers` has them, of one job after the other.
     output : Output
         How answers are read.
     """
 
     requests: KnownRequests
     folders: Sequence[JobFolder]
-    ids: pa.Array
-    shards: npt.NDArray[np.int32]
+    homes: pa.Table
     output: Output
 
     @classmethod
-    def of(cls, found: Sequence[StoredAnswers]) -> StoredAnswers | None:
-        """Put some together; of several answers to a request the first counts. None for none."""
-        if len(found) < 2:  # noqa: PLR2004 - nothing to put together
-            return found[0] if found else None
-        pieces = [
-            (folder.id, hashes)
-            for one in found
-            for folder, hashes in zip(one.folders, one.requests.columns(), strict=True)
-        ]
+    def of(cls, found: Sequence[JobAnswers], output: Output) -> StoredAnswers | None:
+        """Put jobs' answers together; of several to a request the first counts. None for none."""
+        if not found:
+            return None
         return cls(
-            KnownRequests.of(pieces),
-            [folder for one in found for folder in one.folders],
-            pa.concat_arrays([one.ids for one in found]),
-            np.concatenate([one.shards for one in found]),
-            found[0].output,
+            KnownRequests.of([(one.folder.id, one.hashes) for one in found]),
+            [one.folder for one in found],
+            pa.concat_tables([one.homes for one in found]),
+            output,
         )
+
+    @property
+    def of_jobs(self) -> list[JobAnswers]:
+        """The answers of each job, as `of` takes them."""
+        found, start = [], 0
+        for folder, hashes in zip(self.folders, self.requests.columns(), strict=True):
+            found.append(JobAnswers(folder, hashes, self.homes.slice(start, len(hashes))))
+            start += len(hashes)
+        return found
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -95,55 +114,66 @@ class StoredAnswers:
         numbers = self.requests.job_numbers(positions)
         # Sorted by job, so that each job's responses are read once.
         for number in sorted(np.unique(numbers).tolist(), key=lambda n: self.folders[n].id):
-            own = np.flatnonzero(numbers == number)
             yield from self._lines_of(
-                self.folders[number], positions[own], names.take(pa.array(own))
+                self.folders[number], np.flatnonzero(numbers == number), positions, names
             )
 
     def _lines_of(
-        self, folder: JobFolder, positions: Positions, names: pa.Array
+        self, folder: JobFolder, own: Positions, positions: Positions, names: pa.Array
     ) -> Iterator[bytes]:
-        lost = 0
-        ids, shards = self.ids.take(pa.array(positions)), self.shards[positions]
-        # A shard at a time: the names of no more than one are Python's objects.
-        for shard in folder.shards(0):
-            own = np.flatnonzero(shards == shard.number)
-            lost += yield from self._lines_in(shard, ids, names, own)
-        later = np.flatnonzero(shards < 0)
-        for round_ in range(1, folder.rounds()) if len(later) else ():
-            sent = folder.sidecar(round_, ["custom_id", "shard"])
-            at = pc.index_in(ids.take(pa.array(later)), value_set=sent["custom_id"])
-            home = sent["shard"].take(at).fill_null(-1).to_numpy()
+        """Yield the lines of those requests, of the ones at `positions`, that a job answered."""
+        left = len(own)
+        rounds = self.homes["round"].to_numpy()[positions[own]]
+        for round_ in np.unique(rounds).tolist():
+            there = own[rounds == round_]
+            wanted = positions[there]
+            # A shard at a time: the names of no more than one are Python's objects.
             for shard in folder.shards(round_):
-                own = later[home == shard.number]
-                lost += yield from self._lines_in(shard, ids, names, own)
+                ids, at = self._ids_in(shard, wanted)
+                if len(at):
+                    new = names.take(pa.array(there[at])).to_pylist()
+                    renamed = dict(zip(ids.to_pylist(), new, strict=True))
+                    for line in _lines_in(shard, renamed, self.output):
+                        left -= 1
+                        yield line
         # Withdrawn since they were found: without a word their rows would be missing for good.
-        if lost:
+        if left:
             raise StoreError(
-                f"{lost:,} answers of the job {folder.id} that were to be reused are not "
+                f"{left:,} answers of the job {folder.id} that were to be reused are not "
                 "there any more: another process changed it.",
                 "Call again; nothing was sent.",
             )
 
-    def _lines_in(
-        self, shard: ShardFolder, ids: pa.Array, names: pa.Array, own: Positions
-    ) -> Generator[bytes, None, int]:
-        """Yield the lines of some answers of one shard; return how many are not there."""
-        if not len(own):
-            return 0
-        old, new = (cells.take(pa.array(own)).to_pylist() for cells in (ids, names))
-        renamed = dict(zip(old, new, strict=True))
-        # By the reader that `collect` has: judged one by one, lines took ten times as long.
-        reader = ResponseReader(self.output)
-        lines = split_lines(shard.read_responses())
-        while some := list(islice(lines, _LINES_AT_ONCE)):
-            block = reader.read(b"\n".join([*some, b""]))
-            codes = block.codes.tolist()
-            for line, custom_id, code in zip(some, block.ids, codes, strict=True):
-                # Taken once: a second line for the same request would be a duplicate.
-                if code == OK_CODE and custom_id in renamed:
-                    yield under_id(line, renamed.pop(custom_id))
-        return len(renamed)
+    def _ids_in(
+        self, shard: ShardFolder, positions: Positions
+    ) -> tuple[pa.ChunkedArray, Positions]:
+        """Return the custom_ids that requests have in a shard, and which of them it answered."""
+        ids, shards = self.homes["custom_id"], self.homes["shard"].to_numpy()
+        if shard.round == 0:
+            at = np.flatnonzero(shards[positions] == shard.number)
+            return ids.take(pa.array(positions[at])), at
+        # A later round's request has another custom_id, and says which of round 0 it repeats.
+        names = ["answers", *SIDECAR_ID_COLUMNS]
+        groups = row_groups(shard.job, names, shard.round, shard.number)
+        sent = pa.concat_tables([rows for rows, _ in groups])
+        again = pc.index_in(
+            ids.take(pa.array(positions)), value_set=sent["answers"].combine_chunks()
+        )
+        return sent["custom_id"].take(again.drop_null()), np.flatnonzero(again.is_valid())
+
+
+def _lines_in(shard: ShardFolder, renamed: dict[str, str], output: Output) -> Iterator[bytes]:
+    """Yield a shard's usable answers to some requests, each under its new custom_id."""
+    # By the reader that `collect` has: judged one by one, lines took ten times as long.
+    reader = ResponseReader(output)
+    lines = split_lines(shard.read_responses())
+    while some := list(islice(lines, _LINES_AT_ONCE)):
+        block = reader.read(b"\n".join([*some, b""]))
+        codes = block.codes.tolist()
+        for line, custom_id, code in zip(some, block.ids, codes, strict=True):
+            # Taken once: a second line for the same request would be a duplicate.
+            if code == OK_CODE and custom_id in renamed:
+                yield under_id(line, renamed.pop(custom_id))
 
 
 def find_stored_answers(
@@ -164,35 +194,29 @@ def find_stored_answers(
         A job that does not count.
     """
     # Jobs come newest first, and the newest answer wins.
-    return StoredAnswers.of(
-        [
-            found
-            for folder in other_jobs(store, sent, own_id, warn=True)
-            if same_route(folder.spec, spec)
-            and (found := answers_in(folder, output, sent)) is not None
-        ]
-    )
+    found = [
+        answers_in(folder, output, sent)
+        for folder in other_jobs(store, sent, own_id, warn=True)
+        if same_route(folder.spec, spec)
+    ]
+    return StoredAnswers.of([each for each in found if each is not None], output)
 
 
-def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> StoredAnswers | None:
+def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> JobAnswers | None:
     """Find the requests that one job answered ``ok``; see `find_stored_answers`."""
     shared = _shared(folder, sent)
     if len(shared) == 0:
         return None
     # Half a hash only preselects; the caller looks requests up by the whole hash.
     with needing(folder, len(shared)):
-        found = read_results(folder, output, details=["answer_id"], sidecar=shared, values="none")
-    good = np.flatnonzero(found.table.codes[found.slots] == OK_CODE)
-    if not len(good):
-        return None
-    # The custom_id, of whichever round, under which the good answer came.
-    ids = found.table.column("answer_id", found.slots[good]).cast(pa.string()).combine_chunks()
+        found = read_results(folder, output, sidecar=shared, values="none")
+    codes, rounds = found.table.codes[found.slots], found.table.rounds[found.slots]
     del found
-    taken = shared.take(pa.array(good))
-    first = pc.equal(taken["custom_id"].combine_chunks(), ids).to_numpy(zero_copy_only=False)
-    shards = np.where(first, taken["shard"].to_numpy(), -1).astype(np.int32)
-    requests = KnownRequests.of([(folder.id, taken["request_hash"])])
-    return StoredAnswers(requests, [folder], ids, shards, output)
+    good = codes == OK_CODE
+    if not good.any():
+        return None
+    taken = shared.append_column("round", pa.array(rounds)).filter(pa.array(good))
+    return JobAnswers(folder, taken["request_hash"], taken.select(["custom_id", "shard", "round"]))
 
 
 def find_running(store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = "") -> KnownRequests:
@@ -272,38 +296,42 @@ def same_route(other: JobSpec, spec: JobSpec) -> bool:
     return alike and other.url == spec.url and not set(other.models).isdisjoint(spec.models)
 
 
-def requests_of(folder: JobFolder) -> pa.Table:
-    """Return a job's requests of round 0: their custom_ids, hashes and shards.
+def requests_of(folder: JobFolder, shard: int | None = None) -> Iterator[pa.Table]:
+    """Yield a job's requests of round 0, some at a time: their custom_ids, hashes and shards.
 
-    Those of an earlier version's job are hashed anew: who can choose texts could make two agree.
+    Only those of one shard, if it is named. Those of an earlier version's job are hashed anew: who
+    can choose texts could make two agree.
     """
     if folder.spec.version == HASHES:
-        sidecar = folder.sidecar(columns=["custom_id", "request_hash", "shard"])
-        return sidecar.filter(pc.is_valid(sidecar["custom_id"]))
-    ids, hashes, shards = list[str](), bytearray(), list[int]()
-    for shard in folder.shards(0):
-        with shard.open_requests() as lines:
+        for rows, _ in row_groups(folder, _REQUEST_COLUMNS.names, shard=shard):
+            yield rows.filter(pc.is_valid(rows["custom_id"]))
+        return
+    shards = folder.shards(0)
+    for own in shards if shard is None else [each for each in shards if each.number == shard]:
+        ids, hashes = list[str](), bytearray()
+        with own.open_requests() as lines:
             for custom_id, line in request_ids(lines):
                 ids.append(custom_id)
                 hashes += request_hash(folder.spec.url, body_of(line))
-                shards.append(shard.number)
-    return pa.table(
-        {
-            "custom_id": pa.array(ids, pa.string()),
-            "request_hash": pa.chunked_array([hash_column(hashes)]),
-            "shard": pa.array(shards, pa.int32()),
-        }
-    )
+        numbers = pa.array(np.full(len(ids), own.number, np.int32))
+        columns = [pa.array(ids, pa.string()), hash_column(hashes), numbers]
+        yield pa.table(columns, schema=_REQUEST_COLUMNS)
 
 
 def _shared(folder: JobFolder, sent: ShortHashes) -> pa.Table:
     """Return those of a job's requests of round 0 that are among others."""
+    found = [_REQUEST_COLUMNS.empty_table()]
     try:
-        requests = requests_of(folder)
+        for rows in requests_of(folder):
+            own = rows.filter(pa.array(is_in(sent, short_hash_column(rows["request_hash"]))))
+            if len(own):
+                found.append(own.replace_schema_metadata())
     except StoreError as error:
         check_unneeded(folder, error, sent)
-        return pa.table({name: pa.array([], kind) for name, kind in _REQUEST_COLUMNS.items()})
-    return requests.filter(pa.array(is_in(sent, short_hash_column(requests["request_hash"]))))
+        return found[0]
+    return pa.concat_tables(found)
 
 
-_REQUEST_COLUMNS = {"custom_id": pa.string(), "request_hash": pa.binary(), "shard": pa.int32()}
+_REQUEST_COLUMNS = pa.schema(
+    {"custom_id": pa.string(), "request_hash": pa.binary(HASH_BYTES), "shard": pa.int32()}
+)

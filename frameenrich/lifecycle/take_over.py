@@ -61,8 +61,7 @@ def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobPath], obje
 
 def _requests_of(job: JobState, shard: ShardFolder) -> tuple[pa.Table, ShortHashes]:
     """Return a shard's requests, each once, and the halves of their hashes, in order."""
-    rows = requests_of(job)
-    own = rows.filter(pc.equal(rows["shard"], pa.scalar(shard.number, pa.int32())))
+    own = pa.concat_tables(requests_of(job, shard.number))
     ids = own["custom_id"].combine_chunks()
     # By custom_id, as that is what an answer goes by: rows that share a request share it.
     own = own.take(pa.array(np.unique(pc.index_in(ids, value_set=ids).to_numpy())))

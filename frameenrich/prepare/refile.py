@@ -17,7 +17,7 @@ from frameenrich.jsonl import request_ids
 from frameenrich.prepare.job_files import requests_file
 from frameenrich.prepare.writer import Part, ShardFiles
 from frameenrich.store.folder import JobFolder
-from frameenrich.store.sidecar import SKIPPED
+from frameenrich.store.sidecar import SKIPPED, row_groups
 
 # A provider limits how many batches run at once, and each is waited for. But whoever collects a
 # part reads all of the files that it shares, so a part that is large enough has its own.
@@ -101,13 +101,11 @@ class Refiling:
         with other parts'. After the first that does, the model's later shards are cut again, or
         every batch could be sent part-filled.
         """
-        rows = folder.sidecar(columns=["custom_id", "request_hash", "shard"])
-        home = rows["shard"].to_numpy()
-        number, renamed = np.full(len(home), SKIPPED, np.int32), dict[int, str]()
+        number, renamed = np.full(folder.row_count, SKIPPED, np.int32), dict[int, str]()
         cut = set[str]()
-        # A shard at a time: of a part of a million rows the requests of one are objects.
+        # A shard at a time: of a part of a million rows the requests of one are in memory.
         for shard, model in enumerate(part.models):
-            own = self._requests(rows, np.flatnonzero(home == shard))
+            own = self._requests(folder, shard)
             repeats = self._mark_repeats(own)
             path = f"{folder.path}/{requests_file(shard)}"
             small = self.share and self._is_small(folder, path, len(own.names))
@@ -123,19 +121,21 @@ class Refiling:
             answered = np.flatnonzero((own.answered >= 0) & ~own.repeated)
             self.reused.add(own.answered[answered], own.names.take(pa.array(answered)))
         self.files.end_part()
-        del rows
         yield from _with_homes(folder, number, renamed)
 
-    def _requests(self, rows: pa.Table, at: Positions) -> _Requests:
-        """Return the requests of a part's rows of one shard."""
+    def _requests(self, folder: JobFolder, shard: int) -> _Requests:
+        """Return the requests of one shard of a part."""
+        names = ["custom_id", "request_hash", "shard"]
+        tables, positions = zip(*row_groups(folder, names, shard=shard), strict=True)
+        rows, at = pa.concat_tables(tables), np.concatenate(positions)
         # The dictionary numbers requests by their first rows, which is their order in the file.
-        ids = rows["custom_id"].take(pa.array(at)).combine_chunks().dictionary_encode()
+        ids = rows["custom_id"].combine_chunks().dictionary_encode()
         of_row = ids.indices.to_numpy()
-        first_rows = at[np.unique(of_row, return_index=True)[1]]
-        hashes = rows["request_hash"].take(pa.array(first_rows))
+        first = np.unique(of_row, return_index=True)[1]
+        hashes = rows["request_hash"].take(pa.array(first))
         answered = self.known.find(hashes)
         waiting = np.where(answered >= 0, -1, self.running.hashes.find(hashes))
-        none = np.zeros(len(first_rows), np.int32)
+        none = np.zeros(len(first), np.int32)
         return _Requests(
             at, of_row, ids.dictionary, hashes, answered, waiting, none.astype(np.bool_), none
         )
@@ -222,17 +222,11 @@ def _with_homes(
     folder: JobFolder, number: npt.NDArray[np.int32], renamed: dict[int, str]
 ) -> Iterator[pa.Table]:
     """Yield a part's sidecar, a row group at a time, with other shards and custom_ids."""
-    start = 0
-    with folder.reading_sidecar() as file:
-        for group in range(file.num_row_groups):
-            rows = file.read_row_group(group)
-            index = rows.column_names.index
-            end = start + len(rows)
-            names = rows["custom_id"]
-            if any(start <= row < end for row in renamed):
-                own = names.to_pylist()
-                own = [renamed.get(row, name) for row, name in enumerate(own, start)]
-                names = pa.array(own, pa.string())
-            rows = rows.set_column(index("custom_id"), "custom_id", names)
-            yield rows.set_column(index("shard"), "shard", pa.array(number[start:end]))
-            start = end
+    for rows, positions in row_groups(folder, folder.facts.schema.names):
+        names, at = rows["custom_id"], positions.tolist()
+        if not renamed.keys().isdisjoint(at):
+            own = zip(at, names.to_pylist(), strict=True)
+            names = pa.array([renamed.get(row, name) for row, name in own], pa.string())
+        index = rows.column_names.index
+        renumbered = rows.set_column(index("shard"), "shard", pa.array(number[positions]))
+        yield renumbered.set_column(index("custom_id"), "custom_id", names)

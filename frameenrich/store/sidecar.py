@@ -1,19 +1,22 @@
-"""Write the sidecar: the Parquet file that says which row became which request."""
+"""Write and read the sidecar: the Parquet file that says which row became which request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from frameenrich.identity.dedupe import JobHash
 from frameenrich.identity.hashes import HASH_BYTES, hash_column
 from frameenrich.identity.keys import key_digests
 from frameenrich.model import JobSpec
 from frameenrich.store.draft import Draft
+from frameenrich.store.folder import JobPath
 
 FINGERPRINT = "frameenrich.fingerprint"
 """The key of the sidecar's metadata that has the frame's fingerprint, if there is one."""
@@ -157,3 +160,47 @@ def sidecar_metadata(
         "frameenrich.key_names": "\x1f".join(key_names),
         "frameenrich.version": str(spec.version),
     }
+
+
+def row_groups(
+    job: JobPath, names: Sequence[str], round_: int = 0, shard: int | None = None
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
+    """Yield a round's sidecar a row group at a time, with the rows' positions.
+
+    Parameters
+    ----------
+    job, round_ : JobPath, int
+        The job, and which of its rounds.
+    names : sequence of str
+        The columns to read, of which an earlier version may have written only some.
+    shard : int, optional
+        Only the rows of this shard are given, after a table without any; "shard" is among the
+        names then.
+
+    Raises
+    ------
+    StoreError
+        The sidecar is damaged.
+    """
+    start = 0
+    with job.reading_sidecar(round_) as file:
+        known = [name for name in names if name in file.schema_arrow.names]
+        if shard is not None:  # who joins the tables needs one
+            yield file.schema_arrow.empty_table().select(known), np.empty(0, np.int64)
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            if shard is None:
+                yield file.read_row_group(group, known), np.arange(start, end)
+            elif _may_hold(file, group, shard):
+                rows = file.read_row_group(group, known)
+                own = np.flatnonzero(rows["shard"].to_numpy() == shard)
+                yield rows.take(pa.array(own)), start + own
+            start = end
+
+
+def _may_hold(file: pq.ParquetFile, group: int, shard: int) -> bool:
+    """Tell whether a row group may have rows of a shard, by its statistics."""
+    column_index = file.schema_arrow.get_field_index("shard")
+    known = file.metadata.row_group(group).column(column_index).statistics
+    # Statistics are optional in Parquet: without them the group has to be read.
+    return known is None or not known.has_min_max or known.min <= shard <= known.max

@@ -23,7 +23,7 @@ from frameenrich.identity.hash_table import HashTable
 from frameenrich.identity.hashes import request_hash
 from frameenrich.jsonl import body_of, split_lines
 from frameenrich.lifecycle.results import read_results
-from frameenrich.lifecycle.reuse import StoredAnswers, answers_in, same_route
+from frameenrich.lifecycle.reuse import JobAnswers, answers_in, same_route
 from frameenrich.model import JobSpec, Response, RowStatus
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.ready import open_requests
@@ -64,7 +64,7 @@ class Probe:
     store: Store
     live: Provider
 
-    def ask(self, draft: JobDraft, known: Sequence[HashTable]) -> StoredAnswers | None:
+    def ask(self, draft: JobDraft, known: Sequence[HashTable]) -> JobAnswers | None:
         """Send one request of a draft live, and return its answer if it is usable.
 
         Raises

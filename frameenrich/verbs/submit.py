@@ -217,8 +217,11 @@ class Submission:
         spec = self.plan.spec
         known = [running.hashes, *([answers.requests.hashes] if answers else [])]
         approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
-        found = Probe(spec, self.plan.output, self.store, live).ask(draft, known)
-        return StoredAnswers.of([each for each in (found, answers) if each is not None])
+        asked = Probe(spec, self.plan.output, self.store, live).ask(draft, known)
+        if asked is None:
+            return answers
+        stored = [] if answers is None else answers.of_jobs
+        return StoredAnswers.of([asked, *stored], self.plan.output)
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
         """Name the frame's columns that an earlier job of this name made; they may be replaced."""
