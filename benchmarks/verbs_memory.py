@@ -38,9 +38,8 @@ def frame(rows: int) -> pd.DataFrame:
     return pd.DataFrame({"title": [f"Thing no. {n}" for n in range(rows)]})
 
 
-def submit(rows: int, store: Path, **options: Any) -> Any:
-    """Write the job of so many rows; nothing is sent."""
-    own = frame(rows)
+def submit(own: pd.DataFrame, store: Path, **options: Any) -> Any:
+    """Write the job of a frame; nothing is sent."""
     return own.llmbatch.submit(
         "Describe {{ title }} in one paragraph.",
         "gpt-4o-mini",
@@ -83,7 +82,7 @@ def make(kind: str, rows: int, folder: Path) -> None:
         return
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    job = submit(rows, home / "store")
+    job = submit(frame(rows), home / "store")
     write_responses(job, home / "came.jsonl", bad=kind == "bad")
     if kind != "sent":
         job.import_responses(home / "came.jsonl")
@@ -120,7 +119,8 @@ def report(rows: int, folder: Path) -> Callable[[], Any]:
 def reuse(rows: int, folder: Path) -> Callable[[], Any]:
     """Submit the same rows and one more: all but that one are answered already."""
     opened("good", rows, folder)
-    return lambda: submit(rows + 1, folder / "copy")
+    own = frame(rows + 1)
+    return lambda: submit(own, folder / "copy")
 
 
 def imported(rows: int, folder: Path) -> Callable[[], Any]:

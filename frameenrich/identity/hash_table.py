@@ -20,6 +20,10 @@ _Words = npt.NDArray[np.uint64]
 """Hashes as rows of four numbers."""
 
 
+_AT_ONCE = 1 << 16
+"""How many hashes are searched for together."""
+
+
 def _words(columns: Iterable[pa.Array | pa.ChunkedArray]) -> _Words:
     """Return the hashes of columns without nulls, one after the other."""
     pieces = [np.empty((0, HASH_BYTES // 8), np.uint64)]
@@ -73,7 +77,11 @@ class HashTable:
     @cached_property
     def is_first(self) -> npt.NDArray[np.bool_]:
         """Tell which hashes do not stand before in the column."""
-        first: npt.NDArray[np.bool_] = self._find(self._hashes) == np.arange(len(self))
+        first = np.empty(len(self), np.bool_)
+        # Some at a time, as each step of a search copies the hashes that it compares.
+        for start in range(0, len(self), _AT_ONCE):
+            some = self._hashes[start : start + _AT_ONCE]
+            first[start : start + len(some)] = self._find(some) == start + np.arange(len(some))
         return first
 
     def _find(self, wanted: _Words) -> Positions:

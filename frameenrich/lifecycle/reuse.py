@@ -109,48 +109,39 @@ class StoredAnswers:
         """The ids of the jobs that were paid for these answers."""
         return self.requests.used_jobs
 
-    def lines(self, positions: Positions, names: pa.Array) -> Iterator[bytes]:
+    def lines(self, positions: Positions, names: pa.Array | pa.ChunkedArray) -> Iterator[bytes]:
         """Yield the response lines of some requests, each under its new custom_id."""
-        numbers = self.requests.job_numbers(positions)
+        # Numbers of four bytes: of a million requests these are the largest things held here.
+        jobs = self.requests.job_numbers(positions).astype(np.int32)
+        rounds = self.homes["round"].to_numpy()[positions]
         # Sorted by job, so that each job's responses are read once.
-        for number in sorted(np.unique(numbers).tolist(), key=lambda n: self.folders[n].id):
-            yield from self._lines_of(
-                self.folders[number], np.flatnonzero(numbers == number), positions, names
-            )
-
-    def _lines_of(
-        self, folder: JobFolder, own: Positions, positions: Positions, names: pa.Array
-    ) -> Iterator[bytes]:
-        """Yield the lines of those requests, of the ones at `positions`, that a job answered."""
-        left = len(own)
-        rounds = self.homes["round"].to_numpy()[positions[own]]
-        for round_ in np.unique(rounds).tolist():
-            there = own[rounds == round_]
-            wanted = positions[there]
-            # A shard at a time: the names of no more than one are Python's objects.
-            for shard in folder.shards(round_):
-                ids, at = self._ids_in(shard, wanted)
-                if len(at):
-                    new = names.take(pa.array(there[at])).to_pylist()
+        for job in sorted(np.unique(jobs).tolist(), key=lambda number: self.folders[number].id):
+            folder, left = self.folders[job], int((jobs == job).sum())
+            for round_ in np.unique(rounds[jobs == job]).tolist():
+                own = np.flatnonzero((jobs == job) & (rounds == round_))
+                # A shard at a time: the names of no more than one are Python's objects.
+                for shard in folder.shards(round_):
+                    ids, at = self._ids_in(shard, positions[own])
+                    new = names.take(pa.array(own[at])).to_pylist()
                     renamed = dict(zip(ids.to_pylist(), new, strict=True))
                     for line in _lines_in(shard, renamed, self.output):
                         left -= 1
                         yield line
-        # Withdrawn since they were found: without a word their rows would be missing for good.
-        if left:
-            raise StoreError(
-                f"{left:,} answers of the job {folder.id} that were to be reused are not "
-                "there any more: another process changed it.",
-                "Call again; nothing was sent.",
-            )
+            # Withdrawn since they were found: without a word their rows would be missing for good.
+            if left:
+                raise StoreError(
+                    f"{left:,} answers of the job {folder.id} that were to be reused are not "
+                    "there any more: another process changed it.",
+                    "Call again; nothing was sent.",
+                )
 
     def _ids_in(
         self, shard: ShardFolder, positions: Positions
     ) -> tuple[pa.ChunkedArray, Positions]:
         """Return the custom_ids that requests have in a shard, and which of them it answered."""
-        ids, shards = self.homes["custom_id"], self.homes["shard"].to_numpy()
+        ids = self.homes["custom_id"]
         if shard.round == 0:
-            at = np.flatnonzero(shards[positions] == shard.number)
+            at = np.flatnonzero(self.homes["shard"].to_numpy()[positions] == shard.number)
             return ids.take(pa.array(positions[at])), at
         # A later round's request has another custom_id, and says which of round 0 it repeats.
         names = ["answers", *SIDECAR_ID_COLUMNS]
@@ -164,6 +155,8 @@ class StoredAnswers:
 
 def _lines_in(shard: ShardFolder, renamed: dict[str, str], output: Output) -> Iterator[bytes]:
     """Yield a shard's usable answers to some requests, each under its new custom_id."""
+    if not renamed:
+        return
     # By the reader that `collect` has: judged one by one, lines took ten times as long.
     reader = ResponseReader(output)
     lines = split_lines(shard.read_responses())
@@ -216,6 +209,9 @@ def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> JobAnswe
     if not good.any():
         return None
     taken = shared.append_column("round", pa.array(rounds)).filter(pa.array(good))
+    del shared
+    # The pool keeps what this took, beside what the next job and the table of hashes will take.
+    pa.default_memory_pool().release_unused()
     return JobAnswers(folder, taken["request_hash"], taken.select(["custom_id", "shard", "round"]))
 
 

@@ -41,11 +41,11 @@ class Reused:
         self._positions.append(positions)
         self._names.append(names)
 
-    def whole(self) -> tuple[Positions, pa.Array]:
+    def whole(self) -> tuple[Positions, pa.ChunkedArray]:
         """Return the positions and custom_ids of them all."""
-        none = pa.array([], pa.string())
-        return np.concatenate([np.empty(0, np.int64), *self._positions]), pa.concat_arrays(
-            [none, *self._names]
+        return (
+            np.concatenate([np.empty(0, np.int64), *self._positions]),
+            pa.chunked_array(self._names, pa.string()),
         )
 
 

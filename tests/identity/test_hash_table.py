@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ def column(hashes: list[bytes]) -> pa.ChunkedArray:
     return pa.chunked_array([whole[1:middle], whole[middle:]], pa.binary(32))
 
 
+@patch("frameenrich.identity.hash_table._AT_ONCE", 2)
 @given(st.lists(HASHES), st.lists(HASHES))
 def test_whole_hashes_are_found_where_they_first_stand(
     known: list[bytes], wanted: list[bytes]
