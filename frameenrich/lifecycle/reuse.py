@@ -208,11 +208,13 @@ def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> JobAnswe
     good = codes == OK_CODE
     if not good.any():
         return None
-    taken = shared.append_column("round", pa.array(rounds)).filter(pa.array(good))
+    hashes = shared["request_hash"].filter(pa.array(good))
+    shared = shared.drop_columns("request_hash")  # which would be in memory twice
+    homes = shared.append_column("round", pa.array(rounds)).filter(pa.array(good))
     del shared
     # The pool keeps what this took, beside what the next job and the table of hashes will take.
     pa.default_memory_pool().release_unused()
-    return JobAnswers(folder, taken["request_hash"], taken.select(["custom_id", "shard", "round"]))
+    return JobAnswers(folder, hashes, homes)
 
 
 def find_running(store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = "") -> KnownRequests:

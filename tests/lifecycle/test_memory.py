@@ -12,10 +12,13 @@ from typing import Any
 
 import openai
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import DEPARTMENTS, answer_lines
 from crash import server_process
 
+from frameenrich.model import Limits
+from frameenrich.providers.file import FileProvider
 from frameenrich.providers.openai.batch import OpenAIBatch
 
 PADDING = "x" * 4_000
@@ -93,6 +96,28 @@ def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
             file.write(answer_lines(job, text[:-9] if n % flagged_every == 0 else text, [str(n)]))
     job.import_responses(folder / "came.jsonl")
     return job
+
+
+@pytest.mark.slow
+def test_a_submit_that_reuses_holds_a_sidecar_row_group_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole columns of sidecars, and copies of them, took 170 bytes a row (promise 8)."""
+    for module in ("store.sidecar", "prepare.job_draft"):
+        monkeypatch.setattr(f"frameenrich.{module}.ROWS_PER_GROUP", 256)
+    monkeypatch.setattr(FileProvider, "limits", Limits(max_requests=256))
+    peaks, arrow = [], pa.default_memory_pool()
+    for rows in ROWS:
+        answered(rows, tmp_path, flagged_every=500)
+        counted = pa.proxy_memory_pool(arrow)
+        pa.set_memory_pool(counted)
+        try:
+            job = asked(things(rows + 1), tmp_path / f"store-{rows}")
+        finally:
+            pa.set_memory_pool(arrow)
+        assert job.reused == rows - rows // 500
+        peaks.append(counted.max_memory())
+    assert (peaks[1] - peaks[0]) / (ROWS[1] - ROWS[0]) < 135, peaks
 
 
 @pytest.mark.slow
