@@ -333,7 +333,7 @@ def test_an_error_inside_a_200_is_what_it_says(store: Path) -> None:
         out = frame.llmbatch.submit(ASK, "m", provider=provider, store=store).collect(frame)
 
     check_rows(out, frame, {"T-01": "failed"})
-    assert out["llmbatch_error"]["T-01"] == "HTTP 400: 400: Upstream says no."
+    assert out["llmbatch_error"]["T-01"] == "HTTP 400: Upstream says no."
     assert server.executed["row-T-01"] == 3
 
 

@@ -30,6 +30,7 @@ from frameenrich.model import BYTES_PER_TOKEN, TIMED_OUT, Pace
 from frameenrich.providers.dialects import is_loopback
 from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
+from frameenrich.providers.live.read_content import LARGE_AT_ONCE, TooLongError, read_content
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.live.route import Route
 from frameenrich.providers.live.semaphore import Semaphore
@@ -192,6 +193,7 @@ class LiveClient:
             return
         self._group = _WriteBatch(self._loop.create_future())
         self._gate, self._renewing = Semaphore(self._flow), asyncio.Lock()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._all_taken = False
         async with _session(self._route) as self._http:
             await self._ask_and_write()
@@ -375,12 +377,12 @@ class LiveClient:
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 begun = response.ok
-                content = route.heard(await _read(response))
+                content = route.heard(await read_content(response, self._large))
                 # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)
                 reply = read_reply(response.status, response.headers, content)
-        except _TooLongError:
+        except TooLongError:
             return no_reply("too_long", f"its answer is longer than {MOST_BYTES:,} bytes")
         except aiohttp.ConnectionTimeoutError:
             text = f"no connection within {route.connect_seconds} seconds"
@@ -406,20 +408,6 @@ class LiveClient:
                 self._renewed_at = time.monotonic()
         if self._route.headers == used.headers:
             self._give_up(reply)
-
-
-class _TooLongError(Exception):
-    """A reply that would fill the memory."""
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return a reply's content, as it is when it is decompressed, if it can be held."""
-    content = bytearray()
-    async for piece in response.content.iter_any():
-        content += piece
-        if len(content) > MOST_BYTES:
-            raise _TooLongError
-    return bytes(content)
 
 
 def _session(route: Route) -> aiohttp.ClientSession:
