@@ -34,11 +34,12 @@ class ArrowColumn:
     """Cells, kept in Arrow where `kind` is a type of Arrow's, else as the objects they are.
 
     Where `kind` is a tuple of texts, the cells are some of those, kept as their numbers. With
-    `short`, objects and texts longer than `SHORT_BYTES` are null.
+    `short`, objects and texts longer than `SHORT_BYTES` are null; ``shortened`` says whether texts
+    were.
     """
 
     def __init__(self, kind: Any, *, short: bool = False) -> None:
-        self._short = short
+        self._short, self.shortened = short, False
         self._numbers: dict[str, int] | None = None
         self.type = kind
         if isinstance(kind, tuple):
@@ -63,7 +64,18 @@ class ArrowColumn:
             piece = arrow_array(cells, self.type)
             # Here, and not when the part ends: of a shard's long texts no more is in memory than
             # those of a block.
-            self._pieces.append(_without_long(piece) if self._short else piece)
+            self._pieces.append(self._without_long(piece) if self._short else piece)
+
+    def _without_long(self, cells: pa.Array) -> pa.Array:
+        """Return cells without texts longer than `SHORT_BYTES`, which are null."""
+        if not pa.types.is_large_string(cells.type):
+            return cells
+        long = pc.greater(pc.binary_length(cells), SHORT_BYTES).fill_null(False).to_numpy(False)
+        if not long.any():
+            return cells
+        self.shortened = True
+        # By `take`: `if_else` only marks the nulls, and their texts would stay in memory.
+        return cells.take(pa.array(np.arange(len(cells)), mask=long))
 
     def add_array(self, cells: pa.Array) -> None:
         """Add cells that are of the column's type already."""
@@ -144,12 +156,3 @@ class ArrowColumn:
         joined = pa.concat_arrays(pieces)
         sorted_already = count == len(positions) and (order[1:] > order[:-1]).all()
         return joined if sorted_already else joined.take(pa.array(order, mask=order < 0))
-
-
-def _without_long(cells: pa.Array) -> pa.Array:
-    """Return cells without texts longer than `SHORT_BYTES`, which are null."""
-    if not pa.types.is_large_string(cells.type):
-        return cells
-    long = pc.greater(pc.binary_length(cells), SHORT_BYTES).fill_null(False).to_numpy(False)
-    # By `take`: `if_else` only marks the nulls, and their texts would stay in memory.
-    return cells.take(pa.array(np.arange(len(cells)), mask=long)) if long.any() else cells

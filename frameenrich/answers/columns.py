@@ -50,6 +50,7 @@ def result_columns(
     seen: npt.NDArray[np.bool_],
     spec: JobSpec,
     *,
+    usage: bool = False,
     custom_ids: pa.Array | None = None,
     flatten: bool = False,
 ) -> dict[str, pd.Series]:
@@ -64,8 +65,10 @@ def result_columns(
     seen : bool array
         Whether the job has ever seen the row; others get ``<NA>`` everywhere. A row seen that has
         no slot was skipped.
+    usage : bool
+        Whether the columns of ``usage=True`` are wanted.
     custom_ids : Array, optional
-        Each slot's custom_id, where the columns of ``usage=True`` are wanted.
+        Each slot's custom_id, where its column is wanted among those.
     flatten : bool
         Whether nested objects become columns of their own.
 
@@ -87,7 +90,7 @@ def result_columns(
         )
     columns[f"{spec.name}_status"] = statuses_of(result_table, slots, seen)
     columns[f"{spec.name}_error"] = _series(result_table.column("error", slots), "string")
-    if custom_ids is not None:
+    if usage:
         columns |= _usage_columns(result_table, slots, custom_ids, spec.name)
         if spec.output.samples > 1 and "votes" in result_table.details:
             columns[f"{spec.name}_votes"] = _series(result_table.column("votes", slots), "string")
@@ -249,12 +252,13 @@ def _numbers(values: Sequence[Any], *, whole: bool) -> pd.Series:
 
 
 def _usage_columns(
-    result_table: ResultTable, slots: Positions, custom_ids: pa.Array, name: str
+    result_table: ResultTable, slots: Positions, custom_ids: pa.Array | None, name: str
 ) -> dict[str, pd.Series]:
     none = slots < 0
     attempts = pa.array(result_table.attempts[slots].astype(np.int64), mask=none)
-    ids = custom_ids.take(pa.array(slots, mask=none))
-    found = {"attempt": _series(attempts, "Int64"), "custom_id": _series(ids, "string")}
+    found = {"attempt": _series(attempts, "Int64")}
+    if custom_ids is not None:
+        found["custom_id"] = _series(custom_ids.take(pa.array(slots, mask=none)), "string")
     # A report of many rows keeps only those that it draws.
     found |= {
         detail: _series(result_table.column(detail, slots), dtype)

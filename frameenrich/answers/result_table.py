@@ -223,6 +223,12 @@ class ResultTable:
         self.codes[slots], self.rounds[slots], self._marks[slots] = CODES[status], round_, 0
         self._records[slots], self._reason[slots] = -1, self._reasons.index(reason)
 
+    @property
+    def shortened(self) -> list[Field]:
+        """The fields of which long texts were dropped."""
+        pairs = zip(self.fields, self._columns, strict=bool(self._columns))
+        return [field for field, column in pairs if column.shortened]
+
     # --- reading it ---------------------------------------------------------------------------
 
     def status(self, slot: int) -> RowStatus:

@@ -156,8 +156,8 @@ class JobAnswers:
 
     def prompts(self, positions: npt.NDArray[np.int64]) -> list[Prompt]:
         """Return the last prompt of each of some rows."""
-        column = self.frame[f"{self.folder.spec.name}_custom_id"].iloc[positions]
-        ids = [None if pd.isna(own) else str(own) for own in column]
+        column = self.folder.sidecar(columns=["custom_id"])["custom_id"]
+        ids: list[str | None] = column.take(pa.array(positions)).to_pylist()
         found = _prompts(self.folder, {own for own in ids if own is not None})
         return [found.get(own or "", Prompt(())) for own in ids]
 

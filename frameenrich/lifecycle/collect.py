@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from frameenrich.answers.arrow_column import Positions
-from frameenrich.answers.column_names import JobColumns, beside, key_beside
+from frameenrich.answers.column_names import JobColumns, beside, column_name, key_beside
 from frameenrich.answers.columns import (
     LONG_DETAILS,
     details_needed,
@@ -78,7 +79,15 @@ def columns_of_no_rows(spec: JobSpec, reading: Reading) -> dict[str, pd.Series]:
     table = ResultTable(1, reading.output.fields, details)
     none = np.empty(0, np.int64)
     ids = pa.array([], pa.string()) if reading.usage else None
-    columns = result_columns(table, none, none >= 0, spec, custom_ids=ids, flatten=reading.flatten)
+    columns = result_columns(
+        table,
+        none,
+        none >= 0,
+        spec,
+        usage=reading.usage,
+        custom_ids=ids,
+        flatten=reading.flatten,
+    )
     return with_costs(columns, none.astype(np.float64), spec.name) if reading.usage else columns
 
 
@@ -130,8 +139,9 @@ class Collector:
     added: RequestColumns | None = None
     """Further columns of each row."""
 
-    short: bool = False
-    """Whether objects and long values are null, and what the provider said beside left out."""
+    shortened: set[str] | None = None
+    """Where it is given, objects and long texts are null, and what is looked at one row at a time
+    is left out; it is told the columns of which texts were."""
 
     def whole(self, frame: pd.DataFrame | None) -> pd.DataFrame:
         """Return a frame of the job's rows, or the job's own keys, with their answers.
@@ -142,7 +152,7 @@ class Collector:
         folder, needed = self.folder, [] if frame is None else ["input_hash", "shard"]
         sidecar = folder.sidecar(columns=[*folder.key_columns, *needed])
         if frame is None:
-            frame = key_frame(folder, sidecar_keys(sidecar))
+            frame = key_frame(folder, sidecar_keys(sidecar), arrow=self._short)
             positions: Positions = np.arange(len(frame), dtype=np.int64)
         else:
             positions = require_match(match_frame(frame, folder, sidecar), frame, folder).positions
@@ -152,11 +162,21 @@ class Collector:
             columns = keep_edits(frame, columns, folder, self.reading.output)
         return with_columns(frame, columns)
 
-    def rows(self, positions: Positions) -> pd.DataFrame:
-        """Return some of the job's own rows, by their positions, as `whole` does."""
-        sidecar = self.folder.sidecar().take(pa.array(positions))
+    @property
+    def _short(self) -> bool:
+        return self.shortened is not None
+
+    def rows(
+        self, positions: Positions, costs: npt.NDArray[np.float64] | None = None
+    ) -> pd.DataFrame:
+        """Return some of the job's own rows, by their rising positions, as `whole` does.
+
+        `costs` are those rows', where they are known: they follow from all rounds' responses.
+        """
+        sidecar = self.folder.sidecar_rows(positions)
         frame = key_frame(self.folder, sidecar_keys(sidecar))
-        return with_columns(frame, self._columns(frame, np.arange(len(frame)), sidecar))
+        columns = self._columns(frame, np.arange(len(frame)), sidecar, costs)
+        return with_columns(frame, columns)
 
     def __call__(self, frame: pd.DataFrame, part: int | None = None) -> pd.DataFrame:
         """Return some rows with their answers; see `Job.collect_part`.
@@ -193,7 +213,11 @@ class Collector:
         return require_unchanged(match, frame, self.folder), sidecar
 
     def _columns(
-        self, frame: pd.DataFrame, positions: Positions, sidecar: pa.Table | None = None
+        self,
+        frame: pd.DataFrame,
+        positions: Positions,
+        sidecar: pa.Table | None = None,
+        costs: npt.NDArray[np.float64] | None = None,
     ) -> dict[str, pd.Series]:
         """Return a frame's new columns.
 
@@ -202,7 +226,7 @@ class Collector:
         """
         folder, reading, name = self.folder, self.reading, self.folder.spec.name
         details = details_needed(folder.spec, usage=reading.usage)
-        details = [name for name in details if not (self.short and name in LONG_DETAILS)]
+        details = [name for name in details if not (self._short and name in LONG_DETAILS)]
         # What ``usage=True`` adds is as large as the responses, so that is not kept.
         found = read_results(
             folder,
@@ -210,22 +234,26 @@ class Collector:
             details=details,
             sidecar=sidecar,
             keep=not reading.usage,
-            values="short" if self.short else "all",
+            values="short" if self._short else "all",
         )
+        if self.shortened is not None:
+            self.shortened.update(column_name(folder.spec, own) for own in found.table.shortened)
         slots = found.at(positions)
         columns = result_columns(
             found.table,
             slots,
             positions >= 0,
             folder.spec,
-            custom_ids=found.custom_ids if reading.usage else None,
+            usage=reading.usage,
+            custom_ids=None if self._short else found.custom_ids,
             flatten=reading.flatten,
         )
         columns = self._with_skip_reasons(columns, positions, sidecar)
         if reading.usage:
             # A part has only some of the rows that share a request, and of its cost.
-            shares = None if sidecar is None else rows_per_request(folder, sidecar)
-            costs = row_costs(folder, reading.prices, found, positions, shares)
+            if costs is None:
+                shares = None if sidecar is None else rows_per_request(folder, sidecar)
+                costs = row_costs(folder, reading.prices, found, positions, shares)
             columns = with_costs(columns, costs, name)
         columns = self._beside(columns, frame)
         if self.added is not None:
@@ -363,7 +391,10 @@ def flagged_rows(
     return table if index is None else table.set_axis(index[rows])
 
 
-def key_frame(folder: JobFolder, keys: pa.Table) -> pd.DataFrame:
-    """Return some rows' keys under the names that the user gave them."""
-    frame: pd.DataFrame = keys.to_pandas()
+def key_frame(folder: JobFolder, keys: pa.Table, *, arrow: bool = False) -> pd.DataFrame:
+    """Return some rows' keys under the names that the user gave them.
+
+    As Arrow's own texts, a million take 20 MB and not 60; they are no user's dtypes.
+    """
+    frame: pd.DataFrame = keys.to_pandas(types_mapper=pd.ArrowDtype if arrow else None)
     return frame.set_axis(folder.key_names, axis=1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,16 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 import xxhash
 
-from frameenrich.answers.arrow_column import SHORT_BYTES, TAKEN_ROWS, Positions
+from frameenrich.answers.arrow_column import TAKEN_ROWS, Positions
+from frameenrich.answers.column_names import column_name
 from frameenrich.answers.output import Output
 from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.lifecycle.last_requests import last_lines
 from frameenrich.lifecycle.regenerate import history
-from frameenrich.lifecycle.results import read_results
+from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS
 from frameenrich.lifecycle.usage import JobUsage
 from frameenrich.model import FLAGGED
 from frameenrich.pricing.money import show_usd
@@ -33,7 +36,8 @@ from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.charts import Chart, chart_of, number_chart
 from frameenrich.report.checked import checks, drawn, verdicts
 from frameenrich.report.linked_path import LinkedPath
-from frameenrich.report.page import Column, Report, Row, grouped, page
+from frameenrich.report.page import Report, grouped, page
+from frameenrich.report.page_rows import Column, Row
 from frameenrich.report.rightness import review_call, rights
 from frameenrich.store.folder import JobFolder
 from frameenrich.text import secret_forms, without_secrets
@@ -55,29 +59,24 @@ _MAX_CHARTS = 12
 _WRITTEN_CHARACTERS = 1_000_000
 
 
-ALL_ROWS = 50_000
-"""Of a job with more rows, long texts are read of the rows on the page only."""
-
-
-_BYTES_AT_MOST = 4
-"""The most bytes of a character in UTF-8."""
-
-
 @dataclass(frozen=True)
 class Answers:
     """The results of `Job.collect` (with ``usage=True``) and `Job.usage`.
 
-    ``page`` are the rows that the page holds, at the positions ``shown``. Where the frame of all
-    rows is not ``whole``, long texts are in the page's rows only.
+    ``shown`` are the positions of the rows that the page holds, which `whole_rows` gives with
+    their keys and long values, some at a time: ``at_once``. The frame of all rows need not have
+    these; ``shortened`` are the columns that lack some values for their length.
     """
 
     folder: JobFolder
     frame: pd.DataFrame
-    page: pd.DataFrame
     shown: Positions
+    whole_rows: Callable[[Positions], pd.DataFrame]
     used: JobUsage
     reading: Output
-    whole: bool = True
+    whole: bool
+    at_once: int
+    shortened: AbstractSet[str]
 
     def said(self, what: str) -> pd.Series | None:
         """Return one of the job's own columns, such as ``status``; None where it is missing."""
@@ -112,17 +111,16 @@ def write_report(
         The file cannot be written.
     """
     made_at = _moment(datetime.now(UTC))
-    text = page(report, version=version("frameenrich"), made_at=made_at)
-    _write(Path(path), _without_keys(text, secrets))
+    pieces = page(report, version=version("frameenrich"), made_at=made_at)
+    _write(Path(path), _without_keys(_in_blocks_of_text(pieces), secrets))
     return LinkedPath(path)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, texts: Iterable[str]) -> None:
     try:
         with named_file(path, private=True) as file:  # it holds rows, as the store does
-            # In pieces: a second copy of a page of 40 MB is not needed.
-            for start in range(0, len(text), _WRITTEN_CHARACTERS):
-                file.write(text[start : start + _WRITTEN_CHARACTERS].encode())
+            for text in texts:
+                file.write(text.encode())
     except OSError as error:
         raise InputError(
             f"The report cannot be written to {path}: {error.strerror}.",
@@ -131,30 +129,37 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
-def _without_keys(text: str, secrets: Iterable[str]) -> str:
+def _in_blocks_of_text(pieces: Iterable[str]) -> Iterator[str]:
+    """Join pieces until they are worth a write; a piece is never cut, or a key might be in two."""
+    block, characters = list[str](), 0
+    for piece in pieces:
+        block.append(piece)
+        characters += len(piece)
+        if characters >= _WRITTEN_CHARACTERS:
+            yield "".join(block)
+            block, characters = [], 0
+    yield "".join(block)
+
+
+def _without_keys(texts: Iterable[str], secrets: Iterable[str]) -> Iterator[str]:
     """Remove this process's API keys, which a server may have put in an answer."""
     # A server's error may repeat the key it refused, and a report is made to be passed on.
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
     forms = {form for key in (*secrets, *known) for form in secret_forms(key)}
     longest_first: list[str] = sorted(forms, key=len, reverse=True)
-    return without_secrets(text, longest_first)
+    yield from (without_secrets(text, longest_first) for text in texts)
 
 
 def make_report(answers: Answers) -> Report:
-    """Collect what the report shows."""
-    folder, chosen = answers.folder, answers.shown.tolist()
+    """Collect what the report shows; its rows are read when the page is made."""
+    folder = answers.folder
     statuses, errors = (answers.frame[f"{folder.spec.name}_{n}"] for n in ("status", "error"))
     counts = {str(status): int(n) for status, n in statuses.value_counts().items()}
     reasons, groups = grouped(_in_blocks(statuses), _in_blocks(errors))
-    # Objects are null in a short frame, so the page's cells are looked at, too.
-    on_page = replace(answers, frame=answers.page).output.items()
-    columns = tuple(
-        Column(str(name), _kind(column, cells))
-        for (name, column), (_, cells) in zip(answers.output.items(), on_page, strict=True)
-    )
+    columns = tuple(_columns(answers))
     thumbs = _Thumbnails()
     judged = JobAnswers(folder, answers.reading, answers.frame)
-    shown = _rows(answers, judged, columns, chosen, thumbs)
+    held = int(statuses.iloc[answers.shown].isin([str(status) for status in FLAGGED]).sum())
     return Report(
         job=folder.id,
         name=folder.spec.name,
@@ -162,11 +167,10 @@ def make_report(answers: Answers) -> Report:
         figures=tuple(_figures(answers)),
         counts=counts,
         columns=columns,
-        rows=shown,
+        rows=_rows(answers, judged, columns, groups, thumbs),
         charts=tuple(_charts(answers, columns)),
         reasons=reasons,
-        groups=[None if group < 0 else group for group in groups[answers.shown].tolist()],
-        notes=(*_sample_notes(counts, shown, whole=answers.whole), *thumbs.notes()),
+        notes=chain(_sample_notes(counts, len(answers.shown), held, answers.whole), thumbs.notes()),
         # Rows are rendered into the user's last message; the turns before it are examples.
         own_turn=max(
             (i for i, each in enumerate(folder.spec.messages) if each.role == "user"), default=0
@@ -202,15 +206,15 @@ def _in_blocks(cells: pd.Series) -> Iterator[Any]:
         yield from _cells(cells.iloc[start : start + TAKEN_ROWS], 0)
 
 
-def _sample_notes(counts: Mapping[str, int], shown: Sequence[Row], *, whole: bool) -> Iterator[str]:
+def _sample_notes(counts: Mapping[str, int], shown: int, held: int, whole: bool) -> Iterator[str]:
+    """Yield notes on the rows that the page lacks: it has so many, `held` of them flagged."""
     total = sum(counts.values())
-    if len(shown) == total:
+    if shown == total:
         return
     flagged = sum(n for status, n in counts.items() if status in FLAGGED)
-    held = sum(row.status in FLAGGED for row in shown)
     every = f"all {flagged:,} flagged rows" if held == flagged else f"{held:,} of the flagged rows"
     yield (
-        f"The list below holds {every} and a random sample of {len(shown) - held:,} of the other "
+        f"The list below holds {every} and a random sample of {shown - held:,} of the other "
         f"{total - flagged:,}. Counts and charts are of all rows."
     )
     if not whole:
@@ -224,42 +228,42 @@ def _rows(
     answers: Answers,
     judged: JobAnswers,
     columns: Sequence[Column],
-    chosen: Sequence[int],
+    groups: npt.NDArray[np.int32],
     thumbs: _Thumbnails,
-) -> list[Row]:
-    # Prompts and images are read back only for the rows that the page holds.
-    part = replace(answers, frame=answers.page)
-    ids = _cells(part.said("custom_id"), len(chosen))
-    prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
-    values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
-    said = {name: _cells(part.said(what), len(chosen)) for name, what in _SAID.items()}
-    histories = _histories(part, chosen)
-    keys, scores, said_by = part.keys, _scores(judged, chosen), verdicts(judged)
-    rows = []
-    for i, position in enumerate(chosen):
-        own = {name: cells[i] for name, cells in said.items()}
-        cells = tuple(_shown(v[i], c.kind) for v, c in zip(values, columns, strict=True))
-        prompt, images = prompts.get(ids[i], (None, ()))
-        rows.append(
-            Row(
+) -> Iterator[Row]:
+    """Yield the page's rows; some of them are in memory at a time."""
+    shown, said_by = answers.shown, verdicts(judged)
+    scores = _scores(judged, shown)
+    for start in range(0, len(shown), answers.at_once):
+        chosen = shown[start : start + answers.at_once]
+        part = replace(answers, frame=answers.whole_rows(chosen))
+        # Prompts and images are read back only for the rows that the page holds.
+        ids = _cells(part.said("custom_id"), len(chosen))
+        prompts = _prompts(answers.folder, {i for i in ids if i is not None}, thumbs)
+        values = [list(part.output.iloc[:, i]) for i in range(len(columns))]
+        said = {name: _cells(part.said(what), len(chosen)) for name, what in _SAID.items()}
+        histories, keys = _histories(part, chosen), part.keys
+        for i, position in enumerate(chosen.tolist()):
+            own = {name: cells[i] for name, cells in said.items()}
+            cells = tuple(_shown(v[i], c.kind) for v, c in zip(values, columns, strict=True))
+            prompt, images = prompts.get(ids[i], (None, ()))
+            yield Row(
                 key=keys[i],
                 # Other rows have nulls in every column; None says that there is no answer.
                 values=cells if own["status"] == "ok" else None,
+                group=None if groups[position] < 0 else int(groups[position]),
                 prompt=prompt,
                 images=images,
                 history=tuple(histories.get(position, ())),
                 custom_id=ids[i],
-                score=scores[i],
+                score=scores[start + i],
                 verdicts=said_by.get(position, ()),
                 **own | {"repaired": bool(own["repaired"])},
             )
-        )
-    return rows
 
 
-def _scores(judged: JobAnswers, chosen: Sequence[int]) -> list[float | None]:
+def _scores(judged: JobAnswers, rows: Positions) -> list[float | None]:
     """Return each row's score: that of its least sure field."""
-    rows = np.array(chosen, np.int64)
     each = [judged.scores(name, rows) for name in judged.fields]
     known = [scores for scores in each if scores is not None]
     if not known or not len(rows):
@@ -289,26 +293,41 @@ def _cells(column: pd.Series | None, count: int) -> list[Any]:
     return cells
 
 
-def _histories(part: Answers, chosen: Sequence[int]) -> dict[int, list[Mapping[str, Any]]]:
-    """Map the position of each flagged row on the page to its earlier attempts."""
-    statuses = part.frame[f"{part.folder.spec.name}_status"]
-    if part.folder.rounds() == 1:
+def _histories(part: Answers, chosen: Positions) -> dict[int, list[Mapping[str, Any]]]:
+    """Map the position of each flagged row of a part to its earlier attempts."""
+    folder = part.folder
+    if folder.rounds() == 1:
         return {}
-    flagged = np.array([i for i, s in zip(chosen, statuses, strict=True) if s in FLAGGED], np.int64)
-    slots = read_results(part.folder, part.reading, values="none").at(flagged)
-    earlier = history(part.folder, part.reading, slots.tolist())
+    statuses = part.frame[f"{folder.spec.name}_status"]
+    flagged = chosen[statuses.isin([str(status) for status in FLAGGED]).to_numpy(dtype=np.bool_)]
+    sidecar = folder.sidecar_rows(flagged, [*SIDECAR_ID_COLUMNS])
+    # Rows that share a request have the slot of the first of them.
+    ids = sidecar["custom_id"].combine_chunks()
+    slots = pc.index_in(ids, value_set=ids).to_pylist()
+    earlier = history(folder, part.reading, slots, sidecar)
     return dict(zip(flagged.tolist(), earlier, strict=True))
 
 
-def _kind(column: pd.Series, some: pd.Series) -> str:
-    """Name the kind of a column by its dtype, or by its cells and `some` that are whole."""
+def _columns(answers: Answers) -> Iterator[Column]:
+    """Yield the output columns, with their kinds by field and dtype."""
+    spec, fields = answers.folder.spec, answers.reading.fields
+    kinds = {column_name(spec, field): field.kind for field in fields}
+    for name, column in answers.output.items():
+        yield Column(str(name), _kind(column, kinds.get(str(name))))
+
+
+def _kind(column: pd.Series, field_kind: str | None) -> str:
+    """Name the kind of a column by its field or dtype, or by its cells."""
     if pd.api.types.is_bool_dtype(column.dtype):
         return "bool"
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
-    cells = chain(column.dropna(), some.dropna()) if column.dtype == object else ()
-    plain = not any(isinstance(cell, dict | list | tuple) for cell in cells)
-    return "text" if plain else "json"
+    if column.dtype != object:
+        return "text"
+    # By the field where it says so: in the frame of a large job objects are null.
+    cells = column.dropna()
+    nested = field_kind == "object" or any(isinstance(c, dict | list | tuple) for c in cells)
+    return "json" if nested else "text"
 
 
 def _shown(value: Any, kind: str) -> Any:
@@ -413,24 +432,14 @@ def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
         yield "Asked more than once", f"{int((attempts > 1).sum()):,}"
 
 
-def _has_long(name: Hashable, *frames: pd.DataFrame) -> bool:
-    """Tell whether texts of a column were dropped for their length, by those that are known."""
-    texts = [frame[name].dropna() for frame in frames]
-    return any(
-        isinstance(own.dtype, pd.StringDtype)
-        and bool((own.str.len() * _BYTES_AT_MOST > SHORT_BYTES).any())
-        for own in texts
-    )
-
-
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
     """Yield charts of the output columns, then of the answers' scores, lengths and costs."""
     output = answers.output
     wanted_charts = [
         chart_of(column.name, f"v{i}", output.iloc[:, i])
         for i, column in enumerate(columns[:_MAX_CHARTS])
-        if column.kind != "json"
-        and (answers.whole or not _has_long(output.columns[i], answers.page, output))
+        # A chart without the long texts would not be of all rows.
+        if column.kind != "json" and column.name not in answers.shortened
     ]
     raw = answers.said("raw") if answers.whole else None
     measures = [

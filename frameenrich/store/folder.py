@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -144,6 +146,26 @@ class JobPath:
         """Read the sidecar of a round: all rows for round 0, else those sent again."""
         with self.reading_sidecar(round_) as file:
             return file.read(columns)
+
+    def sidecar_rows(
+        self, positions: npt.NDArray[np.int64], columns: list[str] | None = None
+    ) -> pa.Table:
+        """Read some rows of the job's sidecar, by their rising positions.
+
+        The sidecar of millions of rows is as large as their answers, so that no more than a row
+        group is in memory.
+        """
+        with self.reading_sidecar() as file:
+            names, start = columns or file.schema_arrow.names, 0
+            found = [file.schema_arrow.empty_table().select(names)]
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(positions, [start, end])
+                if first < last:
+                    rows = file.read_row_group(group, names)
+                    found.append(rows.take(pa.array(positions[first:last] - start)))
+                start = end
+        return pa.concat_tables(found)
 
     def shard_paths(self) -> list[ShardPath]:
         """Return where the shards of round 0 lie, in order; the sidecar may be damaged."""

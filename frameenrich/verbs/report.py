@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,29 @@ import numpy as np
 import pandas as pd
 
 from frameenrich.answers.arrow_column import Positions
-from frameenrich.answers.output import Output
 from frameenrich.evaluation.job_answers import JobAnswers
 from frameenrich.evaluation.open_review import reviews
 from frameenrich.lifecycle.collect import Collector, Reading
 from frameenrich.lifecycle.refetch import with_whole_files
-from frameenrich.lifecycle.results import read_results
-from frameenrich.lifecycle.usage import job_usage, prices_of
+from frameenrich.lifecycle.usage import JobUsage, job_usage, prices_of
+from frameenrich.model import FLAGGED
 from frameenrich.providers.credentials import secrets_of
-from frameenrich.report.build import ALL_ROWS, Answers, make_report, rows_shown, write_report
+from frameenrich.report.build import Answers, make_report, rows_shown, write_report
 from frameenrich.store.folder import JobState
 from frameenrich.verbs.collect import Waiting, bring_home
 from frameenrich.verbs.session import Session
+
+ALL_ROWS, ALL_BYTES = 50_000, 150_000_000
+"""Of a job with more rows, or more bytes of responses, long texts are read of the rows on the page
+only."""
+
+
+_PART_BYTES = 32_000_000
+"""About how many bytes of responses the rows have that are read whole at a time."""
+
+
+_LEAST_ROWS = 500
+"""Each part reads its shards again, so that it should not be of fewer rows."""
 
 
 def report(session: Session, path: str | os.PathLike[str], *, rows: int, **reading: Any) -> Path:
@@ -36,26 +48,34 @@ def _report(session: Session, path: str | os.PathLike[str], *, rows: int, **read
     with session.opened() as found:
         how = session.reading(session.budget(), usage=True, **reading)
         job = bring_home(session, found, how.output, Waiting(budget=session.budget()))
-        shown = _rows_shown(job, how.output, rows)
-        whole = job.row_count <= ALL_ROWS
-        collector = Collector(job, how, short=not whole)
-        frame = collector.whole(None)
-        page = frame.iloc[shown] if whole else _whole_rows(frame, collector, shown)
-        if not whole:
-            # Reviewed rows are judged by their values, on the page or not.
-            frame = _with_whole_rows(frame, collector, _reviewed(job, how))
-        used = job_usage(job, prices_of(job, session.budget()))
-        made = make_report(Answers(job, frame, page, shown, used, how.output, whole=whole))
-        del frame, page  # before the page's text is made, which may be as large
+        answers = _answers(job, how, rows, job_usage(job, prices_of(job, session.budget())))
         # A page is passed on to others: an echoed key must not be in an answer or an error on it.
-        return write_report(path, made, secrets=secrets_of(session.client))
+        return write_report(path, make_report(answers), secrets=secrets_of(session.client))
 
 
-def _rows_shown(job: JobState, output: Output, rows: int) -> Positions:
-    """Choose the rows of the page."""
-    found = read_results(job, output, values="none")
-    slots = found.slots
-    return rows_shown((slots >= 0) & found.table.flagged()[slots], rows)
+def _answers(job: JobState, how: Reading, rows: int, used: JobUsage) -> Answers:
+    """Read a job's answers for a page with so many rows that are not flagged."""
+    size = sum(shard.response_bytes for shard in job.all_shards())
+    whole = job.row_count <= ALL_ROWS and size <= ALL_BYTES
+    shortened: set[str] = set()
+    collector = Collector(job, how, shortened=None if whole else shortened)
+    frame = collector.whole(None)
+    statuses = frame[f"{job.spec.name}_status"]
+    is_flagged = statuses.isin([str(status) for status in FLAGGED]).to_numpy(dtype=np.bool_)
+    if not whole:
+        # Reviewed rows are judged by their values, on the page or not.
+        frame = _with_whole_rows(frame, collector, _reviewed(job, how))
+    return Answers(
+        job,
+        frame,
+        rows_shown(is_flagged, rows),
+        frame.iloc.__getitem__ if whole else partial(_whole_rows, frame, collector),
+        used,
+        how.output,
+        whole=whole,
+        at_once=max(_PART_BYTES * job.row_count // max(size, 1), _LEAST_ROWS),
+        shortened=shortened,
+    )
 
 
 def _reviewed(job: JobState, how: Reading) -> Positions:
@@ -65,14 +85,17 @@ def _reviewed(job: JobState, how: Reading) -> Positions:
 
 
 def _whole_rows(frame: pd.DataFrame, collector: Collector, positions: Positions) -> pd.DataFrame:
-    """Return some rows of a frame with their long values."""
-    rows = replace(collector, short=False).rows(positions)
+    """Return some rows of a frame with their keys and long values."""
+    name = collector.folder.spec.name
+    costs = frame[f"{name}_cost_usd"].iloc[positions].to_numpy(np.float64, na_value=np.nan)
+    rows = replace(collector, shortened=None).rows(positions, costs)
     if not collector.has_parser:
         return rows
     # Some rows alone do not show all columns of a parser, whose values the frame has whole.
-    status = f"{collector.folder.spec.name}_status"
-    made = frame.iloc[positions, : frame.columns.get_loc(status)].reset_index(drop=True)
-    return pd.concat([made, rows.iloc[:, rows.columns.get_loc(status) :]], axis=1)
+    keys, names = len(collector.folder.key_names), list(frame.columns)
+    made = frame.iloc[positions, keys : names.index(f"{name}_status")].reset_index(drop=True)
+    rest = rows.iloc[:, rows.columns.get_loc(f"{name}_status") :]
+    return pd.concat([rows.iloc[:, :keys], made, rest], axis=1)
 
 
 def _with_whole_rows(
@@ -82,8 +105,11 @@ def _with_whole_rows(
     if not len(positions):
         return frame
     whole = _whole_rows(frame, collector, positions)
-    for name in frame.columns:
-        if isinstance(frame[name].dtype, pd.StringDtype) or frame[name].dtype == object:
+    keys, names = len(collector.folder.key_names), list(frame.columns)
+    for name in names[keys : names.index(f"{collector.folder.spec.name}_status")]:
+        kind = frame[name].dtype
+        # Numbers and labels are whole in any frame.
+        if not (pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.CategoricalDtype)):
             column = frame[name].copy()
             column.iloc[positions] = whole[name].to_numpy()
             frame[name] = column

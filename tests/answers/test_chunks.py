@@ -245,7 +245,7 @@ def columns(result_table: ResultTable, slots: list[int]) -> dict[str, list[Any]]
     spec = JobSpec("ask", "m", (Message("user", "x"),))
     places, ids = np.array(slots, dtype=np.int64), pa.array(list("abcdef"))
     seen = np.ones(len(slots), dtype=np.bool_)
-    cells = result_columns(result_table, places, seen, spec, custom_ids=ids)
+    cells = result_columns(result_table, places, seen, spec, usage=True, custom_ids=ids)
     return {name: _plain(column) for name, column in cells.items()}
 
 

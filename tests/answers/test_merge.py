@@ -75,7 +75,7 @@ def columns_of(
     places = np.array([max(slot, -1) for slot in wanted], dtype=np.int64)
     ids = pa.array([f"row-{i}" for i in range(result_table.slots)]) if usage else None
     return pd.DataFrame(
-        result_columns(result_table, places, seen, spec or make_spec(), custom_ids=ids)
+        result_columns(result_table, places, seen, spec or make_spec(), usage=usage, custom_ids=ids)
     )
 
 

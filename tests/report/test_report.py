@@ -20,7 +20,6 @@ import pandas as pd
 import pytest
 from batch_server import BatchServer, Reply, user_text
 from browser import Chromium
-from conftest import answer_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -40,9 +39,9 @@ from frameenrich.rendering.thumbnails import thumbnail
 from frameenrich.report.card import MAX_RESPONSE_BYTES, Card, card_html
 from frameenrich.report.charts import chart_of
 from frameenrich.report.locate_error import locate_error
-from frameenrich.report.page import Column, Report, Row, page
+from frameenrich.report.page import Report, page
+from frameenrich.report.page_rows import Column, Row
 from frameenrich.text import script_json
-from frameenrich.verbs import report as verbs_report
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -131,7 +130,7 @@ def many(count: int) -> Report:
 def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 10,000 rows."""
     path: Path = tmp_path_factory.mktemp("many") / "report.html"
-    path.write_text(page(many(10_000), version="1", made_at="today"), encoding="utf-8")
+    path.write_text("".join(page(many(10_000), version="1", made_at="today")), encoding="utf-8")
     return path
 
 
@@ -796,104 +795,3 @@ def test_the_first_lines_tell_usable_from_right(browser: Chromium, tmp_path: Pat
     # 25 of 50 rows out of 100: exact bounds at the effective size 50 * 99 / 50
     assert "50 % [40–60]\nright: 50 reviewed" in after  # noqa: RUF001 - a range
     assert "Not checked" not in after
-
-
-def test_the_page_of_a_large_job_is_made_of_the_rows_it_shows(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Long texts of other rows are not even in memory; the page shows the same rows (promise 8)."""
-    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(60)]})
-    job: Any = frame.llmbatch.submit(
-        "{{ title }}?", "m", response_model={"text": str, "n": int}, provider="file", store=store
-    )
-    answers = [json.dumps({"text": f"{n} {'long ' * 50}", "n": n % 3}) for n in range(60)]
-    answers[7] = answers[7][:-9]
-    lines = b"".join(answer_lines(job, text, [str(n)]) for n, text in enumerate(answers))
-    (tmp_path / "came.jsonl").write_bytes(lines)
-    job.import_responses(tmp_path / "came.jsonl")
-
-    def shown(name: str) -> tuple[str, dict[str, Any]]:
-        page = Path(job.report(tmp_path / name, rows=9)).read_text()
-        data = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)
-        assert data is not None
-        return page, json.loads(data[1])
-
-    whole, all_read = shown("whole.html")
-    monkeypatch.setattr(verbs_report, "ALL_ROWS", 0)
-    small, some_read = shown("small.html")
-
-    assert len(some_read["rows"]) == 10
-    assert {**some_read, "charts": None} == {**all_read, "charts": None}
-    assert "Long texts and the lengths" in small
-    assert "Long texts and the lengths" not in whole
-    assert [chart["title"] for chart in some_read["charts"]] == [
-        chart["title"] for chart in all_read["charts"] if "length" not in chart["title"]
-    ]
-
-
-def page_data(job: Any, path: Path, **options: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """Write a report; return its columns, the shown cells, and the rows' verdicts."""
-    text = Path(job.report(path, **options)).read_text()
-    found = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", text, re.DOTALL)
-    assert found is not None
-    data = json.loads(found[1])
-    cells = [[data["texts"][v] if isinstance(v, int) else v for v in r["v"]] for r in data["rows"]]
-    return data["columns"], cells, [row.get("said") for row in data["rows"]]
-
-
-ODD_FIRST_ROWS = [{"b": "B0", "a": "A0"}, {"x": "X0", "b": "B0", "a": "A0"}, {"a": "A0"}, "word"]
-
-
-@pytest.mark.parametrize("first", ODD_FIRST_ROWS)
-def test_a_large_jobs_parser_values_stand_under_their_own_headings(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Any
-) -> None:
-    """The rows of the page may lack keys that others have, or have them in another order."""
-    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(12)]})
-    job: Any = frame.llmbatch.submit("{{ title }}?", "m", provider="file", store=store)
-    answers = [json.dumps(first), *(json.dumps({"a": f"A{n}", "b": [n]}) for n in range(1, 12))]
-    lines = b"".join(answer_lines(job, text, [str(n)]) for n, text in enumerate(answers))
-    (tmp_path / "came.jsonl").write_bytes(lines)
-    job.import_responses(tmp_path / "came.jsonl")
-
-    whole = page_data(job, tmp_path / "whole.html", rows=3, parser=json.loads)
-    monkeypatch.setattr(verbs_report, "ALL_ROWS", 0)
-    assert page_data(job, tmp_path / "large.html", rows=3, parser=json.loads) == whole
-
-
-def test_a_large_jobs_reviewed_rows_may_lack_a_parsers_key(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reviewed rows are read whole, though another row alone shows one of the columns."""
-    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(40)]})
-    job: Any = frame.llmbatch.submit(
-        "{{ title }}?", "m", parser=json.loads, provider="file", store=store
-    )
-    answers = [json.dumps({"b": "B0", "a": "A0"}), *(f'{{"a": "A{n}"}}' for n in range(1, 40))]
-    lines = b"".join(answer_lines(job, text, [str(n)]) for n, text in enumerate(answers))
-    (tmp_path / "came.jsonl").write_bytes(lines)
-    job.import_responses(tmp_path / "came.jsonl")
-    for seed in range(2):
-        job.review(n=2, seed=seed)
-
-    whole = page_data(job, tmp_path / "whole.html", rows=40)
-    monkeypatch.setattr(verbs_report, "ALL_ROWS", 0)
-    assert page_data(job, tmp_path / "large.html", rows=40) == whole
-
-
-def test_a_large_jobs_lists_are_shown_as_json(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What kind a column is does not depend on the job's size."""
-    frame = pd.DataFrame({"title": [f"Thing {n}" for n in range(6)]})
-    job: Any = frame.llmbatch.submit(
-        "{{ title }}?", "m", response_model={"tags": list[str]}, provider="file", store=store
-    )
-    lines = b"".join(answer_lines(job, f'{{"tags": ["é{n}"]}}', [str(n)]) for n in range(6))
-    (tmp_path / "came.jsonl").write_bytes(lines)
-    job.import_responses(tmp_path / "came.jsonl")
-
-    monkeypatch.setattr(verbs_report, "ALL_ROWS", 0)
-    columns, cells, _ = page_data(job, tmp_path / "large.html", rows=3)
-    assert columns[0]["kind"] == "json"
-    assert all(json.loads(cell)[0].startswith("é") for (cell,) in cells)
