@@ -279,7 +279,13 @@ def test_two_values_of_one_key_are_never_taken_quickly(model: Any, text: str, ta
 
 @pytest.mark.parametrize(
     "text",
-    ['{"color": "red", "score": 1, "score": 2}', '{"color" : "red", "color" : "blue", "score": 1}'],
+    [
+        '{"color": "red", "score": 1, "score": 2}',
+        '{"color" : "red", "color" : "blue", "score": 1}',
+        # As many colons behind a quote as keys, one of them in a value.
+        '{"color" : "red\\":", "color" : "blue", "score": 1}',
+        '{"color" \t: "red\\":", "color"  : "blue", "score": 1}',
+    ],
 )
 def test_a_key_given_twice_is_never_taken_quickly(text: str) -> None:
     """Of two values a decoder keeps the last; the full reading calls such an answer malformed."""
