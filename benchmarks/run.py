@@ -1,11 +1,15 @@
 """Every benchmark, by one command, against peers from PyPI.
 
     uv run python benchmarks/run.py [--rows 200000] [--runs 7] [--only render,parse,shapes]
+        [--before ../older-checkout]
 
 Each measurement is one process, the contenders take turns, and medians are compared, with their
 spread beside them. On a busy machine nothing is measured, unless with ``--busy``: then the tables
 say so, and the README's is left as it was. Results go to the tables between the markers of
 benchmarks/README.md, of docs/speed.md and of the README (Linux only: figures are read from /proc).
+
+``--before`` takes a checkout of an older commit, made by ``git worktree add``: its code does the
+same work in turn with today's, in an environment and on jobs of its own.
 """
 
 from __future__ import annotations
@@ -16,14 +20,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import tables
 import workload
-from peers import INSTRUCTOR, INSTRUCTOR_1_9, LANGBATCH, OPENAI_BATCH, Peer, PeerError, python_of
+from peers import (
+    INSTRUCTOR,
+    INSTRUCTOR_1_9,
+    LANGBATCH,
+    OPENAI_BATCH,
+    Peer,
+    PeerError,
+    checkout,
+    python_of,
+)
 from quiet import Use, Watch, spread
 
 HERE = Path(__file__).parent
@@ -31,11 +45,22 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who takes part: its name in the table, and in which environment; `rows` at most."""
+    """Who takes part: its name in the table, and in which environment; `rows` at most.
+
+    ``work`` is what it does, of `contenders.py`, where that is not its key.
+    """
 
     title: str
     peer: Peer | None = None
     rows: int = sys.maxsize
+    work: str = ""
+
+    def folder(self, folder: Path) -> Path:
+        """Return its scratch space: an older version cannot read the jobs of today's."""
+        return folder / "before" if self.peer and self.peer.is_checkout else folder
+
+
+Contestants = Mapping[str, Contestant]
 
 
 RENDER = {
@@ -65,24 +90,39 @@ MEMORY_ROWS = {
     "parse_frameenrich_alone": (200_000, 1_000_000),
 }
 
-SHAPE_PAIRS = (("render_frameenrich", "render_hand"), ("parse_frameenrich", "parse_hand"))
-"""Ours and by hand, in each shape of the workload."""
+SHAPED: Mapping[str, Sequence[str]] = {
+    "submit": ("render_frameenrich", "render_before", "render_hand"),
+    "collect(frame)": ("parse_frameenrich", "parse_before", "parse_hand"),
+}
+"""Who does each shape of the workload, by what our verb is: ours, and who is compared with it."""
 
 
 Found = Mapping[str, float]
 """Of one contender: rows, medians of what `contenders.measured` gives, and the CPU's spread."""
 
 
+def with_before(contestants: Contestants, older: Path | None) -> Contestants:
+    """Let an older checkout of ours take part, after today's."""
+    if older is None:
+        return contestants
+    (ours, today), *others = contestants.items()
+    commit = ["git", "-C", str(older), "rev-parse", "--short", "HEAD"]
+    named = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
+    title = f"{tables.BEFORE}, commit {named}"
+    before = Contestant(title, checkout(older), work=ours)
+    return {ours: today, f"{ours.partition('_')[0]}_before": before, **dict(others)}
+
+
 def measure(
-    name: str, peer: Peer | None, rows: int, folder: Path, shape: str = "usual"
+    name: str, contestant: Contestant, rows: int, folder: Path, shape: str = "usual"
 ) -> dict[str, float] | str:
     """One contender once, in a process of its own; a text where it fails."""
     try:
-        python = python_of(peer)
+        python = python_of(contestant.peer)
     except PeerError as error:
         return f"not installable: {error}"
-    command = [str(python), str(HERE / "contenders.py"), name]
-    options = ["--rows", str(rows), "--folder", str(folder), "--shape", shape]
+    command = [str(python), str(HERE / "contenders.py"), contestant.work or name]
+    options = _options(rows, contestant.folder(folder), shape)
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if done.returncode:
         return f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
@@ -90,8 +130,12 @@ def measure(
     return found
 
 
+def _options(rows: int, folder: Path, shape: str) -> list[str]:
+    return ["--rows", str(rows), "--folder", str(folder), "--shape", shape]
+
+
 def compete(
-    contestants: Mapping[str, Contestant], rows: int, runs: int, folder: Path, shape: str = "usual"
+    contestants: Contestants, rows: int, runs: int, folder: Path, shape: str = "usual"
 ) -> dict[str, Found | str]:
     """All in turn, so many times; the median of each figure."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
@@ -101,8 +145,8 @@ def compete(
             if name in failed:
                 continue
             own = min(rows, contestant.rows)
-            prepare(name, own, folder, shape)
-            once = measure(name, contestant.peer, own, folder, shape)
+            prepare(name, contestant, own, folder, shape)
+            once = measure(name, contestant, own, folder, shape)
             said = once if isinstance(once, str) else json.dumps(once)
             print(f"run {run + 1} of {runs}: {name} {said}", file=sys.stderr, flush=True)
             if isinstance(once, str):
@@ -117,25 +161,32 @@ def _medians(found: Sequence[Mapping[str, float]]) -> Found:
     return {**medians, "spread": spread([each["cpu"] for each in found])}
 
 
-def prepare(name: str, rows: int, folder: Path, shape: str = "usual") -> None:
+def prepare(
+    name: str, contestant: Contestant, rows: int, folder: Path, shape: str = "usual"
+) -> None:
     """Make the responses that a parsing contender reads, where they are not there yet."""
-    done = folder / shape / f"parse-{rows}" / "job_id"
+    own = contestant.folder(folder)
+    done = own / shape / f"parse-{rows}" / "job_id"
     if name.startswith("parse_") and not done.exists():
-        command = [sys.executable, str(HERE / "contenders.py"), "stored"]
-        options = ["--rows", str(rows), "--folder", str(folder), "--shape", shape]
-        subprocess.run([*command, *options], check=True, stdout=sys.stderr)
+        # Peers read the file that our job was answered by; a job is read by who wrote it.
+        python = sys.executable if own == folder else python_of(contestant.peer)
+        command = [str(python), str(HERE / "contenders.py"), "stored"]
+        subprocess.run([*command, *_options(rows, own, shape)], check=True, stdout=sys.stderr)
 
 
-def memory(most: int, folder: Path) -> list[tuple[str, int, Found | str]]:
+def memory(
+    every: Iterable[Contestants], most: int, folder: Path
+) -> list[tuple[str, int, Found | str]]:
     """The peak of each contender, once: it hardly varies."""
     found: list[tuple[str, int, Found | str]] = []
-    for name, contestant in [*RENDER.items(), *PARSE.items()]:
-        for rows in MEMORY_ROWS.get(name, (min(200_000, contestant.rows),)):
+    for name, contestant in [each for contestants in every for each in contestants.items()]:
+        work = contestant.work or name
+        for rows in MEMORY_ROWS.get(work, (min(200_000, contestant.rows),)):
             if rows > most or name == "render_bytes":
                 continue
-            prepare(name, rows, folder)
+            prepare(name, contestant, rows, folder)
             print(f"memory: {name}, {rows:,} rows", file=sys.stderr, flush=True)
-            found.append((contestant.title, rows, measure(name, contestant.peer, rows, folder)))
+            found.append((contestant.title, rows, measure(name, contestant, rows, folder)))
     return found
 
 
@@ -148,19 +199,23 @@ def live(runs: int, folder: Path) -> str | None:
     return done.stdout.strip()
 
 
-def shapes(rows: int, runs: int, folder: Path) -> dict[str, dict[str, Found | str]]:
+def shapes(
+    every: Contestants, rows: int, runs: int, folder: Path
+) -> dict[str, dict[str, Found | str]]:
     """Ours and by hand with few and many fields, and with short and long texts."""
-    both = {**RENDER, **PARSE}
-    pairs = {name: both[name] for pair in SHAPE_PAIRS for name in pair}
-    return {shape: compete(pairs, rows, runs, folder, shape) for shape in workload.SHAPES}
+    shaped = [name for names in SHAPED.values() for name in names]
+    taking = {name: contestant for name, contestant in every.items() if name in shaped}
+    return {shape: compete(taking, rows, runs, folder, shape) for shape in workload.SHAPES}
 
 
 def made(wishes: argparse.Namespace, folder: Path) -> tuple[dict[str, str], list[str]]:
     """The tables wanted, by name, and why their figures are not to be quoted, if so."""
     wanted, rows, runs = wishes.only.split(","), wishes.rows, wishes.runs
+    races = {"render": RENDER, "parse": PARSE}
+    taking = {name: with_before(each, wishes.before) for name, each in races.items()}
     found: dict[str, str] = {}
     complaints: list[str] = []
-    for name, contestants in (("render", RENDER), ("parse", PARSE)):
+    for name, contestants in taking.items():
         if name in wanted:
             watch = Watch()
             results = compete(contestants, rows, runs, folder)
@@ -172,15 +227,15 @@ def made(wishes: argparse.Namespace, folder: Path) -> tuple[dict[str, str], list
             complaints += wrong
     if "shapes" in wanted:
         watch = Watch()
-        every = shapes(wishes.shape_rows, runs, folder)
+        every = shapes({**taking["render"], **taking["parse"]}, wishes.shape_rows, runs, folder)
         own = watch.use()
         wrong = own.complaints + [each for one in every.values() for each in tables.scattered(one)]
         titles = {name: workload.SHAPES[name].title for name in every}
         note = f"{wishes.shape_rows:,} rows. {tables.notes(runs, own, wrong)}"
-        found["shapes"] = tables.shapes(titles, every, SHAPE_PAIRS, note)
+        found["shapes"] = tables.shapes(titles, every, SHAPED, note)
         complaints += wrong
     if "memory" in wanted:
-        found["memory"] = tables.memory(memory(wishes.memory_rows, folder))
+        found["memory"] = tables.memory(memory(taking.values(), wishes.memory_rows, folder))
     lively = live(runs, folder) if "live" in wanted else None
     return (found if lively is None else {**found, "live": lively}), complaints
 
@@ -194,6 +249,7 @@ def main() -> None:
     parser.add_argument("--only", default="render,parse,shapes,memory,live")
     parser.add_argument("--memory-rows", type=int, default=5_000_000, help="at most")
     parser.add_argument("--folder", type=Path, help="scratch space; deleted unless given")
+    parser.add_argument("--before", type=Path, help="an older checkout, measured in turn")
     parser.add_argument("--busy", action="store_true", help="measure and mark on a busy machine")
     wishes = parser.parse_args()
     before = at_rest().complaints
@@ -209,7 +265,8 @@ def main() -> None:
         sys.exit(f"Not to be quoted, so no page was written: {'; '.join(complaints)}.")
     tables.fill(HERE / "README.md", found)
     if not complaints and not before:
-        tables.fill(HERE.parent / "docs" / "speed.md", found)
+        priced = {"million-dollars": tables.dollars(datetime.now(UTC).date())}
+        tables.fill(HERE.parent / "docs" / "speed.md", found | priced)
         readme = {"benchmarks": tables.short(HERE / "README.md")}
         tables.fill(HERE.parent / "README.md", readme)
 

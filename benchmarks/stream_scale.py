@@ -22,8 +22,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,34 +45,20 @@ def rows_of(count: int) -> Iterator[list[str]]:
     return ([f"{n:08d}", f"Thing no. {n}", f"{n} {NOTE}"] for n in range(count))
 
 
-def _write_csv(path: Path, rows: int) -> None:
-    _write_cells(path.open("w", newline=""), rows)
-
-
-def _write_cells(
-    file: IO[str], rows: int, *, delimiter: str = ",", between: str | None = None
+def _write_csv(
+    path: Path,
+    rows: int,
+    *,
+    delimiter: str = ",",
+    encoding: str = "utf-8",
+    between: str = "; ",
 ) -> None:
-    with file:
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", newline="", encoding=encoding) as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(COLUMNS)
         for sku, title, note in rows_of(rows):
-            writer.writerow([sku, title, note if between is None else note.replace("; ", between)])
-
-
-def _write_gzip(path: Path, rows: int) -> None:
-    _write_cells(gzip.open(path, "wt", compresslevel=1), rows)
-
-
-def _write_semicolon(path: Path, rows: int) -> None:
-    _write_cells(path.open("w", newline=""), rows, delimiter=";")
-
-
-def _write_utf16(path: Path, rows: int) -> None:
-    _write_cells(path.open("w", newline="", encoding="utf-16"), rows)
-
-
-def _write_quoted(path: Path, rows: int) -> None:
-    _write_cells(path.open("w", newline=""), rows, between=';\r\n"no", said he, ')
+            writer.writerow([sku, title, note.replace("; ", between)])
 
 
 def _write_jsonl(path: Path, rows: int) -> None:
@@ -100,10 +87,10 @@ class Form:
 
 FORMS = {
     "csv": Form("big.csv", _write_csv),
-    "csv.gz": Form("big.csv.gz", _write_gzip),
-    "semicolon": Form("semicolon.csv", _write_semicolon, ("--delimiter", ";")),
-    "utf-16": Form("utf16.csv", _write_utf16, ("--encoding", "utf-16")),
-    "quoted": Form("quoted.csv", _write_quoted),
+    "csv.gz": Form("big.csv.gz", _write_csv),
+    "semicolon": Form("semicolon.csv", partial(_write_csv, delimiter=";"), ("--delimiter", ";")),
+    "utf-16": Form("utf16.csv", partial(_write_csv, encoding="utf-16"), ("--encoding", "utf-16")),
+    "quoted": Form("quoted.csv", partial(_write_csv, between=';\r\n"no", said he, ')),
     "jsonl": Form("big.jsonl", _write_jsonl),
     "parquet": Form("big.parquet", _write_parquet),
 }
@@ -252,7 +239,8 @@ def main() -> None:
     print(f"|---{'|--:' * len(columns)}|")
     for name in next(iter(columns.values())):
         cells = (
-            " (".join(f"{figure:,.0f}" for figure in own[name]) + (")" if len(own[name]) > 1 else "")
+            " (".join(f"{figure:,.0f}" for figure in own[name])
+            + (")" if len(own[name]) > 1 else "")
             for own in columns.values()
         )
         print(f"| {name} | {' | '.join(cells)} |")

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import workload
 from quiet import MOST_SPREAD, Use
 
-_OURS = ("_frameenrich", "_alone", "_hand")
+from frameenrich.pricing.prices import find_rates
+
+PRICED = ("gpt-5.4-mini", "gpt-5.4-nano")
+"""The models that a million rows are priced with."""
+
+
+BEFORE = "frameenrich before"
+"""How the title of an older version begins, which the README does not show."""
+
+
+_OURS = ("_frameenrich", "_alone", "_before", "_hand")
 
 
 _HEADS = {"render": "rows → request files", "parse": "responses → columns of the frame"}
@@ -35,8 +48,7 @@ def race(
             continue
         cpu, wall = (_each(found, figure) / _each(base, figure) for figure in ("cpu", "wall"))
         rows.append(
-            f"| {title} | {_round(1 / _each(found, 'cpu'))} | {_ratio(cpu)} | {_ratio(wall)} "
-            f"| {found['spread']:.0%} |"
+            f"| {title} | {_rate(found)} | {_ratio(cpu)} | {_ratio(wall)} | {found['spread']:.0%} |"
         )
     most = _round(max(_rows(each) for each in results.values()))
     return "\n".join([*rows, f"\n{most} rows (fewer for the slowest). {note}"])
@@ -45,27 +57,42 @@ def race(
 def shapes(
     titles: Mapping[str, str],
     results: Mapping[str, Mapping[str, Mapping[str, float] | str]],
-    pairs: Iterable[tuple[str, str]],
+    taking: Mapping[str, Sequence[str]],
     note: str,
 ) -> str:
-    """What ours does with each shape of the work, and how many times that the other takes."""
+    """What ours (the first of each verb) does with each shape, and how many times others take."""
+    there = next(iter(results.values()))
+    verbs = {verb: [name for name in names if name in there] for verb, names in taking.items()}
     head = ["the work"]
-    for verb in ("submit", "collect(frame)"):
-        head += [f"`{verb}`: rows per CPU second", "by hand ÷ ours"]
-    rows = [f"| {' | '.join(head)} |", "|---|--:|--:|--:|--:|"]
+    for verb, (_, *others) in verbs.items():
+        head += [f"`{verb}`: rows per CPU second (spread)"]
+        head += [f"{_SHORT[name.rpartition('_')[2]]} ÷ ours (spread)" for name in others]
+    rows = [f"| {' | '.join(head)} |", f"|---{'|--:' * (len(head) - 1)}|"]
     for shape, title in titles.items():
         cells = [title]
-        for ours, others in pairs:
-            own, other = results[shape][ours], results[shape][others]
-            if isinstance(own, str) or isinstance(other, str):
-                cells += [str(own), str(other)]
-            else:
-                cells += [
-                    _round(1 / _each(own, "cpu")),
-                    _ratio(_each(other, "cpu") / _each(own, "cpu")),
-                ]
+        for ours, *others in verbs.values():
+            own = results[shape][ours]
+            cells.append(own if isinstance(own, str) else _with_spread(_rate(own), own))
+            cells += [_against(results[shape][name], own) for name in others]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, f"\n{note}"])
+
+
+_SHORT = {"hand": "by hand", "before": "before"}
+
+
+def _rate(found: Mapping[str, float]) -> str:
+    return _round(1 / _each(found, "cpu"))
+
+
+def _with_spread(figure: str, found: Mapping[str, float]) -> str:
+    return f"{figure} ({found['spread']:.0%})"
+
+
+def _against(other: Mapping[str, float] | str, own: Mapping[str, float] | str) -> str:
+    if isinstance(other, str) or isinstance(own, str):
+        return str(other) if isinstance(other, str) else ""
+    return _with_spread(_ratio(_each(other, "cpu") / _each(own, "cpu")), other)
 
 
 def million(name: str, results: Mapping[str, Mapping[str, float] | str]) -> str:
@@ -76,6 +103,23 @@ def million(name: str, results: Mapping[str, Mapping[str, float] | str]) -> str:
     verb = {"render": "`submit` renders and writes", "parse": "`collect(frame)` reads"}[name]
     cpu, wall = (1e6 * _each(own, figure) for figure in ("cpu", "wall"))
     return f"{verb} a million rows in {cpu:.0f} seconds of one core ({wall:.0f} by the clock)."
+
+
+def dollars(day: date) -> str:
+    """Say what a million rows cost by the prices that the price library has on this day."""
+    tokens = workload.PROMPT_TOKENS, workload.ANSWER_TOKENS
+    said = []
+    for model in PRICED:
+        rates = find_rates(model, {}, "openai")
+        assert rates is not None, model
+        batch, live = (1e6 * rates.at(rate).usd(*tokens) for rate in ("batch", "live"))
+        said.append(
+            f"with {model} ${batch:,.2f} as batches ({tokens[0]} million tokens at "
+            f"${rates.batch.input:.4g} a million, {tokens[1]} million at "
+            f"${rates.batch.output:.4g}), ${live:,.2f} live"
+        )
+    source = f"genai-prices {version('genai-prices')}, read on {day:%-d %B %Y}"
+    return f"{'; '.join(said)} (prices of {source})."
 
 
 def notes(runs: int, use: Use, wrong: Iterable[str]) -> str:
@@ -136,7 +180,11 @@ def short(page: Path) -> str:
     """What the README shows: the races of the big page without their notes."""
     shown = [_between(page.read_text(), name) for name in ("render", "parse")]
     return "\n\n".join(
-        "\n".join(line for line in table.splitlines() if line.startswith("|"))
+        "\n".join(
+            line
+            for line in table.splitlines()
+            if line.startswith("|") and not line.startswith(f"| {BEFORE}")
+        )
         for table in shown
         if table
     )

@@ -35,6 +35,7 @@ USER = (
     "Say its category, a summary of one sentence for the listing, its color and size, a score from "
     "0 to 100 for how complete the text is, and whether it makes a gift."
 )
+PROMPT_TOKENS, ANSWER_TOKENS = 310, 45
 CATEGORIES = ("Kitchen", "Garden", "Clothing", "Electronics", "Toys")
 _ADJECTIVES = ("sturdy", "folding", "cordless", "enamelled", "linen", "café-style", "waterproof")
 _THINGS = ("skillet", "rake", "shirt", "headphones", "abacus", "kettle", "trowel", "scarf")
@@ -176,7 +177,12 @@ def _details(chance: random.Random, count: int) -> Iterator[tuple[str, Any]]:
 
 def _body(text: str, chance: random.Random) -> dict[str, Any]:
     details = {"cached_tokens": 0, "audio_tokens": 0}
-    message = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text,
+        "refusal": None,
+        "annotations": [],
+    }
     return {
         "id": f"chatcmpl-{chance.getrandbits(112):028x}",
         "object": "chat.completion",
@@ -184,9 +190,9 @@ def _body(text: str, chance: random.Random) -> dict[str, Any]:
         "model": f"{MODEL}-2024-07-18",
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
         "usage": {
-            "prompt_tokens": 310,
-            "completion_tokens": 45,
-            "total_tokens": 355,
+            "prompt_tokens": PROMPT_TOKENS,
+            "completion_tokens": ANSWER_TOKENS,
+            "total_tokens": PROMPT_TOKENS + ANSWER_TOKENS,
             "prompt_tokens_details": details,
             "completion_tokens_details": {
                 "reasoning_tokens": 0,

@@ -268,6 +268,23 @@ def test_on_threads_without_a_cluster(store: Path) -> None:
     assert estimate == frame[frame["n"] > 2].llmbatch.estimate(TEMPLATE, "m", store=store, **priced)
 
 
+@pytest.mark.parametrize("partitions", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_small_partitions_make_no_batches_of_their_own(partitions: int, store: Path) -> None:
+    """A provider limits batches at a time: partitions of 20 rows are one, collected in any order."""
+    titles = [f"thing {n}" for n in range(20 * partitions)]
+    ddf = dd.from_pandas(pd.DataFrame({"title": titles}), npartitions=partitions)
+    with dask.config.set(scheduler="threads"):
+        job = ddf.llmbatch.submit(TEMPLATE, "m", provider="file", store=store)
+
+    assert ddf.npartitions == partitions
+    assert [len(Path(path).read_bytes().splitlines()) for path in job.requests] == [len(titles)]
+    for number in (partitions - 1, 0, partitions // 2):
+        part = ddf.partitions[number].compute()
+        found = job.collect_part(part, number)
+        assert found["title"].tolist() == part["title"].tolist()
+        assert found["llmbatch_status"].tolist() == ["pending"] * 20
+
+
 class Size(BaseModel):
     """A part of an answer."""
 

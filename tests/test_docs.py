@@ -311,6 +311,27 @@ def test_the_index_names_every_page_and_notebook() -> None:
     assert [name for name in pages + notebooks if name not in index] == []
 
 
+def between(page: Path, name: str) -> str:
+    """What a page has between two markers, which `benchmarks/run.py` fills."""
+    text = page.read_text(encoding="utf-8")
+    return text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+
+
+def test_every_figure_of_speed_is_the_benchmarks() -> None:
+    """What the README and the page for users say is in the benchmark's own tables."""
+    measured = ROOT / "benchmarks" / "README.md"
+    shown = [row for row in between(ROOT / "README.md", "benchmarks").splitlines() if row]
+
+    assert len(shown) > 10
+    assert [row for row in shown if row not in measured.read_text(encoding="utf-8")] == []
+    for table in ("render", "parse"):
+        ours = between(measured, table).splitlines()[2].split("|")
+        said = between(DOCS / "speed.md", f"million-{table}")
+        seconds = re.search(r"a million rows in (\d+) seconds of one core", said)
+        assert seconds
+        assert abs(int(seconds[1]) - 1e6 / int(ours[2].replace(",", ""))) < 0.6
+
+
 def test_the_worked_trips_name_what_is_there() -> None:
     """CONTRIBUTING's two trips through the code lead a newcomer to functions that exist."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
