@@ -270,7 +270,7 @@ def test_on_threads_without_a_cluster(store: Path) -> None:
 
 @pytest.mark.parametrize("partitions", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_small_partitions_make_no_batches_of_their_own(partitions: int, store: Path) -> None:
-    """A provider limits batches at a time: partitions of 20 rows are one, collected in any order."""
+    """A provider limits batches at a time: small partitions share one."""
     titles = [f"thing {n}" for n in range(20 * partitions)]
     ddf = dd.from_pandas(pd.DataFrame({"title": titles}), npartitions=partitions)
     with dask.config.set(scheduler="threads"):
