@@ -25,7 +25,7 @@ _WORDS = (
 """Members that an error's words stand in; the first that says something is taken."""
 
 
-_PAGE_CHARACTERS = 20_000
+_PAGE_CHARACTERS = 4_000
 """So much of a page is searched for its title, which stands at its top."""
 
 
