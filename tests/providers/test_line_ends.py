@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from types import SimpleNamespace
 from typing import Any
 
 import openai
+import pytest
 
-from frameenrich.providers.once import fetch_files
-from frameenrich.providers.retries import Calls, stainless_errors
+from frameenrich.providers.once import fetch_files, whole_lines
+from frameenrich.providers.retries import Calls, TornDownloadError, stainless_errors
 
 
 def test_a_file_without_its_last_line_end_gets_one() -> None:
@@ -22,3 +24,26 @@ def test_a_file_without_its_last_line_end_gets_one() -> None:
     fetch_files(calls, batch, sink, lambda file_id: files[file_id])
 
     assert sink.getvalue() == b'{"custom_id": "row-0"}\n{"custom_id": "row-1"}\n'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        ([b'{"a": 1}\n', b'{"b', b'": 2', b"}"], True),
+        ([b'{"a": 1}\n{"b": 2', b"}\n"], True),
+        ([b'{"a": 1}\n', b" \r"], True),
+        ([b"not JSON, and ended\n"], True),
+        ([b"[" * 100_000], True),  # nobody can tell
+        ([], True),
+        ([b'{"a": 1}\n', b'{"b', b'": 2'], False),
+        ([b'{"a": 1}\n{"b": "\xc3'], False),
+        ([b"{"], False),
+    ],
+)
+def test_a_file_that_ends_within_a_line_is_not_whole(pieces: list[bytes], whole: bool) -> None:
+    """However it was cut into pieces; each is handed on all the same."""
+    came = []
+    with contextlib.nullcontext() if whole else pytest.raises(TornDownloadError, match="out was"):
+        came.extend(whole_lines(pieces, "out"))
+    if whole:
+        assert came == pieces
