@@ -33,7 +33,7 @@ from frameenrich.cli.tables.records import without_formula
 from frameenrich.errors import FrameEnrichError, OutputError, ProviderError, StoreError
 from frameenrich.providers import guard
 from frameenrich.providers.credentials import secrets_of
-from frameenrich.providers.live import client as live_client
+from frameenrich.providers.live import read_content
 from frameenrich.providers.live.provider import LiveProvider
 from frameenrich.rendering.thumbnails import thumbnail
 
@@ -268,7 +268,7 @@ def test_a_reply_that_bursts_is_not_held(
     """A reply that would fill the memory, packed or as it is, is given up before it does."""
     most = 4 << 20
     monkeypatch.setattr(guard, "MOST_BYTES", most)
-    monkeypatch.setattr(live_client, "MOST_BYTES", most)
+    monkeypatch.setattr(read_content, "MOST_BYTES", most)
     plain = b'{"id": "' + b"x" * (4 * most) + b'"}'
     bombs = {"gzip": gzip.compress(plain, 9), "deflate": zlib.compress(plain, 9)}
     bomb = bombs.get(coding, plain)

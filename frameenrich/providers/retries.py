@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
+from frameenrich.answers.error_text import body_error
 from frameenrich.errors import ProviderError
 from frameenrich.providers.credentials import secrets_in
 from frameenrich.providers.protocol import seconds_to_retry
@@ -303,7 +304,7 @@ def _says(error: BaseException) -> str:
     code = status_of(error)
     message = _message_in(getattr(error, "body", None))
     text = str(message or getattr(error, "message", None) or error).strip()
-    # A proxy's HTML page is no message; its length says enough.
+    # What is no message, as a proxy's page without words, or a long one: its length says enough.
     # Measured as it will be printed: control characters are spelt out.
     if code is not None and (text.startswith("<") or len(one_line(text)) > _LONGEST_SENTENCE):
         text = f"it answered with {len(text)} characters that are no error message"
@@ -320,13 +321,13 @@ def _message_in(body: Any) -> str | None:
         with contextlib.suppress(ValueError):
             body = json.loads(body)
     if not isinstance(body, dict):
-        return None
+        return body_error(body)
     inner = body.get("error", body)
     said = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
     if isinstance(said, list) and said and isinstance(said[0], dict):  # FastAPI's, one a parameter
         where = ".".join(map(str, said[0].get("loc", ())))
         return f"{where}: {said[0].get('msg')}"
-    return said if isinstance(said, str) else None
+    return said if isinstance(said, str) else body_error(body)
 
 
 def _at(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from audit import check_paid, check_rows, finish, shelf, submit
 from batch_server import BatchServer
+from batch_server.wire import Answer
 
 from frameenrich.errors import ProviderError
 from frameenrich.model import Limits
@@ -60,6 +61,38 @@ def test_a_poll_that_tells_of_no_batch(
     server.faults.add("odd_body", times=2, body=body)
     check_rows(finish(frame, job), frame)
     check_paid(server, batches=1)
+
+
+class RefusingServer(BatchServer):
+    """Takes no file, and says so in words that stand anywhere."""
+
+    words = b""
+
+    def route(self, request: Any) -> Answer:
+        """Refuse every upload."""
+        if request.method == "POST":
+            return Answer(status=422, body=self.words)
+        return super().route(request)
+
+
+def test_a_refusals_words_are_said_wherever_they_stand(frame: pd.DataFrame, store: Path) -> None:
+    """Promise 9: a text, a list, an error in an error, a page: not the status's number alone."""
+    said = {
+        b'{"error": "no room"}': "no room",
+        b'{"error": ["no", "room"]}': "no; room",
+        b'{"error": {"error": {"error": "no room"}}}': "no room",
+        b'{"detail": {"error": "no room"}}': "no room",
+        b'{"errors": ["no room"]}': "no room",
+        b"no room": "no room",
+        b"<html><title>No room</title></html>": "a web page: No room",
+    }
+    with (
+        RefusingServer() as server,
+        openai.OpenAI(api_key="k", base_url=server.base_url) as client,
+    ):
+        for server.words, words in said.items():
+            with pytest.raises(ProviderError, match=rf": HTTP 422, {words}\. Nothing is lost"):
+                submit(frame, OpenAIBatch(client, attempts=1), store)
 
 
 @pytest.mark.parametrize("trait", ["id", "tag"])

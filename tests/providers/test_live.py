@@ -183,7 +183,7 @@ def test_what_passes_by_is_asked_again(
     [
         ("http_500", "The server had an error"),
         ("closed_before", "connection_error: Server disconnected"),
-        ("html_502", "text/html, 74 bytes that are no JSON object"),
+        ("html_502", "text/html, 74 bytes that are no JSON object: a web page: 502 Bad Gateway"),
         ("short_download", "no JSON object"),
         ("truncated_download", "connection_error: "),
     ],

@@ -174,7 +174,7 @@ PULL = {"error": {"message": 'model "m" not found, try pulling it first', "type"
 @pytest.mark.parametrize(
     ("answer", "url", "says"),
     [
-        (ollama, "http://{}", "18 bytes that are no JSON object. Check base_url"),
+        (ollama, "http://{}", "18 bytes that are no JSON object: .* Check base_url"),
         (say(404, PULL), "http://{}/v1", "try pulling it first. Check base_url"),
         (say(404, FLAT), "http://{}/v1", "The model `m` does not exist. Check base_url"),
         (say(404, {"detail": "Not Found"}), "http://{}", "Check base_url .it usually ends in /v1"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from frameenrich.answers.error_text import body_error
 from frameenrich.jsonl import encode
 from frameenrich.model import TIMED_OUT, Json
 from frameenrich.providers.live.rate_limit import wanted_pause
@@ -172,8 +173,8 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     --------
     >>> read_reply(200, {}, b'{"usage": {"total_tokens": 12}}').used_tokens
     12
-    >>> read_reply(502, {"Content-Type": "text/html"}, b"<html>").fault
-    ('no_json', 'it answered with text/html, 6 bytes that are no JSON object')
+    >>> read_reply(502, {"Content-Type": "text/plain"}, b"Busy.").fault
+    ('no_json', 'it answered with text/plain, 5 bytes that are no JSON object: Busy')
     """
     request_id = headers.get("x-request-id", "")
     if status in _GOOD:
@@ -197,7 +198,10 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     else:
         kind = headers.get("Content-Type", "something").partition(";")[0]
         text = f"it answered with {kind}, {len(body)} bytes that are no JSON object"
-        fault = ("no_json", text)
+        # Half of an object is an answer's, and no word about it.
+        cut = document is None and body.lstrip().startswith((b"{", b"["))
+        said = None if cut else body_error(document or body.decode(errors="replace"))
+        fault = ("no_json", f"{text}: {said}"[:_LONGEST_REASON].rstrip(".") if said else text)
     # Half of an object; a page of HTML is a gateway's, which may have passed nothing on.
     begun = status in _GOOD and document is None and body.lstrip().startswith(b"{")
     wait = wanted_pause(headers, time.time())
