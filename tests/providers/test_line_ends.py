@@ -42,7 +42,7 @@ def test_a_file_without_its_last_line_end_gets_one() -> None:
 )
 def test_a_file_that_ends_within_a_line_is_not_whole(pieces: list[bytes], whole: bool) -> None:
     """However it was cut into pieces; each is handed on all the same."""
-    came = []
+    came: list[bytes] = []
     with contextlib.nullcontext() if whole else pytest.raises(TornDownloadError, match="out was"):
         came.extend(whole_lines(pieces, "out"))
     if whole:
