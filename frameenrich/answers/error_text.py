@@ -103,8 +103,8 @@ def _text_of_text(text: str) -> str | None:
 def body_error(body: Json) -> str | None:
     """Find the error in a body: in OpenAI's, vLLM's, FastAPI's or Gemini's shape, or bare text."""
     if isinstance(body, list):
-        each = (item.get("error", item) if isinstance(item, dict) else item for item in body)
-        return error_text(list(each))
+        said = [item for item in body if isinstance(item, dict | str)]
+        return error_text([i.get("error", i) if isinstance(i, dict) else i for i in said])
     if not isinstance(body, dict):
         return error_text(body) if isinstance(body, str) else None
     inner = error_text(body.get("error"))

@@ -155,7 +155,7 @@ FAULTS: dict[str, tuple[bytes, tuple[str, str | None] | None]] = {
     ),
     "5 status code as text": (line(code="200"), ("ok", None)),
     "5 status code as float": (line(code=200.0), ("ok", None)),
-    "5 body is HTML": (line("<html>502</html>", 502), ("failed", "HTTP 502: <html>502</html>")),
+    "5 body is HTML": (line("<html>502</html>", 502), ("failed", "HTTP 502: a web page: 502")),
     "6 expired": (
         b'{"custom_id": "a", "response": null, "error": {"code": "batch_expired", "message": "m"}}',
         ("expired", "batch_expired: m"),
