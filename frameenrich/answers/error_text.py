@@ -92,7 +92,7 @@ def _text_of_text(text: str) -> str | None:
             return without_surrogates(_error_text(json.loads(text)) or text)
         except ValueError:
             return text
-    if re.match(r"<(!doctype|html|head|body)\b", start, re.IGNORECASE):
+    if start.startswith("<") and re.match(r"<(!doctype|html|head|body)\b", start, re.IGNORECASE):
         title = re.search(r"<(title|h1)\b[^>]*>(.*?)</\1", start, re.IGNORECASE | re.DOTALL)
         words = title[2] if title else re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", start)
         said = " ".join(html.unescape(words).split())
