@@ -117,12 +117,7 @@ def loads_exactly(text: str) -> Json:
     RecursionError
         It is nested too deeply.
     """
-    return json.loads(
-        text,
-        parse_constant=_refuse_constant,
-        parse_float=_finite,
-        object_pairs_hook=_one_value_each,
-    )
+    return _exact.decode(text)
 
 
 def only_one(values: list[Json]) -> Json:
@@ -170,6 +165,12 @@ def _one_value_each(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
                     f"two answers that differ: {name!r} is {_shown(value)} and {_shown(made[name])}"
                 )
     return made
+
+
+# One decoder for all: json.loads with an option makes a new one at each call.
+_exact = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_one_value_each
+)
 
 
 def _objects(values: list[Json]) -> list[Json]:
