@@ -334,7 +334,7 @@ def test_a_broken_row_late_in_a_file_sends_nothing(server: BatchServer) -> None:
     broken = here("run", "in.csv", "out.csv", *ASK, "--stream")
     gap = here("run", "gap.csv", "out.csv", *ASK, "--stream")
 
-    assert (broken.exit_code, "in.csv, line 102: 1 cells" in broken.stderr) == (2, True)
+    assert (broken.exit_code, "in.csv, line 102: 1 cell," in broken.stderr) == (2, True)
     assert (
         "gap.csv, from line 72 on: Row 100 (line 102 of gap.csv) would print a null" in gap.stderr
     )
