@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from markupsafe import Markup
 
 from frameenrich.cells import cell_values
 from frameenrich.errors import InputError, NullValueError, TemplateError
+from frameenrich.identity.keys import BLOCK_ROWS
 from frameenrich.model import Message, OnNull
 from frameenrich.rendering.column_cells import plain_cell
-from frameenrich.rendering.prompt import CHUNK_ROWS, Prompt, Rendered
+from frameenrich.rendering.prompt import CHUNK_CHARACTERS, CHUNK_ROWS, Prompt, Rendered
 from frameenrich.rendering.template_source import read_template
 
 FEW = examples(30)
@@ -186,6 +188,25 @@ def test_chunks_keep_every_row_in_order(rows: int) -> None:
 
     assert [(str(n),) for n in range(rows)] == [row for chunk in chunks for row in chunk]
     assert max(map(len, chunks)) <= CHUNK_ROWS
+
+
+def test_long_texts_come_a_few_at_a_time() -> None:
+    """Memory is flat: rows of a megabyte are not held by the thousand, short ones are together."""
+    lengths = [10] * 100 + [CHUNK_CHARACTERS // 8] * 200 + [10] * 3000
+    frame = pd.DataFrame({"n": lengths})
+
+    rendered = prompt("{{ 'x' * n }}").render(frame)
+    chunks = [[len(row[0]) for row in chunk if row is not None] for chunk in rendered]
+
+    assert [n for chunk in chunks for n in chunk] == lengths
+    # A chunk is as large as the one before allows, and the next one knows better.
+    assert sum(sum(chunk) > 2 * CHUNK_CHARACTERS for chunk in chunks) <= 1
+    assert max(map(len, chunks)) == CHUNK_ROWS
+    # Keys are read a block at a time, and the writer wants each chunk within one of them.
+    assert BLOCK_ROWS % CHUNK_ROWS == 0
+    ends = list(accumulate(map(len, chunks)))
+    starts = [0, *ends[:-1]]
+    assert [a // CHUNK_ROWS for a in starts] == [(b - 1) // CHUNK_ROWS for b in ends]
 
 
 def test_every_message_is_rendered() -> None:
