@@ -298,7 +298,8 @@ class LLMBatch(JobOfFrame):
         ['pending', 'pending']
         """
         options = {"name": "embedding", "endpoint": "/v1/embeddings", **options}
-        if dimensions is not None:
+        # Other kinds of params are refused by submit, in its own words.
+        if dimensions is not None and isinstance(options.get("params"), Mapping | None):
             options["params"] = {**(options.get("params") or {}), "dimensions": dimensions}
         return self.submit(template, model, **options)
 

@@ -20,6 +20,7 @@ from frameenrich.evaluation.open_review import open_review, with_top_ups
 from frameenrich.evaluation.review import ANSWER, DRAW_METADATA, DrawRecord, Review
 from frameenrich.evaluation.review_files import draw_path, review_path
 from frameenrich.model import RowStatus
+from frameenrich.text import kind_of
 
 
 def make_review(
@@ -132,6 +133,8 @@ def field_of(job: JobAnswers, by: str | None) -> str | None:
     if by is None:
         return None
     labelled = [name for name, field in job.fields.items() if field.labels]
+    if not isinstance(by, str):
+        raise ParameterError(f"by= is {kind_of(by)}, which is not a text.", "Name a field.")
     if by == ANSWER and by not in job.fields and len(job.fields) == 1:
         by = next(iter(job.fields))
     if by not in labelled:

@@ -282,7 +282,9 @@ def _output(endpoint: str, options: Options) -> Output:
             f"endpoint={endpoint!r} answers with {given}, which has one form.",
             "Leave out labels=, response_model= and parser=, or use '/v1/chat/completions'.",
         )
-    dimensions = _dimensions(options.params or {}) if kind == "embedding" else None
+    # Other kinds of params are refused later, with all other parameters.
+    params = options.params if isinstance(options.params, Mapping) else {}
+    dimensions = _dimensions(params) if kind == "embedding" else None
     return Output(OutputSpec(kind, dimensions=dimensions))
 
 

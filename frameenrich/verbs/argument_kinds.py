@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+
+from frameenrich.text import is_encodable
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,49 @@ _TEXT = _Kind(lambda value: isinstance(value, str), "a text", "'...'")
 _WHOLE = _Kind(_is_whole, "a whole number", "3")
 _COUNT = _Kind(lambda value: _is_whole(value) and value >= 0, "a whole number from 0 on", "3")
 _SECONDS = _Kind(_is_duration, "a number of seconds from 0 on", "60")
-_PATH = _Kind(
-    # A path of bytes would pass `fspath`, and fail where its text is needed.
-    lambda value: isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str),
-    "a path",
+_SHARE = _Kind(
+    lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    "a share",
+    "0.95",
+)
+
+
+def _is_path(value: Any) -> bool:
+    # A path of bytes would pass `fspath`, and fail where its text is needed; so would half a
+    # surrogate pair.
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    return isinstance(text, str) and is_encodable(text)
+
+
+_PATH = _Kind(_is_path, "a path", "'...'")
+_STORE = _Kind(
+    lambda value: _is_path(value) or hasattr(value, "job_ids"), "a folder or a URL", "'...'"
+)
+_FRAME = _Kind(lambda value: isinstance(value, pd.DataFrame), "a DataFrame", "df")
+_TEXTS = _Kind(
+    lambda value: (
+        isinstance(value, str) or (_is_list(value) and all(isinstance(each, str) for each in value))
+    ),
+    "a text or a list of texts",
     "'...'",
 )
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset | pd.Series | pd.Index | np.ndarray)
+
+
 _NAMES: Mapping[_Kind, str] = {
-    _FLAG: "blind dry_run feedback flatten fresh logprobs overwrite probe remote usage wait",
+    _FLAG: "blind dry_run feedback flatten force fresh logprobs overwrite probe remote usage wait",
     _TEXT: "completion_window endpoint image_detail json_mode on_bad_image on_null prefix reviewer",
     _WHOLE: "max_enqueued_tokens max_in_flight n requests_per_minute tokens_per_minute",
     _COUNT: "max_rounds part rows seed",
     _SECONDS: "poll_seconds request_timeout_seconds timeout",
-    _PATH: "image_root path",
+    _SHARE: "level",
+    _PATH: "image_root path which",
+    _STORE: "store",
+    _FRAME: "frame",
+    _TEXTS: "custom_ids",
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from frameenrich.answers.output import Output
-from frameenrich.errors import InputError, ParameterError
+from frameenrich.errors import ParameterError
 from frameenrich.lifecycle.collect import Collector, Reading, RequestColumns, flagged_rows
 from frameenrich.lifecycle.match import (
     find_sidecar_rows,
@@ -66,11 +66,6 @@ def collect(
     session: Session, frame: pd.DataFrame | None, waiting: Waiting, **options: Any
 ) -> pd.DataFrame:
     """Fetch a job's answers and return them beside a frame, or beside the job's own keys."""
-    if frame is not None and not isinstance(frame, pd.DataFrame):
-        raise InputError(
-            f"Answers are added to a DataFrame, and collect was given a {type(frame).__name__}.",
-            "Give the DataFrame that was submitted, or nothing: that returns key and answers.",
-        )
     return with_whole_files(
         session.folder, session.routes, lambda: _collect(session, frame, waiting, **options)
     )

@@ -337,6 +337,7 @@ class JobQuality:
         from frameenrich.verbs.evaluate import compare  # noqa: PLC0415 - for this verb only
         from frameenrich.verbs.find import open_job  # noqa: PLC0415 - which imports `Job`
 
-        if isinstance(other, str):
+        # A job has a session, and whatever is none is looked for, and not found, by its name.
+        if not hasattr(other, "_session"):
             other = open_job(other, self._session.folder.store)
         return compare(self._session, other._session)  # noqa: SLF001 - a job as this one

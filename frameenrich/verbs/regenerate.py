@@ -81,6 +81,8 @@ def regenerate(
     **reading: Any,
 ) -> None:
     """Send flagged rows again, as a new round; see `Job.regenerate`."""
+    if model is not None:
+        check_model(model)
     with session.opened() as found:
         spec = found.spec
         # A row whose answer has come meanwhile is not to be paid again.
@@ -133,7 +135,6 @@ def check_round(session: Session, options: RetryOptions) -> None:
         to = other.provider if other else spec.provider
         check_family(replace(changed, model=options.model or spec.model, provider=to), "")
     if options.model is not None:
-        check_model(options.model)
         session.check_has(options.model, options.elsewhere)
 
 

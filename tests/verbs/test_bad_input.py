@@ -76,7 +76,11 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
         errors.ParameterError,
         "client= is a AsyncOpenAI, and 'openai' wants its own kind.",
     ),
-    "a store that is no place": ({"store": 5}, errors.ParameterError, "store= is a int."),
+    "a store that is no place": (
+        {"store": 5},
+        errors.ParameterError,
+        "store= is 5, which is not a folder or a URL.",
+    ),
     "a row that fails": (
         {"template": "{{ 1 // (n - 2) }}"},
         errors.TemplateError,
@@ -341,7 +345,7 @@ def test_collect_on_what_is_no_frame(
     """A column, or a list, has no keys to find answers by."""
     job = frame.llmbatch.submit(ASK, "m", client=client, store=store)
 
-    with pytest.raises(errors.InputError, match=r"was given a Series\. Give the DataFrame"):
+    with pytest.raises(errors.ParameterError, match="frame= is a Series, which is not a Data"):
         job.collect(frame["title"])
 
 

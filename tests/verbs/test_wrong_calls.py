@@ -23,7 +23,7 @@ TABLE = pa.table({"sku": ["a", "b"], "title": ["Red mug", "Blue hose"]})
 
 WRONG: tuple[Any, ...] = (
     5, -1, 2.5, float("nan"), "x", "", b"x", [], ["x"], [5], {}, {"x": 5}, {5: 5}, (), object(),
-    True, None, pd.NA, np.int64(3), FRAME, FRAME["title"], int, len,
+    True, None, pd.NA, "\ud800", Path("none"), np.int64(3), FRAME, FRAME["title"], int, len,
 )  # fmt: skip
 
 
@@ -57,6 +57,11 @@ CALLS: dict[str, str] = {
     "job.regenerate(status=['failed'])": "Did you mean 'statuses'?",
     "job.wait(timout=5)": "wait() has no option 'timout'. Did you mean 'timeout'?",
     "job.wait(poll_seconds=-1)": "poll_seconds= is -1, which is not a number of seconds",
+    "job.flagged(['x'])": "frame= is a list, which is not a DataFrame. Write frame=df or leave",
+    "job.evaluate(level='0.95')": "level= is '0.95', which is not a share. Write level=0.95.",
+    "job.compare(5)": "holds no job 5, by id or by name.",
+    "job.give_up(force='no')": "force= is 'no', which is not True or False.",
+    "df.jobs(store=b'x')": "store= is b'x', which is not a folder or a URL.",
     "job.collect(overwrit=True)": "Did you mean 'overwrite'?",
     "job.report(labls=['a'])": "Did you mean 'labels'?",
     "frameenrich.colect": "frameenrich has no 'colect'. Did you mean 'collect'?",
@@ -122,12 +127,37 @@ def test_verbs_of_a_job_refuse_or_take_whatever_they_are_given(
     monkeypatch.chdir(store)
     method = getattr(FRAME.llmbatch, verb)
     parameters = inspect.signature(method).parameters
-    for name in sorted(set(parameters) - {"store", "client", "provider", "model"}):
+    for name in sorted(set(parameters) - {"client", "provider"}):
         for value in WRONG:
             given = {"job": job, "store": store, "n": 1, "timeout": 0} | {name: value}
             if name == "timeout" and (value is None or isinstance(value, float | np.int64)):
                 continue  # it would wait
             made(method, **{each: given[each] for each in given if each in parameters})
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        *[("compare", "other"), ("withdraw_import", "which"), ("import_responses", "path")],
+        *[("requests_by_custom_id", "custom_ids"), ("add_review", "path"), ("report", "path")],
+        *[(verb, "frame") for verb in ("collect", "flagged", "regenerate")],
+        *[("regenerate", "model"), ("review", "by"), ("evaluate", "level"), ("give_up", "force")],
+    ],
+)
+def test_arguments_of_a_jobs_own_verbs_are_refused_or_taken(
+    verb: str, name: str, job: frameenrich.Job, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that is a list, a share that is a text, another job that is a number."""
+    monkeypatch.chdir(store)
+    for value in WRONG:
+        made(getattr(job, verb), **{name: value}, **({"n": 1} if verb == "review" else {}))
+
+
+def test_embed_takes_params_of_no_other_kind() -> None:
+    """Also where dimensions= goes into them, and preview looks at a client that is a frame."""
+    for value in WRONG:
+        assert made(FRAME.llmbatch.embed, template="{{ title }}", model="m", params=value,
+                    provider="file", dimensions=5) is None or value in (None, {})  # fmt: skip
 
 
 def test_a_damaged_job_does_not_stand_for_one_that_is_not_there(
