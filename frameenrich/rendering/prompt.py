@@ -475,6 +475,12 @@ def _row_error(error: Exception, position: int) -> TemplateError:
             f"{error.fix} Nothing was sent.",
             position=position,
         )
+    if isinstance(error, jinja2.TemplateNotFound):
+        return TemplateError(
+            f"The template takes in another one, {error.name!r}, and each has to stand alone.",
+            "Write the text of that one into it; nothing was sent.",
+            position=position,
+        )
     reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
     return TemplateError(
         f"The template fails on the row at position {position}: {reason}.",

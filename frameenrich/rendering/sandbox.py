@@ -15,6 +15,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.runtime import Macro, TemplateReference
 from jinja2.sandbox import SandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from frameenrich.cells import is_null
@@ -173,6 +174,11 @@ def _show_null_as_empty(value: Any) -> Any:
     return "" if is_null(value) else _with_text(value)
 
 
+_VIEWS = frozenset({range, *(type(view) for view in ({}.keys(), {}.values(), {}.items()))})
+_OWN_WORDS = _VIEWS | {bytes, bytearray, memoryview, Namespace}
+"""Types whose text is Python's: ``b'...'``, ``dict_keys([...])``, ``range(0, 3)``."""
+
+
 def _with_text(value: Any) -> Any:
     """Refuse what prints as an address or as Python's own words, such as ``{{ title.upper }}``.
 
@@ -195,6 +201,13 @@ def _with_text(value: Any) -> Any:
         raise PrintedObjectError(
             f"prints a {kind.__name__}, as 'map' and 'select' give it, instead of its items",
             "Write | join(', ') behind it.",
+        )
+    if kind in _OWN_WORDS:
+        raise PrintedObjectError(
+            f"prints a {kind.__name__} in Python's own words",
+            "Write .decode() behind it."
+            if kind in (bytes, bytearray)
+            else "Write | join(', ') behind it, or print what it holds.",
         )
     # Neither __str__ nor __repr__ is its own: its text is an address.
     if not any({"__str__", "__repr__"} & vars(base).keys() for base in kind.__mro__[:-1]):
@@ -253,7 +266,8 @@ def _guard_items(function: Callable[..., Any], shown: Callable[[Any], Any]) -> C
         if kwargs.get("attribute") is None and len(args) < 2:  # noqa: PLR2004 - join(d, attribute)
             # With an attribute the items are objects, of which only a part is printed.
             # An iterator is fine here, as `map` gives one: it is its items that are printed.
-            whole = items if hasattr(type(items), "__next__") else shown(items)
+            of_items = hasattr(type(items), "__next__") or type(items) in _VIEWS
+            whole = items if of_items else shown(items)
             items = [shown(item) for item in whole]
         return function(context, items, *map(shown, args[:1]), *args[1:], **kwargs)
 

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from frameenrich.text import is_encodable
-
 
 @dataclass(frozen=True)
 class _Kind:
@@ -50,6 +48,8 @@ _SHARE = _Kind(
 
 
 def _is_path(value: Any) -> bool:
+    from frameenrich.text import is_encodable  # noqa: PLC0415 - `import frameenrich` needs it not
+
     # A path of bytes would pass `fspath`, and fail where its text is needed; so would half a
     # surrogate pair.
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None

@@ -80,7 +80,9 @@ def _preview(
     nulls = made.nulls.text()
     if made.refused is not None:
         error = made.refused
-        raise NullValueError(f"{error.problem} In all, {nulls}.", error.fix) from None
+        # A null that is in no column, such as one inside of an object, is counted nowhere.
+        in_all = "" if nulls is None else f" In all, {nulls}."
+        raise NullValueError(error.problem + in_all, error.fix) from None
     warn_of_sizes(made.sized, plan.spec)
     found = None if nulls is None else f"{nulls}, which {_FATE_OF_NULLS[plan.spec.on_null]}"
     return Preview(tuple(made.bodies), tuple(plan.columns.added), slow, found)

@@ -83,3 +83,14 @@ def test_a_preview_says_which_rows_of_all_would_print_a_null() -> None:
     assert frame.llmbatch.preview("{{ title }} {{ brand or 'none' }}", "m").nulls is None
     with pytest.raises(NullValueError, match=r"In all, 40 rows would print a null"):
         frame[::-1].llmbatch.preview("{{ brand }}", "m")
+
+
+@pytest.mark.parametrize("template", ["{{ title }} {{ none }}", "{{ size.cm }}"])
+def test_a_null_of_no_column_is_not_counted_as_none(template: str) -> None:
+    """It said "In all, None."; which columns are empty is nothing to say where none is."""
+    frame = pd.DataFrame({"title": ["a"], "size": [{"cm": None}]})
+
+    with pytest.raises(NullValueError) as caught:
+        frame.llmbatch.preview(template, "m")
+    assert "Row 0 would print a null" in str(caught.value)
+    assert "In all" not in str(caught.value)

@@ -13,7 +13,15 @@ from frameenrich import llmbatch
 from frameenrich.errors import TemplateError
 
 FRAME = pd.DataFrame(
-    {"title": ["Red mug"], "tags": [["a", "b"]], "self": ["x"], "thing": [object()], "f": [len]}
+    {
+        "title": ["Red mug"],
+        "tags": [["a", "b"]],
+        "self": ["x"],
+        "thing": [object()],
+        "f": [len],
+        "raw": [b"Red mug"],
+        "size": [{"cm": 5}],
+    }
 )
 
 
@@ -27,6 +35,10 @@ FRAME = pd.DataFrame(
         ("{{ tags | map('upper') }}", "Write | join(', ') behind it."),
         ("{{ title }} {{ self }}", "Write row['self'] for the column."),
         ("{{ thing }}", "prints a value of the type 'object', which has no text, on row 0"),
+        ("{{ raw }}", "prints a bytes in Python's own words on row 0. Write .decode() behind it."),
+        ("{{ size.keys() }}", "prints a dict_keys in Python's own words on row 0. Write | join"),
+        ("{{ title }}{{ range(3) }}", "prints a range in Python's own words"),
+        ("{{ title }}{% include 'rules.j2' %}", "takes in another one, 'rules.j2', and each has"),
         ("{% macro m() %}x{% endmacro %}{{ title }}{{ m }}", "prints the function 'm'"),
     ],
 )
@@ -50,6 +62,8 @@ def test_what_prints_as_an_address_is_told(
         ("{{ title | reverse }}", "gum deR"),
         ("{% for tag in tags | map('upper') %}{{ tag }}{% endfor %}", "AB"),
         ("{{ row['self'] }}", "x"),
+        ("{{ raw.decode() }}", "Red mug"),
+        ("{{ size.keys() | join(', ') }}", "cm"),
     ],
 )
 def test_what_gives_a_text_prints_it(template: str, text: str) -> None:
