@@ -21,7 +21,10 @@ _PARAM = re.compile(r"""params=\{["'](\w+)["']: ?(\{[^{}]*\}|\.\.\.|[^{}]*?)\}""
 
 _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"frameenrich\.jobs\([^)]*\) lists", "frameenrich jobs lists"),
-    (r"(?:the )?output file of the requests in job\.requests", "output file of the job's requests"),
+    (
+        r"(?:the )?output file of the requests in job\.requests",
+        "the output file of the job's requests",
+    ),
     (r"(?:job|df\.llmbatch)\.import_responses\(path\)", "frameenrich import JOB FILE"),
     (r"(?:job|df\.llmbatch)\.wait\(\)", "frameenrich collect --wait"),
     (r"job\.flagged\(\) says why", "the error column of frameenrich collect says why"),

@@ -46,7 +46,7 @@ def output_from_options(
     ]
     if len(given) > 1:
         raise OutputError(
-            f"Both {given[0]} and {given[1]} were given.",
+            f"Both {given[0]}= and {given[1]}= were given.",
             "Give one of them: an answer has one form.",
         )
     if labels is not None:

@@ -174,8 +174,11 @@ def _show_null_as_empty(value: Any) -> Any:
     return "" if is_null(value) else _with_text(value)
 
 
-_VIEWS = frozenset({range, *(type(view) for view in ({}.keys(), {}.values(), {}.items()))})
-_OWN_WORDS = _VIEWS | {bytes, bytearray, memoryview, Namespace}
+_NO_ITEMS: dict[str, str] = {}
+_VIEWS: frozenset[type] = frozenset(
+    {range, type(_NO_ITEMS.keys()), type(_NO_ITEMS.values()), type(_NO_ITEMS.items())}
+)
+_OWN_WORDS: frozenset[type] = _VIEWS | {bytes, bytearray, memoryview, Namespace}
 """Types whose text is Python's: ``b'...'``, ``dict_keys([...])``, ``range(0, 3)``."""
 
 

@@ -776,8 +776,8 @@ def test_a_parsers_value_is_kept_and_not_copied() -> None:
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
-        ({"labels": ["a", "b"], "parser": str}, "Both labels and parser were given"),
-        ({"labels": ["a", "b"], "response_model": SIMPLE}, "Both labels and response_model"),
+        ({"labels": ["a", "b"], "parser": str}, "Both labels= and parser= were given"),
+        ({"labels": ["a", "b"], "response_model": SIMPLE}, "Both labels= and response_model="),
         ({"parser": "json"}, "The parser is not callable"),
     ],
 )

@@ -128,6 +128,21 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     ]
 
 
+def test_parquet_of_text_views_is_read(tmp_path: Path) -> None:
+    """As Polars writes them; Arrow has no way to pick rows of these, and said so in its words."""
+    path = tmp_path / "goods.parquet"
+    titles = pa.array(["Red mug", None, "Hose"], pa.string_view())
+    pq.write_table(pa.table({"sku": [1, 2, 3], "title": titles}), path)
+
+    with read_table(table_file(str(path))) as table:
+        shown = table.frame.llmbatch.preview("{{ title or 'none' }}", "m")
+    assert [body["messages"][0]["content"] for _, body in shown.requests] == [
+        "Red mug",
+        "none",
+        "Hose",
+    ]
+
+
 def test_parquet_dictionaries_lists_and_decimals_reach_the_template(tmp_path: Path) -> None:
     """Arrow's own types are Python's values."""
     columns = {

@@ -164,7 +164,7 @@ CASES: dict[str, tuple[dict[str, Any], type[errors.FrameEnrichError], str]] = {
     "labels and a model": (
         {"labels": ["a", "b"], "response_model": {"a": str}},
         errors.OutputError,
-        "Both labels and response_model",
+        "Both labels= and response_model=",
     ),
     "one label": ({"labels": ["a"]}, errors.OutputError, "holds one label"),
     "no list of labels": ({"labels": "a,b"}, errors.OutputError, "labels= is 'a,b'"),

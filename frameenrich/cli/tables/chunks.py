@@ -140,10 +140,17 @@ def _as_text(_: pa.DataType) -> Any:
 def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any) -> pd.DataFrame:
     """Convert a table to pandas; an index that pandas wrote is a column like the others."""
     # By number, since two columns of a file may have the same name.
-    plain = table.rename_columns([str(i) for i in range(table.num_columns)])
+    plain = _without_views(table.rename_columns([str(i) for i in range(table.num_columns)]))
     frame: pd.DataFrame = plain.to_pandas(types_mapper=kinds, ignore_metadata=True)
     frame.index = pd.RangeIndex(start, start + len(frame))
     return frame.set_axis(list(columns), axis=1)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Cast texts of Arrow's newer layout, which Polars writes and Arrow cannot pick rows of."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 # --- texts --------------------------------------------------------------------------------------
