@@ -145,7 +145,9 @@ def read_results(
     rounds = range(folder.rounds())
     for shard, shard_positions in _by_shard(folder, 0, shards):
         ids = _at(custom_ids, shard_positions)
-        slots[shard_positions] = _first_positions(ids, shard_positions)
+        # A part may have as many lines as its shard has requests, and some request twice.
+        requests = None if part else shard.batch.requests
+        slots[shard_positions] = _first_positions(ids, shard_positions, requests)
         if only_round in {None, 0}:
             found.read(shard, ids, slots[shard_positions])
     whole = JobResults(found.table, custom_ids, shards, slots, 0, 0)
@@ -209,12 +211,26 @@ def _by_shard(
             yield shard, np.arange(first, end) if order is None else order[first:end]
 
 
-def _first_positions(ids: pa.Array, shard_positions: Positions) -> Positions:
-    """Return each line's slot: the first line of the same custom_id."""
-    if len(ids.dictionary_encode().dictionary) == len(ids):
+def _first_positions(ids: pa.Array, shard_positions: Positions, requests: int | None) -> Positions:
+    """Return each line's slot: the first line of the same custom_id.
+
+    `requests` is how many the shard has, where that is known and these are all of its lines.
+    """
+    if len(ids) == (len(pc.unique(ids)) if requests is None else requests):
         return shard_positions
     slots: Positions = shard_positions[pc.index_in(ids, value_set=ids).to_numpy()]
     return slots
+
+
+def order_of(positions: Positions, count: int) -> Positions:
+    """Return the order that sorts positions below `count`, -1 among them; equal ones stay."""
+    # Mostly each request has one line at most: to note where that is takes a tenth of sorting.
+    line_of = np.full(count, -1)
+    line_of[positions] = np.arange(len(positions))
+    order = line_of[line_of >= 0]
+    if len(order) == len(positions) and positions.min() >= 0:
+        return order
+    return np.argsort(positions, kind="stable")
 
 
 class _ResultReader:
@@ -253,9 +269,11 @@ class _ResultReader:
         if not (shard_positions[1:] >= shard_positions[:-1]).all():
             # In the order of requests, once for the columns and for what is kept of them; of
             # several lines for one request the first stays the first.
-            order = np.argsort(shard_positions, kind="stable")
+            order = order_of(shard_positions, len(ids))
             self.table.sort_coming(order)
-            shard_positions, came = shard_positions[order], came.take(pa.array(order))
+            shard_positions = shard_positions[order]
+            whole = np.array_equal(shard_positions, np.arange(len(ids)))
+            came = ids if whole else came.take(pa.array(order))
         if self._cache is not None and kept is None and len(came):
             self._cache.keep(shard, lambda: self.table.coming(came))
         own = np.where(shard_positions >= 0, slots[shard_positions], -1)
