@@ -18,6 +18,12 @@ from frameenrich.identity.keys import find_keys
 from frameenrich.pricing.money import show_usd
 from frameenrich.text import NO_MATH
 
+Pair = tuple[Any, Any]
+"""Both jobs' answers to a row."""
+
+
+_ROWS_AT_ONCE = 1 << 14
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -105,22 +111,27 @@ def compare_answers(
     keys = keys.set_axis(key_beside(one.folder.key_names, ("field", "one", "other")), axis=1)
     agreement, churn, changed = {}, {}, []
     for name, second in fields.items():
-        a, b = one.values(name, rows), other.values(second, at[rows])
         own, theirs = one.fields[name], other.fields[second]
-        # As texts: two jobs may have asked for one value as a label and as a number.
-        texts = ([field.spelled(v) for v in cells] for field, cells in ((own, a), (theirs, b)))
-        same = np.array([x == y for x, y in zip(*texts, strict=True)], bool)
-        agreement[name] = wilson(int(same.sum()), len(same), level)
-        labels = own.labels
         # A table of both answers needs the same labels on both sides; free text has no such table.
-        if labels is not None and set(labels) == set(theirs.labels or ()):
-            cells = [np.array(values, object) for values in (a, b)]
+        labels = own.labels if own.labels and {*own.labels} == {*(theirs.labels or ())} else None
+        same, labelled, kept = np.empty(len(rows), bool), list[Pair](), list[Pair]()
+        # Some at a time: all texts of both jobs as Python's objects would be as large as both.
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            pairs = list(zip(one.values(name, some), other.values(second, at[some]), strict=True))
+            # As texts: two jobs may have asked for one value as a label and as a number.
+            equal = [own.spelled(x) == theirs.spelled(y) for x, y in pairs]
+            same[start : start + len(some)] = equal
+            labelled += [] if labels is None else pairs
+            kept += [pair for pair, alike in zip(pairs, equal, strict=True) if not alike]
+        agreement[name] = wilson(int(same.sum()), len(same), level)
+        if labels is not None:
+            cells = [np.array(values, object) for values in zip(*labelled, strict=True)]
             churn[name] = confusion(cells[0], cells[1], labels, names)
         table = keys[~same].reset_index(drop=True)
         table["field"] = name
-        for column, values in (("one", a), ("other", b)):
-            kept = [v for v, equal in zip(values, same, strict=True) if not equal]
-            table[column] = pd.Series(kept, dtype=object)
+        for i, column in enumerate(("one", "other")):
+            table[column] = pd.Series([pair[i] for pair in kept], dtype=object)
         changed.append(table)
     return Comparison(names, agreement, churn, pd.concat(changed, ignore_index=True), usd)
 

@@ -30,6 +30,8 @@ from frameenrich.store.folder import JobFolder
 class JobAnswers:
     """The answers of a whole job, as `Job.collect` returns them with ``usage=True``.
 
+    What nobody judges by may be left out (`lifecycle.collect.UNJUDGED`).
+
     ``scored`` says whether its rows may have scores.
     """
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frameenrich.identity.keys import find_keys, sidecar_keys
-from frameenrich.lifecycle.collect import Collector, Reading
+from frameenrich.lifecycle.collect import UNJUDGED, Collector, Reading
 from frameenrich.store.folder import JobFolder, job_folders
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _agreement(job: JobAnswers, second: JobFolder) -> dict[str, Floats]:
     """Compare each answer with the second opinion's: 1, 0, or the share of its own answers."""
     keys = sidecar_keys(second.sidecar(columns=second.key_columns))
     with second.opened() as state:
-        frame = Collector(state, Reading(job.output, {}, usage=True)).whole(None)
+        reading = Reading(job.output, {}, usage=True)
+        frame = Collector(state, reading, without=UNJUDGED).whole(None)
     other = type(job)(second, job.output, frame)
     at = find_keys(job.keys, keys)
     known = np.isin(at, other.usable) & np.isin(np.arange(len(at)), job.usable)

@@ -48,6 +48,10 @@ from frameenrich.pricing.prices import Prices
 from frameenrich.store.folder import JobFolder
 from frameenrich.store.sidecar import SKIP_REASON
 
+UNJUDGED = LONG_DETAILS - {"votes"}
+"""Details by which no answer is judged; the raw texts among them are as large as the responses."""
+
+
 _FIRST_ROWS = 1000
 """The number of rows whose answers are parsed to learn a parser's columns."""
 
@@ -139,6 +143,8 @@ class Collector:
     added: RequestColumns | None = None
     """Further columns of each row."""
 
+    without: frozenset[str] = frozenset()
+    """Details of ``usage=True`` that are left out."""
     shortened: set[str] | None = None
     """Where it is given, objects and long texts are null, and what is looked at one row at a time
     is left out; it is told the columns of which texts were."""
@@ -226,7 +232,8 @@ class Collector:
         """
         folder, reading, name = self.folder, self.reading, self.folder.spec.name
         details = details_needed(folder.spec, usage=reading.usage)
-        details = [name for name in details if not (self._short and name in LONG_DETAILS)]
+        left_out = LONG_DETAILS if self._short else self.without
+        details = [name for name in details if name not in left_out]
         # What ``usage=True`` adds is as large as the responses, so that is not kept.
         found = read_results(
             folder,

@@ -15,7 +15,7 @@ from frameenrich.evaluation.review import Review
 from frameenrich.evaluation.reviewed import Reviewed
 from frameenrich.evaluation.truth import truth_fields
 from frameenrich.evaluation.verdicts import reviewed_fields
-from frameenrich.lifecycle.collect import Collector
+from frameenrich.lifecycle.collect import UNJUDGED, Collector
 from frameenrich.lifecycle.match import match_frame, require_match
 from frameenrich.lifecycle.refetch import with_whole_files
 from frameenrich.lifecycle.usage import job_usage, prices_of
@@ -35,7 +35,8 @@ def judge(session: Session, work: Callable[[JobAnswers], T]) -> T:
         with session.opened() as found:
             how = session.reading(session.budget(), usage=True)
             job = bring_home(session, found, how.output, Waiting())
-            return work(JobAnswers(job, how.output, Collector(job, how).whole(None)))
+            frame = Collector(job, how, without=UNJUDGED).whole(None)
+            return work(JobAnswers(job, how.output, frame))
 
     return with_whole_files(session.folder, session.routes, read)
 

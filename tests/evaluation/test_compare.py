@@ -15,8 +15,9 @@ from frameenrich.cli.main import app
 from frameenrich.errors import InputError
 
 
-def test_compare(tmp_path: Path) -> None:
+def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Agreement counts rows by key, churn names what changed, and the command says the same."""
+    monkeypatch.setattr("frameenrich.evaluation.compare._ROWS_AT_ONCE", 7)
     frame, labels = goods({"Kitchen": 20, "Garden": 10})
     other = ["Toys" if i < 6 else label for i, label in enumerate(labels)]
     one = answered(frame, labels, tmp_path, labels=LABELS)

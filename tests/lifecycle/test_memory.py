@@ -98,6 +98,19 @@ def answered(rows: int, folder: Path, *, flagged_every: int) -> Any:
     return job
 
 
+def arrow_peak(call: Callable[[], Any]) -> int:
+    """How much memory Arrow took at most."""
+    arrow = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(arrow)
+    pa.set_memory_pool(counted)
+    try:
+        call()
+    finally:
+        pa.set_memory_pool(arrow)
+    peak: int = counted.max_memory()
+    return peak
+
+
 @pytest.mark.slow
 def test_a_submit_that_reuses_holds_a_sidecar_row_group_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,24 +119,27 @@ def test_a_submit_that_reuses_holds_a_sidecar_row_group_at_a_time(
     for module in ("store.sidecar", "prepare.job_draft"):
         monkeypatch.setattr(f"frameenrich.{module}.ROWS_PER_GROUP", 256)
     monkeypatch.setattr(FileProvider, "limits", Limits(max_requests=256))
-    peaks, arrow = [], pa.default_memory_pool()
+    peaks = []
     for rows in ROWS:
         answered(rows, tmp_path, flagged_every=500)
-        counted = pa.proxy_memory_pool(arrow)
-        pa.set_memory_pool(counted)
-        try:
-            job = asked(things(rows + 1), tmp_path / f"store-{rows}")
-        finally:
-            pa.set_memory_pool(arrow)
-        assert job.reused == rows - rows // 500
-        peaks.append(counted.max_memory())
+        again = partial(asked, things(rows + 1), tmp_path / f"store-{rows}")
+        peaks.append(arrow_peak(again))
+        assert again().reused == rows - rows // 500
     assert (peaks[1] - peaks[0]) / (ROWS[1] - ROWS[0]) < 135, peaks
+
+
+@pytest.mark.slow
+def test_who_draws_rows_to_judge_holds_no_raw_text(tmp_path: Path) -> None:
+    """A review reads the values of all rows, of a kilobyte here, and not the responses beside."""
+    jobs = [answered(rows, tmp_path, flagged_every=500) for rows in ROWS]
+    peaks = [arrow_peak(partial(job.review, n=10)) for job in jobs]
+    assert (peaks[1] - peaks[0]) / (ROWS[1] - ROWS[0]) < 2_600, peaks
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "flagged_every", "most_bytes"),
-    [("flagged", 1, 200), ("report", 500, 200), ("reuse", 500, 300)],
+    [("flagged", 1, 200), ("report", 500, 200), ("reuse", 500, 300), ("compare", 500, 300)],
 )
 def test_a_row_more_takes_a_few_bytes_and_no_objects(
     verb: str,
@@ -134,12 +150,14 @@ def test_a_row_more_takes_a_few_bytes_and_no_objects(
 ) -> None:
     """What Python holds for each row beside what the verb gives does not add up (promise 8)."""
     monkeypatch.setattr("frameenrich.verbs.report.ALL_ROWS", 0)  # read as a large job's
+    monkeypatch.setattr("frameenrich.evaluation.compare._ROWS_AT_ONCE", 128)
     peaks = []
     for rows in (10, *ROWS):  # the first warms up
         job = answered(rows, tmp_path, flagged_every=flagged_every)
         calls: dict[str, Callable[[], Any]] = {
             "flagged": job.flagged,
             "report": partial(job.report, tmp_path / "page.html", rows=50),
+            "compare": partial(job.compare, job),
             "reuse": partial(asked, things(rows + 1), tmp_path / f"store-{rows}"),
         }
         call = calls[verb]
