@@ -26,28 +26,34 @@ _Marks = npt.NDArray[np.bool_]
 
 def shown_rows(folder: JobFolder) -> _Marks:
     """Mark the rows of a job that its own prompt shows as examples."""
+    # Most prompts show none, and the hashes of all rows are as large as many columns.
+    if not folder.spec.examples:
+        return np.zeros(folder.row_count, bool)
     hashes = folder.sidecar(columns=["input_hash"])["input_hash"].combine_chunks()
     shown = pa.array([bytes.fromhex(own) for own in folder.spec.examples], hashes.type)
-    if not len(shown):
-        return np.zeros(len(hashes), bool)
     marks: _Marks = pa.compute.is_in(hashes, value_set=shown).to_numpy(zero_copy_only=False)
     return marks
 
 
 def reviewed_before(folder: JobFolder) -> _Marks:
     """Mark the rows of a job that were judged, by their key, before its prompt was written."""
-    keys = sidecar_keys(folder.sidecar(columns=folder.key_columns))
-    marks = np.zeros(len(keys), bool)
+    marks = np.zeros(folder.row_count, bool)
     namesakes = list(_namesakes(folder))
     prompt = _prompt(folder)
     # Another model may get the same prompt later: its prompt is as old as its first job.
     written = min([folder.created_at, *(j.created_at for j in namesakes if _prompt(j) == prompt)])
-    for other in namesakes:
-        if other.created_at >= written or len(other.key_names) != len(folder.key_names):
-            continue
-        for judged in _judged_keys(other, written):
-            at = find_keys(judged, keys)
-            marks[at[at >= 0]] = True
+    earlier = [
+        other
+        for other in namesakes
+        if other.created_at < written and len(other.key_names) == len(folder.key_names)
+    ]
+    judged = [keys for other in earlier for keys in _judged_keys(other, written)]
+    if not judged:
+        return marks
+    own = sidecar_keys(folder.sidecar(columns=folder.key_columns))
+    for keys in judged:
+        at = find_keys(keys, own)
+        marks[at[at >= 0]] = True
     return marks
 
 

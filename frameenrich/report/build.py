@@ -25,6 +25,7 @@ from frameenrich.answers.output import Output
 from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
+from frameenrich.evaluation.page import asset
 from frameenrich.lifecycle.last_requests import last_lines
 from frameenrich.lifecycle.regenerate import history
 from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS
@@ -112,7 +113,7 @@ def write_report(
     """
     made_at = _moment(datetime.now(UTC))
     pieces = page(report, version=version("frameenrich"), made_at=made_at)
-    _write(Path(path), _without_keys(_in_blocks_of_text(pieces), secrets))
+    _write(Path(path), _without_keys(pieces, secrets))
     return LinkedPath(path)
 
 
@@ -129,25 +130,25 @@ def _write(path: Path, texts: Iterable[str]) -> None:
         ) from None
 
 
-def _in_blocks_of_text(pieces: Iterable[str]) -> Iterator[str]:
-    """Join pieces until they are worth a write; a piece is never cut, or a key might be in two."""
-    block, characters = list[str](), 0
-    for piece in pieces:
-        block.append(piece)
-        characters += len(piece)
-        if characters >= _WRITTEN_CHARACTERS:
-            yield "".join(block)
-            block, characters = [], 0
-    yield "".join(block)
-
-
-def _without_keys(texts: Iterable[str], secrets: Iterable[str]) -> Iterator[str]:
+def _without_keys(pieces: Iterable[str], secrets: Iterable[str]) -> Iterator[str]:
     """Remove this process's API keys, which a server may have put in an answer."""
     # A server's error may repeat the key it refused, and a report is made to be passed on.
     known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
     forms = {form for key in (*secrets, *known) for form in secret_forms(key)}
     longest_first: list[str] = sorted(forms, key=len, reverse=True)
-    yield from (without_secrets(text, longest_first) for text in texts)
+    # A local server's key may be a word such as "anything": our script has to stay as it is.
+    ours = {asset("report", name) for name in ("report.js", "report.css")}
+    block, characters = list[str](), 0
+    # Searched in large blocks; no piece is cut, or a key might be in two.
+    for piece in chain(pieces, [""]):
+        if piece in ours or not piece or characters >= _WRITTEN_CHARACTERS:
+            yield without_secrets("".join(block), longest_first)
+            block, characters = [], 0
+        if piece in ours:
+            yield piece
+        else:
+            block.append(piece)
+            characters += len(piece)
 
 
 def make_report(answers: Answers) -> Report:
@@ -170,7 +171,11 @@ def make_report(answers: Answers) -> Report:
         rows=_rows(answers, judged, columns, groups, thumbs),
         charts=tuple(_charts(answers, columns)),
         reasons=reasons,
-        notes=chain(_sample_notes(counts, len(answers.shown), held, answers.whole), thumbs.notes()),
+        notes=chain(
+            _sample_notes(counts, len(answers.shown), held, answers.whole),
+            _chart_notes(columns),
+            thumbs.notes(),
+        ),
         # Rows are rendered into the user's last message; the turns before it are examples.
         own_turn=max(
             (i for i, each in enumerate(folder.spec.messages) if each.role == "user"), default=0
@@ -221,6 +226,11 @@ def _sample_notes(counts: Mapping[str, int], shown: int, held: int, whole: bool)
         yield "Long texts and the lengths of answers have no charts in a job of this size."
 
 
+def _chart_notes(columns: Sequence[Column]) -> Iterator[str]:
+    if len(columns) > _MAX_CHARTS:
+        yield f"Charts are of the first {_MAX_CHARTS} of the {len(columns):,} columns."
+
+
 # --- the rows -----------------------------------------------------------------------------------
 
 
@@ -233,7 +243,7 @@ def _rows(
 ) -> Iterator[Row]:
     """Yield the page's rows; some of them are in memory at a time."""
     shown, said_by = answers.shown, verdicts(judged)
-    scores = _scores(judged, shown)
+    scores = _scores(answers, judged)
     for start in range(0, len(shown), answers.at_once):
         chosen = shown[start : start + answers.at_once]
         part = replace(answers, frame=answers.whole_rows(chosen))
@@ -262,10 +272,15 @@ def _rows(
             )
 
 
-def _scores(judged: JobAnswers, rows: Positions) -> list[float | None]:
-    """Return each row's score: that of its least sure field."""
-    each = [judged.scores(name, rows) for name in judged.fields]
-    known = [scores for scores in each if scores is not None]
+def _scores(answers: Answers, judged: JobAnswers) -> list[float | None]:
+    """Return the score of each row on the page: that of its least sure field."""
+    rows, agreement = answers.shown, answers.said("agreement")
+    if agreement is not None:
+        # It is that share, and large jobs have it without the votes themselves.
+        known = [agreement.iloc[rows].to_numpy(np.float64, na_value=np.nan)]
+    else:
+        each = [judged.scores(name, rows) for name in judged.fields]
+        known = [scores for scores in each if scores is not None]
     if not known or not len(rows):
         return [None] * len(rows)
     return [None if np.isnan(score) else float(score) for score in np.min(np.stack(known), axis=0)]
@@ -421,7 +436,7 @@ def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
     if used.requests:
         yield "Tokens in", f"{used.prompt_tokens:,}"
         yield "Tokens out", f"{used.completion_tokens:,}"
-        yield from [("Cost", show_usd(used.usd))] if used.usd is not None else []
+        yield "Cost", "not known" if used.usd is None else show_usd(used.usd)
     if used.reused:
         yield "Reused answers", f"{used.reused:,}"
     repaired = answers.said("repaired")
@@ -434,21 +449,31 @@ def _figures(answers: Answers) -> Iterator[tuple[str, str]]:
 
 def _charts(answers: Answers, columns: Sequence[Column]) -> Iterator[Chart]:
     """Yield charts of the output columns, then of the answers' scores, lengths and costs."""
-    output = answers.output
-    wanted_charts = [
-        chart_of(column.name, f"v{i}", output.iloc[:, i])
-        for i, column in enumerate(columns[:_MAX_CHARTS])
+    output, usable = answers.output, answers.frame[f"{answers.folder.spec.name}_status"] == "ok"
+    for i, column in enumerate(columns[:_MAX_CHARTS]):
         # A chart without the long texts would not be of all rows.
-        if column.kind != "json" and column.name not in answers.shortened
-    ]
+        if column.kind == "json" or column.name in answers.shortened:
+            continue
+        chart = chart_of(column.name, f"v{i}", output.iloc[:, i])
+        nulls = int((usable & output.iloc[:, i].isna()).sum())
+        if chart is not None:
+            # Bars are of values, so their shares would pass for those of all usable rows.
+            said = (chart.summary, f"{nulls:,} null" if nulls else "")
+            yield replace(chart, summary=", ".join(filter(None, said)))
     raw = answers.said("raw") if answers.whole else None
+    costs = answers.said("cost_usd")
     measures = [
         ("Confidence", "conf", answers.said("confidence")),
         ("Agreement of a row's answers", "conf", answers.said("agreement")),
         ("Answer length, characters", "len", None if raw is None else raw.str.len()),
         ("Tokens in, per row", "in", answers.said("prompt_tokens")),
         ("Tokens out, per row", "out", answers.said("completion_tokens")),
-        ("Cost in USD, per row", "cost", answers.said("cost_usd")),
+        # Nothing is known of the cost of answers that do not tell their tokens.
+        (
+            "Cost in USD, per row",
+            "cost",
+            costs if costs is not None and (costs > 0).any() else None,
+        ),
     ]
-    wanted_charts += [number_chart(title, name, v) for title, name, v in measures if v is not None]
-    yield from (chart for chart in wanted_charts if chart is not None)
+    found = (number_chart(title, name, v) for title, name, v in measures if v is not None)
+    yield from (chart for chart in found if chart is not None)

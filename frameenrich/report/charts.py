@@ -120,9 +120,12 @@ def short(number: float) -> str:
 
     Examples
     --------
-    >>> short(1250000), short(12.0), short(0.000123), short(0.5)
-    ('1.25M', '12', '0.000123', '0.5')
+    >>> short(1250000), short(12.0), short(0.000123), short(-0.0), short(2.5e9)
+    ('1.25M', '12', '0.000123', '0', '2.5e+09')
     """
+    number += 0.0  # -0 is 0
+    if abs(number) >= 999_500_000:  # noqa: PLR2004 - as millions it would have four digits
+        return f"{number:.3g}"
     for unit, size in (("M", 1_000_000), ("k", 10_000)):
         if abs(number) >= size:
             return f"{number / (1_000 if unit == 'k' else size):.3g}{unit}"

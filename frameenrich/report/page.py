@@ -81,6 +81,11 @@ class Report:
         return sum(n for status, n in self.counts.items() if status in FLAGGED)
 
     @property
+    def unlisted(self) -> int:
+        """Return the number of flagged rows whose reason is none of those listed."""
+        return self.flagged - sum(reason.count for reason in self.reasons)
+
+    @property
     def share(self) -> str:
         """The share of usable rows, rounded down: 100% only where all of them are usable.
 
@@ -143,7 +148,10 @@ def _chart(chart: Chart) -> dict[str, Any]:
         else {"label": bar.label, "low": bar.low, "high": bar.high}
         for bar in chart.bars
     ]
-    return {"title": chart.title, "field": chart.field, "bars": bars}
+    # Truth values are no numbers here, as they are none in JavaScript.
+    kinds = {type(bar.value) for bar in chart.bars}
+    number = bool(kinds) and kinds <= {int, float}
+    return {"title": chart.title, "field": chart.field, "number": number, "bars": bars}
 
 
 def grouped(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from frameenrich.answers.arrow_column import Positions
 from frameenrich.evaluation.job_answers import JobAnswers
@@ -29,7 +30,7 @@ ALL_ROWS, ALL_BYTES = 50_000, 150_000_000
 only."""
 
 
-_PART_BYTES = 32_000_000
+_PART_BYTES = 16_000_000
 """About how many bytes of responses the rows have that are read whole at a time."""
 
 
@@ -65,6 +66,8 @@ def _answers(job: JobState, how: Reading, rows: int, used: JobUsage) -> Answers:
     if not whole:
         # Reviewed rows are judged by their values, on the page or not.
         frame = _with_whole_rows(frame, collector, _reviewed(job, how))
+        # What the columns were made of is as large as they; the page can have it.
+        pa.default_memory_pool().release_unused()
     return Answers(
         job,
         frame,

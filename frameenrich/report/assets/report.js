@@ -262,7 +262,8 @@ function valueTable(row) {
 function facts(row) {
   const [asked, answered, cost] = row.u, found = [];
   if ((answered ?? null) !== null) found.push(["tokens", number(asked ?? 0) + " in, " + number(answered) + " out"]);
-  if ((cost ?? null) !== null) found.push(["cost", "$" + cost.toPrecision(3)]);
+  // Where the answer does not tell its tokens, nothing is known of its cost.
+  if ((cost ?? null) !== null && (cost || (answered ?? null) !== null)) found.push(["cost", "$" + cost.toPrecision(3)]);
   if (row.c !== undefined) found.push(["score", row.c.toFixed(3)]);
   if (row.f) found.push(["finish reason", row.f]);
   if (row.o) found.push(["model", row.o]);
@@ -274,8 +275,10 @@ function facts(row) {
 // --- a person's own judgement -------------------------------------------------------------------
 
 const drawer = "frameenrich:" + data.job;
-let verdicts = {}, touched = false; // since the page was loaded
-const restore = (kept) => { verdicts = JSON.parse(kept) || {}; };
+// Without a prototype: a row may be called "constructor", which every other object has.
+const noted = (...all) => Object.assign(Object.create(null), ...all);
+let verdicts = noted(), touched = false; // since the page was loaded
+const restore = (kept) => { verdicts = noted(JSON.parse(kept)); };
 try { restore(localStorage.getItem(drawer)); } catch { /* kept for this visit only */ }
 const keep = () => { touched = true; try { localStorage.setItem(drawer, JSON.stringify(verdicts)); } catch { /* as above */ } };
 // A browser writes what is kept a little later: the page before a reload, or another tab, may be
@@ -284,7 +287,7 @@ addEventListener("storage", (event) => {
   if (event.key !== drawer || !event.newValue) return;
   if (!touched) restore(event.newValue);
   // Kept with the next verdict: two tabs that kept it now would answer each other without end.
-  else verdicts = { ...JSON.parse(event.newValue), ...verdicts };
+  else verdicts = noted(JSON.parse(event.newValue), verdicts);
   showChecked();
   draw(true);
   showDetail();
@@ -385,8 +388,10 @@ const byReason = (group) => ({ label: data.reasons[group], test: (row) => row.g 
 
 function byBar(which, bar) {
   const chart = charts[which], { label, value, low, high } = chart.bars[bar];
+  // A number that JavaScript cannot hold comes as text, and is counted as the nearest that it can.
+  const same = chart.number ? (x) => x !== null && Number(x) === Number(value) : (x) => x === value;
   const test = low === undefined
-    ? (row) => field(row, chart.field) === value
+    ? (row) => same(field(row, chart.field))
     : (row) => { const x = field(row, chart.field); return x !== null && x >= low && (high === null || x < high); };
   return { label: chart.title + ": " + label, test };
 }
