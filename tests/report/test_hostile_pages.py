@@ -119,17 +119,6 @@ def test_a_page_says_what_it_leaves_out(store: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_cost_that_nobody_knows_is_said_to_be_unknown(
-    client: Any, store: Path, tmp_path: Path
-) -> None:
-    """A page without a cost would pass for one that cost nothing."""
-    frame = pd.DataFrame({"title": ["mug"]})
-    job = frame.llmbatch.submit("{{ title }}?", "nobodys-model", client=client, store=store)
-    page_text = job.wait(poll_seconds=0.01).report(tmp_path / "r.html").read_text(encoding="utf-8")
-
-    assert "<dt>Cost</dt><dd>not known</dd>" in page_text
-
-
 def test_a_large_job_of_several_answers_has_its_scores(
     store: Path, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
