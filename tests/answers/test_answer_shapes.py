@@ -382,7 +382,7 @@ SHAPES = [
             ),
             (
                 "in a proxy's page",
-                "<!DOCTYPE html><head><title>Bad\nGateway &amp; co</title></head><p>x</p>",
+                "<!DOCTYPE html><head><title>Bad  Gateway &amp; co</title></head><p>x</p>",
                 "a web page: Bad Gateway & co",
             ),
             ("in a page without words", "<html><hr></html>", "a web page without words"),
