@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,27 @@ def test_a_lease_is_over_by_this_clock_or_long_after_any(
     seen = ObjectVersion(json.dumps({"holder": "x", "seconds": seconds}).encode(), "v", age)
 
     assert own._expired(seen, unchanged) is expired
+
+
+@pytest.mark.parametrize(
+    ("date", "age"),
+    [
+        ("Mon, 30 Nov 2026 12:15:40 GMT", 940.0),
+        ("Mon, 30 Nov 2026 12:00:00 GMT", 0.0),
+        ("Mon, 30 Nov 2026 12:15:40", 0.0),  # in no time zone
+        ("noon", 0.0),
+        (None, 0.0),
+    ],
+)
+def test_an_object_is_as_old_as_its_server_says(date: str | None, age: float) -> None:
+    """By two times of one answer; where one is missing it is new, and watched."""
+    headers = {} if date is None else {"date": date}
+    answer = {
+        "ResponseMetadata": {"HTTPHeaders": headers},
+        "LastModified": datetime(2026, 11, 30, 12, tzinfo=UTC),
+    }
+
+    assert leases._age_seconds(answer) == age
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"holder": null}', b"\xff"])
