@@ -51,9 +51,11 @@ class Line(NamedTuple):
     row: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Chunk:
     """Consecutive rows of a table, with the records they are written back from.
+
+    It is good until its `Source` is asked for the next one.
 
     Parameters
     ----------
@@ -115,6 +117,12 @@ class Chunk:
         parts = (rows[at : at + _ARROW_ROWS] for at in range(0, len(rows), _ARROW_ROWS))
         table = pa.concat_tables(map(_text_columns, parts))
         return _arrow_frame(table, self.columns, self.start, _as_text)
+
+    def release(self) -> None:
+        """Let the rows go, also where a loop that reads on still has a name for them."""
+        self.lines.clear()
+        self.arrow = None
+        self.__dict__.pop("frame", None)
 
     @property
     def rows(self) -> int:

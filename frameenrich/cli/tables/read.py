@@ -137,10 +137,16 @@ class Source:
             A file changed since it was opened.
         """
         start, columns = 0, self.columns
+        number = 0
         found = self._parquet_chunks() if self.format == "parquet" else self._text_chunks()
-        for number, (rows, content) in enumerate(found):
-            yield Chunk(number, start, columns, self.format, **content)
-            start += rows
+        # No `enumerate`, which keeps what it gave last: a chunk takes several times its bytes, and
+        # two of them would be in memory while the next one is read.
+        for rows, content in found:
+            chunk = Chunk(number, start, columns, self.format, **content)
+            del content
+            yield chunk
+            chunk.release()
+            number, start = number + 1, start + rows
         if not start:
             raise NoRowsError(self.called, self._without_rows())
 
@@ -169,9 +175,10 @@ class Source:
 
     def _text_chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for lines in cut_lines(self._lines(), self.limit):
-            rows = [line for line in lines if line.row is not None]
-            called = f"{rows[0].origin.called}, from line {rows[0].number} on"
-            yield len(rows), {"lines": lines, "called": called}
+            rows = sum(line.row is not None for line in lines)
+            first = next(line for line in lines if line.row is not None)
+            called = f"{first.origin.called}, from line {first.number} on"
+            yield rows, {"lines": lines, "called": called}
 
     def _lines(self) -> Iterator[Line]:
         """Yield the records of all files, as if they stood in one."""
@@ -215,9 +222,12 @@ class Source:
                     called = f"{origin.called}, from its row {read:,} on"
                     table = pa.Table.from_batches([rows])
                     where = {"called": called, "path": origin.called, "before": read}
-                    yield len(rows), {"arrow": table, **where}
                     read += len(rows)
                     left = None if left is None else left - len(rows)
+                    count = len(rows)
+                    del batch, rows  # before the next one is read
+                    yield count, {"arrow": table, **where}
+                    del table
                     if left == 0:
                         return
             # Arrow takes the data for what it is where the footer says otherwise.
