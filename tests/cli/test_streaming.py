@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gc
 import gzip
 import io
 import json
@@ -28,6 +29,7 @@ from frameenrich.cli.main import app
 from frameenrich.cli.tables import chunks
 from frameenrich.cli.tables.files import table_file, table_files
 from frameenrich.cli.tables.read import Source, read_table
+from frameenrich.cli.tables.records import Record
 from frameenrich.errors import FrameEnrichWarning, InputError
 
 PRODUCTS = ROOT / "sample_data" / "products.csv"
@@ -324,6 +326,30 @@ def test_what_is_no_table_of_many_files_says_so() -> None:
         assert (done.exit_code, problem in done.stderr) == (2, True), done.stderr
     inside = here("run", "mixed/*.csv", "mixed/out.csv", *ASK)
     assert (inside.exit_code, "would be one of the input files" in inside.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_one_chunk_is_in_memory_at_a_time(ending: str) -> None:
+    """A chunk is let go before the next is read, also where the loop has a name for it."""
+    frame = pd.DataFrame({"title": [f"mug {n}" for n in range(200)]})
+    path = Path(f"in.{ending}")
+    if ending == "csv":
+        frame.to_csv(path, index=False)
+    elif ending == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path, row_group_size=50)
+    earlier: list[chunks.Chunk] = []
+    with Source([table_file(str(path))]) as source:
+        for chunk in source.chunks():
+            assert [each.rows for each in earlier] == [0] * len(earlier)
+            if ending == "csv":
+                records = sum(isinstance(each, Record) for each in gc.get_objects())
+                assert records <= chunk.rows + 5  # the header, and the record that ended the chunk
+            assert len(chunk.frame) == chunk.rows > 0
+            earlier.append(chunk)
+
+    assert len(earlier) >= 3
 
 
 def test_a_broken_row_late_in_a_file_sends_nothing(server: BatchServer) -> None:
