@@ -17,6 +17,7 @@ _OTHER_TAGS = (("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<seed
 _ONLY_CLOSED = re.compile(
     rf"(.*?)</({_TAGS})>[ \t]*(?:\r?\n\s*|(?=[{{\[]))", re.DOTALL | re.IGNORECASE
 )
+_CLOSED_AT_END = re.compile(rf"(.*)</({_TAGS})>\s*\Z", re.DOTALL | re.IGNORECASE)
 
 
 class UnclosedThinkingError(ValueError):
@@ -61,6 +62,8 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
         thoughts.append(match[2])
         rest = _from_tag(rest[: match.start()] + rest[match.end() :])
     closed = None if thoughts else _ONLY_CLOSED.match(rest)
+    if closed is None and not thoughts and anywhere:
+        closed = _CLOSED_AT_END.match(rest)  # a JSON in it was a draft, and no answer came
     if closed is not None and not _OPEN.search(closed[1]):
         thoughts.append(closed[1])
         rest = rest[closed.end() :]

@@ -442,6 +442,15 @@ def test_a_text_is_mended_as_it_stands(tags: str, said: list[str]) -> None:
     assert (str(result.status), result.values, result.repaired) == ("ok", (said,), True)
 
 
+@pytest.mark.parametrize("end", ["</think>", "</think>\n", "</reasoning> "])
+def test_a_draft_in_thinking_is_no_answer(end: str) -> None:
+    """Where the prompt opened the tag and nothing follows its end; a plain text may end with it."""
+    for output in (FIELDS, LABELS):
+        result = read(chat(f'Perhaps {GOOD}, or {{"label": "Kitchen"}}?{end}'), output)
+        assert (str(result.status), result.values) == ("empty", None)
+    assert read(chat("The tag is </think>"), TEXT).values == ("The tag is </think>",)
+
+
 @pytest.mark.parametrize(
     "before", ["", "Sure: ", "```json\n", "<think>a</think>", "<think>{}</think>"]
 )
