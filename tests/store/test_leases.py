@@ -88,6 +88,21 @@ def test_a_lapsed_lease_that_nobody_took_is_renewed(
         lease.replace(f"{folder}/batch.json", b"2")
 
 
+@pytest.mark.parametrize(("slept", "proven"), [(12.0, False), (15.5, True)])
+def test_a_lease_is_proven_anew_at_half_its_time(
+    slept: float, proven: bool, objects: Objects, folder: str, tmp_path: Path
+) -> None:
+    """Not sooner, which costs a request a write; nor later, when the write could come too late."""
+    lease = lease_of(objects, folder, tmp_path / "note")
+    with hold(lease, 0.0):
+        lease._ended.set()
+        lease._proven._wall -= slept
+        renewals = lease._renewals
+        lease.check()
+
+        assert (lease._renewals > renewals) is proven
+
+
 def test_the_holder_has_it_until_it_ends(objects: Objects, folder: str, tmp_path: Path) -> None:
     """Others are refused by name of the holder; afterwards the next one has it at once."""
     with hold(lease_of(objects, folder, tmp_path / "note"), 0.0) as held:
