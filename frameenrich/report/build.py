@@ -172,8 +172,8 @@ def make_report(answers: Answers) -> Report:
         charts=tuple(_charts(answers, columns)),
         reasons=reasons,
         notes=chain(
-            _sample_notes(counts, len(answers.shown), held, answers.whole),
-            _chart_notes(columns),
+            _sample_notes(counts, len(answers.shown), held),
+            _chart_notes(columns, whole=answers.whole),
             thumbs.notes(),
         ),
         # Rows are rendered into the user's last message; the turns before it are examples.
@@ -211,8 +211,8 @@ def _in_blocks(cells: pd.Series) -> Iterator[Any]:
         yield from _cells(cells.iloc[start : start + TAKEN_ROWS], 0)
 
 
-def _sample_notes(counts: Mapping[str, int], shown: int, held: int, whole: bool) -> Iterator[str]:
-    """Yield notes on the rows that the page lacks: it has so many, `held` of them flagged."""
+def _sample_notes(counts: Mapping[str, int], shown: int, held: int) -> Iterator[str]:
+    """Yield a note on the rows that the page lacks: it has so many, `held` of them flagged."""
     total = sum(counts.values())
     if shown == total:
         return
@@ -222,11 +222,11 @@ def _sample_notes(counts: Mapping[str, int], shown: int, held: int, whole: bool)
         f"The list below holds {every} and a random sample of {shown - held:,} of the other "
         f"{total - flagged:,}. Counts and charts are of all rows."
     )
+
+
+def _chart_notes(columns: Sequence[Column], *, whole: bool) -> Iterator[str]:
     if not whole:
         yield "Long texts and the lengths of answers have no charts in a job of this size."
-
-
-def _chart_notes(columns: Sequence[Column]) -> Iterator[str]:
     if len(columns) > _MAX_CHARTS:
         yield f"Charts are of the first {_MAX_CHARTS} of the {len(columns):,} columns."
 

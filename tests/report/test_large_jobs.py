@@ -189,8 +189,9 @@ def test_a_large_jobs_rounds_are_those_of_a_small_one(
     job = frame.llmbatch.submit("{{ title }}?", "m", client=client, store=store)
     again = job.wait(poll_seconds=0.01).regenerate().wait(poll_seconds=0.01)
 
-    _, large = page_of(again, tmp_path / "large.html")
+    text, large = page_of(again, tmp_path / "large.html")
     as_if_large.undo()
     _, whole = page_of(again, tmp_path / "whole.html")
+    assert "Long texts and the lengths" in text  # also where no row is left out
     assert large["rows"] == whole["rows"]
     assert [len(row.get("h", [])) for row in large["rows"]] == [int(n in {6, 8}) for n in range(12)]
