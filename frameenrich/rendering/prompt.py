@@ -469,24 +469,17 @@ def _printed_null(empty: Sequence[Any], position: int) -> NullValueError:
 
 
 def _row_error(error: Exception, position: int) -> TemplateError:
-    if isinstance(error, PrintedObjectError):
-        return TemplateError(
-            f"The template {error.problem} on the row at position {position}.",
-            f"{error.fix} Nothing was sent.",
-            position=position,
-        )
-    if isinstance(error, jinja2.TemplateNotFound):
-        return TemplateError(
-            f"The template takes in another one, {error.name!r}, and each has to stand alone.",
-            "Write the text of that one into it; nothing was sent.",
-            position=position,
-        )
-    reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
-    return TemplateError(
-        f"The template fails on the row at position {position}: {reason}.",
-        "Correct the template or that row; nothing was sent.",
-        position=position,
+    problem = f"fails on the row at position {position}: {type(error).__name__}: {error}".rstrip(
+        "."
     )
+    fix = "Correct the template or that row; nothing was sent."
+    if isinstance(error, PrintedObjectError):
+        problem = f"{error.problem} on the row at position {position}"
+        fix = f"{error.fix} Nothing was sent."
+    elif isinstance(error, jinja2.TemplateNotFound):
+        problem = f"takes in another one, {error.name!r}, and each has to stand alone"
+        fix = "Write the text of that one into it; nothing was sent."
+    return TemplateError(f"The template {problem}.", fix, position=position)
 
 
 def prompt_of(spec: JobSpec) -> Prompt:
