@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _write_parquet(path: Path, rows: int) -> None:
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     cells = rows_of(rows)
     with pq.ParquetWriter(path, schema, compression="none") as writer:
-        while block := [row for row, _ in zip(cells, range(BLOCK), strict=False)]:
+        while block := list(islice(cells, BLOCK)):
             columns = [pa.array(column) for column in zip(*block, strict=True)]
             writer.write_table(pa.table(columns, schema=schema))
 
