@@ -288,7 +288,8 @@ def encode_all(texts: Sequence[str]) -> list[bytes]:
         # The same bytes (tests/identity/test_hashes.py). orjson asks for eight times the memory
         # that a text needs and gives the rest back: three times as slow where a list is kept.
         return list(map(_encode_text, texts))
-    except UnicodeEncodeError:  # a lone surrogate somewhere; rare, so all are tried in one go
+    # A lone surrogate somewhere, or a subclass of str; rare, so all are tried in one go.
+    except (TypeError, UnicodeEncodeError):
         return list(map(encode, texts))
 
 

@@ -35,6 +35,9 @@ from frameenrich.text import one_line
 T = TypeVar("T")
 
 
+_decoder = json.JSONDecoder()
+
+
 TAG_KEY = "frameenrich_tag"
 """The metadata key of a batch that holds its shard's tag."""
 
@@ -356,16 +359,16 @@ def cursor_pages(first: Callable[[], Any], what: str) -> Iterator[list[Any]]:
         turn = page.get_next_page
 
 
-def whole_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
+def refuse_torn(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Yield the pieces of a file of JSON lines; where they end within a line, raise after them.
 
-    A gateway that gives up may end a reply without a length as if it were whole; the broken line
-    would count as one, and its row as one that got no answer.
+    For a file whose size nobody stated: a gateway that gives up may end such a reply as if it were
+    whole; the broken line would count as one, and its row as one that got no answer.
 
     Raises
     ------
     TornDownloadError
-        The last line has no end, and is no JSON.
+        The last line has no end, and its JSON has none.
     """
     rest: list[bytes] = []
     for piece in pieces:
@@ -374,11 +377,12 @@ def whole_lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
         rest.append(piece[end + 1 :])
         yield piece
     try:
-        json.loads(b"".join(rest).strip() or b"0")
-    except RecursionError:
-        return
-    except ValueError:
+        # What follows a whole value was not cut off, whatever it is: a NUL, another line end.
+        _decoder.raw_decode(b"".join(rest).strip().decode("utf-8-sig") or "0")
+    except (json.JSONDecodeError, UnicodeDecodeError):
         raise TornDownloadError(name) from None
+    except (RecursionError, ValueError):  # deeper, or a longer number, than Python reads
+        return
 
 
 class Download(Protocol):
@@ -401,10 +405,14 @@ def whole_body(response: Download, file_id: str, size: int | None = None) -> Ite
         Fewer bytes came than were declared.
     """
     received, size = 0, size if isinstance(size, int) else None  # a server's word, of any type
-    for piece in whole_lines(response.iter_bytes(PIECE_BYTES), file_id):
+    declared = response.headers.get("content-length")
+    pieces: Iterable[bytes] = response.iter_bytes(PIECE_BYTES)
+    # Where a size proves that every byte came, another download would end the same way.
+    if declared is None and not size:
+        pieces = refuse_torn(pieces, file_id)
+    for piece in pieces:
         received += len(piece)
         yield piece
-    declared = response.headers.get("content-length")
     # The header counts compressed bytes, so it says nothing of what was decompressed.
     if declared is not None and not response.headers.get("content-encoding"):
         size = max(int(declared), size or 0)

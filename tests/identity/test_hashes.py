@@ -101,6 +101,9 @@ def test_texts_are_the_same_json_together_and_alone() -> None:
     # Halves of surrogate pairs alone take another way, and all texts beside them.
     assert encode_all(whole) == list(map(encode, whole))
     assert encode_all(texts) == list(map(encode, texts))
+    # What `json.loads` of a user's own class made, or a StrEnum's member.
+    own = [type("Title", (str,), {})("Caf\u00e9"), "plain"]
+    assert encode_all(own) == list(map(encode, own))
 
 
 @pytest.mark.parametrize("remembered", [0, 3, 100])

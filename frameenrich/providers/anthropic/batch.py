@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
@@ -40,8 +40,8 @@ from frameenrich.providers.once import (
     cursor_pages,
     each_once,
     find_resumed,
+    refuse_torn,
     seen_nothing,
-    whole_lines,
 )
 from frameenrich.providers.protocol import (
     IncompleteDownloadError,
@@ -291,7 +291,9 @@ class AnthropicBatch:
 
         batches = self._client.messages.batches.with_streaming_response
         with batches.results(batch.id or "") as response:
-            pieces = whole_lines(response.iter_bytes(_PIECE_BYTES), batch.id or "")
+            pieces: Iterable[bytes] = response.iter_bytes(_PIECE_BYTES)
+            if "content-length" not in response.headers:
+                pieces = refuse_torn(pieces, batch.id or "")
             for line in split_lines(pieces):
                 sink.write(response_line(line, own_id) + b"\n")
                 lines += 1

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -31,7 +31,7 @@ from frameenrich.providers.once import (
     check_own,
     each_once,
     is_named,
-    whole_lines,
+    refuse_torn,
 )
 from frameenrich.providers.protocol import Shard
 from frameenrich.providers.retries import (
@@ -218,8 +218,8 @@ class GeminiBatch(TranslatedBatches):
             if size is not None and received < size:
                 raise ShortDownloadError(name, received, size)
             content.seek(0)
-            pieces = iter(lambda: content.read(PIECE_BYTES), b"")
-            for line in split_lines(whole_lines(pieces, name)):
+            pieces: Iterable[bytes] = iter(lambda: content.read(PIECE_BYTES), b"")
+            for line in split_lines(pieces if size else refuse_torn(pieces, name)):
                 yield response_line(line) + b"\n"
 
     def _delete_file(self, file_id: str) -> object:
