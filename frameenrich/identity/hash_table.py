@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from frameenrich.identity.dedupe import ShortHashes
-from frameenrich.identity.hashes import HASH_BYTES, hash_column
+from frameenrich.identity.hashes import HASH_BYTES
 
 Positions = npt.NDArray[np.int64]
 
@@ -70,10 +70,6 @@ class HashTable:
         """Return the position of each hash in the column; -1 for one that is not there."""
         return self._find(_words([hashes]))
 
-    def part(self, start: int, end: int) -> pa.Array:
-        """Return some of the column's hashes."""
-        return hash_column(self._hashes[start:end].tobytes())
-
     @cached_property
     def is_first(self) -> npt.NDArray[np.bool_]:
         """Tell which hashes do not stand before in the column."""
@@ -128,10 +124,9 @@ class KnownRequests:
         """Return the number among `jobs` of each request's job, by its position."""
         return np.searchsorted(np.array(self.ends, np.int64), positions, side="right")
 
-    def columns(self) -> list[pa.Array]:
-        """Return each job's hashes, as `of` takes them."""
-        starts = [0, *self.ends[:-1]] if self.ends else []
-        return [self.hashes.part(a, b) for a, b in zip(starts, self.ends, strict=True)]
+    def start_of(self, job: int) -> int:
+        """Return the position of a job's first request, by the job's number among `jobs`."""
+        return self.ends[job - 1] if job else 0
 
     @property
     def used_jobs(self) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,14 +45,14 @@ _LINES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class JobAnswers:
+class AnsweredRequests:
     """The requests that one job answered ``ok``.
 
     Parameters
     ----------
     folder : JobFolder
         The job.
-    hashes : pyarrow.ChunkedArray
+    hashes : pyarrow.Array or pyarrow.ChunkedArray
         The requests' hashes.
     homes : pyarrow.Table
         Their custom_ids and shards in round 0, and the round of each answer.
@@ -72,37 +73,16 @@ class StoredAnswers:
         The requests, by the job that was paid for the answer.
     folders : sequence of JobFolder
         Those jobs.
-    homes : pyarrow.Table
-        As `JobAnswers` has them, of one job after the other.
+    homes : sequence of pyarrow.Table
+        As `AnsweredRequests` has them, of each job.
     output : Output
         How answers are read.
     """
 
     requests: KnownRequests
     folders: Sequence[JobFolder]
-    homes: pa.Table
+    homes: Sequence[pa.Table]
     output: Output
-
-    @classmethod
-    def of(cls, found: Sequence[JobAnswers], output: Output) -> StoredAnswers | None:
-        """Put jobs' answers together; of several to a request the first counts. None for none."""
-        if not found:
-            return None
-        return cls(
-            KnownRequests.of([(one.folder.id, one.hashes) for one in found]),
-            [one.folder for one in found],
-            pa.concat_tables([one.homes for one in found]),
-            output,
-        )
-
-    @property
-    def of_jobs(self) -> list[JobAnswers]:
-        """The answers of each job, as `of` takes them."""
-        found, start = [], 0
-        for folder, hashes in zip(self.folders, self.requests.columns(), strict=True):
-            found.append(JobAnswers(folder, hashes, self.homes.slice(start, len(hashes))))
-            start += len(hashes)
-        return found
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -113,17 +93,25 @@ class StoredAnswers:
         """Yield the response lines of some requests, each under its new custom_id."""
         # Numbers of four bytes: of a million requests these are the largest things held here.
         jobs = self.requests.job_numbers(positions).astype(np.int32)
-        rounds = self.homes["round"].to_numpy()[positions]
-        # Sorted by job, so that each job's responses are read once.
+        # Sorted once by job, so that each job's responses are read once, and none of a thousand
+        # jobs goes through the requests of all.
+        order = np.argsort(jobs, kind="stable").astype(np.int32)
+        jobs = jobs[order]
+        if isinstance(names, pa.ChunkedArray):
+            names = names.combine_chunks()  # once: each `take` from chunks would copy them all
         for job in sorted(np.unique(jobs).tolist(), key=lambda number: self.folders[number].id):
-            folder, left = self.folders[job], int((jobs == job).sum())
-            for round_ in np.unique(rounds[jobs == job]).tolist():
-                own = np.flatnonzero((jobs == job) & (rounds == round_))
+            own = order[np.searchsorted(jobs, job) : np.searchsorted(jobs, job, side="right")]
+            folder, homes = self.folders[job], self.homes[job]
+            at, left = positions[own] - self.requests.start_of(job), len(own)
+            rounds = homes["round"].to_numpy()[at]
+            for round_ in np.unique(rounds).tolist():
+                chosen = np.flatnonzero(rounds == round_)
+                ids, shards, which = _sent_in(folder, round_, homes, at[chosen])
                 # A shard at a time: the names of no more than one are Python's objects.
                 for shard in folder.shards(round_):
-                    ids, at = self._ids_in(shard, positions[own])
-                    new = names.take(pa.array(own[at])).to_pylist()
-                    renamed = dict(zip(ids.to_pylist(), new, strict=True))
+                    here = np.flatnonzero(shards == shard.number)
+                    new = names.take(pa.array(own[chosen[which[here]]])).to_pylist()
+                    renamed = dict(zip(ids.take(pa.array(here)).to_pylist(), new, strict=True))
                     for line in _lines_in(shard, renamed, self.output):
                         left -= 1
                         yield line
@@ -132,25 +120,32 @@ class StoredAnswers:
                 raise StoreError(
                     f"{left:,} answers of the job {folder.id} that were to be reused are not "
                     "there any more: another process changed it.",
-                    "Call again; nothing was sent.",
+                    "Call again; no batch was sent.",
                 )
 
-    def _ids_in(
-        self, shard: ShardFolder, positions: Positions
-    ) -> tuple[pa.ChunkedArray, Positions]:
-        """Return the custom_ids that requests have in a shard, and which of them it answered."""
-        ids = self.homes["custom_id"]
-        if shard.round == 0:
-            at = np.flatnonzero(self.homes["shard"].to_numpy()[positions] == shard.number)
-            return ids.take(pa.array(positions[at])), at
-        # A later round's request has another custom_id, and says which of round 0 it repeats.
-        names = ["answers", *SIDECAR_ID_COLUMNS]
-        groups = row_groups(shard.job, names, shard.round, shard.number)
-        sent = pa.concat_tables([rows for rows, _ in groups])
-        again = pc.index_in(
-            ids.take(pa.array(positions)), value_set=sent["answers"].combine_chunks()
-        )
-        return sent["custom_id"].take(again.drop_null()), np.flatnonzero(again.is_valid())
+
+def _sent_in(
+    folder: JobFolder, round_: int, homes: pa.Table, at: Positions
+) -> tuple[pa.Array, npt.NDArray[np.int32], Positions]:
+    """Return a round's requests that ask what some of round 0 ask.
+
+    Returns
+    -------
+    tuple
+        Their custom_ids, their shards, and the position in `at` of what each asks.
+    """
+    ids = homes["custom_id"].take(pa.array(at)).combine_chunks()
+    if round_ == 0:
+        return ids, homes["shard"].to_numpy()[at], np.arange(len(at))
+    # A later round's request has another custom_id, and says which of round 0 it repeats.
+    sent = folder.sidecar(round_, ["answers", *SIDECAR_ID_COLUMNS])
+    which = pc.index_in(sent["answers"], value_set=ids).combine_chunks()
+    sent = sent.filter(which.is_valid())
+    return (
+        sent["custom_id"].combine_chunks(),
+        sent["shard"].to_numpy(),
+        which.drop_null().to_numpy().astype(np.int64),
+    )
 
 
 def _lines_in(shard: ShardFolder, renamed: dict[str, str], output: Output) -> Iterator[bytes]:
@@ -170,7 +165,12 @@ def _lines_in(shard: ShardFolder, renamed: dict[str, str], output: Output) -> It
 
 
 def find_stored_answers(
-    store: Store, spec: JobSpec, output: Output, sent: ShortHashes, own_id: str = ""
+    store: Store,
+    spec: JobSpec,
+    output: Output,
+    sent: ShortHashes,
+    own_id: str = "",
+    asked: Sequence[JobFolder] = (),
 ) -> StoredAnswers | None:
     """Find the requests that the store's other jobs answered ``ok``.
 
@@ -185,17 +185,42 @@ def find_stored_answers(
         The halves of the new job's request hashes, in order.
     own_id : str
         A job that does not count.
+    asked : sequence of JobFolder
+        Jobs that count first, whatever their provider is called: a submit has just asked them.
     """
     # Jobs come newest first, and the newest answer wins.
-    found = [
-        answers_in(folder, output, sent)
+    first = {folder.id for folder in asked}
+    others = (
+        folder
         for folder in other_jobs(store, sent, own_id, warn=True)
-        if same_route(folder.spec, spec)
-    ]
-    return StoredAnswers.of([each for each in found if each is not None], output)
+        if folder.id not in first and same_route(folder.spec, spec)
+    )
+    return answers_of([*asked, *others], output, sent)
 
 
-def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> JobAnswers | None:
+def answers_of(
+    folders: Iterable[JobFolder], output: Output, sent: ShortHashes
+) -> StoredAnswers | None:
+    """Find the requests that some jobs answered ``ok``; of several answers the first job's counts.
+
+    Returns
+    -------
+    StoredAnswers or None
+        None where no job answered any.
+    """
+    each = (_answered_by(folder, output, sent) for folder in folders)
+    found = [answered for answered in each if answered is not None]
+    if not found:
+        return None
+    return StoredAnswers(
+        KnownRequests.of([(one.folder.id, one.hashes) for one in found]),
+        [one.folder for one in found],
+        [one.homes for one in found],
+        output,
+    )
+
+
+def _answered_by(folder: JobFolder, output: Output, sent: ShortHashes) -> AnsweredRequests | None:
     """Find the requests that one job answered ``ok``; see `find_stored_answers`."""
     shared = _shared(folder, sent)
     if len(shared) == 0:
@@ -214,7 +239,7 @@ def answers_in(folder: JobFolder, output: Output, sent: ShortHashes) -> JobAnswe
     del shared
     # The pool keeps what this took, beside what the next job and the table of hashes will take.
     pa.default_memory_pool().release_unused()
-    return JobAnswers(folder, hashes, homes)
+    return AnsweredRequests(folder, hashes, homes)
 
 
 def find_running(store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = "") -> KnownRequests:
@@ -260,7 +285,7 @@ def _at_work(folder: JobFolder, requests: pa.Table) -> pa.ChunkedArray:
         rows = requests if round_ == 0 else folder.sidecar(round_, ["answers", "shard"])
         numbers = [n for n in pc.unique(rows["shard"]).to_pylist() if _goes_on(folder, round_, n)]
         rows = rows.filter(pc.is_in(rows["shard"], pa.array(numbers, rows["shard"].type)))
-        # A later round's answer is the answer to the request of round 0, see `_answered`.
+        # A later round's answer is the answer to the request of round 0, see `_sent_in`.
         ids = rows["custom_id" if round_ == 0 else "answers"].combine_chunks()
         running = pc.or_(running, pc.is_in(requests["custom_id"].combine_chunks(), ids))
     return requests.filter(running)["request_hash"]

@@ -23,7 +23,7 @@ from frameenrich.identity.hash_table import HashTable
 from frameenrich.identity.hashes import request_hash
 from frameenrich.jsonl import body_of, split_lines
 from frameenrich.lifecycle.results import read_results
-from frameenrich.lifecycle.reuse import JobAnswers, answers_in, same_route
+from frameenrich.lifecycle.reuse import same_route
 from frameenrich.model import JobSpec, Response, RowStatus
 from frameenrich.prepare.job_draft import JobDraft
 from frameenrich.prepare.ready import open_requests
@@ -64,8 +64,13 @@ class Probe:
     store: Store
     live: Provider
 
-    def ask(self, draft: JobDraft, known: Sequence[HashTable]) -> JobAnswers | None:
-        """Send one request of a draft live, and return its answer if it is usable.
+    def ask(self, draft: JobDraft, known: Sequence[HashTable]) -> list[JobFolder]:
+        """Send one request of a draft live, and others where it is refused.
+
+        Returns
+        -------
+        list of JobFolder
+            The small jobs that were sent, the newest first; none where every request is known.
 
         Raises
         ------
@@ -74,13 +79,15 @@ class Probe:
         """
         lines = list(islice(unknown_lines(draft, self.spec.url, known), 1 + _WITNESSES))
         if not lines:
-            return None
-        folder = self._answered(lines[:1])
-        refusal = _refusal(folder, lines[0])
+            return []
+        # One end for the row and its witnesses, as other submits wait meanwhile.
+        end = time.monotonic() + _TRY_AGAIN_SECONDS + _ANSWER_SECONDS
+        sent = [self._answered(lines[:1], end)]
+        refusal = _refusal(sent[0], lines[0])
         if refusal is not None and len(lines) > 1:
             # Only now: where the first row is answered, no other is paid at the live price.
-            others = self._answered(lines[1:])
-            if _refused(others) < len(lines) - 1:
+            sent.insert(0, self._answered(lines[1:], end))
+            if _refused(sent[0]) < len(lines) - 1:
                 refusal = None
         if refusal is not None:
             raise ParameterError(
@@ -90,10 +97,13 @@ class Probe:
                 "all the same.",
                 spec=self.spec,
             )
-        return answers_in(folder, self.output, draft.hashes)
+        return sent
 
-    def _answered(self, lines: Sequence[bytes]) -> JobFolder:
-        """Send some requests as a small job, or go on with the one that was interrupted."""
+    def _answered(self, lines: Sequence[bytes], end: float) -> JobFolder:
+        """Send some requests as a small job, or go on with the one that was interrupted.
+
+        An answer that is not there at `end`, by ``time.monotonic()``, is waited for no longer.
+        """
         # What belongs to the batch (its metadata, window, queue and cap) is no part of the probe.
         plain = replace(
             self.spec,
@@ -118,8 +128,10 @@ class Probe:
                     draft.complete(job_id)
                     draft.commit()
         folder = JobPath(self.store, job_id).open()
-        patience = RetryDeadline(answer_seconds=_ANSWER_SECONDS)
-        last = time.monotonic() + _TRY_AGAIN_SECONDS + _ANSWER_SECONDS
+        # Trying again always has its seconds: witnesses of a row that was refused late are asked.
+        last = max(end, time.monotonic() + _TRY_AGAIN_SECONDS)
+        answer_seconds = last - time.monotonic() - _TRY_AGAIN_SECONDS
+        patience = RetryDeadline(answer_seconds=answer_seconds)
         try:
             with retry_for(_TRY_AGAIN_SECONDS, patience):
                 Job(folder, output=self.output, provider=self.live).send()
@@ -128,9 +140,8 @@ class Probe:
             # is out lasts so long.
             if time.monotonic() >= last:
                 warn_user(
-                    f"The row that was asked live first had no answer after {_ANSWER_SECONDS:.0f} "
-                    "seconds. It goes out with the batch, so it may be paid twice; probe=False "
-                    "sends the batch at once."
+                    "A row that was asked live first had no answer in time. It goes out with the "
+                    "batch, so it may be paid twice; probe=False sends the batch at once."
                 )
         return folder
 

@@ -16,7 +16,12 @@ from frameenrich.answers.output import Output, Parser
 from frameenrich.errors import ParameterError, StoreError
 from frameenrich.identity.hash_table import KnownRequests
 from frameenrich.lifecycle.approve import approve_job, approve_probe
-from frameenrich.lifecycle.reuse import StoredAnswers, find_running, find_stored_answers
+from frameenrich.lifecycle.reuse import (
+    StoredAnswers,
+    answers_of,
+    find_running,
+    find_stored_answers,
+)
 from frameenrich.model import CONFIRM_SECONDS, JobSpec, Limits
 from frameenrich.prepare.batch_options import check_batch_options
 from frameenrich.prepare.caching import seeded, with_caching
@@ -163,7 +168,7 @@ class Submission:
             What is left to send could cost more than `max_cost`.
         """
         job_id = draft.id(self.nonce)
-        spec, output = self.plan.spec, self.plan.output
+        spec = self.plan.spec
         if draft.columns:  # not sooner: an old job is found
             self.plan.check_uses_rows(draft.columns, draft.rows)
         # Checks of a new job only: one that was made before these checks is still found.
@@ -173,25 +178,38 @@ class Submission:
         self.plan.columns.check(frame=[name for name in draft.columns if name not in own])
         # One lock of the store decides who waits for a running request and who sends it, or two
         # jobs that waited for a third would both send; and submits at once would ask the same first
-        # row live. The others wait a minute longer for that at most, whatever the server does:
-        # `Probe` hangs up on one that is slow.
+        # row live. For each submit that asks one, the others wait little more than a minute at
+        # most, whatever the server does: `Probe` hangs up on one that is slow.
         with self.store.deciding():
             if self.store.has(job_id):  # another process has made it meanwhile
                 return JobPath(self.store, job_id).open()
-            answers, running = None, KnownRequests.of([])
-            if not self.nonce:
-                # What another job has at its provider is not sent twice: this job waits for it, nor
-                # is such a row asked live.
-                # In this order, since a fetch takes no lock of the store: a batch that ends
-                # between the two searches is seen by both, and its answer wins. The other way round
-                # neither saw it, and its rows were paid twice.
-                running = find_running(self.store, spec, draft.hashes)
-                answers = find_stored_answers(self.store, spec, output, draft.hashes)
-            if self._probes(draft, answers):
-                answers = self._probed(draft, answers, running)
+            running, answers = self._known(draft)
+            if self._probes(draft, answers) and (asked := self._probed(draft, answers, running)):
+                # Again, with the live answers: `regenerate` takes no lock of the store, and may
+                # have sent requests that nobody had running before the minute of the probe.
+                del running, answers
+                running, answers = self._known(draft, asked)
             draft.complete(job_id, answers, running)
             approve_job(spec, self.store, draft.request_lines())
             return draft.commit()
+
+    def _known(
+        self, draft: JobDraft, asked: Sequence[JobFolder] = ()
+    ) -> tuple[KnownRequests, StoredAnswers | None]:
+        """Find the draft's requests that run elsewhere, and those with a stored answer.
+
+        Answers of `asked`, the jobs of this submit's probe, count also where it is fresh.
+        """
+        spec, output = self.plan.spec, self.plan.output
+        if self.nonce:
+            return KnownRequests.of([]), answers_of(asked, output, draft.hashes)
+        # What another job has at its provider is not sent twice: this job waits for it, nor is such
+        # a row asked live.
+        # In this order, since a fetch takes no lock of the store: a batch that ends between the two
+        # searches is seen by both, and its answer wins. The other way round neither saw it, and its
+        # rows were paid twice.
+        running = find_running(self.store, spec, draft.hashes)
+        return running, find_stored_answers(self.store, spec, output, draft.hashes, asked=asked)
 
     def _probes(self, draft: JobDraft, answers: StoredAnswers | None) -> bool:
         """Tell whether a row is sent first: as ``probe=`` says, or for large jobs."""
@@ -205,23 +223,19 @@ class Submission:
 
     def _probed(
         self, draft: JobDraft, answers: StoredAnswers | None, running: KnownRequests
-    ) -> StoredAnswers | None:
+    ) -> list[JobFolder]:
         """Send a row live, if the provider can, after the cost of all is approved.
 
-        Returns its answer with those that were known.
+        Returns the jobs by which it was sent, none where nothing was.
         """
         try:
             live = live_version(self.route)
         except ParameterError:  # it has no live calls: nobody can be asked
-            return answers
+            return []
         spec = self.plan.spec
         known = [running.hashes, *([answers.requests.hashes] if answers else [])]
         approve_probe(spec, self.store, unknown_lines(draft, spec.url, known))
-        asked = Probe(spec, self.plan.output, self.store, live).ask(draft, known)
-        if asked is None:
-            return answers
-        stored = [] if answers is None else answers.of_jobs
-        return StoredAnswers.of([asked, *stored], self.plan.output)
+        return Probe(spec, self.plan.output, self.store, live).ask(draft, known)
 
     def _earlier_columns(self, draft: JobDraft) -> set[str]:
         """Name the frame's columns that an earlier job of this name made; they may be replaced."""

@@ -23,6 +23,7 @@ from frameenrich.lifecycle import collect as lifecycle_collect
 from frameenrich.verbs import regenerate as verbs_regenerate
 from frameenrich.verbs import submit as verbs_submit
 from frameenrich.verbs.job import Job
+from frameenrich.verbs.probe import Probe
 
 FAST: dict[str, Any] = {"poll_seconds": 0.01}
 
@@ -208,3 +209,23 @@ def test_submits_at_once_probe_one_row_once(
     for out, frame in zip(outs, frames, strict=True):
         check_rows(out, frame)
     assert sorted(server.executed_bodies.values()) == [1] * 9
+
+
+def test_what_is_sent_again_while_a_probe_asks_is_not_sent_a_third_time(
+    client: openai.OpenAI, store: Path, server: BatchServer, after: Any
+) -> None:
+    """Promise 3: `regenerate` takes no lock of the store, so a submit searches after its probe."""
+    fault = server.faults.add("malformed", where=["row-T-00", "row-T-01"], content="bad")
+    first = submit(shelf(4), client, store, labels=["Garden", "Kitchen"]).wait(**FAST)
+    server.faults.clear(fault.name)
+    server.hold("in_progress")
+    after(Probe, "ask", lambda: first.regenerate(feedback=False))
+
+    job = submit(shelf(5), client, store, labels=["Garden", "Kitchen"], probe=True, name="other")
+
+    assert f"1 requests wait for {first.id}" in repr(job)
+    server.release()
+    first.wait(**FAST)
+    job.wait(**FAST)
+    # T-00 was bad, asked live, and asked by `regenerate`, which does not look what others have.
+    assert sorted(server.executed_bodies.values()) == [1, 1, 1, 2, 3]

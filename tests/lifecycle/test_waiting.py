@@ -82,8 +82,8 @@ def test_the_other_batch_ends_between_the_two_looks(
     def then_fetched(name: str) -> None:
         look = getattr(verbs_submit, name)
 
-        def looks(*args: Any) -> Any:
-            found = look(*args)
+        def looks(*args: Any, **options: Any) -> Any:
+            found = look(*args, **options)
             looked.append(name)
             if len(looked) == 1:  # after one look, before the other: what a process may do
                 server.release()
