@@ -6,6 +6,7 @@ shards that wait. Each step of it goes on with those jobs, as nobody else may be
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -51,7 +52,13 @@ def take_over(job: JobState, shard: ShardFolder, go_on: Callable[[JobPath], obje
             except JobBusyError:
                 continue
     requests, hashes = _requests_of(job, shard)
-    with job.store.deciding():  # or two jobs that waited for a third would both send
+    with contextlib.ExitStack() as stack:
+        # Under the store's lock, or two jobs that waited for a third would both send. A submit may
+        # hold it for as long as it asks its first row: then the shard waits for the next step.
+        try:
+            stack.enter_context(job.store.deciding(timeout_seconds=0))
+        except JobBusyError:
+            return
         running = find_running(job.store, job.spec, hashes, job.id)
         if len(running.hashes):
             shard.save(batch.replace(waits_for=running.used_jobs))

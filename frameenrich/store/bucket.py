@@ -30,6 +30,7 @@ from frameenrich.store.local import (
     DRAFT,
     READ_BYTES,
     SIDECAR,
+    Guarded,
     draft_folder,
     file_lock,
     not_whole,
@@ -376,7 +377,8 @@ class Bucket:
     @contextlib.contextmanager
     def lock(self, path: str, timeout_seconds: float) -> Iterator[None]:
         """Be the only process at work on the job."""
-        with self._leased(path, timeout_seconds) as lease:
+        guarded = Guarded(path.rpartition("/")[2])
+        with self._leased(path, guarded, timeout_seconds) as lease:
             if lease is not None:
                 self._held[path] = lease
             try:
@@ -387,7 +389,7 @@ class Bucket:
     @contextlib.contextmanager
     def deciding(self, root: str, timeout_seconds: float) -> Iterator[None]:
         """Be the only process, of all computers, that makes a job of the store."""
-        with self._leased(root, timeout_seconds) as lease:
+        with self._leased(root, Guarded(store=self._url), timeout_seconds) as lease:
             # Not among the held ones: other jobs are read meanwhile, whose writers go on writing.
             self._own.deciding = lease
             try:
@@ -396,7 +398,9 @@ class Bucket:
                 self._own.deciding = None
 
     @contextlib.contextmanager
-    def _leased(self, path: str, timeout_seconds: float) -> Iterator[Lease | None]:
+    def _leased(
+        self, path: str, guarded: Guarded, timeout_seconds: float
+    ) -> Iterator[Lease | None]:
         """Hold a folder: on this computer by a file lock, then a lease; None where no one else is.
 
         Raises
@@ -406,16 +410,16 @@ class Bucket:
         """
         give_up_at = time.monotonic() + timeout_seconds
         digest = hashlib.sha256(f"{self._url}\n{path}".encode()).hexdigest()[:24]
-        lock_path, job_id = f"{private_folder()}/{digest}", path.rpartition("/")[2]
+        lock_path = f"{private_folder()}/{digest}"
         # The file lock comes first: whoever has it knows that the leases noted on this computer are
         # of dead processes, and takes them over at once. So a restarted notebook does not wait.
-        with file_lock(f"{lock_path}.lock", job_id, timeout_seconds):
+        with file_lock(f"{lock_path}.lock", guarded, timeout_seconds):
             if self._private:
                 yield None
                 return
             with self.reaching(path):
                 self._prove(f"{path}/{_LEASE}.proof")
-            lease = Lease(self._objects, f"{path}/{_LEASE}", job_id, f"{lock_path}.held")
+            lease = Lease(self._objects, f"{path}/{_LEASE}", guarded, f"{lock_path}.held")
             with contextlib.ExitStack() as stack:
                 with self.reaching(path):  # both waits share one timeout
                     stack.enter_context(hold(lease, give_up_at - time.monotonic()))

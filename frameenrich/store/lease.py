@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import msgspec
 
 from frameenrich.errors import JobBusyError
-from frameenrich.store.local import busy
+from frameenrich.store.local import Guarded
 from frameenrich.text import one_line, shortened
 
 LEASE_SECONDS = 30.0
@@ -62,17 +62,17 @@ class Lease:
         Where it is written.
     path : str
         The lease's own object.
-    job_id : str
-        For messages.
+    guarded : Guarded
+        What it is the right to, for messages.
     note : str
         A local file that lists the leases that processes of this computer held. It is read and
         written under a file lock, so whoever reads it knows that those processes are gone.
     """
 
-    def __init__(self, objects: Objects, path: str, job_id: str, note: str) -> None:
+    def __init__(self, objects: Objects, path: str, guarded: Guarded, note: str) -> None:
         self._objects = objects
         self._path = path
-        self._job_id = job_id
+        self._guarded = guarded
         self._holder = secrets.token_hex(16)
         self._left_here = _read_note(note)
         # Noted before the lease is written, so that a process killed in between is known, too.
@@ -103,7 +103,7 @@ class Lease:
             if self._expired(seen, time.monotonic() - since) and self._acquire_once(seen):
                 break
             if time.monotonic() >= give_up_at:
-                raise _held(self._job_id, seen)
+                raise _held(self._guarded, seen)
             time.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 - so that no two keep step
         self._thread.start()
 
@@ -160,15 +160,7 @@ class Lease:
                 try:
                     self._write(self._holder, self._version)
                 except ConflictError:
-                    raise self.lost() from None
-
-    def lost(self) -> JobBusyError:
-        """Return the error for a job that another process took over."""
-        return JobBusyError(
-            f"Another process took over the job {self._job_id}, as this one gave no sign of life.",
-            "Let that one go on, or call again later; nothing is lost.",
-            job_id=self._job_id,
-        )
+                    raise self._guarded.lost() from None
 
     def read(self, path: str) -> bytes:
         """Read an object that only the holder writes; refuse it if somebody else wrote it.
@@ -186,7 +178,7 @@ class Lease:
         # The version that was seen first counts: only the holder writes, so another one is a
         # conflict.
         if self._known.setdefault(path, seen.version) != seen.version:
-            raise self.lost()
+            raise self._guarded.lost()
         return seen.data
 
     def expect(self, path: str, version: str) -> None:
@@ -208,7 +200,7 @@ class Lease:
         try:
             self._known[path] = self._objects.write(path, data, self._known.get(path))
         except ConflictError:
-            raise self.lost() from None
+            raise self._guarded.lost() from None
 
     def release(self) -> None:
         """Release the lease, so that the next process need not wait."""
@@ -249,8 +241,8 @@ def _record(seen: ObjectVersion | None) -> _Record | None:
     return record if 0 < record.seconds <= _LONGEST_SECONDS else None
 
 
-def _held(job_id: str, seen: ObjectVersion | None) -> JobBusyError:
-    error, record = busy(job_id), _record(seen)
+def _held(guarded: Guarded, seen: ObjectVersion | None) -> JobBusyError:
+    error, record = guarded.busy(), _record(seen)
     if record is not None and record.who:
         error.problem = f"{error.problem.rstrip('.')} ({one_line(shortened(record.who, 100))})."
     return error

@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,13 +173,13 @@ class Disk:
 
     def lock(self, path: str, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
         """Be the only process at work on the job in the folder `path`."""
-        return file_lock(f"{path}/.lock", os.path.basename(path), timeout_seconds)
+        return file_lock(f"{path}/.lock", Guarded(os.path.basename(path)), timeout_seconds)
 
     def deciding(
         self, root: str, timeout_seconds: float
     ) -> contextlib.AbstractContextManager[None]:
         """Be the only process that makes a job of the store."""
-        return file_lock(f"{root}/.lock", os.path.basename(root), timeout_seconds)
+        return file_lock(f"{root}/.lock", Guarded(store=root), timeout_seconds)
 
     def open_appending(self, path: str) -> IO[bytes]:
         """Open a file at its end; a line torn by a crash is cut off first."""
@@ -214,8 +215,43 @@ def _sweep(parent: str) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Guarded:
+    """What a lock guards, as its errors name it: a job, or who may submit to a store."""
+
+    job_id: str | None = None
+    store: str = ""
+
+    def busy(self) -> JobBusyError:
+        """Return the error for what another process holds."""
+        if self.job_id is None:
+            return JobBusyError(
+                f"Another process is submitting to the store {self.store}.",
+                "Wait for it to end, then call again; nothing is lost.",
+            )
+        return JobBusyError(
+            f"Another process is at work on the job {self.job_id}.",
+            "Wait for it to end, then call again; nothing is lost.",
+            job_id=self.job_id,
+        )
+
+    def lost(self) -> JobBusyError:
+        """Return the error for what another process took over meanwhile."""
+        if self.job_id is None:
+            return JobBusyError(
+                f"Another process took over submitting to the store {self.store}, as this one "
+                "gave no sign of life.",
+                "Call again; nothing is lost.",
+            )
+        return JobBusyError(
+            f"Another process took over the job {self.job_id}, as this one gave no sign of life.",
+            "Let that one go on, or call again later; nothing is lost.",
+            job_id=self.job_id,
+        )
+
+
 @contextlib.contextmanager
-def file_lock(path: str, job_id: str, timeout_seconds: float) -> Iterator[None]:
+def file_lock(path: str, guarded: Guarded, timeout_seconds: float) -> Iterator[None]:
     """Hold a lock that the operating system lets go of when this process ends.
 
     Raises
@@ -229,22 +265,13 @@ def file_lock(path: str, job_id: str, timeout_seconds: float) -> Iterator[None]:
     try:
         lock.acquire(timeout=timeout_seconds)
     except Timeout:
-        raise busy(job_id) from None
+        raise guarded.busy() from None
     except OSError as error:
         raise unwritable(path, error) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def busy(job_id: str) -> JobBusyError:
-    """Return the error for a job that another process is at work on."""
-    return JobBusyError(
-        f"Another process is at work on the job {job_id}.",
-        "Wait for it to end, then call again; nothing is lost.",
-        job_id=job_id,
-    )
 
 
 def unreadable(path: str, error: Exception) -> StoreError:

@@ -17,7 +17,7 @@ from batch_server import BatchServer, Reply
 from crash import ledger, server_process, start
 
 import frameenrich
-from frameenrich.errors import BudgetError, FrameEnrichWarning
+from frameenrich.errors import BudgetError, FrameEnrichWarning, WaitTimeoutError
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.verbs import submit as verbs_submit
@@ -302,3 +302,22 @@ def test_it_waits_for_whoever_asks_it_now(
     check_rows(finish(shelf(5), job), shelf(5))
     check_rows(finish(shelf(6), third), shelf(6))
     assert times(server) == [1] * 6
+
+
+@pytest.mark.timeout(30)
+def test_it_waits_no_longer_than_its_caller_while_another_submit_decides(
+    provider: OpenAIBatch, store: Path, server: BatchServer
+) -> None:
+    """A submit that asks its first row live holds the store for a minute; `wait` ends in time."""
+    server.hold("in_progress")
+    first = submit(shelf(3), provider, store)
+    job = submit(shelf(4), provider, store)
+    server.release()
+    first.wait(poll_seconds=0.01)
+
+    with job._session.job().store.deciding(), pytest.raises(WaitTimeoutError):
+        job.wait(timeout=0.05, poll_seconds=0.01)
+
+    assert f"3 requests wait for {first.id}" in repr(job)
+    check_rows(finish(shelf(4), job), shelf(4))
+    assert times(server) == [1] * 4

@@ -46,6 +46,7 @@ from frameenrich.prepare.submit_options import Options
 from frameenrich.store.bucket import Bucket
 from frameenrich.store.folder import JobFolder, JobPath
 from frameenrich.store.lease import Lease, PlainObjects, S3Objects, hold
+from frameenrich.store.local import Guarded
 from frameenrich.store.store import Store
 
 pytestmark = pytest.mark.any_pandas
@@ -682,7 +683,10 @@ def test_one_decision_at_a_time_on_all_computers(
     with one.deciding():
         (tmp_path / "other").mkdir()
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "other"))
-        with pytest.raises(JobBusyError, match="process"), medium.deciding(other.root, 0.2):
+        with (
+            pytest.raises(JobBusyError, match=r"submitting to the store s3://.* \(process"),
+            medium.deciding(other.root, 0.2),
+        ):
             pass
     with medium.deciding(other.root, 5.0):
         pass
@@ -702,7 +706,7 @@ def test_a_decision_that_was_slept_over_makes_no_job(
             draft.write("sidecar.parquet", b"late")
             draft.commit("job-1")
 
-    with pytest.raises(JobBusyError, match="took over"):
+    with pytest.raises(JobBusyError, match="took over submitting to the store"):
         sleep_over()
     assert bucket().job_ids() == []
 
@@ -806,7 +810,7 @@ def test_a_lease_that_is_junk_is_nobodys(junk: bytes, tmp_path: Path) -> None:
     path = f"{tmp_path}/.lease.json"
     fs.pipe_file(path, junk)
 
-    lease = Lease(PlainObjects(fs), path, "job-1", str(tmp_path / "note"))
+    lease = Lease(PlainObjects(fs), path, Guarded("job-1"), str(tmp_path / "note"))
     with hold(lease, 0.0):
         assert json.loads(fs.cat_file(path))["holder"]
 
@@ -818,6 +822,6 @@ def test_who_holds_a_lease_is_told_in_few_words(tmp_path: Path) -> None:
     fs.pipe_file(path, json.dumps({"holder": "a", "who": "x\n" * 50_000}).encode())
 
     with pytest.raises(JobBusyError) as held:
-        Lease(PlainObjects(fs), path, "job-1", str(tmp_path / "note")).acquire(0.0)
+        Lease(PlainObjects(fs), path, Guarded("job-1"), str(tmp_path / "note")).acquire(0.0)
     assert len(str(held.value)) < 500
     assert "\n" not in str(held.value)

@@ -22,6 +22,7 @@ from frameenrich.store.lease import (
     PlainObjects,
     hold,
 )
+from frameenrich.store.local import Guarded
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def objects() -> Objects:
 
 def lease_of(objects: Objects, folder: str, note: Path) -> Lease:
     """Return a lease of one job; each `note` is a computer."""
-    return Lease(objects, f"{folder}/lease.json", "job", str(note))
+    return Lease(objects, f"{folder}/lease.json", Guarded("job"), str(note))
 
 
 def lapse(lease: Lease) -> None:

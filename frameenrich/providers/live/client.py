@@ -30,7 +30,7 @@ from frameenrich.model import BYTES_PER_TOKEN, TIMED_OUT, Pace
 from frameenrich.providers.dialects import is_loopback
 from frameenrich.providers.guard import MOST_BYTES
 from frameenrich.providers.live.rate_limit import LONGEST_PAUSE_SECONDS, RateLimiter, spent_for
-from frameenrich.providers.live.read_content import LARGE_AT_ONCE, TooLongError, read_content
+from frameenrich.providers.live.read_content import Room, TooLongError, read_content
 from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read_reply
 from frameenrich.providers.live.route import Route
 from frameenrich.providers.live.semaphore import Semaphore
@@ -193,7 +193,7 @@ class LiveClient:
             return
         self._group = _WriteBatch(self._loop.create_future())
         self._gate, self._renewing = Semaphore(self._flow), asyncio.Lock()
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._room = Room()
         self._all_taken = False
         async with _session(self._route) as self._http:
             await self._ask_and_write()
@@ -377,7 +377,7 @@ class LiveClient:
                 route.url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 begun = response.ok
-                content = route.heard(await read_content(response, self._large))
+                content = route.heard(await read_content(response, self._room))
                 # A good answer may say that the ration is spent: the next call would be refused.
                 if (spent := spent_for(response.headers)) is not None:
                     self._flow.pause(spent)
