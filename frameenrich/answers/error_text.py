@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from frameenrich.model import Json
 from frameenrich.text import shortened, without_surrogates
 
-# One encoder for all: json.dumps with an option makes a new one at each call.
+# json.dumps with an option would make such an object at each call; what does the work in C is made
+# anew either way. orjson and msgspec leave out the spaces, so that the text would be another one.
 _dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 

@@ -146,10 +146,10 @@ def read_results(
     for shard, shard_positions in _by_shard(folder, 0, shards):
         ids = _at(custom_ids, shard_positions)
         # A part may have as many lines as its shard has requests, and some request twice.
-        requests = None if part else shard.batch.requests
+        requests = shard.batch.requests if not part and only_round in {None, 0} else None
         slots[shard_positions] = _first_positions(ids, shard_positions, requests)
         if only_round in {None, 0}:
-            found.read(shard, ids, slots[shard_positions])
+            slots[shard_positions] = found.read(shard, ids, slots[shard_positions])
     whole = JobResults(found.table, custom_ids, shards, slots, 0, 0)
     # In the order of rounds: a row's newest answer replaces the earlier ones.
     for round_ in rounds[1:] if only_round is None else rounds[max(only_round, 1) : only_round + 1]:
@@ -214,7 +214,8 @@ def _by_shard(
 def _first_positions(ids: pa.Array, shard_positions: Positions, requests: int | None) -> Positions:
     """Return each line's slot: the first line of the same custom_id.
 
-    `requests` is how many the shard has, where that is known and these are all of its lines.
+    `requests` is how many the shard has, where that is known and these are all of its lines. It
+    saves a search where no custom_id repeats; `_ResultReader.read` searches where it was wrong.
     """
     if len(ids) == (len(pc.unique(ids)) if requests is None else requests):
         return shard_positions
@@ -251,8 +252,8 @@ class _ResultReader:
         self.table = result_table
         self.unmatched_lines = self.broken_lines = 0
 
-    def read(self, shard: ShardFolder, ids: pa.Array, slots: Positions) -> None:
-        """Read a shard's lines, and settle its requests that have none.
+    def read(self, shard: ShardFolder, ids: pa.Array, slots: Positions) -> Positions:
+        """Read a shard's lines, settle its requests that have none, and return their slots.
 
         `ids` are its requests' custom_ids and `slots` their slots; where requests are shared, some
         of them more than once.
@@ -284,8 +285,13 @@ class _ResultReader:
         self.unmatched_lines += int((own < 0).sum()) - came.null_count
         heard = np.zeros(self.table.slots, dtype=np.bool_)
         heard[own[own >= 0]] = True
+        if shard.round == 0 and not heard[slots].all():
+            # No row is decided by a batch's count: where a wrong one gave a shared request's rows
+            # slots of their own, the answer is in the first one's.
+            slots = slots[pc.index_in(ids, value_set=ids).to_numpy()]
         if not heard[slots].all():
             _settle_rest(shard, ids, slots, heard, self.table, came.null_count)
+        return slots
 
     def _lines(self, shard: ShardFolder, own_ids: pa.Array) -> pa.Array:
         """Add a shard's lines to the table and return the custom_id of each."""

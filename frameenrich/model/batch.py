@@ -165,8 +165,9 @@ class Batch:
     ``short`` says what is missing in what an ended batch left, ``short_since`` since when it is
     read again for that. ``retry_at`` is when a full queue is tried again; ``reused_from`` names the
     jobs whose answers a shard that was never sent was filled from; ``spent_file_ids`` are uploads
-    of earlier attempts. ``requests`` counts the requests of the shard's file, ``requests_xxh3`` is
-    that file's hash; ``responses`` proves its responses file.
+    of earlier attempts. ``requests`` counts the requests of the shard's file, which are the
+    different custom_ids that the sidecar has for it; ``requests_xxh3`` is that file's hash;
+    ``responses`` proves its responses file.
     ``imports`` are responses that came by other means, ``before_import`` what the batch was when
     these ended it; ``imported`` is what earlier versions wrote, who put both into one file.
     ``provider`` is where the shard goes, where that is not the job's own provider.
