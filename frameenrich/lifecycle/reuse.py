@@ -89,29 +89,29 @@ class StoredAnswers:
         """The ids of the jobs that were paid for these answers."""
         return self.requests.used_jobs
 
-    def lines(self, positions: Positions, names: pa.Array | pa.ChunkedArray) -> Iterator[bytes]:
+    def lines(self, positions: Positions, names: pa.Array) -> Iterator[bytes]:
         """Yield the response lines of some requests, each under its new custom_id."""
         # Numbers of four bytes: of a million requests these are the largest things held here.
         jobs = self.requests.job_numbers(positions).astype(np.int32)
         # Sorted once by job, so that each job's responses are read once, and none of a thousand
         # jobs goes through the requests of all.
         order = np.argsort(jobs, kind="stable").astype(np.int32)
-        jobs = jobs[order]
-        if isinstance(names, pa.ChunkedArray):
-            names = names.combine_chunks()  # once: each `take` from chunks would copy them all
-        for job in sorted(np.unique(jobs).tolist(), key=lambda number: self.folders[number].id):
-            own = order[np.searchsorted(jobs, job) : np.searchsorted(jobs, job, side="right")]
-            folder, homes = self.folders[job], self.homes[job]
-            at, left = positions[own] - self.requests.start_of(job), len(own)
-            rounds = homes["round"].to_numpy()[at]
+        numbers, starts = np.unique(jobs[order], return_index=True)
+        del jobs
+        of_job = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
+        for job in sorted(of_job, key=lambda number: self.folders[number].id):
+            own, folder, homes = of_job[job], self.folders[job], self.homes[job]
+            at = (positions[own] - self.requests.start_of(job)).astype(np.int32)
+            rounds, left = homes["round"].to_numpy()[at], len(own)
             for round_ in np.unique(rounds).tolist():
-                chosen = np.flatnonzero(rounds == round_)
-                ids, shards, which = _sent_in(folder, round_, homes, at[chosen])
+                chosen, in_round = own[rounds == round_], at[rounds == round_]
+                ids, shards, in_ids = _sent_in(folder, round_, homes, in_round)
                 # A shard at a time: the names of no more than one are Python's objects.
                 for shard in folder.shards(round_):
                     here = np.flatnonzero(shards == shard.number)
-                    new = names.take(pa.array(own[chosen[which[here]]])).to_pylist()
-                    renamed = dict(zip(ids.take(pa.array(here)).to_pylist(), new, strict=True))
+                    old = ids.take(pa.array(in_ids[here])).to_pylist()
+                    new = names.take(pa.array(chosen[here])).to_pylist()
+                    renamed = dict(zip(old, new, strict=True))
                     for line in _lines_in(shard, renamed, self.output):
                         left -= 1
                         yield line
@@ -124,28 +124,27 @@ class StoredAnswers:
                 )
 
 
+_Numbers = npt.NDArray[np.int32]
+
+
 def _sent_in(
-    folder: JobFolder, round_: int, homes: pa.Table, at: Positions
-) -> tuple[pa.Array, npt.NDArray[np.int32], Positions]:
-    """Return a round's requests that ask what some of round 0 ask.
+    folder: JobFolder, round_: int, homes: pa.Table, at: _Numbers
+) -> tuple[pa.Array, _Numbers, _Numbers]:
+    """Return by which requests a round asked what some of round 0, those `at`, had asked.
 
     Returns
     -------
     tuple
-        Their custom_ids, their shards, and the position in `at` of what each asks.
+        Custom_ids of the round, then for each of `at` its shard and where its custom_id stands.
     """
-    ids = homes["custom_id"].take(pa.array(at)).combine_chunks()
+    ids = homes["custom_id"].chunk(0)  # the only one: `combine_chunks` would copy it
     if round_ == 0:
-        return ids, homes["shard"].to_numpy()[at], np.arange(len(at))
+        return ids, homes["shard"].to_numpy()[at], at
     # A later round's request has another custom_id, and says which of round 0 it repeats.
     sent = folder.sidecar(round_, ["answers", *SIDECAR_ID_COLUMNS])
-    which = pc.index_in(sent["answers"], value_set=ids).combine_chunks()
-    sent = sent.filter(which.is_valid())
-    return (
-        sent["custom_id"].combine_chunks(),
-        sent["shard"].to_numpy(),
-        which.drop_null().to_numpy().astype(np.int64),
-    )
+    own = pc.index_in(ids.take(pa.array(at)), value_set=sent["answers"].combine_chunks())
+    in_ids = own.to_numpy()
+    return sent["custom_id"].combine_chunks(), sent["shard"].to_numpy()[in_ids], in_ids
 
 
 def _lines_in(shard: ShardFolder, renamed: dict[str, str], output: Output) -> Iterator[bytes]:
@@ -239,7 +238,8 @@ def _answered_by(folder: JobFolder, output: Output, sent: ShortHashes) -> Answer
     del shared
     # The pool keeps what this took, beside what the next job and the table of hashes will take.
     pa.default_memory_pool().release_unused()
-    return AnsweredRequests(folder, hashes, homes)
+    # In one piece: each `take` from chunks would copy them all.
+    return AnsweredRequests(folder, hashes, homes.combine_chunks())
 
 
 def find_running(store: Store, spec: JobSpec, sent: ShortHashes, own_id: str = "") -> KnownRequests:

@@ -86,7 +86,7 @@ class Answers(Protocol):
     def jobs(self) -> tuple[str, ...]:
         """Return the ids of the jobs that have the answers."""
 
-    def lines(self, positions: Positions, names: pa.Array | pa.ChunkedArray) -> Iterator[bytes]:
+    def lines(self, positions: Positions, names: pa.Array) -> Iterator[bytes]:
         """Yield the response lines of some of the requests, each under the custom_id given."""
 
 

@@ -41,12 +41,12 @@ class Reused:
         self._positions.append(positions)
         self._names.append(names)
 
-    def whole(self) -> tuple[Positions, pa.ChunkedArray]:
+    def whole(self) -> tuple[Positions, pa.Array]:
         """Return the positions and custom_ids of them all."""
-        return (
-            np.concatenate([np.empty(0, np.int64), *self._positions]),
-            pa.chunked_array(self._names, pa.string()),
-        )
+        # The pieces make room for the whole: both would be in memory while answers are copied.
+        self._positions = [np.concatenate([np.empty(0, np.int64), *self._positions])]
+        self._names = [pa.chunked_array(self._names, pa.string()).combine_chunks()]
+        return self._positions[0], self._names[0]
 
 
 @dataclass

@@ -18,12 +18,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from audit import ASK, shelf, submit
+from audit import ASK, check_rows, finish, shelf, submit
 from batch_server import BatchServer
 from conftest import answer_lines
 from object_server import BUCKET, take_requests
 
 from frameenrich.errors import JobBusyError
+from frameenrich.lifecycle.reuse import StoredAnswers
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.store.folder import JobFolder, JobPath
@@ -186,6 +187,30 @@ def test_a_submit_that_may_ask_a_row_first_searches_the_other_jobs_once(
         assert job.reused == 4
 
     assert opened[0] == opened[1] > 0
+
+
+def test_a_later_round_whose_answers_are_reused_is_read_once(
+    sharded: OpenAIBatch, server: BatchServer, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sidecar is opened once for all of its batches, and each row has its own answer."""
+    fault = server.faults.add("expired", ran=0.0, times="always")
+    first = submit(shelf(6), sharded, store).wait(poll_seconds=0.01)
+    server.faults.clear(fault.name)
+    first.regenerate().wait(poll_seconds=0.01)
+    opened = []
+    lines = StoredAnswers.lines
+
+    def counted(*args: Any) -> Iterator[bytes]:
+        with counting(monkeypatch) as counts:
+            found = list(lines(*args))
+        opened.append(counts["open sidecar"])
+        return iter(found)
+
+    monkeypatch.setattr(StoredAnswers, "lines", counted)
+    job = submit(shelf(7), sharded, store)
+
+    assert (opened, job.reused) == ([1], 6)
+    check_rows(finish(shelf(7), job), shelf(7))
 
 
 def test_a_collect_of_a_running_job_reads_each_batch_once(

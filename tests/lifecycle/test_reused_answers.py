@@ -6,12 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from pydantic import BaseModel, field_validator
 
 import frameenrich
+from frameenrich.answers.output import Output
+from frameenrich.identity.dedupe import short_hash_column
+from frameenrich.lifecycle.reuse import answers_of, requests_of
+from frameenrich.store.folder import job_folders
+from frameenrich.store.store import open_store
 
 FRAME = pd.DataFrame({"title": ["whole", "cut", "unknown end", "two", "NaN", "fenced"]})
 GOOD = '{"price": 9.5}'
@@ -110,3 +117,31 @@ def test_an_answer_to_another_request_of_half_its_hash_is_left_alone(
     assert len(second.requests) == 1
     label(second, tmp_path)
     assert second.collect(FRAME)["second_status"].tolist() == ["ok"] * len(FRAME)
+
+
+@pytest.mark.skipif(
+    not hasattr(pa.default_memory_pool(), "total_bytes_allocated"), reason="pyarrow is too old"
+)
+def test_each_of_several_jobs_is_read_without_the_others(store: Path, tmp_path: Path) -> None:
+    """What is copied for a job's answers grows with that job, and not with the number of jobs."""
+    frames = [pd.DataFrame({"title": [f"{n} of {job}" for n in range(300)]}) for job in range(6)]
+    for frame in frames:
+        job = frame.llmbatch.submit(
+            "Sort {{ title }}", "m", labels=["a", "b"], provider="file", store=store
+        )
+        label(job, tmp_path)
+    pool, copied, every = pa.default_memory_pool(), [], job_folders(open_store(store))
+    for folders in (every[:1], every):
+        requests = pa.concat_tables([each for own in folders for each in requests_of(own)])
+        hashes = short_hash_column(requests["request_hash"])
+        hashes.sort()
+        found = answers_of(folders, Output(folders[0].spec.output), hashes)
+        names = requests["custom_id"].combine_chunks()
+        assert found is not None
+        before = pool.total_bytes_allocated()
+        lines = list(found.lines(np.arange(len(names)), names))
+        copied.append(pool.total_bytes_allocated() - before)
+        assert len(lines) == len(names)
+
+    # Six jobs have six times the answers of one; it was 36 times as much.
+    assert copied[1] < 9 * copied[0]

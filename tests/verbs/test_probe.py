@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -13,6 +14,7 @@ from batch_server import BatchServer
 import frameenrich
 from frameenrich.errors import BudgetError, FrameEnrichWarning, ParameterError
 from frameenrich.providers.live import client as live_client
+from frameenrich.providers.protocol import RetryDeadline
 from frameenrich.verbs import probe
 
 LIVE = "/v1/chat/completions"
@@ -121,6 +123,28 @@ def test_a_server_that_hangs_holds_no_other_submit_up(
     assert not server.executed  # the slow answer would have been waited for
 
 
+def test_a_row_and_its_witnesses_have_one_end(
+    server: BatchServer, ask: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other submits wait for both: where the row took 40 seconds, witnesses have what is left."""
+    now, waited = [0.0], []
+
+    class Recorded(RetryDeadline):
+        def __init__(self, **options: float) -> None:
+            super().__init__(**options)
+            waited.append(self.answer_seconds)
+            now[0] += 40.0
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(probe, "RetryDeadline", Recorded)
+    server.faults.add("http_error", times="always", **REFUSED)
+
+    with pytest.raises(ParameterError, match="as 3 asked live show"):
+        frame_of(5).llmbatch.submit(**ask, probe=True)
+
+    assert waited == [60.0, 20.0]
+
+
 def test_by_default_it_is_asked_where_much_is_at_stake_and_nothing_is_known(
     server: BatchServer, ask: dict[str, Any]
 ) -> None:
@@ -135,8 +159,8 @@ def test_by_default_it_is_asked_where_much_is_at_stake_and_nothing_is_known(
     other = {**ask, "template": "See {{ title }}", "params": {"temperature": 0, "max_tokens": 20}}
     frame_of(1_200).llmbatch.submit(**other, probe=False)
     assert live_calls(server) == 1
-    frame_of(1_200).llmbatch.submit(**other, fresh=True)
-    assert live_calls(server) == 2
+    fresh = frame_of(1_200).llmbatch.submit(**other, fresh=True)
+    assert (live_calls(server), fresh.reused) == (2, 1)
 
 
 def test_it_is_held_to_the_cap_before_it_is_asked(server: BatchServer, ask: dict[str, Any]) -> None:
