@@ -191,7 +191,8 @@ def find_stored_answers(
     first = {folder.id for folder in asked}
     others = (
         folder
-        for folder in other_jobs(store, sent, own_id, warn=True)
+        # Before a probe it was said which jobs are damaged.
+        for folder in other_jobs(store, sent, own_id, warn=not asked)
         if folder.id not in first and same_route(folder.spec, spec)
     )
     return answers_of([*asked, *others], output, sent)

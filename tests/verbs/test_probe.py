@@ -14,6 +14,7 @@ from batch_server import BatchServer
 import frameenrich
 from frameenrich.errors import BudgetError, FrameEnrichWarning, ParameterError
 from frameenrich.providers.live import client as live_client
+from frameenrich.providers.openai.batch import OpenAIBatch
 from frameenrich.providers.protocol import RetryDeadline
 from frameenrich.verbs import probe
 
@@ -169,6 +170,18 @@ def test_it_is_held_to_the_cap_before_it_is_asked(server: BatchServer, ask: dict
         frame_of(5).llmbatch.submit(**ask, probe=True, max_cost=1e-6)
     assert live_calls(server) == 0
     job = frame_of(5).llmbatch.submit(**ask, probe=True, max_cost=0.01)
+    assert (live_calls(server), job.reused) == (1, 1)
+
+
+def test_the_answer_counts_whatever_the_live_provider_is_called(
+    server: BatchServer, ask: dict[str, Any], client: openai.OpenAI
+) -> None:
+    """A user's own provider may have live calls of another name: no row is paid twice there."""
+    provider = OpenAIBatch(client)
+    provider.name = "house"
+
+    job = frame_of(5).llmbatch.submit(**{**ask, "client": None, "provider": provider}, probe=True)
+
     assert (live_calls(server), job.reused) == (1, 1)
 
 
