@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from frameenrich.answers.schema import resolved, without_null
+from frameenrich.answers.schema import resolved, subschemas, without_null
 from frameenrich.model import Json
 
 Found = tuple[tuple[str | int, ...], Json]
@@ -65,11 +65,8 @@ def has_dates(node: Json) -> bool:
     >>> has_dates({"format": "date"}), has_dates({"enum": ["date"]})
     (True, False)
     """
-    if isinstance(node, list):
-        return any(map(has_dates, node))
-    if not isinstance(node, Mapping):
-        return False
-    return node.get("format") in _MOMENTS or any(map(has_dates, node.values()))
+    formats = (each.get("format") for each in subschemas(node))
+    return any(isinstance(each, str) and each in _MOMENTS for each in formats)
 
 
 def _leaves(

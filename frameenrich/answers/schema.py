@@ -146,8 +146,20 @@ def takes_more(node: Mapping[str, Json]) -> bool:
     return node.get("additionalProperties", False) is not False or "patternProperties" in node
 
 
-def references(node: Json) -> Iterator[str]:
-    """Yield every reference in a schema, without following any."""
+_SCHEMAS_BY_NAME = frozenset(
+    {"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"}
+)
+_VALUES = frozenset({"enum", "const", "default", "examples"})
+
+
+def subschemas(node: Json) -> Iterator[Mapping[str, Json]]:
+    """Yield a schema and each one in it, without following references.
+
+    Examples
+    --------
+    >>> list(subschemas({"properties": {"format": {"const": {"format": "date"}}}}))[1:]
+    [{'const': {'format': 'date'}}]
+    """
     # No recursion: a schema may be nested more deeply than Python's stack.
     waiting: list[Json] = [node]
     while waiting:
@@ -155,9 +167,18 @@ def references(node: Json) -> Iterator[str]:
         if isinstance(item, list):
             waiting += item
         elif isinstance(item, Mapping):
-            if isinstance(item.get("$ref"), str):
-                yield item["$ref"]
-            waiting += item.values()
+            yield item
+            for name, value in item.items():
+                # A property may be called "format" or "enum": its name is no keyword.
+                if name in _SCHEMAS_BY_NAME and isinstance(value, Mapping):
+                    waiting += value.values()
+                elif name not in _VALUES:
+                    waiting.append(value)
+
+
+def references(node: Json) -> Iterator[str]:
+    """Yield every reference in a schema, without following any."""
+    return (each["$ref"] for each in subschemas(node) if isinstance(each.get("$ref"), str))
 
 
 def leads_to_cycle(reference: str, root: Mapping[str, Json]) -> bool:
@@ -298,13 +319,14 @@ def has_look_alikes(node: Json) -> bool:
     >>> has_look_alikes({"enum": [1, 2]}), has_look_alikes({"enum": ["1", "2"]})
     (True, False)
     """
-    if isinstance(node, list):
-        return any(map(has_look_alikes, node))
-    if not isinstance(node, Mapping):
-        return False
-    choices = [node.get("const"), *(node["enum"] if isinstance(node.get("enum"), list) else ())]
-    numbers = (each for each in choices if isinstance(each, int | float))
-    return any(each in (0, 1) for each in numbers) or any(map(has_look_alikes, node.values()))
+    choices = (choice for each in subschemas(node) for choice in _own_choices(each))
+    return any(isinstance(each, int | float) and each in (0, 1) for each in choices)
+
+
+def _own_choices(node: Mapping[str, Json]) -> Iterator[Json]:
+    yield node.get("const")
+    if isinstance(node.get("enum"), list):
+        yield from node["enum"]
 
 
 def _choices(node: Mapping[str, Json], root: Mapping[str, Json]) -> Iterator[Json]:
