@@ -14,6 +14,9 @@ NO_MATH = "tex2jax_ignore mathjax_ignore"
 """Classes for our HTML: JupyterLab typesets what stands between two dollars, prices too."""
 
 
+_MOST_NAMES = 12
+
+
 def can(convert: Callable[[Any], Any], value: Any) -> bool:
     """Tell whether a conversion takes a value."""
     try:
@@ -73,6 +76,31 @@ def without_surrogates(text: str) -> str:
 def shortened(text: str, length: int = 60) -> str:
     """Cut a text to a length that fits into a message."""
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def columns_text(columns: Iterable[Any]) -> str:
+    """Say which columns a frame has, as many as a message can hold.
+
+    Examples
+    --------
+    >>> columns_text(["title", 2020]), columns_text([])
+    ("The columns are 'title', 2020.", 'The frame has no columns.')
+    """
+    names = [repr(column) for column in columns]
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    some = ", ".join(names[:_MOST_NAMES])
+    return f"The columns are {some}{more}." if names else "The frame has no columns."
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a length of time in seconds.
+
+    Examples
+    --------
+    >>> seconds_text(1.0), seconds_text(0.5)
+    ('1 second', '0.5 seconds')
+    """
+    return f"{seconds:g} second{'' if seconds == 1 else 's'}"
 
 
 def kind_of(value: Any) -> str:

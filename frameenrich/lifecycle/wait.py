@@ -26,7 +26,7 @@ from frameenrich.model import TERMINAL, Batch
 from frameenrich.providers.protocol import Provider, RetryDeadline, retry_for, seconds_to_retry
 from frameenrich.store.folder import JobFolder, JobState
 from frameenrich.store.shard import ShardFolder
-from frameenrich.text import NO_MATH, shortened
+from frameenrich.text import NO_MATH, seconds_text, shortened
 
 # Short at first, as small batches end soon; growing, as a large one takes hours.
 _FIRST_POLL_SECONDS = 0.5
@@ -295,7 +295,7 @@ def timed_out(folder: JobFolder, provider: Provider, seconds: float) -> WaitTime
     elif all(batch.unsent for batch in batches):
         outlook = "The provider has nothing of it yet: call again with more time, and it is sent."
     return WaitTimeoutError(
-        f"The job {folder.id} was still {', '.join(statuses)} after {seconds:g} seconds.",
+        f"The job {folder.id} was still {', '.join(statuses)} after {seconds_text(seconds)}.",
         outlook,
         job_id=folder.id,
     )

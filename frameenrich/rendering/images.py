@@ -31,7 +31,7 @@ from frameenrich.model import HASHES, JobSpec
 from frameenrich.rendering.image_lists import images_in
 from frameenrich.rendering.other_media import FIXES, kind_of_url, media_kind
 from frameenrich.rendering.pixels import MEND_CELL, UnusableError, downscaled, png_of, with_pillow
-from frameenrich.text import shortened
+from frameenrich.text import columns_text, shortened
 
 T = TypeVar("T")
 
@@ -222,7 +222,7 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series:
         meant = f"Did you mean {close[0]!r}? " if close else ""
         raise ImageError(
             f"image= names {name!r}, which is not a column of the frame.",
-            f"{meant}The columns are {', '.join(map(repr, list(frame.columns)[:12]))}.",
+            f"{meant}{columns_text(frame.columns)}",
             columns=[name],
         )
     column: Any = frame[name]

@@ -24,6 +24,7 @@ from frameenrich.model import RENDERING, JobSpec, Message, OnNull
 from frameenrich.rendering.column_cells import cell_reader, number_texts
 from frameenrich.rendering.row_loop import ROW, RowLoop, why_slow
 from frameenrich.rendering.sandbox import PrintedNullError, PrintedObjectError, sandbox
+from frameenrich.text import columns_text
 
 # What is done once a chunk takes as long as ten rows or twenty, as it finds the processor's caches
 # full of texts: chunks of 256 rows took a tenth more time than those of 1,024.
@@ -342,7 +343,7 @@ class _Chunk:
                 if not (self.lenient or (of_null and self.on_null == "skip")):
                     if of_null and self.on_null == "raise":
                         raise self._printed_null(len(texts)) from None
-                    raise _row_error(error, self.start + len(texts)) from error
+                    raise _row_error(error, self.start + len(texts), self.cells) from error
                 texts.append(None)
         return texts
 
@@ -391,16 +392,18 @@ def _syntax_error(error: jinja2.TemplateSyntaxError, source: str, name: str) -> 
 
 
 def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateError:
-    # Column names may be numbers or tuples, and `difflib` compares texts.
-    close = difflib.get_close_matches(str(names[0]), [str(c) for c in columns], n=1)
-    meant = f"Did you mean {close[0]!r}? " if close else ""
-    some = ", ".join(repr(column) for column in list(columns)[:12])
-    more = ", ..." if len(columns) > 12 else ""  # noqa: PLR2004 - as many as a message can hold
+    spaces = " A name with spaces is written row['...']." if len(columns) else ""
     return TemplateError(
         f"The template uses {', '.join(map(repr, names))}, which is not a column of the frame.",
-        f"{meant}The columns are {some}{more}; a name with spaces is written row['...'].",
+        f"{_meant(names[0], columns)}{columns_text(columns)}{spaces}",
         columns=list(names),
     )
+
+
+def _meant(name: Any, columns: Iterable[Any]) -> str:
+    # Column names may be numbers or tuples, and `difflib` compares texts.
+    close = difflib.get_close_matches(str(name), [str(column) for column in columns], n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 # How other template languages write a placeholder: {title}, {title!r:>9}, {row['title']},
@@ -435,12 +438,8 @@ def _no_column(sources: Sequence[str], columns: Sequence[Any]) -> TemplateError:
             f"Did you mean {_placeholder(name)}?",
             columns=[name],
         )
-    some = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")  # noqa: PLR2004 - as many as a message can hold
-    return TemplateError(
-        problem,
-        f"Write a column as {_placeholder(names[0] if names else 'column')}. "
-        f"The columns are {some}.",
-    )
+    placeholder = _placeholder(names[0] if names else "column")
+    return TemplateError(problem, f"Write a column as {placeholder}. {columns_text(names)}")
 
 
 def _placeholders(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -468,7 +467,7 @@ def _printed_null(empty: Sequence[Any], position: int) -> NullValueError:
     )
 
 
-def _row_error(error: Exception, position: int) -> TemplateError:
+def _row_error(error: Exception, position: int, columns: Iterable[Any]) -> TemplateError:
     problem = f"fails on the row at position {position}: {type(error).__name__}: {error}".rstrip(
         "."
     )
@@ -479,6 +478,9 @@ def _row_error(error: Exception, position: int) -> TemplateError:
     elif isinstance(error, jinja2.TemplateNotFound):
         problem = f"takes in another one, {error.name!r}, and each has to stand alone"
         fix = "Write the text of that one into it; nothing was sent."
+    # `row.titel` and `row[name]`, whose name is known when a row is rendered only.
+    elif found := re.fullmatch(r"'dict object' has no attribute '(.+)'", str(error)):
+        fix = f"{_meant(found[1], columns)}{fix}"
     return TemplateError(f"The template {problem}.", fix, position=position)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -134,8 +135,21 @@ def find_job(
         raise mismatch or damages[0]
     raise JobNotFoundError(
         f"The store {where.root} holds no job for this frame.",
-        "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
+        _key_in_index(folders, frame)
+        or "Submit it first, or say which: collect(job=...); frameenrich.jobs() lists them.",
     )
+
+
+def _key_in_index(folders: Iterable[JobFolder], frame: pd.DataFrame) -> str | None:
+    """Say how to make a column of a job's key that is a level of the frame's index."""
+    for folder in folders:
+        for name in folder.spec.key or ():
+            if name in frame.index.names and name not in frame.columns:
+                return (
+                    f"The job {folder.id} goes by the column {name!r}, which is in the frame's "
+                    f"index: collect on frame.reset_index({name!r})."
+                )
+    return None
 
 
 def _columns_used(folder: JobFolder, frame: pd.DataFrame) -> set[Any]:

@@ -76,6 +76,17 @@ def test_the_same_column_name_may_stand_twice(tmp_path: Path) -> None:
     assert len(frame.llmbatch.preview("{{ b }}", "m").requests) == 1
 
 
+@pytest.mark.parametrize("called", ["goods.jsonl", "goods.json"])
+def test_a_key_that_stands_twice_in_a_row_is_refused(called: str, tmp_path: Path) -> None:
+    """Nobody can tell which of the two is meant; the objects in a row are the template's affair."""
+    fine = '{"a": "1:2", "b": {"c": 1, "c": 2}, "d": [0, {"a": 1}, {"a": 2}]}\n'
+    text = fine + '{"a": 1, "b": "x", "\\u0061": 2}\n'
+
+    assert frame_of(tmp_path / f"fine-{called}", fine)["a"].tolist() == ["1:2"]
+    with pytest.raises(InputError, match=f"{called}, line 2: the key 'a' stands in it twice"):
+        frame_of(tmp_path / called, text)
+
+
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     """As pandas reads it."""
     text = "\na,b\n\n1,2\n\n3,4\n\n"

@@ -518,6 +518,14 @@ def test_the_name_of_a_file_that_is_not_there_is_no_prompt(name: str) -> None:
         read_template(name, None)
 
 
+def test_a_frame_without_columns_is_said_to_have_none() -> None:
+    """Not "The columns are ;"."""
+    with pytest.raises(TemplateError) as caught:
+        pd.DataFrame(index=[1]).llmbatch.preview("{{ title }}", "m")
+
+    assert caught.value.fix == "The frame has no columns."
+
+
 BROKEN = {
     "unclosed variable": ("one\n{{ n", r"user template does not compile, line 2: '\{\{ n'"),
     "unclosed block": ("{% if n %}\nx\n", "does not compile, line 1: .*Unexpected end"),
@@ -534,6 +542,7 @@ BROKEN = {
     "division by zero": ("{{ 1 / (n - 3) }}", "fails on the row at position 0: ZeroDivisionError"),
     "wrong types": ("{{ n + title }}", "position 0: TypeError"),
     "no such attribute": ("{{ title.nothing }}", "position 0: UndefinedError.*'nothing'"),
+    "no such column": ("{{ row.titel }}", r"'titel'. Did you mean 'title'\? Correct"),
     "no such key": ("{{ specs.depth }}", "position 0: UndefinedError.*'depth'"),
 }
 

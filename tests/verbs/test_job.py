@@ -191,6 +191,20 @@ def test_a_frame_of_other_keys_finds_no_job(
         mugs[[]].assign(x=1).llmbatch.collect(job)
 
 
+def test_a_key_column_that_went_into_the_index_is_named(store: Path) -> None:
+    """After `set_index` the job is there, and its key: the error says how to make one of both."""
+    frame = pd.DataFrame({"sku": ["A1", "A2"], "title": ["mug", "jug"]})
+    job = frame.llmbatch.submit("{{ title }}", "m", provider="file", key="sku", store=store)
+
+    with pytest.raises(JobNotFoundError) as caught:
+        frame.set_index("sku").llmbatch.collect(store=store)
+
+    assert caught.value.fix == (
+        f"The job {job.id} goes by the column 'sku', which is in the frame's index: "
+        "collect on frame.reset_index('sku')."
+    )
+
+
 def test_the_newest_job_of_the_frame_is_collected(
     client: openai.OpenAI, store: Path, mugs: pd.DataFrame
 ) -> None:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,7 +21,7 @@ import orjson
 
 from frameenrich.cli.tables.files import NOT_TEXT
 from frameenrich.errors import InputError
-from frameenrich.text import quoted_formula, without_surrogates
+from frameenrich.text import quoted_formula, shortened, without_surrogates
 
 LONGEST_RECORD = 64 << 20
 """In characters; with what is made of it a record takes several times as much memory."""
@@ -281,7 +282,8 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
     """
     try:
         # Only a file's first line can begin with a byte order mark.
-        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        value = json.loads(text)
     except UnicodeDecodeError:
         raise not_utf8(name, number) from None
     except (ValueError, RecursionError) as error:
@@ -295,6 +297,13 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
                     "Move what the prompt needs of them to the top level of the object.",
                     line=number,
                 )
+            # Each key has its colon: most lines have no other, and are not parsed again.
+            if text.count(":") != len(value) and (twice := _named_twice(text)) is not None:
+                raise InputError(
+                    f"{name}, line {number}: the key {shortened(twice)!r} stands in it twice.",
+                    "Keep the one that is meant, or rename the other.",
+                    line=number,
+                )
             return value
         reason = f"this is a JSON {'array' if isinstance(value, list) else 'value'}, not an object"
     raise InputError(
@@ -302,6 +311,17 @@ def json_object(line: bytes, number: int, name: str) -> dict[str, Any]:
         "Write one JSON object a line; of a JSON array `jq -c '.[]'` makes that.",
         line=number,
     )
+
+
+def _named_twice(text: str) -> str | None:
+    """Return a key that an object has twice; the objects in it are the row's own business."""
+    names: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        names[:] = [name for name, _ in pairs]
+
+    json.loads(text, object_pairs_hook=note)  # the outermost object comes last
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _is_deep(value: Any) -> bool:

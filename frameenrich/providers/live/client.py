@@ -35,7 +35,7 @@ from frameenrich.providers.live.reply import UNAUTHORIZED, Reply, no_reply, read
 from frameenrich.providers.live.route import Route
 from frameenrich.providers.live.semaphore import Semaphore
 from frameenrich.providers.protocol import seconds_to_answer, seconds_to_retry
-from frameenrich.text import scrub
+from frameenrich.text import scrub, seconds_text
 
 _log = logging.getLogger(__name__)
 
@@ -395,7 +395,7 @@ class LiveClient:
             reply = no_reply("connection_error", _reason(error, route), begun=begun)
         seconds = time.monotonic() - asked_at
         if reply.may_have_run(seconds):
-            return _too_late(f"{reply.message}, after {seconds:.0f} seconds")
+            return _too_late(f"{reply.message}, after {seconds_text(round(seconds))}")
         return reply
 
     async def _renew(self, used: Route, reply: Reply) -> None:
