@@ -30,6 +30,13 @@ _PAGE_CHARACTERS = 4_000
 """So much of a page is searched for its title, which stands at its top."""
 
 
+# Each runs to the end where it is not closed: the part that is searched may end within it.
+_NO_WORDS = re.compile(
+    r"<(style|script)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
 def error_text(error: Json) -> str | None:
     """Write an error as text; None where it says nothing, as an object of nulls does.
 
@@ -43,9 +50,10 @@ def error_text(error: Json) -> str | None:
     'a web page: 502 Bad Gateway'
     """
     try:
-        return _error_text(error)
+        text = _error_text(error)
     except RecursionError:
         return "(nested too deeply to show)"
+    return None if text is None else without_surrogates(text)
 
 
 def _error_text(error: Json) -> str | None:
@@ -90,12 +98,12 @@ def _text_of_text(text: str) -> str | None:
     start = text.lstrip()[:_PAGE_CHARACTERS]
     if start.startswith(("{", "[")):
         try:
-            return without_surrogates(_error_text(json.loads(text)) or text)
+            return _error_text(json.loads(text)) or text
         except ValueError:
             return text
     if start.startswith("<") and re.match(r"<(!doctype|html|head|body)\b", start, re.IGNORECASE):
         title = re.search(r"<(title|h1)\b[^>]*>(.*?)</\1", start, re.IGNORECASE | re.DOTALL)
-        words = title[2] if title else re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", start)
+        words = title[2] if title else _NO_WORDS.sub(" ", start)
         said = " ".join(html.unescape(words).split())
         return f"a web page: {shortened(said, 200)}" if said else "a web page without words"
     return text if text.strip() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ Found = tuple[tuple[str | int, ...], Json]
 
 # JSON has one type for both; that a whole number is whole is checked where values are validated.
 _KINDS = {"integer": "number"}
-_MOMENTS = frozenset({"date", "date-time", "time", "duration"})
+# Not "duration": a number of seconds is one.
+_MOMENTS = frozenset({"date", "date-time", "time"})
+_DIGITS = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
 
 def odd_values(
@@ -39,22 +42,24 @@ def odd_values(
 
 def numbers_for_dates(
     value: Json, wanted: Json, root: Mapping[str, Json], path: tuple[str | int, ...] = ()
-) -> Iterator[Found]:
+) -> Iterator[tuple[tuple[str | int, ...], Json, str]]:
     """Yield each number, as a text or not, that stands where a schema has a date or a time.
 
-    Pydantic counts seconds from 1970, so that the year 2024 and 20240209 are moments of that year.
+    Pydantic counts seconds from 1970, so that the year 2024 and 20240209 are moments of that year;
+    for a time of day, from midnight. The last of the three is what the schema has.
 
     Examples
     --------
     >>> schema = {"properties": {"since": {"type": "string", "format": "date-time"}}}
     >>> list(numbers_for_dates({"since": "20240209"}, schema, schema))
-    [(('since',), '20240209')]
+    [(('since',), '20240209', 'a date or a time')]
     >>> list(numbers_for_dates({"since": "2024-02-09"}, schema, schema))
     []
     """
     for where, each, own in _leaves(value, wanted, root, path):
-        if _is_number(each) and _kinds(own, root) - {"null"} == {"moment"}:
-            yield where, each
+        kinds = _kinds(own, root) - {"null"} if _is_number(each) else set()
+        if kinds and kinds <= _MOMENTS:
+            yield where, each, "a time" if kinds == {"time"} else "a date or a time"
 
 
 def has_dates(node: Json) -> bool:
@@ -90,15 +95,13 @@ def _leaves(
 
 def _fits(value: Json, kinds: set[str]) -> bool:
     kind = _kind(value)
-    return kind in kinds or (kind == "string" and "moment" in kinds)
+    return kind in kinds or (kind == "string" and not kinds.isdisjoint(_MOMENTS))
 
 
 def _is_number(value: Json) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return isinstance(value, int)  # one beyond a float
-    return True
+    if isinstance(value, str):
+        return _DIGITS.fullmatch(value) is not None
+    return _kind(value) == "number"
 
 
 def _kind(value: Json) -> str:
@@ -119,5 +122,5 @@ def _kinds(wanted: Json, root: Mapping[str, Json]) -> set[str]:
     named = node.get("type", [])
     kinds = {_KINDS.get(kind, kind) for kind in ([named] if isinstance(named, str) else named)}
     if "string" in kinds and node.get("format") in _MOMENTS:
-        kinds = kinds - {"string"} | {"moment"}
+        kinds = kinds - {"string"} | {node["format"]}
     return kinds

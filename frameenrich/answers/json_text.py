@@ -22,7 +22,9 @@ _OPENERS = {"{": "}", "[": "]"}
 # Not every bracket begins JSON: prose has [sic] and {placeholders}. One at the very end does, as an
 # answer may be cut right there.
 _JSON_BEGINS = re.compile(
-    r"""\{\s*(["'}“]|/[/*]|(?<=\n)\s*#|[A-Za-z_]\w*\s*["']?\s*:|$)|\[\s*([\[{"'\d\]-]|$)"""
+    # Possessive, as blanks that are given back one by one take the square of their number.
+    r"""\{(?:[^\S\n]*+\n\s*+#|\s*+(?:["'}“]|/[/*]|[A-Za-z_]\w*+\s*+["']?+\s*+:|$))"""
+    r"""|\[\s*+(?:[\[{"'\d\]-]|$)"""
 )
 _SHOWN = 40
 _FENCE = re.compile(r"`{3,}\w*\s+(\".*\")\s*`{3,}", re.DOTALL)
@@ -218,15 +220,16 @@ def _spans(text: str) -> Iterator[str]:
         start = end
 
 
-def end_of_json_around(text: str, position: int) -> int | None:
+def end_of_json_around(text: str, position: int, start: int = 0) -> int | None:
     """Return where the JSON value ends that holds a position; None where none does.
+
+    Before `start` no value begins that holds it.
 
     Examples
     --------
     >>> end_of_json_around('Sure: {"a": "<b>"}.', 13), end_of_json_around("Sure <b>", 5)
     (18, None)
     """
-    start = 0
     while (match := _JSON_BEGINS.search(text, start)) is not None and match.start() < position:
         end = _end_of(text, match.start())
         if end is None or end > position:
@@ -238,7 +241,7 @@ def end_of_json_around(text: str, position: int) -> int | None:
 def _end_of(text: str, start: int) -> int | None:
     """Return where the value that opens at `start` ends; None where it is left open."""
     closers: list[str] = []
-    i = start
+    i, before = start, ""  # the last character that is no blank
     while i < len(text):
         char = text[i]
         if char in _OPENERS:
@@ -250,12 +253,14 @@ def _end_of(text: str, start: int) -> int | None:
             if not closers:
                 return i + 1
         # A ' elsewhere than after these is an apostrophe within a bare word.
-        elif char in '"“' or (char == "'" and text[:i].rstrip()[-1:] in {"{", "[", ",", ":"}):
+        elif char in '"“' or (char == "'" and before in {"{", "[", ",", ":"}):
             closing = "”" if char == "“" else char
             end = end_of_string(text, i + 1, closing)
             if end is None:
                 return None
             i = end
+        if not char.isspace():
+            before = char
         i += 1
     return None
 

@@ -14,7 +14,7 @@ _STOPS = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'”`"}
 _CLOSING = {'"': '"', "“": "”", "'": "'", "`": "`"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _BROKEN_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u(?![0-9a-fA-F]{4})")
-_COMMENT = re.compile(r"(?m)^\s*(//|#)[^\n]*$|(?<=[,{\[\s])//[^\n\"']*$|/\*.*?\*/", re.DOTALL)
+_COMMENT = re.compile(r"(?m)^[^\S\n]*(?://|#)[^\n]*|(?<=[,{\[\s])//[^\n\"']*|/\*")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[^{}\[\],\"“`\n]+")
 _KEY = re.compile(r"[^{}\[\],\"“`\n:]+")
@@ -31,6 +31,12 @@ def mend(span: str) -> Json | None:
     """Mend commas, quotes and the like; None where that would add, drop, join or split a word."""
     from json_repair import repair_json  # noqa: PLC0415 - needed for faulty answers only
 
+    # A repair library fills what is missing with empty texts, drops what it does not understand,
+    # and cuts or joins texts where quotes are missing: values that nobody said. It also takes the
+    # square of a hostile text's length, so what is unclear anyway does not get there.
+    said = _said(_without_comments(span))
+    if said is None:
+        return None
     # The strict reader has refused the span already. json_repair fails on some texts itself.
     try:
         value = repair_json(span, return_objects=True, skip_json_loads=True)
@@ -38,10 +44,22 @@ def mend(span: str) -> Json | None:
         return None
     if not isinstance(value, dict | list) or not value:
         return None
-    # A repair library fills what is missing with empty texts, drops what it does not understand,
-    # and cuts or joins texts where quotes are missing: values that nobody said.
-    said = _said(_COMMENT.sub(" ", span))
-    return value if said is not None and said == list(_tokens(value)) else None
+    return value if said == list(_tokens(value)) else None
+
+
+def _without_comments(text: str) -> str:
+    """Write a blank for each comment; what begins like one and does not end so stays."""
+    last_end = text.rfind("*/")
+    made, i = [], 0
+    while (match := _COMMENT.search(text, i)) is not None:
+        begin, end = match.span()
+        if match[0] != "/*":
+            is_comment = text[end : end + 1] in {"", "\n"}  # a quote may be a string's
+        elif is_comment := end <= last_end:
+            end = text.index("*/", end) + 2
+        made += [text[i:begin], " " if is_comment else text[begin:end]]
+        i = end
+    return "".join([*made, text[i:]])
 
 
 def end_of_string(text: str, start: int, quote: str, *, commas: bool = True) -> int | None:

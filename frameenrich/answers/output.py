@@ -203,8 +203,8 @@ class Output:
         schema, (choices, dates) = self.spec.schema or {}, self._look_for
         if choices and (found := look_alike(value, schema, schema)) is not None:
             self._refuse_type(*found)
-        for where, said in numbers_for_dates(value, schema, schema) if dates else ():
-            what = f"{json.dumps(said)} is a number where a date or a time is wanted"
+        for where, said, wanted in numbers_for_dates(value, schema, schema) if dates else ():
+            what = f"{json.dumps(said)} is a number where {wanted} is wanted"
             raise MalformedError(f"{json_path(where)}: {what}")
 
     @staticmethod

@@ -9,6 +9,7 @@ from frameenrich.answers.json_text import end_of_json_around
 _TAGS = "think|thinking|thought|reasoning"
 _BLOCK = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>(.*?)</\1\s*>\s*", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>", re.IGNORECASE)
+_CLOSE = {tag: re.compile(rf"</{tag}\s*>", re.IGNORECASE) for tag in _TAGS.split("|")}
 # Magistral, Kimi and Seed write tags of their own, at the very beginning. `answers.gate` takes no
 # text that holds one.
 _OTHER_TAGS = (("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<seed:think>", "</seed:think>"))
@@ -75,11 +76,19 @@ def split_thinking(text: str, *, anywhere: bool) -> tuple[str, str | None]:
 
 def _block_outside_json(text: str) -> re.Match[str] | None:
     """Find the next thinking that is none of the words of an answer."""
-    start: int | None = 0
-    while start is not None and (match := _BLOCK.search(text, start)) is not None:
-        start = end_of_json_around(text, match.start())
-        if start is None:
-            return match
+    start = around = 0
+    unclosed: set[str] = set()
+    while (opening := _OPEN.search(text, start)) is not None:
+        tag = opening[1].lower()
+        # A tag that is closed nowhere is sought once: an answer may repeat it thousands of times.
+        if tag not in unclosed and _CLOSE[tag].search(text, opening.end()) is None:
+            unclosed.add(tag)
+        if tag in unclosed:
+            start = opening.end()
+        elif (end := end_of_json_around(text, opening.start(), around)) is None:
+            return _BLOCK.match(text, opening.start())
+        else:
+            start = around = end
     return None
 
 

@@ -188,7 +188,8 @@ def _top(pairs: Sequence[tuple[Any, int]]) -> tuple[Bar, ...]:
     shown, rest = pairs[:_MAX_BARS], pairs[_MAX_BARS:]
     bars = [Bar(_label(value), count, value=_cell(value)) for value, count in shown]
     if rest:
-        bars.append(Bar(f"{len(rest):,} more values", sum(n for _, n in rest)))
+        noun = "value" if len(rest) == 1 else "values"
+        bars.append(Bar(f"{len(rest):,} more {noun}", sum(n for _, n in rest)))
     return tuple(bars)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -840,6 +840,7 @@ class Sale(BaseModel):
     day: date
     at: list[datetime | None]
     took: timedelta | None = None
+    opens: time | None = None
 
 
 @pytest.mark.parametrize("form", ["class", "stored", "types"])
@@ -848,7 +849,7 @@ class Sale(BaseModel):
     [
         *[("at", [each]) for each in (2024, "2024", 20240209, "20240209", 1.5, "1e9", " 5 ", 0)],
         *[("day", each) for each in (0, 1707436800, "1707436800")],
-        *[("took", each) for each in (5, 2024)],
+        *[("opens", each) for each in (0, 90, "5")],
     ],
 )
 def test_a_number_is_no_date(form: str, field: str, said: Any) -> None:
@@ -856,16 +857,44 @@ def test_a_number_is_no_date(form: str, field: str, said: Any) -> None:
     outputs = {
         "class": output_from_options(response_model=Sale),
         "types": output_from_options(
-            response_model={"day": date, "at": list[datetime | None], "took": timedelta | None}
+            response_model={
+                "day": date,
+                "at": list[datetime | None],
+                "took": timedelta | None,
+                "opens": time | None,
+            }
         ),
     }
     output = outputs.get(form) or Output(outputs["class"].spec)
     whole = {"day": "2024-02-09", "at": ["2024-02-09T10:00:00Z", None], "took": "PT5M"}
+    whole["opens"] = "09:30"
+    wanted = "a time" if field == "opens" else "a date or a time"
 
     assert str(read(chat(json.dumps(whole)), output).status) == "ok"
     result = read(chat(json.dumps({**whole, field: said})), output)
     assert str(result.status) == "malformed"
-    assert "is a number where a date or a time is wanted" in str(result.error)
+    assert f"is a number where {wanted} is wanted" in str(result.error)
+
+
+@pytest.mark.parametrize("said", ["nan", "infinity", "1_000", True, "١٩٧٠"])
+@pytest.mark.parametrize("field", ["day", "at"])
+def test_what_is_no_number_is_not_called_one(field: str, said: Any) -> None:
+    """Python's `float` takes these, JSON and pydantic do not: the reason is pydantic's."""
+    whole = {"day": "2024-02-09", "at": ["2024-02-09T10:00:00Z"]}
+    odd = {**whole, field: [said] if field == "at" else said}
+
+    result = read(chat(json.dumps(odd)), output_from_options(response_model=Sale))
+
+    assert str(result.status) == "malformed"
+    assert "is a number" not in str(result.error)
+
+
+def test_a_number_of_seconds_is_a_duration() -> None:
+    """Of a duration nothing is counted from 1970."""
+    output = output_from_options(response_model={"took": timedelta})
+
+    for said in (90, "PT1M30S"):
+        assert str(read(chat(json.dumps({"took": said})), output).status) == "ok"
 
 
 def test_a_class_may_make_dates_of_numbers_itself() -> None:

@@ -742,6 +742,15 @@ numbers = st.lists(
 )
 
 
+@pytest.mark.parametrize(("more", "label"), [(1, "1 more value"), (2, "2 more values")])
+def test_the_values_without_a_bar_are_counted(more: int, label: str) -> None:
+    """The last bar stands for the values beyond the ten most frequent ones."""
+    chart = chart_of("n", "n", pd.Series([f"value {n}" for n in range(10 + more)] * 20))
+
+    assert chart is not None
+    assert chart.bars[-1].label == label
+
+
 @given(numbers)
 def test_a_chart_counts_every_number_once(values: list[float]) -> None:
     """Whatever the numbers, each is in one bar, and in the one that says so."""
