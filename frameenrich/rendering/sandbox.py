@@ -8,7 +8,7 @@ would send that word to the model.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jinja2
@@ -175,11 +175,32 @@ def _show_null_as_empty(value: Any) -> Any:
 
 
 _NO_ITEMS: dict[str, str] = {}
-_VIEWS: frozenset[type] = frozenset(
-    {range, type(_NO_ITEMS.keys()), type(_NO_ITEMS.values()), type(_NO_ITEMS.items())}
-)
-_OWN_WORDS: frozenset[type] = _VIEWS | {bytes, bytearray, memoryview, Namespace}
-"""Types whose text is Python's: ``b'...'``, ``dict_keys([...])``, ``range(0, 3)``."""
+_VIEWS: Mapping[type, str] = {
+    range: "a range",
+    type(_NO_ITEMS.keys()): "the names of a dict",
+    type(_NO_ITEMS.values()): "the values of a dict",
+    type(_NO_ITEMS.items()): "the names and values of a dict",
+}
+_BYTES: Mapping[type, str] = dict.fromkeys((bytes, bytearray), "raw bytes")
+_OWN_WORDS: Mapping[type, str] = {
+    **_VIEWS,
+    **_BYTES,
+    memoryview: "a view of raw bytes",
+    Namespace: "a namespace",
+}
+"""What has only Python's words for a text: ``b'...'``, ``dict_keys([...])``, ``range(0, 3)``."""
+
+
+# Lists of these, such as embeddings, are checked at the speed of C.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def _check_items(items: Iterable[Any]) -> None:
+    """Refuse what a list or a dict would print in Python's own words."""
+    items = list(items)
+    if not _PLAIN.issuperset(map(type, items)):
+        for item in items:
+            _with_text(item)
 
 
 def _with_text(value: Any) -> Any:
@@ -207,11 +228,15 @@ def _with_text(value: Any) -> Any:
         )
     if kind in _OWN_WORDS:
         raise PrintedObjectError(
-            f"prints a {kind.__name__} in Python's own words",
+            f"prints {_OWN_WORDS[kind]} in Python's own words",
             "Write .decode() behind it."
-            if kind in (bytes, bytearray)
+            if kind in _BYTES
             else "Write | join(', ') behind it, or print what it holds.",
         )
+    if kind in (list, tuple):
+        _check_items(value)
+    elif kind is dict:
+        _check_items(value.values())
     # Neither __str__ nor __repr__ is its own: its text is an address.
     if not any({"__str__", "__repr__"} & vars(base).keys() for base in kind.__mro__[:-1]):
         raise PrintedObjectError(

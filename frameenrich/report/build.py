@@ -25,7 +25,6 @@ from frameenrich.answers.output import Output
 from frameenrich.atomic import named_file
 from frameenrich.errors import InputError
 from frameenrich.evaluation.job_answers import JobAnswers
-from frameenrich.evaluation.page import asset
 from frameenrich.lifecycle.last_requests import last_lines
 from frameenrich.lifecycle.regenerate import history
 from frameenrich.lifecycle.results import SIDECAR_ID_COLUMNS
@@ -40,8 +39,8 @@ from frameenrich.report.linked_path import LinkedPath
 from frameenrich.report.page import Report, grouped, page
 from frameenrich.report.page_rows import Column, Row
 from frameenrich.report.rightness import review_call, rights
+from frameenrich.report.without_keys import without_keys
 from frameenrich.store.folder import JobFolder
-from frameenrich.text import secret_forms, without_secrets
 
 MAX_FLAGGED = 50_000
 """The most flagged rows that a page holds; nobody reads more of them."""
@@ -55,9 +54,6 @@ _MAX_IMAGE_CHARACTERS = 24_000_000
 
 
 _MAX_CHARTS = 12
-
-
-_WRITTEN_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,8 @@ def write_report(
         The file cannot be written.
     """
     made_at = _moment(datetime.now(UTC))
-    pieces = page(report, version=version("frameenrich"), made_at=made_at)
-    _write(Path(path), _without_keys(pieces, secrets))
+    shown = without_keys(report, secrets)
+    _write(Path(path), page(shown, version=version("frameenrich"), made_at=made_at))
     return LinkedPath(path)
 
 
@@ -128,27 +124,6 @@ def _write(path: Path, texts: Iterable[str]) -> None:
             "Choose another file.",
             path=str(path),
         ) from None
-
-
-def _without_keys(pieces: Iterable[str], secrets: Iterable[str]) -> Iterator[str]:
-    """Remove this process's API keys, which a server may have put in an answer."""
-    # A server's error may repeat the key it refused, and a report is made to be passed on.
-    known = [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
-    forms = {form for key in (*secrets, *known) for form in secret_forms(key)}
-    longest_first: list[str] = sorted(forms, key=len, reverse=True)
-    # A local server's key may be a word such as "anything": our script has to stay as it is.
-    ours = {asset("report", name) for name in ("report.js", "report.css")}
-    block, characters = list[str](), 0
-    # Searched in large blocks; no piece is cut, or a key might be in two.
-    for piece in chain(pieces, [""]):
-        if piece in ours or not piece or characters >= _WRITTEN_CHARACTERS:
-            yield without_secrets("".join(block), longest_first)
-            block, characters = [], 0
-        if piece in ours:
-            yield piece
-        else:
-            block.append(piece)
-            characters += len(piece)
 
 
 def make_report(answers: Answers) -> Report:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from frameenrich.cli.tables.arrow_types import plain_type
 from frameenrich.cli.tables.files import table_file
 from frameenrich.cli.tables.read import read_table
 from frameenrich.errors import InputError
@@ -154,6 +155,51 @@ def test_parquet_of_text_views_is_read(tmp_path: Path) -> None:
     ]
 
 
+_VIEW = pa.string_view()
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "text"),
+    [
+        (["a", "b"], pa.list_(_VIEW), "['a', 'b']"),
+        (["a", "b"], pa.large_list(_VIEW), "['a', 'b']"),
+        (["a", "b"], pa.list_(_VIEW, 2), "['a', 'b']"),
+        ({"x": ["a"]}, pa.struct([("x", pa.list_(_VIEW))]), "{'x': ['a']}"),
+        ([("k", "v")], pa.map_(_VIEW, _VIEW), "[('k', 'v')]"),
+        ({"in_view": 1}, pa.struct([("in_view", pa.int64())]), "{'in_view': 1}"),
+    ],
+    ids=str,
+)
+def test_parquet_of_nested_text_views_is_read(
+    cell: Any, kind: pa.DataType, text: str, tmp_path: Path
+) -> None:
+    """Lists, objects and maps of what Polars writes print as those of plain texts."""
+    path = tmp_path / "goods.parquet"
+    pq.write_table(pa.table({"sku": [1, 2], "c": pa.array([cell, None], kind)}), path)
+
+    with read_table(table_file(str(path))) as table:
+        shown = table.frame.llmbatch.preview("{{ c or 'none' }}", "m")
+    assert [body["messages"][0]["content"] for _, body in shown.requests] == [text, "none"]
+
+
+def test_a_parquet_column_that_arrow_cannot_cast_is_named(tmp_path: Path) -> None:
+    """Not Arrow's own words alone; a version of Arrow that can read it has to read it right."""
+    kind = pa.dictionary(pa.int8(), pa.list_(pa.binary_view()))
+    assert plain_type(kind) == pa.dictionary(pa.int8(), pa.list_(pa.large_binary()))
+    path = tmp_path / "goods.parquet"
+    tags = pa.array([["a"], None], pa.list_view(_VIEW))
+    pq.write_table(pa.table({"sku": [1, 2], "tags": tags}), path)
+
+    try:
+        with read_table(table_file(str(path))) as table:
+            cells = table.frame["tags"].tolist()
+    except InputError as error:
+        assert error.problem.startswith("The column 'tags' (list_view<")  # noqa: PT017
+        assert error.columns == ["tags"]  # noqa: PT017
+    else:
+        assert [None if cell is None else list(cell) for cell in cells] == [["a"], None]
+
+
 def test_parquet_dictionaries_lists_and_decimals_reach_the_template(tmp_path: Path) -> None:
     """Arrow's own types are Python's values."""
     columns = {
@@ -211,6 +257,10 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("x.csv", "a,b\n1,2\n".encode("utf-16"), "x.csv is not UTF-8 but utf-16."),
         ("x.csv", "a,b\n1,2\n".encode("utf-16-le"), "x.csv is not UTF-8 but utf-16-le."),
         ("x.csv", "a,b\n1,2\n".encode("utf-16-be"), "x.csv is not UTF-8 but utf-16-be."),
+        ("x.csv", "a,b\n1,2\n".encode("utf-32-le"), "x.csv is not UTF-8 but utf-32-le."),
+        ("x.csv", "\u20ac,b\n1,2\n".encode("utf-32-le"), "x.csv is not UTF-8 but utf-32-le."),
+        ("x.jsonl", '{"a": 1}'.encode("utf-32-be"), "x.jsonl is not UTF-8 but utf-32-be."),
+        ("x.csv", "\u20ac,b\n1,2\n".encode("utf-32-be"), "x.csv is not UTF-8 but utf-32-be."),
         ("x.jsonl", '{"a": 1}'.encode("utf-32"), "x.jsonl is not UTF-8 but utf-32."),
         ("x.jsonl", '{"a": 1}\n[{"a": 1}]\n', "x.jsonl, line 2: this is a JSON array"),
         ("x.jsonl", '{"a": 1}\n{"a"', "x.jsonl, line 2: this is not JSON"),

@@ -35,9 +35,21 @@ FRAME = pd.DataFrame(
         ("{{ tags | map('upper') }}", "Write | join(', ') behind it."),
         ("{{ title }} {{ self }}", "Write row['self'] for the column."),
         ("{{ thing }}", "prints a value of the type 'object', which has no text, on row 0"),
-        ("{{ raw }}", "prints a bytes in Python's own words on row 0. Write .decode() behind it."),
-        ("{{ size.keys() }}", "prints a dict_keys in Python's own words on row 0. Write | join"),
+        (
+            "{{ raw }}",
+            "prints raw bytes in Python's own words on row 0. Write .decode() behind it.",
+        ),
+        ("{{ size.keys() }}", "prints the names of a dict in Python's own words on row 0."),
         ("{{ title }}{{ range(3) }}", "prints a range in Python's own words"),
+        ("{{ [title, raw] }}", "prints raw bytes in Python's own words on row 0. Write .decode()"),
+        ("{{ {'a': ([1.5], [(raw,)])} }}", "prints raw bytes in Python's own words on row 0."),
+        ("{{ tags ~ [title.upper] }}", "prints the function 'upper'"),
+        ("{% include title %}", "takes in another one, whose name is computed, and each has to"),
+        ("{{ title }}{% include 'a.j2' ignore missing %}", "takes in another one, 'a.j2', and"),
+        ("{{ title }}{% include ['a.j2', title] ignore missing %}", "takes in another one, "),
+        ("{% import 'a.j2' as a %}{{ title }}", "takes in another one, 'a.j2', and each has"),
+        ("{% from 'a.j2' import m %}{{ title }}", "takes in another one, 'a.j2', and each has"),
+        ("{% extends 'a.j2' %}{% block b %}{{ title }}{% endblock %}", "another one, 'a.j2', and"),
         ("{{ title }}{% include 'rules.j2' %}", "takes in another one, 'rules.j2', and each has"),
         ("{% macro m() %}x{% endmacro %}{{ title }}{{ m }}", "prints the function 'm'"),
     ],
@@ -50,6 +62,7 @@ def test_what_prints_as_an_address_is_told(
         llmbatch(FRAME).submit(template, "m", on_null=on_null, provider="file", store=store)
 
     assert told in str(caught.value)
+    assert "Red mug" not in str(caught.value)
     assert not any(store.glob("*/sidecar.parquet"))
 
 

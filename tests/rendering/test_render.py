@@ -190,6 +190,40 @@ def test_chunks_keep_every_row_in_order(rows: int) -> None:
     assert max(map(len, chunks)) <= CHUNK_ROWS
 
 
+@pytest.mark.parametrize("period", [2, 3, 4, 7, 8, 64])
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_long_cells_that_come_at_every_so_many_rows_are_seen(period: int, kind: type) -> None:
+    """Memory is flat whatever the order of the rows: no stride of a sample passes them over."""
+    long, short = CHUNK_CHARACTERS // 8, 10
+    lengths = [long if n % period == 1 else short for n in range(4096)]
+    cells = {n: kind(n * "x", *["ascii"] * (kind is bytes)) for n in (long, short)}
+    frame = pd.DataFrame({"c": pd.Series([cells[n] for n in lengths], dtype=object)})
+
+    chunks = (
+        list(prompt("{{ c[:3] }}").render(frame))
+        if kind is str
+        else list(prompt("{{ c[:3].decode() }}").render(frame))
+    )
+
+    sizes, at = [], 0
+    for chunk in chunks:
+        sizes.append(sum(lengths[at : at + len(chunk)]))
+        at += len(chunk)
+    assert at == len(frame)
+    # The first chunk is of 64 rows, before any length is known.
+    assert max(sizes[1:]) <= 2 * CHUNK_CHARACTERS
+
+
+def test_short_texts_among_long_ones_do_not_bring_all_rows() -> None:
+    """A few short rows say little of those to come: chunks grow by steps."""
+    lengths = [10, 10, *[CHUNK_CHARACTERS // 4] * 30] * 40
+    rendered = prompt("{{ 'x' * n }}").render(pd.DataFrame({"n": lengths}))
+
+    chunks = [sum(len(row[0]) for row in chunk if row is not None) for chunk in rendered]
+
+    assert max(chunks[1:]) <= 4 * CHUNK_CHARACTERS
+
+
 def test_long_texts_come_a_few_at_a_time() -> None:
     """Memory is flat: rows of a megabyte are not held by the thousand, short ones are together."""
     lengths = [10] * 100 + [CHUNK_CHARACTERS // 8] * 200 + [10] * 3000

@@ -96,7 +96,9 @@ def test_a_key_that_is_a_word_of_our_script_leaves_it_alone(
     browser: Chromium, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server of one's own may be content with any word, which is hidden in answers only."""
-    monkeypatch.setenv("LOCAL_API_KEY", "document")
+    words = ["document", "statuses", "completed", "application", "texts", "system", "status"]
+    for word in words:
+        monkeypatch.setenv(f"{word.upper()}_API_KEY", word)
     job = answered(pd.DataFrame({"title": ["mug"]}), ["the document is lost"], store)
     browser.show(job.report(tmp_path / "report.html"))
 

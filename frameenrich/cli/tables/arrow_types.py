@@ -64,3 +64,34 @@ def _is_unwritable(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.num_fields == 0 or any(_is_unwritable(field.type) for field in kind)
     return pa.types.is_list(kind) and _is_unwritable(kind.value_type)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type without Arrow's views of texts and bytes, at any depth.
+
+    Examples
+    --------
+    >>> plain_type(pa.list_(pa.string_view()))
+    ListType(list<item: large_string>)
+    """
+    if not any(name in str(kind) for name in ("string_view", "binary_view")):
+        return kind
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(plain_type(each.type)) for each in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type), kind.keys_sorted)
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
+    items = getattr(kind, "value_field", None)
+    if items is None:  # only a name that says so
+        return kind
+    item = items.with_type(plain_type(items.type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(item, kind.list_size)
+    large = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
+    return pa.large_list(item) if large else pa.list_(item)
+
+
+_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}

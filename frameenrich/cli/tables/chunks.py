@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from frameenrich.cli.tables.arrow_types import plain_type
 from frameenrich.cli.tables.files import Format, TableFile
 from frameenrich.cli.tables.records import (
     Record,
@@ -148,17 +149,30 @@ def _as_text(_: pa.DataType) -> Any:
 def _arrow_frame(table: pa.Table, columns: Sequence[str], start: int, kinds: Any) -> pd.DataFrame:
     """Convert a table to pandas; an index that pandas wrote is a column like the others."""
     # By number, since two columns of a file may have the same name.
-    plain = _without_views(table.rename_columns([str(i) for i in range(table.num_columns)]))
+    numbered = table.rename_columns([str(i) for i in range(table.num_columns)])
+    plain = _without_views(numbered, columns)
     frame: pd.DataFrame = plain.to_pandas(types_mapper=kinds, ignore_metadata=True)
     frame.index = pd.RangeIndex(start, start + len(frame))
     return frame.set_axis(list(columns), axis=1)
 
 
-def _without_views(table: pa.Table) -> pa.Table:
+def _without_views(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     """Cast texts of Arrow's newer layout, which Polars writes and Arrow cannot pick rows of."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
-    return table.cast(pa.schema(fields))
+    cast = []
+    for name, column in zip(columns, table.columns, strict=True):
+        kind = plain_type(column.type)
+        try:
+            plain = column if kind == column.type else column.cast(kind)
+            plain.validate()  # of list views Arrow makes broken lists
+            cast.append(plain)
+        except pa.ArrowException as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"The column {name!r} ({column.type}) cannot be read: {reason}.",
+                "Write it with a plainer type, such as texts, or leave it out of the file.",
+                columns=[name],
+            ) from None
+    return pa.table(cast, names=table.column_names)
 
 
 # --- texts --------------------------------------------------------------------------------------

@@ -433,7 +433,7 @@ def _refuse_wide(content: IO[bytes], origin: TableFile) -> None:
     # Without a mark: a table begins with ASCII characters.
     if wide is None:
         zeros = "".join("0" if byte == 0 else "x" for byte in start)
-        wide = {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
+        wide = _WIDE_ZEROS.get(zeros)
     if wide is not None:
         raise InputError(f"{origin.called} is not UTF-8 but {wide}.", f"Pass --encoding {wide}.")
 
@@ -443,6 +443,18 @@ _WIDE = (
     ((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
     ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
 )
+
+
+_WIDE_ZEROS = {
+    "x0x0": "utf-16-le",
+    "0x0x": "utf-16-be",
+    # Of UTF-32 the first character may be any of the first 65,536.
+    "x000": "utf-32-le",
+    "xx00": "utf-32-le",
+    "000x": "utf-32-be",
+    "00xx": "utf-32-be",
+}
+"""Which of the first four bytes are zero in a text of two or four bytes a character."""
 
 
 @contextlib.contextmanager
