@@ -261,7 +261,9 @@ class Prompt:
                     texts.append([constant[i]] * chunk.count)
                 if not template.columns:
                     constant[i] = texts[i][0]
-            start, rows = stop, _rows_at_once([*cells.values(), *texts])
+            changing = [each for i, each in enumerate(texts) if i not in constant]
+            same = sum(map(len, filter(None, constant.values())))
+            start, rows = stop, _rows_at_once([*cells.values(), *changing], chunk.count, same)
             yield texts
 
     def constants(self, columns: Sequence[Any]) -> list[bool]:
@@ -269,11 +271,13 @@ class Prompt:
         return [not template.columns for template in self._compile(self.columns_used(columns))]
 
 
-def _rows_at_once(columns: Sequence[Sequence[Any]]) -> int:
-    """Return how many rows to render next, by the lengths of the last chunk's texts."""
+def _rows_at_once(columns: Sequence[Sequence[Any]], last: int, same: int) -> int:
+    """Return how many rows to render next, by the texts of the `last` so many rows.
+
+    ``columns`` hold those that change, ``same`` is the length of what is in every row.
+    """
     # All of them: of a sample, texts that come at every fourth row may be none.
-    last = len(columns[0])
-    rows = CHUNK_CHARACTERS * last // max(1, sum(map(_characters, columns)))
+    rows = CHUNK_CHARACTERS * last // max(1, same * last + sum(map(_characters, columns)))
     # Few rows show little of those to come: short ones among long ones must not bring 1,024.
     rows = min(max(1, rows), CHUNK_ROWS, _MOST_GROWTH * last)
     return 1 << (rows.bit_length() - 1)
@@ -286,11 +290,14 @@ _LONG = frozenset({str, bytes})
 
 
 def _characters(cells: Sequence[Any]) -> int:
-    # By type: an object may pose as a text and have no length.
-    kinds = set(map(type, cells))
-    if len(kinds) == 1:  # nearly always, and three times as fast
-        return sum(map(len, cells)) if kinds <= _LONG else 0
-    return sum(len(cell) for cell in cells if type(cell) in _LONG) if kinds & _LONG else 0
+    if type(cells[0]) in _LONG:
+        try:
+            return sum(map(len, cells))  # nearly always, and three times as fast
+        except Exception:  # noqa: BLE001, S110 - a null, or an object that poses as a text
+            pass
+    if _LONG.isdisjoint(map(type, cells)):
+        return 0
+    return sum(len(cell) for cell in cells if type(cell) in _LONG)
 
 
 class _Template(Protocol):
