@@ -230,6 +230,9 @@ def end_of_json_around(text: str, position: int, start: int = 0) -> int | None:
     >>> end_of_json_around('Sure: {"a": "<b>"}.', 13), end_of_json_around("Sure <b>", 5)
     (18, None)
     """
+    # Not searched to the text's end where nothing opens before the position.
+    if all(text.find(opener, start, position) < 0 for opener in _OPENERS):
+        return None
     while (match := _JSON_BEGINS.search(text, start)) is not None and match.start() < position:
         end = _end_of(text, match.start())
         if end is None or end > position:

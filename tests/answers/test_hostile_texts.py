@@ -50,6 +50,15 @@ def test_tags_that_nothing_closes_end() -> None:
         split_thinking("<think>" * MANY, anywhere=True)
 
 
+def test_thoughts_one_after_another_end() -> None:
+    """Before each thought, JSON around it was sought up to the answer's end."""
+    answer, thinking = split_thinking("<think>a</think>" * 4_000 + "b", anywhere=True)
+
+    assert answer == "b"
+    assert thinking is not None
+    assert thinking.count("a") == 4_000
+
+
 def test_remarks_in_json_are_no_words_of_it() -> None:
     """Only what ends as a remark is one: a text may hold what begins like one."""
     text = "{\n# one\n\n  // two\n'a': /* three */ 'x', // four\n'b': 'y/*', // five\n'c': 1}"
