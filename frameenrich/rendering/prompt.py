@@ -90,7 +90,8 @@ class Prompt:
             tree = self._env.parse(source)
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error, source, name) from None
-        _check_taken_in(tree, self.sources or {})
+        if not self.sources:  # a file's own includes were read with it
+            _refuse_taking_in(tree)
         return tree
 
     def _compile(self, used: Sequence[Any]) -> list[_Template]:
@@ -416,15 +417,14 @@ def _syntax_error(error: jinja2.TemplateSyntaxError, source: str, name: str) -> 
     )
 
 
-def _check_taken_in(tree: nodes.Template, sources: Mapping[str, str]) -> None:
-    """Refuse to take in what is not there: ``ignore missing`` would leave it out of every row."""
+def _refuse_taking_in(tree: nodes.Template) -> None:
+    """Refuse to take in another template: ``ignore missing`` would leave it out of every row."""
     for name in meta.find_referenced_templates(tree):
-        if name is None or name not in sources:
-            which = "whose name is computed" if name is None else repr(name)
-            raise TemplateError(
-                f"The template takes in another one, {which}, and each has to stand alone.",
-                "Write the text of that one into it; nothing was sent.",
-            )
+        which = "whose name is computed" if name is None else repr(name)
+        raise TemplateError(
+            f"The template takes in another one, {which}, and each has to stand alone.",
+            "Write the text of that one into it; nothing was sent.",
+        )
 
 
 def _missing_column(names: Sequence[Any], columns: Sequence[Any]) -> TemplateError:
