@@ -223,7 +223,7 @@ def _beside_calls(said: Answer, arguments: list[str], *, structured: bool) -> An
 def _without_thinking(said: Answer) -> tuple[str, str | None]:
     """Return the text that stands beside a tool call, and the thinking, wherever it came."""
     try:
-        text, thinking = split_thinking(said.text or "", anywhere=True)
+        text, thinking, _ = split_thinking(said.text or "", anywhere=True)
     except UnclosedThinkingError:  # it ended where the call began
         return "", said.text
     return text, said.reasoning if thinking is None else thinking

@@ -73,7 +73,7 @@ def _take_texts(texts: Sequence[Text]) -> Taken:
         text
         if text
         and "<" not in text
-        and "[THINK]" not in text
+        and "THINK]" not in text
         and "\u25c1" not in text
         and not text.isspace()
         else None

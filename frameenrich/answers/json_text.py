@@ -29,6 +29,7 @@ _JSON_BEGINS = re.compile(
 _SHOWN = 40
 _FENCE = re.compile(r"`{3,}\w*\s+(\".*\")\s*`{3,}", re.DOTALL)
 """A fence around a JSON text; what else is in a fence is found by its brackets."""
+_FENCED = re.compile(r"(`{3,}|~{3,})\w*\s+(.*?)\s*\1", re.DOTALL)
 _ENCODED = frozenset({"{", "[", '"'})
 _MOST_ENCODINGS = 3
 
@@ -220,20 +221,32 @@ def _spans(text: str) -> Iterator[str]:
         start = end
 
 
+def is_one_json(text: str) -> bool:
+    r"""Tell whether a text is one whole JSON object or list, bare or in a fence.
+
+    Examples
+    --------
+    >>> is_one_json('```json\n{"a": 1}\n```'), is_one_json('Sure: {"a": 1}')
+    (True, False)
+    """
+    text = text.strip()
+    fenced = _FENCED.fullmatch(text)
+    text = fenced[2] if fenced else text
+    return _JSON_BEGINS.match(text) is not None and _end_of(text, 0) == len(text)
+
+
 def end_of_json_around(text: str, position: int, start: int = 0) -> int | None:
     """Return where the JSON value ends that holds a position; None where none does.
 
-    Before `start` no value begins that holds it.
+    The value is looked for from `start`, which is in none.
 
     Examples
     --------
     >>> end_of_json_around('Sure: {"a": "<b>"}.', 13), end_of_json_around("Sure <b>", 5)
     (18, None)
     """
-    # Not searched to the text's end where nothing opens before the position.
-    if all(text.find(opener, start, position) < 0 for opener in _OPENERS):
-        return None
-    while (match := _JSON_BEGINS.search(text, start)) is not None and match.start() < position:
+    # What is behind the position does not count; a search through all of it for each tag would.
+    while (match := _JSON_BEGINS.search(text, start, position + 1)) and match.start() < position:
         end = _end_of(text, match.start())
         if end is None or end > position:
             return len(text) if end is None else end

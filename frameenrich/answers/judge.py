@@ -68,7 +68,7 @@ def read_answer(custom_id: str, text: str, output: Output, usage: Usage) -> Resu
 def _read(custom_id: str, answer: Answer, output: Output, usage: Usage) -> Result:
     raw = answer.text or ""
     try:
-        text, thinking = split_thinking(raw, anywhere=output.spec.kind != "text")
+        text, thinking, cleaned = split_thinking(raw, anywhere=output.spec.kind != "text")
     except UnclosedThinkingError:
         reason = "cut while the model was still thinking; regenerate asks with twice the limit"
         return Result(custom_id, RowStatus.TRUNCATED, None, reason, raw, usage)
@@ -85,7 +85,7 @@ def _read(custom_id: str, answer: Answer, output: Output, usage: Usage) -> Resul
     if answer.beside is not None and (other := _contradiction(answer.beside, values, output)):
         reason = f"two answers that differ: {shortened(other)!r} and {shortened(text)!r}"
         return Result(custom_id, RowStatus.MALFORMED, None, reason, raw, usage, reasoning=reasoning)
-    repaired = repaired or answer.elsewhere
+    repaired = repaired or cleaned or answer.elsewhere
     return Result(custom_id, RowStatus.OK, values, None, raw, usage, repaired, reasoning=reasoning)
 
 

@@ -33,8 +33,12 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"^(?:[-*\u2022\u2013\u2192]|->|#{1,6}) +(?!\d)")  # - 5 may be a number
-# What a server leaves of its model's own end, and marks that nobody sees.
-_ENDS = re.compile(r"(?:\s*(?:</s>|<\|(?:im_end|eot_id|end|endoftext|end_of_text)\|>))+$")
+MODEL_ENDS = re.compile(
+    r"(?:\s*(?:</s>|<\|(?:im_end|eot_id|end|endoftext|end_of_text)\|>|<end_of_turn>"
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>))+$"
+)
+"""What a server leaves of its model's own end."""
+# Marks that nobody sees.
 _UNSEEN = "\ufeff\u200b\u200c\u200d\u2060"
 _FENCE = re.compile(r"^```\w*\s*\n(.*?)\n?```$", re.DOTALL)
 
@@ -44,7 +48,7 @@ def plain_forms(text: str) -> Iterator[str]:
 
     Only whole pairs of marks are taken off: one that is not closed was cut.
     """
-    form = _ENDS.sub("", text).strip().strip(_UNSEEN).strip()
+    form = MODEL_ENDS.sub("", text).strip().strip(_UNSEEN).strip()
     while form:
         yield form
         # Before marks are taken off in pairs, as it may have a pair of its own.

@@ -22,6 +22,7 @@ _KEY = re.compile(r"[^{}\[\],\"“`\n:]+")
 _UNCLEAR = re.compile(r"[;|]|\s(#|//)")
 _QUOTES = re.compile(r'["“”]')
 _ENDS = re.compile(r"[^\s(\[{=/-]$")
+_ONE_WORD = re.compile(r"(?!(?:or|and|und|oder|ou|et)$)\w+", re.IGNORECASE)
 _BLANKS = {"n": "\n", "t": "\t", "r": "\r", "b": "", "f": ""}
 _WORDS = {"none": "null", "undefined": "null"}
 _LITERALS = frozenset({"true", "false", "null"})
@@ -126,10 +127,14 @@ def _said(text: str) -> list[str] | None:
 
 
 def _is_unclear(text: str) -> bool:
-    r"""Tell whether a string may be two, as in ``"a" or "b"``, or has half of an escape."""
+    r"""Tell whether a string may be two, as in ``"a" or "b"``, or has half of an escape.
+
+    A word alone between two quotes, as in ``"type"A"unit"``, has them as its own.
+    """
     first, *others = _QUOTES.split(text.replace('\\"', ""))
     # The first quote within closes something, and the last one opens something.
     two = len(others) > 1 and _ENDS.search(first) is not None and others[-1][:1].isalnum()
+    two = two and not all(map(_ONE_WORD.fullmatch, others[:-1]))
     return two or _BROKEN_ESCAPE.search(text) is not None
 
 

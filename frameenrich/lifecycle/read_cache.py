@@ -35,7 +35,7 @@ _LEAST_BYTES = 4_000_000
 """Fewer bytes of responses are read in a blink; keeping that would only litter the store."""
 
 
-_FORMAT = 7
+_FORMAT = 8
 """Counts up when what is kept, or how answers are read, changes within a version."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from datetime import date, datetime, time, timedelta
@@ -18,6 +19,7 @@ from pydantic import BaseModel, field_validator
 from frameenrich.answers.json_text import NotJsonError, find_json
 from frameenrich.answers.judge import read_result
 from frameenrich.answers.output import Output
+from frameenrich.answers.thinking import UnclosedThinkingError, split_thinking
 from frameenrich.model import Result
 from frameenrich.prepare.output_options import output_from_options
 from frameenrich.providers.anthropic.translate import live_answer
@@ -28,6 +30,7 @@ FIELDS = output_from_options(response_model={"colour": str, "price": float})
 TAGS = output_from_options(response_model={"tags": list[str]})
 GOOD = '{"colour": "red", "price": 9.9}'
 RED = ("red", 9.9)
+BLUE = GOOD.replace("red", "blue")
 
 
 def chat(content: Any = GOOD, finish: Any = "stop", **more: Any) -> dict[str, Any]:
@@ -367,6 +370,13 @@ def test_what_is_said_twice_or_not_at_all_is_malformed(text: str) -> None:
         (f"◁think▷{{}}◁/think▷{GOOD}", False),
         (f"<seed:think>{GOOD.replace('9', '8')}</seed:think>\n{GOOD}", False),
         (f"Sure [1]!\n{GOOD}\nIt's done.", True),
+        *[(f"{GOOD}{end}", True) for end in ("</think>", "\n[/THINK]", "</think><|im_end|>")],
+        *[(f"{fence}json\n{GOOD}\n{fence}\n</think>", True) for fence in ("```", "~~~")],
+        (f"<think>a</think>{GOOD}</think>", True),
+        (f"Hm.</think>{GOOD}</think></s>", True),
+        *[(f"{BLUE} no\n{end}{GOOD}", False) for end in ("</think>", "[/THINK]\n", "◁/think▷")],
+        (f"Hm {BLUE}</think> {GOOD}", False),
+        (f"Hm, {{'colour': or\n</think>\n{GOOD}", False),
         ("{'colour': 'red', 'price': 9.9,}", True),
         ("{colour: red, price: 9.90}", True),
         ('{"colour": "red" /* sure */, "price": 9.9}', True),
@@ -395,6 +405,7 @@ ONE_OR_TWO = [
     *['["a", "b" or "c"]', '["a", and "b"]', '["a" , and "b"]', '["a"., "b"]', '["a"? "b"]'],
     *['["a", "b, "c"]', '["a, "b"]', "['it's', 'b']", '["5" pipe", "b"]', '["5", pipe", "b"]'],
     *["[`a`, `b`]", '[\u201ca", "b\u201d]', "[a; b]", "[a | b]", "[a\nb]", '[not "a"]'],
+    *['["a"or"b"]', '["12" wide, 4"high"]', '["she said: "hi", then left"]'],
     *['["\\u00e"]', '["a"\\n"b"]', '["a": "b"]', "[1 2]", '["a" "b]', '["a", : "b"]'],
 ]
 
@@ -429,6 +440,7 @@ def test_no_text_is_closed_to_mend_it(colour: str) -> None:
         ("['a', 'it\\'s']", ["a", "it's"]),
         ('["the "red" one", "b"]', ['the "red" one', "b"]),
         ('["12" x 8" pipe"]', ['12" x 8" pipe']),
+        ('["type"A"unit", "foo"bar"baz"]', ['type"A"unit', 'foo"bar"baz']),
         ("[red mug, https://x.y/z]", ["red mug", "https://x.y/z"]),
         ('["a", // one\n"b"]', ["a", "b"]),
         ('["\\d+\\.", "C:\\Users"]', ["\\d+\\.", "C:\\Users"]),
@@ -442,13 +454,64 @@ def test_a_text_is_mended_as_it_stands(tags: str, said: list[str]) -> None:
     assert (str(result.status), result.values, result.repaired) == ("ok", (said,), True)
 
 
-@pytest.mark.parametrize("end", ["</think>", "</think>\n", "</reasoning> "])
+STRAY_ENDS = [
+    *[
+        "</think>",
+        "</think>\n",
+        "</reasoning> ",
+        "</think><|im_end|>",
+        "</think></s>\n",
+        "[/THINK]",
+    ],
+    *["\n[/THINK]", "◁/think▷", "</seed:think>", "\n</think>\n<|eot_id|>"],
+    "</think><\uff5cend\u2581of\u2581sentence\uff5c>",
+]
+
+
+@pytest.mark.parametrize("end", STRAY_ENDS)
 def test_a_draft_in_thinking_is_no_answer(end: str) -> None:
-    """Where the prompt opened the tag and nothing follows its end; a plain text may end with it."""
-    for output in (FIELDS, LABELS):
-        result = read(chat(f'Perhaps {GOOD}, or {{"label": "Kitchen"}}?{end}'), output)
-        assert (str(result.status), result.values) == ("empty", None)
-    assert read(chat("The tag is </think>"), TEXT).values == ("The tag is </think>",)
+    """Where the prompt opened the tag and nothing follows its end, however the tag is spelled."""
+    for draft in (f'Perhaps {GOOD}, or {{"label": "Kitchen"}}?', f"{GOOD} no wait", "Kitchen"):
+        for output in (FIELDS, LABELS, TEXT):
+            result = read(chat(draft + end), output)
+            assert (str(result.status), result.values) == ("empty", None)
+
+
+def test_a_stray_tag_makes_no_answer_of_a_draft() -> None:
+    """What follows it counts alone; a plain text may name the tag within a line."""
+    assert str(read(chat(f"Hm {GOOD}</think> Done."), FIELDS).status) == "malformed"
+    assert str(read(chat('Here: {"colour": "x</think>{}'), FIELDS).status) == "malformed"
+    assert read(chat("Garden?</think> Kitchen"), LABELS).values == ("Kitchen",)
+    named = ["The tag </think> ends it.", "[1] It's </think>, see", "<think>a</think>It's </think>"]
+    for text in named:
+        assert read(chat(text), TEXT).values == (text.removeprefix("<think>a</think>"),)
+    result = read(chat(f"{GOOD}\n</think>"), TEXT)
+    assert (result.values, result.repaired) == ((GOOD,), True)
+
+
+PIECES = st.sampled_from(
+    [
+        *["<think>", "</think>", "[THINK]", "[/THINK]", "</s>", "```json\n", "\n```", "\n", " "],
+        *["{", "}", "[", "]", '"', "'", ",", ":", '"a"', "red", "12", "or", GOOD, BLUE],
+    ]
+)
+
+
+@examples(200)
+@given(st.lists(PIECES, max_size=10).map("".join), st.booleans())
+def test_no_word_is_made_of_tags_and_quotes(text: str, anywhere: bool) -> None:
+    """Whatever a text is made of, an answer has its words alone, and thinking is cut out of it."""
+    try:
+        answer, thinking, _ = split_thinking(text, anywhere=anywhere)
+    except UnclosedThinkingError:
+        return
+    said = re.findall(r"\w+", text)
+    for part in (answer, thinking or ""):
+        assert set(re.findall(r"\w+", part)) <= set(said)
+    assert len(answer) + len(thinking or "") <= len(text) + 2
+    with contextlib.suppress(NotJsonError):
+        found = json.dumps(find_json(answer).value)
+        assert set(re.findall(r"\w+", found)) - {"n", "null"} <= {*said, "12", "0"}
 
 
 @pytest.mark.parametrize(
