@@ -52,7 +52,7 @@ def test_tags_that_nothing_closes_end() -> None:
 
 def test_thoughts_one_after_another_end() -> None:
     """Before each thought, JSON around it was sought up to the answer's end."""
-    answer, thinking = split_thinking("<think>a</think>" * 4_000 + "b", anywhere=True)
+    answer, thinking, _ = split_thinking("<think>a</think>" * 4_000 + "b", anywhere=True)
 
     assert answer == "b"
     assert thinking is not None
