@@ -62,7 +62,6 @@ KINDS: dict[str, st.SearchStrategy[pd.Series]] = {
     "decimals": column(st.decimals(-99, 99, places=2), object),
     "lists": column(st.lists(st.sampled_from(["a", "b"]), max_size=2), object),
     "dicts": column(st.fixed_dictionaries({"a": st.sampled_from(["x", "y"])}), object),
-    "bytes": column(st.binary(min_size=1, max_size=3), object),
     "times": column(st.times().map(lambda time: time.replace(microsecond=0)), object),
     "months": column(DAYS.map(lambda day: pd.Period(day, "M")), "period[M]"),
     "ranges": column(st.integers(0, 9).map(lambda n: pd.Interval(n, n + 1)), "interval"),
