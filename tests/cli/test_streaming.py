@@ -328,6 +328,7 @@ def test_what_is_no_table_of_many_files_says_so() -> None:
     assert (inside.exit_code, "would be one of the input files" in inside.stderr) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_one_chunk_is_in_memory_at_a_time(ending: str) -> None:
     """A chunk is let go before the next is read, also where the loop has a name for it."""
@@ -466,6 +467,7 @@ def test_standard_input_is_streamed_to_standard_output() -> None:
     assert len(list(csv.reader(io.StringIO(done.stdout.decode(), newline="")))) == 201
 
 
+@pytest.mark.slow
 def test_a_file_ten_times_as_large_takes_hardly_more_memory(tmp_path: Path) -> None:
     """Promise 8 for the command line: 60 MB take the memory that 12 MB do, to show or to write."""
     peaks = []

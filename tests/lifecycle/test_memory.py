@@ -47,6 +47,7 @@ def peak_above_result(call: Callable[[], Any]) -> int:
     return peak - held
 
 
+@pytest.mark.slow
 def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
     """Rendering, writing and uploading 32 MB of requests takes hardly more than 4 MB do."""
     peaks: list[int] = []

@@ -275,6 +275,7 @@ def bucket(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_a_settled_job_in_a_bucket_is_read_once(
     sharded: OpenAIBatch, bucket: tuple[str, str], tmp_path: Path
 ) -> None:
