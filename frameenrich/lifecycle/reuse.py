@@ -143,8 +143,10 @@ def _sent_in(
     # A later round's request has another custom_id, and says which of round 0 it repeats.
     sent = folder.sidecar(round_, ["answers", *SIDECAR_ID_COLUMNS])
     own = pc.index_in(ids.take(pa.array(at)), value_set=sent["answers"].combine_chunks())
-    in_ids = own.to_numpy()
-    return sent["custom_id"].combine_chunks(), sent["shard"].to_numpy()[in_ids], in_ids
+    in_ids = own.fill_null(-1).to_numpy()
+    # Of what the round did not ask, -1: no shard has that number, and `lines` misses the answer.
+    shards = np.append(sent["shard"].to_numpy(), np.int32(-1))[in_ids]
+    return sent["custom_id"].combine_chunks(), shards, in_ids
 
 
 def _lines_in(shard: ShardFolder, renamed: dict[str, str], output: Output) -> Iterator[bytes]:

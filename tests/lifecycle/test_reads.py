@@ -9,12 +9,15 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
@@ -23,11 +26,14 @@ from batch_server import BatchServer
 from conftest import answer_lines
 from object_server import BUCKET, take_requests
 
-from frameenrich.errors import JobBusyError
-from frameenrich.lifecycle.reuse import StoredAnswers
+from frameenrich.answers.output import Output
+from frameenrich.errors import JobBusyError, StoreError
+from frameenrich.identity.dedupe import short_hash_column
+from frameenrich.lifecycle.reuse import StoredAnswers, answers_of, requests_of
 from frameenrich.model import Limits
 from frameenrich.providers.openai.batch import OpenAIBatch
-from frameenrich.store.folder import JobFolder, JobPath
+from frameenrich.store.folder import JobFolder, JobPath, job_folders
+from frameenrich.store.store import open_store
 from frameenrich.verbs.find import open_job
 from frameenrich.verbs.job import Job
 
@@ -211,6 +217,29 @@ def test_a_later_round_whose_answers_are_reused_is_read_once(
 
     assert (opened, job.reused) == ([1], 6)
     check_rows(finish(shelf(7), job), shelf(7))
+
+
+def test_an_answer_that_its_round_did_not_ask_for_is_missed(
+    sharded: OpenAIBatch, server: BatchServer, store: Path
+) -> None:
+    """Promise 1: a job that was changed after it was searched ends a submit in words."""
+    fault = server.faults.add("expired", ran=0.0, times="always")
+    first = submit(shelf(6), sharded, store).wait(poll_seconds=0.01)
+    server.faults.clear(fault.name)
+    first.regenerate().wait(poll_seconds=0.01)
+    (folder,) = job_folders(open_store(store))
+    hashes = short_hash_column(pa.concat_tables(requests_of(folder))["request_hash"])
+    hashes.sort()
+    found = answers_of([folder], Output(folder.spec.output), hashes)
+    assert found is not None
+    ids = found.homes[0]["custom_id"].to_pylist()
+    names = pa.array([f"new-{n}" for n in range(6)])
+    changed = found.homes[0].set_column(
+        found.homes[0].column_names.index("custom_id"), "custom_id", pa.array(["gone", *ids[1:]])
+    )
+
+    with pytest.raises(StoreError, match=r"1 answers of the job .* not there any more"):
+        list(replace(found, homes=[changed]).lines(np.arange(6), names))
 
 
 def test_a_collect_of_a_running_job_reads_each_batch_once(
